@@ -1,0 +1,201 @@
+"""What a step is: a function from published datasets and a config to files in a folder, and the identity of its result.
+
+`StepType` is the step as its author wrote it (one per module of this package). `Step` is one use of it: with
+a config and inputs, and so with a fingerprint. `Work` is what a running step may ask of whoever runs it.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import importlib
+import inspect
+import json
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from gpt.config import Config
+from pipelines.errors import InputError
+
+NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
+
+
+class Ref(BaseModel):
+    """Names one published dataset for good: its fingerprint says how it was made, its digest what it holds."""
+
+    model_config = ConfigDict(frozen=True)
+
+    kind: str
+    name: str
+    fingerprint: str
+    digest: str
+
+    def __str__(self) -> str:
+        return f"{self.kind}/{self.name}@{self.fingerprint[:12]}"
+
+
+class SourceFile(BaseModel):
+    """A file that was read from outside the store. Enters the fingerprint by name and content, not by place."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    bytes: int
+    sha256: str
+
+
+class Report:
+    """What a step tells while it works. This one keeps quiet; the conductor's draws bars and logs metrics."""
+
+    def progress(self, done: float, total: float, unit: str, note: str = "") -> None:
+        """`done` of `total` `unit`s (documents, bytes, steps) are through; `note` is a word on how it goes."""
+
+    def metrics(self, step: int, values: Mapping[str, float]) -> None:
+        """Values of a curve at an optimizer step, named `stage/quantity`."""
+
+    def text(self, path: str, text: str) -> None:
+        """A text worth keeping with the run, such as what the model wrote at this point."""
+
+    def warn(self, sentence: str) -> None:
+        """Something that does not stop the step but that a person should know."""
+
+
+def map_in_turn(function: Callable[..., Any], items: Iterable[Any]) -> list[Any]:
+    """The plainest way to run a step's partitions: one after another, in this process."""
+    return [function(item) for item in items]
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a running step may ask for.
+
+    scratch: a folder that outlives a kill and is the same when the step is run again, for checkpoints.
+    map: runs an importable function over picklable items, in order, on whatever workers there are.
+    should_stop: whether somebody asked the run to end; long steps then save and raise `Stopped`.
+    """
+
+    scratch: Path
+    report: Report = field(default_factory=Report)
+    map: Callable[[Callable[..., Any], Iterable[Any]], list[Any]] = map_in_turn
+    should_stop: Callable[[], bool] = lambda: False
+
+
+class Stopped(Exception):
+    """A step ended early because it was asked to; what it had done is saved and the next run goes on from there."""
+
+
+@dataclass(frozen=True)
+class StepType:
+    """A step as its author defines it.
+
+    run: (inputs by role, config, empty output folder, work) -> statistics, a flat mapping of numbers and words.
+    version: raised by the author when the meaning changes, so that old results are not taken for new ones.
+    sources: for steps that read from outside the store, the files that a config names.
+    modules: whose code makes the output; a digest of it stands in the manifest.
+    """
+
+    name: str
+    kind: str
+    version: int
+    config: type[Config]
+    run: Callable[..., dict[str, Any]]
+    sources: Callable[[Any], tuple[SourceFile, ...]] | None = None
+    modules: tuple[str, ...] = ()
+
+    def using(self, name: str, config: Config, inputs: Mapping[str, Ref] | None = None) -> Step:
+        """This step with a config and inputs; reads source files, if it has any, to learn their digests."""
+        if not NAME.fullmatch(name):
+            raise InputError(f"{name!r} cannot name a dataset; use lower-case letters, digits, '.', '_' and '-'.")
+        sources = self.sources(config) if self.sources else ()
+        return Step(self, name, config, dict(inputs or {}), sources)
+
+
+@dataclass(frozen=True)
+class Step:
+    """One use of a step. Its fingerprint covers all that can change a byte of the output, and nothing else."""
+
+    type: StepType
+    name: str
+    config: Config
+    inputs: Mapping[str, Ref]
+    sources: tuple[SourceFile, ...] = ()
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256, in hex, of the canonical JSON of the step's name and version, its config and its inputs."""
+        return hashlib.sha256(canonical_json(self.identity).encode()).hexdigest()
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        return {
+            "step": self.type.name,
+            "version": self.type.version,
+            "name": self.name,
+            "config": fingerprinted(self.config),
+            "inputs": {role: ref.model_dump() for role, ref in sorted(self.inputs.items())},
+            "sources": [source.model_dump() for source in self.sources],
+        }
+
+    @property
+    def folder(self) -> str:
+        """Where the result lies below the store's root, as a relative path."""
+        return f"{self.type.kind}/{self.name}-{self.fingerprint[:12]}"
+
+    def __str__(self) -> str:
+        return f"{self.type.kind}/{self.name}@{self.fingerprint[:12]}"
+
+
+def canonical_json(value: Any) -> str:
+    """JSON with one spelling for equal values: sorted keys, no spaces, no NaN."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def fingerprinted(config: BaseModel) -> dict[str, Any]:
+    """The part of a config that can change the output.
+
+    A field declared with `json_schema_extra={"fingerprint": False}` (a place, a worker count) is left out, so
+    that the same data read from elsewhere, or by more workers, is the same version.
+    """
+    kept: dict[str, Any] = {}
+    dumped = config.model_dump(mode="json")
+    for name, info in type(config).model_fields.items():
+        extra = info.json_schema_extra
+        if isinstance(extra, dict) and extra.get("fingerprint") is False:
+            continue
+        value = getattr(config, name)
+        kept[name] = _fingerprinted_value(value, dumped[name])
+    return kept
+
+
+def _fingerprinted_value(value: Any, dumped: Any) -> Any:
+    if isinstance(value, BaseModel):
+        return fingerprinted(value)
+    if isinstance(value, list | tuple):
+        return [_fingerprinted_value(v, d) for v, d in zip(value, dumped, strict=True)]
+    if isinstance(value, dict):
+        return {key: _fingerprinted_value(v, dumped[key]) for key, v in value.items()}
+    return dumped
+
+
+@lru_cache
+def code_digest(modules: tuple[str, ...]) -> str:
+    """SHA-256 of the modules' code as Python reads it: comments, docstrings and layout do not count."""
+    sha = hashlib.sha256()
+    for module in sorted(modules):
+        tree = ast.parse(inspect.getsource(importlib.import_module(module)))
+        for node in ast.walk(tree):
+            body = getattr(node, "body", None)
+            if isinstance(body, list) and body and _is_docstring(body[0]):
+                node.body = body[1:] or [ast.Pass()]  # type: ignore[attr-defined]
+        sha.update(f"{module}\n{ast.unparse(tree)}\n".encode())
+    return sha.hexdigest()
+
+
+def _is_docstring(node: ast.AST) -> bool:
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)

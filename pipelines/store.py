@@ -1,0 +1,365 @@
+"""The step store: every dataset and model that was published, each an immutable folder with a manifest.
+
+    data/<kind>/<name>-<fingerprint, 12 digits>/manifest.json and the files it lists
+
+Publishing is one rename, so a reader sees all of a dataset or none of it. A step builds under a lock of its own:
+who comes second waits and finds the result. The lock is the operating system's, so it ends with its owner, and a
+staging folder whose lock is free belongs to nobody and is swept.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from pipelines.errors import InputError
+from pipelines.step import Ref, SourceFile, Step, code_digest
+
+MANIFEST = "manifest.json"
+
+
+class FileEntry(BaseModel):
+    """A file of a dataset, as it was when published."""
+
+    model_config = ConfigDict(frozen=True)
+
+    bytes: int
+    sha256: str
+
+
+class Manifest(BaseModel):
+    """What a dataset is, how it was made and what it holds. The last file to be written, and the truth about it."""
+
+    model_config = ConfigDict(frozen=True)
+
+    format: int = 1
+    kind: str
+    name: str
+    step: str
+    step_version: int
+    fingerprint: str
+    digest: str
+    config: dict[str, Any]
+    inputs: dict[str, Ref]
+    sources: tuple[SourceFile, ...] = ()
+    files: dict[str, FileEntry]
+    statistics: dict[str, Any]
+    code: str
+    built: dict[str, Any]
+
+    @property
+    def ref(self) -> Ref:
+        return Ref(kind=self.kind, name=self.name, fingerprint=self.fingerprint, digest=self.digest)
+
+    @property
+    def bytes(self) -> int:
+        return sum(file.bytes for file in self.files.values())
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A published dataset (or model): a folder and its manifest."""
+
+    path: Path
+    manifest: Manifest
+
+    @property
+    def ref(self) -> Ref:
+        return self.manifest.ref
+
+    def file(self, name: str) -> Path:
+        """The path of one of its files.
+
+        Raises:
+            InputError: the dataset has no such file.
+        """
+        if name not in self.manifest.files:
+            raise InputError(f"{self.ref} has no file {name!r}; it holds {', '.join(self.manifest.files)}.")
+        return self.path / name
+
+    def __str__(self) -> str:
+        return str(self.ref)
+
+
+class Store:
+    """Published datasets under one folder."""
+
+    def __init__(self, root: Path | str) -> None:
+        self.root = Path(root)
+
+    # Building
+
+    def build(
+        self,
+        step: Step,
+        run: Callable[[Path, Path], dict[str, Any]],
+        *,
+        built_by: Mapping[str, Any] | None = None,
+        rebuild: bool = False,
+        on_wait: Callable[[], None] | None = None,
+    ) -> Dataset:
+        """Return the step's result, running it only if it is not published yet.
+
+        Args:
+            step: what to build.
+            run: (output folder, scratch folder) -> statistics. The output folder is empty; the scratch folder is
+                as the last attempt at this very step left it.
+            built_by: written into the manifest as it is (run ids, for example).
+            rebuild: run the step though its result is published, and put the new result in the old one's place.
+            on_wait: called once if another process is building the same step; its result is then taken.
+        """
+        published = self.find(step)
+        if published and not rebuild:
+            return published
+        with self._lock(step.fingerprint, on_wait) as waited:
+            published = self.find(step)
+            if published and (waited or not rebuild):
+                return published
+            started = time.perf_counter()
+            staging = self._folder(".staging", step.fingerprint, empty=True)
+            scratch = self._folder(".scratch", step.fingerprint)
+            try:
+                statistics = run(staging, scratch)
+                built = {
+                    "at": datetime.now(UTC).isoformat(timespec="milliseconds"),
+                    "seconds": round(time.perf_counter() - started, 3),
+                    **(built_by or {}),
+                }
+                dataset = self._publish(step, staging, statistics, built, replace=published)
+            finally:
+                shutil.rmtree(staging, ignore_errors=True)
+            shutil.rmtree(scratch, ignore_errors=True)
+            return dataset
+
+    def _publish(
+        self, step: Step, staging: Path, statistics: dict[str, Any], built: dict[str, Any], replace: Dataset | None
+    ) -> Dataset:
+        files = describe_files(staging)
+        manifest = Manifest(
+            kind=step.type.kind,
+            name=step.name,
+            step=step.type.name,
+            step_version=step.type.version,
+            fingerprint=step.fingerprint,
+            digest=files_digest(files),
+            config=step.config.model_dump(mode="json"),
+            inputs=dict(step.inputs),
+            sources=step.sources,
+            files=files,
+            statistics=statistics,
+            code=code_digest(step.type.modules),
+            built=built,
+        )
+        write_synced(staging / MANIFEST, manifest.model_dump_json(indent=1).encode())
+        _sync_folders(staging)
+        target = self.root / step.folder
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if replace:
+            self.remove(replace)
+        try:
+            os.rename(staging, target)
+        except OSError:  # where locks do not work (some network disks) another process may have been first
+            if found := self.find(step):
+                return found
+            raise
+        _sync(target.parent)
+        return Dataset(target, manifest)
+
+    def remove(self, dataset: Dataset) -> None:
+        """Take a published dataset out of the store: gone in one rename, its bytes freed after."""
+        grave = self._folder(".staging", "removed-" + dataset.ref.fingerprint, empty=True)
+        os.rename(dataset.path, grave / "dataset")
+        shutil.rmtree(grave)
+
+    def sweep(self) -> list[str]:
+        """Delete what dead processes left: staging folders, and scratch of steps that got published after all."""
+        swept = []
+        published = {path.name.rpartition("-")[2] for path in self.root.glob("[!.]*/*-*")}
+        for leftover in [*self.root.glob(".staging/*"), *self.root.glob(".scratch/*")]:
+            fingerprint = leftover.name.removeprefix("removed-")
+            if leftover.parent.name == ".scratch" and fingerprint[:12] not in published:
+                continue  # checkpoints of a step that may yet be run again
+            try:
+                with self._lock(fingerprint, timeout=0):
+                    shutil.rmtree(leftover)
+            except Timeout:
+                continue  # its owner is alive
+            swept.append(leftover.name)
+        return swept
+
+    # Finding
+
+    def find(self, step: Step) -> Dataset | None:
+        """The step's published result, or None."""
+        return self._load(self.root / step.folder)
+
+    def open(self, reference: str | Ref, kind: str | None = None) -> Dataset:
+        """The dataset that a reference names; the newest, if it fits several versions.
+
+        Args:
+            reference: `name`, `kind/name`, a fingerprint or the first digits of one, or either of the first two
+                (or a kind) with `@fingerprint` behind it.
+            kind: only look among these.
+
+        Raises:
+            InputError: nothing fits, or a fingerprint's first digits fit more than one.
+        """
+        if isinstance(reference, Ref):
+            found = self._load(self.root / reference.kind / f"{reference.name}-{reference.fingerprint[:12]}")
+            if not found:
+                raise InputError(f"{reference} is not in {self.root}; run the step that makes it again.")
+            return found
+        what, _, digits = reference.partition("@")
+        head, slash, name = what.rpartition("/")
+        candidates = [
+            dataset
+            for dataset in self.list(kind)
+            if dataset.ref.fingerprint.startswith(digits)
+            and (dataset.ref.kind == head if slash else True)
+            and (name in (dataset.ref.name, dataset.ref.kind) or (not digits and _starts(dataset, name)))
+        ]
+        exact = [dataset for dataset in candidates if name in (dataset.ref.name, dataset.ref.kind)]
+        candidates = exact or candidates
+        if not candidates:
+            among = f"{kind} datasets" if kind else "published datasets"
+            raise InputError(f"Nothing called {reference!r} among the {among} in {self.root}; see `tokenmill datasets ls`.")
+        if not exact and len({dataset.ref.fingerprint for dataset in candidates}) > 1:
+            raise InputError(f"{reference!r} fits {len(candidates)} datasets; give more digits of the fingerprint.")
+        return candidates[-1]
+
+    def list(self, kind: str | None = None) -> list[Dataset]:
+        """All published datasets, oldest first."""
+        found = (self._load(path) for path in self.root.glob(f"{kind or '[!.]*'}/*-*"))
+        return sorted(filter(None, found), key=lambda dataset: (dataset.manifest.built["at"], str(dataset.path)))
+
+    def verify(self, dataset: Dataset) -> list[str]:
+        """What is wrong with a dataset's files, a sentence each; empty if every byte is as it was published."""
+        problems = []
+        present = {path.relative_to(dataset.path).as_posix() for path in dataset.path.rglob("*") if path.is_file()}
+        for name, entry in sorted(dataset.manifest.files.items()):
+            path = dataset.path / name
+            if name not in present:
+                problems.append(f"{name} is missing")
+            elif path.stat().st_size != entry.bytes:
+                problems.append(f"{name} has {path.stat().st_size:,} bytes instead of {entry.bytes:,}")
+            elif file_sha256(path) != entry.sha256:
+                problems.append(f"{name} was changed: its SHA-256 is not the one in the manifest")
+        problems += [f"{name} does not belong to it" for name in sorted(present - {*dataset.manifest.files, MANIFEST})]
+        if files_digest(dataset.manifest.files) != dataset.manifest.digest:
+            problems.append(f"{MANIFEST} was changed: its digest does not fit its list of files")
+        return problems
+
+    def changed_code(self, step: Step, dataset: Dataset) -> bool:
+        """Whether the step's code is no longer the code that built this dataset, at the same version number."""
+        return dataset.manifest.code != code_digest(step.type.modules)
+
+    # Inside
+
+    def _load(self, path: Path) -> Dataset | None:
+        try:
+            return Dataset(path, Manifest.model_validate_json((path / MANIFEST).read_bytes()))
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except ValidationError as error:
+            raise InputError(
+                f"{path / MANIFEST} cannot be read ({error.errors()[0]['msg']}); delete {path} and run again."
+            ) from None
+
+    def _folder(self, area: str, name: str, empty: bool = False) -> Path:
+        folder = self.root / area / name
+        if empty and folder.exists():
+            shutil.rmtree(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    @contextmanager
+    def _lock(
+        self, fingerprint: str, on_wait: Callable[[], None] | None = None, timeout: float = -1
+    ) -> Iterator[bool]:
+        """Hold the fingerprint's lock; yields whether somebody else had it first."""
+        folder = self._folder(".locks", "")
+        lock = FileLock(folder / f"{fingerprint}.lock")
+        waited = False
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            if timeout == 0:
+                raise
+            waited = True
+            if on_wait:
+                on_wait()
+            lock.acquire(timeout=timeout)
+        try:
+            yield waited
+        finally:
+            lock.release()
+
+
+def describe_files(folder: Path) -> dict[str, FileEntry]:
+    """Size and SHA-256 of every file below a folder, by relative path; each is flushed to disk on the way."""
+    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+
+    def describe(path: Path) -> FileEntry:
+        _sync(path)
+        return FileEntry(bytes=path.stat().st_size, sha256=file_sha256(path))
+
+    with ThreadPoolExecutor(4) as pool:  # hashing and flushing both release the interpreter
+        entries = pool.map(describe, paths)
+    return {path.relative_to(folder).as_posix(): entry for path, entry in zip(paths, entries, strict=True)}
+
+
+def files_digest(files: Mapping[str, FileEntry]) -> str:
+    """SHA-256 over names and digests of a dataset's files: equal for equal content, whoever made it and when."""
+    lines = "".join(f"{entry.sha256}  {name}\n" for name, entry in sorted(files.items()))
+    return hashlib.sha256(lines.encode()).hexdigest()
+
+
+def file_sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_synced(path: Path, content: bytes) -> None:
+    """Write a file so that it is whole or absent whatever happens, and on the disk when this returns."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    with temporary.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+    _sync(path.parent)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a value as JSON for people and programs, atomically."""
+    write_synced(path, (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode())
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _sync_folders(folder: Path) -> None:
+    for path in [folder, *(path for path in folder.rglob("*") if path.is_dir())]:
+        _sync(path)
+
+
+def _starts(dataset: Dataset, digits: str) -> bool:
+    return len(digits) >= 4 and dataset.ref.fingerprint.startswith(digits)
