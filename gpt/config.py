@@ -1,0 +1,90 @@
+"""What a GPT is, as numbers: the architecture's config, a table of sizes, and the two presets."""
+
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+
+class Config(BaseModel):
+    """A frozen config that refuses keys it does not know."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class GPTConfig(Config):
+    """The architecture. The defaults are GPT-2's smallest model (Radford et al. 2019)."""
+
+    vocabulary: int = Field(50257, gt=0, description="Number of token ids.")
+    context: int = Field(1024, gt=0, description="Longest sequence the model attends over, in tokens.")
+    layers: int = Field(12, gt=0, description="Number of transformer blocks.")
+    heads: int = Field(12, gt=0, description="Attention heads in a block; divides the width.")
+    width: int = Field(768, gt=0, description="Channels of the residual stream.")
+    dropout: float = Field(0.0, ge=0.0, lt=1.0, description="Share of activations dropped while training.")
+    norm: Literal["layernorm", "rmsnorm"] = Field("layernorm", description="Normalisation before each sublayer.")
+    positions: Literal["learned", "rotary"] = Field("learned", description="How a token knows where it stands.")
+    qk_norm: bool = Field(False, description="Normalise queries and keys within each head.")
+    activation: Literal["gelu", "relu2", "swiglu"] = Field("gelu", description="Nonlinearity of the MLP.")
+    bias: bool = Field(True, description="Biases in linear layers and layer norms.")
+    tied: bool = Field(True, description="The output head is the token embedding.")
+    zero_init: bool = Field(False, description="Projections into the residual stream start at zero.")
+
+    @model_validator(mode="after")
+    def _check_heads(self) -> Self:
+        if self.width % self.heads:
+            raise ValueError(f"width {self.width} is not a multiple of heads {self.heads}: change one of the two")
+        if self.positions == "rotary" and self.width // self.heads % 2:
+            raise ValueError(f"rotary positions need an even head size, not {self.width // self.heads}")
+        return self
+
+
+# layers, heads, width, context. GPT-3's rows are table 2.1 of Brown et al. (2020), but for the 13B row: its
+# printed width of 5140 is no multiple of its 40 heads, and 5120 is what the parameter count asks for.
+SIZES: dict[str, dict[str, int]] = {
+    name: dict(zip(("layers", "heads", "width", "context"), row, strict=True))
+    for name, row in {
+        "pico": (2, 2, 64, 64),
+        "nano": (4, 4, 128, 128),
+        "micro": (6, 6, 192, 256),
+        "mini": (6, 4, 256, 256),
+        "small": (8, 6, 384, 512),
+        "gpt2": (12, 12, 768, 1024),
+        "gpt2-medium": (24, 16, 1024, 1024),
+        "gpt2-large": (36, 20, 1280, 1024),
+        "gpt2-xl": (48, 25, 1600, 1024),
+        "gpt3-125m": (12, 12, 768, 2048),
+        "gpt3-350m": (24, 16, 1024, 2048),
+        "gpt3-760m": (24, 16, 1536, 2048),
+        "gpt3-1.3b": (24, 16, 2048, 2048),
+        "gpt3-2.7b": (32, 32, 2560, 2048),
+        "gpt3-6.7b": (32, 32, 4096, 2048),
+        "gpt3-13b": (40, 40, 5120, 2048),
+        "gpt3-175b": (96, 96, 12288, 2048),
+    }.items()
+}
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "gpt2": {},
+    "modern": {
+        "norm": "rmsnorm",
+        "positions": "rotary",
+        "qk_norm": True,
+        "activation": "relu2",
+        "bias": False,
+        "tied": False,
+        "zero_init": True,
+    },
+}
+
+
+def gpt_config(size: str, preset: str = "gpt2", **overrides: Any) -> GPTConfig:
+    """The config of a named size, in a preset's style, with any field overridden.
+
+    >>> gpt_config("gpt2").width
+    768
+
+    Raises ValueError for a name that is in neither table.
+    """
+    for name, table in ((size, SIZES), (preset, PRESETS)):
+        if name not in table:
+            raise ValueError(f"no size or preset is called {name!r}: choose one of {', '.join(table)}")
+    return GPTConfig(**{**SIZES[size], **PRESETS[preset], **overrides})

@@ -1,0 +1,86 @@
+"""LoRA: learn a low-rank change of a frozen linear layer (Hu et al. 2021), and fold it in afterwards."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+TARGETS = ("attention.qkv", "attention.output", "mlp.input", "mlp.output")
+
+
+class LoRALinear(nn.Linear):
+    """A frozen linear layer plus `scale * up @ down`, which starts at zero.
+
+    It is the layer it stands for: the same weight, the same name.
+    """
+
+    def __init__(self, base: nn.Linear, rank: int, alpha: float, dropout: float):
+        nn.Module.__init__(self)
+        self.in_features, self.out_features = base.in_features, base.out_features
+        self.weight, self.bias = base.weight, base.bias
+        self.weight.requires_grad_(False)
+        if self.bias is not None:
+            self.bias.requires_grad_(False)
+        self.rank, self.scale, self.dropout = rank, alpha / rank, dropout
+        like = {"device": base.weight.device, "dtype": base.weight.dtype}
+        self.down = nn.Parameter(torch.empty(rank, base.in_features, **like))
+        self.up = nn.Parameter(torch.zeros(base.out_features, rank, **like))
+        nn.init.kaiming_uniform_(self.down, a=math.sqrt(5))
+
+    def forward(self, x: Tensor) -> Tensor:
+        low = F.linear(F.dropout(x, self.dropout, self.training), self.down)
+        return F.linear(x, self.weight, self.bias) + self.scale * F.linear(low, self.up)
+
+    @torch.no_grad()
+    def merged_weight(self) -> Tensor:
+        return torch.addmm(self.weight, self.up, self.down, alpha=self.scale)
+
+
+def add_lora(
+    model: nn.Module, rank: int, alpha: float, targets: Sequence[str] = TARGETS, dropout: float = 0.0
+) -> int:
+    """Freeze the model and add LoRA to each linear layer whose name ends in one of `targets`; how many got it.
+
+    rank: of the change. alpha: the change is multiplied by alpha / rank.
+    Raises ValueError when no layer fits, or the rank is below 1.
+    """
+    if rank < 1:
+        raise ValueError(f"LoRA's rank is {rank}: it has to be at least 1")
+    found = [
+        (name, module)
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) and not isinstance(module, LoRALinear) and name.endswith(tuple(targets))
+    ]
+    if not found:
+        raise ValueError(f"no linear layer's name ends in {', '.join(targets)}: LoRA has nothing to change")
+    model.requires_grad_(False)
+    for name, module in found:
+        _replace(model, name, LoRALinear(module, rank, alpha, dropout))
+    return len(found)
+
+
+def merge_lora(model: nn.Module) -> None:
+    """Fold every LoRA change into its layer. All parameters are trainable afterwards."""
+    for name, module in list(model.named_modules()):
+        if isinstance(module, LoRALinear):
+            linear = nn.Linear(module.in_features, module.out_features, module.bias is not None, device="meta")
+            linear.weight, linear.bias = nn.Parameter(module.merged_weight()), module.bias
+            _replace(model, name, linear)
+    model.requires_grad_(True)
+
+
+def merged_weights(model: nn.Module) -> dict[str, Tensor]:
+    """The model's state dict with every LoRA change folded in, the model itself left as it is."""
+    weights = model.state_dict()
+    for name, module in model.named_modules():
+        if isinstance(module, LoRALinear):
+            weights[f"{name}.weight"] = module.merged_weight()
+            del weights[f"{name}.down"], weights[f"{name}.up"]
+    return weights
+
+
+def _replace(model: nn.Module, name: str, module: nn.Module) -> None:
+    parent, _, child = name.rpartition(".")
+    setattr(model.get_submodule(parent), child, module)

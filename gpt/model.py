@@ -1,0 +1,268 @@
+"""A GPT, top to bottom: embeddings, blocks of attention and MLP, the head.
+
+With the default config it is GPT-2 to the digit (Radford et al. 2019). Shapes stand in comments:
+B batch, T time, C channels, H heads, D channels of a head, S cached positions, V vocabulary.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from gpt.config import GPTConfig
+
+
+class GPT(nn.Module):
+    """A decoder-only transformer: token ids in, a distribution over the next token out.
+
+    `forward` gives logits. Training wants `hidden` and `head_weight` instead, and never holds all the logits.
+    """
+
+    def __init__(self, config: GPTConfig):
+        super().__init__()
+        self.config = config
+        self.tokens = nn.Embedding(config.vocabulary, config.width)
+        self.positions = nn.Embedding(config.context, config.width) if config.positions == "learned" else None
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
+        self.norm = make_norm(config)
+        self.head = None if config.tied else nn.Linear(config.width, config.vocabulary, bias=False)
+        self.recompute = False  # activation checkpointing: trade a second forward pass for memory
+        self._rotation: Tensor | None = None
+        self._initialise()
+
+    def forward(
+        self,
+        ids: Tensor,
+        positions: Tensor | None = None,
+        documents: Tensor | None = None,
+        cache: "Cache | None" = None,
+    ) -> Tensor:
+        """Logits (B, T, V) of the token after each position. Arguments as for `hidden`."""
+        return F.linear(self.hidden(ids, positions, documents, cache), self.head_weight)
+
+    def hidden(
+        self,
+        ids: Tensor,
+        positions: Tensor | None = None,
+        documents: Tensor | None = None,
+        cache: "Cache | None" = None,
+    ) -> Tensor:
+        """The residual stream after the last norm, (B, T, C).
+
+        ids: (B, T) token ids, T at most the context.
+        positions: (B, T) place of each token; by default 0..T-1, or on from what the cache holds.
+        documents: (B, T) number of each token's document; attention stays within one. By default one document.
+        cache: keys and values of the tokens before these; the new ones are added to it.
+        """
+        T, S = ids.shape[1], self.config.context
+        if T > S:
+            raise ValueError(f"{T} tokens are more than the model's context of {S}: pass fewer")
+        mask = None
+        if cache is not None:
+            if documents is not None:
+                raise ValueError("a cache holds one document a row: pass no documents with it")
+            positions, mask = cache.extend(T, positions)
+        elif documents is not None:
+            mask = (documents[:, :, None] == documents[:, None, :]).tril()[:, None]  # (B, 1, T, T)
+        x = self.tokens(ids)  # (B, T, C)
+        if self.positions is not None:
+            x = x + (self.positions.weight[:T] if positions is None else self.positions(positions))
+        x = F.dropout(x, self.config.dropout, self.training)
+        rotation = self.rotation(positions, T, x.device) if self.config.positions == "rotary" else None
+        for i, block in enumerate(self.blocks):
+            store = None if cache is None else cache.layer(i)
+            if self.recompute and self.training:
+                x = checkpoint(block, x, rotation, mask, store, use_reentrant=False)
+            else:
+                x = block(x, rotation, mask, store)
+        return self.norm(x)
+
+    @property
+    def head_weight(self) -> Tensor:
+        """The matrix (V, C) that turns `hidden` into logits."""
+        return self.tokens.weight if self.head is None else self.head.weight
+
+    @property
+    def n_parameters(self) -> int:
+        """Number of parameters; a tied head counts once."""
+        return sum(p.numel() for p in self.parameters())
+
+    def flops_per_token(self, time: int) -> float:
+        """Floating-point operations of training on one token in sequences of `time`, forward and backward.
+
+        6 for each weight that a matrix product reads, plus attention's 12 L C T / 2, since half of the square
+        is masked (Chowdhery et al. 2022, appendix B, but for the half).
+        """
+        matrices = sum(p.numel() for p in self.blocks.parameters() if p.ndim == 2) + self.head_weight.numel()
+        return 6 * matrices + 6 * self.config.layers * self.config.width * time
+
+    def rotation(self, positions: Tensor | None, time: int, device: torch.device) -> Tensor:
+        """Unit complex numbers (1 or B, T, 1, 1, D/2) that turn queries and keys by their position."""
+        if self._rotation is None or self._rotation.device != device:
+            size = self.config.width // self.config.heads
+            frequency = 10000.0 ** -(torch.arange(0, size, 2, device=device).float() / size)
+            angle = torch.outer(torch.arange(self.config.context, device=device).float(), frequency)
+            self._rotation = torch.polar(torch.ones_like(angle), angle)[:, None, None]  # (S, 1, 1, D/2)
+        return self._rotation[:time][None] if positions is None else self._rotation[positions]
+
+    @torch.no_grad()
+    def _initialise(self) -> None:
+        """GPT-2's: normal with deviation 0.02, and 1/sqrt(2 L) of it where a block writes to the stream."""
+        for module in self.modules():
+            if isinstance(module, (nn.Linear, nn.Embedding)):
+                nn.init.normal_(module.weight, std=0.02)
+            if isinstance(module, nn.Linear) and module.bias is not None:
+                nn.init.zeros_(module.bias)
+        scale = 0.0 if self.config.zero_init else 0.02 / math.sqrt(2 * self.config.layers)
+        for block in self.blocks:
+            for projection in (block.attention.output, block.mlp.output):
+                nn.init.normal_(projection.weight, std=scale)
+
+
+class Block(nn.Module):
+    """Attention, then an MLP, each read from a norm of the residual stream and added to it.
+
+    With `causal=False` every token also sees those after it.
+    """
+
+    def __init__(self, config: GPTConfig, causal: bool = True):
+        super().__init__()
+        self.attention_norm = make_norm(config)
+        self.attention = Attention(config, causal)
+        self.mlp_norm = make_norm(config)
+        self.mlp = MLP(config)
+        self.dropout = config.dropout
+
+    def forward(
+        self,
+        x: Tensor,
+        rotation: Tensor | None = None,
+        mask: Tensor | None = None,
+        store: "LayerCache | None" = None,
+    ) -> Tensor:
+        """(B, T, C) to (B, T, C). A mask, True where a query may see a key, replaces the causal one."""
+        x = x + F.dropout(self.attention(self.attention_norm(x), rotation, mask, store), self.dropout, self.training)
+        return x + F.dropout(self.mlp(self.mlp_norm(x)), self.dropout, self.training)
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention (Vaswani et al. 2017), through PyTorch's fused kernels where they exist."""
+
+    def __init__(self, config: GPTConfig, causal: bool = True):
+        super().__init__()
+        self.heads, self.causal, self.qk_norm, self.dropout = config.heads, causal, config.qk_norm, config.dropout
+        self.qkv = nn.Linear(config.width, 3 * config.width, bias=config.bias)
+        self.output = nn.Linear(config.width, config.width, bias=config.bias)
+
+    def forward(
+        self, x: Tensor, rotation: Tensor | None, mask: Tensor | None, store: "LayerCache | None"
+    ) -> Tensor:
+        B, T, C = x.shape
+        qkv = self.qkv(x).view(B, T, 3, self.heads, C // self.heads)  # (B, T, 3, H, D)
+        qk, v = qkv[:, :, :2], qkv[:, :, 2]
+        if self.qk_norm:
+            qk = F.rms_norm(qk, (qk.shape[-1],))
+        if rotation is not None:
+            qk = rotate(qk, rotation)
+        q, k, v = (t.transpose(1, 2) for t in (qk[:, :, 0], qk[:, :, 1], v))  # (B, H, T, D)
+        causal = self.causal and mask is None
+        if store is not None:
+            causal = causal and store.is_empty
+            k, v = store.append(k, v)  # (B, H, S, D)
+        y = F.scaled_dot_product_attention(
+            q, k, v, mask, self.dropout if self.training else 0.0, is_causal=causal
+        )
+        return self.output(y.transpose(1, 2).reshape(B, T, C))
+
+
+def rotate(x: Tensor, rotation: Tensor) -> Tensor:
+    """Turn each pair of channels of x (B, T, 2, H, D) by its position's angle (Su et al. 2021)."""
+    pairs = torch.view_as_complex(x.float().unflatten(-1, (-1, 2)))
+    return torch.view_as_real(pairs * rotation).flatten(-2).type_as(x)
+
+
+class MLP(nn.Module):
+    """Two linear layers, four times as wide between them, applied to each position alone."""
+
+    def __init__(self, config: GPTConfig):
+        super().__init__()
+        self.activation = config.activation
+        # SwiGLU has a third matrix: two thirds of the width keep the parameters equal (Shazeer 2020).
+        inner = 4 * config.width if config.activation != "swiglu" else 64 * math.ceil(config.width / 24)
+        self.input = nn.Linear(config.width, inner * (2 if config.activation == "swiglu" else 1), bias=config.bias)
+        self.output = nn.Linear(inner, config.width, bias=config.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.input(x)  # (B, T, 4C)
+        if self.activation == "gelu":
+            x = F.gelu(x, approximate="tanh")
+        elif self.activation == "relu2":
+            x = F.relu(x).square()  # So et al. 2021
+        else:
+            gate, x = x.chunk(2, dim=-1)
+            x = F.silu(gate) * x
+        return self.output(x)
+
+
+def make_norm(config: GPTConfig) -> nn.Module:
+    if config.norm == "rmsnorm":
+        return nn.RMSNorm(config.width, eps=1e-6)
+    return nn.LayerNorm(config.width, eps=1e-5, bias=config.bias)
+
+
+class Cache:
+    """Keys and values of the tokens read so far, so that the next token costs one position and not all.
+
+    Rows of a batch may hold different numbers of tokens: set `lengths` after reading right-padded prompts, and
+    what lies past a row's length is never looked at and soon overwritten.
+    """
+
+    def __init__(self, model: GPT, batch: int, capacity: int):
+        c, like = model.config, model.tokens.weight
+        shape = (2, c.layers, batch, c.heads, capacity, c.width // c.heads)
+        self.store = torch.zeros(shape, dtype=like.dtype, device=like.device)
+        self.lengths = [0] * batch
+        self._start = [0] * batch
+        self._index: Tensor | None = None  # (B, T) where the new tokens go, when rows differ
+
+    def extend(self, time: int, positions: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Make room for `time` more tokens a row: their positions (B, T), and the mask (B, 1, T, S) or None."""
+        device, capacity = self.store.device, self.store.shape[4]
+        if max(self.lengths) + time > capacity:
+            raise ValueError(f"the cache holds {capacity} tokens: {max(self.lengths)} + {time} do not fit")
+        self._start, self.lengths = self.lengths, [n + time for n in self.lengths]
+        index = torch.tensor(self._start, device=device)[:, None] + torch.arange(time, device=device)  # (B, T)
+        uniform = min(self._start) == max(self._start)
+        self._index = None if uniform else index
+        mask = None
+        if not (uniform and (time == 1 or self._start[0] == 0)):
+            mask = torch.arange(max(self.lengths), device=device) <= index[:, None, :, None]
+        return (index if positions is None else positions), mask
+
+    def layer(self, i: int) -> "LayerCache":
+        return LayerCache(self, i)
+
+
+class LayerCache:
+    """One block's view of a `Cache`."""
+
+    def __init__(self, cache: Cache, layer: int):
+        self.cache, self.layer = cache, layer
+
+    @property
+    def is_empty(self) -> bool:
+        return max(self.cache._start) == 0
+
+    def append(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Store k and v (B, H, T, D) of the new tokens; all keys and values so far, (B, H, S, D)."""
+        cache, end = self.cache, max(self.cache.lengths)
+        for store, new in zip(cache.store[:, self.layer], (k, v), strict=True):
+            if cache._index is None:
+                store[:, :, cache._start[0] : end] = new
+            else:
+                rows = torch.arange(len(store), device=new.device)[:, None]
+                store[rows, :, cache._index] = new.transpose(1, 2)
+        keys, values = cache.store[:, self.layer, :, :, :end]
+        return keys, values

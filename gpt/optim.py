@@ -1,0 +1,186 @@
+"""Optimizers as small entries in a table, and the learning rate as a pure function of the step."""
+
+import math
+from collections.abc import Callable, Iterable
+from typing import Any, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from gpt.config import Config
+
+
+class OptimizerConfig(Config):
+    """How the parameters move."""
+
+    steps: int = Field(1000, gt=0, description="Optimizer steps in the whole run.")
+    optimizer: Literal["adamw", "muon"] = Field("adamw", description="What moves the matrices inside the blocks.")
+    learning_rate: float = Field(6e-4, gt=0, description="Peak learning rate of AdamW.")
+    muon_learning_rate: float = Field(0.02, gt=0, description="Peak learning rate of Muon.")
+    beta1: float = Field(0.9, ge=0, lt=1, description="AdamW's decay of the mean gradient.")
+    beta2: float = Field(0.95, ge=0, lt=1, description="AdamW's decay of the mean squared gradient.")
+    epsilon: float = Field(1e-8, gt=0, description="AdamW's floor under the root of the squared gradient.")
+    momentum: float = Field(0.95, ge=0, lt=1, description="Muon's momentum.")
+    weight_decay: float = Field(0.1, ge=0, description="Decay of matrices, times the learning rate.")
+    schedule: Literal["cosine", "wsd", "constant"] = Field("cosine", description="Learning rate after the warm-up.")
+    warmup: int = Field(0, ge=0, description="Steps in which the learning rate rises to its peak.")
+    decay_share: float = Field(0.2, gt=0, le=1, description="Last share of the steps, in which `wsd` decays.")
+    final_share: float = Field(0.1, ge=0, le=1, description="Learning rate of the last step, as a share of the peak.")
+
+
+def learning_rate(step: int, config: OptimizerConfig) -> float:
+    """AdamW's learning rate at a step, counted from 0. Muon's is in the same proportion to its own peak.
+
+    The first step's is above zero, the last step of the warm-up has the peak, and the last step of all has
+    exactly the final share of it.
+    """
+    return config.learning_rate * schedule_share(step, config)
+
+
+def schedule_share(step: int, config: OptimizerConfig) -> float:
+    """The learning rate at a step as a share of its peak."""
+    last = max(config.steps - 1, 1)
+    if step < config.warmup:
+        return (step + 1) / config.warmup
+    return SCHEDULES[config.schedule](min(step, last), last, config)
+
+
+def _cosine(step: int, last: int, config: OptimizerConfig) -> float:
+    progress = (step - config.warmup) / max(last - config.warmup, 1)
+    return config.final_share + (1 - config.final_share) * (1 + math.cos(math.pi * progress)) / 2
+
+
+def _warmup_stable_decay(step: int, last: int, config: OptimizerConfig) -> float:
+    """Constant, then straight down (Hu et al. 2024, MiniCPM)."""
+    left = (last - step) / max(config.decay_share * last, 1)
+    return config.final_share + (1 - config.final_share) * min(left, 1.0)
+
+
+SCHEDULES: dict[str, Callable[[int, int, OptimizerConfig], float]] = {
+    "cosine": _cosine,
+    "wsd": _warmup_stable_decay,
+    "constant": lambda step, last, config: 1.0,
+}
+
+
+def make_optimizers(model: nn.Module, config: OptimizerConfig) -> list[torch.optim.Optimizer]:
+    """The optimizers of all parameters that want gradients. Each group's `peak` is its highest learning rate.
+
+    Matrices decay; norms, biases and embeddings do not. Muon, where chosen, takes the matrices inside blocks.
+    """
+    embeddings = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
+    decayed, plain, matrices = [], [], []
+    for name, p in model.named_parameters():
+        if not p.requires_grad:
+            continue
+        if p.ndim < 2 or id(p) in embeddings:
+            plain.append(p)
+        elif config.optimizer == "muon" and ".blocks." in f".{name}":
+            matrices.append(p)
+        else:
+            decayed.append(p)
+    groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": plain, "weight_decay": 0.0}]
+    groups = [group | {"peak": config.learning_rate} for group in groups if group["params"]]
+    optimizers: list[torch.optim.Optimizer] = []
+    if groups:
+        betas = (config.beta1, config.beta2)
+        optimizers.append(torch.optim.AdamW(groups, config.learning_rate, betas, config.epsilon, fused=True))
+    if matrices:
+        optimizers.append(Muon(matrices, config.muon_learning_rate, config.momentum, config.weight_decay))
+    if not optimizers:
+        raise ValueError("no parameter of the model wants a gradient: unfreeze some before training")
+    return optimizers
+
+
+def set_learning_rate(optimizers: Iterable[torch.optim.Optimizer], step: int, config: OptimizerConfig) -> None:
+    """Give every group its learning rate for this step."""
+    share = schedule_share(step, config)
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["lr"] = group["peak"] * share
+
+
+class Muon(torch.optim.Optimizer):
+    """Momentum whose update is made orthogonal, for matrices (Jordan et al. 2024).
+
+    Matrices of one shape go through the iteration together, as one batch. A stack of projections, such as
+    queries, keys and values in one matrix of three times its columns, is three matrices.
+    """
+
+    def __init__(self, params: Iterable[Tensor], lr: float, momentum: float = 0.95, weight_decay: float = 0.0):
+        super().__init__(params, {"lr": lr, "peak": lr, "momentum": momentum, "weight_decay": weight_decay})
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:
+        for group in self.param_groups:
+            shapes: dict[torch.Size, list[Tensor]] = {}
+            for p in group["params"]:
+                if p.grad is not None:
+                    shapes.setdefault(p.shape, []).append(p)
+            for params in shapes.values():
+                self._step_together(params, group)
+
+    def _step_together(self, params: list[Tensor], group: dict[str, Any]) -> None:
+        rows, columns = params[0].shape
+        buffers = []
+        for p in params:
+            state = self.state[p]
+            if not state:
+                state["momentum"] = torch.zeros_like(p)
+            state["momentum"].lerp_(p.grad, 1 - group["momentum"])
+            buffers.append(torch.lerp(p.grad, state["momentum"], group["momentum"]))  # Nesterov's look ahead
+        update = torch.stack(buffers)  # (N, rows, columns)
+        if rows == 3 * columns:
+            update = update.view(-1, columns, columns)
+        scale = max(1.0, update.shape[1] / update.shape[2]) ** 0.5
+        update = orthogonalize(update).reshape(-1, rows, columns)
+        torch._foreach_mul_(params, 1 - group["lr"] * group["weight_decay"])
+        torch._foreach_add_(params, list(update.unbind()), alpha=-group["lr"] * scale)
+
+
+def orthogonalize(x: Tensor) -> Tensor:
+    """The nearest (semi-)orthogonal matrices to x (N, rows, columns), roughly: singular values in 0.7..1.2.
+
+    Five Newton-Schulz iterations of a quintic with Jordan's coefficients. Since each multiplies x by a
+    polynomial in x x^T, the iteration runs on that small square matrix, and x itself is multiplied once.
+    """
+    if transposed := x.shape[1] > x.shape[2]:
+        x = x.mT
+    gram = x @ x.mT  # (N, r, r), r the shorter side
+    norm = gram.diagonal(dim1=1, dim2=2).sum(1).clamp_min(1e-20)[:, None, None]  # squared Frobenius norm
+    gram = gram / norm
+    product: Tensor | None = None
+    for _ in range(5):
+        factor = torch.baddbmm(gram, gram, gram, beta=-4.7750, alpha=2.0315)
+        factor.diagonal(dim1=1, dim2=2).add_(3.4445)
+        product = factor if product is None else factor @ product
+        gram = factor @ gram @ factor
+    x = product @ x / norm.sqrt()
+    return x.mT if transposed else x
+
+
+def optimizer_tensors(model: nn.Module, optimizers: Iterable[torch.optim.Optimizer]) -> dict[str, Tensor]:
+    """Everything the optimizers remember, as `parameter name/quantity` to tensor."""
+    names = {p: name for name, p in model.named_parameters()}
+    return {
+        f"{names[p]}/{key}": value
+        for optimizer in optimizers
+        for p, state in optimizer.state.items()
+        for key, value in state.items()
+    }
+
+
+def restore_optimizers(
+    model: nn.Module, optimizers: Iterable[torch.optim.Optimizer], tensors: dict[str, Tensor]
+) -> None:
+    """Put back what `optimizer_tensors` returned."""
+    names = {p: name for name, p in model.named_parameters()}
+    for optimizer in optimizers:
+        for p in (p for group in optimizer.param_groups for p in group["params"]):
+            prefix = names[p] + "/"
+            optimizer.state[p] = {
+                key.removeprefix(prefix): value.to(p.device).clone()
+                for key, value in tensors.items()
+                if key.startswith(prefix)
+            }

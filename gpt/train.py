@@ -1,0 +1,410 @@
+"""The one training loop, for pretraining and fine-tuning. It emits events and knows no logger.
+
+What happens at a step depends on the step's number alone: its batches, its learning rate, its dropout. So to
+resume is to put back parameters and optimizer and to set a number, and the run cannot tell that it was stopped.
+"""
+
+import math
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from gpt import parallel
+from gpt.checkpoint import Checkpoints
+from gpt.loss import next_token_loss
+from gpt.model import GPT, Block
+from gpt.optim import (
+    OptimizerConfig,
+    learning_rate,
+    make_optimizers,
+    optimizer_tensors,
+    restore_optimizers,
+    set_learning_rate,
+)
+
+
+class TrainConfig(OptimizerConfig):
+    """How long, how often, on what."""
+
+    accumulation: int = Field(1, gt=0, description="Micro-batches in a step, over all processes together.")
+    clip: float = Field(1.0, ge=0, description="Longest gradient; longer ones are scaled down. 0 clips nothing.")
+    seed: int = Field(0, ge=0, description="Seed of the dropout.")
+    evaluate_every: int = Field(250, gt=0, description="Steps from one evaluation to the next.")
+    checkpoint_every: int = Field(250, gt=0, description="Steps from one checkpoint to the next.")
+    log_every: int = Field(10, gt=0, description="Steps from one report of the metrics to the next.")
+    patience: int | None = Field(None, gt=0, description="Evaluations without a better val/loss before stopping.")
+    threads: int | None = Field(None, gt=0, description="Torch's CPU threads; unset leaves them as they are.")
+    precision: Literal["float32", "bfloat16"] = Field("float32", description="Type of matrix products (autocast).")
+    compile: bool = Field(False, description="Compile the blocks with torch.compile.")
+    recompute: bool = Field(False, description="Activation checkpointing: less memory, a third more work.")
+    sharded: bool = Field(False, description="With several processes: FSDP2 in place of DDP.")
+
+
+class Batch(NamedTuple):
+    """What one forward pass reads.
+
+    inputs: (B, T) token ids.
+    targets: (B, T) the ids to be predicted, `loss.IGNORE` where nothing counts; or (B,) labels.
+    lengths: (B,) number of real tokens in each row, where rows are padded.
+    positions, documents: (B, T) as `GPT.hidden` takes them.
+    """
+
+    inputs: Tensor
+    targets: Tensor
+    lengths: Tensor | None = None
+    positions: Tensor | None = None
+    documents: Tensor | None = None
+
+    def to(self, device: torch.device) -> "Batch":
+        return Batch(*(None if t is None else t.to(device, non_blocking=True) for t in self))  # type: ignore[arg-type]
+
+
+Metrics = dict[str, float]
+Batches = Callable[[int, int], Batch]
+Loss = Callable[[Any, Batch], tuple[Tensor, Tensor]]
+
+
+@dataclass(frozen=True)
+class Started:
+    """Training begins at `step`, above 0 when it resumes."""
+
+    step: int
+    resumed: bool
+
+
+@dataclass(frozen=True)
+class Stepped:
+    """Optimizer step number `step`, counted from 0, is done."""
+
+    step: int
+    metrics: Metrics
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """The model was evaluated after `step` optimizer steps."""
+
+    step: int
+    metrics: Metrics
+
+
+@dataclass(frozen=True)
+class Checkpointed:
+    """A checkpoint of the run after `step` steps is on disk."""
+
+    step: int
+    path: Path
+
+
+@dataclass(frozen=True)
+class Finished:
+    """Training is over after `step` steps."""
+
+    step: int
+    stopped_early: bool
+
+
+Event = Started | Stepped | Evaluated | Checkpointed | Finished
+
+
+@dataclass
+class TrainResult:
+    """How training ended. The model holds the last weights; the best ones are in the checkpoints."""
+
+    step: int
+    stopped_early: bool
+    tokens: int
+    best_loss: float | None
+    best_step: int | None
+    metrics: Metrics = field(default_factory=dict)
+
+
+class Interrupted(Exception):
+    """Training was asked to stop. What it had done is in a checkpoint, where there are any."""
+
+    def __init__(self, step: int):
+        super().__init__(f"training was interrupted after {step} steps: run it again to go on from there")
+        self.step = step
+
+
+class Diverged(Exception):
+    """The loss or the gradient is not a number."""
+
+    def __init__(self, step: int, what: str):
+        super().__init__(
+            f"the {what} at step {step} is not finite: lower the learning rate, lengthen the warm-up or clip "
+            "gradients; the weights of the last checkpoint are good"
+        )
+        self.step = step
+
+
+def train(
+    model: nn.Module,
+    batches: Batches,
+    config: TrainConfig,
+    *,
+    loss: Loss = next_token_loss,
+    evaluate: Callable[[nn.Module], Metrics] | None = None,
+    checkpoints: Checkpoints | None = None,
+    on_event: Callable[[Event], None] | None = None,
+    should_stop: Callable[[], bool] | None = None,
+) -> TrainResult:
+    """Train the model in place, from its newest checkpoint where there is one.
+
+    batches: the micro-batch number `micro` of step `step`, as a pure function of the two.
+    loss: (sum of losses, number of things summed); sums are divided once, by the total of all micro-batches.
+    evaluate: metrics of the model; `val/loss` among them decides what is best and when to stop early.
+    should_stop: asked before every micro-batch; true writes a checkpoint and raises Interrupted.
+
+    Raises Diverged, Interrupted, and ValueError when a step has no targets at all.
+    """
+    emit = on_event if on_event is not None and parallel.rank() == 0 else (lambda event: None)
+    with _threads(config.threads):
+        run = _Run(model, batches, config, loss, checkpoints, emit)
+        emit(Started(run.step, run.resumed))
+        while run.step < config.steps and not run.out_of_patience:
+            if not run.take_step(should_stop):
+                run.save()
+                raise Interrupted(run.step)
+            if evaluate is not None and (run.step % config.evaluate_every == 0 or run.step == config.steps):
+                run.evaluate(evaluate)
+            if run.step % config.checkpoint_every == 0:
+                run.save()
+        run.save()
+    emit(Finished(run.step, run.out_of_patience))
+    return TrainResult(run.step, run.out_of_patience, run.tokens, run.best_loss, run.best_step, run.metrics)
+
+
+class _Run:
+    """The moving parts of a training run, and the numbers that a checkpoint keeps."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        batches: Batches,
+        config: TrainConfig,
+        loss: Loss,
+        checkpoints: Checkpoints | None,
+        emit: Callable[[Event], None],
+    ):
+        self.model, self.batches, self.config = model, batches, config
+        self.checkpoints, self.emit = checkpoints, emit
+        self.device = next(model.parameters()).device
+        self.step = self.tokens = self.stale = 0
+        self.best_loss: float | None = None
+        self.best_step: int | None = None
+        self.saved_step: int | None = None
+        self.metrics: Metrics = {}
+        self.resumed = self._restore_model()
+        for module in model.modules():
+            if isinstance(module, GPT):
+                module.recompute = config.recompute
+            if isinstance(module, Block) and config.compile:
+                module.compile()
+        self.objective = parallel.distribute(Objective(model, loss), config.sharded)
+        self.optimizers = make_optimizers(model, config)
+        if self.resumed:
+            restore_optimizers(model, self.optimizers, self._optimizer_tensors)
+            del self._optimizer_tensors
+        self.parameters = [p for p in model.parameters() if p.requires_grad]
+        self.speed = _Speedometer(model, self.device, config)
+        model.train()
+
+    @property
+    def out_of_patience(self) -> bool:
+        return self.config.patience is not None and self.stale >= self.config.patience
+
+    def take_step(self, should_stop: Callable[[], bool] | None) -> bool:
+        """One optimizer step. False, with nothing changed, when it is time to stop."""
+        config, total, count = self.config, 0.0, 0.0
+        mine = range(parallel.rank(), config.accumulation, parallel.size())
+        for micro in mine:
+            if should_stop is not None and parallel.any_process(should_stop(), when=micro == mine[0]):
+                self._forget_gradients()
+                return False
+            batch = self.batches(self.step, micro).to(self.device)
+            torch.manual_seed(_mixed(config.seed, self.step, micro))
+            with parallel.last_micro_batch(self.objective, micro == mine[-1]), self._autocast():
+                loss, n = self.objective(batch)
+                loss.backward()
+            total, count = total + loss.detach(), count + n
+            self.tokens += batch.inputs.numel() * parallel.size()
+        total, count = parallel.summed(total, count, self.device)
+        self._apply(total, count)
+        self.step += 1
+        return True
+
+    def _apply(self, total: float, count: float) -> None:
+        """Average and clip the gradients, move the parameters, report."""
+        config, step = self.config, self.step
+        if count == 0:
+            raise ValueError(f"step {step} has no target that counts: nothing in its batches is to be learnt")
+        if not math.isfinite(total):
+            raise Diverged(step, "loss")
+        # Gradients are of sums, and where processes share the work, of the mean of their sums.
+        average = parallel.size() / count
+        gradients = [p.grad for p in self.parameters if p.grad is not None]
+        norm = parallel.whole(torch.nn.utils.get_total_norm(gradients)).item() * average
+        if not math.isfinite(norm):
+            raise Diverged(step, "gradient")
+        clipped = min(1.0, config.clip / (norm + 1e-6)) if config.clip else 1.0
+        torch._foreach_mul_(gradients, average * clipped)
+        set_learning_rate(self.optimizers, step, config)
+        for optimizer in self.optimizers:
+            optimizer.step()
+        self._forget_gradients()
+        if step % config.log_every == 0 or step == config.steps - 1:
+            self.metrics = {
+                "train/loss": total / count,
+                "train/learning_rate": learning_rate(step, config),
+                "train/gradient_norm": norm,
+                "train/tokens": self.tokens,
+                **self.speed.read(self.tokens),
+            }
+            self.emit(Stepped(step, self.metrics))
+
+    def evaluate(self, evaluate: Callable[[nn.Module], Metrics]) -> None:
+        """Evaluate, and keep the weights when they are the best so far."""
+        self.model.eval()
+        with torch.no_grad(), self._autocast(), self.speed.paused():
+            metrics = evaluate(self.model)
+        self.model.train()
+        self.emit(Evaluated(self.step, metrics))
+        loss = metrics.get("val/loss")
+        if loss is None:
+            return
+        if self.best_loss is None or loss < self.best_loss:
+            self.best_loss, self.best_step, self.stale = loss, self.step, 0
+            if self.checkpoints is not None:
+                weights = parallel.whole_tensors(self.model.state_dict())
+                if parallel.rank() == 0:
+                    self.checkpoints.save_best(self.step, weights, self._state())
+        else:
+            self.stale += 1
+
+    def save(self) -> None:
+        """Write a checkpoint, unless this step has one already."""
+        if self.checkpoints is None or self.saved_step == self.step:
+            return
+        with self.speed.paused():
+            weights = parallel.whole_tensors(self.model.state_dict())
+            moments = parallel.whole_tensors(optimizer_tensors(self.model, self.optimizers))
+            if parallel.rank() == 0:
+                path = self.checkpoints.save(self.step, weights, moments, self._state())
+                self.emit(Checkpointed(self.step, path))
+        self.saved_step = self.step
+
+    def _state(self) -> dict[str, Any]:
+        names = ("step", "tokens", "stale", "best_loss", "best_step")
+        return {name: getattr(self, name) for name in names}
+
+    def _restore_model(self) -> bool:
+        path = None if self.checkpoints is None else self.checkpoints.latest()
+        if path is None:
+            return False
+        weights, self._optimizer_tensors, state = Checkpoints.load(path)
+        self.model.load_state_dict(weights)
+        for name, value in state.items():
+            setattr(self, name, value)
+        self.saved_step = self.step
+        return True
+
+    def _forget_gradients(self) -> None:
+        for p in self.parameters:
+            p.grad = None
+
+    def _autocast(self) -> Any:
+        if self.config.precision == "float32":
+            return nullcontext()
+        return torch.autocast(self.device.type, torch.bfloat16)
+
+
+class Objective(nn.Module):
+    """Model and loss as one module, so that what wraps a module's `forward` sees the whole of it."""
+
+    def __init__(self, model: nn.Module, loss: Loss):
+        super().__init__()
+        self.model, self.loss = model, loss
+
+    def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        return self.loss(self.model, batch)
+
+
+class _Speedometer:
+    """Tokens a second since the last reading, memory, and the share of the machine's speed that is used."""
+
+    def __init__(self, model: nn.Module, device: torch.device, config: TrainConfig):
+        self.device, self.started, self.last, self.tokens = device, time.perf_counter(), None, 0
+        self.gpt = next((m for m in model.modules() if isinstance(m, GPT)), None)
+        self.peak = measure_peak(device, torch.bfloat16 if config.precision == "bfloat16" else torch.float32)
+        self.since, self.first = time.perf_counter(), True
+
+    def read(self, tokens: int) -> Metrics:
+        now = time.perf_counter()
+        speed = (tokens - self.tokens) / max(now - self.since, 1e-9)
+        metrics = {"train/tokens_per_second": speed, "train/memory_bytes": float(peak_memory(self.device))}
+        if self.gpt is not None:
+            flops = self.gpt.flops_per_token(self.gpt.config.context)
+            metrics["train/flops_utilisation"] = speed * flops / (self.peak * parallel.size())
+        if self.first:
+            metrics["train/seconds_to_first_step"] = now - self.started
+        self.since, self.tokens, self.first = now, tokens, False
+        return metrics
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Time spent here is not training's."""
+        before = time.perf_counter()
+        yield
+        self.since += time.perf_counter() - before
+
+
+def measure_peak(device: torch.device, dtype: torch.dtype) -> float:
+    """Floating-point operations a second of a matrix product, the best of a few."""
+    n = 8192 if device.type == "cuda" else 512
+    a, b, best = torch.ones(n, n, device=device, dtype=dtype), torch.ones(n, n, device=device, dtype=dtype), math.inf
+    for _ in range(5):
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        before = time.perf_counter()
+        a @ b
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        best = min(best, time.perf_counter() - before)
+    return 2 * n**3 / best
+
+
+def peak_memory(device: torch.device) -> int:
+    """Most bytes that the process has held so far: on the GPU where it uses one, else resident."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    if sys.platform == "win32":
+        return 0
+    import resource
+
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def _mixed(seed: int, step: int, micro: int) -> int:
+    """A seed of 63 bits from the three: no two positions of a run share their dropout."""
+    return (seed * 0x9E3779B97F4A7C15 + step * 0xBF58476D1CE4E5B9 + micro * 0x94D049BB133111EB) & (2**63 - 1)
+
+
+@contextmanager
+def _threads(n: int | None) -> Iterator[None]:
+    before = torch.get_num_threads()
+    if n is not None:
+        torch.set_num_threads(n)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,241 @@
+"""Models on disk: `config.json` and `model.safetensors`, in Hugging Face's GPT-2 layout wherever the model is a GPT-2.
+
+So `transformers` loads what is saved here, and any GPT-2 checkpoint in safetensors loads here. Names are data, in
+one table. Nothing here unpickles.
+"""
+
+import json
+import os
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import ValidationError
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from gpt.classifier import Classifier
+from gpt.config import GPTConfig
+from gpt.lora import merged_weights
+from gpt.model import GPT
+
+GPT2_NAMES = {
+    "tokens.": "wte.",
+    "positions.": "wpe.",
+    "blocks.": "h.",
+    ".attention_norm.": ".ln_1.",
+    ".attention.qkv.": ".attn.c_attn.",
+    ".attention.output.": ".attn.c_proj.",
+    ".mlp_norm.": ".ln_2.",
+    ".mlp.input.": ".mlp.c_fc.",
+    ".mlp.output.": ".mlp.c_proj.",
+    "norm.": "ln_f.",
+}
+"""Our parts of a parameter's name, and Hugging Face's, tried in this order; each is used at most once."""
+
+TRANSPOSED = re.compile(r"\.(attn|mlp)\.c_\w+\.weight$")
+"""GPT-2's matrices inside blocks lie the other way round: (in, out)."""
+
+GPT2_CONFIG = {
+    "vocabulary": "vocab_size",
+    "context": "n_positions",
+    "layers": "n_layer",
+    "heads": "n_head",
+    "width": "n_embd",
+    "dropout": "resid_pdrop",
+}
+
+
+def save_model(model: GPT, folder: str | Path) -> None:
+    """Write `config.json` and `model.safetensors` into a folder. LoRA changes are folded in."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = merged_weights(model)
+    if is_gpt2(model.config):
+        weights = {gpt2_name(name): t.T if TRANSPOSED.search(gpt2_name(name)) else t for name, t in weights.items()}
+        weights = {f"transformer.{name}": t for name, t in weights.items()}
+    _write(folder, weights, describe(model.config))
+
+
+def load_model(folder: str | Path, device: str | torch.device = "cpu") -> GPT:
+    """The model that a folder holds: one saved here, or any GPT-2 of Hugging Face's in safetensors.
+
+    The file is mapped, not read, and each weight is copied once to where it stays.
+    Raises ValueError with a sentence when the folder holds no such model.
+    """
+    folder = Path(folder)
+    config, _ = _read_config(folder)
+    with torch.device("meta"):
+        model = GPT(config)
+    _fill(model, folder, device, "")
+    return model.eval()
+
+
+def save_classifier(model: Classifier, labels: Sequence[str], folder: str | Path) -> None:
+    """Write a classifier, with the name of each class, into a folder."""
+    if len(labels) != model.n_classes:
+        raise ValueError(f"{len(labels)} labels for {model.n_classes} classes: give one each")
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    config = {
+        "model_type": "tokenmill",
+        "architectures": ["Classifier"],
+        "gpt": model.gpt.config.model_dump(),
+        "pooling": model.pooling,
+        "labels": list(labels),
+    }
+    _write(folder, merged_weights(model), config)
+
+
+def load_classifier(folder: str | Path, device: str | torch.device = "cpu") -> tuple[Classifier, list[str]]:
+    """A classifier saved by `save_classifier`, and the names of its classes."""
+    folder = Path(folder)
+    config, described = _read_config(folder)
+    if "labels" not in described:
+        raise ValueError(f"{folder} holds a language model and no classifier: its config.json names no labels")
+    with torch.device("meta"):
+        model = Classifier(GPT(config), len(described["labels"]), described["pooling"])
+    _fill(model, folder, device, "")
+    return model.eval(), list(described["labels"])
+
+
+def is_gpt2(config: GPTConfig) -> bool:
+    """Whether the architecture is GPT-2's, whatever its size."""
+    sizes = {name: getattr(config, name) for name in GPT2_CONFIG}
+    return config == GPTConfig(**sizes)
+
+
+def gpt2_name(name: str) -> str:
+    """Hugging Face's name of one of our parameters, without their `transformer.` before it."""
+    for ours, theirs in GPT2_NAMES.items():
+        name = name.replace(ours, theirs, 1)
+    return name
+
+
+def describe(config: GPTConfig) -> dict[str, Any]:
+    """What `config.json` says of a model: Hugging Face's own keys for a GPT-2, ours for anything else."""
+    if not is_gpt2(config):
+        return {"model_type": "tokenmill", "architectures": ["GPT"], "gpt": config.model_dump()}
+    return {
+        "model_type": "gpt2",
+        "architectures": ["GPT2LMHeadModel"],
+        **{theirs: getattr(config, ours) for ours, theirs in GPT2_CONFIG.items()},
+        "n_ctx": config.context,
+        "attn_pdrop": config.dropout,
+        "embd_pdrop": config.dropout,
+        "activation_function": "gelu_new",
+        "layer_norm_epsilon": 1e-5,
+        "initializer_range": 0.02,
+        "tie_word_embeddings": True,
+        "bos_token_id": config.vocabulary - 1,
+        "eos_token_id": config.vocabulary - 1,
+        "torch_dtype": "float32",
+    }
+
+
+def understand(described: dict[str, Any]) -> GPTConfig:
+    """The architecture that a `config.json` describes.
+
+    Raises ValueError, naming the key, for what this model does not do.
+    """
+    kind = described.get("model_type")
+    if kind == "tokenmill":
+        return GPTConfig(**described["gpt"])
+    if kind != "gpt2":
+        raise ValueError(f"model_type is {kind!r}: only gpt2 and tokenmill models can be loaded")
+    needed = {
+        "activation_function": "gelu_new",
+        "layer_norm_epsilon": 1e-5,
+        "tie_word_embeddings": True,
+        "scale_attn_weights": True,
+        "scale_attn_by_inverse_layer_idx": False,
+        "add_cross_attention": False,
+    }
+    for key, value in needed.items():
+        if described.get(key, value) != value:
+            raise ValueError(f"{key} is {described[key]!r}: a GPT-2 has {value!r} there, and no other is known here")
+    if described.get("n_inner") not in (None, 4 * described["n_embd"]):
+        raise ValueError(f"n_inner is {described['n_inner']}: only four times n_embd is known here")
+    return GPTConfig(**{ours: described[theirs] for ours, theirs in GPT2_CONFIG.items() if theirs in described})
+
+
+def _read_config(folder: Path) -> tuple[GPTConfig, dict[str, Any]]:
+    path = folder / "config.json"
+    try:
+        described = json.loads(path.read_text())
+        return understand(described), described
+    except FileNotFoundError:
+        raise ValueError(f"{folder} holds no model: there is no config.json in it") from None
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path} describes no model: {error!r} is missing or wrong") from None
+    except ValidationError as error:
+        problem = error.errors()[0]
+        raise ValueError(f"{path}: {'.'.join(map(str, problem['loc']))}: {problem['msg']}") from None
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+def _write(folder: Path, weights: dict[str, Tensor], config: dict[str, Any]) -> None:
+    """Both files, each whole or not there."""
+    tensors = {name: t.detach().contiguous() for name, t in weights.items()}
+    building = folder / ".model.safetensors"
+    save_file(tensors, building, metadata={"format": "pt"})
+    building.rename(folder / "model.safetensors")
+    building = folder / ".config.json"
+    building.write_text(json.dumps(config, indent=2) + "\n")
+    os.replace(building, folder / "config.json")
+
+
+def _fill(model: nn.Module, folder: Path, device: str | torch.device, prefix: str) -> None:
+    """Give a model on the meta device its memory, and copy the file's weights there."""
+    files = _files(folder)
+    model.to_empty(device=device)
+    for name, parameter in model.named_parameters():
+        candidates = (f"transformer.{gpt2_name(name)}", gpt2_name(name), name)
+        stored = next((n for n in candidates if n in files), None)
+        if stored is None:
+            raise ValueError(f"{folder} lacks the weight {candidates[0]} that its config.json asks for")
+        with torch.no_grad():
+            target = parameter.data.T if TRANSPOSED.search(stored) else parameter.data
+            _copy(files[stored], stored, target)
+
+
+def _files(folder: Path) -> dict[str, Path]:
+    """Which file each weight lies in."""
+    index = folder / "model.safetensors.index.json"
+    names = ["model.safetensors"]
+    if index.exists():
+        names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+    found = {}
+    for name in names:
+        if Path(name).name != name:
+            raise ValueError(f"{index} points at {name!r}, outside its folder")
+        path = folder / name
+        try:
+            with safe_open(path, "pt") as file:
+                found.update(dict.fromkeys(file.keys(), path))
+        except FileNotFoundError:
+            hint = ": pickled weights are not read; convert them with transformers' save_pretrained"
+            raise ValueError(f"{folder} has no {name}{hint if list(folder.glob('*.bin')) else ''}") from None
+        except (SafetensorError, OSError) as error:
+            raise ValueError(f"{path} is no safetensors file: {error}") from None
+    return found
+
+
+def _copy(path: Path, name: str, target: Tensor) -> None:
+    """Copy a weight in slices, and let go of the map after each: what was read would count as memory in use."""
+    for rows in _slices(target):
+        with safe_open(path, "pt") as file:
+            stored = file.get_slice(name)
+            if list(stored.get_shape()) != list(target.shape):
+                raise ValueError(f"{path}: {name} has shape {stored.get_shape()}, not {list(target.shape)}")
+            target[rows].copy_(stored[rows])
+
+
+def _slices(target: Tensor) -> Iterator[slice]:
+    rows = max(1, (1 << 24) * len(target) // max(1, target.numel() * target.element_size()))
+    for at in range(0, len(target), rows):
+        yield slice(at, at + rows)
