@@ -1,0 +1,79 @@
+"""What a document is: its normal form, its name, which is the hash of that form, and the split that the name decides."""
+
+from __future__ import annotations
+
+import hashlib
+import unicodedata
+from typing import Literal
+
+import pyarrow as pa
+from pydantic import Field
+
+from gpt.config import Config
+
+Split = Literal["train", "validation", "test"]
+SPLITS: tuple[Split, ...] = ("train", "validation", "test")
+
+
+class SplitConfig(Config):
+    """How much is held out. A text falls on the same side in every corpus that holds out the same shares."""
+
+    validation: float = Field(0.05, ge=0, le=1, description="Share of documents held out for validation.")
+    test: float = Field(0.0, ge=0, le=1, description="Share of documents held out for the final test.")
+
+
+def normalise(text: str) -> str:
+    """Unicode normal form C, lines that end in a line feed, no white space around.
+
+    Raises:
+        UnicodeEncodeError: the text holds lone surrogates, which are not characters.
+    """
+    if not text.isascii():
+        text.encode("utf-8")  # raises on surrogates
+        if not unicodedata.is_normalized("NFC", text):
+            text = unicodedata.normalize("NFC", text)
+    if "\r" in text:
+        text = text.replace("\r\n", "\n").replace("\r", "\n")
+    return text.strip()
+
+
+def document_id(text: str) -> str:
+    """The name of a normalised text: 128 bits of its SHA-256, in hex."""
+    return hashlib.sha256(text.encode("utf-8")).hexdigest()[:32]
+
+
+def split_of(doc_id: str, shares: SplitConfig) -> Split:
+    """The split of a document: a function of its content, so it does not move when the corpus grows or is cut.
+
+    Test documents come from one end of the hash's range and validation from the other, so that holding out more
+    for one takes nothing from the other.
+    """
+    place = int(doc_id[:13], 16) / 16**13
+    if place < shares.test:
+        return "test"
+    return "validation" if place >= 1 - shares.validation else "train"
+
+
+DOCUMENTS = pa.schema(
+    [
+        ("doc_id", pa.string()),
+        ("source", pa.string()),
+        ("location", pa.string()),
+        ("split", pa.string()),
+        ("text", pa.string()),
+        ("n_bytes", pa.int64()),
+        ("metadata", pa.string()),  # JSON
+    ]
+)
+
+REJECTED = pa.schema(
+    [
+        ("doc_id", pa.string()),  # null if no text could be read
+        ("source", pa.string()),
+        ("location", pa.string()),
+        ("reason", pa.string()),
+        ("kept", pa.string()),  # of a duplicate, the document that stands for it
+        ("similarity", pa.float64()),
+        ("text", pa.string()),
+    ]
+)

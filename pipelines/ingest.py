@@ -1,0 +1,400 @@
+"""Ingest: source files become a corpus of clean documents, each once, and a table of what was rejected and why.
+
+Two passes, both over partitions of the source files. The first reads, normalises and hashes; between the two one
+query finds the duplicates; the second writes what stays. Nothing is held in memory that grows with the corpus.
+
+Output: `documents/part-*.parquet` and `rejected.parquet`, with the columns of `documents.DOCUMENTS` and `REJECTED`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from itertools import groupby
+from pathlib import Path
+from typing import Any, BinaryIO, Literal, cast
+
+from pydantic import Field
+
+from gpt.config import Config
+from pipelines.documents import DOCUMENTS, REJECTED, SPLITS, SplitConfig, document_id, normalise, split_of
+from pipelines.errors import InputError
+from pipelines.duplicates import find_exact, rows_to_drop
+from pipelines.readers import Bad, Format, ReadOptions, Record, Unreadable, detect_encoding, formats_of, read_file
+from pipelines.sources import File, Skipped, describe, list_files
+from pipelines.step import SourceFile, StepType, Work
+from pipelines.store import Dataset, write_json
+from pipelines.tables import TableWriter, link_or_copy, read_batches, read_rows
+
+SURROGATE = re.compile("[\ud800-\udfff]")
+SHOWN = 2_000  # characters of an unreadable record that are kept to look at
+
+
+class SourceConfig(ReadOptions):
+    """Files of one kind, and which of their columns to take."""
+
+    uri: str = Field(
+        description="A file, folder, glob, package://NAME/path or address.", json_schema_extra={"fingerprint": False}
+    )
+    name: str | None = Field(None, description="What to call the source; by default the last part of its URI.")
+    text: str = Field("text", description="The column that holds the text.")
+    group_by: tuple[str, ...] = Field((), description="Consecutive records equal in these columns make one document.")
+    separator: str = Field("\n", description="What joins the texts of a group.")
+    metadata: tuple[str, ...] = Field((), description="Columns to keep beside the text.")
+
+    @property
+    def label(self) -> str:
+        return self.name or self.uri.rstrip("/").rpartition("/")[2] or self.uri
+
+
+class IngestConfig(Config):
+    """From source files to a corpus."""
+
+    sources: tuple[SourceConfig, ...] = Field(min_length=1, description="Where the text comes from, in order.")
+    split: SplitConfig = Field(SplitConfig(), description="How much is held out.")
+    undecodable: Literal["reject", "repair"] = Field(
+        "reject", description="What to do with a text that has bytes outside its encoding: reject it, or mark them."
+    )
+    partition_bytes: int = Field(64 << 20, ge=1, description="Size of source files, and of text, that one task handles.")
+
+
+def run(inputs: Mapping[str, Dataset], config: IngestConfig, out: Path, work: Work) -> dict[str, Any]:
+    partitions, skipped = plan(config, work.scratch)
+    work.report.progress(0, len(partitions), "partitions", "reading")
+    parts = [part for parts in work.map(read_partition, partitions) for part in parts]
+    _check_usable(config, parts)
+    work.report.progress(len(partitions), len(partitions), "partitions", "looking for duplicates")
+    duplicates = find_exact([part.documents for part in parts], work.scratch)
+    (out / "documents").mkdir()
+    writes = [Write(part, number, duplicates, out / "documents" / f"part-{number:05d}.parquet") for number, part in enumerate(parts)]
+    written = work.map(write_part, writes)
+    rejected = _write_rejected(out / "rejected.parquet", parts, written, skipped)
+    total = sum((part.counts for part in written), Counter(repaired_characters=sum(part.counts["repaired"] for part in parts)))
+    if not total["documents"]:
+        raise InputError("Every document was rejected; the first: " + next(part.problem for part in parts if part.problem))
+    names = ("documents", "bytes", *(f"{what}_{split}" for split in SPLITS for what in ("documents", "bytes")))
+    return {
+        **{name: total[name] for name in names},
+        "rejected": sum(rejected.values()),
+        **{f"rejected_{_slug(reason)}": count for reason, count in rejected.most_common(12)},
+        "repaired_characters": total["repaired_characters"],
+        "parts": len(parts),
+    }
+
+
+def sources(config: IngestConfig) -> tuple[SourceFile, ...]:
+    """Name, size and digest of every file that the config names, in the order in which they are read."""
+    return tuple(entry for source in config.sources for entry in describe(list_files(source.uri)[0], source.label))
+
+
+INGEST = StepType(
+    "ingest",
+    kind="corpus",
+    version=1,
+    config=IngestConfig,
+    run=run,
+    sources=sources,
+    modules=tuple(f"pipelines.{name}" for name in ("documents", "duplicates", "ingest", "readers", "sources", "tables")),
+)
+
+
+# Planning
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A file of a source, or some of its lines: those from one position to another, after so many others."""
+
+    source: SourceConfig
+    file: File
+    start: int = 0
+    end: int | None = None
+    lines_before: int = 0
+
+
+@dataclass(frozen=True)
+class Partition:
+    """What one task reads, and where it writes."""
+
+    config: IngestConfig
+    pieces: tuple[Piece, ...]
+    folder: Path
+
+
+def plan(config: IngestConfig, folder: Path) -> tuple[list[Partition], list[tuple[str, Skipped]]]:
+    """Divide the source files into partitions, which depend on nothing but the files' names, sizes and line ends.
+
+    A new partition begins behind a file with a chance of its size in partitions, drawn from its name: so a file
+    that is added or removed moves the boundaries beside it, and no others.
+    """
+    skipped: list[tuple[str, Skipped]] = []
+    groups: list[list[Piece]] = [[]]
+    for source in config.sources:
+        files, unread = list_files(source.uri)
+        skipped += [(source.label, each) for each in unread]
+        for file in files:
+            try:
+                compression, format_ = formats_of(file.name, source)
+            except KeyError:
+                skipped.append((source.label, Skipped(file.name, f"no reader for {Path(file.name).suffix}")))
+                continue
+            if file.bytes > config.partition_bytes and not compression and _can_be_divided(source, file, format_):
+                groups += [[piece] for piece in _by_lines(source, file, config.partition_bytes)] + [[]]
+                continue
+            groups[-1].append(Piece(source, file))
+            draw = int(hashlib.sha256(f"{source.label}/{file.name}".encode()).hexdigest()[:8], 16) / 16**8
+            full = sum(piece.file.bytes for piece in groups[-1]) >= 4 * config.partition_bytes
+            if full or draw < file.bytes / config.partition_bytes:
+                groups.append([])
+    whole = filter(None, groups)
+    return [Partition(config, tuple(pieces), folder / f"read-{i:05d}") for i, pieces in enumerate(whole)], skipped
+
+
+def _can_be_divided(source: SourceConfig, file: File, format_: Format) -> bool:
+    if not format_.by_line or source.group_by or "://" in file.uri:
+        return False
+    with file.open() as stream:
+        try:
+            return detect_encoding(stream.read(1 << 16), source.encoding) in ("utf-8-sig", "ascii")
+        except Unreadable:
+            return False
+
+
+def _by_lines(source: SourceConfig, file: File, size: int) -> Iterator[Piece]:
+    with file.open() as stream:
+        start = lines = 0
+        while start < file.bytes:
+            end, count = start, 0
+            while end < start + size and (block := stream.read(min(1 << 20, start + size - end))):
+                end += len(block)
+                count += block.count(b"\n")
+            while not block.endswith(b"\n") and (block := stream.readline(1 << 20)):
+                end += len(block)
+                count += block.endswith(b"\n")
+            yield Piece(source, file, start, end, lines)
+            start, lines = end, lines + count
+
+
+# The first pass: read
+
+
+@dataclass(frozen=True)
+class Part:
+    """Two files of documents, those that were read and those that were rejected, and what they count."""
+
+    documents: Path
+    rejected: Path
+    counts: Counter[str]
+    usable: Counter[str]
+    problem: str = ""
+
+
+def read_partition(partition: Partition) -> list[Part]:
+    """Read a partition's files into one or more parts of limited size. Done once, even if the run was killed after."""
+    done = partition.folder / "done.json"
+    if done.exists():
+        return [_part_from_json(part) for part in json.loads(done.read_text())]
+    partition.folder.mkdir(parents=True, exist_ok=True)
+    parts: list[Part] = []
+    rows = _rows(partition)
+    more = True
+    while more:
+        documents, rejected = (partition.folder / f"{what}-{len(parts):05d}.parquet" for what in ("documents", "rejected"))
+        part = Part(documents, rejected, Counter(), Counter())
+        more = False
+        with TableWriter(documents, DOCUMENTS) as good, TableWriter(rejected, REJECTED) as bad:
+            for row in rows:
+                part.counts["repaired"] += row.pop("repaired", 0)
+                if "reason" in row:
+                    part = part if part.problem else replace(part, problem=f"{row['location']}: {row['reason']}")
+                    bad.write(row)
+                else:
+                    part.usable[row["source"]] += 1
+                    good.write(row)
+                if good.bytes + bad.bytes >= partition.config.partition_bytes:
+                    more = True
+                    break
+        parts.append(part)
+    write_json(done, [part.__dict__ | {"documents": str(part.documents), "rejected": str(part.rejected)} for part in parts])
+    return parts
+
+
+def _part_from_json(part: dict[str, Any]) -> Part:
+    files = {name: Path(part.pop(name)) for name in ("documents", "rejected")}
+    counts = {name: Counter(part.pop(name)) for name in ("counts", "usable")}
+    return Part(**files, **counts, **part)
+
+
+def _rows(partition: Partition) -> Iterator[dict[str, Any]]:
+    """Rows of `documents`, and rows of `rejected`, which have a reason."""
+    config = partition.config
+    for piece in partition.pieces:
+        for record in _texts(piece):
+            row: dict[str, Any] = {"source": piece.source.label, "location": f"{piece.file.name} {record.location}"}
+            if isinstance(record, Bad):
+                yield row | {"reason": record.reason, "text": SURROGATE.sub("\ufffd", record.text)[:SHOWN]}
+                continue
+            text = record.fields["text"]
+            try:
+                text = normalise(text)
+            except UnicodeEncodeError:
+                text, row["repaired"] = SURROGATE.subn("\ufffd", text)
+                if config.undecodable == "reject":
+                    yield row | {"reason": "bytes outside the encoding", "repaired": 0, "text": text[:SHOWN]}
+                    continue
+                text = normalise(text)
+            if not text:
+                yield row | {"reason": "empty", "text": ""}
+                continue
+            doc_id = document_id(text)
+            row |= {"doc_id": doc_id, "split": split_of(doc_id, config.split), "text": text, "n_bytes": len(text.encode())}
+            yield row | {"metadata": json.dumps(record.fields["metadata"], ensure_ascii=False, default=str)}
+
+
+def _texts(piece: Piece) -> Iterator[Record | Bad]:
+    """Records with two fields, `text` and `metadata`; grouped records joined."""
+    source = piece.source
+    records = (_take(record, source) for record in _records(piece))
+    if not source.group_by:
+        yield from records
+        return
+
+    def key(record: Record | Bad) -> Any:
+        if isinstance(record, Bad):
+            return None
+        return json.dumps([record.fields["metadata"][name] for name in source.group_by], default=str)
+
+    for group, members in groupby(records, key):
+        if group is None:
+            yield from members
+            continue
+        first, *others = cast("list[Record]", list(members))
+        text = source.separator.join(member.fields["text"] for member in (first, *others))
+        location = f"{first.location} to {others[-1].location.rpartition(' ')[2]}" if others else first.location
+        yield Record(first.fields | {"text": text}, location)
+
+
+def _take(record: Record | Bad, source: SourceConfig) -> Record | Bad:
+    """Text and metadata out of a record's fields."""
+    if isinstance(record, Bad):
+        return record
+    fields, location = record
+    text = fields.get(source.text)
+    if not isinstance(text, str):
+        if source.text not in fields:
+            return Bad(f"no column {source.text!r}; there are {', '.join(fields)}", location, str(fields)[:SHOWN])
+        return Bad(f"column {source.text!r} holds {type(text).__name__}, not text", location, str(fields)[:SHOWN])
+    missing = [name for name in source.group_by if name not in fields]
+    if missing:
+        return Bad(f"no column {missing[0]!r} to group by", location, text)
+    kept = (*source.group_by, *source.metadata)
+    return Record({"text": text, "metadata": {name: fields[name] for name in kept if name in fields}}, location)
+
+
+def _records(piece: Piece) -> Iterator[Record | Bad]:
+    with piece.file.open() as file:
+        if piece.end is None:
+            yield from read_file(file, piece.file.name, piece.source)
+        else:
+            stream = cast(BinaryIO, io.BufferedReader(_Range(file, piece.start, piece.end)))
+            for record in read_file(stream, piece.file.name, piece.source):
+                line = int(record.location.removeprefix("line ")) + piece.lines_before
+                yield record._replace(location=f"line {line}")
+    piece.file.check_unchanged()
+
+
+class _Range(io.RawIOBase):
+    """The bytes of a file from one position to another."""
+
+    def __init__(self, file: BinaryIO, start: int, end: int) -> None:
+        self._file, self._left = file, end - start
+        file.seek(start)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        block = self._file.read(min(len(buffer), self._left))
+        self._left -= len(block)
+        buffer[: len(block)] = block
+        return len(block)
+
+
+def _check_usable(config: IngestConfig, parts: list[Part]) -> None:
+    usable = sum((part.usable for part in parts), Counter())
+    for source in config.sources:
+        if not usable[source.label]:
+            problems = [part.problem for part in parts if part.problem]
+            why = f"; the first problem: {problems[0]}" if problems else ""
+            raise InputError(f"The source {source.label!r} ({source.uri}) has no usable document{why}.")
+
+
+# The second pass: write what stays
+
+
+@dataclass(frozen=True)
+class Write:
+    """A part to be written without the rows that were found to be duplicates."""
+
+    part: Part
+    number: int
+    duplicates: Path
+    target: Path
+
+
+@dataclass(frozen=True)
+class Written:
+    """What a part holds in the end, and the file of its duplicates, if it has any."""
+
+    counts: Counter[str]
+    dropped: Path | None
+
+
+def write_part(write: Write) -> Written:
+    drop = rows_to_drop(write.duplicates, write.number)
+    counts: Counter[str] = Counter()
+    if not drop:
+        link_or_copy(write.part.documents, write.target)
+        for batch in read_batches(write.target, ["split", "n_bytes"]):
+            _count(counts, batch.to_pylist())
+        return Written(counts, None)
+    dropped = write.part.documents.with_name(f"dropped-{write.number:05d}.parquet")
+    with TableWriter(write.target, DOCUMENTS) as good, TableWriter(dropped, REJECTED) as bad:
+        for number, row in enumerate(read_rows(write.part.documents)):
+            if number in drop:
+                bad.write(row | drop[number])
+            else:
+                good.write(row)
+                _count(counts, [row])
+    return Written(counts, dropped)
+
+
+def _count(counts: Counter[str], rows: list[dict[str, Any]]) -> None:
+    for row in rows:
+        for suffix in ("", f"_{row['split']}"):
+            counts["documents" + suffix] += 1
+            counts["bytes" + suffix] += row["n_bytes"]
+
+
+def _write_rejected(target: Path, parts: list[Part], written: list[Written], skipped: list[tuple[str, Skipped]]) -> Counter[str]:
+    """One table of all that was rejected, in the order of the sources; returns how many for each reason."""
+    reasons: Counter[str] = Counter()
+    with TableWriter(target, REJECTED) as table:
+        for label, file in skipped:
+            table.write({"source": label, "location": file.name, "reason": file.reason})
+            reasons[file.reason] += 1
+        for part, after in zip(parts, written, strict=True):
+            for path in filter(None, (part.rejected, after.dropped)):
+                for row in read_rows(path):
+                    table.write(row)
+                    reasons[row["reason"]] += 1
+    return reasons
+
+
+def _slug(reason: str) -> str:
+    return re.sub(r"\W+", "_", reason.lower()).strip("_")[:40]

@@ -1,0 +1,482 @@
+"""Readers: a file of some format becomes a stream of records.
+
+`FORMATS` is the table; a new format is a function from an open file and the options to records, and a line in it.
+A reader yields what it can: a `Bad` stands for a record that could not be read, and an exception ends the file with
+all that came before kept. Compression is peeled off first, by the name's last suffix. Bytes that do not fit a text's
+encoding arrive as lone surrogates (Python's `surrogateescape`), for the caller to count, reject or repair.
+"""
+
+from __future__ import annotations
+
+import ast
+import bz2
+import codecs
+import csv
+import gzip
+import io
+import json
+import lzma
+import tempfile
+import zlib
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any, BinaryIO, NamedTuple, cast
+
+import orjson
+import pyarrow as pa
+import pyarrow.ipc
+import pyarrow.parquet
+import yaml
+import zstandard
+from charset_normalizer import from_bytes
+from pydantic import Field
+
+from gpt.config import Config
+from pipelines.errors import InputError
+
+MAX_LINE = 64 << 20  # bytes of one line of JSON Lines, or of one field of a CSV file
+MAX_WHOLE = 1 << 30  # bytes of a file whose format can only be read whole
+BOMB_RATIO, BOMB_BYTES = 250, 256 << 20  # a file that unpacks to both of these is not text that somebody wrote
+
+
+class Record(NamedTuple):
+    """One record: its fields (plain text has one, `text`) and where in the file it stands."""
+
+    fields: dict[str, Any]
+    location: str
+
+
+class Bad(NamedTuple):
+    """A record that could not be read, and why."""
+
+    reason: str
+    location: str
+    text: str = ""
+
+
+class Unreadable(Exception):
+    """The rest of the file cannot be read; the text says why."""
+
+
+class ReadOptions(Config):
+    """How to read a file."""
+
+    format: str | None = Field(None, description="Format of the files; by default their extension says it.")
+    encoding: str | None = Field(None, description="Encoding of text; by default it is detected.")
+    split_at: str | None = Field(None, min_length=1, description="What stands between documents in a plain text file.")
+    max_document: int = Field(
+        10_000_000, gt=0, description="Characters after which plain text is cut, at the end of a paragraph."
+    )
+    columns: tuple[str, ...] = Field((), description="Names of the columns, for CSV and TSV files without a header.")
+    delimiter: str | None = Field(None, min_length=1, max_length=1, description="What separates the fields of a CSV file.")
+
+
+Reader = Callable[[BinaryIO, ReadOptions], Iterator[Record | Bad]]
+
+
+@dataclass(frozen=True)
+class Format:
+    """A format: the extensions it goes by, its reader, and whether a part between two line ends can be read alone."""
+
+    extensions: tuple[str, ...]
+    read: Reader
+    by_line: bool = False
+
+
+def read_file(file: BinaryIO, name: str, options: ReadOptions) -> Iterator[Record | Bad]:
+    """The records of an open file, whose name (and the options) say its format. Ends with a `Bad` if the file is broken."""
+    compression, format_ = formats_of(name, options)
+    last = "start"
+    try:
+        with _unpacked(file, compression) as stream:
+            for record in format_.read(stream, options):
+                last = record.location
+                yield record
+    except (Unreadable, EOFError, OSError, ValueError, zlib.error, lzma.LZMAError, zstandard.ZstdError, pa.ArrowException) as error:
+        sentence = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        yield Bad(sentence, "file" if last == "start" else f"after {last}")
+
+
+def formats_of(name: str, options: ReadOptions) -> tuple[str | None, Format]:
+    """Compression and format of a file.
+
+    Raises:
+        InputError: the options name a format that does not exist.
+        KeyError: no reader takes files of this extension.
+    """
+    suffixes = [suffix.lower().lstrip(".") for suffix in PurePosixPath(name).suffixes]
+    compression = suffixes.pop() if suffixes and suffixes[-1] in COMPRESSIONS else None
+    if options.format:
+        if options.format not in FORMATS:
+            raise InputError(f"There is no format {options.format!r}; known are {', '.join(FORMATS)}.")
+        return compression, FORMATS[options.format]
+    return compression, FORMATS[EXTENSIONS[suffixes[-1] if suffixes else ""]]
+
+
+# Plain text, whole or in pieces
+
+
+def read_text(file: BinaryIO, options: ReadOptions) -> Iterator[Record | Bad]:
+    text = _decoded(file, options)
+    held, line = "", 1
+    while True:
+        block = text.read(1 << 20)
+        held += block
+        *whole, held = held.split(options.split_at) if options.split_at else [held]
+        while len(held) > options.max_document:
+            at = _cut(held, options.max_document)
+            whole.append(held[:at])
+            held = held[at:]
+        if not block:
+            whole.append(held)
+        for piece in whole:
+            yield Record({"text": piece}, f"line {line}")
+            line += piece.count("\n")
+            if options.split_at:
+                line += options.split_at.count("\n")
+        if not block:
+            return
+
+
+def _cut(text: str, limit: int) -> int:
+    """Where to cut a text that is too long: behind the last paragraph, line, sentence or word of its second half."""
+    for end in ("\n\n", "\n", ". ", " "):
+        at = text.rfind(end, limit // 2, limit)
+        if at >= 0:
+            return at + len(end)
+    return limit
+
+
+def read_html(file: BinaryIO, options: ReadOptions) -> Iterator[Record | Bad]:
+    yield from _from_html(_whole(file), "file")
+
+
+def _from_html(page: bytes, location: str) -> Iterator[Record | Bad]:
+    import trafilatura
+
+    found = trafilatura.bare_extraction(page, with_metadata=True, include_comments=False)
+    if not found or not found.text:
+        yield Bad("no text in this page", location, page[:1000].decode("utf-8", "replace"))
+    else:
+        yield Record({"text": found.text, "title": found.title, "date": found.date}, location)
+
+
+def read_pdf(file: BinaryIO, options: ReadOptions) -> Iterator[Record | Bad]:
+    import pypdf
+    from pypdf.errors import PyPdfError
+
+    try:
+        pages = pypdf.PdfReader(_seekable(file)).pages
+        text = "\n\n".join(page.extract_text() for page in pages)
+    except PyPdfError as error:
+        raise Unreadable(f"not a readable PDF: {error}") from None
+    yield Record({"text": text, "pages": len(pages)}, "file")
+
+
+def read_warc(file: BinaryIO, options: ReadOptions) -> Iterator[Record | Bad]:
+    from warcio.archiveiterator import ArchiveIterator
+    from warcio.exceptions import ArchiveLoadFailed
+
+    try:
+        for number, record in enumerate(ArchiveIterator(file), 1):
+            if record.rec_type not in ("response", "conversion"):
+                continue
+            kind = (record.http_headers or record.rec_headers).get_header("Content-Type") or ""
+            address = record.rec_headers.get_header("WARC-Target-URI")
+            body = record.content_stream().read(MAX_LINE)
+            if record.rec_type == "conversion" or kind.startswith("text/plain"):
+                found: Iterable[Record | Bad] = [Record({"text": body.decode("utf-8", "surrogateescape")}, f"record {number}")]
+            elif "html" in kind:
+                found = _from_html(body, f"record {number}")
+            else:
+                continue
+            for each in found:
+                yield each._replace(fields={**each.fields, "url": address}) if isinstance(each, Record) else each
+    except ArchiveLoadFailed as error:
+        raise Unreadable(f"not a readable WARC: {error}") from None
+
+
+# Records
+
+
+def read_json_lines(file: BinaryIO, options: ReadOptions) -> Iterator[Record | Bad]:
+    for number, line in _lines(file, options):
+        location = f"line {number}"
+        if isinstance(line, Bad):
+            yield line
+        elif line.strip():
+            yield _record(line, location)
+
+
+def _record(line: bytes, location: str) -> Record | Bad:
+    try:
+        fields = orjson.loads(line)
+    except orjson.JSONDecodeError as strict:
+        try:  # Python's parser takes NaN and lone surrogates, and bytes in the wrong encoding once they are decoded
+            fields = json.loads(line.decode("utf-8", "surrogateescape"))
+        except (ValueError, RecursionError):
+            return Bad(f"not JSON: {strict}", location, line[:1000].decode("utf-8", "replace"))
+    if not isinstance(fields, dict):
+        return Bad("not a JSON object", location, line[:1000].decode("utf-8", "replace"))
+    return Record(fields, location)
+
+
+def read_json(file: BinaryIO, options: ReadOptions) -> Iterator[Record | Bad]:
+    try:
+        value = json.loads(_decoded(io.BytesIO(_whole(file)), options).read())
+    except RecursionError:
+        raise Unreadable("JSON nested too deeply") from None
+    for number, fields in enumerate(value if isinstance(value, list) else [value], 1):
+        if isinstance(fields, dict):
+            yield Record(fields, f"record {number}")
+        else:
+            yield Bad("not a JSON object", f"record {number}", str(fields)[:1000])
+
+
+def read_csv(file: BinaryIO, options: ReadOptions) -> Iterator[Record | Bad]:
+    return _read_csv(file, options, options.delimiter or ",")
+
+
+def read_tsv(file: BinaryIO, options: ReadOptions) -> Iterator[Record | Bad]:
+    return _read_csv(file, options, options.delimiter or "\t")
+
+
+def _read_csv(file: BinaryIO, options: ReadOptions, delimiter: str) -> Iterator[Record | Bad]:
+    csv.field_size_limit(MAX_LINE)
+    rows = csv.reader(_decoded(file, options, newline=""), delimiter=delimiter)
+    try:
+        names = list(options.columns) or next(rows, [])
+        twice = [name for name, count in Counter(names).items() if count > 1]
+        if twice:
+            raise Unreadable(f"two columns are called {twice[0]!r}")
+        while True:
+            line = rows.line_num + 1
+            row = next(rows, None)
+            if row is None:
+                return
+            if len(row) == len(names):
+                yield Record(dict(zip(names, row, strict=True)), f"line {line}")
+            elif row:
+                reason = f"{len(row)} fields where {len(names)} are expected"
+                yield Bad(reason, f"line {line}", delimiter.join(row)[:1000])
+    except csv.Error as error:
+        raise Unreadable(f"not CSV at line {rows.line_num + 1}: {error}") from None
+
+
+def read_parquet(file: BinaryIO, options: ReadOptions) -> Iterator[Record | Bad]:
+    parquet = pyarrow.parquet.ParquetFile(pa.PythonFile(_seekable(file), mode="r"), pre_buffer=False)
+    _check_columns(parquet.schema_arrow)
+    yield from _rows(parquet.iter_batches(batch_size=256))
+
+
+def read_arrow(file: BinaryIO, options: ReadOptions) -> Iterator[Record | Bad]:
+    seekable = _seekable(file)
+    is_file = seekable.read(6) == b"ARROW1"
+    seekable.seek(0)
+    if is_file:
+        reader = pa.ipc.open_file(seekable)
+        _check_columns(reader.schema)
+        yield from _rows(reader.get_batch(i) for i in range(reader.num_record_batches))
+    else:
+        yield from _rows(pa.ipc.open_stream(seekable))
+
+
+def _check_columns(schema: pa.Schema) -> None:
+    twice = [name for name, count in Counter(schema.names).items() if count > 1]
+    if twice:
+        raise Unreadable(f"two columns are called {twice[0]!r}")
+
+
+def _rows(batches: Iterable[pa.RecordBatch]) -> Iterator[Record]:
+    number = 0
+    for batch in batches:
+        for start in range(0, len(batch), 256):
+            for fields in batch.slice(start, 256).to_pylist():
+                number += 1
+                yield Record(fields, f"row {number}")
+
+
+def read_conversations(file: BinaryIO, options: ReadOptions) -> Iterator[Record | Bad]:
+    """YAML with `conversations`, each a list of what was said in turn, and optionally `categories`."""
+    try:
+        value = yaml.safe_load(_whole(file))
+    except yaml.YAMLError as error:
+        raise Unreadable(f"not YAML: {' '.join(str(error).split())}") from None
+    conversations = value.get("conversations") if isinstance(value, dict) else value
+    if not isinstance(conversations, list):
+        raise Unreadable("no list of conversations in this file")
+    categories = value.get("categories") if isinstance(value, dict) else None
+    for number, turns in enumerate(conversations, 1):
+        if isinstance(turns, list) and len(turns) > 1 and all(isinstance(turn, str | int | float) for turn in turns):
+            yield Record({"messages": [str(turn) for turn in turns], "categories": categories}, f"conversation {number}")
+        else:
+            yield Bad("not a list of two or more turns", f"conversation {number}", str(turns)[:1000])
+
+
+def read_python_dict(file: BinaryIO, options: ReadOptions) -> Iterator[Record | Bad]:
+    """A Python file that assigns a literal dict of texts to a name; each entry is a record. Nothing is executed."""
+    try:
+        tree = ast.parse(_whole(file))
+        values = [node.value for node in tree.body if isinstance(node, ast.Assign) and isinstance(node.value, ast.Dict)]
+        entries = [item for value in values for item in ast.literal_eval(value).items()]
+    except (SyntaxError, RecursionError, MemoryError) as error:
+        raise Unreadable(f"not a Python file of literals: {error}") from None
+    for key, text in entries:
+        if isinstance(text, str):
+            yield Record({"key": str(key), "text": text}, f"entry {key}")
+        else:
+            yield Bad("the value is not a text", f"entry {key}", str(text)[:1000])
+
+
+# From bytes to text
+
+
+def _decoded(file: BinaryIO, options: ReadOptions, newline: str | None = None) -> io.TextIOWrapper:
+    buffered = file if isinstance(file, io.BufferedReader) else io.BufferedReader(cast(io.RawIOBase, file), 1 << 18)
+    encoding = detect_encoding(buffered.peek(1 << 16), options.encoding)
+    errors = "replace" if encoding.startswith(("utf-16", "utf-32")) else "surrogateescape"
+    return io.TextIOWrapper(buffered, encoding, errors, newline)
+
+
+def detect_encoding(head: bytes, declared: str | None = None) -> str:
+    """The encoding of a file by its first bytes, unless one is declared.
+
+    Raises:
+        InputError: Python does not know the declared encoding.
+        Unreadable: the bytes are not text.
+    """
+    if declared:
+        try:
+            name = codecs.lookup(declared).name
+        except LookupError:
+            raise InputError(f"There is no encoding {declared!r}; Python's names are meant, such as utf-8 or cp1252.") from None
+        return "utf-8-sig" if name == "utf-8" else name
+    for mark, encoding in MARKS.items():
+        if head.startswith(mark):
+            return encoding
+    if b"\0" in head:
+        # Latin letters in UTF-16 have a zero as every other byte.
+        even, odd = head[::2].count(0), head[1::2].count(0)
+        if max(even, odd) > 0.4 * len(head) / 2 and min(even, odd) < 0.05 * len(head) / 2:
+            return "utf-16-be" if even > odd else "utf-16-le"
+        raise Unreadable("binary, not text")
+    if sum(head.count(byte) for byte in CONTROLS) > 0.05 * len(head):
+        raise Unreadable("binary, not text")
+    broken = head.decode("utf-8", "surrogateescape")
+    n_broken = sum(broken.count(chr(code)) for code in set(map(ord, broken)) if 0xDC80 <= code <= 0xDCFF)
+    if n_broken <= 3 or n_broken < 0.001 * len(head):  # the head may end within a character, or a few bytes be damaged
+        return "utf-8-sig"
+    guess = from_bytes(head).best()
+    if guess is None:
+        raise Unreadable("text in no known encoding")
+    return guess.encoding
+
+
+MARKS = {
+    codecs.BOM_UTF8: "utf-8-sig",
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
+CONTROLS = [bytes([code]) for code in (*range(9), *range(14, 27), *range(28, 32))]
+
+
+def _lines(file: BinaryIO, options: ReadOptions) -> Iterator[tuple[int, bytes | Bad]]:
+    """Lines as UTF-8, numbered from 1; one that is too long comes as a `Bad` and is never held in memory."""
+    buffered = io.BufferedReader(cast(io.RawIOBase, file), 1 << 20)
+    encoding = detect_encoding(buffered.peek(1 << 16), options.encoding)
+    stream: Any = buffered
+    if encoding not in ("utf-8-sig", "ascii"):
+        stream = io.TextIOWrapper(buffered, encoding, "replace", "\n")
+    newline: Any = b"\n" if stream is buffered else "\n"
+    number = 0
+    while line := stream.readline(MAX_LINE):
+        number += 1
+        if len(line) == MAX_LINE and not line.endswith(newline):
+            start = line[:1000] if isinstance(line, str) else line[:1000].decode("utf-8", "replace")
+            while line and not line.endswith(newline):
+                line = stream.readline(MAX_LINE)
+            yield number, Bad(f"a line of more than {MAX_LINE:,} bytes", f"line {number}", start)
+        elif isinstance(line, str):
+            yield number, line.encode("utf-8", "surrogatepass")
+        else:
+            yield number, line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
+
+
+def _whole(file: BinaryIO) -> bytes:
+    content = bytearray()
+    while block := file.read(1 << 20):
+        content += block
+        if len(content) > MAX_WHOLE:
+            raise Unreadable(f"larger than {MAX_WHOLE:,} bytes, and this format can only be read whole")
+    return bytes(content)
+
+
+def _seekable(file: BinaryIO) -> BinaryIO:
+    if file.seekable():
+        return file
+    spool = tempfile.SpooledTemporaryFile(MAX_LINE)  # noqa: SIM115
+    while block := file.read(1 << 20):
+        spool.write(block)
+    spool.seek(0)
+    return cast(BinaryIO, spool)
+
+
+# Compression
+
+
+class _Unpacked(io.RawIOBase):
+    """A decompressed stream that refuses to grow without end out of a few bytes."""
+
+    def __init__(self, stream: BinaryIO, packed: BinaryIO) -> None:
+        self._stream, self._packed, self._bytes = stream, packed, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        block = self._stream.read(len(buffer))
+        self._bytes += len(block)
+        if self._bytes > BOMB_BYTES and self._bytes > BOMB_RATIO * max(self._packed.tell(), 1):
+            raise Unreadable(f"a decompression bomb: unpacks to more than {BOMB_RATIO} times its size")
+        buffer[: len(block)] = block
+        return len(block)
+
+
+def _unpacked(file: BinaryIO, compression: str | None) -> BinaryIO:
+    if compression is None:
+        return file
+    return cast(BinaryIO, io.BufferedReader(_Unpacked(COMPRESSIONS[compression](file), file), 1 << 18))
+
+
+COMPRESSIONS: dict[str, Callable[[BinaryIO], Any]] = {
+    "gz": lambda file: gzip.GzipFile(fileobj=file),
+    "bz2": bz2.BZ2File,
+    "xz": lzma.LZMAFile,
+    "zst": lambda file: zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True),
+}
+
+# The table
+
+CODE = "py pyi c h cc cpp hpp cs java kt scala js jsx ts tsx go rs rb php swift lua pl r jl sh sql css toml ini cfg tex rst"
+
+FORMATS: dict[str, Format] = {
+    "text": Format(("txt", "text", ""), read_text),
+    "markdown": Format(("md", "markdown"), read_text),
+    "code": Format(tuple(CODE.split()), read_text),
+    "html": Format(("html", "htm", "xhtml"), read_html),
+    "json": Format(("json",), read_json),
+    "jsonl": Format(("jsonl", "ndjson"), read_json_lines, by_line=True),
+    "csv": Format(("csv",), read_csv),
+    "tsv": Format(("tsv", "tab"), read_tsv),
+    "parquet": Format(("parquet", "pq"), read_parquet),
+    "arrow": Format(("arrow", "feather", "ipc"), read_arrow),
+    "conversations": Format(("yml", "yaml"), read_conversations),
+    "pdf": Format(("pdf",), read_pdf),
+    "warc": Format(("warc",), read_warc),
+    "python-dict": Format((), read_python_dict),
+}
+EXTENSIONS = {extension: name for name, format_ in FORMATS.items() for extension in format_.extensions}

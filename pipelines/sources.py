@@ -1,0 +1,246 @@
+"""Where text comes from: a URI in a config becomes a list of files that can be opened.
+
+A URI is a file, a folder, a glob, `package://NAME/path` for a file or a glob inside an installed package (a
+distribution or a module of the standard library, never imported), or anything that fsspec reaches (`https://`,
+`s3://`, `gs://`, `hf://`). Relative paths start from the current folder. A file enters a fingerprint by its name
+relative to its source and by its content, so the same files read from elsewhere are the same data.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import importlib.util
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from functools import lru_cache
+from pathlib import Path, PurePosixPath
+from typing import BinaryIO
+
+import fsspec
+
+from pipelines.errors import InputError
+from pipelines.step import SourceFile
+
+GLOB = frozenset("*?[")
+
+
+@dataclass(frozen=True)
+class File:
+    """One file of a source, as it was when the source was listed.
+
+    uri: a local path, or a URI for fsspec.
+    name: relative to the source, with forward slashes.
+    state: what changes when the content does (size and time of change of a local file, a remote file's tag).
+    """
+
+    uri: str
+    name: str
+    bytes: int
+    state: str
+
+    def open(self) -> BinaryIO:
+        """Open for reading bytes, seekable.
+
+        Raises:
+            InputError: the file is gone, may not be read, or is not what it was when it was listed.
+        """
+        try:
+            file = fsspec.open(self.uri, "rb").open() if "://" in self.uri else open(self.uri, "rb")  # noqa: SIM115, PTH123
+        except OSError as error:
+            raise InputError(f"{self.uri} cannot be opened: {error.strerror or error}.") from None
+        self.check_unchanged()
+        return file  # type: ignore[no-any-return]
+
+    def check_unchanged(self) -> None:
+        """Raises:
+        InputError: the file was written to since it was listed.
+        """
+        try:
+            now = _remote(self.uri, self.name) if "://" in self.uri else _local(Path(self.uri), self.name)
+        except OSError as error:
+            raise InputError(f"{self.uri} cannot be read: {error.strerror or error}.") from None
+        if (now.bytes, now.state) != (self.bytes, self.state):
+            raise InputError(f"{self.uri} changed while it was read; run again when nothing writes to it.")
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A file that a source lists but that is not read, and why."""
+
+    name: str
+    reason: str
+
+
+def list_files(uri: str) -> tuple[list[File], list[Skipped]]:
+    """The files that a URI names, sorted by name, and those that will not be read.
+
+    In a folder or a glob, files and folders whose name starts with a dot are passed over in silence; links to
+    folders are not followed, and links to files outside the folder are skipped.
+
+    Raises:
+        InputError: the URI names nothing, or what it names cannot be reached.
+    """
+    try:
+        if uri.startswith("package://"):
+            found: Iterator[File | Skipped] = _in_package(uri)
+        elif "://" in uri and not uri.startswith("file://"):
+            found = _remote_files(uri)
+        else:
+            found = _local_files(Path(uri.removeprefix("file://")).expanduser(), uri)
+        listed = list(found)
+    except InputError:
+        raise
+    except ImportError as error:
+        raise InputError(f"{uri} needs a package that is not installed: {error}") from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"{uri} cannot be listed: {error}.") from None
+    files = sorted((file for file in listed if isinstance(file, File)), key=lambda file: file.name)
+    skipped = sorted((file for file in listed if isinstance(file, Skipped)), key=lambda file: file.name)
+    if not files:
+        why = f" ({skipped[0].name}: {skipped[0].reason})" if skipped else ""
+        raise InputError(f"{uri} names no file{why}; check the path in the config.")
+    return files, skipped
+
+
+def describe(files: Iterable[File], prefix: str) -> tuple[SourceFile, ...]:
+    """Size and SHA-256 of files, for a fingerprint; files that did not change since the last call are not read."""
+    with ThreadPoolExecutor(4) as pool:  # hashing and reading both release the interpreter
+        return tuple(pool.map(lambda file: SourceFile(name=f"{prefix}/{file.name}", bytes=file.bytes, sha256=_sha256(file)), files))
+
+
+@lru_cache(maxsize=200_000)
+def _sha256(file: File) -> str:
+    with file.open() as stream:
+        digest = hashlib.sha256()
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    file.check_unchanged()
+    return digest.hexdigest()
+
+
+# Local files
+
+
+def _local(path: Path, name: str) -> File:
+    status = path.stat()
+    return File(str(path), name, status.st_size, f"{status.st_mtime_ns}-{status.st_ino}")
+
+
+def _local_files(path: Path, uri: str) -> Iterator[File | Skipped]:
+    if path.is_file():
+        yield _local(path, path.name)
+    elif path.is_dir():
+        yield from _walk(path, lambda name: True)
+    elif GLOB & set(str(path)):
+        parts = path.parts
+        fixed = next(i for i, part in enumerate(parts) if GLOB & set(part))
+        root, pattern = Path(*parts[:fixed]), "/".join(parts[fixed:])
+        if root.is_dir():
+            yield from _walk(root, lambda name: matches(name, pattern))
+    else:
+        raise InputError(f"{uri} does not exist (looked in {Path.cwd()}); check the path in the config.")
+
+
+def _walk(root: Path, wanted: Callable[[str], bool]) -> Iterator[File | Skipped]:
+    inside = root.resolve()
+    for folder, folders, names in os.walk(root):  # does not follow links to folders, so loops cannot trap it
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for base in sorted(names):
+            path = Path(folder, base)
+            name = path.relative_to(root).as_posix()
+            if base.startswith(".") or not wanted(name):
+                continue
+            if not path.resolve().is_relative_to(inside):
+                yield Skipped(name, "a link that leaves the folder")
+            elif not path.is_file():
+                yield Skipped(name, "not a regular file")
+            else:
+                yield _local(path, name)
+
+
+def matches(name: str, pattern: str) -> bool:
+    """Whether a relative path fits a glob in which `*` stays within a folder and `**` crosses any number of them."""
+    return _matches(PurePosixPath(name).parts, PurePosixPath(pattern).parts)
+
+
+def _matches(name: Sequence[str], pattern: Sequence[str]) -> bool:
+    if not pattern:
+        return not name
+    if pattern[0] == "**":
+        return any(_matches(name[skip:], pattern[1:]) for skip in range(len(name) + 1))
+    return bool(name) and fnmatchcase(name[0], pattern[0]) and _matches(name[1:], pattern[1:])
+
+
+# Files in installed packages
+
+
+def _in_package(uri: str) -> Iterator[File | Skipped]:
+    package, _, path = uri.removeprefix("package://").partition("/")
+    if not package or not path or ".." in path.split("/"):
+        raise InputError(f"{uri} should read package://NAME/path, with a path that stays inside the package.")
+    root, names = _package_files(package, uri)
+    if path in names:
+        yield _local(root / path, PurePosixPath(path).name)
+        return
+    is_glob = bool(GLOB & set(path))
+    parent = path[: min(i for i, letter in enumerate(path) if letter in GLOB)].rpartition("/")[0] if is_glob else path.rstrip("/")
+    found = False
+    for name in names:
+        if matches(name, path) if is_glob else name.startswith(parent + "/"):
+            found = True
+            yield _local(root / name, name[len(parent) + 1 :] if parent else name)
+    if not found:
+        raise InputError(f"The installed package {package!r} holds no {path!r}; check the path in {uri}.")
+
+
+def _package_files(package: str, uri: str) -> tuple[Path, list[str]]:
+    """A folder and the files of a package below it: of a distribution those it lists, else a module's folder."""
+    try:
+        distribution = importlib.metadata.distribution(package)
+        root = Path(str(distribution.locate_file(""))).resolve()
+        listed = [str(name) for name in distribution.files or [] if ".." not in name.parts and not name.is_absolute()]
+        return root, [name for name in listed if (root / name).is_file() and "__pycache__" not in name]
+    except importlib.metadata.PackageNotFoundError:
+        pass
+    spec = importlib.util.find_spec(package) if package.isidentifier() else None  # finds, does not import
+    if not spec or not spec.submodule_search_locations:
+        raise InputError(f"The package {package!r} of {uri} is not installed; install it with: pip install {package}")
+    root = Path(next(iter(spec.submodule_search_locations))).resolve()
+    paths = (path for path in root.rglob("*") if path.is_file() and path.resolve().is_relative_to(root))
+    return root, [path.relative_to(root).as_posix() for path in paths if "__pycache__" not in path.parts]
+
+
+# Whatever fsspec reaches
+
+
+def _remote(uri: str, name: str) -> File:
+    filesystem, path = fsspec.core.url_to_fs(uri)
+    return _remote_file(filesystem, path, uri, name, filesystem.info(path))
+
+
+def _remote_file(filesystem: fsspec.AbstractFileSystem, path: str, uri: str, name: str, info: dict) -> File:
+    tags = ("ETag", "etag", "md5Hash", "LastModified", "last_modified", "mtime", "created")
+    state = next((str(info[tag]) for tag in tags if info.get(tag)), "")
+    return File(uri, name, int(info.get("size") or 0), state)
+
+
+def _remote_files(uri: str) -> Iterator[File | Skipped]:
+    filesystem, path = fsspec.core.url_to_fs(uri)
+    if GLOB & set(path) and not uri.startswith(("http://", "https://")):
+        parts = path.split("/")
+        root = "/".join(parts[: next(i for i, part in enumerate(parts) if GLOB & set(part))])
+        found = filesystem.glob(path, detail=True)
+    elif not filesystem.exists(path):
+        raise InputError(f"{uri} does not exist, or may not be read; check the address and the credentials.")
+    elif filesystem.isfile(path):
+        root, found = path.rpartition("/")[0], {path: filesystem.info(path)}
+    else:
+        root, found = path.rstrip("/"), filesystem.find(path, detail=True)
+    for each, info in found.items():
+        name = each[len(root) :].lstrip("/")
+        if info.get("type") == "file" and not any(part.startswith(".") for part in name.split("/")):
+            yield _remote_file(filesystem, each, filesystem.unstrip_protocol(each), name, info)

@@ -1,0 +1,76 @@
+"""Parquet files written and read a few megabytes at a time."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+ROW_GROUP_BYTES, ROW_GROUP_ROWS = 8 << 20, 1 << 16
+
+
+class TableWriter:
+    """Writes rows to a Parquet file, with zstd. A row is a mapping; a column that it lacks is null.
+
+    The bytes of the file are a function of the rows alone. A null column of `text` counts no bytes.
+    """
+
+    def __init__(self, path: Path, schema: pa.Schema) -> None:
+        self.rows = self.bytes = 0
+        self._schema = schema
+        self._writer = pq.ParquetWriter(path, schema, compression="zstd", compression_level=3)
+        self._columns: list[list[Any]] = [[] for _ in schema.names]
+        self._held = 0
+
+    def write(self, row: Mapping[str, Any]) -> None:
+        for column, name in zip(self._columns, self._schema.names, strict=True):
+            column.append(row.get(name))
+        size = 32 + len(row.get("text") or "")
+        self.rows += 1
+        self.bytes += size
+        self._held += size
+        if self._held >= ROW_GROUP_BYTES or len(self._columns[0]) >= ROW_GROUP_ROWS:
+            self._flush()
+
+    def _flush(self) -> None:
+        if self._columns[0]:
+            arrays = [pa.array(column, field.type) for column, field in zip(self._columns, self._schema, strict=True)]
+            self._writer.write_batch(pa.RecordBatch.from_arrays(arrays, schema=self._schema))
+        self._columns = [[] for _ in self._schema.names]
+        self._held = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if kind is None:
+            self._flush()
+        self._writer.close()
+
+
+def read_batches(path: Path, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
+    """A Parquet file's rows in order, in batches of bounded size."""
+    with pq.ParquetFile(path, memory_map=True) as file:
+        for group in range(file.num_row_groups):  # one at a time, or Arrow reads ahead without bound
+            yield from file.read_row_group(group, columns).to_batches()
+
+
+def read_rows(path: Path, columns: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
+    """A Parquet file's rows in order."""
+    for batch in read_batches(path, columns):
+        for start in range(0, len(batch), 1024):
+            yield from batch.slice(start, 1024).to_pylist()
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """The same file under another name, without a copy where the disk can do that."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
