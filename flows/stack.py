@@ -11,14 +11,13 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
+import logging
 import os
-import runpy
 import signal
 import socket
 import sqlite3
 import subprocess
 import sys
-import threading
 import time
 import urllib.error
 import urllib.request
@@ -33,6 +32,7 @@ from filelock import FileLock
 from pipelines.errors import InputError
 
 LOOPBACK = "127.0.0.1"
+TETHERED = Path(__file__).with_name("tethered.py")
 STARTING = 180  # seconds: a new database takes half a minute on a busy machine, an old one two
 STOPPING = 15  # seconds between asking a server to end and ending it
 NO_TELEMETRY = {
@@ -167,6 +167,7 @@ def ensure_mlflow_database(uri: str, artifacts: Path | None = None) -> None:
     from mlflow.exceptions import MlflowException
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)  # it tells of each table
     path = Path(uri.removeprefix("sqlite:///")).absolute()
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path.with_name(f".{path.name}.lock")):
@@ -313,9 +314,9 @@ def _spawn(server: Server) -> subprocess.Popen[bytes]:
 
 
 def _environment(server: Server) -> dict[str, str]:
-    own = {"PREFECT_HOME": server.environment.get("PREFECT_HOME", "")}
-    inherited = {name: value for name, value in os.environ.items() if name not in ("PREFECT_API_URL", *own)}
-    return {**NO_TELEMETRY, **server.environment, **inherited}
+    ours = {"PYTHONSAFEPATH": "1", "PREFECT_HOME": server.environment.get("PREFECT_HOME", "")}
+    inherited = {name: value for name, value in os.environ.items() if name != "PREFECT_API_URL"}
+    return {**NO_TELEMETRY, **server.environment, **inherited, **ours}  # what a person set, but for the place
 
 
 def _wait_until_healthy(server: Server, process: subprocess.Popen[bytes] | None = None) -> None:
@@ -476,7 +477,7 @@ def _temporary_prefect(home: Path) -> Iterator[str]:
         options = ["--no-ui", "--no-scheduler", "--no-late-runs"]
         with _open_log(log_path) as log:
             process = subprocess.Popen(  # noqa: S603
-                [sys.executable, "-m", "flows.stack", str(os.getpid()), *server.command, *options],
+                [sys.executable, str(TETHERED), str(os.getpid()), *server.command, *options],
                 env=_environment(server),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -523,22 +524,3 @@ def _send_what_prefect_has_to_say() -> None:
 
     EventsWorker.drain_all(timeout=10)
     APILogWorker.drain_all(timeout=10)
-
-
-def _run_while_parent_lives(parent: int, command: list[str]) -> None:
-    """Run a module in this process, and end it as soon as the process that started it is no more."""
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(0.2)
-        os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(STOPPING)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
-    sys.argv = command
-    runpy.run_module(command[0], run_name="__main__", alter_sys=True)
-
-
-if __name__ == "__main__":
-    _run_while_parent_lives(int(sys.argv[1]), sys.argv[2:])

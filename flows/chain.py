@@ -1,0 +1,91 @@
+"""The flows: the whole chain as `run`, and one flow per step that carries the chain that far."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import prefect
+from prefect import flow
+from prefect.runtime import flow_run
+
+from flows.conductor import Conductor
+from flows.home import Home
+from flows.signals import stop_on_signals
+from flows.summary import Outcome, publish_chain
+from flows.tracking import Tracker
+from gpt.config import Config
+from pipelines.config import ClassificationRun, RunConfig
+from pipelines.evaluate import EVALUATE_ASSISTANT, EVALUATE_CLASSIFIER, EVALUATE_LANGUAGE
+from pipelines.examples import EXAMPLES
+from pipelines.finetune import FINETUNE_ASSISTANT, FINETUNE_CLASSIFIER
+from pipelines.ingest import INGEST
+from pipelines.pretrain import PRETRAIN
+from pipelines.sample import SAMPLE
+from pipelines.step import StepType
+from pipelines.store import Dataset
+from pipelines.tokenize import TOKENIZE
+
+Perform = Callable[[StepType, str, Config, Mapping[str, Dataset]], Dataset]
+
+
+def chain(perform: Perform, config: RunConfig, until: str = "evaluate") -> None:
+    """Every step from source files to evaluated models, in the order of their needs.
+
+    Args:
+        perform: (step type, name of the result, config, inputs by role) -> the published result.
+        config: the run.
+        until: the last step to carry out: ingest, tokenize, sample, pretrain, finetune or evaluate.
+    """
+    name, data = config.name, config.corpus or config.name
+    corpus = perform(INGEST, data, config.ingest, {})
+    if until == "ingest":
+        return
+    tokens = perform(TOKENIZE, data, config.tokenize, {"corpus": corpus})
+    if until == "tokenize":
+        return
+    samples = perform(SAMPLE, data, config.sample, {"tokens": tokens})
+    if until == "sample":
+        return
+    base = perform(PRETRAIN, name, config.pretrain, {"samples": samples, "tokens": tokens})
+    if until == "evaluate":
+        perform(EVALUATE_LANGUAGE, name, config.evaluate, {"model": base, "tokens": tokens})
+    if until == "pretrain":
+        return
+    for key, part in config.finetune.items():
+        if isinstance(part, ClassificationRun):
+            finetune, judge = FINETUNE_CLASSIFIER, EVALUATE_CLASSIFIER
+        else:
+            finetune, judge = FINETUNE_ASSISTANT, EVALUATE_ASSISTANT
+        examples = perform(EXAMPLES, key, part.examples, {})
+        model = perform(finetune, f"{name}-{key}", part.training, {"model": base, "examples": examples})
+        if until == "evaluate":
+            roles = {"model": model, "base": base, "examples": examples}
+            perform(judge, f"{name}-{key}", part.evaluate, roles)
+
+
+def _flow(name: str, until: str, description: str) -> prefect.Flow[..., list[Outcome]]:
+    def conduct(config: RunConfig, rebuild: bool = False) -> list[Outcome]:
+        home = Home.from_environment()
+        home.store.sweep()
+        tracker = Tracker(home, config.name)
+        tags = {"prefect.flow_run_id": str(flow_run.id), "prefect.flow_run_name": str(flow_run.name)}
+        with stop_on_signals() as should_stop, tracker.flow_run(config, tags):
+            conductor = Conductor(home.store, tracker, rebuild, should_stop)
+            chain(conductor.perform, config, until)
+            publish_chain(config.name, conductor.done)
+        return conductor.done
+
+    conduct.__doc__ = description
+    conduct.__name__ = conduct.__qualname__ = name
+    return flow(conduct, name=name, description=description, persist_result=False)
+
+
+run = _flow("run", "evaluate", "The whole chain: raw text to evaluated, fine-tuned models.")
+ingest = _flow("ingest", "ingest", "Source files to a corpus.")
+tokenize = _flow("tokenize", "tokenize", "Source files to token shards.")
+sample = _flow("sample", "sample", "Source files to training samples.")
+pretrain = _flow("pretrain", "pretrain", "Source files to a pretrained model.")
+finetune = _flow("finetune", "finetune", "Source files to fine-tuned models.")
+evaluate = _flow("evaluate", "evaluate", "Every model of the run judged on held-out data.")
+
+FLOWS = {each.name: each for each in (run, ingest, tokenize, sample, pretrain, finetune, evaluate)}

@@ -1,0 +1,363 @@
+"""The command line. Each command imports what it needs when it runs, so that help comes at once."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from contextlib import contextmanager
+from collections.abc import Iterator
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from pipelines.errors import InputError
+
+app = typer.Typer(
+    name="tokenmill",
+    help="Turns text that you own into a GPT that you own.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+datasets = typer.Typer(help="Published datasets and models.", no_args_is_help=True)
+app.add_typer(datasets, name="datasets", rich_help_panel="Data")
+
+Config = Annotated[Path, typer.Argument(help="The run's TOML file, such as configs/quickstart.toml.")]
+Set = Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="Override a value: --set pretrain.steps=100")]
+Rebuild = Annotated[bool, typer.Option(help="Run every step again and put its result in the old one's place.")]
+Model = Annotated[str, typer.Option(help="NAME, NAME@ALIAS, NAME/VERSION or NAME@FINGERPRINT.")]
+
+
+class Format(StrEnum):
+    table = "table"
+    csv = "csv"
+    json = "json"
+    parquet = "parquet"
+
+
+@app.callback()
+def _options(
+    debug: Annotated[bool, typer.Option(help="Show a traceback when something fails.")] = False,
+) -> None:
+    if debug:
+        os.environ["TOKENMILL_DEBUG"] = "1"
+
+
+# Runs
+
+
+def _run_flow(name: str, config_path: Path, overrides: list[str], rebuild: bool) -> None:
+    from concurrent.futures import ThreadPoolExecutor
+    from importlib import import_module
+
+    from flows.home import Home
+    from flows.progress import say
+    from flows.stack import prefect_server
+    from pipelines.config import load_config
+
+    started = time.perf_counter()
+    home = Home.from_environment()
+    config = load_config(config_path, overrides)
+    # Prefect prints failures with tracebacks; here they become a sentence. Its server keeps the whole log.
+    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
+
+    def tell(choice: str) -> None:
+        if choice == "temporary":
+            say("[dim]Starting a Prefect server for this run; with `tokenmill up` there is one to use.[/]")
+
+    with ThreadPoolExecutor(1) as pool:
+        warm = pool.submit(import_module, "mlflow")  # three seconds in which the server starts too
+        with prefect_server(home.path, tell):
+            warm.result()
+            from flows.chain import FLOWS
+            from flows.summary import closing
+
+            outcomes = FLOWS[name](config, rebuild)
+    from rich.console import Console
+
+    Console().print(closing(config, outcomes, home.path, time.perf_counter() - started))
+
+
+@app.command(rich_help_panel="Runs")
+def run(config: Config, set: Set = [], rebuild: Rebuild = False) -> None:  # noqa: B006
+    """Carry out the whole chain: raw text to evaluated, fine-tuned models.
+
+    Example: tokenmill run configs/quickstart.toml --set pretrain.steps=200
+    """
+    _run_flow("run", config, set, rebuild)
+
+
+def _step_command(name: str, what: str) -> None:
+    def command(config: Config, set: Set = [], rebuild: Rebuild = False) -> None:  # noqa: B006
+        _run_flow(name, config, set, rebuild)
+
+    command.__doc__ = f"{what}, and the steps before it as far as they are missing.\n\nExample: tokenmill {name} configs/quickstart.toml"
+    app.command(name, rich_help_panel="Runs")(command)
+
+
+for _name, _what in {
+    "ingest": "Read source files into a clean corpus",
+    "tokenize": "Turn a corpus into token shards",
+    "sample": "Cut tokens into training samples",
+    "pretrain": "Train a GPT on the samples",
+    "finetune": "Make classifiers and assistants of it",
+    "evaluate": "Judge every model on held-out data",
+}.items():
+    _step_command(_name, _what)
+
+
+# Data
+
+
+@datasets.command("ls")
+def datasets_ls(kind: Annotated[str | None, typer.Argument(help="Only these: corpus, tokens, model, ...")] = None) -> None:
+    """List what is published, oldest first.
+
+    Example: tokenmill datasets ls tokens
+    """
+    from rich.console import Console
+    from rich.table import Table
+
+    from flows.home import Home
+    from flows.summary import counts, short
+
+    table = Table(box=None, pad_edge=False)
+    for column, justify in (("kind", "left"), ("name", "left"), ("fingerprint", "left"), ("bytes", "right"), ("built", "left"), ("", "left")):
+        table.add_column(column, justify=justify)  # type: ignore[arg-type]
+    found = Home.from_environment().store.list(kind)
+    for dataset in found:
+        m = dataset.manifest
+        table.add_row(m.kind, m.name, m.fingerprint[:12], short(m.bytes), m.built["at"][:16].replace("T", " "), counts(m.statistics, 4))
+    if not found:
+        typer.echo(f"Nothing published{f' of kind {kind}' if kind else ''} yet; try `tokenmill run configs/quickstart.toml`.")
+        return
+    Console().print(table)
+
+
+@datasets.command("show")
+def datasets_show(dataset: Annotated[str, typer.Argument(help="NAME, KIND/NAME or a fingerprint.")]) -> None:
+    """Show one dataset's manifest: how it was made, and what it holds.
+
+    Example: tokenmill datasets show tokens/quickstart
+    """
+    from rich.console import Console
+
+    from flows.home import Home
+
+    found = Home.from_environment().store.open(dataset)
+    typer.echo(f"{found}  {found.path}", err=True)
+    Console().print_json(found.manifest.model_dump_json())
+
+
+@datasets.command("verify")
+def datasets_verify(
+    dataset: Annotated[str | None, typer.Argument(help="Which one; by default all.")] = None,
+) -> None:
+    """Compare every byte with the checksums taken when it was published. Exit code 1 if something is wrong.
+
+    Example: tokenmill datasets verify
+    """
+    from flows.home import Home
+
+    store = Home.from_environment().store
+    chosen = [store.open(dataset)] if dataset else store.list()
+    damaged = 0
+    for each in chosen:
+        problems = store.verify(each)
+        damaged += bool(problems)
+        for problem in problems:
+            typer.echo(f"{each}: {problem}")
+    typer.echo(f"{len(chosen) - damaged} of {len(chosen)} datasets are as they were published.")
+    if damaged:
+        raise typer.Exit(1)
+
+
+@datasets.command("gc")
+def datasets_gc() -> None:
+    """Delete what dead runs left behind: unfinished folders, and checkpoints of steps that are published.
+
+    Example: tokenmill datasets gc
+    """
+    from flows.home import Home
+
+    swept = Home.from_environment().store.sweep()
+    typer.echo(f"Deleted {len(swept)} leftover folders.")
+
+
+@app.command(rich_help_panel="Data")
+def sql(
+    query: Annotated[str | None, typer.Argument(help="The query; without one, a shell opens.")] = None,
+    file: Annotated[Path | None, typer.Option(help="Read the query from a file.")] = None,
+    format: Annotated[Format, typer.Option(help="How to write the result.")] = Format.table,
+    dataset: Annotated[list[str], typer.Option(help="Pin a version: tokens@FINGERPRINT. May be repeated.")] = [],  # noqa: B006
+) -> None:
+    """Ask DuckDB about every dataset: documents, tokens, vocabulary, samples, runs, metrics and more.
+
+    Example: tokenmill sql "select split, count(*) from documents group by split"
+    """
+    from flows.home import Home
+    from flows.sql import run_sql
+
+    home = Home.from_environment()
+    run_sql(query, file=file, format=format.value, datasets=dataset, home=home.path)
+
+
+# Models
+
+
+@app.command(rich_help_panel="Models")
+def generate(
+    prompt: Annotated[str, typer.Argument(help="What the model goes on from.")] = "",
+    model: Model = "quickstart",
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest continuation, in tokens.")] = 200,
+    temperature: Annotated[float, typer.Option(min=0, help="0 takes the likeliest token; above, tokens are drawn.")] = 0.8,
+    top_k: Annotated[int, typer.Option(min=0, help="Draw among the k likeliest tokens; 0 draws among all.")] = 50,
+    top_p: Annotated[float | None, typer.Option(help="Draw among the likeliest that reach this probability.")] = None,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same text.")] = 0,
+) -> None:
+    """Let a model go on writing.
+
+    Example: tokenmill generate "In the beginning" --model quickstart
+    """
+    from flows.talk import find_model
+    from pipelines.model import open_gpt
+
+    language_model = open_gpt(find_model(model))
+    typer.echo(prompt, nl=False)
+    for piece in language_model.stream(prompt, max_new_tokens, temperature, top_k or None, top_p, seed):
+        typer.echo(piece, nl=False)
+        sys.stdout.flush()
+    typer.echo()
+
+
+@app.command(rich_help_panel="Models")
+def classify(
+    text: Annotated[str | None, typer.Argument(help="The text; without one, lines from standard input.")] = None,
+    model: Model = "quickstart-spam",
+    file: Annotated[Path | None, typer.Option(help="Read texts from a file, one a line.")] = None,
+) -> None:
+    """Name the class of a text, or of each line: label, probability and text, separated by tabs.
+
+    Example: tokenmill classify "You have won a prize, call now" --model quickstart-spam
+    """
+    from flows.talk import classify_texts
+
+    classify_texts(model, text, file)
+
+
+@app.command(rich_help_panel="Models")
+def chat(
+    model: Model = "quickstart-assistant",
+    temperature: Annotated[float, typer.Option(min=0, help="0 takes the likeliest token; above, tokens are drawn.")] = 0.0,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")] = 120,
+) -> None:
+    """Talk to an assistant. An empty line or Ctrl-D ends.
+
+    Example: tokenmill chat --model quickstart-assistant
+    """
+    from flows.talk import chat_loop
+
+    chat_loop(model, temperature, max_new_tokens)
+
+
+# The local stack
+
+
+def _show_services(services: list[Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for column in ("server", "address", "state", "pid", "since", "log"):
+        table.add_column(column, overflow="fold")
+    for service in services:
+        since = service.since.astimezone().strftime("%Y-%m-%d %H:%M") if service.since else ""
+        state = "[green]running[/]" if service.running else "[dim]not running[/]"
+        table.add_row(service.name, service.url, state, str(service.pid or ""), since, str(service.log or ""))
+    Console().print(table)
+
+
+def _stack() -> Any:
+    from flows.home import Home
+    from flows.stack import Stack
+
+    return Stack(Home.from_environment().path)
+
+
+@app.command(rich_help_panel="Servers")
+def up() -> None:
+    """Start a Prefect server and the MLflow UI on this machine, in the background.
+
+    Example: tokenmill up
+    """
+    _show_services(_stack().up())
+
+
+@app.command(rich_help_panel="Servers")
+def down() -> None:
+    """End the servers that `up` started.
+
+    Example: tokenmill down
+    """
+    ended = _stack().down()
+    typer.echo(f"Ended {', '.join(service.name for service in ended)}." if ended else "Nothing was running.")
+
+
+@app.command(rich_help_panel="Servers")
+def status() -> None:
+    """Tell which servers run, where, and since when.
+
+    Example: tokenmill status
+    """
+    _show_services(_stack().status())
+
+
+@app.command(rich_help_panel="Servers")
+def doctor() -> None:
+    """Check that everything that a run needs is here. Exit code 1 if something is not.
+
+    Example: tokenmill doctor
+    """
+    from flows.doctor import examine
+
+    if not examine():
+        raise typer.Exit(1)
+
+
+def main() -> None:
+    """Run a command. Bad input is one sentence and exit code 2; a failed run is one sentence and exit code 1."""
+    with _one_sentence():
+        app()
+
+
+@contextmanager
+def _one_sentence() -> Iterator[None]:
+    from pipelines.step import Stopped
+
+    try:
+        yield
+    except InputError as error:
+        _fail(error, 2)
+    except (Stopped, KeyboardInterrupt) as error:
+        from flows.signals import exit_code
+
+        _fail(error, exit_code())
+    except Exception as error:
+        _fail(error, 1)
+
+
+def _fail(error: BaseException, code: int) -> None:
+    if "TOKENMILL_DEBUG" in os.environ:
+        raise error
+    text = " ".join(str(error).split()) or type(error).__name__
+    hint = "" if isinstance(error, InputError) or code > 100 else f" ({type(error).__name__}; --debug shows where.)"
+    typer.echo(f"tokenmill: {text}{hint}", err=True)
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,124 @@
+"""Carries out one step: as a Prefect task, tracked in MLflow, its result published in the store or found there."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from collections.abc import Callable, Iterable, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+from prefect.runtime import task_run
+
+from flows.progress import StepReport, say, step_bar, warn
+from flows.summary import Outcome, headline, publish_artifacts
+from flows.tracking import StepRun, Tracker
+from gpt.config import Config
+from pipelines.errors import InputError
+from pipelines.step import Step, StepType, Stopped, Work
+from pipelines.store import Dataset, Store
+
+
+class Conductor:
+    """Carries out steps one after another, and remembers what came of each."""
+
+    def __init__(self, store: Store, tracker: Tracker, rebuild: bool, should_stop: Callable[[], bool]) -> None:
+        self.store, self.tracker, self.rebuild, self.should_stop = store, tracker, rebuild, should_stop
+        self.done: list[Outcome] = []
+
+    def perform(self, type: StepType, name: str, config: Config, inputs: Mapping[str, Dataset]) -> Dataset:
+        """The step's published result, built now if need be."""
+        if self.should_stop():
+            raise Stopped(f"stopped before {type.name} {name}")
+
+        # Sources outside this machine may fail for a moment; a step on published inputs fails the same way twice.
+        @task(
+            name=type.name,
+            task_run_name=f"{type.name} {name}",
+            tags=["tokenmill", type.kind, name],
+            cache_policy=NO_CACHE,
+            persist_result=False,
+            retries=2 if type.sources else 0,
+            retry_delay_seconds=[2, 20],
+            retry_condition_fn=lambda task, run, state: _is_passing(state.result(raise_on_failure=False)),
+        )
+        def perform() -> str:
+            outcome = self._perform(type, name, config, inputs)
+            self.done.append(outcome)
+            if not outcome.reused:
+                publish_artifacts(outcome)
+            return str(outcome.dataset)
+
+        perform()
+        return self.done[-1].dataset
+
+    def _perform(self, type: StepType, name: str, config: Config, inputs: Mapping[str, Dataset]) -> Outcome:
+        started = time.perf_counter()
+        step = type.using(name, config, {role: dataset.ref for role, dataset in inputs.items()})
+        published = self.store.find(step)
+        if published and not self.rebuild and self.store.changed_code(step, published):
+            warn(f"{published} was built by other code of the same version; --rebuild builds it again.")
+
+        tracked: StepRun | None = None
+        built_by = {"revision": code_revision()}
+
+        # The MLflow run is opened under the step's lock: no two processes write into one, none is left open.
+        def run(out: Path, scratch: Path) -> dict[str, Any]:
+            nonlocal tracked
+            tags = {"prefect.task_run_id": str(task_run.id), "tokenmill.revision": code_revision()}
+            tracked = self.tracker.open_step(step, tags)
+            built_by["mlflow_run_id"] = tracked.run_id
+            with step_bar(f"{type.name} {name}") as (bar, bar_task):
+                work = Work(scratch, StepReport(bar, bar_task, tracked), map_tasks, self.should_stop)
+                return type.run(inputs, config, out, work)
+
+        try:
+            dataset = self.store.build(
+                step,
+                run,
+                built_by=built_by,
+                rebuild=self.rebuild,
+                on_wait=lambda: say(f"another process is building {step}; waiting for it"),
+            )
+        except BaseException as error:
+            if tracked:
+                tracked.end("KILLED" if isinstance(error, KeyboardInterrupt | Stopped) else "FAILED")
+            raise
+        if tracked:
+            tracked.flush()
+            self.tracker.finish_step(tracked.run_id, dataset, inputs)
+        else:
+            self.tracker.reuse_step(dataset, inputs)
+        outcome = Outcome(type.name, dataset, time.perf_counter() - started, reused=tracked is None)
+        mark = "[dim]reused[/]" if outcome.reused else f"[green]built[/] in {outcome.seconds:.1f} s"
+        say(f"{type.name:>20}  {mark}  {headline(dataset)}")
+        return outcome
+
+
+def map_tasks(function: Callable[[Any], Any], items: Iterable[Any]) -> list[Any]:
+    """Run a step's partitions as mapped Prefect tasks; a single one is simply called."""
+    items = list(items)
+    if len(items) < 2:
+        return [function(item) for item in items]
+    mapped = task(function, cache_policy=NO_CACHE, persist_result=False, tags=["tokenmill", "partition"])
+    return list(mapped.map(items).result())
+
+
+@cache
+def code_revision() -> str:
+    """The git commit of the code, with `+changes` if the tree is not clean; empty outside a checkout."""
+
+    def git(*arguments: str) -> str:
+        root = Path(__file__).resolve().parent.parent
+        done = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, check=False)  # noqa: S603, S607
+        return done.stdout.strip()
+
+    revision = git("rev-parse", "HEAD")
+    return revision + ("+changes" if revision and git("status", "--porcelain", "--untracked-files=no") else "")
+
+
+def _is_passing(error: Any) -> bool:
+    return isinstance(error, OSError) and not isinstance(error, InputError | FileNotFoundError | PermissionError)

@@ -1,0 +1,35 @@
+"""Where things lie: `TOKENMILL_HOME` (by default the current folder), with `data/` and `mlruns/` under it."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from flows.stack import NO_TELEMETRY
+from pipelines.store import Store
+
+@dataclass(frozen=True)
+class Home:
+    """A tokenmill home: published data, MLflow's files and the local servers' own."""
+
+    path: Path
+
+    @classmethod
+    def from_environment(cls) -> Home:
+        for name, value in NO_TELEMETRY.items():
+            os.environ.setdefault(name, value)
+        return cls(Path(os.environ.get("TOKENMILL_HOME") or ".").resolve())
+
+    @property
+    def store(self) -> Store:
+        return Store(self.path / "data")
+
+    @property
+    def mlflow_uri(self) -> str:
+        """Where runs are tracked: `MLFLOW_TRACKING_URI` if set, else an SQLite database under the home."""
+        return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{self.path / 'mlruns' / 'mlflow.db'}"
+
+    @property
+    def artifacts(self) -> Path:
+        return self.path / "mlruns" / "artifacts"

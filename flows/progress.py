@@ -1,0 +1,62 @@
+"""What a person sees while steps run: a bar with rate and time left for each, and warnings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from flows.summary import short
+from flows.tracking import StepRun
+from pipelines.step import Report
+
+console = Console(stderr=True)
+
+
+class StepReport(Report):
+    """Draws a step's progress and passes its curves and texts on to MLflow."""
+
+    def __init__(self, bar: Progress, task: TaskID, run: StepRun) -> None:
+        self.bar, self.task, self.run = bar, task, run
+
+    def progress(self, done: float, total: float, unit: str, note: str = "") -> None:
+        task = self.bar.tasks[self.bar.task_ids.index(self.task)]
+        rate = f"{short(task.speed)} {unit}/s" if task.speed else unit
+        self.bar.update(self.task, completed=done, total=total, rate=rate, note=note)
+
+    def metrics(self, step: int, values: Mapping[str, float]) -> None:
+        self.run.metrics(step, values)
+
+    def text(self, path: str, text: str) -> None:
+        self.run.text(path, text)
+
+    def warn(self, sentence: str) -> None:
+        warn(sentence)
+
+
+@contextmanager
+def step_bar(title: str) -> Iterator[tuple[Progress, TaskID]]:
+    """A bar that is there while a step runs and gone after."""
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        TextColumn("{task.percentage:>3.0f}%"),
+        TextColumn("[cyan]{task.fields[rate]}"),
+        TextColumn("[dim]{task.fields[note]}"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(compact=True),
+    )
+    with Progress(*columns, console=console, transient=True) as bar:
+        yield bar, bar.add_task(title, total=None, rate="", note="")
+
+
+def warn(sentence: str) -> None:
+    console.print(f"[yellow]![/] {sentence}", highlight=False)
+
+
+def say(sentence: str) -> None:
+    console.print(sentence, highlight=False)

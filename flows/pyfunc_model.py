@@ -1,0 +1,32 @@
+"""The script that MLflow runs to load one of our models. Its input is a column of texts."""
+
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import pandas as pd
+from mlflow.pyfunc import PythonModel, PythonModelContext
+
+from pipelines.model import Assistant, TextClassifier, open_model
+
+
+class TokenmillModel(PythonModel):
+    """A classifier answers with labels and probabilities; a language model or assistant with text."""
+
+    def load_context(self, context: PythonModelContext) -> None:
+        self.model = open_model(Path(context.artifacts["model"]))
+
+    def predict(
+        self, context: PythonModelContext, model_input: pd.DataFrame, params: dict[str, Any] | None = None
+    ) -> pd.DataFrame:
+        texts = [str(text) for text in model_input["text"]]
+        if isinstance(self.model, TextClassifier):
+            probabilities = self.model.probabilities(texts)  # (N, classes)
+            best = probabilities.argmax(axis=1)
+            labels = [self.model.labels[i] for i in best]
+            return pd.DataFrame({"label": labels, "probability": probabilities.max(axis=1)})
+        prompts = [self.model.prompt(text) for text in texts] if isinstance(self.model, Assistant) else texts
+        return pd.DataFrame({"text": self.model.complete(prompts, **(params or {}))})
+
+
+mlflow.models.set_model(TokenmillModel())

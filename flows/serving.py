@@ -1,0 +1,52 @@
+"""Our models as MLflow models: `mlflow.pyfunc` loads them, `mlflow models serve` answers with them, no pickle inside.
+
+MLflow calls this "models from code": it stores `flows/pyfunc_model.py`, the packages it imports and the model's
+files, and runs that script to load.
+"""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import pandas as pd
+from mlflow.models import ModelSignature
+from mlflow.types.schema import ColSpec, ParamSchema, ParamSpec, Schema
+
+from pipelines.store import Dataset
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def log_model(dataset: Dataset, run_id: str) -> Any:
+    """Log a published model to a run; returns MLflow's ModelInfo."""
+    classifier = dataset.manifest.statistics.get("task") == "classification"
+    if classifier:
+        outputs, params = [ColSpec("string", "label"), ColSpec("double", "probability")], None
+        example = pd.DataFrame({"text": ["Congratulations, you have won a prize! Call now."]})
+    else:
+        outputs = [ColSpec("string", "text")]
+        params = ParamSchema(
+            [
+                ParamSpec("max_new_tokens", "long", 64),
+                ParamSpec("temperature", "double", 0.8),
+                ParamSpec("top_k", "long", 50),
+                ParamSpec("seed", "long", 0),
+            ]
+        )
+        example = pd.DataFrame({"text": ["In the beginning"]})
+    signature = ModelSignature(Schema([ColSpec("string", "text")]), Schema(outputs), params)
+    with mlflow.start_run(run_id=run_id), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return mlflow.pyfunc.log_model(
+            name="model",
+            python_model=str(ROOT / "flows" / "pyfunc_model.py"),
+            artifacts={"model": dataset.path.as_uri()},
+            code_paths=[str(ROOT / "gpt"), str(ROOT / "pipelines")],
+            signature=signature,
+            input_example=example,
+            pip_requirements=["torch", "numpy", "pydantic", "safetensors", "tiktoken", "filelock", "pandas"],
+            metadata={"fingerprint": dataset.ref.fingerprint, "dataset": str(dataset.ref)},
+        )

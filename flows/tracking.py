@@ -1,0 +1,231 @@
+"""MLflow: the index over manifests that people look at.
+
+One experiment per pipeline, one parent run per flow run, one child run per step that was built. All calls go
+through `MlflowClient` with a run id: MLflow's active run belongs to a thread, and Prefect has several.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import mlflow
+from filelock import Timeout
+from mlflow.entities import Dataset as MlflowDataset
+from mlflow.entities import DatasetInput, InputTag, Metric, Param, RunTag
+from mlflow.tracking import MlflowClient
+from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
+
+from flows.home import Home
+from flows.stack import ensure_mlflow_database
+from pipelines.config import RunConfig
+from pipelines.step import Step, Stopped
+from pipelines.store import Dataset
+
+BATCH_SECONDS = 5.0  # a call costs 6 to 9 ms on SQLite, so values wait for company
+MAX_PARAM, MAX_TAG = 6000, 8000  # MLflow cuts off what is longer
+
+
+class Tracker:
+    """Writes one flow run, and the runs of its steps, into MLflow."""
+
+    def __init__(self, home: Home, experiment: str) -> None:
+        mlflow.set_tracking_uri(home.mlflow_uri)
+        ensure_mlflow_database(home.mlflow_uri, home.artifacts)
+        self.client = MlflowClient(home.mlflow_uri)
+        self.home = home
+        self.experiment = experiment
+        self.experiment_id = self._experiment(experiment)
+        self.parent: str | None = None
+
+    def _experiment(self, name: str) -> str:
+        found = self.client.get_experiment_by_name(name)
+        if found:
+            return str(found.experiment_id)
+        # A server decides for itself where artifacts lie.
+        local = self.home.artifacts.as_uri() if self.home.mlflow_uri.startswith("sqlite:") else None
+        return str(self.client.create_experiment(name, artifact_location=local and f"{local}/{name}"))
+
+    @contextmanager
+    def flow_run(self, config: RunConfig, tags: Mapping[str, str]) -> Iterator[str]:
+        """A parent run around a flow; ends as FINISHED, FAILED or, when asked to stop, KILLED."""
+        self._end_dead_runs()
+        run = self.client.create_run(self.experiment_id, run_name=config.name, tags={"tokenmill.kind": "flow", **tags})
+        self.parent = run.info.run_id
+        lock = self.home.store.lock(self.parent)
+        lock.acquire()
+        status = "FAILED"
+        try:
+            yield self.parent
+            status = "FINISHED"
+        except (KeyboardInterrupt, Stopped):
+            status = "KILLED"
+            raise
+        finally:
+            self.client.set_terminated(self.parent, status)
+            lock.release()
+            Path(lock.lock_file).unlink(missing_ok=True)
+
+    def open_step(self, step: Step, tags: Mapping[str, str]) -> StepRun:
+        """The child run of a step that is about to be built; `finish_step` or `StepRun.end` closes it.
+
+        A step that a kill interrupted goes on in the run it had, so that its curves are whole.
+        """
+        identity = {
+            "tokenmill.kind": step.type.kind,
+            "tokenmill.step": step.type.name,
+            "tokenmill.dataset": step.name,
+            "tokenmill.fingerprint": step.fingerprint,
+            "tokenmill.inputs": json.dumps({role: str(ref) for role, ref in step.inputs.items()}),
+            **({MLFLOW_PARENT_RUN_ID: self.parent} if self.parent else {}),
+            **tags,
+        }
+        unfinished = self.client.search_runs(
+            [self.experiment_id],
+            f"tags.`tokenmill.fingerprint` = '{step.fingerprint}' and attributes.status != 'FINISHED'",
+            max_results=1,
+        )
+        if unfinished:
+            run_id = unfinished[0].info.run_id
+            self.client.update_run(run_id, status="RUNNING")
+            self.client.log_batch(run_id, tags=_run_tags(identity))
+            return StepRun(self.client, run_id)
+        name = f"{step.type.name} {step.name}"
+        run_id = self.client.create_run(self.experiment_id, run_name=name).info.run_id
+        params = [Param(key, value[:MAX_PARAM]) for key, value in flatten(step.config.model_dump(mode="json"))]
+        self.client.log_batch(run_id, tags=_run_tags(identity))
+        for at in range(0, len(params), 100):  # MLflow takes a hundred at a time
+            self.client.log_batch(run_id, params=params[at : at + 100])
+        return StepRun(self.client, run_id)
+
+    def finish_step(self, run_id: str, dataset: Dataset, inputs: Mapping[str, Dataset]) -> None:
+        """Record what a step made: statistics as metrics, inputs and output as datasets, the manifest, the model."""
+        statistics = dataset.manifest.statistics
+        now = int(time.time() * 1000)
+        metrics = [Metric(key, float(value), now, 0) for key, value in statistics.items() if _is_number(value)]
+        words = {f"tokenmill.{key}": value for key, value in statistics.items() if isinstance(value, str)}
+        self.client.log_batch(run_id, metrics=metrics, tags=_run_tags({**words, "tokenmill.path": str(dataset.path)}))
+        entries = [*inputs.items(), ("output", dataset)]
+        self.client.log_inputs(run_id, datasets=[_dataset_input(role, one) for role, one in entries])
+        self.client.log_dict(run_id, json.loads(dataset.manifest.model_dump_json()), "manifest.json")
+        if dataset.ref.kind == "model":
+            self.register_model(dataset, run_id)
+        self.client.set_terminated(run_id, "FINISHED")
+
+    def reuse_step(self, dataset: Dataset, inputs: Mapping[str, Dataset]) -> None:
+        """Point from the parent run at the run that once built a step's result.
+
+        A kill may have come after the result was published and before MLflow knew: then this makes up for it.
+        """
+        run_id = dataset.manifest.built.get("mlflow_run_id")
+        if run_id and self.client.search_runs(
+            [self.experiment_id], f"attributes.run_id = '{run_id}' and attributes.status != 'FINISHED'"
+        ):
+            self.finish_step(run_id, dataset, inputs)
+        if self.parent:
+            key = f"tokenmill.reused.{dataset.ref.kind}.{dataset.ref.name}"
+            self.client.set_tag(self.parent, key, run_id or "built outside MLflow")
+
+    def register_model(self, dataset: Dataset, run_id: str) -> str:
+        """Log a published model as an MLflow model, register it and give it the alias `champion` if there is none.
+
+        Returns:
+            `name/version` in the registry.
+        """
+        from flows.serving import log_model
+
+        name = dataset.ref.name
+        if known := self.client.search_model_versions(f"name = '{name}' and run_id = '{run_id}'"):
+            return f"{name}/{known[0].version}"
+        info = log_model(dataset, run_id)
+        registered = {model.name for model in self.client.search_registered_models(f"name = '{name}'")}
+        if name not in registered:
+            self.client.create_registered_model(name)
+        tags = {"tokenmill.fingerprint": dataset.ref.fingerprint, "tokenmill.digest": dataset.ref.digest}
+        version = self.client.create_model_version(name, info.model_uri, run_id, tags=tags, model_id=info.model_id)
+        alias = "challenger" if "champion" in self.client.get_registered_model(name).aliases else "champion"
+        self.client.set_registered_model_alias(name, alias, version.version)
+        return f"{name}/{version.version}"
+
+    def _end_dead_runs(self) -> None:
+        """Mark as killed the runs whose process is gone. A live one holds the lock of its flow run or its step."""
+        for run in self.client.search_runs([self.experiment_id], "attributes.status = 'RUNNING'"):
+            lock = self.home.store.lock(run.data.tags.get("tokenmill.fingerprint") or run.info.run_id)
+            try:
+                with lock.acquire(timeout=0):
+                    self.client.set_terminated(run.info.run_id, "KILLED")
+            except Timeout:
+                continue
+
+
+class StepRun:
+    """A child run while its step works: curves in batches, texts as they come."""
+
+    def __init__(self, client: MlflowClient, run_id: str) -> None:
+        self.client, self.run_id = client, run_id
+        self._waiting: list[Metric] = []
+        self._flushed = time.monotonic()
+        history = self.client.get_metric_history(run_id, "train/loss")
+        self._logged_until = max((metric.step for metric in history), default=-1)
+
+    def metrics(self, step: int, values: Mapping[str, float]) -> None:
+        """Log values at an optimizer step. Steps replayed after a kill are not logged twice."""
+        if step <= self._logged_until and "train/loss" in values:
+            return
+        now = int(time.time() * 1000)
+        self._waiting += [Metric(key, float(value), now, step) for key, value in values.items() if math.isfinite(value)]
+        if time.monotonic() - self._flushed > BATCH_SECONDS:
+            self.flush()
+
+    def text(self, path: str, text: str) -> None:
+        self.client.log_text(self.run_id, text, path)
+
+    def end(self, status: str) -> None:
+        """Close the run of a step that came to nothing."""
+        self.flush()
+        self.client.set_terminated(self.run_id, status)
+
+    def flush(self) -> None:
+        for at in range(0, len(self._waiting), 1000):
+            self.client.log_batch(self.run_id, metrics=self._waiting[at : at + 1000])
+        self._waiting.clear()
+        self._flushed = time.monotonic()
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    """Nested values as (dotted key, text) pairs, as MLflow's params want them."""
+    pairs: list[tuple[str, str]] = []
+    for key, value in values.items():
+        if isinstance(value, dict) and value:
+            pairs += flatten(value, f"{prefix}{key}.")
+        else:
+            pairs.append((f"{prefix}{key}", value if isinstance(value, str) else json.dumps(value)))
+    return pairs
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _run_tags(values: Mapping[str, str]) -> list[RunTag]:
+    return [RunTag(key, value[:MAX_TAG]) for key, value in values.items()]
+
+
+def _dataset_input(role: str, dataset: Dataset) -> DatasetInput:
+    manifest = dataset.manifest
+    profile = {key: value for key, value in manifest.statistics.items() if _is_number(value)}
+    entity = MlflowDataset(
+        name=f"{manifest.kind}/{manifest.name}",
+        digest=manifest.digest[:36],  # MLflow's limit; its own digests miss changed rows
+        source_type="local",
+        source=json.dumps({"uri": str(dataset.path)}),
+        schema=json.dumps({"files": sorted(manifest.files)}),
+        profile=json.dumps(profile),
+    )
+    return DatasetInput(entity, [InputTag("mlflow.data.context", role)])
+

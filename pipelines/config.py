@@ -1,0 +1,176 @@
+"""A run's configuration: one TOML file, a table per step, checked before anything starts."""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+import types
+import typing
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, Field, ValidationError
+
+from gpt.config import Config
+from pipelines.errors import InputError
+from pipelines.evaluate import EvaluateAssistantConfig, EvaluateClassifierConfig, EvaluateLanguageConfig
+from pipelines.examples import ExamplesConfig
+from pipelines.finetune import AssistantConfig, ClassifierConfig
+from pipelines.ingest import IngestConfig
+from pipelines.pretrain import PretrainConfig
+from pipelines.sample import SampleConfig
+from pipelines.step import NAME
+from pipelines.tokenize import TokenizeConfig
+
+
+class ClassificationRun(Config):
+    """A classifier: its examples, its training and how it is judged."""
+
+    task: Literal["classification"] = Field(description="Says that this is a classifier.")
+    examples: ExamplesConfig = Field(description="Where the labelled texts come from.")
+    training: ClassifierConfig = Field(default=ClassifierConfig(), description="How the classifier is fine-tuned.")
+    evaluate: EvaluateClassifierConfig = Field(
+        default=EvaluateClassifierConfig(), description="How it is judged on held-out examples."
+    )
+
+
+class InstructionRun(Config):
+    """An assistant that follows instructions: its examples, its training and how it is judged."""
+
+    task: Literal["instruction"] = Field(description="Says that this is an assistant.")
+    examples: ExamplesConfig = Field(description="Where the instructions and responses come from.")
+    training: AssistantConfig = Field(default=AssistantConfig(), description="How the assistant is fine-tuned.")
+    evaluate: EvaluateAssistantConfig = Field(
+        default=EvaluateAssistantConfig(), description="How it is judged on held-out examples."
+    )
+
+
+class RunConfig(Config):
+    """A whole chain, from source files to evaluated models."""
+
+    name: str = Field(pattern=NAME.pattern, description="Names the pipeline, its MLflow experiment and its models.")
+    corpus: str | None = Field(
+        default=None,
+        pattern=NAME.pattern,
+        description="Names the corpus, its tokens and samples, so that runs can share them; by default the run's name.",
+    )
+    ingest: IngestConfig = Field(description="Where the text comes from and how it is cleaned.")
+    tokenize: TokenizeConfig = Field(default=TokenizeConfig(), description="The tokenizer.")
+    sample: SampleConfig = Field(default=SampleConfig(), description="The windows that training sees.")
+    pretrain: PretrainConfig = Field(default=PretrainConfig(), description="The model and its pretraining.")
+    evaluate: EvaluateLanguageConfig = Field(
+        default=EvaluateLanguageConfig(), description="How the pretrained model is judged."
+    )
+    finetune: dict[
+        Annotated[str, Field(pattern=NAME.pattern)],
+        Annotated[ClassificationRun | InstructionRun, Field(discriminator="task")],
+    ] = Field(default={}, description="Fine-tuned models by name, each from the pretrained one.")
+
+
+def load_config(path: Path | str, overrides: Sequence[str] = ()) -> RunConfig:
+    """Read a run's TOML file.
+
+    Args:
+        path: the file.
+        overrides: `section.key=value` each, the value in TOML; a bare word counts as a string.
+
+    Raises:
+        InputError: the file is not there, is not TOML, or does not describe a run.
+    """
+    path = Path(path)
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, IsADirectoryError):
+        raise InputError(f"There is no config file {path}; the shipped ones lie in configs/.") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is not valid TOML: {error}.") from None
+    for override in overrides:
+        _apply(values, override)
+    return parse_config(values, str(path))
+
+
+def parse_config(values: dict[str, Any], where: str) -> RunConfig:
+    """Check a run's values; `where` names their place in the error's sentence."""
+    try:
+        return RunConfig.model_validate(values)
+    except ValidationError as error:
+        raise InputError(f"{where}: {explain(error, RunConfig)}") from None
+
+
+def explain(error: ValidationError, model: type[BaseModel]) -> str:
+    """A validation error as one sentence that names the key and, for an unknown one, the nearest valid key."""
+    first = error.errors()[0]
+    location, known = _walk(model, first["loc"])
+    key = ".".join(location) or "the file"
+    if first["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(location[-1], known, n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]!r}?" if near else f"known keys are {', '.join(sorted(known))}."
+        return f"unknown key {key!r}; {hint}"
+    if first["type"] == "missing":
+        return f"{key!r} is missing; add it to the config."
+    message = first["msg"].removeprefix("Value error, ")
+    given = "" if isinstance(first["input"], dict | list) else f", not {first['input']!r}"
+    return f"{key!r} is wrong: {message[0].lower()}{message[1:]}{given}."
+
+
+def _walk(model: Any, location: Sequence[str | int]) -> tuple[list[str], list[str]]:
+    """The location as a person wrote it (without the tags of unions), and the keys known where its last part stands."""
+    written: list[str] = []
+    known: list[str] = []
+    for part in location:
+        models = _models(model)
+        fields = {name: info for m in models for name, info in m.model_fields.items()}
+        tagged = [m for m in models if part in _tags(m)]
+        if tagged and part not in fields:
+            model = tagged[0]
+            continue
+        known = list(fields)
+        written.append(str(part))
+        if part in fields:
+            model = fields[str(part)].annotation
+        elif not models:  # the key of a mapping, or the place in a list
+            model = typing.get_args(_strip(model))[-1] if typing.get_args(_strip(model)) else None
+    return written, known
+
+
+def _strip(annotation: Any) -> Any:
+    while typing.get_origin(annotation) is Annotated:
+        annotation = typing.get_args(annotation)[0]
+    return annotation
+
+
+def _models(annotation: Any) -> list[type[BaseModel]]:
+    annotation = _strip(annotation)
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
+        return [model for part in typing.get_args(annotation) for model in _models(part)]
+    return []
+
+
+def _tags(model: type[BaseModel]) -> tuple[Any, ...]:
+    """Values of a model's literal fields, by which a tagged union tells it from others."""
+    return tuple(
+        value
+        for info in model.model_fields.values()
+        if typing.get_origin(info.annotation) is Literal
+        for value in typing.get_args(info.annotation)
+    )
+
+
+def _apply(values: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not key.strip():
+        raise InputError(f"--set {override!r} is not of the form section.key=value.")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text.strip()
+    table = values
+    *path, last = key.strip().split(".")
+    for part in path:
+        table = table.setdefault(part, {})
+        if not isinstance(table, dict):
+            raise InputError(f"--set {override!r}: {part!r} is not a table in the config.")
+    table[last] = value

@@ -1,0 +1,172 @@
+"""A published model, ready for use: text in, text or labels out.
+
+A model's folder holds `config.json` and `model.safetensors` (see `gpt.weights`), `tokenizer.json`, and for an
+assistant `template.json`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from gpt.classifier import Classifier
+from gpt.generate import generate, stream
+from gpt.model import GPT
+from gpt.weights import load_classifier, load_model
+from pipelines.errors import InputError
+from pipelines.templates import Template, load_template
+from pipelines.tokenizers import Tokenizer, load_tokenizer
+from pipelines.training import device, pad
+
+
+@dataclass(frozen=True)
+class LanguageModel:
+    """A GPT with its tokenizer: continues text."""
+
+    gpt: GPT
+    tokenizer: Tokenizer
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of a prompt; for an empty one, the token that begins documents."""
+        return [int(i) for i in self.tokenizer.encode(text)] or [self.tokenizer.end_of_text]
+
+    @property
+    def stop(self) -> list[list[int]]:
+        """What ends an answer: the end of the text."""
+        return [[self.tokenizer.end_of_text]]
+
+    def complete(
+        self,
+        prompts: Sequence[str],
+        max_new_tokens: int = 64,
+        temperature: float = 0.8,
+        top_k: int | None = 50,
+        top_p: float | None = None,
+        seed: int = 0,
+    ) -> list[str]:
+        """What the model writes after each prompt, up to the end of the document; the prompt is not repeated."""
+        ids = generate(
+            self.gpt,
+            [self.encode(prompt) for prompt in prompts],
+            max_new_tokens,
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            stop=self.stop,
+            seed=seed,
+        )
+        return [self.tokenizer.decode(row) for row in ids]
+
+    def stream(
+        self,
+        prompt: str,
+        max_new_tokens: int = 200,
+        temperature: float = 0.8,
+        top_k: int | None = 50,
+        top_p: float | None = None,
+        seed: int = 0,
+    ) -> Iterator[str]:
+        """`complete` for one prompt, piece by piece. A piece ends where a whole character does."""
+        written = ""
+        ids: list[int] = []
+        for token in stream(
+            self.gpt,
+            self.encode(prompt),
+            max_new_tokens,
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            stop=self.stop,
+            seed=seed,
+        ):
+            ids.append(token)
+            text = self.tokenizer.decode(ids)
+            if not text.endswith("\N{REPLACEMENT CHARACTER}"):
+                yield text[len(written) :]
+                written = text
+
+
+@dataclass(frozen=True)
+class Assistant(LanguageModel):
+    """A GPT that was taught to answer instructions written in its template."""
+
+    template: Template
+
+    def prompt(self, instruction: str, input: str = "") -> str:
+        """An instruction as the model learnt to read it, ready for `complete` or `stream`."""
+        return self.template.prompt(instruction, input)
+
+
+@dataclass(frozen=True)
+class TextClassifier:
+    """A GPT with a classification head and its tokenizer: names the class of a text."""
+
+    classifier: Classifier
+    labels: list[str]
+    tokenizer: Tokenizer
+
+    def probabilities(self, texts: Sequence[str], batch_size: int = 64) -> NDArray[np.float64]:
+        """The probability of each class for each text, (N, classes). Texts longer than the context are cut."""
+        context = self.classifier.gpt.config.context
+        sequences = [classifier_tokens(self.tokenizer, text, context) for text in texts]
+        return class_probabilities(self.classifier, sequences, batch_size)
+
+
+def classifier_tokens(tokenizer: Tokenizer, text: str, context: int) -> list[int]:
+    """The tokens that a classifier reads: the text's, cut to leave room for the end-of-text token behind it.
+
+    The classifier reads its answer off that last token, which is there even when the text is empty.
+    """
+    return [int(i) for i in tokenizer.encode(text)][: context - 1] + [tokenizer.end_of_text]
+
+
+@torch.inference_mode()
+def class_probabilities(
+    classifier: Classifier, sequences: Sequence[Sequence[int]], batch_size: int = 64
+) -> NDArray[np.float64]:
+    """(N, classes) probabilities. Sequences of like length share a batch; the result is in the given order."""
+    order = sorted(range(len(sequences)), key=lambda i: len(sequences[i]))
+    probabilities = np.zeros((len(sequences), classifier.n_classes))
+    where = next(classifier.parameters()).device
+    for at in range(0, len(order), batch_size):
+        rows = order[at : at + batch_size]
+        batch = pad([sequences[i] for i in rows], [0] * len(rows)).to(where)
+        probabilities[rows] = classifier(batch.inputs, batch.lengths).double().softmax(-1).cpu().numpy()
+    return probabilities
+
+
+def open_model(folder: Path) -> LanguageModel | TextClassifier:
+    """The model that a folder holds, on the GPU if there is one.
+
+    Raises:
+        InputError: the folder holds no model.
+    """
+    try:
+        tokenizer = load_tokenizer(folder / "tokenizer.json")
+        if "labels" in json.loads((folder / "config.json").read_text()):
+            classifier, labels = load_classifier(folder, device())
+            return TextClassifier(classifier, labels, tokenizer)
+        gpt = load_model(folder, device())
+    except (ValueError, OSError) as error:
+        raise InputError(f"{folder} does not hold a model: {error}.") from None
+    if (folder / "template.json").exists():
+        return Assistant(gpt, tokenizer, load_template(folder / "template.json"))
+    return LanguageModel(gpt, tokenizer)
+
+
+def open_gpt(folder: Path) -> LanguageModel:
+    """The language model that a folder holds.
+
+    Raises:
+        InputError: it holds none, or a classifier.
+    """
+    model = open_model(folder)
+    if isinstance(model, TextClassifier):
+        raise InputError(f"{folder} holds a classifier; a language model is wanted.")
+    return model

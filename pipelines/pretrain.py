@@ -1,0 +1,101 @@
+"""Pretrain: samples to a GPT that has learnt to predict the next token."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from pydantic import Field, ValidationError
+from torch import nn
+
+from gpt.config import Config, GPTConfig, gpt_config
+from gpt.loss import next_token_loss
+from gpt.model import GPT
+from gpt.train import Metrics, TrainConfig
+from gpt.weights import save_model
+from pipelines.datasets import Samples, Tokens
+from pipelines.errors import InputError
+from pipelines.loader import Loader
+from pipelines.model import LanguageModel
+from pipelines.step import StepType, Work
+from pipelines.store import Dataset
+from pipelines.training import device, fit, training_statistics
+
+
+class ModelConfig(Config):
+    """The model's size and style. Vocabulary and context come from the samples."""
+
+    size: str = Field(default="nano", description="A named size: pico to small for a CPU, gpt2 and up for a GPU.")
+    preset: Literal["gpt2", "modern"] = Field(default="gpt2", description="GPT-2's architecture, or the modern one.")
+    layers: int | None = Field(default=None, description="Blocks, in place of the size's own.")
+    heads: int | None = Field(default=None, description="Attention heads, in place of the size's own.")
+    width: int | None = Field(default=None, description="Channels, in place of the size's own.")
+    dropout: float = Field(default=0.0, description="Share of activations dropped while training.")
+    tied: bool | None = Field(default=None, description="Output head tied to the embedding, in place of the preset's.")
+
+    def gpt(self, vocabulary: int, context: int) -> GPTConfig:
+        """The whole architecture.
+
+        Raises:
+            InputError: no such size, or numbers that do not go together.
+        """
+        overrides = self.model_dump(exclude={"size", "preset"}, exclude_none=True)
+        try:
+            return gpt_config(self.size, self.preset, vocabulary=vocabulary, context=context, **overrides)
+        except ValidationError as error:
+            raise InputError(f"pretrain.model: {error.errors()[0]['msg'].removeprefix('Value error, ')}.") from None
+        except ValueError as error:
+            raise InputError(f"pretrain.model: {error}.") from None
+
+
+class PretrainConfig(TrainConfig):
+    """The model, and how it is trained."""
+
+    model: ModelConfig = Field(default=ModelConfig(), description="The model's size and style.")
+    batch_size: int = Field(default=16, gt=0, description="Samples in a micro-batch.")
+    evaluation_samples: int = Field(default=64, gt=0, description="Most validation samples read at an evaluation.")
+    prompts: tuple[str, ...] = Field(default=("",), description="What the model continues at each evaluation.")
+
+
+def run(inputs: Mapping[str, Dataset], config: PretrainConfig, out: Path, work: Work) -> dict[str, Any]:
+    """Train a GPT on the samples' train split, watched on the validation split."""
+    samples, tokens = Samples(inputs["samples"]), Tokens(inputs["tokens"])
+    architecture = config.model.gpt(tokens.tokenizer.vocabulary, samples.context)
+    torch.manual_seed(config.seed)
+    model = GPT(architecture).to(device())
+    batches = Loader(
+        samples, tokens, "train", batch_size=config.batch_size, accumulation=config.accumulation, seed=config.seed
+    )
+    validation = Loader(samples, tokens, "validation", batch_size=config.batch_size, shuffle=False)
+    n_validation = max(1, min(config.evaluation_samples // config.batch_size, len(validation)))
+
+    def evaluate(model: nn.Module) -> Metrics:
+        assert isinstance(model, GPT)
+        total, count = 0.0, 0
+        for at in range(n_validation):
+            loss, n = next_token_loss(model, validation(at * len(validation) // n_validation, 0).to(device()))
+            total, count = total + loss.item(), count + int(n)
+        return {"val/loss": total / count, "val/perplexity": float(torch.tensor(total / count).exp())}
+
+    def show(step: int) -> None:
+        written = LanguageModel(model, tokens.tokenizer).complete(config.prompts, max_new_tokens=80, seed=config.seed)
+        texts = [f"{prompt}{text}" for prompt, text in zip(config.prompts, written, strict=True)]
+        work.report.text(f"samples/step-{step:06d}.txt", "\n\n----\n\n".join(texts) + "\n")
+
+    result = fit(model, batches, config, work, evaluate=evaluate, show=show)
+    save_model(model, out)
+    shutil.copy(tokens.tokenizer_file, out / "tokenizer.json")
+    return {"task": "language", **training_statistics(model, result), "context": architecture.context}
+
+
+PRETRAIN = StepType(
+    "pretrain",
+    kind="model",
+    version=1,
+    config=PretrainConfig,
+    run=run,
+    modules=(__name__, "pipelines.training", "pipelines.loader", "gpt.model", "gpt.loss", "gpt.optim", "gpt.train"),
+)
