@@ -347,22 +347,33 @@ def _end(pid: int, gone: Callable[[], bool]) -> None:
 def _end_orphans(server: Server) -> None:
     """End what a server that died left behind: its group, if the group has members but no longer its first one."""
     try:
-        pid = json.loads(server.record.read_text())["pid"]
-    except (FileNotFoundError, ValueError, KeyError):
+        pid = int(json.loads(server.record.read_text())["pid"])
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
         return
-    if _record(server):
-        return
+    if _record(server) or _exists(pid):
+        return  # it lives, or the number now belongs to another process
+    until = time.monotonic() + 5
+    while _signal_group(pid, signal.SIGKILL) and time.monotonic() < until:
+        time.sleep(0.05)
+
+
+def _exists(pid: int) -> bool:
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
-        _signal_group(pid, signal.SIGKILL)
+        return False
     except PermissionError:
-        pass  # the number now belongs to somebody else's process
+        pass
+    return True
 
 
-def _signal_group(pid: int, number: int) -> None:
-    with contextlib.suppress(ProcessLookupError, PermissionError):
+def _signal_group(pid: int, number: int) -> bool:
+    """Send a signal to a process group; whether there was one."""
+    try:
         os.killpg(pid, number)
+    except (ProcessLookupError, PermissionError):
+        return False
+    return True
 
 
 # Finding
