@@ -21,9 +21,10 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import IO, Literal, NamedTuple
 
@@ -104,7 +105,7 @@ class Stack:
             for server in self.servers:
                 service = _status(server)
                 if record := _record(server):
-                    _end(record.pid, gone=lambda server=server: not _record(server))
+                    _end(record.pid, gone=partial(_is_dead, server))
                     ended.append(service)
                 _end_orphans(server)
                 server.record.unlink(missing_ok=True)
@@ -401,6 +402,10 @@ def _record(server: Server) -> Record | None:
     return None
 
 
+def _is_dead(server: Server) -> bool:
+    return _record(server) is None
+
+
 def _read_record(server: Server, file: IO[str]) -> Record:
     for _ in range(50):  # the moment between taking the lock and writing the record
         file.seek(0)
@@ -408,7 +413,7 @@ def _read_record(server: Server, file: IO[str]) -> Record:
             found = json.loads(file.read())
             return Record(found["pid"], found["url"], datetime.fromisoformat(found["since"]), Path(found["log"]))
         time.sleep(0.02)
-    raise InputError(f"A {server.name} server runs, but {server.record} does not say which; end it and run `tokenmill up`.")
+    raise InputError(f"A {server.name} server runs, but {server.record} does not say which; end it yourself.")
 
 
 def _named(server: Server) -> str | None:
@@ -424,7 +429,8 @@ def _named(server: Server) -> str | None:
 def _status(server: Server) -> Service:
     base = server.health.removesuffix("/health")
     if record := _record(server):
-        return Service(server.name, record.url, _answers(record.url + base), True, *record[:1], *record[2:])
+        running = _answers(record.url + base)
+        return Service(server.name, record.url, running, True, record.pid, record.since, record.log)
     if url := _named(server):
         return Service(server.name, url, _answers(url), False)
     return Service(server.name, server.url, False, False)
@@ -527,7 +533,7 @@ def _prefect_uses(url: str) -> Iterator[None]:
 
 
 def _send_what_prefect_has_to_say() -> None:
-    """Let Prefect's client send the events and log lines that it still holds, while the server is there to take them."""
+    """Let Prefect's client send the events and log lines that it still holds, while there is a server to take them."""
     if "prefect" not in sys.modules:
         return
     from prefect.events.worker import EventsWorker
