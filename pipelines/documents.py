@@ -1,4 +1,4 @@
-"""What a document is: its normal form, its name, which is the hash of that form, and the split that the name decides."""
+"""What a document is: its normal form, its name (the hash of that form), and the split that the name decides."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 class SplitConfig(Config):
     """How much is held out. A text falls on the same side in every corpus that holds out the same shares."""
 
-    validation: float = Field(0.05, ge=0, le=1, description="Share of documents held out for validation.")
-    test: float = Field(0.0, ge=0, le=1, description="Share of documents held out for the final test.")
+    validation: float = Field(default=0.05, ge=0, le=1, description="Share of documents held out for validation.")
+    test: float = Field(default=0.05, ge=0, le=1, description="Share of documents held out for the final test.")
 
 
 def normalise(text: str) -> str:

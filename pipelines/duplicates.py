@@ -11,6 +11,18 @@ import pyarrow.parquet as pq
 
 MEMORY = "256MB"
 
+# Of each text the place of the first document stays, a part's number in the high bits.
+EXACT = """
+    WITH placed AS (SELECT doc_id, part, file_row_number AS row FROM ids JOIN parts USING (filename)),
+    firsts AS (
+        SELECT doc_id, min((part::BIGINT << 40) + row) AS first FROM placed GROUP BY doc_id HAVING count(*) > 1
+    )
+    SELECT part, row, 'exact duplicate' AS reason, doc_id AS kept, 1.0::DOUBLE AS similarity
+    FROM placed JOIN firsts USING (doc_id)
+    WHERE (part::BIGINT << 40) + row > first
+    ORDER BY part, row
+"""
+
 
 def connect(scratch: Path) -> duckdb.DuckDBPyConnection:
     """A DuckDB that spills to a folder before it takes much memory, and whose results do not depend on threads."""
@@ -30,24 +42,9 @@ def find_exact(files: Sequence[Path], scratch: Path) -> Path:
     database = connect(scratch)
     database.execute("CREATE TEMP TABLE parts (part INTEGER, filename VARCHAR)")
     database.executemany("INSERT INTO parts VALUES (?, ?)", [[number, str(path)] for number, path in enumerate(files)])
-    database.execute(
-        f"""
-        COPY (
-            WITH ids AS (
-                SELECT part, file_row_number AS row, doc_id
-                FROM read_parquet({[str(path) for path in files]}, filename = true, file_row_number = true)
-                JOIN parts USING (filename)
-            ),
-            firsts AS (
-                SELECT doc_id, min((part::BIGINT << 40) + row) AS first FROM ids GROUP BY doc_id HAVING count(*) > 1
-            )
-            SELECT part, row, 'exact duplicate' AS reason, doc_id AS kept, 1.0::DOUBLE AS similarity
-            FROM ids JOIN firsts USING (doc_id)
-            WHERE (part::BIGINT << 40) + row > first
-            ORDER BY part, row
-        ) TO '{target}' (FORMAT parquet, ROW_GROUP_SIZE 20000)
-        """
-    )
+    ids = database.read_parquet([str(path) for path in files], filename=True, file_row_number=True)
+    found = database.sql(EXACT)
+    found.write_parquet(str(target), row_group_size=20_000)
     return target
 
 

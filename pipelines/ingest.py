@@ -23,10 +23,10 @@ from pydantic import Field
 
 from gpt.config import Config
 from pipelines.documents import DOCUMENTS, REJECTED, SPLITS, SplitConfig, document_id, normalise, split_of
-from pipelines.errors import InputError
 from pipelines.duplicates import find_exact, rows_to_drop
-from pipelines.readers import Bad, Format, ReadOptions, Record, Unreadable, detect_encoding, formats_of, read_file
-from pipelines.sources import File, Skipped, describe, list_files
+from pipelines.errors import InputError
+from pipelines.readers import Bad, Format, ReadOptions, Record, UnreadableError, detect_encoding, formats_of, read_file
+from pipelines.sources import File, Skipped, describe, label_of, list_files
 from pipelines.step import SourceFile, StepType, Work
 from pipelines.store import Dataset, write_json
 from pipelines.tables import TableWriter, link_or_copy, read_batches, read_rows
@@ -41,26 +41,31 @@ class SourceConfig(ReadOptions):
     uri: str = Field(
         description="A file, folder, glob, package://NAME/path or address.", json_schema_extra={"fingerprint": False}
     )
-    name: str | None = Field(None, description="What to call the source; by default the last part of its URI.")
-    text: str = Field("text", description="The column that holds the text.")
-    group_by: tuple[str, ...] = Field((), description="Consecutive records equal in these columns make one document.")
-    separator: str = Field("\n", description="What joins the texts of a group.")
-    metadata: tuple[str, ...] = Field((), description="Columns to keep beside the text.")
+    name: str | None = Field(default=None, description="What to call the source; by default the last part of its URI.")
+    text: str = Field(default="text", description="The column that holds the text.")
+    group_by: tuple[str, ...] = Field(
+        default=(), description="Consecutive records equal in these columns make one document."
+    )
+    separator: str = Field(default="\n", description="What joins the texts of a group.")
+    metadata: tuple[str, ...] = Field(default=(), description="Columns to keep beside the text.")
 
     @property
     def label(self) -> str:
-        return self.name or self.uri.rstrip("/").rpartition("/")[2] or self.uri
+        return self.name or label_of(self.uri)
 
 
 class IngestConfig(Config):
     """From source files to a corpus."""
 
     sources: tuple[SourceConfig, ...] = Field(min_length=1, description="Where the text comes from, in order.")
-    split: SplitConfig = Field(SplitConfig(), description="How much is held out.")
+    split: SplitConfig = Field(default=SplitConfig(), description="How much is held out.")
     undecodable: Literal["reject", "repair"] = Field(
-        "reject", description="What to do with a text that has bytes outside its encoding: reject it, or mark them."
+        default="reject",
+        description="What to do with a text that has bytes outside its encoding: reject it, or mark them.",
     )
-    partition_bytes: int = Field(64 << 20, ge=1, description="Size of source files, and of text, that one task handles.")
+    partition_bytes: int = Field(
+        default=64 << 20, ge=1, description="Size of source files, and of text, that one task handles."
+    )
 
 
 def run(inputs: Mapping[str, Dataset], config: IngestConfig, out: Path, work: Work) -> dict[str, Any]:
@@ -71,12 +76,19 @@ def run(inputs: Mapping[str, Dataset], config: IngestConfig, out: Path, work: Wo
     work.report.progress(len(partitions), len(partitions), "partitions", "looking for duplicates")
     duplicates = find_exact([part.documents for part in parts], work.scratch)
     (out / "documents").mkdir()
-    writes = [Write(part, number, duplicates, out / "documents" / f"part-{number:05d}.parquet") for number, part in enumerate(parts)]
+    writes = [
+        Write(part, number, duplicates, out / "documents" / f"part-{number:05d}.parquet")
+        for number, part in enumerate(parts)
+    ]
     written = work.map(write_part, writes)
     rejected = _write_rejected(out / "rejected.parquet", parts, written, skipped)
-    total = sum((part.counts for part in written), Counter(repaired_characters=sum(part.counts["repaired"] for part in parts)))
+    total = sum(
+        (part.counts for part in written), Counter(repaired_characters=sum(part.counts["repaired"] for part in parts))
+    )
     if not total["documents"]:
-        raise InputError("Every document was rejected; the first: " + next(part.problem for part in parts if part.problem))
+        raise InputError(
+            "Every document was rejected; the first: " + next(part.problem for part in parts if part.problem)
+        )
     names = ("documents", "bytes", *(f"{what}_{split}" for split in SPLITS for what in ("documents", "bytes")))
     return {
         **{name: total[name] for name in names},
@@ -99,7 +111,9 @@ INGEST = StepType(
     config=IngestConfig,
     run=run,
     sources=sources,
-    modules=tuple(f"pipelines.{name}" for name in ("documents", "duplicates", "ingest", "readers", "sources", "tables")),
+    modules=tuple(
+        f"pipelines.{name}" for name in ("documents", "duplicates", "ingest", "readers", "sources", "tables")
+    ),
 )
 
 
@@ -161,7 +175,7 @@ def _can_be_divided(source: SourceConfig, file: File, format_: Format) -> bool:
     with file.open() as stream:
         try:
             return detect_encoding(stream.read(1 << 16), source.encoding) in ("utf-8-sig", "ascii")
-        except Unreadable:
+        except UnreadableError:
             return False
 
 
@@ -204,7 +218,9 @@ def read_partition(partition: Partition) -> list[Part]:
     rows = _rows(partition)
     more = True
     while more:
-        documents, rejected = (partition.folder / f"{what}-{len(parts):05d}.parquet" for what in ("documents", "rejected"))
+        documents, rejected = (
+            partition.folder / f"{what}-{len(parts):05d}.parquet" for what in ("documents", "rejected")
+        )
         part = Part(documents, rejected, Counter(), Counter())
         more = False
         with TableWriter(documents, DOCUMENTS) as good, TableWriter(rejected, REJECTED) as bad:
@@ -220,14 +236,20 @@ def read_partition(partition: Partition) -> list[Part]:
                     more = True
                     break
         parts.append(part)
-    write_json(done, [part.__dict__ | {"documents": str(part.documents), "rejected": str(part.rejected)} for part in parts])
+    write_json(
+        done, [part.__dict__ | {"documents": str(part.documents), "rejected": str(part.rejected)} for part in parts]
+    )
     return parts
 
 
 def _part_from_json(part: dict[str, Any]) -> Part:
-    files = {name: Path(part.pop(name)) for name in ("documents", "rejected")}
-    counts = {name: Counter(part.pop(name)) for name in ("counts", "usable")}
-    return Part(**files, **counts, **part)
+    return Part(
+        Path(part["documents"]),
+        Path(part["rejected"]),
+        Counter(part["counts"]),
+        Counter(part["usable"]),
+        part["problem"],
+    )
 
 
 def _rows(partition: Partition) -> Iterator[dict[str, Any]]:
@@ -252,7 +274,12 @@ def _rows(partition: Partition) -> Iterator[dict[str, Any]]:
                 yield row | {"reason": "empty", "text": ""}
                 continue
             doc_id = document_id(text)
-            row |= {"doc_id": doc_id, "split": split_of(doc_id, config.split), "text": text, "n_bytes": len(text.encode())}
+            row |= {
+                "doc_id": doc_id,
+                "split": split_of(doc_id, config.split),
+                "text": text,
+                "n_bytes": len(text.encode()),
+            }
             yield row | {"metadata": json.dumps(record.fields["metadata"], ensure_ascii=False, default=str)}
 
 
@@ -381,7 +408,9 @@ def _count(counts: Counter[str], rows: list[dict[str, Any]]) -> None:
             counts["bytes" + suffix] += row["n_bytes"]
 
 
-def _write_rejected(target: Path, parts: list[Part], written: list[Written], skipped: list[tuple[str, Skipped]]) -> Counter[str]:
+def _write_rejected(
+    target: Path, parts: list[Part], written: list[Written], skipped: list[tuple[str, Skipped]]
+) -> Counter[str]:
     """One table of all that was rejected, in the order of the sources; returns how many for each reason."""
     reasons: Counter[str] = Counter()
     with TableWriter(target, REJECTED) as table:

@@ -56,21 +56,27 @@ class Bad(NamedTuple):
     text: str = ""
 
 
-class Unreadable(Exception):
+class UnreadableError(Exception):
     """The rest of the file cannot be read; the text says why."""
 
 
 class ReadOptions(Config):
     """How to read a file."""
 
-    format: str | None = Field(None, description="Format of the files; by default their extension says it.")
-    encoding: str | None = Field(None, description="Encoding of text; by default it is detected.")
-    split_at: str | None = Field(None, min_length=1, description="What stands between documents in a plain text file.")
-    max_document: int = Field(
-        10_000_000, gt=0, description="Characters after which plain text is cut, at the end of a paragraph."
+    format: str | None = Field(default=None, description="Format of the files; by default their extension says it.")
+    encoding: str | None = Field(default=None, description="Encoding of text; by default it is detected.")
+    split_at: str | None = Field(
+        default=None, min_length=1, description="What stands between documents in a plain text file."
     )
-    columns: tuple[str, ...] = Field((), description="Names of the columns, for CSV and TSV files without a header.")
-    delimiter: str | None = Field(None, min_length=1, max_length=1, description="What separates the fields of a CSV file.")
+    max_document: int = Field(
+        default=10_000_000, gt=0, description="Characters after which plain text is cut, at the end of a paragraph."
+    )
+    columns: tuple[str, ...] = Field(
+        default=(), description="Names of the columns, for CSV and TSV files without a header."
+    )
+    delimiter: str | None = Field(
+        default=None, min_length=1, max_length=1, description="What separates the fields of a CSV file."
+    )
 
 
 Reader = Callable[[BinaryIO, ReadOptions], Iterator[Record | Bad]]
@@ -86,7 +92,7 @@ class Format:
 
 
 def read_file(file: BinaryIO, name: str, options: ReadOptions) -> Iterator[Record | Bad]:
-    """The records of an open file, whose name (and the options) say its format. Ends with a `Bad` if the file is broken."""
+    """The records of an open file, whose name or options say its format. Ends with a `Bad` if the file is broken."""
     compression, format_ = formats_of(name, options)
     last = "start"
     try:
@@ -94,7 +100,16 @@ def read_file(file: BinaryIO, name: str, options: ReadOptions) -> Iterator[Recor
             for record in format_.read(stream, options):
                 last = record.location
                 yield record
-    except (Unreadable, EOFError, OSError, ValueError, zlib.error, lzma.LZMAError, zstandard.ZstdError, pa.ArrowException) as error:
+    except (
+        UnreadableError,
+        EOFError,
+        OSError,
+        ValueError,
+        zlib.error,
+        lzma.LZMAError,
+        zstandard.ZstdError,
+        pa.ArrowException,
+    ) as error:
         sentence = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         yield Bad(sentence, "file" if last == "start" else f"after {last}")
 
@@ -171,7 +186,7 @@ def read_pdf(file: BinaryIO, options: ReadOptions) -> Iterator[Record | Bad]:
         pages = pypdf.PdfReader(_seekable(file)).pages
         text = "\n\n".join(page.extract_text() for page in pages)
     except PyPdfError as error:
-        raise Unreadable(f"not a readable PDF: {error}") from None
+        raise UnreadableError(f"not a readable PDF: {error}") from None
     yield Record({"text": text, "pages": len(pages)}, "file")
 
 
@@ -187,7 +202,9 @@ def read_warc(file: BinaryIO, options: ReadOptions) -> Iterator[Record | Bad]:
             address = record.rec_headers.get_header("WARC-Target-URI")
             body = record.content_stream().read(MAX_LINE)
             if record.rec_type == "conversion" or kind.startswith("text/plain"):
-                found: Iterable[Record | Bad] = [Record({"text": body.decode("utf-8", "surrogateescape")}, f"record {number}")]
+                found: Iterable[Record | Bad] = [
+                    Record({"text": body.decode("utf-8", "surrogateescape")}, f"record {number}")
+                ]
             elif "html" in kind:
                 found = _from_html(body, f"record {number}")
             else:
@@ -195,7 +212,7 @@ def read_warc(file: BinaryIO, options: ReadOptions) -> Iterator[Record | Bad]:
             for each in found:
                 yield each._replace(fields={**each.fields, "url": address}) if isinstance(each, Record) else each
     except ArchiveLoadFailed as error:
-        raise Unreadable(f"not a readable WARC: {error}") from None
+        raise UnreadableError(f"not a readable WARC: {error}") from None
 
 
 # Records
@@ -227,7 +244,7 @@ def read_json(file: BinaryIO, options: ReadOptions) -> Iterator[Record | Bad]:
     try:
         value = json.loads(_decoded(io.BytesIO(_whole(file)), options).read())
     except RecursionError:
-        raise Unreadable("JSON nested too deeply") from None
+        raise UnreadableError("JSON nested too deeply") from None
     for number, fields in enumerate(value if isinstance(value, list) else [value], 1):
         if isinstance(fields, dict):
             yield Record(fields, f"record {number}")
@@ -250,7 +267,7 @@ def _read_csv(file: BinaryIO, options: ReadOptions, delimiter: str) -> Iterator[
         names = list(options.columns) or next(rows, [])
         twice = [name for name, count in Counter(names).items() if count > 1]
         if twice:
-            raise Unreadable(f"two columns are called {twice[0]!r}")
+            raise UnreadableError(f"two columns are called {twice[0]!r}")
         while True:
             line = rows.line_num + 1
             row = next(rows, None)
@@ -262,7 +279,7 @@ def _read_csv(file: BinaryIO, options: ReadOptions, delimiter: str) -> Iterator[
                 reason = f"{len(row)} fields where {len(names)} are expected"
                 yield Bad(reason, f"line {line}", delimiter.join(row)[:1000])
     except csv.Error as error:
-        raise Unreadable(f"not CSV at line {rows.line_num + 1}: {error}") from None
+        raise UnreadableError(f"not CSV at line {rows.line_num + 1}: {error}") from None
 
 
 def read_parquet(file: BinaryIO, options: ReadOptions) -> Iterator[Record | Bad]:
@@ -286,7 +303,7 @@ def read_arrow(file: BinaryIO, options: ReadOptions) -> Iterator[Record | Bad]:
 def _check_columns(schema: pa.Schema) -> None:
     twice = [name for name, count in Counter(schema.names).items() if count > 1]
     if twice:
-        raise Unreadable(f"two columns are called {twice[0]!r}")
+        raise UnreadableError(f"two columns are called {twice[0]!r}")
 
 
 def _rows(batches: Iterable[pa.RecordBatch]) -> Iterator[Record]:
@@ -303,14 +320,16 @@ def read_conversations(file: BinaryIO, options: ReadOptions) -> Iterator[Record 
     try:
         value = yaml.safe_load(_whole(file))
     except yaml.YAMLError as error:
-        raise Unreadable(f"not YAML: {' '.join(str(error).split())}") from None
+        raise UnreadableError(f"not YAML: {' '.join(str(error).split())}") from None
     conversations = value.get("conversations") if isinstance(value, dict) else value
     if not isinstance(conversations, list):
-        raise Unreadable("no list of conversations in this file")
+        raise UnreadableError("no list of conversations in this file")
     categories = value.get("categories") if isinstance(value, dict) else None
     for number, turns in enumerate(conversations, 1):
         if isinstance(turns, list) and len(turns) > 1 and all(isinstance(turn, str | int | float) for turn in turns):
-            yield Record({"messages": [str(turn) for turn in turns], "categories": categories}, f"conversation {number}")
+            yield Record(
+                {"messages": [str(turn) for turn in turns], "categories": categories}, f"conversation {number}"
+            )
         else:
             yield Bad("not a list of two or more turns", f"conversation {number}", str(turns)[:1000])
 
@@ -322,7 +341,7 @@ def read_python_dict(file: BinaryIO, options: ReadOptions) -> Iterator[Record | 
         values = [node.value for node in tree.body if isinstance(node, ast.Assign) and isinstance(node.value, ast.Dict)]
         entries = [item for value in values for item in ast.literal_eval(value).items()]
     except (SyntaxError, RecursionError, MemoryError) as error:
-        raise Unreadable(f"not a Python file of literals: {error}") from None
+        raise UnreadableError(f"not a Python file of literals: {error}") from None
     for key, text in entries:
         if isinstance(text, str):
             yield Record({"key": str(key), "text": text}, f"entry {key}")
@@ -345,13 +364,15 @@ def detect_encoding(head: bytes, declared: str | None = None) -> str:
 
     Raises:
         InputError: Python does not know the declared encoding.
-        Unreadable: the bytes are not text.
+        UnreadableError: the bytes are not text.
     """
     if declared:
         try:
             name = codecs.lookup(declared).name
         except LookupError:
-            raise InputError(f"There is no encoding {declared!r}; Python's names are meant, such as utf-8 or cp1252.") from None
+            raise InputError(
+                f"There is no encoding {declared!r}; Python's names are meant, such as utf-8 or cp1252."
+            ) from None
         return "utf-8-sig" if name == "utf-8" else name
     for mark, encoding in MARKS.items():
         if head.startswith(mark):
@@ -361,16 +382,16 @@ def detect_encoding(head: bytes, declared: str | None = None) -> str:
         even, odd = head[::2].count(0), head[1::2].count(0)
         if max(even, odd) > 0.4 * len(head) / 2 and min(even, odd) < 0.05 * len(head) / 2:
             return "utf-16-be" if even > odd else "utf-16-le"
-        raise Unreadable("binary, not text")
+        raise UnreadableError("binary, not text")
     if sum(head.count(byte) for byte in CONTROLS) > 0.05 * len(head):
-        raise Unreadable("binary, not text")
+        raise UnreadableError("binary, not text")
     broken = head.decode("utf-8", "surrogateescape")
     n_broken = sum(broken.count(chr(code)) for code in set(map(ord, broken)) if 0xDC80 <= code <= 0xDCFF)
     if n_broken <= 3 or n_broken < 0.001 * len(head):  # the head may end within a character, or a few bytes be damaged
         return "utf-8-sig"
     guess = from_bytes(head).best()
     if guess is None:
-        raise Unreadable("text in no known encoding")
+        raise UnreadableError("text in no known encoding")
     return guess.encoding
 
 
@@ -411,7 +432,7 @@ def _whole(file: BinaryIO) -> bytes:
     while block := file.read(1 << 20):
         content += block
         if len(content) > MAX_WHOLE:
-            raise Unreadable(f"larger than {MAX_WHOLE:,} bytes, and this format can only be read whole")
+            raise UnreadableError(f"larger than {MAX_WHOLE:,} bytes, and this format can only be read whole")
     return bytes(content)
 
 
@@ -441,7 +462,7 @@ class _Unpacked(io.RawIOBase):
         block = self._stream.read(len(buffer))
         self._bytes += len(block)
         if self._bytes > BOMB_BYTES and self._bytes > BOMB_RATIO * max(self._packed.tell(), 1):
-            raise Unreadable(f"a decompression bomb: unpacks to more than {BOMB_RATIO} times its size")
+            raise UnreadableError(f"a decompression bomb: unpacks to more than {BOMB_RATIO} times its size")
         buffer[: len(block)] = block
         return len(block)
 

@@ -53,7 +53,7 @@ class File:
         except OSError as error:
             raise InputError(f"{self.uri} cannot be opened: {error.strerror or error}.") from None
         self.check_unchanged()
-        return file  # type: ignore[no-any-return]
+        return file
 
     def check_unchanged(self) -> None:
         """Raises:
@@ -109,7 +109,11 @@ def list_files(uri: str) -> tuple[list[File], list[Skipped]]:
 def describe(files: Iterable[File], prefix: str) -> tuple[SourceFile, ...]:
     """Size and SHA-256 of files, for a fingerprint; files that did not change since the last call are not read."""
     with ThreadPoolExecutor(4) as pool:  # hashing and reading both release the interpreter
-        return tuple(pool.map(lambda file: SourceFile(name=f"{prefix}/{file.name}", bytes=file.bytes, sha256=_sha256(file)), files))
+        return tuple(
+            pool.map(
+                lambda file: SourceFile(name=f"{prefix}/{file.name}", bytes=file.bytes, sha256=_sha256(file)), files
+            )
+        )
 
 
 @lru_cache(maxsize=200_000)
@@ -120,6 +124,12 @@ def _sha256(file: File) -> str:
             digest.update(block)
     file.check_unchanged()
     return digest.hexdigest()
+
+
+def label_of(uri: str) -> str:
+    """What to call a source that has no name: the last part of its URI that is not a pattern."""
+    parts = [part for part in uri.split("/") if part and not GLOB & set(part)]
+    return parts[-1] if parts else uri
 
 
 # Local files
@@ -187,7 +197,11 @@ def _in_package(uri: str) -> Iterator[File | Skipped]:
         yield _local(root / path, PurePosixPath(path).name)
         return
     is_glob = bool(GLOB & set(path))
-    parent = path[: min(i for i, letter in enumerate(path) if letter in GLOB)].rpartition("/")[0] if is_glob else path.rstrip("/")
+    parent = (
+        path[: min(i for i, letter in enumerate(path) if letter in GLOB)].rpartition("/")[0]
+        if is_glob
+        else path.rstrip("/")
+    )
     found = False
     for name in names:
         if matches(name, path) if is_glob else name.startswith(parent + "/"):

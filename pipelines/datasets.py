@@ -1,0 +1,140 @@
+"""Readers of published datasets: what a step gets as input, with types instead of paths."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.ipc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from pipelines.store import Dataset
+from pipelines.tables import read_batches
+from pipelines.tokenizers import FILE, Tokenizer, load_tokenizer
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Documents in Parquet files, with the columns of `documents.DOCUMENTS`."""
+
+    dataset: Dataset
+
+    @property
+    def parts(self) -> list[Path]:
+        """The Parquet files, in the order of the documents."""
+        return [
+            self.dataset.file(name) for name in sorted(self.dataset.manifest.files) if name.startswith("documents/")
+        ]
+
+    @property
+    def rejected(self) -> Path:
+        """The Parquet file of what was left out, with the columns of `documents.REJECTED`."""
+        return self.dataset.file("rejected.parquet")
+
+    def batches(self, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
+        """All documents in order, a few megabytes at a time."""
+        for part in self.parts:
+            yield from read_batches(part, columns)
+
+
+@dataclass(frozen=True)
+class Example:
+    """Something to fine-tune on: a text with a label, or an instruction with a response.
+
+    text: what the model reads; for an instruction, it and its input.
+    history: what was said before, oldest first, if the example is from the middle of a conversation.
+    """
+
+    id: str
+    source: str
+    split: str
+    text: str
+    label: str | None = None
+    instruction: str | None = None
+    input: str | None = None
+    response: str | None = None
+    history: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Fine-tuning examples in one Parquet file, with the columns of `examples.EXAMPLES_SCHEMA`."""
+
+    dataset: Dataset
+
+    def rows(self, split: str) -> list[Example]:
+        """The examples of a split, in order."""
+        names = ["example_id", *(name for name in Example.__dataclass_fields__ if name != "id")]
+        table = pq.read_table(self.dataset.file("examples.parquet"), columns=names, filters=[("split", "==", split)])
+        return [
+            Example(row.pop("example_id"), **row | {"history": tuple(row["history"] or ())})
+            for row in table.to_pylist()
+        ]
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Shards of token ids, memory-mapped."""
+
+    dataset: Dataset
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer:
+        return load_tokenizer(self.tokenizer_file)
+
+    @property
+    def tokenizer_file(self) -> Path:
+        return self.dataset.file(FILE)
+
+    @cached_property
+    def shards(self) -> list[pa.RecordBatch]:
+        """Every shard as a record batch (doc_id, split, n_tokens, tokens), by number; nothing is read until used."""
+        names = sorted(name for name in self.dataset.manifest.files if name.endswith(".arrow"))
+        return [pa.ipc.open_file(pa.memory_map(str(self.dataset.file(name)))).get_batch(0) for name in names]
+
+    def split(self, shard: int) -> str:
+        """The split that all documents of a shard belong to."""
+        return str(self.shards[shard]["split"][0])
+
+    def flat(self, shard: int) -> NDArray[np.unsignedinteger]:
+        """A shard's ids, one document behind the other, as a view of the mapped file."""
+        return self.shards[shard]["tokens"].values.to_numpy(zero_copy_only=True)
+
+    def offsets(self, shard: int) -> NDArray[np.int64]:
+        """Where in a shard's ids each document begins, and behind the last one, where it ends."""
+        return self.shards[shard]["tokens"].offsets.to_numpy(zero_copy_only=True)
+
+    def streams(self, split: str) -> list[NDArray[np.unsignedinteger]]:
+        """The ids of a split, a view for each shard."""
+        return [self.flat(shard) for shard in range(len(self.shards)) if self.split(shard) == split]
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Windows into a tokens dataset: where each begins."""
+
+    dataset: Dataset
+
+    @property
+    def context(self) -> int:
+        """Tokens in a window; its targets are one token further."""
+        return int(self.dataset.manifest.config["context"])
+
+    @cached_property
+    def batches(self) -> list[pa.RecordBatch]:
+        """Record batches (sample_id, split, shard, start, doc_id), memory-mapped; each of one split and one shard."""
+        file = pa.ipc.open_file(pa.memory_map(str(self.dataset.file("samples.arrow"))))
+        return [file.get_batch(i) for i in range(file.num_record_batches)]
+
+    def starts(self, split: str) -> list[tuple[int, NDArray[np.int64]]]:
+        """The windows of a split: pairs of a shard and where in it windows begin, as views of the mapped file."""
+        return [
+            (batch["shard"][0].as_py(), batch["start"].to_numpy(zero_copy_only=True))
+            for batch in self.batches
+            if batch["split"][0].as_py() == split
+        ]

@@ -1,0 +1,202 @@
+"""Examples: labelled texts, instructions and conversations become one table to fine-tune on.
+
+The split follows from the text that the model reads, so one question with many answers, or one text that occurs
+twice, is never on both sides, and a text that a corpus of the same shares held out is held out here too.
+
+Output: `examples.parquet` with the columns of `EXAMPLES_SCHEMA`, and `rejected.parquet` as an ingest writes it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import pyarrow as pa
+from pydantic import Field, model_validator
+
+from gpt.config import Config
+from pipelines.documents import REJECTED, SPLITS, SplitConfig, document_id, normalise, split_of
+from pipelines.errors import InputError
+from pipelines.readers import Bad, ReadOptions, read_file
+from pipelines.sources import describe, label_of, list_files
+from pipelines.step import SourceFile, StepType, Work
+from pipelines.store import Dataset
+from pipelines.tables import TableWriter
+
+EXAMPLES_SCHEMA = pa.schema(
+    [
+        ("example_id", pa.string()),
+        ("source", pa.string()),
+        ("location", pa.string()),
+        ("split", pa.string()),
+        ("text", pa.string()),  # what the model reads; for an instruction, it and its input
+        ("label", pa.string()),
+        ("instruction", pa.string()),
+        ("input", pa.string()),
+        ("response", pa.string()),
+        ("history", pa.list_(pa.string())),  # what was said before the instruction, oldest first
+    ]
+)
+
+
+class ExampleSource(ReadOptions):
+    """Files of examples. Exactly one of label, response and conversation says what they are."""
+
+    uri: str = Field(
+        description="A file, folder, glob, package://NAME/path or address.", json_schema_extra={"fingerprint": False}
+    )
+    name: str | None = Field(default=None, description="What to call the source; by default the last part of its URI.")
+    text: str = Field(default="text", description="The column of a labelled text.")
+    label: str | None = Field(default=None, description="The column of its label.")
+    instruction: str = Field(default="instruction", description="The column of an instruction.")
+    input: str | None = Field(default=None, description="The column of what an instruction is about, if there is one.")
+    response: str | None = Field(default=None, description="The column of the response.")
+    conversation: str | None = Field(
+        default=None, description="The column of a list of turns (YAML conversations: messages)."
+    )
+    turns: Literal["replies", "answers"] = Field(
+        default="replies",
+        description="Whether each second turn replies to the one before it, or all turns answer the first.",
+    )
+
+    @property
+    def called(self) -> str:
+        return self.name or label_of(self.uri)
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Self:
+        if sum(column is not None for column in (self.label, self.response, self.conversation)) != 1:
+            raise ValueError("set exactly one of label, response and conversation: it says what the examples are")
+        return self
+
+
+class ExamplesConfig(Config):
+    """From source files to fine-tuning examples."""
+
+    sources: tuple[ExampleSource, ...] = Field(min_length=1, description="Where the examples come from, in order.")
+    split: SplitConfig = Field(default=SplitConfig(validation=0.1, test=0.1), description="How much is held out.")
+
+
+def run(inputs: Mapping[str, Dataset], config: ExamplesConfig, out: Path, work: Work) -> dict[str, Any]:
+    counts: Counter[str] = Counter()
+    seen: set[bytes] = set()
+    with (
+        TableWriter(out / "examples.parquet", EXAMPLES_SCHEMA) as good,
+        TableWriter(out / "rejected.parquet", REJECTED) as rejected,
+    ):
+        for source in config.sources:
+            usable, problem = 0, ""
+            for row in _rows(source, config):
+                if "reason" not in row and (name := bytes.fromhex(row["example_id"])) in seen:
+                    row |= {"reason": "exact duplicate", "doc_id": row["example_id"], "kept": row["example_id"]}
+                    usable += 1
+                if "reason" in row:
+                    problem = problem or f"{row['location']}: {row['reason']}"
+                    rejected.write(row)
+                    continue
+                seen.add(name)
+                good.write(row)
+                usable += 1
+                counts[f"examples_{row['split']}"] += 1
+                counts[f"label_{row.get('label')}"] += row.get("label") is not None
+            if not usable:
+                why = f"; the first problem: {problem}" if problem else ""
+                raise InputError(f"The source {source.called!r} ({source.uri}) has no usable example{why}.")
+            work.report.progress(good.rows, good.rows, "examples", source.called)
+        labels = {name: count for name, count in counts.most_common(20) if name.startswith("label_") and count}
+        splits = {f"examples_{split}": counts[f"examples_{split}"] for split in SPLITS}
+        return {"examples": good.rows, **splits, "rejected": rejected.rows, **labels}
+
+
+def sources(config: ExamplesConfig) -> tuple[SourceFile, ...]:
+    """Name, size and digest of every file that the config names, in the order in which they are read."""
+    listed = ((source.called, list_files(source.uri)[0]) for source in config.sources)
+    return tuple(entry for name, files in listed for entry in describe(files, name))
+
+
+EXAMPLES = StepType(
+    "examples",
+    kind="examples",
+    version=1,
+    config=ExamplesConfig,
+    run=run,
+    sources=sources,
+    modules=tuple(f"pipelines.{name}" for name in ("documents", "examples", "readers", "sources", "tables")),
+)
+
+
+def _rows(source: ExampleSource, config: ExamplesConfig) -> Iterator[dict[str, Any]]:
+    """Rows of examples, and rows of rejected ones, which have a reason."""
+    for file in list_files(source.uri)[0]:
+        with file.open() as stream:
+            for record in read_file(stream, file.name, source):
+                place = {"source": source.called, "location": f"{file.name} {record.location}"}
+                if isinstance(record, Bad):
+                    yield place | {"reason": record.reason, "text": record.text}
+                    continue
+                try:
+                    found = list(_examples(record.fields, source))
+                except UnicodeEncodeError:
+                    yield place | {"reason": "bytes outside the encoding"}
+                    continue
+                except ValueError as error:
+                    yield place | {"reason": str(error), "text": str(record.fields)[:1000]}
+                    continue
+                for example in found:
+                    split = split_of(document_id(example["text"]), config.split)
+                    content = [example.get(name) for name in ("text", "label", "response")]
+                    content += example.get("history") or ()
+                    example_id = document_id("\0".join("" if part is None else part for part in content))
+                    yield place | {"example_id": example_id, "split": split, **example}
+        file.check_unchanged()
+
+
+def _examples(fields: Mapping[str, Any], source: ExampleSource) -> Iterator[dict[str, Any]]:
+    """The examples in a record.
+
+    Raises:
+        ValueError: why there are none.
+    """
+    if source.label is not None:
+        yield {"text": _text(fields, source.text), "label": _text(fields, source.label)}
+    elif source.response is not None:
+        instruction, response = _text(fields, source.instruction), _text(fields, source.response)
+        about = normalise(str(fields.get(source.input) or "")) if source.input else ""
+        yield _instruction(instruction, response, about)
+    else:
+        turns = [_turn(turn) for turn in _column(fields, str(source.conversation))]
+        if len(turns) < 2:
+            raise ValueError("fewer than two turns")
+        if source.turns == "answers":
+            yield from (_instruction(turns[0], answer) for answer in turns[1:])
+        else:
+            for i in range(1, len(turns), 2):
+                yield _instruction(turns[i - 1], turns[i]) | {"history": turns[: i - 1]}
+
+
+def _instruction(instruction: str, response: str, about: str = "") -> dict[str, Any]:
+    text = f"{instruction}\n\n{about}" if about else instruction
+    return {"text": text, "instruction": instruction, "input": about, "response": response}
+
+
+def _turn(turn: Any) -> str:
+    text = normalise(str(turn.get("content", "") if isinstance(turn, dict) else turn))
+    if not text:
+        raise ValueError("a turn is empty")
+    return text
+
+
+def _column(fields: Mapping[str, Any], name: str) -> Any:
+    if name not in fields:
+        raise ValueError(f"no column {name!r}; there are {', '.join(fields)}")
+    return fields[name]
+
+
+def _text(fields: Mapping[str, Any], name: str) -> str:
+    value = _column(fields, name)
+    text = normalise(str(value)) if value is not None else ""
+    if not text:
+        raise ValueError(f"column {name!r} is empty")
+    return text

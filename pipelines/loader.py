@@ -1,0 +1,212 @@
+"""The loader: from samples to batches on their way into the model.
+
+A batch is a pure function of its position. The order of an epoch is a permutation that is computed where it is
+needed, so to resume is to ask for a later position, in constant time and memory, and every number of processes
+sees the same global order. Tokens come straight from the memory map: one copy, into 64-bit integers for the model.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable
+from functools import lru_cache
+
+import numpy as np
+import torch
+from numpy.lib.stride_tricks import sliding_window_view
+from numpy.typing import NDArray
+
+from gpt.train import Batch
+from pipelines.datasets import Samples, Tokens
+from pipelines.errors import InputError
+
+AHEAD = 1 << 12  # places of the order that are computed at once
+
+
+class Loader:
+    """Batches of samples: call it with (step, micro), or take its length in batches.
+
+    Args:
+        samples, tokens: the windows, and what they are windows of.
+        split: the split to read.
+        batch_size: samples in a micro-batch, over all processes.
+        accumulation: micro-batches in a step.
+        seed: of the order, which is another one in every epoch.
+        shuffle: false reads the samples as they lie.
+        rank, world_size: which of how many processes this is; each gets its part of every micro-batch.
+
+    Raises:
+        InputError: the split has no samples, or the processes do not divide the batch.
+    """
+
+    def __init__(
+        self,
+        samples: Samples,
+        tokens: Tokens,
+        split: str,
+        *,
+        batch_size: int,
+        accumulation: int = 1,
+        seed: int = 0,
+        shuffle: bool = True,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        if batch_size % world_size:
+            raise InputError(f"A batch of {batch_size} samples cannot be divided among {world_size} processes.")
+        self.context = samples.context
+        self.batch_size, self.accumulation, self.seed, self.shuffle = batch_size, accumulation, seed, shuffle
+        self._local, self._rank = batch_size // world_size, rank
+        groups = samples.starts(split)
+        self.n_samples = sum(len(starts) for _, starts in groups)
+        if not self.n_samples:
+            raise InputError(f"{samples.dataset} has no {split} samples.")
+        self._starts = [starts for _, starts in groups]
+        self._windows = [sliding_window_view(tokens.flat(shard), self.context + 1) for shard, _ in groups]
+        self._first = np.cumsum([0, *map(len, self._starts)])  # of each group, among the samples of the split
+        self._places = lru_cache(maxsize=4)(self._compute_places)
+
+    def __len__(self) -> int:
+        """Micro-batches in an epoch, the last of them filled from the next epoch."""
+        return -(-self.n_samples // self.batch_size)
+
+    def __call__(self, step: int, micro: int = 0) -> Batch:
+        """The micro-batch at a position: inputs and targets (B, T)."""
+        first = (step * self.accumulation + micro) * self.batch_size + self._rank * self._local
+        return self._batch(*self._at(first, self._local))
+
+    def samples_at(self, step: int, micro: int = 0) -> NDArray[np.int64]:
+        """Which samples of the split make up the micro-batch at a position, over all processes."""
+        first = (step * self.accumulation + micro) * self.batch_size
+        return self._order(np.arange(first, first + self.batch_size))
+
+    def _at(self, first: int, count: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Groups and starts of so many samples from a position in the endless order."""
+        block, offset = divmod(first, AHEAD)
+        groups, starts = self._places(block)
+        if offset + count <= AHEAD:
+            return groups[offset : offset + count], starts[offset : offset + count]
+        rest = self._at((block + 1) * AHEAD, offset + count - AHEAD)
+        return np.concatenate([groups[offset:], rest[0]]), np.concatenate([starts[offset:], rest[1]])
+
+    def _compute_places(self, block: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        samples = self._order(np.arange(block * AHEAD, (block + 1) * AHEAD))
+        groups = np.searchsorted(self._first, samples, side="right") - 1
+        starts = np.empty_like(samples)
+        for group in np.unique(groups):
+            here = groups == group
+            starts[here] = self._starts[group][samples[here] - self._first[group]]
+        return groups, starts
+
+    def _order(self, positions: NDArray[np.int64]) -> NDArray[np.int64]:
+        epochs, places = np.divmod(positions, self.n_samples)
+        if not self.shuffle:
+            return places
+        samples = np.empty_like(places)
+        for epoch in np.unique(epochs):
+            here = epochs == epoch
+            samples[here] = permuted(places[here], self.n_samples, self.seed, int(epoch))
+        return samples
+
+    def _batch(self, groups: NDArray[np.int64], starts: NDArray[np.int64]) -> Batch:
+        if len(self._windows) == 1:
+            window = self._windows[0][starts].astype(np.int64)
+        else:
+            window = np.empty((len(starts), self.context + 1), np.int64)
+            for group in set(groups.tolist()):
+                here = groups == group
+                window[here] = self._windows[group][starts[here]]
+        both = torch.from_numpy(window)  # (B, T + 1)
+        return Batch(both[:, :-1], both[:, 1:])
+
+
+def permuted(places: NDArray[np.int64], n: int, seed: int, epoch: int, rounds: int = 6) -> NDArray[np.int64]:
+    """Where a permutation of `range(n)`, drawn by (seed, epoch), sends some of its places.
+
+    A Feistel network over the smallest power of two that holds `n`, walked until the result lies below `n`
+    (Black and Rogaway 2002, Ciphers with arbitrary finite domains). Takes memory for `places` alone.
+    """
+    bits = max((n - 1).bit_length(), 2)
+    low = np.uint64(bits // 2)
+    masks = np.uint64((1 << (bits // 2)) - 1), np.uint64((1 << (bits - bits // 2)) - 1)
+    keys = np.random.SeedSequence([seed, epoch]).generate_state(rounds, np.uint64)
+    result = places.astype(np.uint64)
+    walking = np.ones(len(result), bool)
+    while walking.any():
+        value = result[walking]
+        right, left = value & masks[0], value >> low
+        for i, key in enumerate(keys):
+            if i % 2:
+                left ^= _mixed(right ^ key) & masks[1]
+            else:
+                right ^= _mixed(left ^ key) & masks[0]
+        result[walking] = left << low | right
+        walking = result >= n
+    return result.astype(np.int64)
+
+
+def _mixed(value: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """The finaliser of MurmurHash3 (Appleby): every bit of the input moves every bit of the output."""
+    value = value ^ value >> np.uint64(33)
+    value = value * np.uint64(0xFF51AFD7ED558CCD)
+    value = value ^ value >> np.uint64(33)
+    value = value * np.uint64(0xC4CEB9FE1A85EC53)
+    return value ^ value >> np.uint64(33)
+
+
+class Prefetch:
+    """Batches made on a thread while the model works, and in pinned memory if there is a CUDA device.
+
+    Call it like the loader. It expects positions in order; any other position costs one batch made in vain.
+    """
+
+    def __init__(self, batches: Callable[[int, int], Batch], accumulation: int = 1, depth: int = 2) -> None:
+        self._batches, self._accumulation, self._depth = batches, accumulation, depth
+        self._pin = torch.cuda.is_available()
+        self._ready: queue.Queue[tuple[int, Batch | BaseException]] | None = None
+        self._stop = threading.Event()
+        self._next = -1
+
+    def __call__(self, step: int, micro: int = 0) -> Batch:
+        position = step * self._accumulation + micro
+        if self._ready is None or position != self._next:
+            self._start(position)
+        assert self._ready is not None
+        _, batch = self._ready.get()
+        self._next = position + 1
+        if isinstance(batch, BaseException):
+            self.close()
+            raise batch
+        return batch
+
+    def close(self) -> None:
+        """Stop the thread."""
+        self._stop.set()
+        self._ready = None
+
+    def _start(self, position: int) -> None:
+        self._stop.set()
+        self._stop, self._ready = threading.Event(), queue.Queue(self._depth)
+        threading.Thread(target=self._work, args=(position, self._ready, self._stop), daemon=True).start()
+
+    def _work(
+        self, position: int, ready: queue.Queue[tuple[int, Batch | BaseException]], stop: threading.Event
+    ) -> None:
+        while not stop.is_set():
+            made: Batch | BaseException
+            try:
+                made = self._batches(*divmod(position, self._accumulation))
+                if self._pin:
+                    made = Batch(*(None if tensor is None else tensor.pin_memory() for tensor in made))  # type: ignore[arg-type]
+            except BaseException as error:
+                made = error
+            while not stop.is_set():
+                try:
+                    ready.put((position, made), timeout=0.1)
+                    break
+                except queue.Full:
+                    continue
+            if isinstance(made, BaseException):
+                return
+            position += 1

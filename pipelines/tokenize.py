@@ -1,0 +1,273 @@
+"""Tokenize: a corpus becomes shards of token ids, and the tokenizer that made them.
+
+Each part of the corpus is one task. It writes its documents, in their order, into shards of one split each; the
+shards are numbered when all are there, so neither names nor bytes depend on who worked and how fast.
+
+Output: `tokens-*.arrow` (Arrow IPC, one record batch: doc_id, split, n_tokens, tokens) and `tokenizer.json`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import islice, pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.ipc
+from numpy.typing import NDArray
+from pydantic import Field
+
+from gpt.config import Config
+from pipelines.datasets import Corpus
+from pipelines.documents import SPLITS
+from pipelines.errors import InputError
+from pipelines.step import StepType, Work, map_in_turn
+from pipelines.store import Dataset, write_json
+from pipelines.tables import read_batches
+from pipelines.tokenizers import (
+    Tokenizer,
+    count_characters,
+    count_words,
+    load_tokenizer,
+    named_tokenizer,
+    train_byte_pairs,
+)
+
+CHUNK = 1 << 20  # bytes of text encoded in one call
+
+
+class TokenizeConfig(Config):
+    """From a corpus to tokens."""
+
+    encoding: str = Field(
+        default="gpt2", description="A tiktoken encoding, or one made of the corpus: bpe, characters, words."
+    )
+    vocabulary: int | None = Field(
+        default=None, gt=256, description="Number of token ids, for an encoding made of the corpus."
+    )
+    training_bytes: int = Field(
+        default=256 << 20, gt=0, description="Most training text that a vocabulary is learnt from."
+    )
+    special_tokens: tuple[str, ...] = Field(default=(), description="Special tokens to add behind the vocabulary.")
+    shard_tokens: int = Field(default=1 << 26, gt=0, description="Tokens after which a shard is full.")
+
+
+def run(inputs: Mapping[str, Dataset], config: TokenizeConfig, out: Path, work: Work) -> dict[str, Any]:
+    corpus = Corpus(inputs["corpus"])
+    tokenizer = make_tokenizer(config, corpus)
+    tokenizer.save(out)
+    parts = corpus.parts
+    threads = os.cpu_count() or 1
+    if work.map is not map_in_turn and len(parts) > 1:
+        threads = 1  # the parts already go to many workers
+    tasks = [
+        Task(part, tokenizer.save(work.scratch), config.shard_tokens, threads, work.scratch / f"part-{number:05d}")
+        for number, part in enumerate(parts)
+    ]
+    work.report.progress(0, len(parts), "parts", "encoding")
+    shards = [shard for shards in work.map(tokenize_part, tasks) for shard in shards]
+    shards.sort(key=lambda shard: SPLITS.index(shard.split))  # type: ignore[arg-type]
+    for number, shard in enumerate(shards):
+        shard.path.rename(out / f"tokens-{number:05d}.arrow")
+    work.report.progress(len(parts), len(parts), "parts")
+    total: Counter[str] = Counter()
+    for shard in shards:
+        for name in ("documents", "tokens", "bytes"):
+            total[name] += getattr(shard, name)
+            total[f"{name}_{shard.split}"] += getattr(shard, name)
+    counts = {
+        f"{name}{suffix}": total[f"{name}{suffix}"] for suffix in ("", *(f"_{s}" for s in SPLITS)) for name in NAMES
+    }
+    return {
+        **counts,
+        "bytes_per_token": round(total["bytes"] / max(total["tokens"], 1), 4),
+        "vocabulary": tokenizer.vocabulary,
+        "shards": len(shards),
+    }
+
+
+NAMES = ("documents", "tokens", "bytes")
+
+TOKENIZE = StepType(
+    "tokenize",
+    kind="tokens",
+    version=1,
+    config=TokenizeConfig,
+    run=run,
+    modules=("pipelines.tokenize", "pipelines.tokenizers"),
+)
+
+
+def make_tokenizer(config: TokenizeConfig, corpus: Corpus) -> Tokenizer:
+    """The tokenizer that a config asks for; one that is made of the corpus sees its training split only."""
+    if config.encoding == "bpe":
+        if config.vocabulary is None:
+            raise InputError("tokenize.encoding is bpe, so tokenize.vocabulary has to say how many tokens to learn.")
+        tokenizer: Tokenizer = train_byte_pairs(_training_texts(config, corpus), config.vocabulary)
+    elif config.encoding == "characters":
+        tokenizer = count_characters(_training_texts(config, corpus), config.vocabulary)
+    elif config.encoding == "words":
+        tokenizer = count_words(_training_texts(config, corpus), config.vocabulary)
+    elif config.vocabulary is not None:
+        raise InputError(f"tokenize.vocabulary cannot be set for {config.encoding!r}, whose vocabulary is published.")
+    else:
+        tokenizer = named_tokenizer(config.encoding)
+    return tokenizer.with_special(config.special_tokens) if config.special_tokens else tokenizer
+
+
+def _training_texts(config: TokenizeConfig, corpus: Corpus) -> Iterator[str]:
+    left = config.training_bytes
+    for batch in corpus.batches(["split", "text", "n_bytes"]):
+        train = batch.filter(pc.equal(batch["split"], "train"))
+        for text, n_bytes in zip(train["text"].to_pylist(), train["n_bytes"].to_pylist(), strict=True):
+            if n_bytes > left:
+                return
+            left -= n_bytes
+            yield text
+
+
+# One part
+
+
+@dataclass(frozen=True)
+class Task:
+    """A part of the corpus to encode, with what, and where to."""
+
+    part: Path
+    tokenizer: Path
+    shard_tokens: int
+    threads: int
+    folder: Path
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A shard that was written, and what it holds."""
+
+    path: Path
+    split: str
+    documents: int
+    tokens: int
+    bytes: int
+
+
+def tokenize_part(task: Task) -> list[Shard]:
+    """Encode a part into shards. Done once, even if the run was killed after."""
+    done = task.folder / "done.json"
+    if done.exists():
+        return [Shard(Path(path), *counts) for path, *counts in json.loads(done.read_text())]
+    task.folder.mkdir(parents=True, exist_ok=True)
+    tokenizer = _tokenizer(task.tokenizer, task.tokenizer.stat().st_mtime_ns)
+    writers = {split: ShardWriter(task.folder, split, tokenizer, task.shard_tokens) for split in SPLITS}
+    with ThreadPoolExecutor(task.threads) as pool:  # tiktoken releases the interpreter
+        chunks = ((split, chunk) for batch in read_batches(task.part, COLUMNS) for split, chunk in _chunks(batch))
+        while ahead := list(islice(chunks, 4 * task.threads)):
+            encoded = pool.map(lambda each: _encode(tokenizer, each[1]["text"]), ahead)
+            for (split, chunk), (ids, lengths) in zip(ahead, encoded, strict=True):
+                writers[split].add(chunk, ids, lengths)
+    shards = [shard for writer in writers.values() for shard in writer.close()]
+    write_json(done, [[str(shard.path), shard.split, shard.documents, shard.tokens, shard.bytes] for shard in shards])
+    return shards
+
+
+COLUMNS = ("doc_id", "split", "text", "n_bytes")
+
+
+@lru_cache(maxsize=2)
+def _tokenizer(path: Path, _changed: int) -> Tokenizer:
+    return load_tokenizer(path)
+
+
+def _chunks(batch: pa.RecordBatch) -> Iterator[tuple[str, pa.RecordBatch]]:
+    """Slices of one split and about `CHUNK` bytes each."""
+    for split in SPLITS:
+        documents = batch.filter(pc.equal(batch["split"], split))
+        if len(documents):
+            ends = np.cumsum(documents["n_bytes"].to_numpy())
+            cuts = np.flatnonzero(np.diff(ends // CHUNK, prepend=0)) + 1
+            bounds = np.unique(np.concatenate([[0], cuts, [len(documents)]]))
+            for start, end in pairwise(bounds):
+                yield split, documents.slice(start, end - start)
+
+
+def _encode(tokenizer: Tokenizer, texts: pa.StringArray) -> tuple[NDArray[np.unsignedinteger], NDArray[np.int64]]:
+    ids, lengths = tokenizer.encode_documents(texts.to_pylist())
+    return ids.astype(tokenizer.dtype), lengths
+
+
+class ShardWriter:
+    """Collects a split's documents and writes them to shards; a document is never divided."""
+
+    def __init__(self, folder: Path, split: str, tokenizer: Tokenizer, shard_tokens: int) -> None:
+        self._folder, self._split, self._limit = folder, split, shard_tokens
+        self._type = pa.from_numpy_dtype(tokenizer.dtype)
+        self._shards: list[Shard] = []
+        self._clear()
+
+    def _clear(self) -> None:
+        self._ids: list[NDArray[np.unsignedinteger]] = []
+        self._lengths: list[NDArray[np.int64]] = []
+        self._doc_ids: list[pa.Array] = []
+        self._tokens = self._bytes = 0
+
+    def add(self, documents: pa.RecordBatch, ids: NDArray[np.unsignedinteger], lengths: NDArray[np.int64]) -> None:
+        while self._tokens + len(ids) > self._limit:
+            # As many whole documents as still fit, or one that fits nowhere.
+            n = int(np.searchsorted(np.cumsum(lengths), self._limit - self._tokens, side="right"))
+            if n == 0 and self._tokens == 0:
+                n = 1
+            self._take(documents.slice(0, n), ids[: int(lengths[:n].sum())], lengths[:n])
+            documents, ids, lengths = documents.slice(n), ids[int(lengths[:n].sum()) :], lengths[n:]
+            self._write()
+        self._take(documents, ids, lengths)
+
+    def _take(self, documents: pa.RecordBatch, ids: NDArray[np.unsignedinteger], lengths: NDArray[np.int64]) -> None:
+        if len(documents):
+            self._ids.append(ids)
+            self._lengths.append(lengths)
+            self._doc_ids.append(documents["doc_id"])
+            self._tokens += len(ids)
+            self._bytes += pc.sum(documents["n_bytes"]).as_py()
+
+    def _write(self) -> None:
+        if not self._ids:
+            return
+        path = self._folder / f"{self._split}-{len(self._shards):05d}.arrow"
+        lengths = np.concatenate(self._lengths)
+        write_shard(path, self._split, pa.concat_arrays(self._doc_ids), lengths, np.concatenate(self._ids), self._type)
+        self._shards.append(Shard(path, self._split, len(lengths), self._tokens, self._bytes))
+        self._clear()
+
+    def close(self) -> list[Shard]:
+        self._write()
+        return self._shards
+
+
+def write_shard(
+    path: Path,
+    split: str,
+    doc_ids: pa.StringArray,
+    lengths: NDArray[np.int64],
+    ids: NDArray[np.unsignedinteger],
+    type_: pa.DataType,
+) -> None:
+    """Write documents as an Arrow IPC file of one record batch, whose flat list values are the training stream."""
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    columns = {
+        "doc_id": doc_ids,
+        "split": pa.array([split] * len(doc_ids), pa.string()),
+        "n_tokens": pa.array(lengths, pa.int64()),
+        "tokens": pa.LargeListArray.from_arrays(pa.array(offsets, pa.int64()), pa.array(ids, type_)),
+    }
+    batch = pa.RecordBatch.from_pydict(columns)
+    with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, batch.schema) as writer:
+        writer.write_batch(batch)
