@@ -12,7 +12,7 @@ from pydantic import Field
 from gpt.config import Config
 
 Split = Literal["train", "validation", "test"]
-SPLITS: tuple[Split, ...] = ("train", "validation", "test")
+SPLITS: tuple[str, ...] = ("train", "validation", "test")
 
 
 class SplitConfig(Config):

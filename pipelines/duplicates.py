@@ -42,9 +42,8 @@ def find_exact(files: Sequence[Path], scratch: Path) -> Path:
     database = connect(scratch)
     database.execute("CREATE TEMP TABLE parts (part INTEGER, filename VARCHAR)")
     database.executemany("INSERT INTO parts VALUES (?, ?)", [[number, str(path)] for number, path in enumerate(files)])
-    ids = database.read_parquet([str(path) for path in files], filename=True, file_row_number=True)
-    found = database.sql(EXACT)
-    found.write_parquet(str(target), row_group_size=20_000)
+    database.read_parquet([str(path) for path in files], filename=True, file_row_number=True).create_view("ids")
+    database.sql(EXACT).write_parquet(str(target), row_group_size=20_000)
     return target
 
 

@@ -171,7 +171,7 @@ def read_html(file: BinaryIO, options: ReadOptions) -> Iterator[Record | Bad]:
 def _from_html(page: bytes, location: str) -> Iterator[Record | Bad]:
     import trafilatura
 
-    found = trafilatura.bare_extraction(page, with_metadata=True, include_comments=False)
+    found: Any = trafilatura.bare_extraction(page, with_metadata=True, include_comments=False)
     if not found or not found.text:
         yield Bad("no text in this page", location, page[:1000].decode("utf-8", "replace"))
     else:
@@ -482,10 +482,10 @@ COMPRESSIONS: dict[str, Callable[[BinaryIO], Any]] = {
 
 # The table
 
-CODE = "py pyi c h cc cpp hpp cs java kt scala js jsx ts tsx go rs rb php swift lua pl r jl sh sql css toml ini cfg tex rst"
+CODE = "py pyi c h cc cpp hpp cs java kt scala js jsx ts tsx go rs rb php swift lua pl r jl sh sql css toml ini cfg tex"
 
 FORMATS: dict[str, Format] = {
-    "text": Format(("txt", "text", ""), read_text),
+    "text": Format(("txt", "text", "rst", ""), read_text),
     "markdown": Format(("md", "markdown"), read_text),
     "code": Format(tuple(CODE.split()), read_text),
     "html": Format(("html", "htm", "xhtml"), read_html),

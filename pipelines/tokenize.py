@@ -75,7 +75,7 @@ def run(inputs: Mapping[str, Dataset], config: TokenizeConfig, out: Path, work: 
     ]
     work.report.progress(0, len(parts), "parts", "encoding")
     shards = [shard for shards in work.map(tokenize_part, tasks) for shard in shards]
-    shards.sort(key=lambda shard: SPLITS.index(shard.split))  # type: ignore[arg-type]
+    shards.sort(key=lambda shard: SPLITS.index(shard.split))
     for number, shard in enumerate(shards):
         shard.path.rename(out / f"tokens-{number:05d}.arrow")
     work.report.progress(len(parts), len(parts), "parts")
@@ -167,7 +167,9 @@ def tokenize_part(task: Task) -> list[Shard]:
         return [Shard(Path(path), *counts) for path, *counts in json.loads(done.read_text())]
     task.folder.mkdir(parents=True, exist_ok=True)
     tokenizer = _tokenizer(task.tokenizer, task.tokenizer.stat().st_mtime_ns)
-    writers = {split: ShardWriter(task.folder, split, tokenizer, task.shard_tokens) for split in SPLITS}
+    writers: dict[str, ShardWriter] = {
+        split: ShardWriter(task.folder, split, tokenizer, task.shard_tokens) for split in SPLITS
+    }
     with ThreadPoolExecutor(task.threads) as pool:  # tiktoken releases the interpreter
         chunks = ((split, chunk) for batch in read_batches(task.part, COLUMNS) for split, chunk in _chunks(batch))
         while ahead := list(islice(chunks, 4 * task.threads)):
