@@ -128,8 +128,16 @@ class Step:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256, in hex, of the canonical JSON of the step's name and version, its config and its inputs."""
-        return hashlib.sha256(canonical_json(self.identity).encode()).hexdigest()
+        """SHA-256, in hex, of the canonical JSON of the step's name and version, its config and its inputs.
+
+        Raises:
+            InputError: the config holds a number that is not finite, and so has no JSON.
+        """
+        try:
+            text = canonical_json(self.identity)
+        except ValueError:
+            raise InputError(f"{self.type.name} {self.name}: a number in its config is not finite.") from None
+        return hashlib.sha256(text.encode()).hexdigest()
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -179,7 +187,9 @@ def _fingerprinted_value(value: Any, dumped: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_fingerprinted_value(v, d) for v, d in zip(value, dumped, strict=True)]
     if isinstance(value, dict):
-        return {key: _fingerprinted_value(v, dumped[key]) for key, v in value.items()}
+        return {key: _fingerprinted_value(v, d) for v, (key, d) in zip(value.values(), dumped.items(), strict=True)}
+    if isinstance(value, set | frozenset):
+        return sorted(dumped)  # their order is another in every process
     return dumped
 
 
