@@ -16,14 +16,16 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from gpt.config import Config
 from pipelines.errors import InputError
 
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
+Name = Annotated[str, Field(pattern=f"^{NAME.pattern}$")]
+Digits = Annotated[str, Field(pattern=r"^[0-9a-f]+$")]
 
 
 class Ref(BaseModel):
@@ -31,10 +33,10 @@ class Ref(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    kind: str
-    name: str
-    fingerprint: str
-    digest: str
+    kind: Name
+    name: Name
+    fingerprint: Digits
+    digest: Digits
 
     def __str__(self) -> str:
         return f"{self.kind}/{self.name}@{self.fingerprint[:12]}"

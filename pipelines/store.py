@@ -19,16 +19,23 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import Any
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any
 
 from filelock import FileLock, Timeout
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
 from pipelines.errors import InputError
-from pipelines.step import Ref, SourceFile, Step, code_digest
+from pipelines.step import Digits, Name, Ref, SourceFile, Step, code_digest
 
 MANIFEST = "manifest.json"
+
+
+def _inside(name: str) -> str:
+    path = PurePosixPath(name)
+    if path.is_absolute() or ".." in path.parts or not path.parts:
+        raise ValueError(f"{name!r} names no file in its folder")
+    return name
 
 
 class FileEntry(BaseModel):
@@ -46,16 +53,16 @@ class Manifest(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     format: int = 1
-    kind: str
-    name: str
+    kind: Name
+    name: Name
     step: str
     step_version: int
-    fingerprint: str
-    digest: str
+    fingerprint: Digits
+    digest: Digits
     config: dict[str, Any]
     inputs: dict[str, Ref]
     sources: tuple[SourceFile, ...] = ()
-    files: dict[str, FileEntry]
+    files: dict[Annotated[str, AfterValidator(_inside)], FileEntry]
     statistics: dict[str, Any]
     code: str
     built: dict[str, Any]
@@ -63,6 +70,11 @@ class Manifest(BaseModel):
     @property
     def ref(self) -> Ref:
         return Ref(kind=self.kind, name=self.name, fingerprint=self.fingerprint, digest=self.digest)
+
+    @property
+    def folder(self) -> str:
+        """Where the dataset lies below the store's root, as a relative path."""
+        return f"{self.kind}/{self.name}-{self.fingerprint[:12]}"
 
     @property
     def bytes(self) -> int:
@@ -121,12 +133,12 @@ class Store:
             rebuild: run the step though its result is published, and put the new result in the old one's place.
             on_wait: called once if another process is building the same step; its result is then taken.
         """
-        published = self.find(step)
-        if published and not rebuild:
-            return published
-        with self._lock(step.fingerprint, on_wait) as waited:
+        before = self.find(step)
+        if before and not rebuild:
+            return before
+        with self._lock(step.fingerprint, on_wait):
             published = self.find(step)
-            if published and (waited or not rebuild):
+            if published and (published != before or not rebuild):  # somebody built it just now
                 return published
             started = time.perf_counter()
             staging = self._folder(".staging", step.fingerprint, empty=True)
@@ -167,38 +179,52 @@ class Store:
         _sync_folders(staging)
         target = self.root / step.folder
         target.parent.mkdir(parents=True, exist_ok=True)
-        if replace:
-            self.remove(replace)
+        old = self._bury(replace, "replaced") if replace else None
         try:
             os.rename(staging, target)
-        except OSError:  # where locks do not work (some network disks) another process may have been first
-            if found := self.find(step):
+        except OSError:
+            if found := self.find(step):  # where locks do not work (some network disks) another process was first
                 return found
+            if target.exists():
+                raise InputError(f"{target} is in the way: it has no {MANIFEST}; delete it and run again.") from None
             raise
         _sync(target.parent)
+        if old:
+            shutil.rmtree(old)
         return Dataset(target, manifest)
 
     def remove(self, dataset: Dataset) -> None:
         """Take a published dataset out of the store: gone in one rename, its bytes freed after."""
-        grave = self._folder(".staging", "removed-" + dataset.ref.fingerprint, empty=True)
+        shutil.rmtree(self._bury(dataset, "removed"))
+
+    def _bury(self, dataset: Dataset, why: str) -> Path:
+        """Move a published dataset out of sight, into a folder that the next sweep deletes or brings back."""
+        grave = self._folder(".staging", f"{why}-{dataset.ref.fingerprint}", empty=True)
         os.rename(dataset.path, grave / "dataset")
-        shutil.rmtree(grave)
+        return grave
 
     def sweep(self) -> list[str]:
         """Delete what dead processes left: staging folders, and scratch of steps that got published after all."""
         swept = []
         published = {path.name.rpartition("-")[2] for path in self.root.glob("[!.]*/*-*")}
         for leftover in [*self.root.glob(".staging/*"), *self.root.glob(".scratch/*")]:
-            fingerprint = leftover.name.removeprefix("removed-")
+            why, _, fingerprint = leftover.name.rpartition("-")
             if leftover.parent.name == ".scratch" and fingerprint[:12] not in published:
                 continue  # checkpoints of a step that may yet be run again
             try:
                 with self._lock(fingerprint, timeout=0):
+                    if why == "replaced":
+                        self._bring_back(leftover / "dataset")
                     shutil.rmtree(leftover)
-            except Timeout:
-                continue  # its owner is alive
+            except (Timeout, FileNotFoundError):
+                continue  # its owner is alive, or another process has swept it
             swept.append(leftover.name)
         return swept
+
+    def _bring_back(self, old: Path) -> None:
+        """Put a dataset back whose replacement died before it was in place."""
+        if (dataset := self._load(old)) and not (target := self.root / dataset.manifest.folder).exists():
+            os.rename(old, target)
 
     # Finding
 
@@ -235,15 +261,12 @@ class Store:
         candidates = exact or candidates
         if not candidates:
             among = f"{kind} datasets" if kind else "published datasets"
-            raise InputError(f"Nothing called {reference!r} among the {among} in {self.root}; see `tokenmill datasets ls`.")
-        if not exact and len({dataset.ref.fingerprint for dataset in candidates}) > 1:
+            raise InputError(
+                f"Nothing called {reference!r} among the {among} in {self.root}; see `tokenmill datasets ls`."
+            )
+        if (digits or not exact) and len({dataset.ref.fingerprint for dataset in candidates}) > 1:
             raise InputError(f"{reference!r} fits {len(candidates)} datasets; give more digits of the fingerprint.")
         return candidates[-1]
-
-    def list(self, kind: str | None = None) -> list[Dataset]:
-        """All published datasets, oldest first."""
-        found = (self._load(path) for path in self.root.glob(f"{kind or '[!.]*'}/*-*"))
-        return sorted(filter(None, found), key=lambda dataset: (dataset.manifest.built["at"], str(dataset.path)))
 
     def verify(self, dataset: Dataset) -> list[str]:
         """What is wrong with a dataset's files, a sentence each; empty if every byte is as it was published."""
@@ -258,13 +281,24 @@ class Store:
             elif file_sha256(path) != entry.sha256:
                 problems.append(f"{name} was changed: its SHA-256 is not the one in the manifest")
         problems += [f"{name} does not belong to it" for name in sorted(present - {*dataset.manifest.files, MANIFEST})]
+        if (lies := "/".join(dataset.path.parts[-2:])) != dataset.manifest.folder:
+            problems.append(f"it lies in {lies} instead of {dataset.manifest.folder}")
         if files_digest(dataset.manifest.files) != dataset.manifest.digest:
             problems.append(f"{MANIFEST} was changed: its digest does not fit its list of files")
         return problems
 
+    def list(self, kind: str | None = None) -> list[Dataset]:
+        """All published datasets, oldest first."""
+        found = (self._load(path) for path in self.root.glob(f"{kind or '[!.]*'}/*-*"))
+        return sorted(filter(None, found), key=lambda dataset: (dataset.manifest.built["at"], str(dataset.path)))
+
     def changed_code(self, step: Step, dataset: Dataset) -> bool:
         """Whether the step's code is no longer the code that built this dataset, at the same version number."""
         return dataset.manifest.code != code_digest(step.type.modules)
+
+    def lock(self, name: str) -> FileLock:
+        """The lock of that name between processes. It ends with its holder, however that one dies."""
+        return FileLock(self._folder(".locks", "") / f"{name}.lock")
 
     # Inside
 
@@ -286,24 +320,19 @@ class Store:
         return folder
 
     @contextmanager
-    def _lock(
-        self, fingerprint: str, on_wait: Callable[[], None] | None = None, timeout: float = -1
-    ) -> Iterator[bool]:
-        """Hold the fingerprint's lock; yields whether somebody else had it first."""
-        folder = self._folder(".locks", "")
-        lock = FileLock(folder / f"{fingerprint}.lock")
-        waited = False
+    def _lock(self, fingerprint: str, on_wait: Callable[[], None] | None = None, timeout: float = -1) -> Iterator[None]:
+        """Hold the fingerprint's lock; `on_wait` is called if somebody else has it."""
+        lock = self.lock(fingerprint)
         try:
             lock.acquire(timeout=0)
         except Timeout:
             if timeout == 0:
                 raise
-            waited = True
             if on_wait:
                 on_wait()
             lock.acquire(timeout=timeout)
         try:
-            yield waited
+            yield
         finally:
             lock.release()
 
@@ -335,11 +364,15 @@ def file_sha256(path: Path) -> str:
 def write_synced(path: Path, content: bytes) -> None:
     """Write a file so that it is whole or absent whatever happens, and on the disk when this returns."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with temporary.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
     _sync(path.parent)
 
 

@@ -1,0 +1,509 @@
+"""The store's contract: published whole or not at all, once, for good, and found again."""
+
+import errno
+import json
+import os
+import random
+import shutil
+import signal
+import sys
+import threading
+import time
+
+import pytest
+from pydantic import Field
+
+from gpt.config import Config
+from pipelines.errors import InputError
+from pipelines.step import Ref, StepType
+from pipelines.store import MANIFEST, Store, file_sha256, files_digest, write_json, write_synced
+
+
+class Example(Config):
+    text: str = Field("text", description="What the file holds.")
+
+
+EXAMPLE = StepType(
+    "example", "things", 1, Example, run=lambda inputs, config, out, work: {}, modules=("pipelines.errors",)
+)
+
+
+def step(text="text", name="x", kind="things", inputs=None):
+    return StepType("example", kind, 1, Example, EXAMPLE.run, modules=EXAMPLE.modules).using(
+        name, Example(text=text), inputs
+    )
+
+
+def writes(text="text"):
+    """A step's work: three files, one of them in a folder, and a checkpoint."""
+
+    def run(out, scratch):
+        (scratch / "checkpoint").write_text(text)
+        (out / "one.txt").write_text(text)
+        (out / "folder").mkdir()
+        (out / "folder" / "two.txt").write_text(text * 2)
+        (out / "empty").touch()
+        return {"files": 3}
+
+    return run
+
+
+def refuses(out, scratch):
+    raise AssertionError("was built though it is published")
+
+
+@pytest.fixture
+def store(tmp_path):
+    return Store(tmp_path / "data")
+
+
+# Publishing
+
+
+def test_what_is_published_is_found_and_not_built_again(store):
+    inputs = {"corpus": Ref(kind="corpus", name="c", fingerprint="ab" * 32, digest="cd" * 32)}
+    dataset = store.build(step(inputs=inputs), writes(), built_by={"run": "17"})
+    manifest = dataset.manifest
+    assert dataset.path == store.root / "things" / f"x-{manifest.fingerprint[:12]}"
+    assert manifest.fingerprint == step(inputs=inputs).fingerprint
+    assert (manifest.kind, manifest.name, manifest.step, manifest.step_version) == ("things", "x", "example", 1)
+    assert manifest.config == {"text": "text"}
+    assert manifest.inputs == inputs
+    assert manifest.statistics == {"files": 3}
+    assert manifest.built["run"] == "17" and manifest.built["seconds"] >= 0
+    assert {name: entry.bytes for name, entry in manifest.files.items()} == {
+        "empty": 0,
+        "folder/two.txt": 8,
+        "one.txt": 4,
+    }
+    assert manifest.bytes == 12
+    assert manifest.files["one.txt"].sha256 == file_sha256(dataset.file("one.txt"))
+    assert store.verify(dataset) == []
+    assert store.build(step(inputs=inputs), refuses) == dataset
+    assert store.find(step(inputs=inputs)) == dataset
+    assert store.find(step("other")) is None
+    assert leftovers(store) == []
+
+
+def test_the_digest_is_of_the_content_alone(store):
+    one, other = (store.build(step(name=name), writes()) for name in ("x", "y"))
+    assert one.manifest.digest == other.manifest.digest
+    assert store.build(step("else"), writes("else")).manifest.digest != one.manifest.digest
+    names = {"a": one.manifest.files["one.txt"], "b": one.manifest.files["empty"]}
+    assert files_digest(names) == files_digest(dict(reversed(names.items())))
+    assert files_digest(names) != files_digest({"a": names["b"], "b": names["a"]})
+
+
+def test_a_step_that_fails_publishes_nothing_and_keeps_its_checkpoint(store):
+    def fails(out, scratch):
+        writes()(out, scratch)
+        raise RuntimeError("no")
+
+    with pytest.raises(RuntimeError):
+        store.build(step(), fails)
+    assert store.list() == []
+    assert leftovers(store) == [f".scratch/{step().fingerprint}"]
+
+    def resumes(out, scratch):
+        assert list(out.iterdir()) == []
+        assert (scratch / "checkpoint").read_text() == "text"
+        return {}
+
+    store.build(step(), resumes)
+    assert leftovers(store) == []
+
+
+def test_a_full_disk_publishes_nothing(store, monkeypatch):
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(OSError, match="No space"):
+            store.build(step(), writes())
+    assert store.list() == []
+    assert store.verify(store.build(step(), writes())) == []
+
+
+def test_statistics_that_json_cannot_hold_publish_nothing(store):
+    with pytest.raises(Exception, match="serialize"):
+        store.build(step(), lambda out, scratch: {"what": object()})
+    assert store.list() == []
+
+
+def test_files_in_the_way_that_are_no_dataset_are_named(store):
+    target = store.root / step().folder
+    target.mkdir(parents=True)
+    (target / "mine.txt").touch()
+    with pytest.raises(InputError, match=f"{target}.*{MANIFEST}"):
+        store.build(step(), writes())
+    assert (target / "mine.txt").exists()
+
+
+def test_rebuilding_takes_the_old_ones_place(store):
+    old = store.build(step(), writes())
+    assert store.build(step(), refuses) == old
+    new = store.build(step(), writes("new"), rebuild=True)
+    assert new.path == old.path
+    assert new.file("one.txt").read_text() == "new"
+    assert store.list() == [new]
+    assert leftovers(store) == []
+
+
+def test_a_lock_held_for_a_moment_does_not_pass_for_a_rebuild(store):
+    """The sweep of another process holds a step's lock too, while it deletes."""
+    old = store.build(step(), writes())
+    held, release = threading.Event(), threading.Event()
+
+    def hold():
+        with store._lock(step().fingerprint):
+            held.set()
+            release.wait(10)
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    held.wait(10)
+    new = store.build(step(), writes("new"), rebuild=True, on_wait=release.set)
+    holder.join()
+    assert new.manifest.digest != old.manifest.digest
+
+
+def test_removing(store):
+    dataset = store.build(step(), writes())
+    kept = store.build(step("kept"), writes())
+    store.remove(dataset)
+    assert store.list() == [kept]
+    assert leftovers(store) == []
+
+
+# Kills: every call by which the store touches the file system is a place to die
+
+
+def build_in_child(store, rebuild=False, die_at=None, die_after=None):
+    """Build in a forked process that kills itself at its n-th file-system call, or after some seconds.
+
+    Returns how many such calls it made, or None if it was killed.
+    """
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        calls = 0
+        root = str(store.root)
+
+        def count(event, arguments):
+            nonlocal calls
+            if event in WATCHED and arguments and str(arguments[0]).startswith(root):
+                calls += 1
+                if calls == die_at:
+                    os.kill(os.getpid(), signal.SIGKILL)
+
+        status = 1
+        try:
+            sys.addaudithook(count)
+            store.sweep()
+            store.build(step(), writes("new" if rebuild else "text"), rebuild=rebuild)
+            os.write(write, str(calls).encode())
+            status = 0
+        finally:
+            os._exit(status)
+    os.close(write)
+    if die_after is not None:
+        time.sleep(die_after)
+        os.kill(child, signal.SIGKILL)
+    _, status = os.waitpid(child, 0)
+    with os.fdopen(read) as pipe:
+        told = pipe.read()
+    assert os.WIFSIGNALED(status) or os.WEXITSTATUS(status) == 0
+    return int(told) if told else None
+
+
+WATCHED = {"open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.listdir", "os.scandir", "shutil.rmtree"}
+
+
+@pytest.mark.parametrize("rebuild", [False, True])
+def test_a_kill_at_any_call_leaves_a_dataset_whole_or_absent(store, rebuild):
+    def fresh():
+        shutil.rmtree(store.root, ignore_errors=True)
+        if rebuild:
+            store.build(step(), writes())
+
+    fresh()
+    calls = build_in_child(store, rebuild)
+    assert calls > 30
+    for call in range(1, calls + 1):
+        fresh()
+        assert build_in_child(store, rebuild, die_at=call) is None
+        holds_after_a_kill(store, rebuild)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_kill_at_any_time_leaves_a_dataset_whole_or_absent(store, seed):
+    rebuild = bool(seed % 2)
+    if rebuild:
+        store.build(step(), writes())
+    build_in_child(store, rebuild, die_after=random.Random(seed).uniform(0, 0.03))
+    holds_after_a_kill(store, rebuild)
+
+
+def holds_after_a_kill(store, rebuild):
+    found = store.list()
+    assert all(store.verify(dataset) == [] for dataset in found)
+    assert all(
+        path.parts[0] in (".staging", ".scratch", ".locks") for path in below(store) if path.parts[0] != "things"
+    )
+    store.sweep()
+    assert not list(store.root.glob(".staging/*"))
+    found = store.list()
+    if rebuild:
+        assert len(found) == 1, "what was published before stays until the new one is there"
+    texts = [dataset.file("one.txt").read_text() for dataset in found]
+    assert texts in ([], ["text"], ["new"])
+    built = store.build(step(), writes())
+    assert store.verify(built) == []
+    assert store.list() == [built]
+    store.sweep()
+    assert leftovers(store) == []
+
+
+# Many at once
+
+
+def in_children(number, work):
+    """Run work(i) in forked processes that start together; returns how many failed."""
+    start = time.time() + 0.2
+    children = []
+    for i in range(number):
+        child = os.fork()
+        if child == 0:
+            status = 1
+            try:
+                time.sleep(max(0, start - time.time()))
+                work(i)
+                status = 0
+            finally:
+                os._exit(status)
+        children.append(child)
+    return sum(os.waitpid(child, 0)[1] != 0 for child in children)
+
+
+def test_many_processes_that_publish_the_same_end_with_one_folder_and_no_error(store, tmp_path):
+    def work(i):
+        def run(out, scratch):
+            with (tmp_path / "ran").open("a") as log:
+                log.write(f"{i}\n")
+            time.sleep(0.05)
+            return writes()(out, scratch)
+
+        store.sweep()
+        waits = []
+        dataset = store.build(step(), run, on_wait=lambda: waits.append(i))
+        assert store.verify(dataset) == [] and len(waits) <= 1
+        store.sweep()
+
+    assert in_children(8, work) == 0
+    assert len((tmp_path / "ran").read_text().splitlines()) == 1
+    assert len(store.list()) == 1
+    assert leftovers(store) == []
+
+
+def test_many_processes_sweep_at_once(store):
+    for round in range(5):
+        for i in range(20):
+            (store.root / ".staging" / f"{round}-{i:064d}").mkdir(parents=True)
+        assert in_children(4, lambda i: store.sweep()) == 0
+        assert not list(store.root.glob(".staging/*"))
+
+
+def test_a_sweep_spares_the_living(store):
+    def run(out, scratch):
+        (out / "half").touch()
+        (scratch / "checkpoint").touch()
+        assert store.sweep() == []
+        return {}
+
+    assert list(store.build(step(), run).manifest.files) == ["half"]
+
+
+def test_a_sweep_spares_checkpoints_of_steps_that_are_not_published(store):
+    (store.root / ".scratch" / step().fingerprint).mkdir(parents=True)
+    assert store.sweep() == []
+    store.build(step(), writes())
+    (store.root / ".scratch" / step().fingerprint).mkdir(parents=True)
+    assert store.sweep() == [step().fingerprint]
+
+
+def test_a_sweep_of_nothing(tmp_path):
+    assert Store(tmp_path / "nowhere").sweep() == []
+
+
+# Verifying
+
+
+def flip_a_bit(dataset):
+    path = dataset.path / "one.txt"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+
+
+DAMAGES = {
+    "changed": (flip_a_bit, "one.txt was changed"),
+    "cut": (lambda d: os.truncate(d.path / "folder" / "two.txt", 3), "folder/two.txt has 3 bytes instead of 8"),
+    "grown": (lambda d: (d.path / "empty").write_text("a"), "empty has 1 bytes instead of 0"),
+    "missing": (lambda d: (d.path / "one.txt").unlink(), "one.txt is missing"),
+    "more": (lambda d: (d.path / "folder" / "more").touch(), "folder/more does not belong"),
+    "another's": (lambda d: os.replace(d.path / "empty", d.path / "one.txt"), "empty is missing"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_verify_finds_damage_and_says_what_it_is(store, damage):
+    dataset = store.build(step(), writes())
+    spoil, sentence = DAMAGES[damage]
+    spoil(dataset)
+    assert any(sentence in problem for problem in store.verify(dataset))
+
+
+def test_verify_finds_a_changed_list_of_files(store):
+    dataset = store.build(step(), writes())
+    manifest = json.loads((dataset.path / MANIFEST).read_text())
+    del manifest["files"]["one.txt"]
+    (dataset.path / "one.txt").unlink()
+    (dataset.path / MANIFEST).write_text(json.dumps(manifest))
+    assert any("digest" in problem for problem in store.verify(store.find(step())))
+
+
+def test_verify_finds_a_folder_under_another_name(store):
+    dataset = store.build(step(), writes())
+    dataset.path.rename(dataset.path.with_name("y-" + dataset.ref.fingerprint[:12]))
+    (moved,) = store.list()
+    assert any("x-" in problem for problem in store.verify(moved))
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"kind": "things"}'])
+def test_a_manifest_that_cannot_be_read_is_named(store, content):
+    dataset = store.build(step(), writes())
+    (dataset.path / MANIFEST).write_text(content)
+    with pytest.raises(InputError, match=f"{dataset.path / MANIFEST}.*delete"):
+        store.find(step())
+
+
+@pytest.mark.parametrize("name", ["../../secret", "/etc/passwd", "a/../../../b", ".."])
+def test_a_manifest_cannot_name_files_outside_its_folder(store, name):
+    dataset = store.build(step(), writes())
+    manifest = json.loads((dataset.path / MANIFEST).read_text())
+    manifest["files"][name] = manifest["files"]["one.txt"]
+    (dataset.path / MANIFEST).write_text(json.dumps(manifest))
+    with pytest.raises(InputError, match=MANIFEST):
+        store.find(step()).file(name)
+
+
+@pytest.mark.parametrize("field", ["kind", "name"])
+def test_a_reference_cannot_leave_the_store(field):
+    with pytest.raises(ValueError, match=field):
+        Ref(**{"kind": "things", "name": "x", "fingerprint": "ab" * 32, "digest": "cd" * 32, field: ".."})
+
+
+# Opening
+
+
+@pytest.fixture
+def filled(store):
+    """Two versions of x, a y and a model named x, oldest first."""
+    steps = [step("1"), step("2"), step("3", name="y"), step("4", kind="model")]
+    return store, [store.build(each, writes()) for each in steps]
+
+
+def test_opening(filled):
+    store, (x1, x2, y, model) = filled
+    assert store.open("things/x") == x2, "the newest"
+    assert store.open("y") == store.open("things/y") == store.open("y", kind="things") == y
+    assert store.open("x") == store.open("model") == model
+    assert store.open("x", kind="things") == store.open("things/x") == x2
+    assert store.open("things") == y
+    for dataset in (x1, x2, y, model):
+        ref = dataset.ref
+        assert store.open(ref) == dataset
+        assert store.open(str(ref)) == dataset
+        assert store.open(ref.fingerprint) == store.open(ref.fingerprint[:12]) == dataset
+        assert store.open(f"{ref.name}@{ref.fingerprint[:12]}") == dataset
+        assert store.open(f"{ref.kind}@{ref.fingerprint[:12]}") == dataset
+
+
+@pytest.mark.parametrize(
+    "reference", ["z", "things/z", "other/x", "x@ffffffffffffffff", "", "/", "@", "../x", "things/*"]
+)
+def test_opening_what_is_not_there(filled, reference):
+    store, _ = filled
+    with pytest.raises(InputError, match="tokenmill datasets ls"):
+        store.open(reference)
+
+
+def test_opening_a_removed_reference(filled):
+    store, (x1, *_) = filled
+    store.remove(x1)
+    with pytest.raises(InputError, match="run the step"):
+        store.open(x1.ref)
+
+
+def test_opening_by_too_few_digits(store):
+    """Among 40 fingerprints some share their first digit; only whole references to one are taken."""
+    datasets = [store.build(step(str(i)), writes()) for i in range(40)]
+    first = [dataset.ref.fingerprint[0] for dataset in datasets]
+    shared = max(set(first), key=first.count)
+    with pytest.raises(InputError, match="more digits"):
+        store.open(f"x@{shared}")
+    with pytest.raises(InputError, match="more digits"):
+        store.open(f"things/x@{shared}")
+
+
+def test_listing(filled):
+    store, datasets = filled
+    assert store.list() == datasets
+    assert store.list("things") == datasets[:3]
+    assert store.list("nothing") == []
+    assert Store(store.root / "nowhere").list() == []
+    (store.root / "things" / "not-a-dataset").mkdir()
+    (store.root / "README.md").touch()
+    assert store.list() == datasets
+
+
+def test_a_file_that_is_not_there_is_answered_with_those_that_are(store):
+    with pytest.raises(InputError, match=r"no file 'two.txt'; it holds empty, folder/two.txt, one.txt"):
+        store.build(step(), writes()).file("two.txt")
+
+
+def test_code_that_changed_is_noticed(store, monkeypatch):
+    dataset = store.build(step(), writes())
+    assert not store.changed_code(step(), dataset)
+    monkeypatch.setattr("pipelines.store.code_digest", lambda modules: "other")
+    assert store.changed_code(step(), dataset)
+
+
+# Writing
+
+
+def test_written_files_are_whole_or_absent(tmp_path, monkeypatch):
+    path = tmp_path / "file.json"
+    write_json(path, {"a": "é"})
+    assert path.read_text() == '{\n "a": "é"\n}\n'
+
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(OSError, match="No space"):
+            write_synced(path, b"new")
+    assert json.loads(path.read_text()) == {"a": "é"}
+    assert [each.name for each in tmp_path.iterdir()] == ["file.json"]
+
+
+def below(store):
+    return [path.relative_to(store.root) for path in store.root.rglob("*")]
+
+
+def leftovers(store):
+    """What lies in the store beside datasets and locks."""
+    found = [*store.root.glob(".staging/*"), *store.root.glob(".scratch/*")]
+    return sorted(str(path.relative_to(store.root)) for path in found)
