@@ -75,9 +75,9 @@ def _torch() -> str:
 
 
 def _tokenizer() -> str:
-    from pipelines.tokenizers import tiktoken_tokenizer
+    from pipelines.tokenizers import named_tokenizer
 
-    return f"gpt2, {tiktoken_tokenizer('gpt2').vocabulary:,} entries, no network needed"
+    return f"gpt2, {named_tokenizer('gpt2').vocabulary:,} entries, no network needed"
 
 
 def _samples() -> str:

@@ -6,6 +6,8 @@ files, and runs that script to load.
 
 from __future__ import annotations
 
+import logging
+import os
 import warnings
 from pathlib import Path
 from typing import Any
@@ -38,6 +40,8 @@ def log_model(dataset: Dataset, run_id: str) -> Any:
         )
         example = pd.DataFrame({"text": ["In the beginning"]})
     signature = ModelSignature(Schema([ColSpec("string", "text")]), Schema(outputs), params)
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    logging.getLogger("mlflow").setLevel(logging.WARNING)
     with mlflow.start_run(run_id=run_id), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return mlflow.pyfunc.log_model(

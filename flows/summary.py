@@ -136,16 +136,14 @@ def closing(config: RunConfig, outcomes: Sequence[Outcome], home: Path, seconds:
     """The closing table, and what to type next."""
     table = Table(title=f"{config.name}: {len(outcomes)} steps in {seconds:,.1f} s", title_justify="left", title_style="bold")
     table.add_column("step", no_wrap=True)
-    table.add_column("what came of it", overflow="fold")
-    table.add_column("where", overflow="fold", style="dim")
+    table.add_column("what came of it, and where it lies")
     table.add_column("seconds", justify="right", no_wrap=True)
     for outcome in outcomes:
-        where = str(outcome.dataset.path)
-        if outcome.dataset.path.is_relative_to(home):
-            where = str(outcome.dataset.path.relative_to(home))
-        time = "reused" if outcome.reused else f"{outcome.seconds:,.1f}"
-        style = "dim" if outcome.reused else ""
-        table.add_row(outcome.step, headline(outcome.dataset), where, Text(time, style=style))
+        path = outcome.dataset.path
+        where = path.relative_to(home) if path.is_relative_to(home) else path
+        time = Text("reused", style="dim") if outcome.reused else Text(f"{outcome.seconds:,.1f}")
+        table.add_row(outcome.step, Group(Text(headline(outcome.dataset)), Text(str(where), style="dim")), time)
+        table.add_section()
     return Group(table, *next_commands(config, outcomes))
 
 

@@ -153,14 +153,14 @@ def run_classifier(
     if not isinstance(model, TextClassifier):
         raise InputError(f"{inputs['model']} is no classifier.")
     train, rows = examples.rows("train"), examples.rows(config.split)
-    unknown = sorted({row.label for row in rows} - set(model.labels))
+    unknown = sorted({row.label or "" for row in rows} - set(model.labels))
     if unknown:
         work.report.warn(f"labels that training never saw count as errors: {', '.join(unknown)}")
     if not rows:
         raise InputError(f"{inputs['examples']} has no {config.split} examples to judge a classifier on.")
     labels = [*model.labels, *unknown]
-    train_labels = np.array([labels.index(row.label) for row in train])
-    truth = np.array([labels.index(row.label) for row in rows])
+    train_labels = np.array([labels.index(row.label or "") for row in train])
+    truth = np.array([labels.index(row.label or "") for row in rows])
     positive = config.positive or labels[int(np.bincount(train_labels, minlength=len(model.labels)).argmin())]
     if positive not in labels:
         raise InputError(f"evaluate.positive: {positive!r} is none of the labels {', '.join(labels)}.")
@@ -272,7 +272,7 @@ def answer_all(model: Assistant, rows: Sequence[Example], max_new_tokens: int, w
     """Greedy answers to the rows' instructions."""
     answers: list[str] = []
     for at in range(0, len(rows), batch):
-        prompts = [model.prompt(row.instruction, row.input) for row in rows[at : at + batch]]
+        prompts = [model.prompt(row.instruction or "", row.input or "", row.history) for row in rows[at : at + batch]]
         answers += model.complete(prompts, max_new_tokens=max_new_tokens, temperature=0)
         work.report.progress(len(answers), len(rows), "answers")
     return [answer.strip() for answer in answers]
@@ -298,7 +298,7 @@ def answer_metrics(answers: Sequence[str], rows: Sequence[Example]) -> Metrics:
     """chrF (Popović 2015, as sacrebleu computes it, 0 to 100) and the share of answers that are the response."""
     from sacrebleu import corpus_chrf
 
-    references = [row.response.strip() for row in rows]
+    references = [(row.response or "").strip() for row in rows]
     same = [a.strip().casefold() == r.casefold() for a, r in zip(answers, references, strict=True)]
     return {"chrf": float(corpus_chrf(list(answers), [references]).score), "exact_match": float(np.mean(same))}
 
@@ -308,9 +308,9 @@ def nearest_answers(train: Sequence[Example], rows: Sequence[Example]) -> list[s
     from sklearn.feature_extraction.text import TfidfVectorizer
 
     vectorizer = TfidfVectorizer(sublinear_tf=True, ngram_range=(1, 2), token_pattern=r"(?u)\b\w+\b")
-    known = vectorizer.fit_transform([row.instruction for row in train])
-    similarity = vectorizer.transform([row.instruction for row in rows]) @ known.T
-    return [train[int(i)].response for i in np.asarray(similarity.argmax(axis=1)).ravel()]
+    known = vectorizer.fit_transform([row.text for row in train])
+    similarity = vectorizer.transform([row.text for row in rows]) @ known.T
+    return [train[int(i)].response or "" for i in np.asarray(similarity.argmax(axis=1)).ravel()]
 
 
 def _at_most(streams: Sequence[NDArray], n: int) -> list[NDArray]:

@@ -19,7 +19,7 @@ from gpt.train import Batch, Metrics, TrainConfig
 from gpt.weights import save_classifier, save_model
 from pipelines.datasets import Example, Examples
 from pipelines.errors import InputError
-from pipelines.model import Assistant, classifier_tokens, open_gpt
+from pipelines.model import Assistant, classifier_tokens, open_gpt, prompt_tokens
 from pipelines.step import StepType, Work
 from pipelines.store import Dataset
 from pipelines.templates import Template, save_template, template_named
@@ -140,11 +140,12 @@ def run_assistant(inputs: Mapping[str, Dataset], config: AssistantConfig, out: P
         return {"val/loss": total / count}
 
     assistant = Assistant(model, base.tokenizer, template)
-    shown = [row.instruction for row in examples.rows("validation")[:5]]
+    shown = examples.rows("validation")[:5]
 
     def show(step: int) -> None:
-        answers = assistant.complete([assistant.prompt(text) for text in shown], max_new_tokens=60, temperature=0)
-        pairs = [f"> {text}\n{answer}" for text, answer in zip(shown, answers, strict=True)]
+        prompts = [assistant.prompt(row.instruction or "", row.input or "", row.history) for row in shown]
+        answers = assistant.complete(prompts, max_new_tokens=60, temperature=0)
+        pairs = [f"> {row.instruction}\n{answer}" for row, answer in zip(shown, answers, strict=True)]
         work.report.text(f"samples/step-{step:06d}.txt", "\n\n".join(pairs) + "\n")
 
     result = fit(model, train, config, work, evaluate=evaluate, show=show)
@@ -165,8 +166,8 @@ def training_pair(tokenizer: Tokenizer, template: Template, example: Example) ->
     Prompt and response are encoded apart, so that the tokens at their border are those the model will meet when
     it answers. Targets are the ids one place on; those of the prompt are `IGNORE`; the last is the end of text.
     """
-    prompt = [int(i) for i in tokenizer.encode(template.prompt(example.instruction, example.input))]
-    response = [*(int(i) for i in tokenizer.encode(example.response)), tokenizer.end_of_text]
+    prompt = prompt_tokens(tokenizer, template, example.instruction or "", example.input or "", example.history)
+    response = [*tokenizer.encode(example.response or "").tolist(), tokenizer.end_of_text]
     ids = prompt + response
     targets = [IGNORE] * (len(prompt) - 1) + response
     return ids[:-1], targets
@@ -178,7 +179,7 @@ def class_labels(examples: Examples) -> list[str]:
     Raises:
         InputError: there are fewer than two.
     """
-    labels = sorted({row.label for row in examples.rows("train")})
+    labels = sorted({row.label or "" for row in examples.rows("train")})
     if len(labels) < 2:
         raise InputError(f"{examples.dataset} has the one label {labels} in its train split; a classifier needs two.")
     return labels

@@ -32,9 +32,10 @@ class LanguageModel:
     gpt: GPT
     tokenizer: Tokenizer
 
-    def encode(self, text: str) -> list[int]:
-        """Token ids of a prompt; for an empty one, the token that begins documents."""
-        return [int(i) for i in self.tokenizer.encode(text)] or [self.tokenizer.end_of_text]
+    def encode(self, prompt: str | Sequence[int]) -> list[int]:
+        """Token ids of a prompt, unless it is ids already; for an empty one, the token that stands before documents."""
+        ids = self.tokenizer.encode(prompt).tolist() if isinstance(prompt, str) else list(prompt)
+        return ids or [self.tokenizer.end_of_text]
 
     @property
     def stop(self) -> list[list[int]]:
@@ -43,7 +44,7 @@ class LanguageModel:
 
     def complete(
         self,
-        prompts: Sequence[str],
+        prompts: Sequence[str | Sequence[int]],
         max_new_tokens: int = 64,
         temperature: float = 0.8,
         top_k: int | None = 50,
@@ -65,7 +66,7 @@ class LanguageModel:
 
     def stream(
         self,
-        prompt: str,
+        prompt: str | Sequence[int],
         max_new_tokens: int = 200,
         temperature: float = 0.8,
         top_k: int | None = 50,
@@ -98,9 +99,9 @@ class Assistant(LanguageModel):
 
     template: Template
 
-    def prompt(self, instruction: str, input: str = "") -> str:
-        """An instruction as the model learnt to read it, ready for `complete` or `stream`."""
-        return self.template.prompt(instruction, input)
+    def prompt(self, instruction: str, input: str = "", history: Sequence[str] = ()) -> list[int]:
+        """The ids of an instruction as the model learnt to read it, ready for `complete` or `stream`."""
+        return prompt_tokens(self.tokenizer, self.template, instruction, input, history)
 
 
 @dataclass(frozen=True)
@@ -123,7 +124,25 @@ def classifier_tokens(tokenizer: Tokenizer, text: str, context: int) -> list[int
 
     The classifier reads its answer off that last token, which is there even when the text is empty.
     """
-    return [int(i) for i in tokenizer.encode(text)][: context - 1] + [tokenizer.end_of_text]
+    return [*tokenizer.encode(text)[: context - 1].tolist(), tokenizer.end_of_text]
+
+
+def prompt_tokens(
+    tokenizer: Tokenizer, template: Template, instruction: str, input: str = "", history: Sequence[str] = ()
+) -> list[int]:
+    """The ids of an instruction in a template, behind what was said before: instruction, response, instruction, ...
+
+    Each part is encoded by itself, so that the tokens where parts meet are the same in training and in use, and each
+    response ends with the end of text.
+    """
+    ids: list[int] = []
+    for at, said in enumerate(history):
+        if at % 2:
+            ids += [*tokenizer.encode(said).tolist(), tokenizer.end_of_text]
+        else:
+            ids += tokenizer.encode(template.follow_up(said) if at else template.prompt(said)).tolist()
+    last = template.follow_up(instruction) if history else template.prompt(instruction, input)
+    return ids + tokenizer.encode(last).tolist()
 
 
 @torch.inference_mode()

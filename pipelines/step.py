@@ -23,7 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from gpt.config import Config
 from pipelines.errors import InputError
 
-NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
+NAME = re.compile(r"^[a-z0-9][a-z0-9._-]{0,62}$")
 Name = Annotated[str, Field(pattern=f"^{NAME.pattern}$")]
 Digits = Annotated[str, Field(pattern=r"^[0-9a-f]+$")]
 

@@ -1,0 +1,174 @@
+"""The whole chain through the command line: what it publishes, tracks and prints, and what a second run does."""
+
+import json
+import re
+import sqlite3
+
+import mlflow
+import pytest
+from mlflow.tracking import MlflowClient
+
+from pipelines.store import Store
+
+STEPS = [
+    "ingest",
+    "tokenize",
+    "sample",
+    "pretrain",
+    "evaluate-language",
+    "examples",
+    "finetune-classifier",
+    "evaluate-classifier",
+    "examples",
+    "finetune-assistant",
+    "evaluate-assistant",
+]
+
+
+@pytest.fixture(scope="session")
+def client(finished):
+    place, _ = finished
+    return MlflowClient(f"sqlite:///{place.home}/mlruns/mlflow.db")
+
+
+@pytest.fixture(scope="session")
+def runs(client):
+    experiment = client.get_experiment_by_name("tiny")
+    return client.search_runs([experiment.experiment_id], order_by=["attributes.start_time"])
+
+
+def test_every_step_is_published_and_whole(finished):
+    place, _ = finished
+    store = Store(place.home / "data")
+    published = store.list()
+    assert sorted(d.manifest.step for d in published) == sorted(STEPS)
+    assert [store.verify(d) for d in published] == [[]] * len(published)
+    assert not list(place.home.glob("data/.staging/*")) and not list(place.home.glob("data/.scratch/*"))
+
+
+def test_inputs_are_named_by_fingerprint_and_digest(finished):
+    place, _ = finished
+    store = Store(place.home / "data")
+    for dataset in store.list():
+        for ref in dataset.manifest.inputs.values():
+            assert store.open(ref).manifest.digest == ref.digest
+
+
+def test_the_closing_table_shows_every_step_the_baselines_and_what_to_type_next(finished):
+    _, done = finished
+    for step in STEPS:
+        assert step in done.stdout
+    for system in ("trigram", "unigram", "TF-IDF logistic regression", "majority class", "before fine-tuning"):
+        assert system in done.stdout
+    assert "tokenmill chat --model tiny-answer" in done.stdout
+    assert "data/model/tiny-" in done.stdout
+
+
+def test_mlflow_has_a_parent_run_and_a_finished_child_run_for_each_step(runs):
+    parents = [run for run in runs if run.data.tags["tokenmill.kind"] == "flow"]
+    children = [run for run in runs if run.data.tags["tokenmill.kind"] != "flow"]
+    assert len(parents) == 1
+    assert [run.data.tags["tokenmill.step"] for run in children] == STEPS
+    assert {run.data.tags["mlflow.parentRunId"] for run in children} == {parents[0].info.run_id}
+    assert {run.info.status for run in runs} == {"FINISHED"}
+    assert all(run.data.tags["prefect.task_run_id"] for run in children)
+
+
+def test_a_child_run_carries_config_statistics_datasets_and_curves(finished, client, runs):
+    place, _ = finished
+    run = next(run for run in runs if run.data.tags.get("tokenmill.step") == "pretrain")
+    dataset = Store(place.home / "data").open(run.data.tags["tokenmill.fingerprint"])
+    assert run.data.params["steps"] == "12" and run.data.params["model.size"] == "pico"
+    assert run.data.metrics["parameters"] == dataset.manifest.statistics["parameters"]
+    assert dataset.manifest.built["mlflow_run_id"] == run.info.run_id
+    digests = {entry.dataset.digest for entry in run.inputs.dataset_inputs}
+    assert {dataset.ref.digest[:36], *(ref.digest[:36] for ref in dataset.manifest.inputs.values())} == digests
+    losses = client.get_metric_history(run.info.run_id, "train/loss")
+    assert [metric.step for metric in losses] == list(range(12))
+    assert [metric.step for metric in client.get_metric_history(run.info.run_id, "val/loss")] == [6, 12]
+    assert {file.path for file in client.list_artifacts(run.info.run_id, "samples")} == {
+        "samples/step-000006.txt",
+        "samples/step-000012.txt",
+    }
+
+
+def test_models_are_registered_with_an_alias_and_load_with_pyfunc(finished, client):
+    place, _ = finished
+    mlflow.set_tracking_uri(f"sqlite:///{place.home}/mlruns/mlflow.db")
+    model = mlflow.pyfunc.load_model("models:/tiny-sort@champion")
+    answer = model.predict([{"text": "x = f(1)"}, {"text": ""}])
+    assert set(answer["label"]) <= {"code", "prose"} and answer["probability"].between(0.5, 1).all()
+    text = mlflow.pyfunc.load_model("models:/tiny@champion").predict([{"text": "The"}], {"max_new_tokens": 3})
+    assert isinstance(text["text"][0], str)
+    version = client.get_model_version_by_alias("tiny-sort", "champion")
+    assert version.tags["tokenmill.fingerprint"] == Store(place.home / "data").open("model/tiny-sort").ref.fingerprint
+
+
+def test_no_model_holds_a_pickle(finished):
+    place, _ = finished
+    suspicious = [p for p in place.home.rglob("*") if p.suffix in {".pkl", ".pickle", ".pt", ".pth", ".bin"}]
+    assert suspicious == []
+
+
+def test_prefect_recorded_the_flow_its_tasks_and_artifacts(finished):
+    place, _ = finished
+    (database,) = place.home.rglob("prefect.db")
+    with sqlite3.connect(database) as connection:
+        assert connection.execute("select name, state_type from flow_run").fetchall()[0][1] == "COMPLETED"
+        tasks = connection.execute("select name, state_type, tags from task_run order by start_time").fetchall()
+        keys = {key for (key,) in connection.execute("select key from artifact where key is not null")}
+    assert [name.split()[0] for name, _, _ in tasks] == STEPS
+    assert {state for _, state, _ in tasks} == {"COMPLETED"}
+    assert all("tokenmill" in json.loads(tags) for _, _, tags in tasks)
+    assert {"run-tiny", "pretrain-tiny", "pretrain-tiny-statistics"} <= keys
+
+
+def test_a_second_run_reuses_everything_and_points_at_what_built_it(finished, client):
+    place, _ = finished
+    before = {path: path.stat().st_mtime_ns for path in (place.home / "data").rglob("*") if path.is_file()}
+    done = place.tokenmill("run", str(place.config))
+    assert done.stdout.count("reused") == len(STEPS)
+    assert all(path.stat().st_mtime_ns == time for path, time in before.items())
+    experiment = client.get_experiment_by_name("tiny")
+    parent = client.search_runs([experiment.experiment_id], order_by=["attributes.start_time desc"])[0]
+    reused = {k: v for k, v in parent.data.tags.items() if k.startswith("tokenmill.reused.")}
+    assert reused["tokenmill.reused.model.tiny"] == Store(place.home / "data").open("model/tiny").manifest.built["mlflow_run_id"]
+    assert len(reused) == len(STEPS)
+
+
+def test_models_and_data_answer_on_the_command_line(finished):
+    place, _ = finished
+    line = place.tokenmill("classify", "x = f(1)", "--model", "tiny-sort").stdout
+    assert re.fullmatch(r"(code|prose)\t[01]\.\d{4}\tx = f\(1\)\n", line)
+    by_alias = place.tokenmill("classify", "x = f(1)", "--model", "tiny-sort@champion").stdout
+    assert by_alias == line
+    text = place.tokenmill("generate", "The", "--model", "tiny", "--max-new-tokens", "5").stdout
+    assert text.startswith("The")
+    assert place.tokenmill("generate", "The", "--model", "tiny", "--max-new-tokens", "5").stdout == text
+    assert "of 11 datasets are as they were published" in place.tokenmill("datasets", "verify").stdout
+    assert place.tokenmill("datasets", "ls", "tokens").stdout.count("topics") == 1
+    assert json.loads(place.tokenmill("datasets", "show", "model/tiny").stdout)["kind"] == "model"
+    counted = place.tokenmill("sql", "select count(*) as n from documents", "--format", "csv").stdout
+    assert counted.split() == ["n", str(Store(place.home / "data").open("corpus/topics").manifest.statistics["documents"])]
+
+
+@pytest.mark.parametrize(
+    ("override", "sentence"),
+    [
+        ("pretrain.step=3", "unknown key 'pretrain.step'; did you mean 'steps'?"),
+        ("ingest.sources=[{uri='nowhere/*.txt'}]", "nowhere"),
+        ("ingest.sources=[{uri='empty.txt'}]", "no usable document"),
+        ("sample.context=1000000", "context"),
+        ("finetune.sort.examples.sources=[{uri='texts/labels.tsv', label='lable'}]", "lable"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_publishes_nothing_half(place, override, sentence):
+    (place.home / "empty.txt").write_text("")
+    done = place.tokenmill("run", str(place.config), "--set", override, "--set", "pretrain.steps=1", check=False)
+    assert done.returncode == 2
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("tokenmill: ") and sentence in last, done.stderr
+    assert "Traceback" not in done.stderr
+    store = Store(place.home / "data")
+    assert all(store.verify(dataset) == [] for dataset in store.list())
+    assert not list(place.home.glob("data/.staging/*"))

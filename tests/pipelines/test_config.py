@@ -1,0 +1,68 @@
+"""A run's TOML: what is wrong with it is one sentence that names the key."""
+
+import pytest
+
+from pipelines.config import load_config
+from pipelines.errors import InputError
+
+GOOD = """
+name = "tiny"
+[[ingest.sources]]
+uri = "texts/*.txt"
+[pretrain]
+steps = 10
+[finetune.spam]
+task = "classification"
+[[finetune.spam.examples.sources]]
+uri = "spam.csv"
+label = "label"
+"""
+
+
+@pytest.fixture
+def config_file(tmp_path):
+    def write(text):
+        path = tmp_path / "run.toml"
+        path.write_text(text)
+        return path
+
+    return write
+
+
+def test_a_good_file_loads_with_overrides(config_file):
+    config = load_config(config_file(GOOD), ["pretrain.steps=25", "pretrain.model.size=pico", "finetune.spam.training.seed=3"])
+    assert (config.pretrain.steps, config.pretrain.model.size) == (25, "pico")
+    assert config.finetune["spam"].training.seed == 3
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        (GOOD + "[pretrain.model]\nlayer = 3", "unknown key 'pretrain.model.layer'; did you mean 'layers'?"),
+        (GOOD.replace("steps", "step"), "unknown key 'pretrain.step'; did you mean 'steps'?"),
+        (GOOD.replace("[pretrain]", "[pretraining]"), "unknown key 'pretraining'; did you mean 'pretrain'?"),
+        (GOOD + "[finetune.spam.training]\nbatchsize = 3", "'finetune.spam.training.batchsize'; did you mean 'batch_size'?"),
+        (GOOD.replace('name = "tiny"', ""), "'name' is missing"),
+        (GOOD.replace("steps = 10", "steps = 0"), "'pretrain.steps' is wrong: input should be greater than 0, not 0"),
+        (GOOD.replace("classification", "regression"), "finetune.spam"),
+        (GOOD.replace("tiny", "../tiny"), "'name' is wrong"),
+        ("name = ", "is not valid TOML"),
+    ],
+)
+def test_a_bad_file_gets_one_sentence_that_names_the_key(config_file, text, sentence):
+    with pytest.raises(InputError) as error:
+        load_config(config_file(text))
+    assert sentence in str(error.value)
+    assert "\n" not in str(error.value)
+    assert "run.toml" in str(error.value)
+
+
+@pytest.mark.parametrize("override", ["pretrain.steps", "=3", "name.x=1"])
+def test_a_bad_override_is_named(config_file, override):
+    with pytest.raises(InputError, match=override.split("=")[0] or "form"):
+        load_config(config_file(GOOD), [override])
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(InputError, match=r"no config file .*nowhere\.toml"):
+        load_config(tmp_path / "nowhere.toml")
