@@ -18,7 +18,7 @@ import secrets
 import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import astuple, dataclass, fields
+from dataclasses import astuple, dataclass, field, fields
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -31,70 +31,89 @@ import pyarrow.dataset as ds
 from pipelines import lineage, runs
 from pipelines.errors import InputError
 from pipelines.sql_functions import MACROS, Functions
-from pipelines.store import Dataset, Store
+from pipelines.store import Dataset, Manifest, Store
 
 # A view over the datasets of one kind
 
 
 @dataclass(frozen=True)
 class View:
-    """What a view shows: the rows of some files of every dataset of a kind.
+    """What a view shows: the rows of some files of every dataset of some kinds.
 
     files: which of a dataset's files, as a pattern; none, if the rows are made from the tokenizer.
     columns: name and DuckDB type of each; datasets may have more, and where one lacks some they are null.
-    facts: columns that are the same for all rows of a dataset, computed from its manifest.
+    facts: those columns that are the same for all rows of a dataset, computed from its manifest.
     """
 
-    kind: str
+    kinds: tuple[str, ...]
     files: str
     columns: Mapping[str, str]
     comment: str
-    facts: Mapping[str, Callable[[Dataset], str | int | None]]
+    facts: Mapping[str, Callable[[Manifest], str | int | None]] = field(default_factory=dict)
 
 
-def _config(key: str) -> Callable[[Dataset], Any]:
-    return lambda dataset: dataset.manifest.config.get(key)
+def _config(*keys: str) -> Callable[[Manifest], Any]:
+    """The first of some entries of the config that is set."""
+    return lambda manifest: next((value for key in keys if (value := manifest.config.get(key)) is not None), None)
 
 
-def _input(role: str) -> Callable[[Dataset], Any]:
-    return lambda dataset: dataset.manifest.inputs[role].name if role in dataset.manifest.inputs else None
+def _input(kind: str) -> Callable[[Manifest], Any]:
+    """The name of the input of a kind."""
+    return lambda manifest: next((ref.name for ref in manifest.inputs.values() if ref.kind == kind), None)
 
 
-_DOCUMENT = {
-    "doc_id": "VARCHAR",
-    "source": "VARCHAR",
-    "location": "VARCHAR",
-    "split": "VARCHAR",
-    "text": "VARCHAR",
-    "n_bytes": "BIGINT",
-    "metadata": "JSON",
-}
 VIEWS = {
-    "documents": View("corpus", "documents*", _DOCUMENT, "The documents of every corpus.", {}),
+    "documents": View(
+        kinds=("corpus",),
+        files="documents*",
+        columns={
+            "doc_id": "VARCHAR",
+            "source": "VARCHAR",
+            "location": "VARCHAR",
+            "split": "VARCHAR",
+            "text": "VARCHAR",
+            "n_bytes": "BIGINT",
+            "metadata": "JSON",
+        },
+        comment="The documents of every corpus.",
+    ),
     "rejected": View(
-        "corpus",
-        "rejected*",
-        {
+        kinds=("corpus", "examples"),
+        files="rejected*",
+        columns={
             "doc_id": "VARCHAR",
             "source": "VARCHAR",
             "location": "VARCHAR",
             "reason": "VARCHAR",
+            "kept": "VARCHAR",
+            "similarity": "DOUBLE",
             "text": "VARCHAR",
+            "kind": "VARCHAR",
         },
-        "What ingest left out, and why.",
-        {},
+        comment="What was left out of a corpus or of examples, and why; of a duplicate, which one was `kept`.",
+        facts={"kind": lambda manifest: manifest.kind},
     ),
     "examples": View(
-        "examples",
-        "examples*",
-        {"split": "VARCHAR"},
-        "Labelled texts and instructions with responses, for fine-tuning.",
-        {},
+        kinds=("examples",),
+        files="examples*",
+        columns={
+            "example_id": "VARCHAR",
+            "source": "VARCHAR",
+            "location": "VARCHAR",
+            "split": "VARCHAR",
+            "text": "VARCHAR",
+            "label": "VARCHAR",
+            "instruction": "VARCHAR",
+            "input": "VARCHAR",
+            "response": "VARCHAR",
+            "history": "VARCHAR[]",
+        },
+        comment="Labelled texts and instructions with their responses, for fine-tuning.",
     ),
     "tokens": View(
-        "tokens",
-        "*.arrow",
-        {
+        kinds=("tokens",),
+        files="*.arrow",
+        columns={
             "doc_id": "VARCHAR",
             "split": "VARCHAR",
             "n_tokens": "BIGINT",
@@ -102,36 +121,54 @@ VIEWS = {
             "shard": "INTEGER",
             "start": "BIGINT",
         },
-        "The token ids of every document; `start` is where the document begins in its shard.",
-        {},
+        comment="The token ids of every document; `start` is where the document begins in its shard.",
     ),
     "vocabulary": View(
-        "tokens",
-        "",
-        {"token_id": "UINTEGER", "text": "VARCHAR", "bytes": "BLOB", "n_bytes": "INTEGER", "special": "BOOLEAN"},
-        "What each token id stands for.",
-        {},
+        kinds=("tokens",),
+        files="",
+        columns={
+            "token_id": "UINTEGER",
+            "text": "VARCHAR",
+            "bytes": "BLOB",
+            "n_bytes": "INTEGER",
+            "special": "BOOLEAN",
+        },
+        comment="What each token id stands for.",
     ),
     "samples": View(
-        "samples",
-        "*.arrow",
-        {"sample_id": "BIGINT", "split": "VARCHAR", "shard": "INTEGER", "start": "BIGINT", "doc_id": "VARCHAR"},
-        "The windows that training sees: `context` tokens of a shard from `start` on.",
-        {"context": _config("context"), "stride": _config("stride"), "tokens": _input("tokens")},
+        kinds=("samples",),
+        files="*.arrow",
+        columns={
+            "sample_id": "BIGINT",
+            "split": "VARCHAR",
+            "shard": "INTEGER",
+            "start": "BIGINT",
+            "doc_id": "VARCHAR",
+            "context": "INTEGER",
+            "tokens": "VARCHAR",
+        },
+        comment="The windows that training sees: `context` tokens of a shard of the `tokens` dataset, from `start` on.",
+        facts={"context": _config("context"), "tokens": _input("tokens")},
     ),
     "evaluations": View(
-        "evaluation",
-        "metrics.parquet",
-        {"system": "VARCHAR", "metric": "VARCHAR", "value": "DOUBLE"},
-        "Every model's metrics beside those of its baselines.",
-        {"model": _input("model"), "split": _config("split")},
+        kinds=("evaluation",),
+        files="metrics.parquet",
+        columns={
+            "model": "VARCHAR",
+            "split": "VARCHAR",
+            "system": "VARCHAR",
+            "metric": "VARCHAR",
+            "value": "DOUBLE",
+        },
+        comment="Every model's metrics beside those of its baselines.",
+        facts={"model": _input("model"), "split": _config("split")},
     ),
     "predictions": View(
-        "evaluation",
-        "predictions.parquet",
-        {"item": "VARCHAR"},
-        "What each system said to each held-out item.",
-        {"model": _input("model")},
+        kinds=("evaluation",),
+        files="predictions.parquet",
+        columns={"model": "VARCHAR", "item": "VARCHAR"},
+        comment="What each system said to each held-out item.",
+        facts={"model": _input("model")},
     ),
 }
 
@@ -140,6 +177,8 @@ TOKENS_FLAT = """
     SELECT dataset, doc_id, split, position, token_id, _token_text(token_id::UINTEGER, dataset) AS text
     FROM (SELECT dataset, doc_id, split, unnest(range(len(tokens))) AS position, unnest(tokens) AS token_id FROM tokens)
 """
+
+TOKENS_FLAT_COMMENT = "One row a token: its position in its document, counted from 0, and its text."
 
 _TIME = pa.timestamp("ms", tz="UTC")
 DATASETS = pa.schema(
@@ -235,11 +274,11 @@ class Catalog:
 
     def connect(self, memory_limit: str = "50%", external_access: bool = False) -> duckdb.DuckDBPyConnection:
         connection = duckdb.connect(":memory:")
-        Functions(self.tokenizer).register(connection)
+        Functions(self).register(connection)
         for name, view in VIEWS.items():
             self._create_view(connection, name, view)
         connection.execute(f"CREATE VIEW tokens_flat AS {TOKENS_FLAT}")
-        connection.execute("COMMENT ON VIEW tokens_flat IS 'One row a token: its position in its document, and its text.'")
+        connection.execute(f"COMMENT ON VIEW tokens_flat IS {_literal(TOKENS_FLAT_COMMENT)}")
         for name, schema, make, comment in self._tables():
             source = f"memory of {name}"
             connection.register(source, MadeWhenRead(schema, make))
@@ -247,9 +286,11 @@ class Catalog:
             replaced = f" REPLACE ({', '.join(f'{c}::JSON AS {c}' for c in json_columns)})" if json_columns else ""
             connection.execute(f"CREATE VIEW {name} AS SELECT *{replaced} FROM {_quoted(source)}")
             connection.execute(f"COMMENT ON VIEW {name} IS {_literal(comment)}")
-        for signature, (body, comment) in MACROS.items():
+        for signature, (body, comment, example) in MACROS.items():
             connection.execute(f"CREATE MACRO {signature} AS {body}")
-            connection.execute(f"COMMENT ON MACRO {signature.partition('(')[0]} IS {_literal(comment)}")
+            kind = "MACRO TABLE" if body.startswith("TABLE") else "MACRO"
+            described = _literal(f"{comment} For example: {example};")
+            connection.execute(f"COMMENT ON {kind} {signature.partition('(')[0]} IS {described}")
         _settle(connection, memory_limit, external_access)
         return connection
 
@@ -266,19 +307,20 @@ class Catalog:
         return next(reversed(shown.values())) if not name else shown.get(name) or self.store.open(name, kind)
 
     def _create_view(self, connection: duckdb.DuckDBPyConnection, name: str, view: View) -> None:
-        columns = {"dataset": "VARCHAR", **view.columns, **dict.fromkeys(view.facts, "VARCHAR")}
+        columns = {"dataset": "VARCHAR", **view.columns}
         empty = ", ".join(f"NULL::{kind} AS {_quoted(column)}" for column, kind in columns.items())
         branches = [f"SELECT {empty} WHERE false"]
-        shown = {str(dataset.ref): label for label, dataset in self.shown.get(view.kind, {}).items()}
+        shown = {
+            str(dataset.ref): label for kind in view.kinds for label, dataset in self.shown.get(kind, {}).items()
+        }
         for dataset in self.all:
-            if dataset.manifest.kind != view.kind or (rows := _rows(dataset, view, self)) is None:
+            if dataset.manifest.kind not in view.kinds or (rows := _rows(dataset, view)) is None:
                 continue
             version = f"{name}/{dataset.manifest.name}@{dataset.manifest.fingerprint[:12]}"
             connection.register(version, rows)
             if label := shown.get(str(dataset.ref)):
-                facts = "".join(
-                    f", {_literal(fact(dataset))} AS {_quoted(column)}" for column, fact in view.facts.items()
-                )
+                constants = {column: fact(dataset.manifest) for column, fact in view.facts.items()}
+                facts = "".join(f", {_literal(value)} AS {_quoted(column)}" for column, value in constants.items())
                 parsed = " REPLACE (metadata::JSON AS metadata)" if "metadata" in rows.schema.names else ""
                 branches.append(f"SELECT {_literal(label)} AS dataset, *{parsed}{facts} FROM {_quoted(version)}")
         connection.execute(f"CREATE VIEW {name} AS {' UNION ALL BY NAME '.join(branches)}")
@@ -375,7 +417,7 @@ class Catalog:
                 }
                 for label, dataset in self.shown.get("tokens", {}).items()
                 for shard, name in enumerate(_files(dataset, VIEWS["tokens"].files))
-                for batch in [_map_batch(dataset.path / name)]
+                for batch in _batches(dataset.path / name)
             ),
         )
 
@@ -426,41 +468,47 @@ class MadeWhenRead(ds.InMemoryDataset):
         return made.scanner(**wanted, batch_readahead=4, fragment_readahead=2)
 
 
-def _rows(dataset: Dataset, view: View, catalog: Catalog) -> ds.Dataset | None:
+def _rows(dataset: Dataset, view: View) -> ds.Dataset | None:
     """A dataset's rows for a view; None if it has no such files."""
     if not view.files:
         return MadeWhenRead(VOCABULARY, partial(_vocabulary, dataset))
     paths = [dataset.path / name for name in _files(dataset, view.files)]
     if not paths:
         return None
-    if paths[0].suffix == ".arrow":
-        first = _map_batch(paths[0])
-        if "tokens" not in first.schema.names:
-            return MadeWhenRead(first.schema, lambda: [_map_batch(path) for path in paths])
-        return MadeWhenRead(_with_place(first, 0).schema, partial(_token_batches, paths))
-    schema = ds.dataset(paths[0], format="parquet").schema
-    return MadeWhenRead(schema, lambda: ds.dataset(paths, schema=schema, format="parquet"))
+    if paths[0].suffix == ".parquet":
+        schema = ds.dataset(paths[0], format="parquet").schema
+        return MadeWhenRead(schema, lambda: ds.dataset(paths, schema=schema, format="parquet"))
+    schema = _map(paths[0]).schema
+    if view is VIEWS["tokens"]:
+        return MadeWhenRead(schema.append(SHARD).append(START), partial(_token_batches, paths))
+    return MadeWhenRead(schema, lambda: [batch for path in paths for batch in _batches(path)])
 
 
 def _files(dataset: Dataset, pattern: str) -> list[str]:
-    return sorted(name for name in dataset.manifest.files if fnmatch.fnmatch(name, pattern) and "." in name)
+    return sorted(fnmatch.filter(dataset.manifest.files, pattern))
 
 
-def _map_batch(path: Path) -> pa.RecordBatch:
-    """The one record batch of an Arrow file, memory-mapped."""
-    return pa.ipc.open_file(pa.memory_map(str(path))).get_batch(0)
+def _map(path: Path) -> pa.RecordBatchFileReader:
+    return pa.ipc.open_file(pa.memory_map(str(path)))
+
+
+def _batches(path: Path) -> list[pa.RecordBatch]:
+    """The record batches of an Arrow file, in mapped memory."""
+    reader = _map(path)
+    return [reader.get_batch(i) for i in range(reader.num_record_batches)]
+
+
+SHARD, START = pa.field("shard", pa.int32()), pa.field("start", pa.int64())
 
 
 def _token_batches(paths: Sequence[Path], rows: int = 4096) -> list[pa.RecordBatch]:
-    """Token shards in slices, so that DuckDB's threads share them."""
-    batches = [_with_place(_map_batch(path), shard) for shard, path in enumerate(paths)]
-    return [batch.slice(at, rows) for batch in batches for at in range(0, batch.num_rows, rows)]
-
-
-def _with_place(batch: pa.RecordBatch, shard: int) -> pa.RecordBatch:
-    """Adds each document's shard and where in the shard's tokens it starts."""
-    batch = batch.append_column("shard", pa.repeat(pa.scalar(shard, pa.int32()), batch.num_rows))
-    return batch.append_column("start", batch["tokens"].offsets[:-1].cast(pa.int64()))
+    """Token shards with each document's place, in slices, so that DuckDB's threads share them."""
+    placed = []
+    for shard, path in enumerate(paths):
+        for batch in _batches(path):  # there is one
+            batch = batch.append_column(SHARD, pa.repeat(pa.scalar(shard, pa.int32()), batch.num_rows))
+            placed.append(batch.append_column(START, batch["tokens"].offsets[:-1].cast(pa.int64())))
+    return [batch.slice(at, rows) for batch in placed for at in range(0, batch.num_rows, rows)]
 
 
 VOCABULARY = pa.schema(

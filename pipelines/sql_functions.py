@@ -10,64 +10,107 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
+import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from pipelines.errors import InputError
 
 if TYPE_CHECKING:
-    import duckdb
+    from pipelines.catalog import Catalog
+    from pipelines.datasets import Samples, Tokens
 
-    from pipelines.tokenizers import Tokenizer
-
+# Signature: body, what it is for, example. In a body, columns of a view are renamed or qualified, lest the caller's
+# own column of the same name be taken for them.
 MACROS = {
     "encode(text, dataset := '')": (
         "_encode(text, dataset)",
-        "Token ids of a text: select encode('In the beginning')",
+        "Token ids of a text.",
+        "SELECT encode('In the beginning')",
     ),
     "decode(tokens, dataset := '')": (
         "_decode(tokens::UINTEGER[], dataset)",
-        "Text of token ids: select decode(tokens[:20]) from tokens limit 5",
+        "Text of token ids.",
+        "SELECT decode(tokens[:20], dataset) FROM tokens LIMIT 5",
     ),
     "token_text(token_id, dataset := '')": (
         "_token_text(token_id::UINTEGER, dataset)",
-        "Text of one token: select token_text(262)",
+        "Text of one token.",
+        "SELECT token_text(262)",
+    ),
+    "sample_text(sample_id, dataset := '')": (
+        "_sample_text(sample_id::BIGINT, dataset)",
+        "Text of a training window.",
+        "SELECT sample_text(0)",
     ),
     "ngrams(tokens, n)": (
         "_ngrams(tokens::UINTEGER[], n::UINTEGER)",
-        "Every run of n tokens, as lists: select unnest(ngrams(tokens, 2)) from tokens",
+        "Every run of n tokens.",
+        "SELECT token_text(pair[1]), token_text(pair[2]), count(*) AS n "
+        "FROM (SELECT unnest(ngrams(tokens, 2)) AS pair FROM tokens) GROUP BY ALL ORDER BY n DESC LIMIT 10",
     ),
     "context(doc_id, position, n)": (
-        # Renamed columns, lest the caller's own `doc_id` be taken for this one.
         """(SELECT _decode(_tokens[greatest(position::BIGINT - n, 0) + 1 : position + n + 1]::UINTEGER[], _dataset)
             FROM (SELECT t.doc_id AS _doc_id, t.tokens AS _tokens, t.dataset AS _dataset FROM tokens t)
             WHERE _doc_id = doc_id LIMIT 1)""",
-        "The text of n tokens on either side of a position: select context(doc_id, 40, 8) from tokens limit 5",
+        "Text of the n tokens on either side of a position, which counts from 0.",
+        "SELECT context(doc_id, 40, 8) FROM tokens LIMIT 5",
+    ),
+    "find_tokens(phrase)": (
+        """TABLE (
+            SELECT dataset, doc_id, split, place.position, place.n_tokens
+            FROM (SELECT t.dataset, t.doc_id, t.split, unnest(_find(t.tokens::UINTEGER[], phrase, t.dataset)) AS place
+                  FROM tokens t))""",
+        "Every place where a phrase's tokens stand, the phrase as it is and with a space before it.",
+        "SELECT doc_id, count(*) AS places FROM find_tokens('Jesus wept') GROUP BY doc_id",
+    ),
+    "concordance(phrase, width := 10)": (
+        """TABLE (
+            SELECT dataset, doc_id, position, _decode(before, dataset) AS "before", _decode(found, dataset) AS found,
+                _decode("after", dataset) AS "after"
+            FROM (SELECT dataset, doc_id, place.position,
+                      ids[greatest(place.position::BIGINT - width, 0) + 1 : place.position]::UINTEGER[] AS "before",
+                      ids[place.position + 1 : place.position + place.n_tokens]::UINTEGER[] AS found,
+                      ids[place.position + place.n_tokens + 1 : place.position + place.n_tokens + width]::UINTEGER[]
+                          AS "after"
+                  FROM (SELECT t.dataset, t.doc_id, t.tokens AS ids,
+                            unnest(_find(t.tokens::UINTEGER[], phrase, t.dataset)) AS place
+                        FROM tokens t)))""",
+        "The same with `width` tokens of text on either side.",
+        """SELECT "before", found, "after" FROM concordance('And it came to pass', 8) LIMIT 10""",
     ),
 }
 
 
 class Functions:
-    """The functions over one catalog.
+    """The functions over one catalog; a dataset goes by the name that the catalog's views show."""
 
-    tokenizer_of: gives the tokenizer of a token dataset by the name under which the catalog shows it; of the newest,
-        for the empty name.
-    """
-
-    def __init__(self, tokenizer_of: Callable[[str], Tokenizer]) -> None:
-        self._tokenizer = lru_cache(maxsize=None)(tokenizer_of)
+    def __init__(self, catalog: Catalog) -> None:
+        self._catalog = catalog
+        self._tokenizer = lru_cache(maxsize=None)(catalog.tokenizer)
         self._vocabulary = lru_cache(maxsize=None)(self._read_vocabulary)
+        self._spellings = lru_cache(maxsize=256)(self._spell)
+        self._windows = lru_cache(maxsize=16)(self._open_windows)
 
     def register(self, connection: duckdb.DuckDBPyConnection) -> None:
         functions: dict[str, tuple[Callable[..., Any], list[str], str]] = {
             "_encode": (self.encode, ["VARCHAR", "VARCHAR"], "UINTEGER[]"),
             "_decode": (self.decode, ["UINTEGER[]", "VARCHAR"], "VARCHAR"),
             "_token_text": (self.token_text, ["UINTEGER", "VARCHAR"], "VARCHAR"),
+            "_sample_text": (self.sample_text, ["BIGINT", "VARCHAR"], "VARCHAR"),
             "_ngrams": (ngrams, ["UINTEGER[]", "UINTEGER"], "UINTEGER[][]"),
+            "_find": (
+                self.find,
+                ["UINTEGER[]", "VARCHAR", "VARCHAR"],
+                "STRUCT(position UINTEGER, n_tokens UINTEGER)[]",
+            ),
         }
         for name, (function, parameters, returned) in functions.items():
-            connection.create_function(name, function, parameters, returned, type="arrow", null_handling="special")
+            connection.create_function(  # type: ignore[call-overload]  # the enums that it declares are not exported
+                name, function, parameters, returned, type="arrow", null_handling="special"
+            )
 
     def encode(self, texts: pa.Array, datasets: pa.Array) -> pa.Array:
         """(B) texts to (B) lists of token ids."""
@@ -80,6 +123,15 @@ class Functions:
     def token_text(self, ids: pa.Array, datasets: pa.Array) -> pa.Array:
         """(B) token ids to (B) texts."""
         return _by_dataset(self._token_text, datasets, ids)
+
+    def sample_text(self, ids: pa.Array, datasets: pa.Array) -> pa.Array:
+        """(B) sample ids to (B) texts of their windows."""
+        return _by_dataset(self._sample_text, datasets, ids)
+
+    def find(self, tokens: pa.Array, phrases: pa.Array, datasets: pa.Array) -> pa.Array:
+        """(B) lists of token ids to (B) lists of the places where the tokens of a phrase stand in them."""
+        phrase = _one_array(phrases)[0].as_py() if len(phrases) else None  # an argument of a macro: one for all rows
+        return _by_dataset(lambda dataset, rows: self._find(dataset, phrase, rows), datasets, tokens)
 
     def _encode(self, dataset: str, texts: pa.Array) -> pa.Array:
         tokenizer = self._tokenizer(dataset)
@@ -107,6 +159,46 @@ class Functions:
     def _token_text(self, dataset: str, ids: pa.Array) -> pa.Array:
         return _as_text(self._take(dataset, ids))
 
+    def _sample_text(self, dataset: str, ids: pa.Array) -> pa.Array:
+        samples, tokens, places = self._windows(dataset)
+        try:
+            rows = places.take(ids).to_pylist()
+        except pa.ArrowIndexError:
+            raise InputError(f"There is no sample {pc.max(ids)} in {samples.dataset}; it has {len(places)}.") from None
+        windows = [tokens.flat(row["shard"])[row["start"] : row["start"] + samples.context] for row in rows]
+        return pa.array([tokens.tokenizer.decode(window.tolist()) for window in windows], pa.large_string())
+
+    def _open_windows(self, dataset: str) -> tuple[Samples, Tokens, pa.Table]:
+        from pipelines.datasets import Samples, Tokens
+
+        samples = Samples(self._catalog.dataset("samples", dataset))
+        tokens = Tokens(self._catalog.store.open(samples.dataset.manifest.inputs["tokens"]))
+        return samples, tokens, pa.Table.from_batches(samples.batches).select(["shard", "start"])
+
+    def _find(self, dataset: str, phrase: str | None, tokens: pa.Array) -> pa.Array:
+        ids = tokens.flatten().to_numpy()
+        starts = tokens.offsets.to_numpy() - tokens.offsets[0].as_py()
+        found = [(at, len(wanted)) for wanted in self._spellings(phrase or "", dataset) for at in [find_run(ids, wanted)]]
+        places = np.concatenate([np.empty(0, np.int64), *(at for at, _ in found)])
+        lengths = np.concatenate([np.empty(0, np.int64), *(np.full(len(at), n) for at, n in found)])
+        rows = np.searchsorted(starts, places, side="right") - 1
+        whole = places + lengths <= starts[rows + 1]  # not from the end of one document into the next
+        order = np.argsort(places[whole], kind="stable")
+        places, lengths, rows = (each[whole][order] for each in (places, lengths, rows))
+        structs = pa.StructArray.from_arrays(
+            [pa.array((places - starts[rows]).astype(np.uint32)), pa.array(lengths.astype(np.uint32))],
+            ["position", "n_tokens"],
+        )
+        offsets = np.searchsorted(rows, np.arange(len(tokens) + 1)).astype(np.int32)
+        return pa.ListArray.from_arrays(pa.array(offsets), structs)
+
+    def _spell(self, phrase: str, dataset: str) -> list[NDArray[np.uint32]]:
+        """The tokens of a phrase as it stands at the start of a text, and after a space, as it stands within one."""
+        plain, spaced = (self._tokenizer(dataset).encode(text) for text in (phrase, " " + phrase))
+        if not len(plain):
+            return []
+        return [plain] if np.array_equal(spaced[-len(plain) :], plain) else [plain, spaced]
+
     def _take(self, dataset: str, ids: pa.Array) -> pa.Array:
         try:
             return self._vocabulary(dataset).take(ids)
@@ -118,10 +210,21 @@ class Functions:
         return pa.array(self._tokenizer(dataset).token_bytes, pa.large_binary())
 
 
+def find_run(ids: NDArray[np.unsignedinteger], wanted: NDArray[np.unsignedinteger]) -> NDArray[np.int64]:
+    """Every place in a flat array where a run of ids begins. Looks for the highest id first: it is the rarest."""
+    rarest = int(np.argmax(wanted))
+    places = np.flatnonzero(ids == wanted[rarest]) - rarest
+    places = places[(places >= 0) & (places <= len(ids) - len(wanted))]
+    for i, token in enumerate(wanted):
+        if i != rarest:
+            places = places[ids[places + i] == token]
+    return places
+
+
 def ngrams(tokens: pa.Array, sizes: pa.Array) -> pa.Array:
     """(B) lists of token ids to (B) lists of all their runs of n."""
-    rows = []
-    for row, size in zip(tokens, sizes.to_pylist(), strict=True):
+    rows: list[list[NDArray[np.uint32]] | None] = []
+    for row, size in zip(_one_array(tokens), sizes.to_pylist(), strict=True):
         if not row.is_valid or not size:
             rows.append(None)
             continue

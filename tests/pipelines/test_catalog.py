@@ -6,6 +6,7 @@ import json
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import duckdb
@@ -20,7 +21,8 @@ from gpt.config import Config
 from pipelines.catalog import connect, explain_error
 from pipelines.errors import InputError
 from pipelines.sql_functions import Functions
-from pipelines.step import SourceFile, StepType
+from pipelines.sample import SAMPLE, SampleConfig
+from pipelines.step import SourceFile, StepType, Work
 from pipelines.store import Dataset, Store
 from pipelines.tokenizers import END_OF_TEXT, CharacterTokenizer, Tokenizer, named_tokenizer
 
@@ -100,6 +102,11 @@ def tokens(
     return publish(store, "tokens", name, write, {"corpus": made_from}, **config)
 
 
+def samples(store: Store, made_from: Dataset, context: int = 4) -> Dataset:
+    step = SAMPLE.using(made_from.manifest.name, SampleConfig(context=context), {"tokens": made_from.ref})
+    return store.build(step, lambda out, scratch: SAMPLE.run({"tokens": made_from}, step.config, out, Work(scratch)))
+
+
 def track(home: Path) -> None:
     """A database as MLflow lays it out, as far as the catalog reads it."""
     (home / "mlruns").mkdir()
@@ -130,6 +137,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     home = tmp_path_factory.mktemp("home")
     store = Store(home / "data")
     made = tokens(store, corpus(store))
+    samples(store, made)
 
     def write_evaluation(out: Path) -> None:
         rows = [{"system": "model", "metric": "loss", "value": 1.5}, {"system": "unigram", "metric": "loss", "value": 6.0}]
@@ -213,6 +221,40 @@ def test_context_is_the_text_around_a_position(catalog: duckdb.DuckDBPyConnectio
     assert rows(catalog, "SELECT count(DISTINCT context(doc_id, 0, 2)) FROM tokens") == [(4,)]
 
 
+def test_find_tokens_finds_a_phrase_at_the_start_and_after_a_space(tmp_path: Path) -> None:
+    store = Store(tmp_path / "data")
+    texts = ["wept he wept, and wept", "swept", "he wept", "wept"]
+    made = tokens(store, corpus(store, texts=texts))
+    found = rows(connect(store), "SELECT doc_id, position, n_tokens FROM find_tokens('wept') ORDER BY ALL")
+    ids = dict(rows(connect(store), "SELECT doc_id, tokens FROM tokens"))
+    tokenizer = named_tokenizer("gpt2")
+    wanted = [[*tokenizer.encode(spelled)] for spelled in ("wept", " wept")]
+    expected = [
+        (doc_id, at, len(spelled))
+        for doc_id, each in sorted(ids.items())
+        for at in range(len(each))
+        for spelled in wanted
+        if each[at : at + len(spelled)] == spelled
+    ]
+    assert found == expected and len(found) == 5
+    assert made.manifest.kind == "tokens"
+
+
+def test_a_phrase_is_not_found_across_two_documents(tmp_path: Path) -> None:
+    store = Store(tmp_path / "data")
+    letters = CharacterTokenizer(["a", "b"], {"<|unk|>": 2, END_OF_TEXT: 3})
+    tokens(store, corpus(store, texts=["v", "ab", "ba"]), tokenizer=letters)
+    connection = connect(store)
+    query = "SELECT len(_find(ids::UINTEGER[], 'ab', '')) FROM (VALUES ([1, 0]), ([1, 0, 1]), ([0])) t(ids)"
+    assert rows(connection, query) == [(0,), (1,), (0,)]
+    assert rows(connection, "SELECT doc_id, position FROM find_tokens('ab')") == [("d1", 0)]
+
+
+def test_concordance_shows_both_sides(catalog: duckdb.DuckDBPyConnection) -> None:
+    query = """SELECT "before", found, "after" FROM concordance('without', 1)"""
+    assert rows(catalog, query) == [("ray", " without", " ce")]
+
+
 def test_ngrams(catalog: duckdb.DuckDBPyConnection) -> None:
     assert rows(catalog, "SELECT ngrams([1, 2, 3], 2), ngrams([1], 2), ngrams(NULL, 2)") == [([[1, 2], [2, 3]], [], None)]
 
@@ -235,6 +277,20 @@ def test_lineage_reaches_the_source_files(catalog: duckdb.DuckDBPyConnection) ->
     assert rows(catalog, query) == [("model", 1, "model"), ("tokens", 2, "tokens"), ("corpus", 3, "corpus"), ("source", 4, "source")]
 
 
+def test_a_samples_text_is_its_windows(catalog: duckdb.DuckDBPyConnection) -> None:
+    query = "SELECT sample_id, start, shard, context, tokens FROM samples WHERE split = 'train' ORDER BY sample_id"
+    ids = rows(catalog, "SELECT flatten(list(tokens ORDER BY start)) FROM tokens WHERE shard = 0")[0][0]
+    found = rows(catalog, query)
+    assert len(found) >= 3
+    for sample_id, start, shard, context, dataset in found:
+        text = named_tokenizer("gpt2").decode(ids[start : start + context])
+        assert (shard, context, dataset) == (0, 4, "scripture")
+        assert rows(catalog, f"SELECT sample_text({sample_id}), sample_text({sample_id}, 'scripture')") == [(text, text)]
+    with pytest.raises(duckdb.Error) as caught:
+        rows(catalog, "SELECT sample_text(1000)")
+    assert explain_error(caught.value).startswith("There is no sample 1000 in samples/scripture@")
+
+
 def test_evaluations_name_their_model(catalog: duckdb.DuckDBPyConnection) -> None:
     query = "SELECT model, system, value FROM evaluations WHERE metric = 'loss' ORDER BY value"
     assert rows(catalog, query) == [("small", "model", 1.5), ("small", "unigram", 6.0)]
@@ -249,7 +305,7 @@ def test_runs_params_and_metrics_are_mlflows(catalog: duckdb.DuckDBPyConnection)
 
 
 def test_datasets_and_manifests_agree(catalog: duckdb.DuckDBPyConnection) -> None:
-    assert rows(catalog, "SELECT count(*) FROM datasets JOIN manifests USING (ref) WHERE manifest->>'digest' = digest") == [(4,)]
+    assert rows(catalog, "SELECT count(*) FROM datasets JOIN manifests USING (ref) WHERE manifest->>'digest' = digest") == [(5,)]
     assert rows(catalog, "SELECT inputs[1] LIKE 'corpus/scripture@%' FROM steps WHERE step = 'make-tokens'") == [(True,)]
 
 
@@ -344,5 +400,5 @@ def test_decode_is_the_tokenizers_decode_on_any_slice(lists: list[list[int] | No
     tokenizer = named_tokenizer("gpt2")
     at = data.draw(st.integers(0, len(lists) - 1))
     array = pa.array([None, *lists], pa.list_(pa.uint32()))[1:][at:]
-    decoded = Functions(lambda _: tokenizer).decode(array, pa.array([""] * len(array)))
+    decoded = Functions(SimpleNamespace(tokenizer=lambda _: tokenizer)).decode(array, pa.array([""] * len(array)))
     assert decoded.to_pylist() == [None if ids is None else tokenizer.decode(ids) for ids in lists[at:]]
