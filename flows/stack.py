@@ -417,13 +417,12 @@ def _read_record(server: Server, file: IO[str]) -> Record:
 
 
 def _named(server: Server) -> str | None:
-    """The address that the tool's own variable gives, unless it is the one `up` would give."""
+    """The address that the tool's own variable gives; if that is where `up` would listen, a server must be there."""
     url = os.environ.get(server.named_by, "")
-    named = url.startswith("http") and url.rstrip("/").removesuffix("/api") not in (
-        server.url,
-        f"http://localhost:{server.port}",
-    )
-    return url if named else None
+    if not url.startswith("http"):
+        return None
+    here = url.rstrip("/").removesuffix("/api").replace("localhost", LOOPBACK) == server.url
+    return None if here and not _answers(url) else url
 
 
 def _status(server: Server) -> Service:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import shutil
 import time
@@ -203,15 +204,20 @@ class Store:
         os.rename(dataset.path, grave / "dataset")
         return grave
 
-    def sweep(self) -> list[str]:
-        """Delete what dead processes left: staging folders, and scratch of steps that got published after all."""
+    def sweep(self, checkpoint_days: float = math.inf) -> list[str]:
+        """Delete what dead processes left: staging folders, and checkpoints of steps that got published after all.
+
+        Args:
+            checkpoint_days: also delete checkpoints that nothing has gone on from for so long.
+        """
         swept = []
         published = {path.name.rpartition("-")[2] for path in self.root.glob("[!.]*/*-*")}
         for leftover in [*self.root.glob(".staging/*"), *self.root.glob(".scratch/*")]:
             why, _, fingerprint = leftover.name.rpartition("-")
-            if leftover.parent.name == ".scratch" and fingerprint[:12] not in published:
-                continue  # checkpoints of a step that may yet be run again
+            unfinished = leftover.parent.name == ".scratch" and fingerprint[:12] not in published
             try:
+                if unfinished and _days_since_written(leftover) <= checkpoint_days:
+                    continue  # checkpoints of a step that may yet be run again
                 with self._lock(fingerprint, timeout=0):
                     if why == "replaced":
                         self._bring_back(leftover / "dataset")
@@ -392,6 +398,11 @@ def _sync(path: Path) -> None:
 def _sync_folders(folder: Path) -> None:
     for path in [folder, *(path for path in folder.rglob("*") if path.is_dir())]:
         _sync(path)
+
+
+def _days_since_written(folder: Path) -> float:
+    times = [path.stat().st_mtime for path in [folder, *folder.rglob("*")]]
+    return (time.time() - max(times)) / 86_400
 
 
 def _starts(dataset: Dataset, digits: str) -> bool:

@@ -332,6 +332,17 @@ def test_a_sweep_spares_checkpoints_of_steps_that_are_not_published(store):
     assert store.sweep() == [step().fingerprint]
 
 
+def test_a_sweep_deletes_checkpoints_that_nobody_went_on_from(store):
+    for name, days in (("old", 3), ("new", 1)):
+        checkpoint = store.root / ".scratch" / step(name).fingerprint / "checkpoint"
+        checkpoint.parent.mkdir(parents=True)
+        checkpoint.touch()
+        for path in (checkpoint, checkpoint.parent):
+            os.utime(path, (time.time() - days * 86_400,) * 2)
+    assert store.sweep() == []
+    assert store.sweep(checkpoint_days=2) == [step("old").fingerprint]
+
+
 def test_a_sweep_of_nothing(tmp_path):
     assert Store(tmp_path / "nowhere").sweep() == []
 

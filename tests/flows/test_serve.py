@@ -1,0 +1,235 @@
+"""Schedules: read from TOML, and with a real server seen to fire, run and finish."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from flows.serve import Schedule, load_schedules, make_deployments, prefect_yaml, serve
+from flows.stack import Stack
+from pipelines.errors import InputError
+
+ROOT = Path(__file__).parents[2]
+SHIPPED = ROOT / "configs" / "schedules.toml"
+
+TICKING = """
+import sys
+import time
+from pathlib import Path
+
+from prefect import flow
+
+@flow(name="tick")
+def tick(folder: str, seconds: float = 0) -> None:
+    (Path(folder) / f"{time.time()}").touch()
+    time.sleep(seconds)
+
+if __name__ == "__main__":
+    from flows.serve import serve
+    from ticking import tick
+    serve(sys.argv[1], sys.argv[2], {"tick": tick})
+"""
+
+
+def schedules(tmp_path, text):
+    path = tmp_path / "schedules.toml"
+    path.write_text(text)
+    return path
+
+
+def test_the_shipped_schedules_make_deployments_one_run_at_a_time():
+    made = {each.name: each for each in make_deployments(load_schedules(SHIPPED), SHIPPED)}
+    assert made.keys() == {"refresh", "nightly-evaluation", "housekeeping"}
+    for deployment in made.values():
+        assert deployment.concurrency_limit == 1
+        assert deployment.concurrency_options.collision_strategy.value == "CANCEL_NEW"
+        assert len(deployment.schedules) == 1
+    assert made["refresh"].flow_name == "run"
+    assert made["refresh"].parameters["config"]["name"] == "quickstart"
+    assert str(made["nightly-evaluation"].schedules[0].schedule.cron) == "30 5 * * *"
+    assert "FREQ=WEEKLY" in made["housekeeping"].schedules[0].schedule.rrule
+    form = made["refresh"]._parameter_openapi_schema.model_dump()
+    assert form["definitions"]["PretrainConfig"]["properties"]["steps"]["description"], "what the UI's form says"
+
+
+def test_prefect_yaml_declares_the_same():
+    """Written by `python -m flows.serve`."""
+    committed = (ROOT / "prefect.yaml").read_text()
+    made = prefect_yaml(load_schedules(SHIPPED), SHIPPED)
+    version = "prefect-version:"
+    assert [line for line in committed.splitlines() if not line.startswith(version)] == [
+        line for line in made.splitlines() if not line.startswith(version)
+    ]
+
+
+def test_a_schedule_with_everything(tmp_path):
+    path = schedules(
+        tmp_path,
+        f"""
+        [often]
+        flow = "run"
+        config = "{ROOT / "configs" / "quickstart.toml"}"
+        set = ["pretrain.steps=7"]
+        parameters = {{ rebuild = true }}
+        interval = "PT15M"
+        timezone = "Europe/Vienna"
+        collision = "enqueue"
+        description = "Often."
+        """,
+    )
+    (often,) = make_deployments(load_schedules(path), path)
+    assert often.parameters["config"]["pretrain"]["steps"] == 7
+    assert often.parameters["rebuild"] is True
+    assert often.schedules[0].schedule.interval.total_seconds() == 900
+    assert often.schedules[0].schedule.timezone == "Europe/Vienna"
+    assert often.concurrency_options.collision_strategy.value == "ENQUEUE"
+    assert often.description == "Often."
+    assert make_deployments({"by-hand": Schedule(flow="housekeeping")}, path)[0].schedules == []
+
+
+WRONG = {
+    "": "holds no schedule",
+    "x = 1": "'x' stands outside",
+    "[x]\n": r"\[x\] 'flow' is missing",
+    "[x": "not valid TOML",
+    "[X]\nflow = 'run'": "'X' cannot name a schedule",
+    "[x]\nflow = 'run'\ncrom = '* * * * *'": r"\[x\] unknown key 'crom'; did you mean 'cron'",
+    "[x]\nflow = 'housekeeping'\ncron = '* * * * *'\ninterval = 3": r"cron and interval are given",
+    "[x]\nflow = 'housekeeping'\ncron = '61 * * * *'": r"\[x\] .*cron",
+    "[x]\nflow = 'housekeeping'\nrrule = 'FREQ=SOMETIMES'": r"\[x\] .*SOMETIMES|RRule",
+    "[x]\nflow = 'housekeeping'\ninterval = 0": r"\[x\] 'interval' is wrong",
+    "[x]\nflow = 'housekeeping'\ninterval = 3\ntimezone = 'Europe/Wien'": r"no such time zone",
+    "[x]\nflow = 'housekeeping'\ninterval = 3\ntimezone = '../../etc/passwd'": r"no such time zone",
+    "[x]\nflow = 'housekeeping'\ncollision = 'wait'": r"\[x\] 'collision' is wrong",
+    "[x]\nflow = 'evalute'": r"did you mean 'evaluate'",
+    "[x]\nflow = 'run'": r"\[x\] run needs 'config'",
+    "[x]\nflow = 'run'\nset = ['a=1']": r"no config is given",
+    "[x]\nflow = 'run'\nconfig = 'nowhere.toml'": "no config file .*nowhere.toml",
+    "[x]\nflow = 'housekeeping'\nparameters = { days = 3 }": r"takes no 'days'; it takes checkpoint_days",
+}
+
+
+@pytest.mark.parametrize("text", WRONG)
+def test_a_wrong_schedule_gets_a_sentence(tmp_path, text):
+    path = schedules(tmp_path, text)
+    with pytest.raises(InputError, match=WRONG[text]) as caught:
+        make_deployments(load_schedules(path), path)
+    assert str(tmp_path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_is_not_there(tmp_path):
+    with pytest.raises(InputError, match="no file of schedules"):
+        load_schedules(tmp_path / "nowhere.toml")
+
+
+def test_serving_without_a_server_says_what_to_do(tmp_path, monkeypatch):
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)
+    with pytest.raises(InputError, match="tokenmill up"):
+        serve(SHIPPED, tmp_path)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    """A home with a real Prefect server, and an environment for processes in it."""
+    home = tmp_path_factory.mktemp("home")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("PREFECT_API_URL", raising=False)
+        patch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")  # so that no MLflow starts
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        stack = Stack(home, prefect_port=port)
+        stack.up()
+        (home / "ticking.py").write_text(TICKING)
+        (home / "ticks").mkdir()
+        environment = {
+            **os.environ,
+            "PYTHONPATH": f"{ROOT}{os.pathsep}{home}",
+            "PREFECT_RUNNER_POLL_FREQUENCY": "1",
+            "PREFECT_HOME": str(home / ".tokenmill" / "prefect"),
+        }
+        try:
+            yield home, f"http://127.0.0.1:{port}/api", environment
+        finally:
+            stack.down()
+
+
+def test_a_schedule_fires_survives_a_kill_and_does_not_pile_up(server):
+    home, url, environment = server
+    path = home / "schedules.toml"
+    path.write_text(f'[often]\nflow = "tick"\ninterval = 2\nparameters = {{ folder = "{home / "ticks"}" }}\n')
+
+    serving = start(home, path, environment)
+    wait_for(lambda: len(runs(url, "COMPLETED")) >= 2, serving)
+    assert len(list((home / "ticks").iterdir())) >= 2
+
+    second = start(home, path, environment)
+    assert second.wait(60) != 0
+    assert "Another `tokenmill serve` runs" in second.stderr.read()
+
+    # Killed in the middle of a run, and away for several of its times.
+    wait_for(lambda: runs(url, "RUNNING"), serving)
+    os.killpg(serving.pid, signal.SIGKILL)
+    serving.wait()
+    killed_at = time.time()
+    time.sleep(8)
+    assert len(runs(url, "SCHEDULED", before=time.time())) >= 2, "times were missed"
+
+    serving = start(home, path, environment)
+    done = len(runs(url, "COMPLETED"))
+    wait_for(lambda: len(runs(url, "COMPLETED")) >= done + 2, serving)
+    back_at = max(run["start_time"] for run in runs(url, "COMPLETED"))
+    assert back_at
+    missed = [run for run in runs(url, "COMPLETED") if killed_at + 1 < run["expected"] < killed_at + 7]
+    assert len(missed) <= 1
+    assert all(run["start_time"] > killed_at for run in runs(url, "RUNNING")), "none is said to run that was killed"
+
+    serving.terminate()
+    assert serving.wait(60) in (0, -signal.SIGTERM, 128 + signal.SIGTERM)
+
+
+def start(home, path, environment):
+    command = [sys.executable, str(home / "ticking.py"), str(path), str(home)]
+    return subprocess.Popen(
+        command,
+        env=environment,
+        cwd=home,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def runs(url, state, before=None):
+    query = {"flow_runs": {"state": {"type": {"any_": [state]}}}, "limit": 200}
+    body = json.dumps(query).encode()
+    request = urllib.request.Request(f"{url}/flow_runs/filter", body, {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=20) as response:
+        found = json.load(response)
+    for run in found:
+        run["expected"] = seconds(run["expected_start_time"])
+        run["start_time"] = seconds(run["start_time"]) if run["start_time"] else None
+    return [run for run in found if before is None or run["expected"] < before]
+
+
+def seconds(timestamp):
+    from datetime import datetime
+
+    return datetime.fromisoformat(timestamp).timestamp()
+
+
+def wait_for(condition, process):
+    until = time.monotonic() + 90
+    while not condition():
+        assert process.poll() is None, process.stderr.read()
+        assert time.monotonic() < until
+        time.sleep(0.2)
