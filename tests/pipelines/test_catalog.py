@@ -311,24 +311,25 @@ def test_datasets_and_manifests_agree(catalog: duckdb.DuckDBPyConnection) -> Non
 
 def test_a_view_shows_the_newest_version_and_a_pin_another(tmp_path: Path) -> None:
     store = Store(tmp_path / "data")
-    old = tokens(store, corpus(store, texts=["old text"]), note="old")
-    new = tokens(store, corpus(store, texts=["new text"], note="new"), note="new")
-    other = tokens(store, corpus(store, "other", ["other text"]), "other")
+    letters = CharacterTokenizer(list(" dehlnortwx"), {"<|unk|>": 11, END_OF_TEXT: 12})
+    old = tokens(store, corpus(store, texts=["old text"]), tokenizer=letters)
+    new = tokens(store, corpus(store, texts=["new text"], note="new"), tokenizer=letters)
+    other = tokens(store, corpus(store, "other", ["other text"]), "other", letters)
     assert rows(connect(store), "SELECT dataset, text FROM documents ORDER BY ALL") == [
         ("other", "other text"),
         ("scripture", "new text"),
     ]
     pinned = connect(store, datasets=[f"tokens@{old.manifest.fingerprint[:8]}"])
-    assert rows(pinned, "SELECT dataset, text, decode(tokens[:2]) FROM documents JOIN tokens USING (dataset, doc_id)") == [
+    assert rows(pinned, "SELECT dataset, text, decode(tokens[:8]) FROM documents JOIN tokens USING (dataset, doc_id)") == [
         ("scripture", "old text", "old text")
     ]
     both = connect(store, datasets=[str(old.ref), str(new.ref)])
     labels = [f"scripture@{dataset.manifest.fingerprint[:12]}" for dataset in (old, new)]
-    assert rows(both, "SELECT dataset, decode(tokens[:2], dataset) FROM tokens ORDER BY 2 DESC") == [
+    assert rows(both, "SELECT dataset, decode(tokens[:8], dataset) FROM tokens ORDER BY 2 DESC") == [
         (labels[0], "old text"),
         (labels[1], "new text"),
     ]
-    assert rows(both, f'SELECT decode(tokens[:2]) FROM "tokens/other@{other.manifest.fingerprint[:12]}"') == [("other text",)]
+    assert rows(both, f'SELECT decode(tokens[:10]) FROM "tokens/other@{other.manifest.fingerprint[:12]}"') == [("other text",)]
 
 
 def test_a_pin_that_fits_nothing_is_an_error(home: Path) -> None:
