@@ -77,7 +77,7 @@ def _flow(name: str, until: str, description: str) -> prefect.Flow[..., list[Out
 
     conduct.__doc__ = description
     conduct.__name__ = conduct.__qualname__ = name
-    return flow(conduct, name=name, description=description, persist_result=False)
+    return flow(name=name, description=description, persist_result=False)(conduct)
 
 
 run = _flow("run", "evaluate", "The whole chain: raw text to evaluated, fine-tuned models.")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import sys
 import time
-from contextlib import contextmanager
 from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -27,7 +27,9 @@ datasets = typer.Typer(help="Published datasets and models.", no_args_is_help=Tr
 app.add_typer(datasets, name="datasets", rich_help_panel="Data")
 
 Config = Annotated[Path, typer.Argument(help="The run's TOML file, such as configs/quickstart.toml.")]
-Set = Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="Override a value: --set pretrain.steps=100")]
+Set = Annotated[
+    list[str], typer.Option("--set", metavar="KEY=VALUE", help="Override a value: --set pretrain.steps=100")
+]
 Rebuild = Annotated[bool, typer.Option(help="Run every step again and put its result in the old one's place.")]
 Model = Annotated[str, typer.Option(help="NAME, NAME@ALIAS, NAME/VERSION or NAME@FINGERPRINT.")]
 
@@ -95,7 +97,8 @@ def _step_command(name: str, what: str) -> None:
     def command(config: Config, set: Set = [], rebuild: Rebuild = False) -> None:  # noqa: B006
         _run_flow(name, config, set, rebuild)
 
-    command.__doc__ = f"{what}, and the steps before it as far as they are missing.\n\nExample: tokenmill {name} configs/quickstart.toml"
+    example = f"Example: tokenmill {name} configs/quickstart.toml"
+    command.__doc__ = f"{what}, and the steps before it as far as they are missing.\n\n{example}"
     app.command(name, rich_help_panel="Runs")(command)
 
 
@@ -114,7 +117,9 @@ for _name, _what in {
 
 
 @datasets.command("ls")
-def datasets_ls(kind: Annotated[str | None, typer.Argument(help="Only these: corpus, tokens, model, ...")] = None) -> None:
+def datasets_ls(
+    kind: Annotated[str | None, typer.Argument(help="Only these: corpus, tokens, model, ...")] = None,
+) -> None:
     """List what is published, oldest first.
 
     Example: tokenmill datasets ls tokens
@@ -126,14 +131,30 @@ def datasets_ls(kind: Annotated[str | None, typer.Argument(help="Only these: cor
     from flows.summary import counts, short
 
     table = Table(box=None, pad_edge=False)
-    for column, justify in (("kind", "left"), ("name", "left"), ("fingerprint", "left"), ("bytes", "right"), ("built", "left"), ("", "left")):
+    for column, justify in (
+        ("kind", "left"),
+        ("name", "left"),
+        ("fingerprint", "left"),
+        ("bytes", "right"),
+        ("built", "left"),
+        ("", "left"),
+    ):
         table.add_column(column, justify=justify)  # type: ignore[arg-type]
     found = Home.from_environment().store.list(kind)
     for dataset in found:
         m = dataset.manifest
-        table.add_row(m.kind, m.name, m.fingerprint[:12], short(m.bytes), m.built["at"][:16].replace("T", " "), counts(m.statistics, 4))
+        table.add_row(
+            m.kind,
+            m.name,
+            m.fingerprint[:12],
+            short(m.bytes),
+            m.built["at"][:16].replace("T", " "),
+            counts(m.statistics, 4),
+        )
     if not found:
-        typer.echo(f"Nothing published{f' of kind {kind}' if kind else ''} yet; try `tokenmill run configs/quickstart.toml`.")
+        typer.echo(
+            f"Nothing published{f' of kind {kind}' if kind else ''} yet; try `tokenmill run configs/quickstart.toml`."
+        )
         return
     Console().print(table)
 
@@ -214,7 +235,9 @@ def generate(
     prompt: Annotated[str, typer.Argument(help="What the model goes on from.")] = "",
     model: Model = "quickstart",
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest continuation, in tokens.")] = 200,
-    temperature: Annotated[float, typer.Option(min=0, help="0 takes the likeliest token; above, tokens are drawn.")] = 0.8,
+    temperature: Annotated[
+        float, typer.Option(min=0, help="0 takes the likeliest token; above, tokens are drawn.")
+    ] = 0.8,
     top_k: Annotated[int, typer.Option(min=0, help="Draw among the k likeliest tokens; 0 draws among all.")] = 50,
     top_p: Annotated[float | None, typer.Option(help="Draw among the likeliest that reach this probability.")] = None,
     seed: Annotated[int, typer.Option(help="The same seed gives the same text.")] = 0,
@@ -252,7 +275,9 @@ def classify(
 @app.command(rich_help_panel="Models")
 def chat(
     model: Model = "quickstart-assistant",
-    temperature: Annotated[float, typer.Option(min=0, help="0 takes the likeliest token; above, tokens are drawn.")] = 0.0,
+    temperature: Annotated[
+        float, typer.Option(min=0, help="0 takes the likeliest token; above, tokens are drawn.")
+    ] = 0.0,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")] = 120,
 ) -> None:
     """Talk to an assistant. An empty line or Ctrl-D ends.

@@ -18,7 +18,7 @@ from flows.summary import Outcome, headline, publish_artifacts
 from flows.tracking import StepRun, Tracker
 from gpt.config import Config
 from pipelines.errors import InputError
-from pipelines.step import Step, StepType, Stopped, Work
+from pipelines.step import StepType, Stopped, Work
 from pipelines.store import Dataset, Store
 
 
@@ -103,7 +103,7 @@ def map_tasks(function: Callable[[Any], Any], items: Iterable[Any]) -> list[Any]
     items = list(items)
     if len(items) < 2:
         return [function(item) for item in items]
-    mapped = task(function, cache_policy=NO_CACHE, persist_result=False, tags=["tokenmill", "partition"])
+    mapped = task(cache_policy=NO_CACHE, persist_result=False, tags=["tokenmill", "partition"])(function)
     return list(mapped.map(items).result())
 
 

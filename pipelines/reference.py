@@ -1,4 +1,7 @@
-"""The configuration reference, written from the models themselves: `python -m pipelines.reference > docs/configuration.md`."""
+"""The configuration reference, written from the models themselves.
+
+`python -m pipelines.reference > docs/configuration.md`
+"""
 
 from __future__ import annotations
 
@@ -27,7 +30,9 @@ def reference() -> str:
     """The whole page, in Markdown."""
     sections = [INTRODUCTION]
     for path, model in _tables(RunConfig, ""):
-        sections.append(f"## {f'`[{path}]`' if path else 'At the top'}\n\n{_first_paragraph(model)}\n\n{_fields(model)}")
+        sections.append(
+            f"## {f'`[{path}]`' if path else 'At the top'}\n\n{_first_paragraph(model)}\n\n{_fields(model)}"
+        )
     return "\n".join(sections)
 
 

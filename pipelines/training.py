@@ -116,7 +116,7 @@ class PaddedBatches:
     def __init__(
         self,
         sequences: Sequence[Sequence[int]],
-        targets: Sequence[int] | Sequence[Sequence[int]],
+        targets: Sequence[int | Sequence[int]],
         batch_size: int,
         accumulation: int,
         seed: int,
@@ -160,7 +160,7 @@ class PaddedBatches:
         return [batches[i] for i in rng.permutation(len(batches))]
 
 
-def pad(sequences: Sequence[Sequence[int]], targets: Sequence[int] | Sequence[Sequence[int]]) -> Batch:
+def pad(sequences: Sequence[Sequence[int]], targets: Sequence[int | Sequence[int]]) -> Batch:
     """Sequences side by side, filled up on the right with token 0, whose target is `IGNORE`."""
     lengths = torch.tensor([len(sequence) for sequence in sequences])
     inputs = _filled(sequences, 0, int(lengths.max()))  # (B, T)
@@ -174,5 +174,3 @@ def _filled(rows: Sequence[Sequence[int]], fill: int, width: int) -> Tensor:
     for row, values in zip(filled, rows, strict=True):
         row[: len(values)] = torch.as_tensor(values)
     return filled
-
-

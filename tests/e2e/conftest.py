@@ -1,4 +1,4 @@
-"""A whole chain on a small real text, run once by the command line with a Prefect server and an MLflow store of its own."""
+"""A whole chain on a small real text, run once by the command line with servers and stores of its own."""
 
 import os
 import pydoc_data.topics
@@ -96,7 +96,9 @@ def make_place(home: Path) -> Place:
         (texts / f"{name.replace('/', '-')}.txt").write_text(text[:3000])
     lines = [line.strip() for _, text in topics for line in text.splitlines() if 30 < len(line.strip()) < 70]
     labelled = [("code" if any(c in line for c in "()=[]") else "prose", line) for line in lines[:160]]
-    (texts / "labels.tsv").write_text("label\ttext\n" + "".join(f"{a}\t{b.replace(chr(9), ' ')}\n" for a, b in labelled))
+    (texts / "labels.tsv").write_text(
+        "label\ttext\n" + "".join(f"{a}\t{b.replace(chr(9), ' ')}\n" for a, b in labelled)
+    )
     import json
 
     pairs = [{"instruction": f"Topic {name}?", "response": text.split("\n")[0][:60] or name} for name, text in topics]

@@ -132,7 +132,10 @@ def test_a_second_run_reuses_everything_and_points_at_what_built_it(finished, cl
     experiment = client.get_experiment_by_name("tiny")
     parent = client.search_runs([experiment.experiment_id], order_by=["attributes.start_time desc"])[0]
     reused = {k: v for k, v in parent.data.tags.items() if k.startswith("tokenmill.reused.")}
-    assert reused["tokenmill.reused.model.tiny"] == Store(place.home / "data").open("model/tiny").manifest.built["mlflow_run_id"]
+    assert (
+        reused["tokenmill.reused.model.tiny"]
+        == Store(place.home / "data").open("model/tiny").manifest.built["mlflow_run_id"]
+    )
     assert len(reused) == len(STEPS)
 
 
@@ -149,7 +152,10 @@ def test_models_and_data_answer_on_the_command_line(finished):
     assert place.tokenmill("datasets", "ls", "tokens").stdout.count("topics") == 1
     assert json.loads(place.tokenmill("datasets", "show", "model/tiny").stdout)["kind"] == "model"
     counted = place.tokenmill("sql", "select count(*) as n from documents", "--format", "csv").stdout
-    assert counted.split() == ["n", str(Store(place.home / "data").open("corpus/topics").manifest.statistics["documents"])]
+    assert counted.split() == [
+        "n",
+        str(Store(place.home / "data").open("corpus/topics").manifest.statistics["documents"]),
+    ]
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ def test_saving_and_loading_is_the_identity(name, tmp_path):
 
 
 def test_an_unknown_template_is_named():
-    with pytest.raises(InputError, match="alpacca.*alpaca"):
+    with pytest.raises(InputError, match=r"alpacca.*alpaca"):
         template_named("alpacca")
 
 
