@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
+from gpt.machine import linear
 from gpt.model import GPT, Cache
 
 
@@ -130,14 +131,14 @@ class _Reader:
         hidden = self.model.hidden(ids.to(self.cache.store.device), cache=self.cache)  # (B, T, C)
         self.cache.lengths = lengths
         last = torch.tensor([n - 1 for n in lengths], device=hidden.device)
-        return hidden[torch.arange(len(lengths), device=hidden.device), last] @ self.model.head_weight.T
+        return linear(hidden[torch.arange(len(lengths), device=hidden.device), last], self.model.head_weight)
 
     def read_next(self) -> Tensor:
         """Read the last token of every text, and return the logits (B, V) after it."""
         if any(len(text) - start > self.context for text, start in zip(self.texts, self.starts, strict=True)):
             return self.read_windows()
         ids = torch.tensor([text[-1:] for text in self.texts], device=self.cache.store.device)
-        return self.model.hidden(ids, cache=self.cache)[:, 0] @ self.model.head_weight.T
+        return linear(self.model.hidden(ids, cache=self.cache)[:, 0], self.model.head_weight)
 
 
 def _probabilities(logits: Tensor, top_k: int | None, top_p: float | None) -> Tensor:

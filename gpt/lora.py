@@ -7,6 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gpt.machine import linear
+
 TARGETS = ("attention.qkv", "attention.output", "mlp.input", "mlp.output")
 
 
@@ -30,8 +32,8 @@ class LoRALinear(nn.Linear):
         nn.init.kaiming_uniform_(self.down, a=math.sqrt(5))
 
     def forward(self, x: Tensor) -> Tensor:
-        low = F.linear(F.dropout(x, self.dropout, self.training), self.down)
-        return F.linear(x, self.weight, self.bias) + self.scale * F.linear(low, self.up)
+        low = linear(F.dropout(x, self.dropout, self.training), self.down)
+        return linear(x, self.weight, self.bias) + self.scale * linear(low, self.up)
 
     @torch.no_grad()
     def merged_weight(self) -> Tensor:

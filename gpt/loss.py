@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from gpt.machine import fast_matmul
+
 if TYPE_CHECKING:
     from gpt.classifier import Classifier
     from gpt.model import GPT
@@ -75,6 +77,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         return *(None if d is None else d.mul_(grads[0]) for d in ctx.gradients), None
 
 
+@fast_matmul()
 def _sum_over_chunks(
     hidden: Tensor, weight: Tensor, targets: Tensor, d_hidden: Tensor | None, d_weight: Tensor | None
 ) -> Tensor:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from gpt.config import GPTConfig
+from gpt.machine import linear
 
 
 class GPT(nn.Module):
@@ -27,7 +28,7 @@ class GPT(nn.Module):
         self.positions = nn.Embedding(config.context, config.width) if config.positions == "learned" else None
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
         self.norm = make_norm(config)
-        self.head = None if config.tied else nn.Linear(config.width, config.vocabulary, bias=False)
+        self.head = None if config.tied else Linear(config.width, config.vocabulary, bias=False)
         self.recompute = False  # activation checkpointing: trade a second forward pass for memory
         self._rotation: Tensor | None = None
         self._initialise()
@@ -40,7 +41,7 @@ class GPT(nn.Module):
         cache: "Cache | None" = None,
     ) -> Tensor:
         """Logits (B, T, V) of the token after each position. Arguments as for `hidden`."""
-        return F.linear(self.hidden(ids, positions, documents, cache), self.head_weight)
+        return linear(self.hidden(ids, positions, documents, cache), self.head_weight)
 
     def hidden(
         self,
@@ -153,8 +154,8 @@ class Attention(nn.Module):
     def __init__(self, config: GPTConfig, causal: bool = True):
         super().__init__()
         self.heads, self.causal, self.qk_norm, self.dropout = config.heads, causal, config.qk_norm, config.dropout
-        self.qkv = nn.Linear(config.width, 3 * config.width, bias=config.bias)
-        self.output = nn.Linear(config.width, config.width, bias=config.bias)
+        self.qkv = Linear(config.width, 3 * config.width, bias=config.bias)
+        self.output = Linear(config.width, config.width, bias=config.bias)
 
     def forward(
         self, x: Tensor, rotation: Tensor | None, mask: Tensor | None, store: "LayerCache | None"
@@ -163,7 +164,7 @@ class Attention(nn.Module):
         qkv = self.qkv(x).view(B, T, 3, self.heads, C // self.heads)  # (B, T, 3, H, D)
         qk, v = qkv[:, :, :2], qkv[:, :, 2]
         if self.qk_norm:
-            qk = F.rms_norm(qk, (qk.shape[-1],))
+            qk = F.layer_norm(qk, (qk.shape[-1],))
         if rotation is not None:
             qk = rotate(qk, rotation)
         q, k, v = (t.transpose(1, 2) for t in (qk[:, :, 0], qk[:, :, 1], v))  # (B, H, T, D)
@@ -191,8 +192,8 @@ class MLP(nn.Module):
         self.activation = config.activation
         # SwiGLU has a third matrix: two thirds of the width keep the parameters equal (Shazeer 2020).
         inner = 4 * config.width if config.activation != "swiglu" else 64 * math.ceil(config.width / 24)
-        self.input = nn.Linear(config.width, inner * (2 if config.activation == "swiglu" else 1), bias=config.bias)
-        self.output = nn.Linear(inner, config.width, bias=config.bias)
+        self.input = Linear(config.width, inner * (2 if config.activation == "swiglu" else 1), bias=config.bias)
+        self.output = Linear(inner, config.width, bias=config.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.input(x)  # (B, T, 4C)
@@ -204,6 +205,13 @@ class MLP(nn.Module):
             gate, x = x.chunk(2, dim=-1)
             x = F.silu(gate) * x
         return self.output(x)
+
+
+class Linear(nn.Linear):
+    """`nn.Linear`, with the machine's quickest product."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return linear(x, self.weight, self.bias)
 
 
 def make_norm(config: GPTConfig) -> nn.Module:

@@ -9,6 +9,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from gpt.config import Config
+from gpt.machine import fast_matmul
 
 
 class OptimizerConfig(Config):
@@ -101,6 +102,9 @@ def set_learning_rate(optimizers: Iterable[torch.optim.Optimizer], step: int, co
             group["lr"] = group["peak"] * share
 
 
+ITERATIONS = 5
+
+
 class Muon(torch.optim.Optimizer):
     """Momentum whose update is made orthogonal, for matrices (Jordan et al. 2024).
 
@@ -139,6 +143,7 @@ class Muon(torch.optim.Optimizer):
         torch._foreach_add_(params, list(update.unbind()), alpha=-group["lr"] * scale)
 
 
+@fast_matmul()
 def orthogonalize(x: Tensor) -> Tensor:
     """The nearest (semi-)orthogonal matrices to x (N, rows, columns), roughly: singular values in 0.7..1.2.
 
@@ -151,11 +156,12 @@ def orthogonalize(x: Tensor) -> Tensor:
     norm = gram.diagonal(dim1=1, dim2=2).sum(1).clamp_min(1e-20)[:, None, None]  # squared Frobenius norm
     gram = gram / norm
     product: Tensor | None = None
-    for _ in range(5):
+    for i in range(ITERATIONS):
         factor = torch.baddbmm(gram, gram, gram, beta=-4.7750, alpha=2.0315)
         factor.diagonal(dim1=1, dim2=2).add_(3.4445)
         product = factor if product is None else factor @ product
-        gram = factor @ gram @ factor
+        if i < ITERATIONS - 1:
+            gram = factor @ (factor @ gram)
     x = product @ x / norm.sqrt()
     return x.mT if transposed else x
 

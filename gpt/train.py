@@ -5,7 +5,6 @@ resume is to put back parameters and optimizer and to set a number, and the run 
 """
 
 import math
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -20,6 +19,7 @@ from torch import Tensor, nn
 from gpt import parallel
 from gpt.checkpoint import Checkpoints
 from gpt.loss import next_token_loss
+from gpt.machine import measure_peak, peak_memory
 from gpt.model import GPT, Block
 from gpt.optim import (
     OptimizerConfig,
@@ -224,7 +224,7 @@ class _Run:
 
     def take_step(self, should_stop: Callable[[], bool] | None) -> bool:
         """One optimizer step. False, with nothing changed, when it is time to stop."""
-        config, total, count = self.config, 0.0, 0.0
+        config, total, count, tokens = self.config, 0.0, 0.0, self.tokens
         mine = range(parallel.rank(), config.accumulation, parallel.size())
         for micro in mine:
             if should_stop is not None and parallel.any_process(should_stop(), when=micro == mine[0]):
@@ -236,8 +236,9 @@ class _Run:
                 loss, n = self.objective(batch)
                 loss.backward()
             total, count = total + loss.detach(), count + n
-            self.tokens += batch.inputs.numel() * parallel.size()
+            tokens += batch.inputs.numel() * parallel.size()
         total, count = parallel.summed(total, count, self.device)
+        self.tokens = tokens
         self._apply(total, count)
         self.step += 1
         return True
@@ -365,33 +366,6 @@ class _Speedometer:
         before = time.perf_counter()
         yield
         self.since += time.perf_counter() - before
-
-
-def measure_peak(device: torch.device, dtype: torch.dtype) -> float:
-    """Floating-point operations a second of a matrix product, the best of a few."""
-    n = 8192 if device.type == "cuda" else 512
-    a, b, best = torch.ones(n, n, device=device, dtype=dtype), torch.ones(n, n, device=device, dtype=dtype), math.inf
-    for _ in range(5):
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        before = time.perf_counter()
-        a @ b
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        best = min(best, time.perf_counter() - before)
-    return 2 * n**3 / best
-
-
-def peak_memory(device: torch.device) -> int:
-    """Most bytes that the process has held so far: on the GPU where it uses one, else resident."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    if sys.platform == "win32":
-        return 0
-    import resource
-
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def _mixed(seed: int, step: int, micro: int) -> int:

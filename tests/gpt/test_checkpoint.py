@@ -1,0 +1,85 @@
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+
+from gpt.checkpoint import Checkpoints
+
+
+def tensors(value: float) -> dict[str, torch.Tensor]:
+    return {"a": torch.full((3, 4), value), "b": torch.tensor(value)}
+
+
+def test_a_checkpoint_comes_back_as_it_was(tmp_path: Path) -> None:
+    path = Checkpoints(tmp_path).save(5, tensors(1.5), {"a/moment": torch.arange(3)}, {"step": 5, "best": 1 / 3})
+    assert Checkpoints(tmp_path).latest() == path
+    model, optimizer, state = Checkpoints.load(path)
+    assert torch.equal(model["a"], torch.full((3, 4), 1.5)) and model["b"] == 1.5
+    assert torch.equal(optimizer["a/moment"], torch.arange(3))
+    assert state == {"step": 5, "best": 1 / 3}
+
+
+def test_the_newest_and_the_best_stay(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path, keep_last=2)
+    for step in range(1, 6):
+        checkpoints.save(step, tensors(step), {}, {"step": step})
+    for step in (1, 3):
+        checkpoints.save_best(step, tensors(step), {"step": step})
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["best-00000003", "step-00000004", "step-00000005"]
+    assert Checkpoints.load(checkpoints.best())[0]["b"] == 3  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "optimizer.safetensors", "state.json"])
+@pytest.mark.parametrize("damage", ["cut", "flip", "gone"])
+def test_a_damaged_newest_falls_back_to_the_one_before(tmp_path: Path, file: str, damage: str) -> None:
+    checkpoints = Checkpoints(tmp_path)
+    older = checkpoints.save(1, tensors(1), tensors(1), {"step": 1})
+    newer = checkpoints.save(2, tensors(2), tensors(2), {"step": 2})
+    content = (newer / file).read_bytes()
+    if damage == "gone":
+        (newer / file).unlink()
+    else:
+        (newer / file).write_bytes(content[:-4] if damage == "cut" else content[:-4] + b"\xff" + content[-3:])
+    with pytest.warns(UserWarning, match="step-00000002 is damaged"):
+        assert checkpoints.latest() == older
+    assert checkpoints.save(2, tensors(2), tensors(2), {"step": 2}) == newer
+    assert checkpoints.latest() == newer
+
+
+def test_what_a_kill_leaves_half_written_is_no_checkpoint_and_is_swept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    checkpoints = Checkpoints(tmp_path)
+    whole = checkpoints.save(1, tensors(1), {}, {"step": 1})
+
+    def killed(self: Path, target: Path) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "rename", killed)
+    with pytest.raises(KeyboardInterrupt):
+        checkpoints.save(2, tensors(2), {}, {"step": 2})
+    monkeypatch.undo()
+    assert len(list(tmp_path.iterdir())) == 2
+    assert Checkpoints(tmp_path).latest() == whole
+    assert list(tmp_path.iterdir()) == [whole]
+
+
+class Malicious:
+    def __reduce__(self) -> tuple:
+        return exec, ("import gpt; gpt.was_hacked = True",)
+
+
+def test_a_malicious_pickle_is_passed_over(tmp_path: Path) -> None:
+    import gpt
+
+    checkpoints = Checkpoints(tmp_path)
+    path = checkpoints.save(1, tensors(1), {}, {"step": 1})
+    (path / "model.safetensors").write_bytes(pickle.dumps(Malicious()))
+    with pytest.warns(UserWarning, match="damaged"):
+        assert checkpoints.latest() is None
+    with pytest.raises(Exception, match="header"):
+        Checkpoints.load(path)
+    assert not hasattr(gpt, "was_hacked")
+
+
+def test_an_empty_folder_has_none(tmp_path: Path) -> None:
+    assert Checkpoints(tmp_path / "new").latest() is None and Checkpoints(tmp_path / "new").best() is None

@@ -1,0 +1,65 @@
+from collections.abc import Callable
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gpt.classifier import Classifier, trainable
+from gpt.config import gpt_config
+from gpt.loss import classification_loss
+from gpt.model import GPT
+from gpt.train import Batch, TrainConfig, train
+
+Make = Callable[..., GPT]
+
+
+@pytest.mark.parametrize("pooling", ["last", "mean"])
+@given(padding=st.integers(0, 20), token=st.integers(0, 96))
+@settings(max_examples=20, deadline=None)
+def test_padding_never_changes_a_result(pooling: str, padding: int, token: int) -> None:
+    torch.manual_seed(0)
+    model = Classifier(GPT(gpt_config("pico", vocabulary=97, context=32)), 3, pooling).eval()
+    texts = [torch.randint(0, 97, (n,)) for n in (3, 12, 7)]
+    padded = torch.full((3, 12 + padding), token)
+    for row, text in zip(padded, texts, strict=True):
+        row[: len(text)] = text
+    with torch.no_grad():
+        together = model(padded, torch.tensor([3, 12, 7]))
+        for row, text in zip(together, texts, strict=True):
+            torch.testing.assert_close(row, model(text[None])[0], atol=1e-5, rtol=0)
+
+
+def count(model: Classifier) -> int:
+    return sum(p.numel() for p in model.parameters() if p.requires_grad)
+
+
+def test_only_the_named_part_is_trainable(make_model: Make) -> None:
+    model = Classifier(make_model(), 2)
+    head, block = sum(p.numel() for p in model.head.parameters()), sum(p.numel() for p in model.gpt.blocks[0].parameters())
+    trainable(model, "head")
+    assert count(model) == head
+    trainable(model, "last:1")
+    assert count(model) == head + block + 2 * 64
+    trainable(model, "all")
+    assert count(model) == sum(p.numel() for p in model.parameters())
+    for what in ("last:0", "last:3", "last:x", "some"):
+        with pytest.raises(ValueError, match="last:N with N from 1 to 2"):
+            trainable(model, what)
+
+
+@pytest.mark.parametrize("pooling", ["last", "mean"])
+def test_it_learns_a_class(make_model: Make, pooling: str) -> None:
+    torch.manual_seed(0)
+    ids = torch.randint(0, 97, (32, 8))
+    labels = torch.arange(32) % 2
+    ids[:, 3] = 10 + labels
+    model = Classifier(make_model(), 2, pooling)
+    config = TrainConfig(steps=60, learning_rate=3e-3)
+    train(model, lambda step, micro: Batch(ids, labels, torch.full((32,), 8)), config, loss=classification_loss)
+    assert (model.eval()(ids).argmax(1) == labels).all()
+
+
+def test_an_unknown_pooling_is_refused(make_model: Make) -> None:
+    with pytest.raises(ValueError, match="choose last or mean"):
+        Classifier(make_model(), 2, "max")
