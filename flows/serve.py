@@ -88,7 +88,8 @@ def serve(path: Path | str, home: Path | str, flows: Flows | None = None) -> Non
         try:
             with lock.acquire(timeout=0):
                 _give_up_orphans(deployments)
-                prefect.serve(*deployments)
+                # Asks often and takes a run when it is due: taken earlier, it would hold the one place there is.
+                prefect.serve(*deployments, query_seconds=2, prefetch_seconds=0)
         except Timeout:
             raise InputError(f"Another `tokenmill serve` runs for {home}; end that one first.") from None
 
