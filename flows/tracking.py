@@ -94,11 +94,11 @@ class Tracker:
             run_id = unfinished[0].info.run_id
             self.client.update_run(run_id, status="RUNNING")
             self.client.log_batch(run_id, tags=_run_tags(identity))
-            return StepRun(self.client, run_id)
-        name = f"{step.type.name} {step.name}"
-        run_id = self.client.create_run(self.experiment_id, run_name=name).info.run_id
+        else:
+            tags = {tag.key: tag.value for tag in _run_tags(identity)}
+            run = self.client.create_run(self.experiment_id, run_name=f"{step.type.name} {step.name}", tags=tags)
+            run_id = run.info.run_id
         params = [Param(key, value[:MAX_PARAM]) for key, value in flatten(step.config.model_dump(mode="json"))]
-        self.client.log_batch(run_id, tags=_run_tags(identity))
         for at in range(0, len(params), 100):  # MLflow takes a hundred at a time
             self.client.log_batch(run_id, params=params[at : at + 100])
         return StepRun(self.client, run_id)
@@ -123,9 +123,7 @@ class Tracker:
         A kill may have come after the result was published and before MLflow knew: then this makes up for it.
         """
         run_id = dataset.manifest.built.get("mlflow_run_id")
-        if run_id and self.client.search_runs(
-            [self.experiment_id], f"attributes.run_id = '{run_id}' and attributes.status != 'FINISHED'"
-        ):
+        if run_id and self._is_incomplete(run_id, dataset):
             self.finish_step(run_id, dataset, inputs)
         if self.parent:
             key = f"tokenmill.reused.{dataset.ref.kind}.{dataset.ref.name}"
@@ -140,8 +138,8 @@ class Tracker:
         from flows.serving import log_model
 
         name = dataset.ref.name
-        if known := self.client.search_model_versions(f"name = '{name}' and run_id = '{run_id}'"):
-            return f"{name}/{known[0].version}"
+        if known := self._registered_version(name, run_id):
+            return known
         info = log_model(dataset, run_id)
         registered = {model.name for model in self.client.search_registered_models(f"name = '{name}'")}
         if name not in registered:
@@ -151,6 +149,18 @@ class Tracker:
         alias = "challenger" if "champion" in self.client.get_registered_model(name).aliases else "champion"
         self.client.set_registered_model_alias(name, alias, version.version)
         return f"{name}/{version.version}"
+
+    def _is_incomplete(self, run_id: str, dataset: Dataset) -> bool:
+        """Whether a run of this experiment has not all that `finish_step` gives it."""
+        runs = self.client.search_runs([self.experiment_id], f"attributes.run_id = '{run_id}'")
+        if not runs:
+            return False  # built by another experiment's run, or in another MLflow
+        unregistered = dataset.ref.kind == "model" and not self._registered_version(dataset.ref.name, run_id)
+        return runs[0].info.status != "FINISHED" or unregistered
+
+    def _registered_version(self, name: str, run_id: str) -> str | None:
+        versions = self.client.search_model_versions(f"name = '{name}' and run_id = '{run_id}'")
+        return f"{name}/{versions[0].version}" if versions else None
 
     def _end_dead_runs(self) -> None:
         """Mark as killed the runs whose process is gone. A live one holds the lock of its flow run or its step."""
@@ -228,4 +238,3 @@ def _dataset_input(role: str, dataset: Dataset) -> DatasetInput:
         profile=json.dumps(profile),
     )
     return DatasetInput(entity, [InputTag("mlflow.data.context", role)])
-

@@ -1,0 +1,1 @@
+"""Measurements side by side, which print ratios. Run one as `python -m benchmarks.NAME --help`."""

@@ -1,0 +1,10 @@
+"""What all tests share: one thread a process, since tests run side by side, and no deadlines on noisy machines."""
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before anything imports torch
+
+from hypothesis import settings
+
+settings.register_profile("tokenmill", deadline=None, max_examples=40, derandomize=True)
+settings.load_profile("tokenmill")

@@ -1,0 +1,76 @@
+"""Metrics against scikit-learn, and every token scored once with all the context it can have."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn import metrics as sk
+
+from gpt.config import gpt_config
+from gpt.model import GPT
+from pipelines.datasets import Example
+from pipelines.evaluate import (
+    answer_metrics,
+    classification_metrics,
+    confusion_matrix,
+    language_metrics,
+    nearest_answers,
+    sliding_losses,
+)
+
+torch.manual_seed(0)
+MODEL = GPT(gpt_config("pico", vocabulary=30, context=8)).eval()
+labels = st.lists(st.tuples(st.integers(0, 2), st.integers(0, 2)), min_size=1, max_size=60)
+
+
+@given(pairs=labels)
+def test_classification_metrics_are_scikit_learns(pairs):
+    truth, predicted = np.array(pairs).T
+    names = ["a", "b", "c"]
+    ours = classification_metrics(truth, predicted, names, "b")
+    each = {"labels": [1], "average": None, "zero_division": 0}
+    assert ours["accuracy"] == sk.accuracy_score(truth, predicted)
+    assert ours["precision"] == sk.precision_score(truth, predicted, **each)[0]
+    assert ours["recall"] == sk.recall_score(truth, predicted, **each)[0]
+    assert ours["f1"] == sk.f1_score(truth, predicted, **each)[0]
+    assert ours["f1_macro"] == pytest.approx(sk.f1_score(truth, predicted, average="macro", zero_division=0), abs=1e-15)
+    assert (confusion_matrix(truth, predicted, 3) == sk.confusion_matrix(truth, predicted, labels=[0, 1, 2])).all()
+
+
+@settings(deadline=None)
+@given(lengths=st.lists(st.integers(1, 40), min_size=1, max_size=3), seed=st.integers(0, 5))
+def test_every_token_is_scored_once_in_its_window(lengths, seed):
+    rng = np.random.default_rng(seed)
+    streams = [rng.integers(0, 30, n).astype(np.uint16) for n in lengths]
+    if not any(len(stream) > 1 for stream in streams):
+        return
+    expected = []
+    for stream in streams:
+        for at in range(1, len(stream)):
+            # The windows start at multiples of 4; the first that scores a target reads 8 tokens up to or past it.
+            start = 0 if at <= 8 else ((at - 9) // 4 + 1) * 4
+            ids = torch.from_numpy(stream[start:at].astype(np.int64))[None]
+            logits = MODEL(ids)[0, -1].log_softmax(-1)
+            expected.append(-logits[int(stream[at])].item())
+    assert sliding_losses(MODEL, streams) == pytest.approx(expected, abs=1e-4)
+
+
+def test_bits_per_byte_is_the_sum_of_losses_over_the_bytes():
+    losses = np.full(6, math.log(2) * 3)
+    assert language_metrics(losses, 9) == pytest.approx({"loss": math.log(8), "perplexity": 8, "bits_per_byte": 2})
+
+
+def row(instruction, response):
+    return Example("0", "s", "test", instruction, None, instruction, "", response)
+
+
+def test_answers_are_compared_without_case_and_the_nearest_training_answer_is_found():
+    rows = [row("what is red?", "A colour."), row("who are you?", "Nobody")]
+    perfect = answer_metrics(["a colour.", "nobody"], rows)
+    assert perfect["exact_match"] == 1 and 50 < perfect["chrf"] <= 100
+    assert answer_metrics(["xyz", "qqq"], rows)["exact_match"] == 0
+    train = [row("what is a red thing?", "Paint."), row("tell me who you are", "I.")]
+    assert nearest_answers(train, rows) == ["Paint.", "I."]
