@@ -96,7 +96,7 @@ class Shell:
         if name == ".help":
             out.write(HELP)
         elif name == ".schema" and not arguments:
-            query = "SELECT view_name AS view, comment FROM duckdb_views() WHERE NOT internal AND NOT temporary"
+            query = "SELECT view_name AS view, comment FROM duckdb_views() WHERE NOT internal AND view_name NOT LIKE '%/%'"
             answer(self.connection, query + " ORDER BY view_oid", out=out)
         elif name == ".schema":
             view = arguments[0].replace('"', '""')
@@ -130,9 +130,9 @@ class Names(Completer):
     def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
         found = connection.execute(
             """SELECT * FROM (
-                SELECT view_name AS name, 'view' AS kind, 0 AS rank FROM duckdb_views() WHERE NOT internal AND NOT temporary
+                SELECT view_name AS name, 'view' AS kind, 0 AS rank FROM duckdb_views() WHERE NOT internal AND view_name NOT LIKE '%/%'
                 UNION SELECT column_name, 'column', 1 FROM duckdb_columns() c
-                    WHERE NOT internal AND table_name IN (SELECT view_name FROM duckdb_views() WHERE NOT temporary)
+                    WHERE NOT internal AND table_name IN (SELECT view_name FROM duckdb_views() WHERE view_name NOT LIKE '%/%')
                 UNION SELECT function_name, 'function', 2 FROM duckdb_functions() WHERE comment IS NOT NULL AND NOT internal
                 UNION SELECT keyword_name, 'keyword', 3 FROM duckdb_keywords() WHERE keyword_category <> 'unreserved'
                 UNION SELECT function_name, 'function', 4 FROM duckdb_functions() WHERE internal

@@ -57,9 +57,9 @@ def _config(*keys: str) -> Callable[[Manifest], Any]:
     return lambda manifest: next((value for key in keys if (value := manifest.config.get(key)) is not None), None)
 
 
-def _input(kind: str) -> Callable[[Manifest], Any]:
-    """The name of the input of a kind."""
-    return lambda manifest: next((ref.name for ref in manifest.inputs.values() if ref.kind == kind), None)
+def _input(role: str) -> Callable[[Manifest], Any]:
+    """The name of an input."""
+    return lambda manifest: manifest.inputs[role].name if role in manifest.inputs else None
 
 
 VIEWS = {
@@ -180,7 +180,7 @@ TOKENS_FLAT = """
 
 TOKENS_FLAT_COMMENT = "One row a token: its position in its document, counted from 0, and its text."
 
-_TIME = pa.timestamp("ms", tz="UTC")
+_TIME, JSON = pa.timestamp("ms", tz="UTC"), pa.json_(pa.string())
 DATASETS = pa.schema(
     [
         ("kind", pa.string()),
@@ -192,8 +192,8 @@ DATASETS = pa.schema(
         ("seconds", pa.float64()),
         ("files", pa.int64()),
         ("bytes", pa.int64()),
-        ("statistics", pa.string()),  # JSON
-        ("config", pa.string()),  # JSON
+        ("statistics", JSON),
+        ("config", JSON),
         ("run_id", pa.string()),
         ("ref", pa.string()),
         ("fingerprint", pa.string()),
@@ -201,7 +201,7 @@ DATASETS = pa.schema(
         ("path", pa.string()),
     ]
 )
-MANIFESTS = pa.schema([("ref", pa.string()), ("manifest", pa.string())])
+MANIFESTS = pa.schema([("ref", pa.string()), ("manifest", JSON)])
 STEPS = pa.schema(
     [
         ("step", pa.string()),
@@ -210,8 +210,9 @@ STEPS = pa.schema(
         ("inputs", pa.list_(pa.string())),
         ("finished_at", _TIME),
         ("seconds", pa.float64()),
+        ("run_id", pa.string()),
         ("code", pa.string()),
-        ("built", pa.string()),  # JSON
+        ("built", JSON),
     ]
 )
 LINEAGE = pa.schema(
@@ -280,11 +281,7 @@ class Catalog:
         connection.execute(f"CREATE VIEW tokens_flat AS {TOKENS_FLAT}")
         connection.execute(f"COMMENT ON VIEW tokens_flat IS {_literal(TOKENS_FLAT_COMMENT)}")
         for name, schema, make, comment in self._tables():
-            source = f"memory of {name}"
-            connection.register(source, MadeWhenRead(schema, make))
-            json_columns = [c for c in ("statistics", "config", "manifest", "built", "tags") if c in schema.names]
-            replaced = f" REPLACE ({', '.join(f'{c}::JSON AS {c}' for c in json_columns)})" if json_columns else ""
-            connection.execute(f"CREATE VIEW {name} AS SELECT *{replaced} FROM {_quoted(source)}")
+            connection.register(name, MadeWhenRead(schema, make))
             connection.execute(f"COMMENT ON VIEW {name} IS {_literal(comment)}")
         for signature, (body, comment, example) in MACROS.items():
             connection.execute(f"CREATE MACRO {signature} AS {body}")
@@ -362,7 +359,7 @@ class Catalog:
                     "bytes": m.bytes,
                     "statistics": json.dumps(m.statistics),
                     "config": json.dumps(m.config),
-                    "run_id": m.built.get("run_id"),
+                    "run_id": m.built.get("mlflow_run_id"),
                     "ref": str(m.ref),
                     "fingerprint": m.fingerprint,
                     "digest": m.digest,
@@ -390,6 +387,7 @@ class Catalog:
                     "inputs": [str(ref) for ref in m.inputs.values()],
                     "finished_at": datetime.fromisoformat(m.built["at"]),
                     "seconds": m.built.get("seconds"),
+                    "run_id": m.built.get("mlflow_run_id"),
                     "code": m.code,
                     "built": json.dumps(m.built),
                 }
@@ -585,7 +583,7 @@ def explain_error(error: duckdb.Error, connection: duckdb.DuckDBPyConnection | N
 
 def _named(connection: duckdb.DuckDBPyConnection) -> list[tuple[str, str]]:
     return connection.execute(
-        "SELECT view_name, 'view' FROM duckdb_views() WHERE NOT internal AND NOT temporary UNION ALL "
+        "SELECT view_name, 'view' FROM duckdb_views() WHERE NOT internal AND view_name NOT LIKE '%/%' UNION ALL "
         "SELECT DISTINCT function_name, 'function' FROM duckdb_functions() WHERE NOT internal"
     ).fetchall()
 

@@ -6,6 +6,7 @@ A tracking URI that names an SQLite database is read straight from the file, ope
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Iterable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ RUNS = pa.schema(
         ("started_at", _TIME),
         ("ended_at", _TIME),
         ("parent_run_id", pa.string()),
-        ("tags", pa.string()),  # JSON
+        ("tags", pa.json_(pa.string())),
         ("artifacts", pa.string()),
     ]
 )
@@ -56,7 +57,7 @@ _QUERIES = {
         WHERE {_LIVE} ORDER BY r.start_time, run_uuid, key""",  # noqa: S608
     "metrics": f"""
         SELECT m.run_uuid, r.name, m.key, m.step, CASE WHEN m.is_nan THEN NULL ELSE m.value END, m.timestamp,
-            m.step = l.step AND m.timestamp = l.timestamp AND m.value = l.value
+            m.step = l.step AND m.timestamp = l.timestamp AND m.value = l.value AS latest
         FROM metrics m JOIN runs r USING (run_uuid) LEFT JOIN latest_metrics l USING (run_uuid, key)
         WHERE {_LIVE} ORDER BY r.start_time, m.run_uuid, m.key, m.step""",  # noqa: S608
 }
@@ -88,9 +89,10 @@ def sqlite_path(uri: str) -> Path:
 def _to_arrow(rows: list[tuple[Any, ...]], schema: pa.Schema) -> pa.Table:
     columns = zip(*rows, strict=True) if rows else [()] * len(schema)
     return pa.table(
-        [
-            pa.array([None if value is None else bool(value) for value in column] if pa.types.is_boolean(field.type) else column, field.type)
-            for column, field in zip(columns, schema, strict=True)
-        ],
-        schema=schema,
+        [_array(column, field.type) for column, field in zip(columns, schema, strict=True)], schema=schema
     )
+
+
+def _array(values: Iterable[Any], kind: pa.DataType) -> pa.Array:
+    array = pa.array(values)
+    return array.cast(kind) if pa.types.is_integer(array.type) else pa.array(values, kind)

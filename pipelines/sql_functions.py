@@ -51,6 +51,11 @@ MACROS = {
         "SELECT token_text(pair[1]), token_text(pair[2]), count(*) AS n "
         "FROM (SELECT unnest(ngrams(tokens, 2)) AS pair FROM tokens) GROUP BY ALL ORDER BY n DESC LIMIT 10",
     ),
+    "ngram_hashes(tokens, n)": (
+        "_ngram_hashes(tokens::UINTEGER[], n::UINTEGER)",
+        "A 64-bit hash of every run of n tokens, to count and compare long runs by.",
+        "SELECT count(DISTINCT run) FROM (SELECT unnest(ngram_hashes(tokens, 13)) AS run FROM tokens)",
+    ),
     "context(doc_id, position, n)": (
         """(SELECT _decode(_tokens[greatest(position::BIGINT - n, 0) + 1 : position + n + 1]::UINTEGER[], _dataset)
             FROM (SELECT t.doc_id AS _doc_id, t.tokens AS _tokens, t.dataset AS _dataset FROM tokens t)
@@ -101,6 +106,7 @@ class Functions:
             "_token_text": (self.token_text, ["UINTEGER", "VARCHAR"], "VARCHAR"),
             "_sample_text": (self.sample_text, ["BIGINT", "VARCHAR"], "VARCHAR"),
             "_ngrams": (ngrams, ["UINTEGER[]", "UINTEGER"], "UINTEGER[][]"),
+            "_ngram_hashes": (ngram_hashes, ["UINTEGER[]", "UINTEGER"], "UBIGINT[]"),
             "_find": (
                 self.find,
                 ["UINTEGER[]", "VARCHAR", "VARCHAR"],
@@ -222,15 +228,35 @@ def find_run(ids: NDArray[np.unsignedinteger], wanted: NDArray[np.unsignedintege
 
 
 def ngrams(tokens: pa.Array, sizes: pa.Array) -> pa.Array:
-    """(B) lists of token ids to (B) lists of all their runs of n."""
-    rows: list[list[NDArray[np.uint32]] | None] = []
-    for row, size in zip(_one_array(tokens), sizes.to_pylist(), strict=True):
-        if not row.is_valid or not size:
-            rows.append(None)
-            continue
-        ids = row.values.to_numpy()
-        rows.append(list(np.lib.stride_tricks.sliding_window_view(ids, size)) if len(ids) >= size else [])
-    return pa.array(rows, pa.list_(pa.list_(pa.uint32())))
+    """(B) lists of token ids to (B) lists of all their runs of n; n is the same for all rows, or null."""
+    runs, offsets, missing = _runs(tokens, sizes)
+    bounds = np.arange(len(runs) + 1, dtype=np.int32) * np.int32(runs.shape[1])
+    lists = pa.ListArray.from_arrays(pa.array(bounds), pa.array(runs.reshape(-1)))
+    return pa.ListArray.from_arrays(offsets, lists, mask=missing)
+
+
+def ngram_hashes(tokens: pa.Array, sizes: pa.Array) -> pa.Array:
+    """(B) lists of token ids to (B) lists of a 64-bit hash of each of their runs of n."""
+    runs, offsets, missing = _runs(tokens, sizes)
+    hashes = np.full(len(runs), runs.shape[1], np.uint64)
+    for column in runs.T:
+        hashes = (hashes + column) * np.uint64(0x9E3779B97F4A7C15)
+        hashes ^= hashes >> np.uint64(29)
+    return pa.ListArray.from_arrays(offsets, pa.array(hashes), mask=missing)
+
+
+def _runs(tokens: pa.Array, sizes: pa.Array) -> tuple[NDArray[np.uint32], pa.Array, pa.Array]:
+    """All runs of n of a block of rows (R, n), where each row's runs begin (B + 1), and which rows are null (B)."""
+    tokens, size = _one_array(tokens), _one_array(sizes)[0].as_py() if len(sizes) else None
+    present = np.asarray(tokens.is_valid()) & bool(size)
+    size = size or 1
+    ids = tokens.flatten().to_numpy()  # of the rows that are not null
+    lengths = np.asarray(pc.fill_null(pc.list_value_length(tokens), 0), np.int64)
+    counts = np.where(present, np.maximum(lengths - size + 1, 0), 0)
+    offsets = np.concatenate([[0], np.cumsum(counts)])
+    places = np.repeat(np.cumsum(lengths) - lengths - offsets[:-1], counts) + np.arange(offsets[-1])
+    runs = np.lib.stride_tricks.sliding_window_view(ids, size)[places] if len(places) else np.empty((0, size), np.uint32)
+    return runs, pa.array(offsets.astype(np.int32)), pa.array(~present)
 
 
 def _by_dataset(function: Callable[[str, pa.Array], pa.Array], datasets: pa.Array, values: pa.Array) -> pa.Array:

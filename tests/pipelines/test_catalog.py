@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from gpt.config import Config
 from pipelines.catalog import connect, explain_error
 from pipelines.errors import InputError
-from pipelines.sql_functions import Functions
+from pipelines.sql_functions import Functions, ngram_hashes, ngrams
 from pipelines.sample import SAMPLE, SampleConfig
 from pipelines.step import SourceFile, StepType, Work
 from pipelines.store import Dataset, Store
@@ -52,7 +52,7 @@ def publish(
 
     step_type = StepType(f"make-{kind}", kind, 1, FreeConfig, run, sources=(lambda _: sources) if sources else None)
     refs = {role: dataset.ref for role, dataset in (inputs or {}).items()}
-    return store.build(step_type.using(name, FreeConfig(**config), refs), run, built_by={"run_id": "r1"})
+    return store.build(step_type.using(name, FreeConfig(**config), refs), run, built_by={"mlflow_run_id": "r1"})
 
 
 def corpus(store: Store, name: str = "scripture", texts: list[str] = TEXTS, **config: Any) -> Dataset:
@@ -257,6 +257,19 @@ def test_concordance_shows_both_sides(catalog: duckdb.DuckDBPyConnection) -> Non
 
 def test_ngrams(catalog: duckdb.DuckDBPyConnection) -> None:
     assert rows(catalog, "SELECT ngrams([1, 2, 3], 2), ngrams([1], 2), ngrams(NULL, 2)") == [([[1, 2], [2, 3]], [], None)]
+    assert rows(catalog, "SELECT ngrams([1, 2], 0), ngrams([1, 2], NULL)") == [(None, None)]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.one_of(st.none(), st.lists(st.integers(0, 5), max_size=9)), min_size=1, max_size=9), st.integers(1, 4))
+def test_ngrams_and_their_hashes_are_every_run_of_every_row(lists: list[list[int] | None], n: int) -> None:
+    array = pa.array([[9], *lists], pa.list_(pa.uint32()))[1:]
+    sizes = pa.array([n] * len(lists), pa.uint32())
+    expected = [row and [row[i : i + n] for i in range(len(row) - n + 1)] for row in lists]
+    assert ngrams(array, sizes).to_pylist() == expected
+    hashes = ngram_hashes(array, sizes).to_pylist()
+    pairs = {(tuple(run), h) for row, hashed in zip(expected, hashes, strict=True) for run, h in zip(row or (), hashed or (), strict=True)}
+    assert len({run for run, _ in pairs}) == len({h for _, h in pairs}) == len(pairs)
 
 
 def test_a_token_outside_the_vocabulary_is_one_sentence(catalog: duckdb.DuckDBPyConnection) -> None:
@@ -297,6 +310,7 @@ def test_evaluations_name_their_model(catalog: duckdb.DuckDBPyConnection) -> Non
 
 
 def test_runs_params_and_metrics_are_mlflows(catalog: duckdb.DuckDBPyConnection) -> None:
+    assert rows(catalog, "SELECT DISTINCT run FROM datasets JOIN runs USING (run_id)") == [("pretrain",)]
     query = "SELECT run, experiment, parent_run_id, tags->>'kind', ended_at - started_at FROM runs"
     assert [row[:4] for row in rows(catalog, query)] == [("pretrain", "quickstart", "r9", "model")]
     assert rows(catalog, "SELECT param, value FROM params") == [("layers", "4")]
