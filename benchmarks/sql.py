@@ -67,7 +67,8 @@ def publish(store: Store, total: int) -> Dataset:
 
 def compare_frequencies(store: Store, tokens: Dataset) -> None:
     """Counting every token id through the catalog, and on a plain pyarrow dataset."""
-    query = "SELECT token, count(*) AS n FROM (SELECT unnest(tokens) AS token FROM tokens) GROUP BY token ORDER BY n DESC, token"
+    query = """SELECT token, count(*) AS n FROM (SELECT unnest(tokens) AS token FROM tokens)
+        GROUP BY token ORDER BY n DESC, token"""
     plain = duckdb.connect()
     plain.register("tokens", ds.dataset([tokens.path / name for name in shards(tokens)], format="ipc"))
     ours = connect(store)
@@ -112,7 +113,11 @@ def compare_decode(store: Store, tokens: Dataset) -> None:
 def compare_start(home: Path) -> None:
     """From nothing to an answer, beside the bare interpreter with DuckDB and pyarrow."""
     commands = {
-        "import duckdb, pyarrow.dataset": [sys.executable, "-c", "import duckdb, pyarrow.dataset; duckdb.sql('select 1').show()"],
+        "import duckdb, pyarrow.dataset": [
+            sys.executable,
+            "-c",
+            "import duckdb, pyarrow.dataset; duckdb.sql('select 1').show()",
+        ],
         "tokenmill sql 'select 1'": [sys.executable, "-m", "flows.cli", "sql", "select 1"],
         "tokenmill --help": [sys.executable, "-m", "flows.cli", "--help"],
     }

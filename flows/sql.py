@@ -55,7 +55,9 @@ def run_sql(
         try:
             query = file.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            raise InputError(f"The query file {file} cannot be read ({getattr(error, 'strerror', 'not UTF-8')}).") from None
+            raise InputError(
+                f"The query file {file} cannot be read ({getattr(error, 'strerror', 'not UTF-8')})."
+            ) from None
     elif query is None and not sys.stdin.isatty():
         query = sys.stdin.read()
     connection = connect(home / "data", mlflow_uri, datasets, external_access=external_access)
@@ -197,7 +199,7 @@ def _opened(output: IO[Any] | Path | None, binary: bool) -> Iterator[IO[Any]]:
         return
     partial_output = output.with_name(f".{output.name}.{os.getpid()}")
     try:
-        with partial_output.open("wb" if binary else "w", **({} if binary else {"encoding": "utf-8"})) as out:
+        with partial_output.open("wb" if binary else "w", encoding=None if binary else "utf-8") as out:
             yield out
         os.replace(partial_output, output)
     except OSError as error:

@@ -34,7 +34,7 @@ def edges(datasets: Iterable[Dataset]) -> list[Edge]:
     Inputs that are no longer in the store still appear, but what had gone into them is not known any more.
     """
     direct = {str(dataset.ref): direct_edges(dataset) for dataset in datasets}
-    found = []
+    found: list[Edge] = []
     for output, first in direct.items():
         seen: dict[str, Edge] = {}
         level, distance = first, 1

@@ -88,9 +88,7 @@ def sqlite_path(uri: str) -> Path:
 
 def _to_arrow(rows: list[tuple[Any, ...]], schema: pa.Schema) -> pa.Table:
     columns = zip(*rows, strict=True) if rows else [()] * len(schema)
-    return pa.table(
-        [_array(column, field.type) for column, field in zip(columns, schema, strict=True)], schema=schema
-    )
+    return pa.table([_array(column, field.type) for column, field in zip(columns, schema, strict=True)], schema=schema)
 
 
 def _array(values: Iterable[Any], kind: pa.DataType) -> pa.Array:

@@ -184,7 +184,9 @@ class Functions:
     def _find(self, dataset: str, phrase: str | None, tokens: pa.Array) -> pa.Array:
         ids = tokens.flatten().to_numpy()
         starts = tokens.offsets.to_numpy() - tokens.offsets[0].as_py()
-        found = [(at, len(wanted)) for wanted in self._spellings(phrase or "", dataset) for at in [find_run(ids, wanted)]]
+        found = [
+            (at, len(wanted)) for wanted in self._spellings(phrase or "", dataset) for at in [find_run(ids, wanted)]
+        ]
         places = np.concatenate([np.empty(0, np.int64), *(at for at, _ in found)])
         lengths = np.concatenate([np.empty(0, np.int64), *(np.full(len(at), n) for at, n in found)])
         rows = np.searchsorted(starts, places, side="right") - 1
@@ -210,7 +212,9 @@ class Functions:
             return self._vocabulary(dataset).take(ids)
         except pa.ArrowIndexError:
             size, which = len(self._vocabulary(dataset)), f" of {dataset!r}" if dataset else ""
-            raise InputError(f"Token id {pc.max(ids)} lies outside the vocabulary{which}, which has {size:,} tokens.") from None
+            raise InputError(
+                f"Token id {pc.max(ids)} lies outside the vocabulary{which}, which has {size:,} tokens."
+            ) from None
 
     def _read_vocabulary(self, dataset: str) -> pa.Array:
         return pa.array(self._tokenizer(dataset).token_bytes, pa.large_binary())
@@ -255,7 +259,9 @@ def _runs(tokens: pa.Array, sizes: pa.Array) -> tuple[NDArray[np.uint32], pa.Arr
     counts = np.where(present, np.maximum(lengths - size + 1, 0), 0)
     offsets = np.concatenate([[0], np.cumsum(counts)])
     places = np.repeat(np.cumsum(lengths) - lengths - offsets[:-1], counts) + np.arange(offsets[-1])
-    runs = np.lib.stride_tricks.sliding_window_view(ids, size)[places] if len(places) else np.empty((0, size), np.uint32)
+    runs = (
+        np.lib.stride_tricks.sliding_window_view(ids, size)[places] if len(places) else np.empty((0, size), np.uint32)
+    )
     return runs, pa.array(offsets.astype(np.int32)), pa.array(~present)
 
 

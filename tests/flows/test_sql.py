@@ -56,12 +56,15 @@ def test_json_is_json(connection: duckdb.DuckDBPyConnection) -> None:
         }
     ]
     assert json.loads(written(connection, "FROM documents", "json")) == []
-    assert [row["n"] for row in json.loads(written(connection, "SELECT * FROM range(25000) t(n)", "json"))] == [*range(25000)]
+    assert [row["n"] for row in json.loads(written(connection, "SELECT * FROM range(25000) t(n)", "json"))] == [
+        *range(25000)
+    ]
 
 
 def test_csv_quotes_what_needs_it(connection: duckdb.DuckDBPyConnection) -> None:
     assert written(connection, QUERY, "csv") == (
-        'n,ids,pair,parsed,raw,odd,nothing,at,yes\n1,"[1, 2]","{""k"": ""é""}","{""a"": [1]}",a\\xFF,nan,,2020-01-02 03:04:05,true\n'
+        "n,ids,pair,parsed,raw,odd,nothing,at,yes\n"
+        '1,"[1, 2]","{""k"": ""é""}","{""a"": [1]}",a\\xFF,nan,,2020-01-02 03:04:05,true\n'
     )
     assert written(connection, "SELECT 1 AS a WHERE false", "csv") == "a\n"
 
@@ -125,8 +128,8 @@ def test_ctrl_c_stops_the_query_and_the_connection_lives(connection: duckdb.Duck
 
 
 def test_the_shell_answers_and_goes_on_after_mistakes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    lines = ["selec 1;", ".nonsense", "select 40 +\n 2 as answer;", ".schema tokens", ".schema", ".functions", ".format csv",
-             "select 'a' as letter;", ".timing", ".help", ".quit"]  # fmt: skip
+    lines = ["selec 1;", ".nonsense", "select 40 +\n 2 as answer;", ".schema tokens", ".schema", ".functions"]
+    lines += [".format csv", "select 'a' as letter;", ".timing", ".help", ".quit"]
     with create_pipe_input() as keys, create_app_session(input=keys, output=DummyOutput()):
         keys.send_text("".join(line.replace("\n", "\r") + "\r" for line in lines))
         Shell(connect(tmp_path / "data"), tmp_path).run()
@@ -154,7 +157,11 @@ def test_a_query_needs_no_heavy_imports(tmp_path: Path) -> None:
     )
     root = Path(__file__).parents[2]
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(root)}, capture_output=True, text=True
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(root)},
+        capture_output=True,
+        text=True,
     )
     assert done.stdout.endswith("[]\n"), done.stdout + done.stderr
     assert done.stderr == ""

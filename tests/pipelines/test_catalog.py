@@ -21,8 +21,8 @@ from hypothesis import strategies as st
 from gpt.config import Config
 from pipelines.catalog import connect, explain_error
 from pipelines.errors import InputError
-from pipelines.sql_functions import MACROS, Functions, ngram_hashes, ngrams
 from pipelines.sample import SAMPLE, SampleConfig
+from pipelines.sql_functions import MACROS, Functions, ngram_hashes, ngrams
 from pipelines.step import SourceFile, StepType, Work
 from pipelines.store import Dataset, Store
 from pipelines.tokenizers import END_OF_TEXT, CharacterTokenizer, Tokenizer, named_tokenizer
@@ -80,7 +80,9 @@ def corpus(store: Store, name: str = "scripture", texts: list[str] = TEXTS, **co
         rejected = [{"doc_id": "dx", "source": "kjv", "location": "9", "reason": "empty", "text": ""}]
         pq.write_table(pa.Table.from_pylist(rejected), out / "rejected.parquet")
 
-    return publish(store, "corpus", name, write, sources=(SourceFile(name="kjv.jsonl", bytes=3, sha256="ab" * 32),), **config)
+    return publish(
+        store, "corpus", name, write, sources=(SourceFile(name="kjv.jsonl", bytes=3, sha256="ab" * 32),), **config
+    )
 
 
 def tokens(
@@ -147,7 +149,10 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     samples(store, made)
 
     def write_evaluation(out: Path) -> None:
-        rows = [{"system": "model", "metric": "loss", "value": 1.5}, {"system": "unigram", "metric": "loss", "value": 6.0}]
+        rows = [
+            {"system": "model", "metric": "loss", "value": 1.5},
+            {"system": "unigram", "metric": "loss", "value": 6.0},
+        ]
         pq.write_table(pa.Table.from_pylist(rows), out / "metrics.parquet")
 
     def write_examples(out: Path) -> None:
@@ -161,7 +166,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return home
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def catalog(home: Path) -> duckdb.DuckDBPyConnection:
     return connect(home / "data")
 
@@ -170,10 +175,25 @@ def rows(connection: duckdb.DuckDBPyConnection, query: str) -> list[tuple[Any, .
     return connection.execute(query).fetchall()
 
 
-VIEWS = (
-    "documents rejected examples tokens vocabulary samples evaluations predictions tokens_flat datasets manifests steps "
-    "lineage shards runs params metrics"
-).split()
+VIEWS = [
+    "documents",
+    "rejected",
+    "examples",
+    "tokens",
+    "vocabulary",
+    "samples",
+    "evaluations",
+    "predictions",
+    "tokens_flat",
+    "datasets",
+    "manifests",
+    "steps",
+    "lineage",
+    "shards",
+    "runs",
+    "params",
+    "metrics",
+]
 
 
 @pytest.mark.parametrize("view", VIEWS)
@@ -202,15 +222,21 @@ def test_tokens_are_the_tokenizers(catalog: duckdb.DuckDBPyConnection) -> None:
 
 
 def test_start_is_where_a_document_begins_in_its_shard(catalog: duckdb.DuckDBPyConnection) -> None:
-    query = "SELECT bool_and(start = sums - n_tokens) FROM (SELECT *, sum(n_tokens) OVER (PARTITION BY shard ORDER BY start) AS sums FROM tokens)"
+    query = """SELECT bool_and(start = sums - n_tokens)
+        FROM (SELECT *, sum(n_tokens) OVER (PARTITION BY shard ORDER BY start) AS sums FROM tokens)"""
     assert rows(catalog, query) == [(True,)]
-    query = "SELECT shards.tokens, sum(n_tokens), shards.documents, count(*) FROM shards JOIN tokens USING (dataset, shard) GROUP BY ALL"
+    query = """SELECT shards.tokens, sum(n_tokens), shards.documents, count(*)
+        FROM shards JOIN tokens USING (dataset, shard) GROUP BY ALL"""
     assert all(a == b and c == d for a, b, c, d in rows(catalog, query))
 
 
 def test_decode_undoes_encode(catalog: duckdb.DuckDBPyConnection) -> None:
-    assert rows(catalog, "SELECT decode(tokens) = text || '<|endoftext|>' FROM tokens JOIN documents USING (doc_id)") == [(True,)] * len(TEXTS)
-    assert rows(catalog, "SELECT decode(encode('Jesus wept.')), encode(NULL), decode(NULL)") == [("Jesus wept.", None, None)]
+    assert rows(
+        catalog, "SELECT decode(tokens) = text || '<|endoftext|>' FROM tokens JOIN documents USING (doc_id)"
+    ) == [(True,)] * len(TEXTS)
+    assert rows(catalog, "SELECT decode(encode('Jesus wept.')), encode(NULL), decode(NULL)") == [
+        ("Jesus wept.", None, None)
+    ]
 
 
 def test_half_a_character_decodes_to_a_replacement(catalog: duckdb.DuckDBPyConnection) -> None:
@@ -268,19 +294,27 @@ def test_concordance_shows_both_sides(catalog: duckdb.DuckDBPyConnection) -> Non
 
 
 def test_ngrams(catalog: duckdb.DuckDBPyConnection) -> None:
-    assert rows(catalog, "SELECT ngrams([1, 2, 3], 2), ngrams([1], 2), ngrams(NULL, 2)") == [([[1, 2], [2, 3]], [], None)]
+    assert rows(catalog, "SELECT ngrams([1, 2, 3], 2), ngrams([1], 2), ngrams(NULL, 2)") == [
+        ([[1, 2], [2, 3]], [], None)
+    ]
     assert rows(catalog, "SELECT ngrams([1, 2], 0), ngrams([1, 2], NULL)") == [(None, None)]
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.lists(st.one_of(st.none(), st.lists(st.integers(0, 5), max_size=9)), min_size=1, max_size=9), st.integers(1, 4))
+@given(
+    st.lists(st.one_of(st.none(), st.lists(st.integers(0, 5), max_size=9)), min_size=1, max_size=9), st.integers(1, 4)
+)
 def test_ngrams_and_their_hashes_are_every_run_of_every_row(lists: list[list[int] | None], n: int) -> None:
     array = pa.array([[9], *lists], pa.list_(pa.uint32()))[1:]
     sizes = pa.array([n] * len(lists), pa.uint32())
     expected = [row and [row[i : i + n] for i in range(len(row) - n + 1)] for row in lists]
     assert ngrams(array, sizes).to_pylist() == expected
     hashes = ngram_hashes(array, sizes).to_pylist()
-    pairs = {(tuple(run), h) for row, hashed in zip(expected, hashes, strict=True) for run, h in zip(row or (), hashed or (), strict=True)}
+    pairs = {
+        (tuple(run), h)
+        for row, hashed in zip(expected, hashes, strict=True)
+        for run, h in zip(row or (), hashed or (), strict=True)
+    }
     assert len({run for run, _ in pairs}) == len({h for _, h in pairs}) == len(pairs)
 
 
@@ -299,7 +333,12 @@ def test_functions_need_a_tokenizer(tmp_path: Path) -> None:
 
 def test_lineage_reaches_the_source_files(catalog: duckdb.DuckDBPyConnection) -> None:
     query = "SELECT input_kind, distance, role FROM lineage WHERE output_kind = 'evaluation' ORDER BY distance"
-    assert rows(catalog, query) == [("model", 1, "model"), ("tokens", 2, "tokens"), ("corpus", 3, "corpus"), ("source", 4, "source")]
+    assert rows(catalog, query) == [
+        ("model", 1, "model"),
+        ("tokens", 2, "tokens"),
+        ("corpus", 3, "corpus"),
+        ("source", 4, "source"),
+    ]
 
 
 def test_a_samples_text_is_its_windows(catalog: duckdb.DuckDBPyConnection) -> None:
@@ -310,7 +349,9 @@ def test_a_samples_text_is_its_windows(catalog: duckdb.DuckDBPyConnection) -> No
     for sample_id, start, shard, context, dataset in found:
         text = named_tokenizer("gpt2").decode(ids[start : start + context])
         assert (shard, context, dataset) == (0, 4, "scripture")
-        assert rows(catalog, f"SELECT sample_text({sample_id}), sample_text({sample_id}, 'scripture')") == [(text, text)]
+        assert rows(catalog, f"SELECT sample_text({sample_id}), sample_text({sample_id}, 'scripture')") == [
+            (text, text)
+        ]
     with pytest.raises(duckdb.Error) as caught:
         rows(catalog, "SELECT sample_text(1000)")
     assert explain_error(caught.value).startswith("There is no sample 1000 in samples/scripture@")
@@ -326,13 +367,20 @@ def test_runs_params_and_metrics_are_mlflows(catalog: duckdb.DuckDBPyConnection)
     query = "SELECT run, experiment, parent_run_id, tags->>'kind', ended_at - started_at FROM runs"
     assert [row[:4] for row in rows(catalog, query)] == [("pretrain", "quickstart", "r9", "model")]
     assert rows(catalog, "SELECT param, value FROM params") == [("layers", "4")]
-    assert rows(catalog, "SELECT step, value, latest FROM metrics WHERE metric = 'val/loss'") == [(0, 9.5, False), (10, 3.5, True)]
+    assert rows(catalog, "SELECT step, value, latest FROM metrics WHERE metric = 'val/loss'") == [
+        (0, 9.5, False),
+        (10, 3.5, True),
+    ]
     assert rows(catalog, "SELECT value FROM metrics WHERE metric = 'val/oops'") == [(None,)]
 
 
 def test_datasets_and_manifests_agree(catalog: duckdb.DuckDBPyConnection) -> None:
-    assert rows(catalog, "SELECT count(*) FROM datasets JOIN manifests USING (ref) WHERE manifest->>'digest' = digest") == [(6,)]
-    assert rows(catalog, "SELECT inputs[1] LIKE 'corpus/scripture@%' FROM steps WHERE step = 'make-tokens'") == [(True,)]
+    assert rows(
+        catalog, "SELECT count(*) FROM datasets JOIN manifests USING (ref) WHERE manifest->>'digest' = digest"
+    ) == [(6,)]
+    assert rows(catalog, "SELECT inputs[1] LIKE 'corpus/scripture@%' FROM steps WHERE step = 'make-tokens'") == [
+        (True,)
+    ]
 
 
 def test_a_view_shows_the_newest_version_and_a_pin_another(tmp_path: Path) -> None:
@@ -346,16 +394,18 @@ def test_a_view_shows_the_newest_version_and_a_pin_another(tmp_path: Path) -> No
         ("scripture", "new text"),
     ]
     pinned = connect(store, datasets=[f"tokens@{old.manifest.fingerprint[:8]}"])
-    assert rows(pinned, "SELECT dataset, text, decode(tokens[:8]) FROM documents JOIN tokens USING (dataset, doc_id)") == [
-        ("scripture", "old text", "old text")
-    ]
+    assert rows(
+        pinned, "SELECT dataset, text, decode(tokens[:8]) FROM documents JOIN tokens USING (dataset, doc_id)"
+    ) == [("scripture", "old text", "old text")]
     both = connect(store, datasets=[str(old.ref), str(new.ref)])
     labels = [f"scripture@{dataset.manifest.fingerprint[:12]}" for dataset in (old, new)]
     assert rows(both, "SELECT dataset, decode(tokens[:8], dataset) FROM tokens ORDER BY 2 DESC") == [
         (labels[0], "old text"),
         (labels[1], "new text"),
     ]
-    assert rows(both, f'SELECT decode(tokens[:10]) FROM "tokens/other@{other.manifest.fingerprint[:12]}"') == [("other text",)]
+    assert rows(both, f'SELECT decode(tokens[:10]) FROM "tokens/other@{other.manifest.fingerprint[:12]}"') == [
+        ("other text",)
+    ]
 
 
 def test_a_pin_that_fits_nothing_is_an_error(home: Path) -> None:
@@ -372,7 +422,8 @@ def test_each_dataset_decodes_with_its_own_tokenizer(tmp_path: Path) -> None:
     query = "SELECT dataset, decode(tokens[:n_tokens - 1], dataset) FROM tokens ORDER BY ALL"
     assert rows(connect(store), query) == [("letters", "abba"), ("letters", "cab"), ("pairs", "abba"), ("pairs", "cab")]
     assert rows(connect(store), "SELECT encode('abc', 'letters')") == [([0, 1, 2],)]
-    query = "SELECT dataset, string_agg(text, '|' ORDER BY position) FROM tokens_flat WHERE doc_id = 'd1' GROUP BY ALL ORDER BY ALL"
+    query = """SELECT dataset, string_agg(text, '|' ORDER BY position) FROM tokens_flat WHERE doc_id = 'd1'
+        GROUP BY ALL ORDER BY ALL"""
     assert rows(connect(store), query) == [("letters", "c|a|b|<|endoftext|>"), ("pairs", "c|ab|<|endoftext|>")]
 
 
