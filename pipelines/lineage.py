@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
 
 from pipelines.store import Dataset
 
@@ -71,3 +75,105 @@ def users(datasets: Iterable[Dataset]) -> dict[str, list[Edge]]:
         for edge in direct_edges(dataset):
             by_input[edge.input].append(edge)
     return dict(by_input)
+
+
+# Trees, for people
+
+
+@dataclass(frozen=True)
+class Node:
+    """A dataset or source file in a tree of what came of what.
+
+    dataset: None for a source file, and for a dataset that is no longer in the store.
+    repeated: its branches stand elsewhere in the tree already.
+    """
+
+    name: str
+    kind: str
+    role: str = ""
+    dataset: Dataset | None = None
+    branches: tuple[Node, ...] = ()
+    repeated: bool = False
+
+    def nodes(self) -> Iterator[Node]:
+        """The node and all under it, each once."""
+        if not self.repeated:
+            yield self
+            for branch in self.branches:
+                yield from branch.nodes()
+
+
+def origins(dataset: Dataset, datasets: Sequence[Dataset]) -> Node:
+    """What a dataset came from: its inputs, theirs, and so on down to the source files."""
+    known = {str(each.ref): each for each in datasets}
+    inputs = {
+        name: [(edge.input, edge.input_kind, edge.role) for edge in direct_edges(each)] for name, each in known.items()
+    }
+    return _grow((str(dataset.ref), dataset.manifest.kind, ""), inputs, known, set())
+
+
+def outcomes(name: str, kind: str, datasets: Sequence[Dataset]) -> Node:
+    """What came of a dataset or source file: what was made from it, what was made from that, and so on."""
+    known = {str(each.ref): each for each in datasets}
+    made = {
+        read: [(edge.output, edge.output_kind, edge.role) for edge in edges_]
+        for read, edges_ in users(datasets).items()
+    }
+    return _grow((name, kind, ""), made, known, set())
+
+
+def _grow(
+    at: tuple[str, str, str],
+    next_to: Mapping[str, list[tuple[str, str, str]]],
+    known: Mapping[str, Dataset],
+    seen: set[str],
+) -> Node:
+    name, kind, role = at
+    repeated = name in seen
+    seen.add(name)
+    branches = () if repeated else tuple(_grow(each, next_to, known, seen) for each in next_to.get(name, []))
+    return Node(name, kind, role, known.get(name), branches, repeated)
+
+
+def source_files(what: str, datasets: Iterable[Dataset]) -> list[str]:
+    """Source files, as `source/name@digits`, that a name, the last part of one, or a SHA-256's first digits fit."""
+    found = {
+        f"source/{file.name}@{file.sha256[:12]}": None
+        for dataset in datasets
+        for file in dataset.manifest.sources
+        if what in (file.name, file.name.rpartition("/")[2], f"source/{file.name}")
+        or (len(what) >= 8 and file.sha256.startswith(what))
+    }
+    return list(found)
+
+
+@dataclass(frozen=True)
+class Sighting:
+    """A document or example in a dataset."""
+
+    dataset: Dataset
+    doc_id: str
+    source: str
+    location: str
+    split: str
+    text: str
+
+
+def sightings(doc_id: str, datasets: Iterable[Dataset]) -> list[Sighting]:
+    """Where a document or example stands, by its id or the first digits of it, in every version of everything."""
+    if not re.fullmatch("[0-9a-f]{8,32}", doc_id):
+        return []
+    return [
+        Sighting(dataset, *row.values())
+        for dataset in datasets
+        for row in _matching(dataset, {"corpus": "doc_id", "examples": "example_id"}.get(dataset.manifest.kind), doc_id)
+    ]
+
+
+def _matching(dataset: Dataset, key: str | None, doc_id: str) -> list[dict[str, str]]:
+    files = [dataset.path / name for name in dataset.manifest.files if name.startswith(("documents", "examples"))]
+    if not key or not files:
+        return []
+    rows = ds.dataset(files, format="parquet")
+    columns = [key, "source", "location", "split", "text"]
+    return rows.to_table(columns=columns, filter=pc.starts_with(ds.field(key), doc_id)).to_pylist()

@@ -1,0 +1,131 @@
+"""`tokenmill trace`: where a dataset or model came from and what came of it; who has read a source file or document."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+
+from rich.console import Console, Group, RenderableType
+from rich.markup import escape
+from rich.tree import Tree
+
+from pipelines import lineage
+from pipelines.errors import InputError
+from pipelines.lineage import Node
+from pipelines.store import Dataset, Store, file_sha256
+
+FILES = 8  # source files of one dataset that a tree shows
+COLOURS = {
+    "source": "white",
+    "corpus": "yellow",
+    "examples": "yellow",
+    "tokens": "cyan",
+    "samples": "blue",
+    "model": "green",
+    "evaluation": "magenta",
+}
+
+
+def trace(what: str, store: Store, console: Console | None = None) -> None:
+    """Draw both trees of a dataset or model, or what came of a source file or document.
+
+    Args:
+        what: a dataset or model as anywhere else; a source file by its name, a path to it, or its SHA-256; a
+            document or example by its id. First digits of a hash are enough.
+
+    Raises:
+        InputError: nothing of this name was ever published or read.
+    """
+    console = console or Console()
+    datasets = store.list()
+    files = lineage.source_files(_digest(what), datasets)
+    found = lineage.sightings(what, datasets)
+    for name in files:
+        tree = lineage.outcomes(name, "source", datasets)
+        console.print(_heading("What came of", name))
+        console.print(draw(tree))
+        console.print(_seen_by(tree))
+    for each in found:
+        tree = lineage.outcomes(str(each.dataset), each.dataset.manifest.kind, datasets)
+        console.print(_heading(f"{each.split} document of", str(each.dataset), f"{each.source}, {each.location}"))
+        console.print(f"  {escape(' '.join(each.text.split())[:200])}\n", style="dim")
+        console.print(draw(tree))
+        console.print(_seen_by(tree, held_out=each.split != "train"))
+    if not files and not found:
+        dataset = _open(what, store)
+        console.print(_heading("Where it came from"))
+        console.print(draw(lineage.origins(dataset, datasets)))
+        console.print(_heading("\nWhat came of it"))
+        console.print(draw(lineage.outcomes(str(dataset), dataset.manifest.kind, datasets)))
+
+
+def draw(node: Node) -> Tree:
+    """A lineage as a tree for the terminal."""
+    tree = Tree(_label(node), guide_style="dim")
+    _add(tree, node)
+    return tree
+
+
+def _add(tree: Tree, node: Node) -> None:
+    sources = [branch for branch in node.branches if branch.kind == "source"]
+    for branch in [branch for branch in node.branches if branch.kind != "source"] + sources[:FILES]:
+        _add(tree.add(_label(branch)), branch)
+    if len(sources) > FILES:
+        tree.add(f"[dim]and {len(sources) - FILES} more source files[/]")
+
+
+def _label(node: Node) -> RenderableType:
+    kind, _, name = node.name.partition("/")
+    name, _, digits = name.rpartition("@")
+    label = f"[{COLOURS.get(node.kind, 'white')}]{kind}[/]/[bold]{escape(name)}[/]@{digits}"
+    if node.role and node.role != kind:
+        label += f" [dim]as {escape(node.role)}[/]"
+    if node.repeated:
+        return label + " [dim](drawn above)[/]"
+    if node.dataset:
+        return Group(label, f"[dim]{escape(_facts(node.dataset))}[/]")
+    return label if node.kind == "source" else label + " [red](no longer in the store)[/]"
+
+
+def _facts(dataset: Dataset) -> str:
+    """One line on how a dataset was made."""
+    manifest = dataset.manifest
+    at = datetime.fromisoformat(manifest.built["at"]).astimezone()
+    facts = [f"{manifest.step} v{manifest.step_version}", f"{at:%Y-%m-%d %H:%M}"]
+    facts += [f"{manifest.statistics[name]:,} {name}" for name in COUNTS if manifest.statistics.get(name)]
+    facts.append(f"sha256 {manifest.digest[:12]}")
+    if run := manifest.built.get("mlflow_run_id"):
+        facts.append(f"run {run}")
+    return " · ".join(facts)
+
+
+COUNTS = ("documents", "examples", "tokens", "samples", "parameters")
+
+
+def _seen_by(tree: Node, held_out: bool = False) -> str:
+    """Which models have to be trained again if what the tree grows from must go."""
+    models = [node.name for node in tree.nodes() if node.kind == "model"]
+    if not models:
+        return "No model was made of it.\n"
+    if held_out:
+        return f"It is held out: {len(models)} models come from this dataset, but trained without it.\n"
+    return f"Models that have seen it, and must be trained again if it has to go: {', '.join(sorted(models))}.\n"
+
+
+def _heading(words: str, name: str = "", more: str = "") -> str:
+    return f"{words} [bold]{escape(name)}[/]" + (f" [dim]({escape(more)})[/]" if more else "")
+
+
+def _digest(what: str) -> str:
+    """The SHA-256 of a file, if it is the path of one; else what was given."""
+    path = Path(what)
+    return file_sha256(path) if path.is_file() else what
+
+
+def _open(what: str, store: Store) -> Dataset:
+    try:
+        return store.open(what)
+    except InputError as error:
+        if Path(what).is_file():
+            raise InputError(f"{what} was never read by a published dataset, as it is now.") from None
+        raise InputError(f"{error} A source file's name or a document's id would do as well.") from None
