@@ -32,8 +32,6 @@ class Checkpoints:
             raise ValueError(f"keep_last is {keep_last}: at least the newest checkpoint has to stay")
         self.folder, self.keep_last = Path(folder), keep_last
         self.folder.mkdir(parents=True, exist_ok=True)
-        for leftover in self.folder.glob(".writing-*"):
-            shutil.rmtree(leftover)
 
     def save(self, step: int, model: Mapping[str, Tensor], optimizer: Mapping[str, Tensor], state: State) -> Path:
         """Write the checkpoint of the run after `step` steps, then drop those that are no longer wanted."""
@@ -69,8 +67,9 @@ class Checkpoints:
         path = self.folder / f"{kind}-{step:08d}"
         if path.exists() and _is_whole(path):  # a resumed run has come by here again
             return path
-        building = self.folder / f".writing-{path.name}-{os.getpid()}"
-        shutil.rmtree(building, ignore_errors=True)
+        for leftover in self.folder.glob(".writing-*"):  # of a run that was killed
+            shutil.rmtree(leftover)
+        building = self.folder / f".writing-{path.name}"
         building.mkdir()
         digests = {}
         for name, tensors in parts.items():

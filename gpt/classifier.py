@@ -20,6 +20,8 @@ class Classifier(nn.Module):
         self.head = nn.Linear(gpt.config.width, n_classes)
         nn.init.normal_(self.head.weight, std=0.02)
         nn.init.zeros_(self.head.bias)
+        if gpt.head is not None:  # the language model's own head is not read, so it cannot learn
+            gpt.head.requires_grad_(False)
 
     def forward(self, ids: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Logits (B, classes) of texts (B, T), whose first `lengths` (B,) tokens are real, by default all."""
@@ -52,5 +54,5 @@ def trainable(model: Classifier, what: str) -> None:
     model.requires_grad_(False)
     for part in parts:
         part.requires_grad_(True)
-    if model.gpt.head is not None:  # the classifier does not read the language model's own head
+    if model.gpt.head is not None:
         model.gpt.head.requires_grad_(False)

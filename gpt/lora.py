@@ -26,9 +26,8 @@ class LoRALinear(nn.Linear):
         if self.bias is not None:
             self.bias.requires_grad_(False)
         self.rank, self.scale, self.dropout = rank, alpha / rank, dropout
-        like = {"device": base.weight.device, "dtype": base.weight.dtype}
-        self.down = nn.Parameter(torch.empty(rank, base.in_features, **like))
-        self.up = nn.Parameter(torch.zeros(base.out_features, rank, **like))
+        self.down = nn.Parameter(base.weight.new_empty(rank, base.in_features))
+        self.up = nn.Parameter(base.weight.new_zeros(base.out_features, rank))
         nn.init.kaiming_uniform_(self.down, a=math.sqrt(5))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -40,9 +39,7 @@ class LoRALinear(nn.Linear):
         return torch.addmm(self.weight, self.up, self.down, alpha=self.scale)
 
 
-def add_lora(
-    model: nn.Module, rank: int, alpha: float, targets: Sequence[str] = TARGETS, dropout: float = 0.0
-) -> int:
+def add_lora(model: nn.Module, rank: int, alpha: float, targets: Sequence[str] = TARGETS, dropout: float = 0.0) -> int:
     """Freeze the model and add LoRA to each linear layer whose name ends in one of `targets`; how many got it.
 
     rank: of the change. alpha: the change is multiplied by alpha / rank.

@@ -10,7 +10,10 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
+
+ONEDNN: Any = getattr(torch.backends.mkldnn, "matmul", None)
+"""The switch of torch's that says how oneDNN multiplies; torch has it since version 2.9."""
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -34,12 +37,12 @@ class fast_matmul(ContextDecorator):  # noqa: N801 - a context manager, used as 
 
     def __enter__(self) -> None:
         if _onednn_is_exact_and_faster():
-            self.before = torch.backends.mkldnn.matmul.fp32_precision
-            torch.backends.mkldnn.matmul.fp32_precision = "bf16"
+            self.before = ONEDNN.fp32_precision
+            ONEDNN.fp32_precision = "bf16"
 
     def __exit__(self, *_: object) -> None:
         if _onednn_is_exact_and_faster():
-            torch.backends.mkldnn.matmul.fp32_precision = self.before
+            ONEDNN.fp32_precision = self.before
 
 
 class _Linear(torch.autograd.Function):
@@ -60,6 +63,23 @@ class _Linear(torch.autograd.Function):
         return d_x, d_weight, d.sum(0) if needs_bias else None
 
 
+def lay_out_for_reading(model: nn.Module) -> None:
+    """Lay each matrix of a CPU's model out by its inputs, without changing its shape; values are lost.
+
+    Generation multiplies one position at a time and waits for memory: this way round, a processor streams the
+    weights up to 1.8 times as fast.
+    """
+    for module in model.modules():
+        if isinstance(module, (nn.Linear, nn.Embedding)) and module.weight.device.type == "cpu":
+            module.weight.data = torch.empty_like(module.weight.T, memory_format=torch.contiguous_format).T
+
+
+def lay_out_for_training(model: nn.Module) -> None:
+    """Lay every parameter out by its outputs, as PyTorch's gradients, optimizers and shards are."""
+    for p in model.parameters():
+        p.data = p.data.contiguous()
+
+
 @cache
 def _onednn_is_exact_and_faster() -> bool:
     """Known by the processor's name and not by a clock: the same machine has to give the same bits every time."""
@@ -69,7 +89,7 @@ def _onednn_is_exact_and_faster() -> bool:
         return False
     if "AuthenticAMD" not in processor or "avx512f" not in processor or "amx" in processor:
         return False
-    return torch.backends.mkldnn.is_available()
+    return ONEDNN is not None and torch.backends.mkldnn.is_available()
 
 
 def measure_peak(device: torch.device, dtype: torch.dtype) -> float:

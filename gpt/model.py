@@ -117,9 +117,9 @@ class GPT(nn.Module):
             if isinstance(module, nn.Linear) and module.bias is not None:
                 nn.init.zeros_(module.bias)
         scale = 0.0 if self.config.zero_init else 0.02 / math.sqrt(2 * self.config.layers)
-        for block in self.blocks:
-            for projection in (block.attention.output, block.mlp.output):
-                nn.init.normal_(projection.weight, std=scale)
+        for name, p in self.blocks.named_parameters():
+            if name.endswith("output.weight"):
+                nn.init.normal_(p, std=scale)
 
 
 class Block(nn.Module):
@@ -157,9 +157,7 @@ class Attention(nn.Module):
         self.qkv = Linear(config.width, 3 * config.width, bias=config.bias)
         self.output = Linear(config.width, config.width, bias=config.bias)
 
-    def forward(
-        self, x: Tensor, rotation: Tensor | None, mask: Tensor | None, store: "LayerCache | None"
-    ) -> Tensor:
+    def forward(self, x: Tensor, rotation: Tensor | None, mask: Tensor | None, store: "LayerCache | None") -> Tensor:
         B, T, C = x.shape
         qkv = self.qkv(x).view(B, T, 3, self.heads, C // self.heads)  # (B, T, 3, H, D)
         qk, v = qkv[:, :, :2], qkv[:, :, 2]
@@ -172,9 +170,7 @@ class Attention(nn.Module):
         if store is not None:
             causal = causal and store.is_empty
             k, v = store.append(k, v)  # (B, H, S, D)
-        y = F.scaled_dot_product_attention(
-            q, k, v, mask, self.dropout if self.training else 0.0, is_causal=causal
-        )
+        y = F.scaled_dot_product_attention(q, k, v, mask, self.dropout if self.training else 0.0, is_causal=causal)
         return self.output(y.transpose(1, 2).reshape(B, T, C))
 
 

@@ -1,5 +1,6 @@
 """Optimizers as small entries in a table, and the learning rate as a pure function of the step."""
 
+import functools
 import math
 from collections.abc import Callable, Iterable
 from typing import Any, Literal
@@ -8,6 +9,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from gpt import parallel
 from gpt.config import Config
 from gpt.machine import fast_matmul
 
@@ -116,7 +118,7 @@ class Muon(torch.optim.Optimizer):
         super().__init__(params, {"lr": lr, "peak": lr, "momentum": momentum, "weight_decay": weight_decay})
 
     @torch.no_grad()
-    def step(self, closure: Any = None) -> None:
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
         for group in self.param_groups:
             shapes: dict[torch.Size, list[Tensor]] = {}
             for p in group["params"]:
@@ -132,15 +134,18 @@ class Muon(torch.optim.Optimizer):
             state = self.state[p]
             if not state:
                 state["momentum"] = torch.zeros_like(p)
+            assert p.grad is not None
             state["momentum"].lerp_(p.grad, 1 - group["momentum"])
-            buffers.append(torch.lerp(p.grad, state["momentum"], group["momentum"]))  # Nesterov's look ahead
+            ahead = torch.lerp(p.grad, state["momentum"], group["momentum"])  # Nesterov's
+            buffers.append(parallel.whole(ahead))
         update = torch.stack(buffers)  # (N, rows, columns)
         if rows == 3 * columns:
             update = update.view(-1, columns, columns)
         scale = max(1.0, update.shape[1] / update.shape[2]) ** 0.5
         update = orthogonalize(update).reshape(-1, rows, columns)
+        updates = [parallel.cut_like(u, p) for u, p in zip(update, params, strict=True)]
         torch._foreach_mul_(params, 1 - group["lr"] * group["weight_decay"])
-        torch._foreach_add_(params, list(update.unbind()), alpha=-group["lr"] * scale)
+        torch._foreach_add_(params, updates, alpha=-group["lr"] * scale)
 
 
 @fast_matmul()
@@ -155,20 +160,20 @@ def orthogonalize(x: Tensor) -> Tensor:
     gram = x @ x.mT  # (N, r, r), r the shorter side
     norm = gram.diagonal(dim1=1, dim2=2).sum(1).clamp_min(1e-20)[:, None, None]  # squared Frobenius norm
     gram = gram / norm
-    product: Tensor | None = None
+    factors: list[Tensor] = []
     for i in range(ITERATIONS):
+        if i > 0:
+            gram = factors[-1] @ (factors[-1] @ gram)
         factor = torch.baddbmm(gram, gram, gram, beta=-4.7750, alpha=2.0315)
         factor.diagonal(dim1=1, dim2=2).add_(3.4445)
-        product = factor if product is None else factor @ product
-        if i < ITERATIONS - 1:
-            gram = factor @ (factor @ gram)
-    x = product @ x / norm.sqrt()
+        factors.append(factor)
+    x = functools.reduce(torch.matmul, reversed(factors)) @ x / norm.sqrt()
     return x.mT if transposed else x
 
 
 def optimizer_tensors(model: nn.Module, optimizers: Iterable[torch.optim.Optimizer]) -> dict[str, Tensor]:
     """Everything the optimizers remember, as `parameter name/quantity` to tensor."""
-    names = {p: name for name, p in model.named_parameters()}
+    names: dict[Tensor, str] = {p: name for name, p in model.named_parameters()}
     return {
         f"{names[p]}/{key}": value
         for optimizer in optimizers
@@ -181,12 +186,12 @@ def restore_optimizers(
     model: nn.Module, optimizers: Iterable[torch.optim.Optimizer], tensors: dict[str, Tensor]
 ) -> None:
     """Put back what `optimizer_tensors` returned."""
-    names = {p: name for name, p in model.named_parameters()}
+    names: dict[Tensor, str] = {p: name for name, p in model.named_parameters()}
     for optimizer in optimizers:
         for p in (p for group in optimizer.param_groups for p in group["params"]):
             prefix = names[p] + "/"
             optimizer.state[p] = {
-                key.removeprefix(prefix): value.to(p.device).clone()
+                key.removeprefix(prefix): parallel.cut_like(value.to(p.device), p).clone()
                 for key, value in tensors.items()
                 if key.startswith(prefix)
             }

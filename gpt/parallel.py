@@ -13,7 +13,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule, fully_shard
-from torch.distributed.tensor import DTensor
+from torch.distributed.tensor import DTensor, Replicate
 from torch.nn.parallel import DistributedDataParallel
 
 from gpt.model import Block
@@ -55,7 +55,8 @@ def distribute(objective: nn.Module, sharded: bool) -> nn.Module:
     for module in objective.modules():
         if isinstance(module, Block):
             fully_shard(module)
-    return fully_shard(objective)
+    fully_shard(objective)
+    return objective
 
 
 @contextmanager
@@ -90,6 +91,12 @@ def any_process(flag: bool, when: bool) -> bool:
     return bool(up.item())
 
 
+def wait() -> None:
+    """Until every process is here."""
+    if size() > 1:
+        dist.barrier()
+
+
 def whole(tensor: Tensor) -> Tensor:
     """A tensor gathered from its shards. All processes must ask together."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
@@ -98,3 +105,12 @@ def whole(tensor: Tensor) -> Tensor:
 def whole_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """`whole` of each."""
     return {name: whole(t) for name, t in tensors.items()}
+
+
+def cut_like(tensor: Tensor, parameter: Tensor) -> Tensor:
+    """A whole tensor, sharded as a parameter of its shape is."""
+    if not isinstance(parameter, DTensor) or tensor.shape != parameter.shape:
+        return tensor
+    mesh = parameter.device_mesh
+    replicated = DTensor.from_local(tensor, mesh, [Replicate()] * mesh.ndim, run_check=False)
+    return replicated.redistribute(mesh, parameter.placements)

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from gpt import parallel
 from gpt.checkpoint import Checkpoints
 from gpt.loss import next_token_loss
-from gpt.machine import measure_peak, peak_memory
+from gpt.machine import lay_out_for_training, measure_peak, peak_memory
 from gpt.model import GPT, Block
 from gpt.optim import (
     OptimizerConfig,
@@ -203,6 +203,7 @@ class _Run:
         self.best_step: int | None = None
         self.saved_step: int | None = None
         self.metrics: Metrics = {}
+        lay_out_for_training(model)
         self.resumed = self._restore_model()
         for module in model.modules():
             if isinstance(module, GPT):
@@ -301,6 +302,7 @@ class _Run:
             if parallel.rank() == 0:
                 path = self.checkpoints.save(self.step, weights, moments, self._state())
                 self.emit(Checkpointed(self.step, path))
+            parallel.wait()
         self.saved_step = self.step
 
     def _state(self) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from gpt.classifier import Classifier
 from gpt.config import GPTConfig
 from gpt.lora import merged_weights
+from gpt.machine import lay_out_for_reading
 from gpt.model import GPT
 
 GPT2_NAMES = {
@@ -192,7 +193,7 @@ def _write(folder: Path, weights: dict[str, Tensor], config: dict[str, Any]) -> 
 def _fill(model: nn.Module, folder: Path, device: str | torch.device, prefix: str) -> None:
     """Give a model on the meta device its memory, and copy the file's weights there."""
     files = _files(folder)
-    model.to_empty(device=device)
+    lay_out_for_reading(model.to_empty(device=device))
     for name, parameter in model.named_parameters():
         candidates = (f"transformer.{gpt2_name(name)}", gpt2_name(name), name)
         stored = next((n for n in candidates if n in files), None)

@@ -36,7 +36,10 @@ def count(model: Classifier) -> int:
 
 def test_only_the_named_part_is_trainable(make_model: Make) -> None:
     model = Classifier(make_model(), 2)
-    head, block = sum(p.numel() for p in model.head.parameters()), sum(p.numel() for p in model.gpt.blocks[0].parameters())
+    head, block = (
+        sum(p.numel() for p in model.head.parameters()),
+        sum(p.numel() for p in model.gpt.blocks[0].parameters()),
+    )
     trainable(model, "head")
     assert count(model) == head
     trainable(model, "last:1")

@@ -26,7 +26,9 @@ def without_cache(model: GPT, prompt: list[int], n: int) -> list[int]:
 @pytest.mark.parametrize("preset", PRESETS)
 @pytest.mark.parametrize("prompt", [[3], list(range(31)), list(range(32)), list(range(50))])
 @torch.no_grad()
-def test_with_and_without_cache_agree_past_the_end_of_the_context(make_model: Make, preset: str, prompt: list[int]) -> None:
+def test_with_and_without_cache_agree_past_the_end_of_the_context(
+    make_model: Make, preset: str, prompt: list[int]
+) -> None:
     model = make_model(preset)
     assert generate(model, [prompt], 80) == [without_cache(model, prompt, 80)]
 
@@ -111,7 +113,9 @@ def test_draws_follow_the_probabilities() -> None:
         ([[1]], {"stop": [[]]}, "stop sequence is empty"),
     ],
 )
-def test_bad_settings_say_what_is_wrong(make_model: Make, prompts: list[list[int]], settings: dict, sentence: str) -> None:
+def test_bad_settings_say_what_is_wrong(
+    make_model: Make, prompts: list[list[int]], settings: dict, sentence: str
+) -> None:
     with pytest.raises(ValueError, match=sentence):
         generate(make_model(), prompts, 3, **settings)
 

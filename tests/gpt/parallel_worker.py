@@ -1,0 +1,63 @@
+"""One of several processes that train together; run by torchrun from `test_parallel.py`.
+
+parallel_worker.py FOLDER: writes `<way>-<optimizer>.json`, the losses of each way to share the work.
+"""
+
+import json
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+import torch
+
+from gpt import parallel
+from gpt.checkpoint import Checkpoints
+from gpt.config import gpt_config
+from gpt.model import GPT
+from gpt.train import Batch, Interrupted, Stepped, TrainConfig, train
+
+WAYS = [("ddp", "adamw"), ("ddp", "muon"), ("fsdp", "adamw"), ("fsdp", "muon")]
+
+
+def batches(step: int, micro: int) -> Batch:
+    generator = torch.Generator().manual_seed(100 * step + micro)
+    ids = torch.randint(0, 97, (2, 17), generator=generator)
+    targets = ids[:, 1:].clone()
+    targets[:, : 3 * micro] = -100  # every process has another number of targets
+    return Batch(ids[:, :-1], targets)
+
+
+def make_model() -> GPT:
+    torch.manual_seed(0)
+    return GPT(gpt_config("pico", vocabulary=97, context=32, dropout=0.1))
+
+
+def losses(folder: Path, way: str, optimizer: str, stop_after: int | None = None) -> list[float]:
+    """Train, from the checkpoint in the folder where there is one; the loss of every step."""
+    seen: list[float] = []
+    config = TrainConfig(
+        steps=6, accumulation=4, learning_rate=1e-3, optimizer=optimizer, log_every=1, sharded=way == "fsdp"
+    )
+
+    def record(event: object) -> None:
+        if isinstance(event, Stepped):
+            seen.append(event.metrics["train/loss"])
+
+    def stop() -> bool:
+        return stop_after is not None and len(seen) >= stop_after
+
+    with suppress(Interrupted):
+        train(make_model(), batches, config, checkpoints=Checkpoints(folder), on_event=record, should_stop=stop)
+    return seen
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    folder = Path(sys.argv[1])
+    with parallel.join():
+        for way, optimizer in WAYS:
+            # Only the first process sees events and so asks to stop: both have to.
+            seen = losses(folder / f"{way}-{optimizer}", way, optimizer, stop_after=2)
+            seen += losses(folder / f"{way}-{optimizer}", way, optimizer, stop_after=2)
+            if parallel.rank() == 0:
+                (folder / f"{way}-{optimizer}.json").write_text(json.dumps(seen))
