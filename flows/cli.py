@@ -98,7 +98,7 @@ def _step_command(name: str, what: str) -> None:
         _run_flow(name, config, set, rebuild)
 
     example = f"Example: tokenmill {name} configs/quickstart.toml"
-    command.__doc__ = f"{what}, and the steps before it as far as they are missing.\n\n{example}"
+    command.__doc__ = f"{what}.\n\nThe steps before it run as far as their results are missing. {example}"
     app.command(name, rich_help_panel="Runs")(command)
 
 
@@ -215,6 +215,8 @@ def sql(
     file: Annotated[Path | None, typer.Option(help="Read the query from a file.")] = None,
     format: Annotated[Format, typer.Option(help="How to write the result.")] = Format.table,
     dataset: Annotated[list[str], typer.Option(help="Pin a version: tokens@FINGERPRINT. May be repeated.")] = [],  # noqa: B006
+    output: Annotated[Path | None, typer.Option(help="Write the result to this file.")] = None,
+    external_access: Annotated[bool, typer.Option(help="Let queries read and write other files.")] = False,
 ) -> None:
     """Ask DuckDB about every dataset: documents, tokens, vocabulary, samples, runs, metrics and more.
 
@@ -223,8 +225,15 @@ def sql(
     from flows.home import Home
     from flows.sql import run_sql
 
-    home = Home.from_environment()
-    run_sql(query, file=file, format=format.value, datasets=dataset, home=home.path)
+    run_sql(
+        query,
+        file=file,
+        format=format.value,
+        datasets=dataset,
+        home=Home.from_environment().path,
+        output=output,
+        external_access=external_access,
+    )
 
 
 # Models
@@ -339,6 +348,20 @@ def status() -> None:
     Example: tokenmill status
     """
     _show_services(_stack().status())
+
+
+@app.command(rich_help_panel="Servers")
+def serve(
+    schedules: Annotated[Path, typer.Argument(help="A TOML file of deployments.")] = Path("configs/schedules.toml"),
+) -> None:
+    """Serve scheduled deployments until Ctrl-C: flows that start when they are due, or from Prefect's UI.
+
+    Example: tokenmill serve configs/schedules.toml
+    """
+    from flows.home import Home
+    from flows.serve import serve as serve_schedules
+
+    serve_schedules(schedules, Home.from_environment().path)
 
 
 @app.command(rich_help_panel="Servers")
