@@ -10,6 +10,7 @@ import pyarrow as pa
 from pydantic import Field
 
 from gpt.config import Config
+from pipelines.quality import STATISTICS_TYPE
 
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[str, ...] = ("train", "validation", "test")
@@ -62,7 +63,9 @@ DOCUMENTS = pa.schema(
         ("split", pa.string()),
         ("text", pa.string()),
         ("n_bytes", pa.int64()),
+        ("language", pa.string()),  # null unless it was asked for
         ("metadata", pa.string()),  # JSON
+        ("statistics", STATISTICS_TYPE),  # null unless there are rules of quality
     ]
 )
 
@@ -75,5 +78,7 @@ REJECTED = pa.schema(
         ("kept", pa.string()),  # of a duplicate, the document that stands for it
         ("similarity", pa.float64()),
         ("text", pa.string()),
+        ("language", pa.string()),
+        ("statistics", STATISTICS_TYPE),
     ]
 )

@@ -1,4 +1,9 @@
-"""Duplicates: documents that are the same text, found out of core by DuckDB, of which the first one stays."""
+"""Duplicates: documents of the same text, and of nearly the same, found out of core by DuckDB; the first one stays.
+
+Near duplicates are found by MinHash (Broder 1997): documents whose sets of word sequences overlap agree in that
+share of their signatures. Signatures are divided into bands, and only documents that agree in a whole band are
+compared, so the work grows with the number of documents and not of pairs.
+"""
 
 from __future__ import annotations
 
@@ -7,43 +12,98 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
+import rensa
+
+from pipelines.tables import read_batches
 
 MEMORY = "256MB"
+HASHES, BANDS, WORDS = 128, 16, 5  # numbers of a signature; bands of it; words in a sequence
 
-# Of each text the place of the first document stays, a part's number in the high bits.
+SIGNATURES = pa.schema([("row", pa.int64()), ("signature", pa.list_(pa.uint32())), ("bands", pa.list_(pa.uint64()))])
+
+# Of each text the place of the first document stays. A place is a part's number in the high bits, and a row.
 EXACT = """
-    WITH placed AS (SELECT doc_id, part, file_row_number AS row FROM ids JOIN parts USING (filename)),
-    firsts AS (
-        SELECT doc_id, min((part::BIGINT << 40) + row) AS first FROM placed GROUP BY doc_id HAVING count(*) > 1
-    )
-    SELECT part, row, 'exact duplicate' AS reason, doc_id AS kept, 1.0::DOUBLE AS similarity
+    CREATE TEMP TABLE exact AS
+    WITH placed AS (
+        SELECT doc_id, (part::BIGINT << 40) + file_row_number AS place FROM ids JOIN parts USING (filename)
+    ),
+    firsts AS (SELECT doc_id, min(place) AS first FROM placed GROUP BY doc_id HAVING count(*) > 1)
+    SELECT place, 'exact duplicate' AS reason, doc_id AS kept, 1.0::DOUBLE AS similarity
     FROM placed JOIN firsts USING (doc_id)
-    WHERE (part::BIGINT << 40) + row > first
-    ORDER BY part, row
+    WHERE place > first
+"""
+
+# Every document is linked to the first one of each band that it is in, if the two are similar enough.
+NEAR = """
+    CREATE TEMP TABLE signed AS
+    SELECT (part::BIGINT << 40) + row AS place, signature, bands
+    FROM signatures JOIN parts ON signatures.filename = signature_file
+    WHERE place NOT IN (SELECT place FROM exact);
+
+    CREATE TEMP TABLE links AS
+    WITH banded AS (SELECT place, unnest(bands) AS band, generate_subscripts(bands, 1) AS number FROM signed),
+    buckets AS (SELECT band, number, min(place) AS first FROM banded GROUP BY ALL HAVING count(*) > 1),
+    pairs AS (SELECT DISTINCT place, first FROM banded JOIN buckets USING (band, number) WHERE place > first),
+    compared AS (
+        SELECT pairs.place, pairs.first,
+            len(list_filter(list_zip(a.signature, b.signature), lambda z: z[1] = z[2])) / len(a.signature)
+                AS similarity
+        FROM pairs JOIN signed a ON a.place = pairs.place JOIN signed b ON b.place = pairs.first
+    )
+    SELECT place, arg_min(first, first) AS first, arg_min(similarity, first) AS similarity
+    FROM compared WHERE similarity >= $threshold GROUP BY place
+"""
+
+# A document that a link leads to may itself have been dropped: follow the links to the one that stays.
+UNSETTLED = "SELECT 1 FROM links l JOIN links n ON l.first = n.place LIMIT 1"
+FOLLOW = """
+    CREATE OR REPLACE TEMP TABLE links AS
+    SELECT l.place, coalesce(n.first, l.first) AS first, l.similarity
+    FROM links l LEFT JOIN links n ON l.first = n.place
+"""
+
+RESULT = """
+    WITH near AS (
+        SELECT place, 'near duplicate' AS reason, doc_id AS kept, similarity FROM links
+        JOIN (SELECT doc_id, (part::BIGINT << 40) + file_row_number AS first FROM ids JOIN parts USING (filename))
+        USING (first)
+    )
+    SELECT (place >> 40)::INTEGER AS part, place & ((1::BIGINT << 40) - 1) AS row, reason, kept, similarity
+    FROM (FROM exact UNION ALL FROM near) ORDER BY place
 """
 
 
-def connect(scratch: Path) -> duckdb.DuckDBPyConnection:
-    """A DuckDB that spills to a folder before it takes much memory, and whose results do not depend on threads."""
-    database = duckdb.connect()
-    database.execute(f"SET memory_limit = '{MEMORY}'; SET temp_directory = '{scratch / 'spill'}'; SET threads = 2")
-    return database
-
-
-def find_exact(files: Sequence[Path], scratch: Path) -> Path:
-    """Find documents of equal id; writes a table (part, row, reason, kept, similarity) of those to drop.
+def find_duplicates(files: Sequence[Path], scratch: Path, near: float | None = None) -> Path:
+    """Find documents to drop; writes a table (part, row, reason, kept, similarity).
 
     Args:
-        files: Parquet files with a column `doc_id`, in the order in which the first of equal documents is kept.
+        files: Parquet files with a column `doc_id`, in the order in which the first of equal documents is kept; for
+            near duplicates, each with its signatures beside it.
         scratch: where the table and whatever does not fit into memory is written.
+        near: the share of a signature from which two documents are near duplicates; None looks for equal ones only.
     """
     target = scratch / "duplicates.parquet"
-    database = connect(scratch)
-    database.execute("CREATE TEMP TABLE parts (part INTEGER, filename VARCHAR)")
-    database.executemany("INSERT INTO parts VALUES (?, ?)", [[number, str(path)] for number, path in enumerate(files)])
+    database = duckdb.connect()
+    database.execute(f"SET memory_limit = '{MEMORY}'; SET threads = 2; SET preserve_insertion_order = false")
+    database.execute(f"SET temp_directory = '{scratch / 'spill'}'")
+    database.execute("CREATE TEMP TABLE parts (part INTEGER, filename VARCHAR, signature_file VARCHAR)")
+    database.executemany(
+        "INSERT INTO parts VALUES (?, ?, ?)", [[i, str(path), str(signatures_of(path))] for i, path in enumerate(files)]
+    )
     database.read_parquet([str(path) for path in files], filename=True, file_row_number=True).create_view("ids")
-    database.sql(EXACT).write_parquet(str(target), row_group_size=20_000)
+    database.execute(EXACT)
+    database.execute("CREATE TEMP TABLE links (place BIGINT, first BIGINT, similarity DOUBLE)")
+    if near is not None:
+        database.execute("DROP TABLE links")
+        signed = [str(signatures_of(path)) for path in files]
+        database.read_parquet(signed, filename=True).create_view("signatures")
+        database.execute(NEAR, {"threshold": near})
+        while database.execute(UNSETTLED).fetchone():
+            database.execute(FOLLOW)
+    database.sql(RESULT).write_parquet(str(target), row_group_size=20_000)
     return target
 
 
@@ -51,3 +111,43 @@ def rows_to_drop(duplicates: Path, part: int) -> dict[int, dict[str, Any]]:
     """Row number -> what the table says of it, for one part."""
     table = pq.read_table(duplicates, filters=[("part", "==", part)])
     return {row.pop("row"): row for row in table.drop_columns(["part"]).to_pylist()}
+
+
+def signatures_of(documents: Path) -> Path:
+    """Where the signatures of a file of documents lie."""
+    return documents.with_suffix(".signatures.parquet")
+
+
+def write_signatures(documents: Path) -> None:
+    """Compute the MinHash signatures of a file of documents; texts without a sequence of words have none."""
+    row = 0
+    with pq.ParquetWriter(signatures_of(documents), SIGNATURES, compression="zstd") as writer:
+        for batch in read_batches(documents, ["text"]):
+            rows, signatures = [], []
+            for text in batch["text"].to_pylist():
+                words = text.lower().split()
+                if words:
+                    sequences = [" ".join(words[i : i + WORDS]) for i in range(max(1, len(words) - WORDS + 1))]
+                    minhash = rensa.RMinHash(num_perm=HASHES, seed=42)
+                    minhash.update(sequences)
+                    rows.append(row)
+                    signatures.append(minhash.digest())
+                row += 1
+            table = np.array(signatures, np.uint32).reshape(-1, HASHES)
+            columns = [pa.array(rows, pa.int64()), _lists(table), _lists(band_hashes(table))]
+            writer.write_batch(pa.RecordBatch.from_arrays(columns, schema=SIGNATURES))
+
+
+def band_hashes(signatures: np.ndarray) -> np.ndarray:
+    """(N, HASHES) signatures -> (N, BANDS) a hash of each band."""
+    bands = signatures.reshape(len(signatures), BANDS, -1).astype(np.uint64)
+    total = np.zeros(bands.shape[:2], np.uint64)
+    for i in range(bands.shape[2]):
+        total = (total ^ bands[:, :, i]) * np.uint64(0x9E3779B97F4A7C15)
+        total ^= total >> np.uint64(29)
+    return total
+
+
+def _lists(table: np.ndarray) -> pa.ListArray:
+    offsets = np.arange(len(table) + 1, dtype=np.int32) * table.shape[1]
+    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(table.ravel()))

@@ -15,6 +15,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from itertools import groupby
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, cast
@@ -22,9 +23,12 @@ from typing import Any, BinaryIO, Literal, cast
 from pydantic import Field
 
 from gpt.config import Config
+from pipelines.cleaning import CleanerName, clean
+from pipelines.contamination import Passages, cut
 from pipelines.documents import DOCUMENTS, REJECTED, SPLITS, SplitConfig, document_id, normalise, split_of
-from pipelines.duplicates import find_exact, rows_to_drop
+from pipelines.duplicates import find_duplicates, rows_to_drop, write_signatures
 from pipelines.errors import InputError
+from pipelines.quality import judged, rules_of
 from pipelines.readers import Bad, Format, ReadOptions, Record, UnreadableError, detect_encoding, formats_of, read_file
 from pipelines.sources import File, Skipped, describe, label_of, list_files
 from pipelines.step import SourceFile, StepType, Work
@@ -63,18 +67,37 @@ class IngestConfig(Config):
         default="reject",
         description="What to do with a text that has bytes outside its encoding: reject it, or mark them.",
     )
+    clean: tuple[CleanerName, ...] = Field(default=(), description="What to do to the texts, in this order.")
+    language: bool = Field(default=False, description="Whether to tell the language of each document.")
+    keep: tuple[str, ...] = Field(
+        default=(), description="Rules that a document has to meet: SQL over its statistics, or the presets gopher, c4."
+    )
+    near_duplicates: float | None = Field(
+        default=None,
+        gt=0,
+        le=1,
+        description="Similarity from which documents are near duplicates; by default, none are.",
+    )
+    decontaminate: tuple[SourceConfig, ...] = Field(
+        default=(), description="Evaluation sets, whose passages must not be in the corpus."
+    )
+    passage_words: int = Field(default=13, gt=0, description="Equal words in a row that make a shared passage.")
+    contaminated: Literal["drop", "cut"] = Field(
+        default="drop", description="Whether to drop documents with such a passage, or cut the passage out."
+    )
     partition_bytes: int = Field(
         default=64 << 20, ge=1, description="Size of source files, and of text, that one task handles."
     )
 
 
 def run(inputs: Mapping[str, Dataset], config: IngestConfig, out: Path, work: Work) -> dict[str, Any]:
+    rules_of(config.keep)
     partitions, skipped = plan(config, work.scratch)
     work.report.progress(0, len(partitions), "partitions", "reading")
     parts = [part for parts in work.map(read_partition, partitions) for part in parts]
     _check_usable(config, parts)
     work.report.progress(len(partitions), len(partitions), "partitions", "looking for duplicates")
-    duplicates = find_exact([part.documents for part in parts], work.scratch)
+    duplicates = find_duplicates([part.documents for part in parts], work.scratch, config.near_duplicates)
     (out / "documents").mkdir()
     writes = [
         Write(part, number, duplicates, out / "documents" / f"part-{number:05d}.parquet")
@@ -95,13 +118,31 @@ def run(inputs: Mapping[str, Dataset], config: IngestConfig, out: Path, work: Wo
         "rejected": sum(rejected.values()),
         **{f"rejected_{_slug(reason)}": count for reason, count in rejected.most_common(12)},
         "repaired_characters": total["repaired_characters"],
+        **{f"cleaned_{name}": sum(part.counts[f"cleaned_{name}"] for part in parts) for name in config.clean},
         "parts": len(parts),
     }
 
 
+MODULES = (
+    "cleaning",
+    "contamination",
+    "documents",
+    "duplicates",
+    "ingest",
+    "quality",
+    "readers",
+    "sources",
+    "tables",
+)
+
+
 def sources(config: IngestConfig) -> tuple[SourceFile, ...]:
     """Name, size and digest of every file that the config names, in the order in which they are read."""
-    return tuple(entry for source in config.sources for entry in describe(list_files(source.uri)[0], source.label))
+    return tuple(
+        entry
+        for source in (*config.sources, *config.decontaminate)
+        for entry in describe(list_files(source.uri)[0], source.label)
+    )
 
 
 INGEST = StepType(
@@ -111,9 +152,7 @@ INGEST = StepType(
     config=IngestConfig,
     run=run,
     sources=sources,
-    modules=tuple(
-        f"pipelines.{name}" for name in ("documents", "duplicates", "ingest", "readers", "sources", "tables")
-    ),
+    modules=tuple(f"pipelines.{name}" for name in MODULES),
 )
 
 
@@ -226,6 +265,7 @@ def read_partition(partition: Partition) -> list[Part]:
         with TableWriter(documents, DOCUMENTS) as good, TableWriter(rejected, REJECTED) as bad:
             for row in rows:
                 part.counts["repaired"] += row.pop("repaired", 0)
+                part.counts.update({f"cleaned_{name}": count for name, count in row.pop("cleaned", {}).items()})
                 if "reason" in row:
                     part = part if part.problem else replace(part, problem=f"{row['location']}: {row['reason']}")
                     bad.write(row)
@@ -235,6 +275,8 @@ def read_partition(partition: Partition) -> list[Part]:
                 if good.bytes + bad.bytes >= partition.config.partition_bytes:
                     more = True
                     break
+        if partition.config.near_duplicates is not None:
+            write_signatures(documents)
         parts.append(part)
     write_json(
         done, [part.__dict__ | {"documents": str(part.documents), "rejected": str(part.rejected)} for part in parts]
@@ -255,32 +297,64 @@ def _part_from_json(part: dict[str, Any]) -> Part:
 def _rows(partition: Partition) -> Iterator[dict[str, Any]]:
     """Rows of `documents`, and rows of `rejected`, which have a reason."""
     config = partition.config
-    for piece in partition.pieces:
-        for record in _texts(piece):
-            row: dict[str, Any] = {"source": piece.source.label, "location": f"{piece.file.name} {record.location}"}
-            if isinstance(record, Bad):
-                yield row | {"reason": record.reason, "text": SURROGATE.sub("\ufffd", record.text)[:SHOWN]}
-                continue
-            text = record.fields["text"]
-            try:
-                text = normalise(text)
-            except UnicodeEncodeError:
-                text, row["repaired"] = SURROGATE.subn("\ufffd", text)
-                if config.undecodable == "reject":
-                    yield row | {"reason": "bytes outside the encoding", "repaired": 0, "text": text[:SHOWN]}
-                    continue
-                text = normalise(text)
-            if not text:
-                yield row | {"reason": "empty", "text": ""}
-                continue
-            doc_id = document_id(text)
-            row |= {
-                "doc_id": doc_id,
-                "split": split_of(doc_id, config.split),
-                "text": text,
-                "n_bytes": len(text.encode()),
-            }
-            yield row | {"metadata": json.dumps(record.fields["metadata"], ensure_ascii=False, default=str)}
+    passages = _passages(config.decontaminate, config.passage_words) if config.decontaminate else None
+    rows = (
+        row
+        for piece in partition.pieces
+        for record in _texts(piece)
+        for row in _documents(record, config, passages, piece.source.label, piece.file.name)
+    )
+    return judged(rows, rules_of(config.keep))
+
+
+def _documents(
+    record: Record | Bad, config: IngestConfig, passages: Passages | None, source: str, file: str
+) -> Iterator[dict[str, Any]]:
+    """The document in a record, cleaned, and what was rejected of it."""
+    row: dict[str, Any] = {"source": source, "location": f"{file} {record.location}"}
+    if isinstance(record, Bad):
+        yield row | {"reason": record.reason, "text": SURROGATE.sub("\ufffd", record.text)[:SHOWN]}
+        return
+    text = record.fields["text"]
+    try:
+        text = normalise(text)
+    except UnicodeEncodeError:
+        text, row["repaired"] = SURROGATE.subn("\ufffd", text)
+        if config.undecodable == "reject":
+            yield row | {"reason": "bytes outside the encoding", "repaired": 0, "text": text[:SHOWN]}
+            return
+        text = normalise(text)
+    if config.clean:
+        text, row["cleaned"] = clean(text, config.clean)
+        text = normalise(text)
+    if passages and (shared := passages.shared(text)):
+        if config.contaminated == "drop":
+            yield row | {"reason": "contaminated", "doc_id": document_id(text), "text": text}
+            return
+        yield from (row | {"reason": "contaminated passage", "text": text[start:end]} for start, end in shared)
+        text = normalise(cut(text, shared))
+    if not text:
+        yield row | {"reason": "empty", "text": ""}
+        return
+    row["doc_id"] = doc_id = document_id(text)
+    row |= {"split": split_of(doc_id, config.split), "text": text, "n_bytes": len(text.encode())}
+    if config.language:
+        row["language"] = language_of(text)
+    yield row | {"metadata": json.dumps(record.fields["metadata"], ensure_ascii=False, default=str)}
+
+
+@lru_cache(maxsize=1)
+def _passages(sources: tuple[SourceConfig, ...], n: int) -> Passages:
+    files = ((source, file) for source in sources for file in list_files(source.uri)[0])
+    records = (record for source, file in files for record in _texts(Piece(source, file)))
+    return Passages((record.fields["text"] for record in records if isinstance(record, Record)), n)
+
+
+def language_of(text: str) -> str:
+    """The language of a text by its first thousand characters, in two letters of ISO 639-1 (py3langid)."""
+    import py3langid  # takes its time and memory, so only where it is asked for
+
+    return str(py3langid.classify(text[:1000])[0])
 
 
 def _texts(piece: Piece) -> Iterator[Record | Bad]:

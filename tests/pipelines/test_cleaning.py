@@ -1,0 +1,40 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipelines.cleaning import CLEANERS, clean
+
+
+@pytest.mark.parametrize(
+    ("name", "before", "after", "count"),
+    [
+        ("unicode", "schÃ¶n &amp; gut", "schön & gut", 1),
+        ("unicode", "“quoted” as it was", "“quoted” as it was", 0),
+        ("whitespace", "a  b\tc \n\n\n\n    indented  ", "a b c\n\n    indented", 5),
+        ("boilerplate", "Text.\nThis site uses cookies.\nMore text.", "Text.\nMore text.", 1),
+        ("c4_lines", "Home\nThis line ends like a sentence.\nToo short.\nThis one has no end at all", None, 3),
+        ("redact", "to a.b+c@mail.example.org, not a@b", "to [EMAIL], not a@b", 1),
+        ("redact", "10.0.0.1 and 2001:db8::1, not 1.2.3.4.5, 300.1.1.1, 12:30:45, std::map or v1.2.3", None, 2),
+    ],
+)
+def test_what_each_cleaner_does_and_counts(name: str, before: str, after: str | None, count: int) -> None:
+    expected = {
+        "c4_lines": "This line ends like a sentence.",
+        "redact": "[IP] and [IP], not 1.2.3.4.5, 300.1.1.1, 12:30:45, std::map or v1.2.3",
+    }
+    assert CLEANERS[name](before) == (after if after is not None else expected[name], count)
+
+
+def test_cleaners_run_in_the_order_given_and_only_those_that_found_something_count() -> None:
+    text, counts = clean("Uses cookies at 10.0.0.1\nfine  text", ["redact", "boilerplate", "whitespace", "unicode"])
+    assert text == "fine text" and counts == {"redact": 1, "boilerplate": 1, "whitespace": 1}
+    assert clean("a  b", []) == ("a  b", {})
+
+
+@pytest.mark.parametrize("name", CLEANERS)
+@given(text=st.text(st.sampled_from("ab.@:1 \n\tÃ¶“"), max_size=80))
+def test_cleaning_twice_is_cleaning_once_and_an_untouched_text_counts_nothing(name: str, text: str) -> None:
+    once, count = CLEANERS[name](text)
+    assert (count == 0) == (once == text)
+    if name != "unicode":  # a text mangled three times is mended three times
+        assert CLEANERS[name](once)[0] == once

@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pipelines.datasets import Corpus
+from pipelines.duplicates import BANDS, HASHES, band_hashes
+from pipelines.ingest import INGEST
+from pipelines.store import Dataset
+from pipelines.tables import read_rows
+
+Build = Callable[..., Dataset]
+
+
+def passage(seed: int, n: int = 200) -> list[str]:
+    rng = random.Random(seed)
+    return [f"{rng.choice('abcdefghij')}{rng.randrange(1000)}" for _ in range(n)]
+
+
+def ingest(build: Build, tmp_path: Path, texts: Iterable[str], **config: Any) -> Corpus:
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    return Corpus(build(INGEST, {"sources": [{"uri": str(tmp_path / "a.jsonl")}], **config}))
+
+
+def kept_texts(corpus: Corpus) -> list[str]:
+    return [row["text"] for part in corpus.parts for row in read_rows(part)]
+
+
+def changed(words: list[str], share: float) -> str:
+    """With some words at the end replaced, so that the share of equal word sequences is known."""
+    n = round(len(words) * share)
+    return " ".join(words[:-n] + [f"new{i}" for i in range(n)]) if n else " ".join(words)
+
+
+@pytest.mark.parametrize("partition_bytes", [1 << 20, 3000])
+def test_near_duplicates_go_and_say_what_stays_and_how_similar_it_is(
+    build: Build, tmp_path: Path, partition_bytes: int
+) -> None:
+    one, two, three = passage(1), passage(2), passage(3)
+    texts = [" ".join(one), " ".join(two), changed(one, 0.05), " ".join(three), changed(two, 0.6), " ".join(one)]
+    corpus = ingest(build, tmp_path, texts, near_duplicates=0.7, partition_bytes=partition_bytes)
+    assert kept_texts(corpus) == [texts[0], texts[1], texts[3], texts[4]]
+    rejected = {row["reason"]: row for row in read_rows(corpus.rejected)}
+    near = rejected["near duplicate"]
+    first = next(row for part in corpus.parts for row in read_rows(part))
+    assert near["text"] == texts[2] and near["kept"] == first["doc_id"]
+    true = (200 - 10 - 4) / (200 - 4 + 10)  # of the sequences of five words
+    assert abs(near["similarity"] - true) < 0.15
+    assert rejected["exact duplicate"]["similarity"] == 1
+
+
+def test_a_chain_of_near_duplicates_leads_to_the_one_that_stays(build: Build, tmp_path: Path) -> None:
+    words = passage(1, 400)
+    chain = [" ".join(words[10 * i : 10 * i + 300]) for i in range(6)]
+    corpus = ingest(build, tmp_path, chain, near_duplicates=0.75)
+    (stays,) = [row for part in corpus.parts for row in read_rows(part)]
+    assert stays["text"] == chain[0]
+    assert {row["kept"] for row in read_rows(corpus.rejected)} == {stays["doc_id"]}
+
+
+def test_different_documents_all_stay(build: Build, tmp_path: Path) -> None:
+    texts = [" ".join(passage(i, 60)) for i in range(300)] + ["a", "b", "one two", "two one"]
+    assert len(kept_texts(ingest(build, tmp_path, texts, near_duplicates=0.7))) == 304
+
+
+def test_signatures_agree_in_about_the_share_of_common_sequences() -> None:
+    import rensa
+
+    words = passage(7, 500)
+    signatures = []
+    for part in (words, words[:-100]):
+        minhash = rensa.RMinHash(num_perm=HASHES, seed=42)
+        minhash.update([" ".join(part[i : i + 5]) for i in range(len(part) - 4)])
+        signatures.append(minhash.digest())
+    a, b = np.array(signatures, np.uint32)
+    assert abs((a == b).mean() - 396 / 496) < 0.12
+    bands = band_hashes(np.array([a, a, b]))
+    assert bands.shape == (3, BANDS) and (bands[0] == bands[1]).all()
+    same = (a.reshape(BANDS, -1) == b.reshape(BANDS, -1)).all(axis=1)
+    assert ((bands[0] == bands[2]) == same).all()
