@@ -79,14 +79,14 @@ class Catalog:
         for name, view in VIEWS.items():
             self._create_view(connection, name, view)
         connection.execute(f"CREATE VIEW tokens_flat AS {TOKENS_FLAT}")
-        connection.execute(f"COMMENT ON VIEW tokens_flat IS {_literal(TOKENS_FLAT_COMMENT)}")
+        connection.execute(f"COMMENT ON VIEW tokens_flat IS {literal(TOKENS_FLAT_COMMENT)}")
         for name, schema, make, comment in self._tables():
             connection.register(name, MadeWhenRead(schema, make))
-            connection.execute(f"COMMENT ON VIEW {name} IS {_literal(comment)}")
+            connection.execute(f"COMMENT ON VIEW {name} IS {literal(comment)}")
         for signature, (body, comment, example) in MACROS.items():
             connection.execute(f"CREATE MACRO {signature} AS {body}")
             kind = "MACRO TABLE" if body.startswith("TABLE") else "MACRO"
-            described = _literal(f"{comment} For example: {example};")
+            described = literal(f"{comment} For example: {example};")
             connection.execute(f"COMMENT ON {kind} {signature.partition('(')[0]} IS {described}")
         _settle(connection, memory_limit, external_access)
         return connection
@@ -104,9 +104,7 @@ class Catalog:
         return next(reversed(shown.values())) if not name else shown.get(name) or self.store.open(name, kind)
 
     def _create_view(self, connection: duckdb.DuckDBPyConnection, name: str, view: View) -> None:
-        columns = {"dataset": "VARCHAR", **view.columns}
-        empty = ", ".join(f"NULL::{kind} AS {_quoted(column)}" for column, kind in columns.items())
-        branches = [f"SELECT {empty} WHERE false"]
+        branches = [view.empty_query]
         shown = {str(dataset.ref): label for kind in view.kinds for label, dataset in self.shown.get(kind, {}).items()}
         for dataset in self.all:
             if dataset.manifest.kind not in view.kinds or (rows := rows_of(dataset, view)) is None:
@@ -115,12 +113,12 @@ class Catalog:
             connection.register(version, rows)
             if label := shown.get(str(dataset.ref)):
                 constants = {column: fact(dataset.manifest) for column, fact in view.facts.items()}
-                facts = "".join(f", {_literal(value)} AS {_quoted(column)}" for column, value in constants.items())
+                facts = "".join(f", {literal(value)} AS {quoted(column)}" for column, value in constants.items())
                 parsed = " REPLACE (metadata::JSON AS metadata)" if "metadata" in rows.schema.names else ""
-                named = f"{_literal(label)} AS dataset"
-                branches.append(f"SELECT {named}, *{parsed}{facts} FROM {_quoted(version)}")  # noqa: S608
+                named = f"{literal(label)} AS dataset"
+                branches.append(f"SELECT {named}, *{parsed}{facts} FROM {quoted(version)}")  # noqa: S608
         connection.execute(f"CREATE VIEW {name} AS {' UNION ALL BY NAME '.join(branches)}")
-        connection.execute(f"COMMENT ON VIEW {name} IS {_literal(view.comment)}")
+        connection.execute(f"COMMENT ON VIEW {name} IS {literal(view.comment)}")
 
     def _tables(self) -> list[tuple[str, pa.Schema, Callable[[], pa.Table], str]]:
         """The views that are not of one kind of dataset: name, columns, how the rows are made, what they are."""
@@ -189,11 +187,11 @@ def _settle(connection: duckdb.DuckDBPyConnection, memory_limit: str, external_a
         "python_enable_replacements": False,  # `from x` does not mean the Python variable x
         "autoinstall_known_extensions": False,
         "autoload_known_extensions": False,
-        "enable_external_access": external_access,
-        "lock_configuration": not external_access,
     }
+    if not external_access:
+        settings |= {"enable_external_access": False, "lock_configuration": True}
     for name, value in settings.items():
-        connection.execute(f"SET {name} = {_literal(value)}")
+        connection.execute(f"SET {name} = {literal(value)}")
 
 
 def explain_error(error: duckdb.Error, connection: duckdb.DuckDBPyConnection | None = None) -> str:
@@ -227,11 +225,11 @@ def _named(connection: duckdb.DuckDBPyConnection) -> list[tuple[str, str]]:
     ).fetchall()
 
 
-def _quoted(name: str) -> str:
+def quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
-def _literal(value: str | int | bool | None) -> str:
+def literal(value: str | int | bool | None) -> str:
     if value is None or isinstance(value, bool):
         return str(value).upper() if value is not None else "NULL"
     return str(value) if isinstance(value, int) else "'" + value.replace("'", "''") + "'"

@@ -33,6 +33,12 @@ class View:
     comment: str
     facts: Mapping[str, Callable[[Manifest], str | int | None]] = field(default_factory=dict)
 
+    @property
+    def empty_query(self) -> str:
+        """No rows, but all columns: what the view is before anything is published."""
+        columns = {"dataset": "VARCHAR", **self.columns}
+        return "SELECT " + ", ".join(f'NULL::{kind} AS "{name}"' for name, kind in columns.items()) + " WHERE false"
+
 
 def _config(*keys: str) -> Callable[[Manifest], Any]:
     """The first of some entries of the config that is set."""
