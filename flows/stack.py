@@ -131,6 +131,7 @@ def prefect_server(home: Path | str, tell: Callable[[Choice], None] = lambda cho
         InputError: the server does not answer or does not come up.
     """
     home = Path(home).absolute()
+    _prefect_home(home).mkdir(parents=True, exist_ok=True)  # Prefect makes a folder, but none above it
     for name, value in {**NO_TELEMETRY, "PREFECT_HOME": str(_prefect_home(home))}.items():
         os.environ.setdefault(name, value)
     own = _prefect(home, 0)

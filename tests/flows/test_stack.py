@@ -22,10 +22,10 @@ from pipelines.errors import InputError
 
 
 @pytest.fixture(autouse=True)
-def own_environment(monkeypatch):
+def own_environment(monkeypatch, tmp_path):
     for name in ("PREFECT_API_URL", "MLFLOW_TRACKING_URI", "TOKENMILL_PREFECT_PORT", "TOKENMILL_MLFLOW_PORT"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("PREFECT_HOME", "/nonexistent")  # put back afterwards; the servers have their own
+    monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "prefect"))  # put back afterwards; the servers have their own
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +89,9 @@ def test_the_life_of_a_stack(tmp_path):
 
         second = python(RUN, home)
         assert "choice up" in second
-        assert count(prefect.url, "flow_runs", {}) == 2
+        elsewhere = python(RUN, home / "new", PREFECT_API_URL=f"{prefect.url}/api")
+        assert "choice named" in elsewhere and "sum 380" in elsewhere
+        assert count(prefect.url, "flow_runs", {}) == 3
 
         # A server that is killed leaves a child behind, which holds the port; `up` starts afresh all the same.
         os.kill(mlflow.pid, signal.SIGKILL)
@@ -224,13 +226,15 @@ def test_databases_of_servers_are_left_to_their_owners():
 
 
 def environment():
-    return {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    kept = {name: value for name, value in os.environ.items() if name != "PREFECT_HOME"}
+    return {**kept, "PYTHONPATH": str(Path(__file__).parents[2])}
 
 
-def python(code, *arguments):
+def python(code, *arguments, **variables):
     command = [sys.executable, "-c", code, *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment(), check=False)
+    done = subprocess.run(command, capture_output=True, text=True, env=environment() | variables, check=False)
     assert done.returncode == 0, done.stderr
+    assert "Warning" not in done.stderr
     return done.stdout
 
 
