@@ -131,10 +131,12 @@ class Samples:
         file = pa.ipc.open_file(pa.memory_map(str(self.dataset.file("samples.arrow"))))
         return [file.get_batch(i) for i in range(file.num_record_batches)]
 
-    def starts(self, split: str) -> list[tuple[int, NDArray[np.int64]]]:
-        """The windows of a split: pairs of a shard and where in it windows begin, as views of the mapped file."""
-        return [
-            (batch["shard"][0].as_py(), batch["start"].to_numpy(zero_copy_only=True))
-            for batch in self.batches
-            if batch["split"][0].as_py() == split
-        ]
+    @property
+    def packed(self) -> bool:
+        """Whether windows are made of pieces of documents."""
+        return self.dataset.manifest.config["boundaries"] == "document"
+
+    def of(self, split: str) -> list[tuple[int, pa.RecordBatch]]:
+        """The windows of a split: pairs of a shard and record batches of windows into it."""
+        found = [batch for batch in self.batches if batch["split"][0].as_py() == split]
+        return [(batch["shard"][0].as_py(), batch) for batch in found]

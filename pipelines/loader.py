@@ -17,6 +17,7 @@ import torch
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
+from gpt.loss import IGNORE
 from gpt.train import Batch
 from pipelines.datasets import Samples, Tokens
 from pipelines.errors import InputError
@@ -55,16 +56,12 @@ class Loader:
     ) -> None:
         if batch_size % world_size:
             raise InputError(f"A batch of {batch_size} samples cannot be divided among {world_size} processes.")
-        self.context = samples.context
         self.batch_size, self.accumulation, self.seed, self.shuffle = batch_size, accumulation, seed, shuffle
         self._local, self._rank = batch_size // world_size, rank
-        groups = samples.starts(split)
-        self.n_samples = sum(len(starts) for _, starts in groups)
+        self._windows = (PackedWindows if samples.packed else StreamWindows)(samples, tokens, split)
+        self.n_samples = int(self._windows.first[-1])
         if not self.n_samples:
             raise InputError(f"{samples.dataset} has no {split} samples.")
-        self._starts = [starts for _, starts in groups]
-        self._windows = [sliding_window_view(tokens.flat(shard), self.context + 1) for shard, _ in groups]
-        self._first = np.cumsum([0, *map(len, self._starts)])  # of each group, among the samples of the split
         self._places = lru_cache(maxsize=4)(self._compute_places)
 
     def __len__(self) -> int:
@@ -74,7 +71,7 @@ class Loader:
     def __call__(self, step: int, micro: int = 0) -> Batch:
         """The micro-batch at a position: inputs and targets (B, T)."""
         first = (step * self.accumulation + micro) * self.batch_size + self._rank * self._local
-        return self._batch(*self._at(first, self._local))
+        return self._windows.batch(*self._at(first, self._local))
 
     def samples_at(self, step: int, micro: int = 0) -> NDArray[np.int64]:
         """Which samples of the split make up the micro-batch at a position, over all processes."""
@@ -82,22 +79,22 @@ class Loader:
         return self._order(np.arange(first, first + self.batch_size))
 
     def _at(self, first: int, count: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Groups and starts of so many samples from a position in the endless order."""
+        """Groups and places of so many samples from a position in the endless order."""
         block, offset = divmod(first, AHEAD)
-        groups, starts = self._places(block)
+        groups, places = self._places(block)
         if offset + count <= AHEAD:
-            return groups[offset : offset + count], starts[offset : offset + count]
+            return groups[offset : offset + count], places[offset : offset + count]
         rest = self._at((block + 1) * AHEAD, offset + count - AHEAD)
-        return np.concatenate([groups[offset:], rest[0]]), np.concatenate([starts[offset:], rest[1]])
+        return np.concatenate([groups[offset:], rest[0]]), np.concatenate([places[offset:], rest[1]])
 
     def _compute_places(self, block: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         samples = self._order(np.arange(block * AHEAD, (block + 1) * AHEAD))
-        groups = np.searchsorted(self._first, samples, side="right") - 1
-        starts = np.empty_like(samples)
+        groups = np.searchsorted(self._windows.first, samples, side="right") - 1
+        places = np.empty_like(samples)
         for group in np.unique(groups):
             here = groups == group
-            starts[here] = self._starts[group][samples[here] - self._first[group]]
-        return groups, starts
+            places[here] = self._windows.places(int(group), samples[here] - self._windows.first[group])
+        return groups, places
 
     def _order(self, positions: NDArray[np.int64]) -> NDArray[np.int64]:
         epochs, places = np.divmod(positions, self.n_samples)
@@ -109,7 +106,25 @@ class Loader:
             samples[here] = permuted(places[here], self.n_samples, self.seed, int(epoch))
         return samples
 
-    def _batch(self, groups: NDArray[np.int64], starts: NDArray[np.int64]) -> Batch:
+
+class StreamWindows:
+    """Windows of `context` tokens, and one more for the last target.
+
+    first: of each group of windows (those of one shard), the number of its first, and at the end, of all windows.
+    """
+
+    def __init__(self, samples: Samples, tokens: Tokens, split: str) -> None:
+        groups = samples.of(split)
+        self.context = samples.context
+        self.first = np.cumsum([0, *(len(batch) for _, batch in groups)])
+        self._starts = [batch["start"].to_numpy(zero_copy_only=True) for _, batch in groups]
+        self._windows = [sliding_window_view(tokens.flat(shard), self.context + 1) for shard, _ in groups]
+
+    def places(self, group: int, windows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Where some windows of a group begin."""
+        return self._starts[group][windows]
+
+    def batch(self, groups: NDArray[np.int64], starts: NDArray[np.int64]) -> Batch:
         if len(self._windows) == 1:
             window = self._windows[0][starts].astype(np.int64)
         else:
@@ -119,6 +134,42 @@ class Loader:
                 window[here] = self._windows[group][starts[here]]
         both = torch.from_numpy(window)  # (B, T + 1)
         return Batch(both[:, :-1], both[:, 1:])
+
+
+class PackedWindows:
+    """Windows of whole documents and pieces of long ones: each its own `document`, with positions from zero.
+
+    What a window has left at its end is filled with the end of text, belongs to no document and counts nowhere.
+    """
+
+    def __init__(self, samples: Samples, tokens: Tokens, split: str) -> None:
+        groups = samples.of(split)
+        self.context = samples.context
+        self.first = np.cumsum([0, *(len(batch) for _, batch in groups)])
+        self._end_of_text = tokens.tokenizer.end_of_text
+        self._flat = [tokens.flat(shard) for shard, _ in groups]
+        self._offsets = [batch["starts"].offsets.to_numpy() for _, batch in groups]
+        self._starts = [batch["starts"].values.to_numpy() for _, batch in groups]
+        self._lengths = [batch["lengths"].values.to_numpy() for _, batch in groups]
+
+    def places(self, group: int, windows: NDArray[np.int64]) -> NDArray[np.int64]:
+        return windows
+
+    def batch(self, groups: NDArray[np.int64], windows: NDArray[np.int64]) -> Batch:
+        shape = len(windows), self.context
+        inputs = np.full(shape, self._end_of_text, np.int64)
+        targets = np.full(shape, IGNORE, np.int64)
+        positions, documents = np.zeros(shape, np.int64), np.full(shape, -1, np.int64)
+        for row, (group, window) in enumerate(zip(groups.tolist(), windows.tolist(), strict=True)):
+            flat, starts, lengths = self._flat[group], self._starts[group], self._lengths[group]
+            at = 0
+            for number, piece in enumerate(range(*self._offsets[group][window : window + 2])):
+                start, end = starts[piece], starts[piece] + lengths[piece]
+                here = slice(at, at := at + int(lengths[piece]))
+                inputs[row, here], targets[row, here] = flat[start:end], flat[start + 1 : end + 1]
+                positions[row, here], documents[row, here] = np.arange(end - start), number
+        made = [torch.from_numpy(array) for array in (inputs, targets, positions, documents)]
+        return Batch(made[0], made[1], positions=made[2], documents=made[3])
 
 
 def permuted(places: NDArray[np.int64], n: int, seed: int, epoch: int, rounds: int = 6) -> NDArray[np.int64]:

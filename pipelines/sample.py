@@ -1,21 +1,25 @@
-"""Sample: tokens become windows of a context length, some stride apart.
+"""Sample: tokens become windows of a context length.
 
-A sample is a place, not a copy: shard and start. Its inputs are the `context` tokens from there, and its targets
-the same, one token further, so a window needs one token more than the context. No window crosses a shard.
+A sample is a place, not a copy: shard and start. Its inputs are the tokens from there, and its targets the same, one
+token further. No window crosses a shard. Windows either lie a stride apart in the stream of documents, as GPT-2's
+did, or stay within a document: long ones are divided, and short ones share a window, packed by best fit, where
+attention and positions keep them apart.
 
-Output: `samples.arrow` (Arrow IPC: sample_id, split, shard, start, doc_id), in the order of the tokens.
+Output: `samples.arrow` (Arrow IPC: sample_id, split, shard, start, doc_id), in the order of the tokens. Windows of
+several documents list the `starts` and `lengths` of their pieces.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.ipc
+from numpy.typing import NDArray
 from pydantic import Field
 
 from gpt.config import Config
@@ -25,15 +29,15 @@ from pipelines.errors import InputError
 from pipelines.step import StepType, Work
 from pipelines.store import Dataset
 
-SCHEMA = pa.schema(
-    [
-        ("sample_id", pa.int64()),
-        ("split", pa.string()),
-        ("shard", pa.int32()),
-        ("start", pa.int64()),
-        ("doc_id", pa.string()),  # of the window's first token
-    ]
-)
+COLUMNS = [
+    ("sample_id", pa.int64()),
+    ("split", pa.string()),
+    ("shard", pa.int32()),
+    ("start", pa.int64()),
+    ("doc_id", pa.string()),  # of the window's first token
+]
+STREAM = pa.schema(COLUMNS)
+PACKED = pa.schema([*COLUMNS, ("starts", pa.list_(pa.int64())), ("lengths", pa.list_(pa.int32()))])
 BATCH = 1 << 20  # rows
 
 
@@ -49,41 +53,116 @@ class SampleConfig(Config):
         gt=0,
         description="The same for validation and test; by default the context, so that they do not overlap.",
     )
+    boundaries: Literal["stream", "document"] = Field(
+        default="stream", description="Whether windows run on over the ends of documents, or stay within them."
+    )
 
 
 def run(inputs: Mapping[str, Dataset], config: SampleConfig, out: Path, work: Work) -> dict[str, Any]:
     tokens = Tokens(inputs["tokens"])
-    samples: Counter[str] = Counter()
+    count: Counter[str] = Counter()
     longest: Counter[str] = Counter()
-    with pa.OSFile(str(out / "samples.arrow"), "wb") as file, pa.ipc.new_file(file, SCHEMA) as writer:
+    schema = STREAM if config.boundaries == "stream" else PACKED
+    with pa.OSFile(str(out / "samples.arrow"), "wb") as file, pa.ipc.new_file(file, schema) as writer:
         for shard in range(len(tokens.shards)):
-            split, flat, offsets = tokens.split(shard), tokens.flat(shard), tokens.offsets(shard)
-            longest[split] = max(longest[split], len(flat))
+            split = tokens.split(shard)
+            longest[split] = max(longest[split], len(tokens.flat(shard)))
             stride = (config.stride if split == "train" else config.held_out_stride) or config.context
-            starts = range(0, len(flat) - config.context, stride)
-            for first in range(0, len(starts), BATCH):
-                some = np.arange(len(starts))[first : first + BATCH] * stride
-                ids = sum(samples.values()) + np.arange(len(some))
-                documents = pa.array(np.searchsorted(offsets, some, side="right") - 1)
+            cut = _stream if config.boundaries == "stream" else _packed
+            for places in cut(tokens, shard, config.context, stride, count):
+                n = len(places["start"])
+                documents = np.searchsorted(tokens.offsets(shard), places["start"], side="right") - 1
                 columns = {
-                    "sample_id": pa.array(ids, pa.int64()),
-                    "split": pa.array([split] * len(some), pa.string()),
-                    "shard": pa.array(np.full(len(some), shard), pa.int32()),
-                    "start": pa.array(some, pa.int64()),
-                    "doc_id": tokens.shards[shard]["doc_id"].take(documents),
+                    "sample_id": pa.array(count["samples"] + np.arange(n), pa.int64()),
+                    "split": pa.array([split] * n, pa.string()),
+                    "shard": pa.array(np.full(n, shard), pa.int32()),
+                    "doc_id": tokens.shards[shard]["doc_id"].take(pa.array(documents)),
+                    **places,
                 }
-                writer.write_batch(pa.RecordBatch.from_pydict(columns, SCHEMA))
-                samples[split] += len(some)
+                writer.write_batch(pa.RecordBatch.from_pydict(columns, schema))
+                count["samples"] += n
+                count[f"samples_{split}"] += n
             work.report.progress(shard + 1, len(tokens.shards), "shards")
-    if not samples["train"]:
+    if not count["samples_train"]:
         raise InputError(
             f"sample.context is {config.context}, but the longest training shard of {inputs['tokens']} has "
             f"{longest['train']} tokens and a window needs one more than its context; ask for a shorter context."
         )
     for split in ("validation", "test"):
-        if longest[split] and not samples[split]:
+        if longest[split] and not count[f"samples_{split}"]:
             work.report.warn(f"no {split} samples: its longest shard has {longest[split]} tokens, less than a window")
-    return {"samples": sum(samples.values()), **{f"samples_{split}": samples[split] for split in SPLITS}}
+    places_in_all = count["samples"] * config.context
+    return {
+        "samples": count["samples"],
+        **{f"samples_{split}": count[f"samples_{split}"] for split in SPLITS},
+        "cropped_share": round(count["cropped"] / max(count["tokens"], 1), 6),  # of the tokens, in no window
+        "padded_share": round(count["padded"] / max(places_in_all, 1), 6),  # of the places in windows, empty
+    }
 
 
 SAMPLE = StepType("sample", kind="samples", version=1, config=SampleConfig, run=run, modules=("pipelines.sample",))
+
+
+def _stream(tokens: Tokens, shard: int, context: int, stride: int, count: Counter[str]) -> Iterator[dict[str, Any]]:
+    """Windows a stride apart, each with room for its last target."""
+    n_tokens = len(tokens.flat(shard))
+    starts = range(0, n_tokens - context, stride)
+    count["tokens"] += n_tokens
+    covered = (len(starts) - 1) * min(stride, context + 1) + context + 1 if starts else 0
+    count["cropped"] += n_tokens - covered
+    for first in range(0, len(starts), BATCH):
+        yield {"start": np.arange(first, min(first + BATCH, len(starts))) * stride}
+
+
+def _packed(tokens: Tokens, shard: int, context: int, stride: int, count: Counter[str]) -> Iterator[dict[str, Any]]:
+    """Windows of pieces of documents. The end of text is the last target of its document, and no input."""
+    offsets = tokens.offsets(shard)
+    inputs = np.diff(offsets) - 1  # of each document
+    n_pieces = -(-inputs // stride)  # a long document's pieces begin a stride apart
+    which = np.repeat(np.arange(len(inputs)), n_pieces)
+    begin = (np.arange(len(which)) - np.repeat(np.cumsum(n_pieces) - n_pieces, n_pieces)) * stride
+    starts, lengths = offsets[which] + begin, np.minimum(inputs[which] - begin, context)
+    windows = best_fit(lengths, context)
+    count["tokens"] += int(offsets[-1])
+    count["cropped"] += int(np.maximum(np.minimum(stride, inputs[which] - begin) - lengths, 0).sum())
+    count["padded"] += len(windows) * context - int(lengths.sum())
+    windows.sort(key=lambda window: window[0])
+    for first in range(0, len(windows), BATCH):
+        some = windows[first : first + BATCH]
+        pieces = np.array([piece for window in some for piece in window], np.int64)
+        ends = pa.array(np.cumsum([0, *map(len, some)]), pa.int32())
+        yield {
+            "start": starts[[window[0] for window in some]],
+            "starts": pa.ListArray.from_arrays(ends, pa.array(starts[pieces], pa.int64())),
+            "lengths": pa.ListArray.from_arrays(ends, pa.array(lengths[pieces], pa.int32())),
+        }
+
+
+def best_fit(lengths: Sequence[int] | NDArray[np.int64], capacity: int) -> list[list[int]]:
+    """Pack pieces into windows, the longest first, each into the fullest window that has room for it.
+
+    At most 11/9 of the fewest windows, and a few (Johnson 1973, near-optimal bin packing algorithms). The room left
+    in open windows is a set of bits of one integer, so that the tightest fit is found in one operation.
+
+    Returns:
+        The numbers of the pieces in each window, in order.
+    """
+    windows: list[list[int]] = []
+    by_room: list[list[int]] = [[] for _ in range(capacity + 1)]
+    rooms = 0
+    for piece in np.argsort(-np.asarray(lengths), kind="stable").tolist():
+        length = int(lengths[piece])
+        fitting = rooms >> length << length
+        if fitting:
+            room = (fitting & -fitting).bit_length() - 1
+            window = by_room[room].pop()
+            windows[window].append(piece)
+            if not by_room[room]:
+                rooms &= ~(1 << room)
+        else:
+            room, window = capacity, len(windows)
+            windows.append([piece])
+        if left := room - length:
+            by_room[left].append(window)
+            rooms |= 1 << left
+    return [sorted(window) for window in windows]

@@ -164,7 +164,7 @@ def test_windows_lie_a_stride_apart_and_leave_room_for_their_targets(
     samples = Samples(build(SAMPLE, {"context": 8, "stride": stride}, tokens=dataset))
     for split in SPLITS:
         step = stride if split == "train" else 8
-        starts = {(shard, start) for shard, each in samples.starts(split) for start in each.tolist()}
+        starts = {(shard, start) for shard, batch in samples.of(split) for start in batch["start"].to_pylist()}
         assert starts == {
             (shard, start)
             for shard in range(len(tokens.shards))
