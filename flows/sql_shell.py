@@ -96,17 +96,12 @@ class Shell:
         if name == ".help":
             out.write(HELP)
         elif name == ".schema" and not arguments:
-            query = (
-                "SELECT view_name AS view, comment FROM duckdb_views() WHERE NOT internal AND view_name NOT LIKE '%/%'"
-            )
-            answer(self.connection, query + " ORDER BY view_oid", out=out)
+            answer(self.connection, "FROM _views", out=out)
         elif name == ".schema":
             view = arguments[0].replace('"', '""')
             answer(self.connection, f'SELECT column_name, column_type FROM (DESCRIBE "{view}")', out=out)  # noqa: S608
         elif name == ".functions":
-            query = """SELECT function_name || '(' || array_to_string(parameters, ', ') || ')' AS function, comment
-                FROM duckdb_functions() WHERE NOT internal AND comment IS NOT NULL ORDER BY function"""
-            answer(self.connection, query, out=out)
+            answer(self.connection, "SELECT signature, comment FROM _functions", out=out)
         elif name == ".format" and arguments and arguments[0] in ("table", "csv", "json"):
             self.format = arguments[0]
         elif name == ".timing":
@@ -131,19 +126,15 @@ class Names(Completer):
 
     def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
         found = connection.execute(
-            """WITH
-                views AS (SELECT view_name AS name FROM duckdb_views() WHERE NOT internal AND name NOT LIKE '%/%'),
-                functions AS (SELECT function_name AS name, internal FROM duckdb_functions() WHERE name[1] <> '_'),
-                names AS (
-                    SELECT name, 'view' AS kind, 0 AS rank FROM views
-                    UNION SELECT column_name, 'column', 1 FROM duckdb_columns() WHERE table_name IN (FROM views)
-                    UNION SELECT name, 'function', 2 FROM functions WHERE NOT internal
-                    UNION SELECT keyword_name, 'keyword', 3 FROM duckdb_keywords()
-                        WHERE keyword_category <> 'unreserved'
-                    UNION SELECT name, 'function', 4 FROM functions WHERE internal)
-            FROM names WHERE name SIMILAR TO '[a-zA-Z][a-zA-Z0-9_]*' ORDER BY rank, name"""
+            """SELECT name, kind FROM (
+                SELECT name, 'view' AS kind, 0 AS rank FROM _views
+                UNION SELECT column_name, 'column', 1 FROM duckdb_columns() JOIN _views v ON v.name = table_name
+                UNION SELECT name, 'function', 2 FROM _functions
+                UNION SELECT keyword_name, 'keyword', 3 FROM duckdb_keywords() WHERE keyword_category <> 'unreserved'
+                UNION SELECT function_name, 'function', 4 FROM duckdb_functions() WHERE internal)
+            WHERE name SIMILAR TO '[a-zA-Z][a-zA-Z0-9_]*' ORDER BY rank, name"""
         ).fetchall()
-        self.names = list({name: kind for name, kind, _ in reversed(found)}.items())[::-1]
+        self.names = list(dict(reversed(found)).items())[::-1]
 
     def get_completions(self, document: Document, complete_event: CompleteEvent) -> Iterable[Completion]:
         word = document.get_word_before_cursor()

@@ -60,6 +60,17 @@ def connect(
     )
 
 
+# What help and completion are made of. Names that begin with an underscore, or name one version, are left out.
+ABOUT = """
+    CREATE VIEW _views AS
+        SELECT view_name AS name, comment FROM duckdb_views()
+        WHERE NOT internal AND view_name NOT LIKE '\\_%' ESCAPE '\\' AND view_name NOT LIKE '%/%' ORDER BY view_oid;
+    CREATE VIEW _functions AS
+        SELECT function_name AS name, name || '(' || array_to_string(parameters, ', ') || ')' AS signature, comment
+        FROM duckdb_functions() WHERE NOT internal AND comment IS NOT NULL ORDER BY name;
+"""
+
+
 class Catalog:
     """What the views of one connection show."""
 
@@ -78,6 +89,7 @@ class Catalog:
         Functions(self).register(connection)
         for name, view in VIEWS.items():
             self._create_view(connection, name, view)
+        self._create_version_view(connection)
         connection.execute(f"CREATE VIEW tokens_flat AS {TOKENS_FLAT}")
         connection.execute(f"COMMENT ON VIEW tokens_flat IS {literal(TOKENS_FLAT_COMMENT)}")
         for name, schema, make, comment in self._tables():
@@ -88,6 +100,7 @@ class Catalog:
             kind = "MACRO TABLE" if body.startswith("TABLE") else "MACRO"
             described = literal(f"{comment} For example: {example};")
             connection.execute(f"COMMENT ON {kind} {signature.partition('(')[0]} IS {described}")
+        connection.execute(ABOUT)
         _settle(connection, memory_limit, external_access)
         return connection
 
@@ -119,6 +132,16 @@ class Catalog:
                 branches.append(f"SELECT {named}, *{parsed}{facts} FROM {quoted(version)}")  # noqa: S608
         connection.execute(f"CREATE VIEW {name} AS {' UNION ALL BY NAME '.join(branches)}")
         connection.execute(f"COMMENT ON VIEW {name} IS {literal(view.comment)}")
+
+    def _create_version_view(self, connection: duckdb.DuckDBPyConnection) -> None:
+        """The tokens of all versions, each by its `ref`, for the functions that compare them."""
+        refs = [dataset.ref for dataset in self.all if dataset.manifest.kind == "tokens"]
+        branches = [
+            f"SELECT {literal(str(ref))} AS ref, doc_id, split, n_tokens, tokens FROM {quoted(str(ref))}"  # noqa: S608
+            for ref in refs
+        ]
+        empty = f"SELECT NULL::VARCHAR AS ref, * FROM ({VIEWS['tokens'].empty_query})"  # noqa: S608
+        connection.execute(f"CREATE VIEW _token_versions AS {' UNION ALL BY NAME '.join(branches or [empty])}")
 
     def _tables(self) -> list[tuple[str, pa.Schema, Callable[[], pa.Table], str]]:
         """The views that are not of one kind of dataset: name, columns, how the rows are made, what they are."""
@@ -210,19 +233,13 @@ def explain_error(error: duckdb.Error, connection: duckdb.DuckDBPyConnection | N
     if isinstance(error, duckdb.CatalogException) and (
         unknown := re.search(r"with name (\S+) does not exist", message)
     ):
-        known = [name for name, _ in _named(connection)] if connection else []
+        names = "SELECT name FROM _views UNION SELECT name FROM _functions"
+        known = [name for (name,) in connection.execute(names).fetchall()] if connection else []
         near = difflib.get_close_matches(unknown[1], known, 1)
         return f"There is no {unknown[1]!r}" + (
             f"; did you mean {near[0]!r}?" if near else "; `show tables` lists the views."
         )
     return message if message.endswith((".", "?", "!")) else message + "."
-
-
-def _named(connection: duckdb.DuckDBPyConnection) -> list[tuple[str, str]]:
-    return connection.execute(
-        "SELECT view_name, 'view' FROM duckdb_views() WHERE NOT internal AND view_name NOT LIKE '%/%' UNION ALL "
-        "SELECT DISTINCT function_name, 'function' FROM duckdb_functions() WHERE NOT internal"
-    ).fetchall()
 
 
 def quoted(name: str) -> str:

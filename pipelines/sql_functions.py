@@ -86,6 +86,20 @@ MACROS = {
         "The same with `width` tokens of text on either side.",
         """SELECT "before", found, "after" FROM concordance('And it came to pass', 8) LIMIT 10""",
     ),
+    "diff(a, b)": (
+        """TABLE (
+            WITH versions AS (SELECT ref, doc_id, split, n_tokens, hash(tokens) AS content FROM _token_versions),
+                x AS (FROM versions WHERE ref = _version(a)),
+                y AS (FROM versions WHERE ref = _version(b))
+            SELECT doc_id, CASE WHEN x.content IS NULL THEN 'added' WHEN y.content IS NULL THEN 'removed'
+                    WHEN x.content <> y.content THEN 'changed' ELSE 'moved' END AS change,
+                x.split AS split_before, y.split AS split_after,
+                x.n_tokens AS tokens_before, y.n_tokens AS tokens_after
+            FROM x FULL JOIN y USING (doc_id)
+            WHERE x.content IS DISTINCT FROM y.content OR x.split <> y.split)""",
+        "Documents that were added, removed, changed or moved to another split between two versions of tokens.",
+        "SELECT change, count(*) AS documents FROM diff('tokens@0123abcd', 'tokens') GROUP BY change",
+    ),
 }
 
 
@@ -105,6 +119,7 @@ class Functions:
             "_decode": (self.decode, ["UINTEGER[]", "VARCHAR"], "VARCHAR"),
             "_token_text": (self.token_text, ["UINTEGER", "VARCHAR"], "VARCHAR"),
             "_sample_text": (self.sample_text, ["BIGINT", "VARCHAR"], "VARCHAR"),
+            "_version": (self.version, ["VARCHAR"], "VARCHAR"),
             "_ngrams": (ngrams, ["UINTEGER[]", "UINTEGER"], "UINTEGER[][]"),
             "_ngram_hashes": (ngram_hashes, ["UINTEGER[]", "UINTEGER"], "UBIGINT[]"),
             "_find": (
@@ -133,6 +148,10 @@ class Functions:
     def sample_text(self, ids: pa.Array, datasets: pa.Array) -> pa.Array:
         """(B) sample ids to (B) texts of their windows."""
         return _by_dataset(self._sample_text, datasets, ids)
+
+    def version(self, names: pa.Array) -> pa.Array:
+        """(B) names of token datasets, or other references to them, to (B) references with a fingerprint."""
+        return pa.array([str(self._catalog.dataset("tokens", name)) for name in names.to_pylist()], pa.string())
 
     def find(self, tokens: pa.Array, phrases: pa.Array, datasets: pa.Array) -> pa.Array:
         """(B) lists of token ids to (B) lists of the places where the tokens of a phrase stand in them."""
