@@ -221,7 +221,10 @@ def explain_error(error: duckdb.Error, connection: duckdb.DuckDBPyConnection | N
     """What was wrong with a query, as one sentence."""
     message = str(error).partition("\n")[0]
     message = re.sub(r"^[A-Za-z ]+ (Error|Exception): ", "", message)
-    message = re.sub(r"^Python exception occurred while executing the UDF: (InputError: )?", "", message)
+    message = re.sub(
+        r"^(Python exception occurred while executing the UDF|exporting a stream .* failed): ", "", message
+    )
+    message = message.removeprefix("InputError: ")
     if "disabled by configuration" in message or "disabled through configuration" in message:
         what = re.search(r'"([^"]+)"', message)
         return (

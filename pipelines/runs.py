@@ -1,16 +1,25 @@
 """MLflow's runs, their parameters and their metrics as tables, without importing MLflow, which takes seconds.
 
-A tracking URI that names an SQLite database is read straight from the file, opened to read only.
+A tracking URI that names an SQLite database is read straight from the file, opened to read only; a server is asked over
+MLflow's REST API (https://mlflow.org/docs/latest/rest-api.html), as the user that `MLFLOW_TRACKING_USERNAME` and
+`MLFLOW_TRACKING_PASSWORD`, or `MLFLOW_TRACKING_TOKEN`, name.
 """
 
 from __future__ import annotations
 
+import json
+import math
+import os
 import sqlite3
-from collections.abc import Iterable
+from base64 import b64encode
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, unquote, urlsplit
+from urllib.error import HTTPError
+from urllib.parse import quote, unquote, urlencode, urlsplit
+from urllib.request import Request, urlopen
 
 import pyarrow as pa
 
@@ -69,8 +78,10 @@ def read(table: str, tracking_uri: str) -> pa.Table:
     Raises:
         InputError: there is something at the tracking URI, but not MLflow's tables, or it cannot be read from here.
     """
+    if tracking_uri.startswith(("http://", "https://")):
+        return _to_arrow(_SERVED[table](Server(tracking_uri)), TABLES[table])
     if not tracking_uri.startswith("sqlite:"):
-        raise InputError(f"Runs tracked at {tracking_uri} cannot be read from SQL; only sqlite:/// databases can.")
+        raise InputError(f"Runs tracked at {tracking_uri} cannot be read from SQL; sqlite:, http: and https: can.")
     path = sqlite_path(tracking_uri)
     if not path.exists():
         return TABLES[table].empty_table()
@@ -94,3 +105,122 @@ def _to_arrow(rows: list[tuple[Any, ...]], schema: pa.Schema) -> pa.Table:
 def _array(values: Iterable[Any], kind: pa.DataType) -> pa.Array:
     array = pa.array(values)
     return array.cast(kind) if pa.types.is_integer(array.type) else pa.array(values, kind)
+
+
+# From a server
+
+
+class Server:
+    """An MLflow tracking server."""
+
+    def __init__(self, address: str) -> None:
+        self.address = address.rstrip("/")
+        self.headers = {"Accept": "application/json", "Content-Type": "application/json"}
+        user, token = os.environ.get("MLFLOW_TRACKING_USERNAME"), os.environ.get("MLFLOW_TRACKING_TOKEN")
+        if user:
+            password = os.environ.get("MLFLOW_TRACKING_PASSWORD", "")
+            self.headers["Authorization"] = "Basic " + b64encode(f"{user}:{password}".encode()).decode()
+        elif token:
+            self.headers["Authorization"] = f"Bearer {token}"
+
+    def call(self, path: str, query: Mapping[str, Any] | None = None, body: Mapping[str, Any] | None = None) -> Any:
+        """The answer to one request.
+
+        Raises:
+            InputError: the server does not answer, or not with MLflow's answer.
+        """
+        url = f"{self.address}/api/2.0/mlflow/{path}" + (f"?{urlencode(query)}" if query else "")
+        data = json.dumps(body).encode() if body is not None else None
+        try:
+            with urlopen(Request(url, data, self.headers), timeout=30) as answer:  # noqa: S310 - http or https, see read
+                return json.load(answer)
+        except HTTPError as error:
+            raise InputError(f"The MLflow server at {self.address} refused {path} (status {error.code}).") from None
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "reason", None) or error
+            raise InputError(f"The MLflow server at {self.address} does not answer ({reason}); is it up?") from None
+
+    def pages(self, path: str, key: str, body: dict[str, Any] | None = None, **query: Any) -> Iterator[Any]:
+        """All items of a list that comes in pages."""
+        token: str | None = ""
+        while token is not None:
+            more = {"page_token": token} if token else {}
+            page = self.call(path, query | more) if body is None else self.call(path, body=body | more)
+            yield from page.get(key, [])
+            token = page.get("next_page_token") or None
+
+    def runs(self) -> Iterator[tuple[str, Any]]:
+        """(name of its experiment, run), oldest first."""
+        experiments = {
+            each["experiment_id"]: each["name"]
+            for each in self.pages("experiments/search", "experiments", {"max_results": 1000})
+        }
+        body = {"experiment_ids": [*experiments], "max_results": 1000, "order_by": ["attributes.start_time ASC"]}
+        for run in self.pages("runs/search", "runs", body) if experiments else ():
+            yield experiments[run["info"]["experiment_id"]], run
+
+    def history(self, run_id: str, metric: str) -> list[Any]:
+        return list(self.pages("metrics/get-history", "metrics", run_id=run_id, metric_key=metric, max_results=25000))
+
+
+def _served_runs(server: Server) -> list[tuple[Any, ...]]:
+    rows = []
+    for experiment, run in server.runs():
+        info, tags = run["info"], {tag["key"]: tag["value"] for tag in run["data"].get("tags", [])}
+        rows.append(
+            (
+                info["run_id"],
+                info.get("run_name"),
+                experiment,
+                info["status"],
+                _whole(info.get("start_time")),
+                _whole(info.get("end_time")),
+                tags.get("mlflow.parentRunId"),
+                json.dumps(tags),
+                info.get("artifact_uri"),
+            )
+        )
+    return rows
+
+
+def _served_params(server: Server) -> list[tuple[Any, ...]]:
+    return [
+        (run["info"]["run_id"], run["info"].get("run_name"), param["key"], param["value"])
+        for _, run in server.runs()
+        for param in run["data"].get("params", [])
+    ]
+
+
+def _served_metrics(server: Server) -> list[tuple[Any, ...]]:
+    wanted = [(run["info"], last) for _, run in server.runs() for last in run["data"].get("metrics", [])]
+    with ThreadPoolExecutor(8) as pool:  # a request for each curve
+        curves = pool.map(lambda each: server.history(each[0]["run_id"], each[1]["key"]), wanted)
+        return [
+            (
+                info["run_id"],
+                info.get("run_name"),
+                last["key"],
+                _whole(point.get("step", 0)),
+                _number(point.get("value")),
+                _whole(point["timestamp"]),
+                all(point.get(name) == last.get(name) for name in ("step", "value", "timestamp")),
+            )
+            for (info, last), curve in zip(wanted, curves, strict=True)
+            for point in sorted(curve, key=lambda point: int(point.get("step", 0)))
+        ]
+
+
+_SERVED: dict[str, Callable[[Server], list[tuple[Any, ...]]]] = {
+    "runs": _served_runs,
+    "params": _served_params,
+    "metrics": _served_metrics,
+}
+
+
+def _whole(value: Any) -> int | None:
+    """Some versions of the API write long integers as strings."""
+    return None if value is None else int(value)
+
+
+def _number(value: Any) -> float | None:
+    return None if value is None or math.isnan(float(value)) else float(value)
