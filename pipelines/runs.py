@@ -48,7 +48,7 @@ METRICS = pa.schema(
         ("metric", pa.string()),
         ("step", pa.int64()),
         ("value", pa.float64()),
-        ("at", _TIME),
+        ("logged_at", _TIME),
         ("latest", pa.bool_()),
     ]
 )

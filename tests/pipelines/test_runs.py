@@ -97,7 +97,7 @@ def test_a_server_is_asked_page_by_page(server: str, tmp_path: Path) -> None:
     assert connection.execute("SELECT run_id, param, value FROM params").fetchall() == [
         (f"r{i}", "layers", str(i)) for i in range(3)
     ]
-    query = "SELECT step, value, latest, epoch_ms(at) FROM metrics WHERE run_id = 'r1'"
+    query = "SELECT step, value, latest, epoch_ms(logged_at) FROM metrics WHERE run_id = 'r1'"
     assert connection.execute(query).fetchall() == [(0, None, False, 1000), (10, 3.5, True, 2000)]
 
 
