@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from gpt.model import GPT
+from gpt.model import GPT, Linear
 
 
 class Classifier(nn.Module):
@@ -17,9 +17,7 @@ class Classifier(nn.Module):
         if pooling not in ("last", "mean"):
             raise ValueError(f"pooling is {pooling!r}: choose last or mean")
         self.gpt, self.n_classes, self.pooling = gpt, n_classes, pooling
-        self.head = nn.Linear(gpt.config.width, n_classes)
-        nn.init.normal_(self.head.weight, std=0.02)
-        nn.init.zeros_(self.head.bias)
+        self.head = Linear(gpt.config.width, n_classes, bias=True)
         if gpt.head is not None:  # the language model's own head is not read, so it cannot learn
             gpt.head.requires_grad_(False)
 

@@ -20,10 +20,9 @@ class GPTConfig(Config):
     heads: int = Field(12, gt=0, description="Attention heads in a block; divides the width.")
     width: int = Field(768, gt=0, description="Channels of the residual stream.")
     dropout: float = Field(0.0, ge=0.0, lt=1.0, description="Share of activations dropped while training.")
-    norm: Literal["layernorm", "rmsnorm"] = Field("layernorm", description="Normalisation before each sublayer.")
     positions: Literal["learned", "rotary"] = Field("learned", description="How a token knows where it stands.")
     qk_norm: bool = Field(False, description="Normalise queries and keys within each head.")
-    activation: Literal["gelu", "relu2", "swiglu"] = Field("gelu", description="Nonlinearity of the MLP.")
+    activation: Literal["gelu", "relu2"] = Field("gelu", description="Nonlinearity of the MLP.")
     bias: bool = Field(True, description="Biases in linear layers and layer norms.")
     tied: bool = Field(True, description="The output head is the token embedding.")
     zero_init: bool = Field(False, description="Projections into the residual stream start at zero.")
@@ -65,7 +64,6 @@ SIZES: dict[str, dict[str, int]] = {
 PRESETS: dict[str, dict[str, Any]] = {
     "gpt2": {},
     "modern": {
-        "norm": "rmsnorm",
         "positions": "rotary",
         "qk_norm": True,
         "activation": "relu2",

@@ -63,15 +63,17 @@ class _Linear(torch.autograd.Function):
         return d_x, d_weight, d.sum(0) if needs_bias else None
 
 
-def lay_out_for_reading(model: nn.Module) -> None:
-    """Lay each matrix of a CPU's model out by its inputs, without changing its shape; values are lost.
+def allocate_for_reading(model: nn.Module, device: torch.device) -> None:
+    """Give a model on the meta device its memory; on a CPU with each matrix laid out by its inputs.
 
     Generation multiplies one position at a time and waits for memory: this way round, a processor streams the
-    weights up to 1.8 times as fast.
+    weights up to 1.8 times as fast. The shapes are the same.
     """
     for module in model.modules():
-        if isinstance(module, (nn.Linear, nn.Embedding)) and module.weight.device.type == "cpu":
-            module.weight.data = torch.empty_like(module.weight.T, memory_format=torch.contiguous_format).T
+        for name, p in list(module.named_parameters(recurse=False)):
+            turned = p.ndim == 2 and device.type == "cpu"
+            memory = torch.empty(p.shape[::-1] if turned else p.shape, device=device)
+            setattr(module, name, nn.Parameter(memory.T if turned else memory))
 
 
 def lay_out_for_training(model: nn.Module) -> None:
@@ -109,6 +111,9 @@ def peak_memory(device: torch.device) -> int:
     """Most bytes that the process has held so far: on the GPU where it uses one, else resident."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
+    status = Path("/proc/self/status")
+    if status.exists():  # getrusage would begin with the peak of the process that started this one
+        return next(int(line.split()[1]) * 1024 for line in status.open() if line.startswith("VmHWM"))
     if sys.platform == "win32":
         return 0
     import resource

@@ -5,6 +5,7 @@ B batch, T time, C channels, H heads, D channels of a head, S cached positions, 
 """
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -24,14 +25,13 @@ class GPT(nn.Module):
     def __init__(self, config: GPTConfig):
         super().__init__()
         self.config = config
-        self.tokens = nn.Embedding(config.vocabulary, config.width)
-        self.positions = nn.Embedding(config.context, config.width) if config.positions == "learned" else None
+        self.tokens = Embedding(config.vocabulary, config.width)
+        self.positions = Embedding(config.context, config.width) if config.positions == "learned" else None
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
-        self.norm = make_norm(config)
+        self.norm = nn.LayerNorm(config.width, bias=config.bias)
         self.head = None if config.tied else Linear(config.width, config.vocabulary, bias=False)
         self.recompute = False  # activation checkpointing: trade a second forward pass for memory
         self._rotation: Tensor | None = None
-        self._initialise()
 
     def forward(
         self,
@@ -108,19 +108,6 @@ class GPT(nn.Module):
             self._rotation = torch.polar(torch.ones_like(angle), angle)[:, None, None]  # (S, 1, 1, D/2)
         return self._rotation[:time][None] if positions is None else self._rotation[positions]
 
-    @torch.no_grad()
-    def _initialise(self) -> None:
-        """GPT-2's: normal with deviation 0.02, and 1/sqrt(2 L) of it where a block writes to the stream."""
-        for module in self.modules():
-            if isinstance(module, (nn.Linear, nn.Embedding)):
-                nn.init.normal_(module.weight, std=0.02)
-            if isinstance(module, nn.Linear) and module.bias is not None:
-                nn.init.zeros_(module.bias)
-        scale = 0.0 if self.config.zero_init else 0.02 / math.sqrt(2 * self.config.layers)
-        for name, p in self.blocks.named_parameters():
-            if name.endswith("output.weight"):
-                nn.init.normal_(p, std=scale)
-
 
 class Block(nn.Module):
     """Attention, then an MLP, each read from a norm of the residual stream and added to it.
@@ -130,9 +117,9 @@ class Block(nn.Module):
 
     def __init__(self, config: GPTConfig, causal: bool = True):
         super().__init__()
-        self.attention_norm = make_norm(config)
+        self.attention_norm = nn.LayerNorm(config.width, bias=config.bias)
         self.attention = Attention(config, causal)
-        self.mlp_norm = make_norm(config)
+        self.mlp_norm = nn.LayerNorm(config.width, bias=config.bias)
         self.mlp = MLP(config)
         self.dropout = config.dropout
 
@@ -154,8 +141,8 @@ class Attention(nn.Module):
     def __init__(self, config: GPTConfig, causal: bool = True):
         super().__init__()
         self.heads, self.causal, self.qk_norm, self.dropout = config.heads, causal, config.qk_norm, config.dropout
-        self.qkv = Linear(config.width, 3 * config.width, bias=config.bias)
-        self.output = Linear(config.width, config.width, bias=config.bias)
+        self.qkv = Linear(config.width, 3 * config.width, config.bias)
+        self.output = projection(config, config.width)
 
     def forward(self, x: Tensor, rotation: Tensor | None, mask: Tensor | None, store: "LayerCache | None") -> Tensor:
         B, T, C = x.shape
@@ -186,34 +173,59 @@ class MLP(nn.Module):
     def __init__(self, config: GPTConfig):
         super().__init__()
         self.activation = config.activation
-        # SwiGLU has a third matrix: two thirds of the width keep the parameters equal (Shazeer 2020).
-        inner = 4 * config.width if config.activation != "swiglu" else 64 * math.ceil(config.width / 24)
-        self.input = Linear(config.width, inner * (2 if config.activation == "swiglu" else 1), bias=config.bias)
-        self.output = Linear(inner, config.width, bias=config.bias)
+        self.input = Linear(config.width, 4 * config.width, config.bias)
+        self.output = projection(config, 4 * config.width)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.input(x)  # (B, T, 4C)
-        if self.activation == "gelu":
-            x = F.gelu(x, approximate="tanh")
-        elif self.activation == "relu2":
-            x = F.relu(x).square()  # So et al. 2021
-        else:
-            gate, x = x.chunk(2, dim=-1)
-            x = F.silu(gate) * x
+        x = F.gelu(x, approximate="tanh") if self.activation == "gelu" else ReLU2.apply(x)
         return self.output(x)
 
 
+class ReLU2(torch.autograd.Function):
+    """max(x, 0)², So et al. (2021). Its gradient is 2 max(x, 0), so that is kept, in the place of x itself."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        x = F.relu(x)
+        ctx.save_for_backward(x)
+        return x * x
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        (x,) = ctx.saved_tensors
+        return (grads[0] * x).mul_(2)
+
+
 class Linear(nn.Linear):
-    """`nn.Linear`, with the machine's quickest product."""
+    """`nn.Linear` with the machine's quickest product and GPT-2's initial values: normal, and zero biases."""
+
+    def __init__(self, inputs: int, outputs: int, bias: bool, std: float = 0.02):
+        self.std = std
+        super().__init__(inputs, outputs, bias)
+
+    def reset_parameters(self) -> None:
+        if not self.weight.is_meta:  # there, other values are about to be loaded
+            nn.init.normal_(self.weight, std=self.std)
+            if self.bias is not None:
+                nn.init.zeros_(self.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         return linear(x, self.weight, self.bias)
 
 
-def make_norm(config: GPTConfig) -> nn.Module:
-    if config.norm == "rmsnorm":
-        return nn.RMSNorm(config.width, eps=1e-6)
-    return nn.LayerNorm(config.width, eps=1e-5, bias=config.bias)
+class Embedding(nn.Embedding):
+    """`nn.Embedding` with GPT-2's initial values."""
+
+    def reset_parameters(self) -> None:
+        if not self.weight.is_meta:
+            nn.init.normal_(self.weight, std=0.02)
+
+
+def projection(config: GPTConfig, inputs: int) -> Linear:
+    """A layer that writes to the residual stream: the more of them, the less each writes at first."""
+    std = 0.0 if config.zero_init else 0.02 / math.sqrt(2 * config.layers)
+    return Linear(inputs, config.width, config.bias, std)
 
 
 class Cache:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from gpt.classifier import Classifier
 from gpt.config import GPTConfig
 from gpt.lora import merged_weights
-from gpt.machine import lay_out_for_reading
+from gpt.machine import allocate_for_reading
 from gpt.model import GPT
 
 GPT2_NAMES = {
@@ -50,15 +50,18 @@ GPT2_CONFIG = {
 }
 
 
-def save_model(model: GPT, folder: str | Path) -> None:
-    """Write `config.json` and `model.safetensors` into a folder. LoRA changes are folded in."""
+def save_model(model: GPT, folder: str | Path, end_of_text: int | None = None) -> None:
+    """Write `config.json` and `model.safetensors` into a folder. LoRA changes are folded in.
+
+    end_of_text: the token that ends a text, for `transformers` to stop at when it generates.
+    """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     weights = merged_weights(model)
     if is_gpt2(model.config):
         weights = {gpt2_name(name): t.T if TRANSPOSED.search(gpt2_name(name)) else t for name, t in weights.items()}
         weights = {f"transformer.{name}": t for name, t in weights.items()}
-    _write(folder, weights, describe(model.config))
+    _write(folder, weights, describe(model.config, end_of_text))
 
 
 def load_model(folder: str | Path, device: str | torch.device = "cpu") -> GPT:
@@ -71,7 +74,7 @@ def load_model(folder: str | Path, device: str | torch.device = "cpu") -> GPT:
     config, _ = _read_config(folder)
     with torch.device("meta"):
         model = GPT(config)
-    _fill(model, folder, device, "")
+    _fill(model, folder, device)
     return model.eval()
 
 
@@ -99,7 +102,7 @@ def load_classifier(folder: str | Path, device: str | torch.device = "cpu") -> t
         raise ValueError(f"{folder} holds a language model and no classifier: its config.json names no labels")
     with torch.device("meta"):
         model = Classifier(GPT(config), len(described["labels"]), described["pooling"])
-    _fill(model, folder, device, "")
+    _fill(model, folder, device)
     return model.eval(), list(described["labels"])
 
 
@@ -116,7 +119,7 @@ def gpt2_name(name: str) -> str:
     return name
 
 
-def describe(config: GPTConfig) -> dict[str, Any]:
+def describe(config: GPTConfig, end_of_text: int | None = None) -> dict[str, Any]:
     """What `config.json` says of a model: Hugging Face's own keys for a GPT-2, ours for anything else."""
     if not is_gpt2(config):
         return {"model_type": "tokenmill", "architectures": ["GPT"], "gpt": config.model_dump()}
@@ -131,8 +134,8 @@ def describe(config: GPTConfig) -> dict[str, Any]:
         "layer_norm_epsilon": 1e-5,
         "initializer_range": 0.02,
         "tie_word_embeddings": True,
-        "bos_token_id": config.vocabulary - 1,
-        "eos_token_id": config.vocabulary - 1,
+        "bos_token_id": end_of_text,
+        "eos_token_id": end_of_text,
         "torch_dtype": "float32",
     }
 
@@ -190,10 +193,10 @@ def _write(folder: Path, weights: dict[str, Tensor], config: dict[str, Any]) -> 
     os.replace(building, folder / "config.json")
 
 
-def _fill(model: nn.Module, folder: Path, device: str | torch.device, prefix: str) -> None:
-    """Give a model on the meta device its memory, and copy the file's weights there."""
+def _fill(model: nn.Module, folder: Path, device: str | torch.device) -> None:
+    """Give a model on the meta device its memory and the files' weights."""
     files = _files(folder)
-    lay_out_for_reading(model.to_empty(device=device))
+    allocate_for_reading(model, torch.device(device))
     for name, parameter in model.named_parameters():
         candidates = (f"transformer.{gpt2_name(name)}", gpt2_name(name), name)
         stored = next((n for n in candidates if n in files), None)

@@ -39,8 +39,9 @@ def test_transformers_loads_what_is_exported(make_model: Make, tmp_path: Path) -
     from transformers import AutoModelForCausalLM
 
     model = make_model(context=48)
-    save_model(model, tmp_path)
+    save_model(model, tmp_path, end_of_text=96)
     theirs = AutoModelForCausalLM.from_pretrained(tmp_path).eval()
+    assert theirs.config.eos_token_id == 96
     ids = torch.randint(0, 97, (2, 40))
     with torch.no_grad():
         torch.testing.assert_close(theirs(ids).logits, model(ids), atol=1e-4, rtol=0)
