@@ -39,7 +39,7 @@ def connect(
     memory_limit: str = "50%",
     external_access: bool = False,
 ) -> duckdb.DuckDBPyConnection:
-    """Open the catalog of a store.
+    """Open the catalog of a store. Another thread needs a connection of its own: a cursor would not see the data.
 
     A view shows the newest version of each dataset, with the dataset's name in its first column. Every version, new
     or old, is also a view of its own, named like `"tokens/scripture@0123456789ab"`.
@@ -242,6 +242,8 @@ def explain_error(error: duckdb.Error, connection: duckdb.DuckDBPyConnection | N
         return f"There is no {unknown[1]!r}" + (
             f"; did you mean {near[0]!r}?" if near else "; `show tables` lists the views."
         )
+    if line := re.search(r"^LINE (\d+):", str(error), re.MULTILINE):
+        message = f"{message.rstrip('.!')}, in line {line[1]}"
     return message if message.endswith((".", "?", "!")) else message + "."
 
 

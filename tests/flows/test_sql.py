@@ -93,7 +93,7 @@ def test_parquet_goes_to_a_file_whole(connection: duckdb.DuckDBPyConnection, tmp
         ("INSERT INTO documents VALUES (1)", "INSERT writes"),
         ("SELECT 1; DELETE FROM documents", "DELETE writes"),
         ("SET threads = 1", "SET writes"),
-        ("selec 1", 'syntax error at or near "selec"'),
+        ("selec 1", 'syntax error at or near "selec", in line 1.'),
         ("SELECT nope FROM documents", '"nope" not found'),
         ("FROM nope", "There is no 'nope'"),
         ("FROM read_csv('/etc/passwd')", "/etc/passwd is out of reach"),
