@@ -13,7 +13,6 @@ from __future__ import annotations
 import functools
 import hashlib
 import importlib.metadata
-import json
 import os
 import tempfile
 from abc import ABC, abstractmethod
@@ -24,6 +23,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
+import orjson
 import regex
 import tiktoken
 from numpy.typing import NDArray
@@ -110,7 +110,7 @@ class Tokenizer(ABC):
     def save(self, folder: Path) -> Path:
         """Write `tokenizer.json` into a folder."""
         path = folder / FILE
-        write_synced(path, json.dumps(self.to_json(), ensure_ascii=False, indent=1).encode())
+        write_synced(path, orjson.dumps(self.to_json(), option=orjson.OPT_INDENT_2))
         return path
 
     @abstractmethod
@@ -325,7 +325,7 @@ def load_tokenizer(path: Path) -> Tokenizer:
     """
     path = path / FILE if path.is_dir() else path
     try:
-        value = json.loads(path.read_bytes())
+        value = orjson.loads(path.read_bytes())
         if value["model"]["type"] == "BPE":
             return BytePairTokenizer.from_json(value)
         by_word = value["pre_tokenizer"]["pattern"]["Regex"] == WordTokenizer.pattern
