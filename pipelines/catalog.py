@@ -231,6 +231,8 @@ def explain_error(error: duckdb.Error, connection: duckdb.DuckDBPyConnection | N
             f"The catalog reads published datasets and nothing else, so {what[1] if what else 'an extension'} is out "
             "of reach; to keep a result, write it with --format."
         )
+    if isinstance(error, duckdb.OutOfMemoryException):
+        return "The query needs more memory than it may use; ask for fewer columns or rows, or aggregate first."
     if "configuration has been locked" in message:
         return "The catalog's settings are locked, so that a query cannot open what they close."
     if isinstance(error, duckdb.CatalogException) and (

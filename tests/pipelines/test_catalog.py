@@ -288,6 +288,46 @@ def test_a_phrase_is_not_found_across_two_documents(tmp_path: Path) -> None:
     assert rows(connection, "SELECT doc_id, position FROM find_tokens('ab')") == [("d1", 0)]
 
 
+@settings(max_examples=80, deadline=None)
+@given(
+    st.lists(st.one_of(st.none(), st.lists(st.integers(0, 2), max_size=8)), min_size=1, max_size=8),
+    st.text("ab", max_size=3),
+    st.integers(0, 2),
+)
+def test_find_is_a_search_of_every_row(lists: list[list[int] | None], phrase: str, skipped: int) -> None:
+    tokenizer = SimpleNamespace(encode=lambda text: np.array([" ab".index(letter) for letter in text], np.uint32))
+    functions = Functions(SimpleNamespace(tokenizer=lambda _: tokenizer))
+    rows = pa.array([*([[1, 2]] * skipped), *lists], pa.list_(pa.uint32()))[skipped:]
+    wanted = [*tokenizer.encode(phrase)]
+    expected = [
+        [
+            {"position": i, "n_tokens": len(wanted)}
+            for i in range(len(row or ()) if wanted else 0)
+            if row and row[i : i + len(wanted)] == wanted
+        ]
+        for row in lists
+    ]
+    found = functions.find(rows, pa.array([phrase] * len(rows)), pa.array([""] * len(rows)))
+    assert found.to_pylist() == expected
+
+
+def test_vocabularies_of_more_than_65536_tokens(tmp_path: Path) -> None:
+    store = Store(tmp_path / "data")
+    many = [chr(i) for i in range(1, 70_000) if not 0xD800 <= i < 0xE000]
+    tokenizer = CharacterTokenizer(many, {"<|unk|>": len(many), END_OF_TEXT: len(many) + 1})
+    tokens(store, corpus(store, texts=["", "\U00011000b"]), tokenizer=tokenizer)
+    query = (
+        "SELECT typeof(tokens), decode(tokens[:2]), tokens[:2] = encode('\U00011000b') FROM tokens WHERE n_tokens = 3"
+    )
+    assert rows(connect(store), query) == [("UINTEGER[]", "\U00011000b", True)]
+
+
+def test_too_much_memory_is_one_sentence(home: Path) -> None:
+    with connect(home / "data", memory_limit="20MB") as small, pytest.raises(duckdb.Error) as caught:
+        small.execute("SELECT list(range || repeat('x', 100)) FROM range(3000000)").fetchall()
+    assert explain_error(caught.value).startswith("The query needs more memory than it may use")
+
+
 def test_concordance_shows_both_sides(catalog: duckdb.DuckDBPyConnection) -> None:
     query = """SELECT "before", found, "after" FROM concordance('without', 1)"""
     assert rows(catalog, query) == [("ray", " without", " ce")] * 2
