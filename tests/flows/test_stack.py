@@ -10,14 +10,16 @@ import socket
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
-from flows.stack import Stack, ensure_mlflow_database, prefect_server
+from flows.stack import NO_TELEMETRY, Stack, ensure_mlflow_database, prefect_server
 from pipelines.errors import InputError
 
 
@@ -25,15 +27,24 @@ from pipelines.errors import InputError
 def own_environment(monkeypatch, tmp_path):
     for name in ("PREFECT_API_URL", "MLFLOW_TRACKING_URI", "TOKENMILL_PREFECT_PORT", "TOKENMILL_MLFLOW_PORT"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "prefect"))  # put back afterwards; the servers have their own
+    # What is set here, `prefect_server` sets otherwise; it is put back afterwards.
+    for name in (*NO_TELEMETRY, "PREFECT_HOME"):
+        monkeypatch.setenv(name, NO_TELEMETRY.get(name, str(tmp_path / "prefect")))
 
 
 @pytest.fixture(scope="module")
 def database(tmp_path_factory):
-    """A new MLflow database, which takes seconds to make."""
-    folder = tmp_path_factory.mktemp("database")
-    ensure_mlflow_database(f"sqlite:///{folder}/mlflow.db")
-    return folder / "mlflow.db"
+    """A new MLflow database, opened by several processes at once, where a killed one has left half of its own."""
+    path = tmp_path_factory.mktemp("database") / "mlflow.db"
+    path.with_name(".mlflow.db.new").write_bytes(b"SQLite format 3\0" + bytes(5000))
+    context = multiprocessing.get_context("spawn")
+    processes = [context.Process(target=ensure_mlflow_database, args=(f"sqlite:///{path}",)) for _ in range(3)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0, 0, 0]
+    return path
 
 
 RUN = """
@@ -89,9 +100,7 @@ def test_the_life_of_a_stack(tmp_path):
 
         second = python(RUN, home)
         assert "choice up" in second
-        elsewhere = python(RUN, home / "new", PREFECT_API_URL=f"{prefect.url}/api")
-        assert "choice named" in elsewhere and "sum 380" in elsewhere
-        assert count(prefect.url, "flow_runs", {}) == 3
+        assert count(prefect.url, "flow_runs", {}) == 2
 
         # A server that is killed leaves a child behind, which holds the port; `up` starts afresh all the same.
         os.kill(mlflow.pid, signal.SIGKILL)
@@ -170,6 +179,36 @@ def test_servers_named_by_the_environment_are_used_not_started(tmp_path, monkeyp
     assert choices == ["named"]
 
 
+def test_a_server_named_by_the_environment_is_asked_and_left_alone(tmp_path, monkeypatch):
+    class Locked(BaseHTTPRequestHandler):
+        """A server that wants a login is there all the same."""
+
+        def do_GET(self):
+            self.send_error(401)
+
+        def log_message(self, *_):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Locked) as httpd:
+        threading.Thread(target=httpd.serve_forever, daemon=True).start()
+        monkeypatch.setenv("PREFECT_API_URL", url := f"http://127.0.0.1:{httpd.server_port}/api")
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{httpd.server_port}")
+        monkeypatch.delenv("PREFECT_HOME")
+        assert [(s.running, s.ours) for s in Stack(tmp_path, free_port(), free_port()).up()] == [(True, False)] * 2
+        # Even at the very port that `up` would take.
+        assert [(s.running, s.ours) for s in Stack(tmp_path, httpd.server_port, httpd.server_port).up()] == [
+            (True, False)
+        ] * 2
+        choices = []
+        with prefect_server(tmp_path, choices.append) as named:
+            assert named == url == os.environ["PREFECT_API_URL"]
+            assert Path(os.environ["PREFECT_HOME"]).is_dir(), "Prefect would complain that it cannot make it"
+        assert choices == ["named"]
+        assert os.environ["PREFECT_API_URL"] == url
+        assert os.environ["DO_NOT_TRACK"] == "true"
+        httpd.shutdown()
+
+
 def test_a_temporary_server_dies_with_a_run_that_is_killed(tmp_path):
     code = "import sys, time\nfrom flows.stack import prefect_server\nwith prefect_server(sys.argv[1]) as url:\n"
     code += "    print(url, flush=True)\n    time.sleep(600)"
@@ -184,29 +223,14 @@ def test_a_temporary_server_dies_with_a_run_that_is_killed(tmp_path):
     assert not answers(url)
 
 
-def test_many_processes_may_open_a_new_mlflow_database_at_once(tmp_path):
-    uri = f"sqlite:///{tmp_path}/mlflow.db"
-    context = multiprocessing.get_context("spawn")
-    processes = [context.Process(target=ensure_mlflow_database, args=(uri,)) for _ in range(3)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join()
-    assert [process.exitcode for process in processes] == [0, 0, 0]
-    with sqlite3.connect(tmp_path / "mlflow.db") as connection:
+def test_many_processes_may_open_a_new_mlflow_database_at_once(database):
+    with sqlite3.connect(database) as connection:
         assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+        assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
         assert connection.execute("SELECT name FROM experiments").fetchall() == [("Default",)]
         (location,) = connection.execute("SELECT artifact_location FROM experiments").fetchone()
-    assert str(tmp_path / "artifacts") in location
-
-
-def test_an_mlflow_database_half_made_by_a_killed_process_is_made_anew(tmp_path, database):
-    half = database.read_bytes()[:20_000]
-    (tmp_path / ".mlflow.db.new").write_bytes(half)
-    ensure_mlflow_database(f"sqlite:///{tmp_path}/mlflow.db")
-    with sqlite3.connect(tmp_path / "mlflow.db") as connection:
-        assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
-        assert connection.execute("SELECT count(*) FROM experiments").fetchone() == (1,)
+    assert str(database.parent / "artifacts") in location
+    assert not database.with_name(".mlflow.db.new").exists()
 
 
 def test_an_mlflow_database_that_cannot_be_upgraded_is_kept(tmp_path, database):
@@ -230,9 +254,9 @@ def environment():
     return {**kept, "PYTHONPATH": str(Path(__file__).parents[2])}
 
 
-def python(code, *arguments, **variables):
+def python(code, *arguments):
     command = [sys.executable, "-c", code, *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment() | variables, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, env=environment(), check=False)
     assert done.returncode == 0, done.stderr
     assert "Warning" not in done.stderr
     return done.stdout
