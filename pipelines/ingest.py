@@ -20,6 +20,8 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, cast
 
+import orjson
+import pyarrow.compute as pc
 from pydantic import Field
 
 from gpt.config import Config
@@ -264,8 +266,10 @@ def read_partition(partition: Partition) -> list[Part]:
         more = False
         with TableWriter(documents, DOCUMENTS) as good, TableWriter(rejected, REJECTED) as bad:
             for row in rows:
-                part.counts["repaired"] += row.pop("repaired", 0)
-                part.counts.update({f"cleaned_{name}": count for name, count in row.pop("cleaned", {}).items()})
+                if "repaired" in row:
+                    part.counts["repaired"] += row["repaired"]
+                for name, count in row.get("cleaned", {}).items():
+                    part.counts[f"cleaned_{name}"] += count
                 if "reason" in row:
                     part = part if part.problem else replace(part, problem=f"{row['location']}: {row['reason']}")
                     bad.write(row)
@@ -301,8 +305,9 @@ def _rows(partition: Partition) -> Iterator[dict[str, Any]]:
     rows = (
         row
         for piece in partition.pieces
+        for label in [piece.source.label]
         for record in _texts(piece)
-        for row in _documents(record, config, passages, piece.source.label, piece.file.name)
+        for row in _documents(record, config, passages, label, piece.file.name)
     )
     return judged(rows, rules_of(config.keep))
 
@@ -340,7 +345,9 @@ def _documents(
     row |= {"split": split_of(doc_id, config.split), "text": text, "n_bytes": len(text.encode())}
     if config.language:
         row["language"] = language_of(text)
-    yield row | {"metadata": json.dumps(record.fields["metadata"], ensure_ascii=False, default=str)}
+    metadata = record.fields["metadata"]
+    row["metadata"] = orjson.dumps(metadata, default=str).decode() if metadata else "{}"
+    yield row
 
 
 @lru_cache(maxsize=1)
@@ -360,7 +367,8 @@ def language_of(text: str) -> str:
 def _texts(piece: Piece) -> Iterator[Record | Bad]:
     """Records with two fields, `text` and `metadata`; grouped records joined."""
     source = piece.source
-    records = (_take(record, source) for record in _records(piece))
+    kept = (*source.group_by, *source.metadata)
+    records = (_take(record, source, kept) for record in _records(piece))
     if not source.group_by:
         yield from records
         return
@@ -380,7 +388,7 @@ def _texts(piece: Piece) -> Iterator[Record | Bad]:
         yield Record(first.fields | {"text": text}, location)
 
 
-def _take(record: Record | Bad, source: SourceConfig) -> Record | Bad:
+def _take(record: Record | Bad, source: SourceConfig, kept: tuple[str, ...]) -> Record | Bad:
     """Text and metadata out of a record's fields."""
     if isinstance(record, Bad):
         return record
@@ -390,10 +398,9 @@ def _take(record: Record | Bad, source: SourceConfig) -> Record | Bad:
         if source.text not in fields:
             return Bad(f"no column {source.text!r}; there are {', '.join(fields)}", location, str(fields)[:SHOWN])
         return Bad(f"column {source.text!r} holds {type(text).__name__}, not text", location, str(fields)[:SHOWN])
-    missing = [name for name in source.group_by if name not in fields]
-    if missing:
-        return Bad(f"no column {missing[0]!r} to group by", location, text)
-    kept = (*source.group_by, *source.metadata)
+    for name in source.group_by:
+        if name not in fields:
+            return Bad(f"no column {name!r} to group by", location, text)
     return Record({"text": text, "metadata": {name: fields[name] for name in kept if name in fields}}, location)
 
 
@@ -458,12 +465,9 @@ class Written:
 
 def write_part(write: Write) -> Written:
     drop = rows_to_drop(write.duplicates, write.number)
-    counts: Counter[str] = Counter()
     if not drop:
         link_or_copy(write.part.documents, write.target)
-        for batch in read_batches(write.target, ["split", "n_bytes"]):
-            _count(counts, batch.to_pylist())
-        return Written(counts, None)
+        return Written(_count(write.target), None)
     dropped = write.part.documents.with_name(f"dropped-{write.number:05d}.parquet")
     with TableWriter(write.target, DOCUMENTS) as good, TableWriter(dropped, REJECTED) as bad:
         for number, row in enumerate(read_rows(write.part.documents)):
@@ -471,15 +475,18 @@ def write_part(write: Write) -> Written:
                 bad.write(row | drop[number])
             else:
                 good.write(row)
-                _count(counts, [row])
-    return Written(counts, dropped)
+    return Written(_count(write.target), dropped)
 
 
-def _count(counts: Counter[str], rows: list[dict[str, Any]]) -> None:
-    for row in rows:
-        for suffix in ("", f"_{row['split']}"):
-            counts["documents" + suffix] += 1
-            counts["bytes" + suffix] += row["n_bytes"]
+def _count(path: Path) -> Counter[str]:
+    counts: Counter[str] = Counter()
+    for batch in read_batches(path, ["split", "n_bytes"]):
+        for split in SPLITS:
+            n_bytes = batch["n_bytes"].filter(pc.equal(batch["split"], split))
+            for suffix in ("", f"_{split}"):
+                counts["documents" + suffix] += len(n_bytes)
+                counts["bytes" + suffix] += pc.sum(n_bytes).as_py() or 0
+    return counts
 
 
 def _write_rejected(

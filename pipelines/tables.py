@@ -25,25 +25,23 @@ class TableWriter:
         self.rows = self.bytes = 0
         self._schema = schema
         self._writer = pq.ParquetWriter(path, schema, compression="zstd", compression_level=3)
-        self._columns: list[list[Any]] = [[] for _ in schema.names]
-        self._held = 0
+        self._held: list[Mapping[str, Any]] = []
+        self._held_bytes = 0
 
     def write(self, row: Mapping[str, Any]) -> None:
-        for column, name in zip(self._columns, self._schema.names, strict=True):
-            column.append(row.get(name))
         size = 32 + len(row.get("text") or "")
         self.rows += 1
         self.bytes += size
-        self._held += size
-        if self._held >= ROW_GROUP_BYTES or len(self._columns[0]) >= ROW_GROUP_ROWS:
+        self._held.append(row)
+        self._held_bytes += size
+        if self._held_bytes >= ROW_GROUP_BYTES or len(self._held) >= ROW_GROUP_ROWS:
             self._flush()
 
     def _flush(self) -> None:
-        if self._columns[0]:
-            arrays = [pa.array(column, field.type) for column, field in zip(self._columns, self._schema, strict=True)]
+        if self._held:
+            arrays = [pa.array([row.get(field.name) for row in self._held], field.type) for field in self._schema]
             self._writer.write_batch(pa.RecordBatch.from_arrays(arrays, schema=self._schema))
-        self._columns = [[] for _ in self._schema.names]
-        self._held = 0
+        self._held, self._held_bytes = [], 0
 
     def __enter__(self) -> Self:
         return self
