@@ -73,6 +73,7 @@ def _flow(name: str, until: str, description: str) -> prefect.Flow[..., list[Out
             conductor = Conductor(home.store, tracker, rebuild, should_stop)
             chain(conductor.perform, config, until)
             publish_chain(config.name, conductor.done)
+            tracker.summarise(config.name, [outcome.dataset for outcome in conductor.done])
         return conductor.done
 
     conduct.__doc__ = description

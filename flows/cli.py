@@ -311,7 +311,8 @@ def _show_services(services: list[Any]) -> None:
     for service in services:
         since = service.since.astimezone().strftime("%Y-%m-%d %H:%M") if service.since else ""
         state = "[green]running[/]" if service.running else "[dim]not running[/]"
-        table.add_row(service.name, service.url, state, str(service.pid or ""), since, str(service.log or ""))
+        log = os.path.relpath(service.log) if service.log else ""
+        table.add_row(service.name, service.url, state, str(service.pid or ""), since, log)
     Console().print(table)
 
 

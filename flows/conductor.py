@@ -93,8 +93,8 @@ class Conductor:
         else:
             self.tracker.reuse_step(dataset, inputs)
         outcome = Outcome(type.name, dataset, time.perf_counter() - started, reused=tracked is None)
-        first, *_ = headline(dataset).splitlines()
-        say(f"{type.name:<20} {'[dim]reused[/]' if outcome.reused else f'{outcome.seconds:5.1f} s'}  {first}")
+        seconds = "[dim] reused[/]" if outcome.reused else f"{outcome.seconds:5.1f} s"
+        say(f"{type.name:<19} {seconds}  {headline(dataset)}")
         return outcome
 
 

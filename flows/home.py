@@ -9,6 +9,7 @@ from pathlib import Path
 from flows.stack import NO_TELEMETRY
 from pipelines.store import Store
 
+
 @dataclass(frozen=True)
 class Home:
     """A tokenmill home: published data, MLflow's files and the local servers' own."""

@@ -28,42 +28,74 @@ class Outcome:
 
 
 def headline(dataset: Dataset) -> str:
-    """What a dataset is, in numbers that a person wants first."""
+    """What a dataset is, in one line of the numbers that a person wants first."""
     statistics = dataset.manifest.statistics
     step = dataset.manifest.step
     return HEADLINES[step](statistics) if step in HEADLINES else counts(statistics)
 
 
+def details(dataset: Dataset) -> str:
+    """The same in full: of an evaluation, the model beside its baselines."""
+    comparison = COMPARISONS.get(dataset.manifest.step)
+    return comparison(dataset.manifest.statistics) if comparison else headline(dataset)
+
+
 def _language(s: Mapping[str, Any]) -> str:
-    rows = [
-        ("this model", s["test/bits_per_byte"], s["test/perplexity"]),
-        *(
-            (system, s[f"baseline/test/{system}/bits_per_byte"], s[f"baseline/test/{system}/perplexity"])
-            for system in ("trigram", "unigram")
-            if f"baseline/test/{system}/bits_per_byte" in s
-        ),
-    ]
-    return "\n".join(f"{name}: {bits:.3f} bits per byte, perplexity {perplexity:,.1f}" for name, bits, perplexity in rows)
+    return f"{s['test/bits_per_byte']:.3f} bits per byte, perplexity {s['test/perplexity']:,.1f}"
+
+
+def _compare_languages(s: Mapping[str, Any]) -> str:
+    systems = {
+        "this model": "test/",
+        "interpolated trigram": "baseline/test/trigram/",
+        "unigram": "baseline/test/unigram/",
+    }
+    columns = {"bits/byte": ("bits_per_byte", "{:.3f}"), "perplexity": ("perplexity", "{:,.1f}")}
+    return _beside(s, systems, columns, f"{s['scored_tokens']:,} held-out tokens")
 
 
 def _classifier(s: Mapping[str, Any]) -> str:
-    def row(name: str, prefix: str) -> str:
-        return f"{name}: accuracy {s[prefix + 'accuracy']:.3f}, F1 on {s['positive']} {s[prefix + 'f1']:.3f}"
+    return f"accuracy {s['classify/accuracy']:.3f}, F1 on {s['positive']} {s['classify/f1']:.3f}"
 
-    baselines = {"TF-IDF logistic regression": "tf_idf_logistic_regression", "majority class": "majority_class"}
-    lines = [row("this model", "classify/"), *(row(n, f"baseline/classify/{key}/") for n, key in baselines.items())]
-    return "\n".join([*lines, f"on {s['scored_examples']:,} held-out texts"])
+
+def _compare_classifiers(s: Mapping[str, Any]) -> str:
+    systems = {
+        "this model": "classify/",
+        "TF-IDF, logistic regr.": "baseline/classify/tf_idf_logistic_regression/",
+        "majority class": "baseline/classify/majority_class/",
+    }
+    columns = {"accuracy": ("accuracy", "{:.3f}"), f"F1 {s['positive']}": ("f1", "{:.3f}")}
+    return _beside(s, systems, columns, f"{s['scored_examples']:,} held-out texts")
 
 
 def _assistant(s: Mapping[str, Any]) -> str:
-    def row(name: str, prefix: str) -> str:
-        loss = f"response loss {s[prefix + 'loss']:.3f}, " if f"{prefix}loss" in s else ""
-        return f"{name}: {loss}chrF {s[prefix + 'chrf']:.1f}, exact {s[prefix + 'exact_match']:.1%}"
+    return f"response loss {s['instruct/loss']:.3f}, chrF {s['instruct/chrf']:.1f}"
 
-    names = {"before fine-tuning": "base_model", "nearest training answer": "nearest_instruction"}
-    keys = {name: f"baseline/instruct/{key}/" for name, key in names.items()}
-    lines = [row("this model", "instruct/"), *(row(n, key) for n, key in keys.items() if f"{key}chrf" in s)]
-    return "\n".join([*lines, f"on {s['scored_examples']:,} held-out instructions"])
+
+def _compare_assistants(s: Mapping[str, Any]) -> str:
+    systems = {
+        "this model": "instruct/",
+        "before fine-tuning": "baseline/instruct/base_model/",
+        "nearest training answer": "baseline/instruct/nearest_instruction/",
+    }
+    columns = {"loss": ("loss", "{:.3f}"), "chrF": ("chrf", "{:.1f}"), "exact": ("exact_match", "{:.1%}")}
+    return _beside(s, systems, columns, f"{s['scored_examples']:,} held-out instructions")
+
+
+def _beside(s: Mapping[str, Any], systems: Mapping[str, str], columns: Mapping[str, tuple[str, str]], what: str) -> str:
+    """Systems down and metrics across, as aligned text; a metric that a system does not have is a dash."""
+    rows = [[what, *columns]]
+    for system, prefix in systems.items():
+        values = [(s.get(prefix + key), form) for key, form in columns.values()]
+        if any(value is not None for value, _ in values):
+            rows.append([system, *("-" if value is None else form.format(value) for value, form in values)])
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join(
+            [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
+        )
+        for row in rows
+    )
 
 
 def _model(s: Mapping[str, Any]) -> str:
@@ -74,13 +106,43 @@ def _model(s: Mapping[str, Any]) -> str:
     )
 
 
+def _splits(s: Mapping[str, Any], what: str) -> str:
+    shares = ((split, s.get(f"{what}_{split}")) for split in ("train", "validation", "test"))
+    return ", ".join(f"{number:,} {split}" for split, number in shares if number)
+
+
+def _corpus(s: Mapping[str, Any]) -> str:
+    return f"{s['documents']:,} documents, {short(s['bytes'])} bytes, {s['rejected']:,} rejected"
+
+
+def _tokens(s: Mapping[str, Any]) -> str:
+    return f"{short(s['tokens'])} tokens of {s['bytes_per_token']:.2f} bytes, vocabulary {s['vocabulary']:,}"
+
+
+def _samples(s: Mapping[str, Any]) -> str:
+    return f"{s['samples']:,} samples: {_splits(s, 'samples')}"
+
+
+def _examples(s: Mapping[str, Any]) -> str:
+    return f"{s['examples']:,} examples: {_splits(s, 'examples')}; {s['rejected']:,} rejected"
+
+
 HEADLINES = {
+    "ingest": _corpus,
+    "tokenize": _tokens,
+    "sample": _samples,
+    "examples": _examples,
     "pretrain": _model,
     "finetune-classifier": _model,
     "finetune-assistant": _model,
     "evaluate-language": _language,
     "evaluate-classifier": _classifier,
     "evaluate-assistant": _assistant,
+}
+COMPARISONS = {
+    "evaluate-language": _compare_languages,
+    "evaluate-classifier": _compare_classifiers,
+    "evaluate-assistant": _compare_assistants,
 }
 
 
@@ -104,10 +166,9 @@ def publish_artifacts(outcome: Outcome) -> None:
 
     manifest = outcome.dataset.manifest
     key = _artifact_key(f"{manifest.step}-{manifest.name}")
-    lines = headline(outcome.dataset).replace("\n", "\n- ")
     inputs = "".join(f"\n- {role}: `{ref}`" for role, ref in manifest.inputs.items())
     markdown = (
-        f"## {manifest.step} {manifest.name}\n\n- {lines}\n\n"
+        f"## {manifest.step} {manifest.name}\n\n```\n{details(outcome.dataset)}\n```\n\n"
         f"`{outcome.dataset}` in `{outcome.dataset.path}`, {len(manifest.files)} files, {manifest.bytes:,} bytes, "
         f"built in {outcome.seconds:.1f} s\n\n{'Made from' + inputs if inputs else ''}"
     )
@@ -134,7 +195,9 @@ def publish_chain(name: str, outcomes: Sequence[Outcome]) -> None:
 
 def closing(config: RunConfig, outcomes: Sequence[Outcome], home: Path, seconds: float) -> Group:
     """The closing table, and what to type next."""
-    table = Table(title=f"{config.name}: {len(outcomes)} steps in {seconds:,.1f} s", title_justify="left", title_style="bold")
+    table = Table(
+        title=f"{config.name}: {len(outcomes)} steps in {seconds:,.1f} s", title_justify="left", title_style="bold"
+    )
     table.add_column("step", no_wrap=True)
     table.add_column("what came of it, and where it lies")
     table.add_column("seconds", justify="right", no_wrap=True)
@@ -142,14 +205,18 @@ def closing(config: RunConfig, outcomes: Sequence[Outcome], home: Path, seconds:
         path = outcome.dataset.path
         where = path.relative_to(home) if path.is_relative_to(home) else path
         time = Text("reused", style="dim") if outcome.reused else Text(f"{outcome.seconds:,.1f}")
-        table.add_row(outcome.step, Group(Text(headline(outcome.dataset)), Text(str(where), style="dim")), time)
+        table.add_row(outcome.step, Group(Text(details(outcome.dataset)), Text(str(where), style="dim")), time)
         table.add_section()
     return Group(table, *next_commands(config, outcomes))
 
 
 def next_commands(config: RunConfig, outcomes: Sequence[Outcome]) -> list[Text]:
     """What a person may want to type now."""
-    models = {o.dataset.manifest.statistics.get("task"): o.dataset.ref.name for o in reversed(outcomes) if o.dataset.ref.kind == "model"}
+    models = {
+        o.dataset.manifest.statistics.get("task"): o.dataset.ref.name
+        for o in reversed(outcomes)
+        if o.dataset.ref.kind == "model"
+    }
     lines = ["Next:"]
     if name := models.get("language"):
         lines.append(f'  tokenmill generate "In the beginning" --model {name}')

@@ -74,7 +74,7 @@ def _lines(text: str | None, file: Path | None) -> Iterator[str]:
         yield text
         return
     try:
-        with (file.open(encoding="utf-8", errors="replace") if file else sys.stdin) as lines:
+        with file.open(encoding="utf-8", errors="replace") if file else sys.stdin as lines:
             yield from (line.rstrip("\n") for line in lines)
     except OSError as error:
         raise InputError(f"{file} cannot be read: {error.strerror}.") from None

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from flows.home import Home
 from flows.stack import ensure_mlflow_database
+from gpt.config import Config
 from pipelines.config import RunConfig
 from pipelines.step import Step, Stopped
 from pipelines.store import Dataset
@@ -49,7 +50,8 @@ class Tracker:
             return str(found.experiment_id)
         # A server decides for itself where artifacts lie.
         local = self.home.artifacts.as_uri() if self.home.mlflow_uri.startswith("sqlite:") else None
-        return str(self.client.create_experiment(name, artifact_location=local and f"{local}/{name}"))
+        tags = {"mlflow.experimentKind": "custom_model_development"}  # which of its two faces MLflow's UI shows
+        return str(self.client.create_experiment(name, artifact_location=local and f"{local}/{name}", tags=tags))
 
     @contextmanager
     def flow_run(self, config: RunConfig, tags: Mapping[str, str]) -> Iterator[str]:
@@ -57,6 +59,7 @@ class Tracker:
         self._end_dead_runs()
         run = self.client.create_run(self.experiment_id, run_name=config.name, tags={"tokenmill.kind": "flow", **tags})
         self.parent = run.info.run_id
+        self._log_params(self.parent, config)
         lock = self.home.store.lock(self.parent)
         lock.acquire()
         status = "FAILED"
@@ -98,9 +101,7 @@ class Tracker:
             tags = {tag.key: tag.value for tag in _run_tags(identity)}
             run = self.client.create_run(self.experiment_id, run_name=f"{step.type.name} {step.name}", tags=tags)
             run_id = run.info.run_id
-        params = [Param(key, value[:MAX_PARAM]) for key, value in flatten(step.config.model_dump(mode="json"))]
-        for at in range(0, len(params), 100):  # MLflow takes a hundred at a time
-            self.client.log_batch(run_id, params=params[at : at + 100])
+        self._log_params(run_id, step.config)
         return StepRun(self.client, run_id)
 
     def finish_step(self, run_id: str, dataset: Dataset, inputs: Mapping[str, Dataset]) -> None:
@@ -149,6 +150,27 @@ class Tracker:
         alias = "challenger" if "champion" in self.client.get_registered_model(name).aliases else "champion"
         self.client.set_registered_model_alias(name, alias, version.version)
         return f"{name}/{version.version}"
+
+    def summarise(self, name: str, datasets: Iterable[Dataset]) -> None:
+        """Give the parent run the results of every evaluation, so that whole runs can be compared.
+
+        The pretrained model's metrics keep their names; those of others stand behind the model's name.
+        """
+        assert self.parent
+        now = int(time.time() * 1000)
+        values = {
+            key if dataset.ref.name == name else f"{dataset.ref.name}/{key}": float(value)
+            for dataset in datasets
+            if dataset.ref.kind == "evaluation"
+            for key, value in dataset.manifest.statistics.items()
+            if "/" in key and _is_number(value)
+        }
+        self.client.log_batch(self.parent, metrics=[Metric(key, value, now, 0) for key, value in values.items()])
+
+    def _log_params(self, run_id: str, config: Config) -> None:
+        params = [Param(key, value[:MAX_PARAM]) for key, value in flatten(config.model_dump(mode="json"))]
+        for at in range(0, len(params), 100):  # MLflow takes a hundred at a time
+            self.client.log_batch(run_id, params=params[at : at + 100])
 
     def _is_incomplete(self, run_id: str, dataset: Dataset) -> bool:
         """Whether a run of this experiment has not all that `finish_step` gives it."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,8 +15,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from gpt.classifier import Classifier, trainable
-from gpt.loss import IGNORE, classification_loss, linear_cross_entropy, next_token_loss
-from gpt.train import Batch, Metrics, TrainConfig
+from gpt.loss import IGNORE, classification_loss, next_token_loss
+from gpt.train import Metrics, TrainConfig
 from gpt.weights import save_classifier, save_model
 from pipelines.datasets import Example, Examples
 from pipelines.errors import InputError
@@ -31,13 +32,14 @@ class ClassifierConfig(TrainConfig):
     """How a classifier is fine-tuned."""
 
     batch_size: int = Field(default=32, gt=0, description="Texts in a micro-batch.")
-    trainable: str = Field(default="last:2", description="What learns: all, head, or last:N for head and last N blocks.")
-    pooling: Literal["last", "mean"] = Field(default="last", description="What the head reads: last token, or the mean.")
+    trainable: str = Field(
+        default="last:2", description="What learns: all, head, or last:N for head and last N blocks."
+    )
+    pooling: Literal["last", "mean"] = Field(
+        default="last", description="What the head reads: last token, or the mean."
+    )
     balance: Literal["none", "weights", "sampling"] = Field(
         default="none", description="Rare classes: as they come, with larger weights, or drawn as often as others."
-    )
-    language_loss: float = Field(
-        default=0.0, ge=0, description="Weight of next-token loss on the texts beside the labels' (Radford et al. 2018)."
     )
 
 
@@ -51,7 +53,9 @@ def run_classifier(inputs: Mapping[str, Dataset], config: ClassifierConfig, out:
     def batches(split: str) -> PaddedBatches:
         rows = examples.rows(split)
         if not rows:
-            raise InputError(f"{inputs['examples']} has no {split} examples; give it more, or another share for {split}.")
+            raise InputError(
+                f"{inputs['examples']} has no {split} examples; give it more, or another share for {split}."
+            )
         sequences = [classifier_tokens(base.tokenizer, row.text, context) for row in rows]
         targets = [labels.index(row.label) if row.label in labels else IGNORE for row in rows]
         draw = balanced_draw(np.array(targets)) if config.balance == "sampling" and split == "train" else None
@@ -66,14 +70,6 @@ def run_classifier(inputs: Mapping[str, Dataset], config: ClassifierConfig, out:
         raise InputError(f"training.trainable: {error}.") from None
     weights = balanced_weights(train.targets, len(labels)).to(device()) if config.balance == "weights" else None
 
-    def loss(model: Classifier, batch: Batch) -> tuple[Tensor, Tensor]:
-        total, count = classification_loss(model, batch, weights)
-        if config.language_loss:
-            language, n = _language_loss(model, batch)
-            # Both are means; the language part is scaled to be divided by the labels' count with the rest.
-            total = total + config.language_loss * language / n.clamp_min(1) * count
-        return total, count
-
     def evaluate(model: nn.Module) -> Metrics:
         assert isinstance(model, Classifier)
         total, count, right = 0.0, 0, 0
@@ -85,6 +81,7 @@ def run_classifier(inputs: Mapping[str, Dataset], config: ClassifierConfig, out:
             count += int((batch.targets != IGNORE).sum())
         return {"val/loss": total / count, "val/accuracy": right / count}
 
+    loss = partial(classification_loss, class_weights=weights)
     result = fit(model, train, config, work, evaluate=evaluate, loss=loss)
     save_classifier(model, labels, out)
     shutil.copy(inputs["model"].file("tokenizer.json"), out / "tokenizer.json")
@@ -123,7 +120,11 @@ def run_assistant(inputs: Mapping[str, Dataset], config: AssistantConfig, out: P
                 f"give it more or shorter ones, or pretrain with a longer context."
             )
         return PaddedBatches(
-            [ids for ids, _ in kept], [targets for _, targets in kept], config.batch_size, config.accumulation, config.seed
+            [ids for ids, _ in kept],
+            [targets for _, targets in kept],
+            config.batch_size,
+            config.accumulation,
+            config.seed,
         )
 
     train, validation = batches("train"), batches("validation")
@@ -197,20 +198,12 @@ def balanced_draw(targets: np.ndarray) -> Any:
 
     def draw(rng: np.random.Generator) -> np.ndarray:
         each = -(-len(targets) // len(classes))
-        drawn = [np.concatenate([rng.permutation(rows) for _ in range(-(-each // len(rows)))])[:each] for rows in classes]
+        drawn = [
+            np.concatenate([rng.permutation(rows) for _ in range(-(-each // len(rows)))])[:each] for rows in classes
+        ]
         return rng.permutation(np.concatenate(drawn))
 
     return draw
-
-
-def _language_loss(model: Classifier, batch: Batch) -> tuple[Tensor, Tensor]:
-    """Next-token loss of a padded batch's texts: (sum in nats, number of targets)."""
-    assert batch.lengths is not None
-    targets = batch.inputs.roll(-1, dims=1)  # (B, T)
-    beyond = torch.arange(targets.shape[1], device=targets.device) >= batch.lengths[:, None] - 1
-    hidden = model.gpt.hidden(batch.inputs)  # (B, T, C)
-    targets = targets.masked_fill(beyond, IGNORE)
-    return linear_cross_entropy(hidden.flatten(0, 1), model.gpt.head_weight, targets.flatten())
 
 
 _MODULES = (__name__, "pipelines.training", "gpt.model", "gpt.loss", "gpt.optim", "gpt.train", "gpt.classifier")

@@ -76,5 +76,3 @@ def load_template(path: Path) -> Template:
 
 def save_template(template: Template, path: Path) -> None:
     path.write_text(json.dumps(template.model_dump(), indent=1))
-
-

@@ -58,7 +58,7 @@ def test_the_closing_table_shows_every_step_the_baselines_and_what_to_type_next(
     _, done = finished
     for step in STEPS:
         assert step in done.stdout
-    for system in ("trigram", "unigram", "TF-IDF logistic regression", "majority class", "before fine-tuning"):
+    for system in ("trigram", "unigram", "TF-IDF, logistic regr.", "majority class", "before fine-tuning"):
         assert system in done.stdout
     assert "tokenmill chat --model tiny-answer" in done.stdout
     assert "data/model/tiny-" in done.stdout
@@ -72,6 +72,16 @@ def test_mlflow_has_a_parent_run_and_a_finished_child_run_for_each_step(runs):
     assert {run.data.tags["mlflow.parentRunId"] for run in children} == {parents[0].info.run_id}
     assert {run.info.status for run in runs} == {"FINISHED"}
     assert all(run.data.tags["prefect.task_run_id"] for run in children)
+
+
+def test_the_parent_run_carries_the_whole_config_and_every_models_results(runs):
+    (parent,) = (run for run in runs if run.data.tags["tokenmill.kind"] == "flow")
+    assert parent.data.params["pretrain.steps"] == "12"
+    assert parent.data.params["finetune.sort.training.steps"] == "6"
+    evaluations = [run for run in runs if run.data.tags["tokenmill.kind"] == "evaluation"]
+    evaluated = {key: run for run in evaluations for key in run.data.metrics}
+    for key, prefix in (("test/bits_per_byte", ""), ("classify/f1", "tiny-sort/"), ("instruct/chrf", "tiny-answer/")):
+        assert parent.data.metrics[prefix + key] == evaluated[key].data.metrics[key]
 
 
 def test_a_child_run_carries_config_statistics_datasets_and_curves(finished, client, runs):

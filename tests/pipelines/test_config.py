@@ -30,7 +30,9 @@ def config_file(tmp_path):
 
 
 def test_a_good_file_loads_with_overrides(config_file):
-    config = load_config(config_file(GOOD), ["pretrain.steps=25", "pretrain.model.size=pico", "finetune.spam.training.seed=3"])
+    config = load_config(
+        config_file(GOOD), ["pretrain.steps=25", "pretrain.model.size=pico", "finetune.spam.training.seed=3"]
+    )
     assert (config.pretrain.steps, config.pretrain.model.size) == (25, "pico")
     assert config.finetune["spam"].training.seed == 3
 
@@ -41,7 +43,10 @@ def test_a_good_file_loads_with_overrides(config_file):
         (GOOD + "[pretrain.model]\nlayer = 3", "unknown key 'pretrain.model.layer'; did you mean 'layers'?"),
         (GOOD.replace("steps", "step"), "unknown key 'pretrain.step'; did you mean 'steps'?"),
         (GOOD.replace("[pretrain]", "[pretraining]"), "unknown key 'pretraining'; did you mean 'pretrain'?"),
-        (GOOD + "[finetune.spam.training]\nbatchsize = 3", "'finetune.spam.training.batchsize'; did you mean 'batch_size'?"),
+        (
+            GOOD + "[finetune.spam.training]\nbatchsize = 3",
+            "'finetune.spam.training.batchsize'; did you mean 'batch_size'?",
+        ),
         (GOOD.replace('name = "tiny"', ""), "'name' is missing"),
         (GOOD.replace("steps = 10", "steps = 0"), "'pretrain.steps' is wrong: input should be greater than 0, not 0"),
         (GOOD.replace("classification", "regression"), "finetune.spam"),

@@ -8,12 +8,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpt.classifier import Classifier
 from gpt.config import gpt_config
 from gpt.loss import IGNORE, next_token_loss
 from gpt.model import GPT
 from pipelines.datasets import Example
-from pipelines.finetune import _language_loss, balanced_draw, balanced_weights, training_pair
+from pipelines.finetune import balanced_draw, balanced_weights, training_pair
 from pipelines.model import prompt_tokens
 from pipelines.templates import TEMPLATES
 from pipelines.tokenizers import count_characters
@@ -76,13 +75,3 @@ def test_a_balanced_draw_takes_every_class_equally_often(counts, seed):
     drawn = balanced_draw(targets)(np.random.default_rng(seed))
     each = math.ceil(len(targets) / len(counts))
     assert np.bincount(targets[drawn]).tolist() == [each] * len(counts)
-
-
-def test_the_language_part_of_a_classifiers_loss_counts_real_tokens_only():
-    torch.manual_seed(0)
-    model = Classifier(GPT(gpt_config("pico", vocabulary=50, context=16)), 2)
-    rows = [[5, 6, 7, 8], [9, 10]]
-    loss, n = _language_loss(model, pad(rows, [0, 1]))
-    alone = [next_token_loss(model.gpt, pad([row[:-1]], [row[1:]])) for row in rows]
-    assert int(n) == sum(int(count) for _, count in alone) == 4
-    assert loss.item() == pytest.approx(sum(each.item() for each, _ in alone), rel=1e-5)
