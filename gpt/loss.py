@@ -87,15 +87,16 @@ def _sum_over_chunks(
     if hidden.is_cuda and V % 64:
         weight = F.pad(weight, (0, 0, 0, -V % 64))  # tensor cores want aligned rows
     size = max(1, CHUNK // V)
+    memory = hidden.new_empty(min(size, N), len(weight))  # for every chunk's logits: fresh memory has to be cleared
     for at in range(0, N, size):
         rows, target = hidden[at : at + size], targets[at : at + size, None]
-        logits = F.linear(rows, weight)[:, :V].float()  # (n, V)
-        normaliser = logits.logsumexp(1, keepdim=True)
-        total += (normaliser - logits.gather(1, target)).sum()
+        logits = torch.mm(rows, weight.T, out=memory[: len(rows)])[:, :V].float()  # (n, V)
+        log_probabilities = logits.log_softmax(1)
+        total -= log_probabilities.gather(1, target).sum()
         if d_hidden is None and d_weight is None:
             continue
-        d_logits = logits.sub_(normaliser).exp_()  # softmax, then minus one at the target
-        d_logits.scatter_add_(1, target, torch.full_like(normaliser, -1.0))
+        d_logits = log_probabilities.exp_()  # the probabilities, minus one at the target
+        d_logits.scatter_add_(1, target, torch.full_like(target, -1.0, dtype=d_logits.dtype))
         d_logits = d_logits.to(rows.dtype)
         if d_hidden is not None:
             torch.mm(d_logits, weight[:V], out=d_hidden[at : at + size])

@@ -94,6 +94,7 @@ def _onednn_is_exact_and_faster() -> bool:
     return ONEDNN is not None and torch.backends.mkldnn.is_available()
 
 
+@fast_matmul()
 def measure_peak(device: torch.device, dtype: torch.dtype) -> float:
     """Floating-point operations a second of a matrix product, the best of a few."""
     n = 8192 if device.type == "cuda" else 512

@@ -104,7 +104,7 @@ def set_learning_rate(optimizers: Iterable[torch.optim.Optimizer], step: int, co
             group["lr"] = group["peak"] * share
 
 
-ITERATIONS = 5
+ITERATIONS = 4
 
 
 class Muon(torch.optim.Optimizer):
@@ -152,7 +152,7 @@ class Muon(torch.optim.Optimizer):
 def orthogonalize(x: Tensor) -> Tensor:
     """The nearest (semi-)orthogonal matrices to x (N, rows, columns), roughly: singular values in 0.7..1.2.
 
-    Five Newton-Schulz iterations of a quintic with Jordan's coefficients. Since each multiplies x by a
+    Newton-Schulz iterations of a quintic with Jordan's coefficients. Since each multiplies x by a
     polynomial in x x^T, the iteration runs on that small square matrix, and x itself is multiplied once.
     """
     if transposed := x.shape[1] > x.shape[2]:

@@ -183,8 +183,12 @@ def train(
     return TrainResult(run.step, run.out_of_patience, run.tokens, run.best_loss, run.best_step, run.metrics)
 
 
+STATE = ("step", "tokens", "stale", "best_loss", "best_step")
+"""The numbers of a run that its checkpoints keep."""
+
+
 class _Run:
-    """The moving parts of a training run, and the numbers that a checkpoint keeps."""
+    """The moving parts of a training run."""
 
     def __init__(
         self,
@@ -306,8 +310,7 @@ class _Run:
         self.saved_step = self.step
 
     def _state(self) -> dict[str, Any]:
-        names = ("step", "tokens", "stale", "best_loss", "best_step")
-        return {name: getattr(self, name) for name in names}
+        return {name: getattr(self, name) for name in STATE}
 
     def _restore_model(self) -> bool:
         path = None if self.checkpoints is None else self.checkpoints.latest()
@@ -315,8 +318,8 @@ class _Run:
             return False
         weights, self._optimizer_tensors, state = Checkpoints.load(path)
         self.model.load_state_dict(weights)
-        for name, value in state.items():
-            setattr(self, name, value)
+        for name in STATE:
+            setattr(self, name, state[name])
         self.saved_step = self.step
         return True
 
