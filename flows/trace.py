@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import html
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
@@ -9,10 +11,11 @@ from rich.console import Console, Group, RenderableType
 from rich.markup import escape
 from rich.tree import Tree
 
+from flows.lineage_graph import COUNTS, to_svg
 from pipelines import lineage
 from pipelines.errors import InputError
 from pipelines.lineage import Node
-from pipelines.store import Dataset, Store, file_sha256
+from pipelines.store import Dataset, Store, file_sha256, write_synced
 
 FILES = 8  # source files of one dataset that a tree shows
 COLOURS = {
@@ -26,12 +29,13 @@ COLOURS = {
 }
 
 
-def trace(what: str, store: Store, console: Console | None = None) -> None:
+def trace(what: str, store: Store, page: Path | None = None, console: Console | None = None) -> None:
     """Draw both trees of a dataset or model, or what came of a source file or document.
 
     Args:
         what: a dataset or model as anywhere else; a source file by its name, a path to it, or its SHA-256; a
             document or example by its id. First digits of a hash are enough.
+        page: for a dataset or model, also write its lineage as a graph into this HTML file.
 
     Raises:
         InputError: nothing of this name was ever published or read.
@@ -57,6 +61,20 @@ def trace(what: str, store: Store, console: Console | None = None) -> None:
         console.print(draw(lineage.origins(dataset, datasets)))
         console.print(_heading("\nWhat came of it"))
         console.print(draw(lineage.outcomes(str(dataset), dataset.manifest.kind, datasets)))
+        if page:
+            write_synced(page, to_html(dataset, datasets).encode())
+            console.print(f"\nDrawn in {page}.")
+
+
+def to_html(dataset: Dataset, datasets: Sequence[Dataset]) -> str:
+    """The graph as a page that needs nothing but itself."""
+    title = f"Lineage of {html.escape(str(dataset))}"
+    return (
+        '<!doctype html><html lang="en"><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{title}</title><style>:root {{ color-scheme: light dark; font-family: system-ui }}</style>"
+        f"<h1>{title}</h1><div style='overflow-x: auto'>{to_svg(dataset, datasets)}</div></html>\n"
+    )
 
 
 def draw(node: Node) -> Tree:
@@ -97,9 +115,6 @@ def _facts(dataset: Dataset) -> str:
     if run := manifest.built.get("mlflow_run_id"):
         facts.append(f"run {run}")
     return " · ".join(facts)
-
-
-COUNTS = ("documents", "examples", "tokens", "samples", "parameters")
 
 
 def _seen_by(tree: Node, held_out: bool = False) -> str:

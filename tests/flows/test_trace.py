@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import re
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 from rich.console import Console
@@ -40,7 +42,7 @@ def make(store: Store, kind: str, name: str, inputs: dict[str, Dataset]) -> Data
 
 def traced(what: str, store: Store) -> str:
     out = io.StringIO()
-    trace(what, store, Console(file=out, width=200))
+    trace(what, store, console=Console(file=out, width=200))
     return out.getvalue()
 
 
@@ -78,3 +80,24 @@ def test_what_is_unknown_is_one_sentence(store: Store, tmp_path: Path) -> None:
     (tmp_path / "new.txt").write_text("never read")
     with pytest.raises(InputError, match=r"new\.txt was never read"):
         traced(str(tmp_path / "new.txt"), store)
+
+
+def test_the_graph_has_every_relative_and_only_the_arrows_that_tell_something(store: Store, tmp_path: Path) -> None:
+    corpus = ingest(store, tmp_path, files=2)
+    tokens = make(store, "tokens", "novel", {"corpus": corpus})
+    samples = make(store, "samples", "novel", {"tokens": tokens})
+    model = make(store, "model", "writer", {"samples": samples, "tokens": tokens})
+    make(store, "evaluation", "exam", {"model": model, "tokens": tokens})
+    other = make(store, "tokens", "unrelated", {})
+    page = tmp_path / "page.html"
+    trace("model/writer", store, page, Console(file=io.StringIO()))
+    drawn = page.read_text()
+    svg = ElementTree.fromstring(re.search("<svg.*</svg>", drawn, re.DOTALL)[0])
+    space = "{http://www.w3.org/2000/svg}"
+    titles = [title.text.splitlines()[0] for title in svg.iter(f"{space}title")]
+    assert len(titles) == 6 and {str(corpus), str(tokens), str(samples), str(model)} < set(titles)
+    assert str(other) not in drawn
+    assert len(list(svg.iter(f"{space}path"))) == 5  # a chain: what goes straight to a later link is implied
+    assert "2 files" in drawn and not re.search("(src|href)=", drawn)
+    boxes = [group.get("transform") for group in svg.iter(f"{space}g")]
+    assert len(set(boxes)) == len(boxes)
