@@ -170,9 +170,7 @@ class BytePairTokenizer(Tokenizer):
     def to_json(self) -> dict[str, Any]:
         ranks = sorted(self.ranks.items(), key=lambda item: item[1])
         vocabulary = {_spelled(token): i for token, i in ranks}
-        merges = [
-            [_spelled(token[:cut]), _spelled(token[cut:])] for token, _ in ranks for cut in _cuts(token, self.ranks)
-        ]
+        merges = [[spelled[:cut], spelled[cut:]] for spelled in vocabulary for cut in _cuts(spelled, vocabulary)]
         return {
             "version": "1.0",
             "truncation": None,
@@ -206,26 +204,21 @@ class BytePairTokenizer(Tokenizer):
     def from_json(cls, value: dict[str, Any]) -> BytePairTokenizer:
         special = {token["content"]: token["id"] for token in value["added_tokens"]}
         pattern = value["pre_tokenizer"]["pretokenizers"][0]["pattern"]["Regex"]
-        spelled = BYTE_OF_LETTER
-        ranks = {
-            bytes([spelled[letter] for letter in token]): i
-            for token, i in value["model"]["vocab"].items()
-            if token not in special
-        }
-        return cls(pattern, ranks, special)
+        entries = value["model"]["vocab"].items()
+        return cls(pattern, {_unspelled(token): i for token, i in entries if token not in special}, special)
 
 
-def _cuts(token: bytes, ranks: dict[bytes, int]) -> list[int]:
+def _cuts(token: str, ids: dict[str, int]) -> list[int]:
     """Where a token may be divided into two others: tiktoken merges every such pair, so all of them are merges."""
-    cuts = [cut for cut in range(1, len(token)) if token[:cut] in ranks and token[cut:] in ranks]
-    return sorted(cuts, key=lambda cut: (ranks[token[:cut]], ranks[token[cut:]]))
+    cuts = [cut for cut in range(1, len(token)) if token[:cut] in ids and token[cut:] in ids]
+    return sorted(cuts, key=lambda cut: (ids[token[:cut]], ids[token[cut:]])) if len(cuts) > 1 else cuts
 
 
-def _letters() -> dict[int, str]:
-    """The printable letter that GPT-2's vocabulary files write for each byte."""
+def _letters() -> dict[int, int]:
+    """The printable letter that GPT-2's vocabulary files write for each byte, both as numbers."""
     printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
-    others = (byte for byte in range(256) if byte not in printable)
-    return {byte: chr(byte) for byte in printable} | {byte: chr(256 + i) for i, byte in enumerate(others)}
+    others = [byte for byte in range(256) if byte not in printable]
+    return {byte: byte for byte in printable} | {byte: 256 + i for i, byte in enumerate(others)}
 
 
 LETTER_OF_BYTE = _letters()
@@ -233,7 +226,11 @@ BYTE_OF_LETTER = {letter: byte for byte, letter in LETTER_OF_BYTE.items()}
 
 
 def _spelled(token: bytes) -> str:
-    return "".join([LETTER_OF_BYTE[byte] for byte in token])
+    return token.decode("latin-1").translate(LETTER_OF_BYTE)
+
+
+def _unspelled(token: str) -> bytes:
+    return token.translate(BYTE_OF_LETTER).encode("latin-1")
 
 
 # Teaching kinds: a table of characters, or of words
@@ -389,7 +386,10 @@ def train_byte_pairs(texts: Iterable[str], vocabulary: int) -> BytePairTokenizer
 
     pattern = named_tokenizer("gpt2").pattern
     trainer = trainers.BpeTrainer(
-        vocab_size=vocabulary - 1, initial_alphabet=sorted(BYTE_OF_LETTER), show_progress=False, special_tokens=[]
+        vocab_size=vocabulary - 1,
+        initial_alphabet=sorted(map(chr, BYTE_OF_LETTER)),
+        show_progress=False,
+        special_tokens=[],
     )
     model = Tokenizer(models.BPE())
     model.pre_tokenizer = pre_tokenizers.Sequence(
@@ -404,7 +404,7 @@ def train_byte_pairs(texts: Iterable[str], vocabulary: int) -> BytePairTokenizer
         raise InputError(
             f"The corpus is enough for a vocabulary of {len(learnt) + 1}, not of {vocabulary}; ask for less."
         )
-    ranks = {bytes([BYTE_OF_LETTER[letter] for letter in token]): i for token, i in learnt.items()}
+    ranks = {_unspelled(token): i for token, i in learnt.items()}
     return BytePairTokenizer(pattern, ranks, {END_OF_TEXT: len(ranks)})
 
 
