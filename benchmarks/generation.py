@@ -1,6 +1,6 @@
 """Tokens a second of generation with the cache, GPT-2 124M in float32, beside `transformers` on the same weights.
 
-    python benchmarks/generation.py [--new 64] [--rounds 3]
+    python -m benchmarks.generation [--new 64] [--rounds 3]
 
 The two take turns in one process. Weights are random: their values change no speed.
 """

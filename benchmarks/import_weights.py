@@ -1,6 +1,6 @@
 """Peak memory and time of importing a GPT-2 124M checkpoint, beside `transformers`.
 
-    python benchmarks/import_weights.py
+    python -m benchmarks.import_weights
 
 Each loads the same random weights in a process of its own; its memory before the import is subtracted.
 """
@@ -30,7 +30,7 @@ def main() -> None:
         save_model(GPT(gpt_config(arguments.size)), folder)
         weights = (Path(folder) / "model.safetensors").stat().st_size
         for name in ("tokenmill", "transformers"):
-            command = [sys.executable, __file__, "--alone", name, folder]
+            command = [sys.executable, "-m", "benchmarks.import_weights", "--alone", name, folder]
             output = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
             memory, seconds = int(output[-2]), float(output[-1])
             print(f"{name:13s} peak {memory / weights:.2f} of the weights' {weights / 1e6:.0f} MB, {seconds:.2f} s")

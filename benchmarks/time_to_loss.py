@@ -1,6 +1,6 @@
 """Seconds from process start to a validation loss of 1.8857 on Shakespeare by character, beside nanoGPT.
 
-    python benchmarks/time_to_loss.py --text tinyshakespeare.txt --nanogpt PATH_OF_ITS_CHECKOUT [--seeds 0 1 2]
+    python -m benchmarks.time_to_loss --text tinyshakespeare.txt --nanogpt PATH_OF_ITS_CHECKOUT [--seeds 0 1 2]
 
 1.8857 is what nanoGPT's published CPU configuration (4 layers x 128, context 64, batch 12, 2,000 steps; its README
 says 1.88) reaches over the whole validation set. It runs here as published. Both read the same text, train on its
@@ -30,7 +30,7 @@ def main() -> None:
     parser.add_argument("--text", type=Path, required=True, help="tinyshakespeare.txt, 1,115,394 characters")
     parser.add_argument("--nanogpt", type=Path, help="checkout of karpathy/nanoGPT")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--steps", type=int, default=240)
+    parser.add_argument("--steps", type=int, default=270)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seed", type=int, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -40,7 +40,7 @@ def main() -> None:
 
     theirs = run_nanogpt(arguments.nanogpt, arguments.text) if arguments.nanogpt else None
     for seed in arguments.seeds:
-        command = [sys.executable, __file__, "--text", str(arguments.text), "--seed", str(seed)]
+        command = [sys.executable, "-m", "benchmarks.time_to_loss", "--text", str(arguments.text), "--seed", str(seed)]
         command += ["--steps", str(arguments.steps), "--threads", str(arguments.threads)]
         before = time.perf_counter()
         output = subprocess.run(command, check=True, capture_output=True, text=True).stdout

@@ -1,6 +1,6 @@
 """Tokens a second of a training step, beside nanoGPT's and `transformers`' GPT-2 at the same shapes.
 
-    python benchmarks/train_step.py --nanogpt PATH_OF_ITS_CHECKOUT [--threads N] [--steps 8] [--cpu-time]
+    python -m benchmarks.train_step --nanogpt PATH_OF_ITS_CHECKOUT [--threads N] [--steps 8] [--cpu-time]
 
 A step is forward, backward, clipping and fused AdamW. The contenders take turns in one process, in float32, each
 with the same architecture; then each runs alone in a process of its own, which tells its peak memory.
@@ -145,7 +145,16 @@ def main() -> None:
 
 
 def _memory_alone(name: str, title: str, arguments: argparse.Namespace) -> float:
-    command = [sys.executable, __file__, "--alone", name, title, "--threads", str(arguments.threads)]
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.train_step",
+        "--alone",
+        name,
+        title,
+        "--threads",
+        str(arguments.threads),
+    ]
     if arguments.nanogpt is not None:
         command += ["--nanogpt", str(arguments.nanogpt)]
     return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1])

@@ -20,7 +20,7 @@ class OptimizerConfig(Config):
     steps: int = Field(1000, gt=0, description="Optimizer steps in the whole run.")
     optimizer: Literal["adamw", "muon"] = Field("adamw", description="What moves the matrices inside the blocks.")
     learning_rate: float = Field(6e-4, gt=0, description="Peak learning rate of AdamW.")
-    muon_learning_rate: float = Field(0.02, gt=0, description="Peak learning rate of Muon.")
+    muon_learning_rate: float = Field(0.01, gt=0, description="Peak learning rate of Muon.")
     beta1: float = Field(0.9, ge=0, lt=1, description="AdamW's decay of the mean gradient.")
     beta2: float = Field(0.95, ge=0, lt=1, description="AdamW's decay of the mean squared gradient.")
     epsilon: float = Field(1e-8, gt=0, description="AdamW's floor under the root of the squared gradient.")

@@ -202,6 +202,11 @@ class _Run:
         self.model, self.batches, self.config = model, batches, config
         self.checkpoints, self.emit = checkpoints, emit
         self.device = next(model.parameters()).device
+        if config.accumulation % parallel.size():
+            raise ValueError(
+                f"{config.accumulation} micro-batches a step cannot be dealt out to {parallel.size()} processes: "
+                "make accumulation a multiple of their number"
+            )
         self.step = self.tokens = self.stale = 0
         self.best_loss: float | None = None
         self.best_step: int | None = None

@@ -312,3 +312,11 @@ def test_threads_are_set_for_the_run_alone(make_model: Make, make_batches: MakeB
 
     train(make_model(), batches, TrainConfig(steps=1, threads=before + 1))
     assert seen == [before + 1] and torch.get_num_threads() == before
+
+
+def test_micro_batches_have_to_divide_among_the_processes(
+    make_model: Make, make_batches: MakeBatches, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gpt.parallel.size", lambda: 2)
+    with pytest.raises(ValueError, match="3 micro-batches a step cannot be dealt out to 2 processes"):
+        train(make_model(), make_batches(), TrainConfig(steps=1, accumulation=3))
