@@ -103,9 +103,10 @@ class GPT(nn.Module):
         """Unit complex numbers (1 or B, T, 1, 1, D/2) that turn queries and keys by their position."""
         if self._rotation is None or self._rotation.device != device:
             size = self.config.width // self.config.heads
-            frequency = 10000.0 ** -(torch.arange(0, size, 2, device=device).float() / size)
-            angle = torch.outer(torch.arange(self.config.context, device=device).float(), frequency)
-            self._rotation = torch.polar(torch.ones_like(angle), angle)[:, None, None]  # (S, 1, 1, D/2)
+            with torch.inference_mode(False):  # it is kept, and training may come after generation
+                frequency = 10000.0 ** -(torch.arange(0, size, 2, device=device).float() / size)
+                angle = torch.outer(torch.arange(self.config.context, device=device).float(), frequency)
+                self._rotation = torch.polar(torch.ones_like(angle), angle)[:, None, None]  # (S, 1, 1, D/2)
         return self._rotation[:time][None] if positions is None else self._rotation[positions]
 
 

@@ -123,3 +123,11 @@ def test_bad_settings_say_what_is_wrong(
 def test_nothing_to_do_is_fine(make_model: Make) -> None:
     assert generate(make_model(), [], 5) == []
     assert generate(make_model(), [[1]], 0) == [[]]
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_a_model_that_has_generated_can_still_learn(make_model: Make, preset: str) -> None:
+    model = make_model(preset)
+    generate(model, [[1, 2]], 3)
+    model(torch.tensor([[1, 2, 3]])).sum().backward()
+    assert all(p.grad is not None for p in model.parameters())
