@@ -79,6 +79,7 @@ REJECTED = pa.schema(
         ("similarity", pa.float64()),
         ("text", pa.string()),
         ("language", pa.string()),
+        ("metadata", pa.string()),
         ("statistics", STATISTICS_TYPE),
     ]
 )

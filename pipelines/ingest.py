@@ -3,7 +3,11 @@
 Two passes, both over partitions of the source files. The first reads, normalises and hashes; between the two one
 query finds the duplicates; the second writes what stays. Nothing is held in memory that grows with the corpus.
 
-Output: `documents/part-*.parquet` and `rejected.parquet`, with the columns of `documents.DOCUMENTS` and `REJECTED`.
+When the sources grew, partitions that the last version had too are taken from it instead of being read again, and
+their files are shared with it. The result is what reading everything again would give, byte for byte.
+
+Output: `documents/part-*.parquet` and `rejected.parquet`, with the columns of `documents.DOCUMENTS` and `REJECTED`,
+and `partitions.json`, which says what each partition became.
 """
 
 from __future__ import annotations
@@ -16,7 +20,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from itertools import groupby
+from itertools import groupby, islice
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, cast
 
@@ -32,11 +36,12 @@ from pipelines.duplicates import find_duplicates, rows_to_drop, write_signatures
 from pipelines.errors import InputError
 from pipelines.quality import judged, rules_of
 from pipelines.readers import Bad, Format, ReadOptions, Record, UnreadableError, detect_encoding, formats_of, read_file
-from pipelines.sources import File, Skipped, describe, label_of, list_files
-from pipelines.step import SourceFile, StepType, Work
+from pipelines.sources import File, Skipped, describe, file_digest, label_of, list_files
+from pipelines.step import SourceFile, StepType, Work, fingerprinted
 from pipelines.store import Dataset, write_json
-from pipelines.tables import TableWriter, link_or_copy, read_batches, read_rows
+from pipelines.tables import TableWriter, link_or_copy, read_batches, read_rows, read_some_rows
 
+PARTITIONS = "partitions.json"
 SURROGATE = re.compile("[\ud800-\udfff]")
 SHOWN = 2_000  # characters of an unreadable record that are kept to look at
 
@@ -94,9 +99,10 @@ class IngestConfig(Config):
 
 def run(inputs: Mapping[str, Dataset], config: IngestConfig, out: Path, work: Work) -> dict[str, Any]:
     rules_of(config.keep)
-    partitions, skipped = plan(config, work.scratch)
+    partitions, skipped = plan(config, work.scratch, _known(getattr(work, "previous", None)))
     work.report.progress(0, len(partitions), "partitions", "reading")
-    parts = [part for parts in work.map(read_partition, partitions) for part in parts]
+    parts_of = work.map(read_partition, partitions)
+    parts = [part for parts in parts_of for part in parts]
     _check_usable(config, parts)
     work.report.progress(len(partitions), len(partitions), "partitions", "looking for duplicates")
     duplicates = find_duplicates([part.documents for part in parts], work.scratch, config.near_duplicates)
@@ -106,7 +112,12 @@ def run(inputs: Mapping[str, Dataset], config: IngestConfig, out: Path, work: Wo
         for number, part in enumerate(parts)
     ]
     written = work.map(write_part, writes)
-    rejected = _write_rejected(out / "rejected.parquet", parts, written, skipped)
+    rejected, entries = _write_rejected(out / "rejected.parquet", parts, written, skipped)
+    entry = iter(entries)
+    table = [
+        [partition.key, [next(entry) for _ in parts]] for partition, parts in zip(partitions, parts_of, strict=True)
+    ]
+    write_json(out / PARTITIONS, [[key, [entry.__dict__ for entry in entries]] for key, entries in table])
     total = sum(
         (part.counts for part in written), Counter(repaired_characters=sum(part.counts["repaired"] for part in parts))
     )
@@ -122,6 +133,7 @@ def run(inputs: Mapping[str, Dataset], config: IngestConfig, out: Path, work: Wo
         "repaired_characters": total["repaired_characters"],
         **{f"cleaned_{name}": sum(part.counts[f"cleaned_{name}"] for part in parts) for name in config.clean},
         "parts": len(parts),
+        "parts_shared": sum(part.previous is not None for part in parts),
     }
 
 
@@ -170,18 +182,54 @@ class Piece:
     start: int = 0
     end: int | None = None
     lines_before: int = 0
+    sha256: str = ""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What a part became in a corpus: its number, and where its rows of `rejected` lie.
+
+    first_rejected: the row of `rejected.parquet` from which on there are the part's: first the `rejected` ones that
+        were so at once, then the documents that were dropped as duplicates, which were its rows `dropped`.
+    """
+
+    number: int
+    first_rejected: int
+    rejected: int
+    dropped: tuple[int, ...]
+    counts: dict[str, int]
+    usable: dict[str, int]
+    problem: str
 
 
 @dataclass(frozen=True)
 class Partition:
-    """What one task reads, and where it writes."""
+    """What one task reads, and where it writes; `known` is what an earlier corpus (a folder) made of the same."""
 
     config: IngestConfig
     pieces: tuple[Piece, ...]
     folder: Path
+    key: str
+    known: tuple[Path, tuple[Entry, ...]] | None = None
 
 
-def plan(config: IngestConfig, folder: Path) -> tuple[list[Partition], list[tuple[str, Skipped]]]:
+Known = dict[str, tuple[Path, tuple[Entry, ...]]]
+
+
+def _known(previous: Dataset | None) -> Known:
+    """What an earlier version of the corpus made of its partitions, by their keys."""
+    if previous is None or PARTITIONS not in previous.manifest.files:
+        return {}
+    table = json.loads(previous.file(PARTITIONS).read_text())
+    return {
+        key: (previous.path, tuple(Entry(**each | {"dropped": tuple(each["dropped"])}) for each in entries))
+        for key, entries in table
+    }
+
+
+def plan(
+    config: IngestConfig, folder: Path, known: Known | None = None
+) -> tuple[list[Partition], list[tuple[str, Skipped]]]:
     """Divide the source files into partitions, which depend on nothing but the files' names, sizes and line ends.
 
     A new partition begins behind a file with a chance of its size in partitions, drawn from its name: so a file
@@ -201,13 +249,29 @@ def plan(config: IngestConfig, folder: Path) -> tuple[list[Partition], list[tupl
             if file.bytes > config.partition_bytes and not compression and _can_be_divided(source, file, format_):
                 groups += [[piece] for piece in _by_lines(source, file, config.partition_bytes)] + [[]]
                 continue
-            groups[-1].append(Piece(source, file))
+            groups[-1].append(Piece(source, file, sha256=file_digest(file)))
             draw = int(hashlib.sha256(f"{source.label}/{file.name}".encode()).hexdigest()[:8], 16) / 16**8
             full = sum(piece.file.bytes for piece in groups[-1]) >= 4 * config.partition_bytes
             if full or draw < file.bytes / config.partition_bytes:
                 groups.append([])
-    whole = filter(None, groups)
-    return [Partition(config, tuple(pieces), folder / f"read-{i:05d}") for i, pieces in enumerate(whole)], skipped
+    common = fingerprinted(config)
+    del common["sources"]
+    common["decontaminate"] = [describe(list_files(each.uri)[0], each.label) for each in config.decontaminate]
+    partitions = []
+    for i, pieces in enumerate(filter(None, groups)):
+        key = _key(common, pieces)
+        partitions.append(Partition(config, tuple(pieces), folder / f"read-{i:05d}", key, (known or {}).get(key)))
+    return partitions, skipped
+
+
+def _key(common: dict[str, Any], pieces: list[Piece]) -> str:
+    """Names what a partition's files become: equal keys, equal documents."""
+    made_of = [
+        [fingerprinted(piece.source), piece.source.label, piece.file.name, piece.lines_before, piece.sha256]
+        for piece in pieces
+    ]
+    text = json.dumps([INGEST.version, common, made_of], sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _can_be_divided(source: SourceConfig, file: File, format_: Format) -> bool:
@@ -224,14 +288,16 @@ def _by_lines(source: SourceConfig, file: File, size: int) -> Iterator[Piece]:
     with file.open() as stream:
         start = lines = 0
         while start < file.bytes:
-            end, count = start, 0
+            end, count, digest = start, 0, hashlib.sha256()
             while end < start + size and (block := stream.read(min(1 << 20, start + size - end))):
                 end += len(block)
                 count += block.count(b"\n")
+                digest.update(block)
             while not block.endswith(b"\n") and (block := stream.readline(1 << 20)):
                 end += len(block)
                 count += block.endswith(b"\n")
-            yield Piece(source, file, start, end, lines)
+                digest.update(block)
+            yield Piece(source, file, start, end, lines, digest.hexdigest())
             start, lines = end, lines + count
 
 
@@ -247,6 +313,8 @@ class Part:
     counts: Counter[str]
     usable: Counter[str]
     problem: str = ""
+    previous: Path | None = None
+    dropped_before: tuple[int, ...] = ()
 
 
 def read_partition(partition: Partition) -> list[Part]:
@@ -255,13 +323,53 @@ def read_partition(partition: Partition) -> list[Part]:
     if done.exists():
         return [_part_from_json(part) for part in json.loads(done.read_text())]
     partition.folder.mkdir(parents=True, exist_ok=True)
-    parts: list[Part] = []
+    parts = list(_restore(partition) if partition.known else _read(partition))
+    if partition.config.near_duplicates is not None:
+        for part in parts:
+            write_signatures(part.documents)
+    paths = ("documents", "rejected", "previous")
+    write_json(
+        done,
+        [part.__dict__ | {name: str(path) for name in paths if (path := getattr(part, name))} for part in parts],
+    )
+    return parts
+
+
+def _restore(partition: Partition) -> Iterator[Part]:
+    """What reading the partition gave an earlier version: what that kept, and what it then dropped, in one order."""
+    assert partition.known
+    corpus, entries = partition.known
+    for i, entry in enumerate(entries):
+        kept = corpus / "documents" / f"part-{entry.number:05d}.parquet"
+        documents, rejected = (partition.folder / f"{what}-{i:05d}.parquet" for what in ("documents", "rejected"))
+        before = corpus / "rejected.parquet"
+        with TableWriter(rejected, REJECTED) as table:
+            for row in read_some_rows(before, entry.first_rejected, entry.rejected):
+                table.write(row)
+        if entry.dropped:
+            dropped = read_some_rows(before, entry.first_rejected + entry.rejected, len(entry.dropped))
+            rows = read_rows(kept)
+            with TableWriter(documents, DOCUMENTS) as table:
+                for place, row in zip(entry.dropped, dropped, strict=True):
+                    for between in islice(rows, place - table.rows):
+                        table.write(between)
+                    split, n_bytes = split_of(row["doc_id"], partition.config.split), len(row["text"].encode())
+                    table.write(row | {"split": split, "n_bytes": n_bytes})
+                for row in rows:
+                    table.write(row)
+        else:
+            link_or_copy(kept, documents)
+        yield Part(
+            documents, rejected, Counter(entry.counts), Counter(entry.usable), entry.problem, kept, entry.dropped
+        )
+
+
+def _read(partition: Partition) -> Iterator[Part]:
+    number = 0
     rows = _rows(partition)
     more = True
     while more:
-        documents, rejected = (
-            partition.folder / f"{what}-{len(parts):05d}.parquet" for what in ("documents", "rejected")
-        )
+        documents, rejected = (partition.folder / f"{what}-{number:05d}.parquet" for what in ("documents", "rejected"))
         part = Part(documents, rejected, Counter(), Counter())
         more = False
         with TableWriter(documents, DOCUMENTS) as good, TableWriter(rejected, REJECTED) as bad:
@@ -279,13 +387,8 @@ def read_partition(partition: Partition) -> list[Part]:
                 if good.bytes + bad.bytes >= partition.config.partition_bytes:
                     more = True
                     break
-        if partition.config.near_duplicates is not None:
-            write_signatures(documents)
-        parts.append(part)
-    write_json(
-        done, [part.__dict__ | {"documents": str(part.documents), "rejected": str(part.rejected)} for part in parts]
-    )
-    return parts
+        yield part
+        number += 1
 
 
 def _part_from_json(part: dict[str, Any]) -> Part:
@@ -295,6 +398,8 @@ def _part_from_json(part: dict[str, Any]) -> Part:
         Counter(part["counts"]),
         Counter(part["usable"]),
         part["problem"],
+        Path(part["previous"]) if part["previous"] else None,
+        tuple(part["dropped_before"]),
     )
 
 
@@ -461,6 +566,7 @@ class Written:
 
     counts: Counter[str]
     dropped: Path | None
+    rows: tuple[int, ...] = ()
 
 
 def write_part(write: Write) -> Written:
@@ -469,13 +575,19 @@ def write_part(write: Write) -> Written:
         link_or_copy(write.part.documents, write.target)
         return Written(_count(write.target), None)
     dropped = write.part.documents.with_name(f"dropped-{write.number:05d}.parquet")
-    with TableWriter(write.target, DOCUMENTS) as good, TableWriter(dropped, REJECTED) as bad:
+    rows = tuple(sorted(drop))
+    as_before = write.part.previous and rows == write.part.dropped_before
+    kept = write.target.with_suffix(".unused") if as_before else write.target
+    with TableWriter(kept, DOCUMENTS) as good, TableWriter(dropped, REJECTED) as bad:
         for number, row in enumerate(read_rows(write.part.documents)):
             if number in drop:
                 bad.write(row | drop[number])
-            else:
+            elif not as_before:
                 good.write(row)
-    return Written(_count(write.target), dropped)
+    if as_before:
+        kept.unlink()
+        link_or_copy(cast(Path, write.part.previous), write.target)
+    return Written(_count(write.target), dropped, rows)
 
 
 def _count(path: Path) -> Counter[str]:
@@ -491,19 +603,24 @@ def _count(path: Path) -> Counter[str]:
 
 def _write_rejected(
     target: Path, parts: list[Part], written: list[Written], skipped: list[tuple[str, Skipped]]
-) -> Counter[str]:
-    """One table of all that was rejected, in the order of the sources; returns how many for each reason."""
+) -> tuple[Counter[str], list[Entry]]:
+    """One table of all that was rejected, in the order of the sources; returns how many for each reason, and where."""
     reasons: Counter[str] = Counter()
+    entries: list[Entry] = []
     with TableWriter(target, REJECTED) as table:
         for label, file in skipped:
             table.write({"source": label, "location": file.name, "reason": file.reason})
             reasons[file.reason] += 1
-        for part, after in zip(parts, written, strict=True):
+        for number, (part, after) in enumerate(zip(parts, written, strict=True)):
+            first = table.rows
             for path in filter(None, (part.rejected, after.dropped)):
                 for row in read_rows(path):
                     table.write(row)
                     reasons[row["reason"]] += 1
-    return reasons
+            rejected = table.rows - first - len(after.rows)
+            counts, usable = dict(part.counts), dict(part.usable)
+            entries.append(Entry(number, first, rejected, after.rows, counts, usable, part.problem))
+    return reasons, entries
 
 
 def _slug(reason: str) -> str:

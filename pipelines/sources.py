@@ -111,13 +111,14 @@ def describe(files: Iterable[File], prefix: str) -> tuple[SourceFile, ...]:
     with ThreadPoolExecutor(4) as pool:  # hashing and reading both release the interpreter
         return tuple(
             pool.map(
-                lambda file: SourceFile(name=f"{prefix}/{file.name}", bytes=file.bytes, sha256=_sha256(file)), files
+                lambda file: SourceFile(name=f"{prefix}/{file.name}", bytes=file.bytes, sha256=file_digest(file)), files
             )
         )
 
 
 @lru_cache(maxsize=200_000)
-def _sha256(file: File) -> str:
+def file_digest(file: File) -> str:
+    """SHA-256 of a file's content, in hex."""
     with file.open() as stream:
         digest = hashlib.sha256()
         while block := stream.read(1 << 20):

@@ -68,6 +68,18 @@ def read_rows(path: Path, columns: Sequence[str] | None = None) -> Iterator[dict
             yield from batch.slice(start, 1024).to_pylist()
 
 
+def read_some_rows(path: Path, start: int, count: int) -> Iterator[dict[str, Any]]:
+    """So many rows of a Parquet file from one on; row groups before it are not read."""
+    with pq.ParquetFile(path, memory_map=True) as file:
+        first = 0
+        for group in range(file.num_row_groups):
+            n_rows = file.metadata.row_group(group).num_rows
+            here = range(max(start, first), min(start + count, first + n_rows))
+            if here:
+                yield from file.read_row_group(group).slice(here.start - first, len(here)).to_pylist()
+            first += n_rows
+
+
 def link_or_copy(source: Path, target: Path) -> None:
     """The same file under another name, without a copy where the disk can do that."""
     try:

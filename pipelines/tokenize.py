@@ -3,11 +3,15 @@
 Each part of the corpus is one task. It writes its documents, in their order, into shards of one split each; the
 shards are numbered when all are there, so neither names nor bytes depend on who worked and how fast.
 
-Output: `tokens-*.arrow` (Arrow IPC, one record batch: doc_id, split, n_tokens, tokens) and `tokenizer.json`.
+When the corpus grew, parts that the last version had too are not encoded again: their shards are shared with it.
+
+Output: `tokens-*.arrow` (Arrow IPC, one record batch: doc_id, split, n_tokens, tokens), `tokenizer.json`, and
+`parts.json`, which says what each part of the corpus became.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections import Counter
@@ -30,9 +34,9 @@ from gpt.config import Config
 from pipelines.datasets import Corpus
 from pipelines.documents import SPLITS
 from pipelines.errors import InputError
-from pipelines.step import StepType, Work, map_in_turn
-from pipelines.store import Dataset, write_json
-from pipelines.tables import read_batches
+from pipelines.step import StepType, Work, canonical_json, map_in_turn
+from pipelines.store import Dataset, file_sha256, write_json
+from pipelines.tables import link_or_copy, read_batches
 from pipelines.tokenizers import (
     Tokenizer,
     count_characters,
@@ -42,6 +46,7 @@ from pipelines.tokenizers import (
     train_byte_pairs,
 )
 
+PARTS = "parts.json"
 CHUNK = 1 << 20  # bytes of text encoded in one call
 
 
@@ -69,15 +74,24 @@ def run(inputs: Mapping[str, Dataset], config: TokenizeConfig, out: Path, work: 
     threads = os.cpu_count() or 1
     if work.map is not map_in_turn and len(parts) > 1:
         threads = 1  # the parts already go to many workers
+    made = {name: entry.sha256 for name, entry in corpus.dataset.manifest.files.items()}
+    keys = [_key(made[f"documents/{part.name}"], file_sha256(saved), config) for part in parts]
+    known = _known(getattr(work, "previous", None))
     tasks = [
         Task(part, saved, config.shard_tokens, threads, work.scratch / f"part-{number:05d}")
         for number, part in enumerate(parts)
+        if keys[number] not in known
     ]
     work.report.progress(0, len(parts), "parts", "encoding")
-    shards = [shard for shards in work.map(tokenize_part, tasks) for shard in shards]
+    encoded = iter(work.map(tokenize_part, tasks))
+    of_parts = [known[key] if key in known else next(encoded) for key in keys]
+    shards = [shard for shards in of_parts for shard in shards]
     shards.sort(key=lambda shard: SPLITS.index(shard.split))
     for number, shard in enumerate(shards):
-        shard.path.rename(out / f"tokens-{number:05d}.arrow")
+        link_or_copy(shard.path, out / f"tokens-{number:05d}.arrow")
+    names = {shard.path: f"tokens-{number:05d}.arrow" for number, shard in enumerate(shards)}
+    table = [[key, [shard.to_json(names[shard.path]) for shard in of]] for key, of in zip(keys, of_parts, strict=True)]
+    write_json(out / PARTS, table)
     work.report.progress(len(parts), len(parts), "parts")
     total: Counter[str] = Counter()
     for shard in shards:
@@ -92,6 +106,8 @@ def run(inputs: Mapping[str, Dataset], config: TokenizeConfig, out: Path, work: 
         "bytes_per_token": round(total["bytes"] / max(total["tokens"], 1), 4),
         "vocabulary": tokenizer.vocabulary,
         "shards": len(shards),
+        "parts": len(parts),
+        "parts_shared": len(parts) - len(tasks),
     }
 
 
@@ -159,6 +175,23 @@ class Shard:
     tokens: int
     bytes: int
 
+    def to_json(self, name: str) -> list[Any]:
+        return [name, self.split, self.documents, self.tokens, self.bytes]
+
+
+def _key(part: str, tokenizer: str, config: TokenizeConfig) -> str:
+    """Names what a part becomes: equal keys, equal shards."""
+    made_of = [TOKENIZE.version, part, tokenizer, config.shard_tokens]
+    return hashlib.sha256(canonical_json(made_of).encode()).hexdigest()
+
+
+def _known(previous: Dataset | None) -> dict[str, list[Shard]]:
+    """The shards of an earlier version, by the key of their part."""
+    if previous is None or PARTS not in previous.manifest.files:
+        return {}
+    table = json.loads(previous.file(PARTS).read_text())
+    return {key: [Shard(previous.path / name, *counts) for name, *counts in shards] for key, shards in table}
+
 
 def tokenize_part(task: Task) -> list[Shard]:
     """Encode a part into shards. Done once, even if the run was killed after."""
@@ -177,7 +210,7 @@ def tokenize_part(task: Task) -> list[Shard]:
             for (split, chunk), (ids, lengths) in zip(ahead, encoded, strict=True):
                 writers[split].add(chunk, ids, lengths)
     shards = [shard for writer in writers.values() for shard in writer.close()]
-    write_json(done, [[str(shard.path), shard.split, shard.documents, shard.tokens, shard.bytes] for shard in shards])
+    write_json(done, [shard.to_json(str(shard.path)) for shard in shards])
     return shards
 
 

@@ -1,0 +1,150 @@
+"""A corpus that grew: only what is new is read and encoded, and the bytes are those of starting over."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipelines import ingest, tokenize
+from pipelines.ingest import INGEST, SourceConfig
+from pipelines.step import StepType, Work
+from pipelines.store import Dataset, Store
+from pipelines.tokenize import TOKENIZE
+
+
+@dataclass(frozen=True)
+class WorkAfter(Work):
+    previous: Dataset | None = None
+
+
+def write(path: Path, texts: list[str]) -> None:
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("".join(json.dumps({"text": text, "n": len(text)}) + "\n" for text in texts))
+
+
+@pytest.fixture
+def texts(tmp_path: Path) -> Path:
+    rng = random.Random(0)
+    for i in range(30):
+        words = [f"{i} {j} " + " ".join(rng.choices(["the", "mill", "grinds", "well"], k=30)) for j in range(5)]
+        repeated = ["seen everywhere"] if i % 3 == 0 else []
+        write(tmp_path / f"texts/{i:02d}.jsonl", [*words, *repeated, "" if i % 4 == 0 else "x" * i])
+    return tmp_path / "texts"
+
+
+def build(
+    store: Store, type_: StepType, config: dict[str, Any], previous: Dataset | None = None, **inputs: Dataset
+) -> Dataset:
+    step = type_.using("test", type_.config(**config), {role: one.ref for role, one in inputs.items()})
+
+    def run(out: Path, scratch: Path) -> dict[str, Any]:
+        return type_.run(inputs, step.config, out, WorkAfter(scratch, previous=previous))
+
+    return store.build(step, run)
+
+
+CHANGES: dict[str, Callable[[Path], None]] = {
+    "a new file": lambda root: write(root / "14b.jsonl", ["new here", "seen everywhere"]),
+    "a file less": lambda root: (root / "07.jsonl").unlink(),
+    "an edited file": lambda root: write(root / "20.jsonl", ["edited"]),
+    "an earlier duplicate": lambda root: write(root / "00.jsonl", ["2 1 nothing", "x" * 15, "seen everywhere"]),
+    "a duplicate less": lambda root: write(root / "00.jsonl", ["nothing left of it"]),
+    "nothing but a touch": lambda root: (root / "03.jsonl").touch(),
+}
+SETTINGS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "with rules and near duplicates": {"keep": ["n_words >= 2"], "near_duplicates": 0.9, "clean": ["whitespace"]},
+}
+
+
+@pytest.mark.parametrize("settings", SETTINGS)
+@pytest.mark.parametrize("change", CHANGES)
+def test_the_bytes_are_those_of_starting_over(
+    tmp_path: Path, texts: Path, change: str, settings: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = {"uri": str(texts), "metadata": ["n"]}
+    config = {"sources": [source], "partition_bytes": 2500, **SETTINGS[settings]}
+    store = Store(tmp_path / "data")
+    old = build(store, INGEST, config)
+    CHANGES[change](texts)
+
+    read: list[str] = []
+    records = ingest._records
+    monkeypatch.setattr(ingest, "_records", lambda piece: read.append(piece.file.name) or records(piece))
+    new = build(store, INGEST, config, previous=old)
+    assert len(read) < 20
+    over = build(Store(tmp_path / "fresh"), INGEST, config)
+    assert new.manifest.files == over.manifest.files
+    assert (new.ref == old.ref) == (change == "nothing but a touch")
+
+
+def test_only_new_parts_are_encoded_and_the_shards_are_those_of_starting_over(
+    tmp_path: Path, texts: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = {"sources": [{"uri": str(texts)}], "partition_bytes": 2500}
+    store = Store(tmp_path / "data")
+    old = build(store, INGEST, config)
+    old_tokens = build(store, TOKENIZE, {"encoding": "gpt2"}, corpus=old)
+    write(texts / "14b.jsonl", ["new here", "seen everywhere"])
+    new = build(store, INGEST, config, previous=old)
+    encoded: list[int] = []
+    encode = tokenize._encode
+    monkeypatch.setattr(tokenize, "_encode", lambda *args: encoded.append(1) or encode(*args))
+    new_tokens = build(store, TOKENIZE, {"encoding": "gpt2"}, previous=old_tokens, corpus=new)
+    n_encoded = len(encoded)
+    over = build(Store(tmp_path / "fresh"), TOKENIZE, {"encoding": "gpt2"}, corpus=new)
+    assert new_tokens.manifest.files == over.manifest.files
+    assert n_encoded < (len(encoded) - n_encoded) / 2
+
+
+def test_what_did_not_change_is_shared_on_disk(tmp_path: Path, texts: Path) -> None:
+    config = {"sources": [{"uri": str(texts)}], "partition_bytes": 2500}
+    store = Store(tmp_path / "data")
+    old = build(store, INGEST, config)
+    tokens = build(store, TOKENIZE, {"encoding": "gpt2"}, corpus=old)
+    write(texts / "99.jsonl", ["new here"])
+    new = build(store, INGEST, config, previous=old)
+    new_tokens = build(store, TOKENIZE, {"encoding": "gpt2"}, previous=tokens, corpus=new)
+    for before, after, folder in ((old, new, "documents"), (tokens, new_tokens, ".")):
+        here, there = (
+            {path.stat().st_ino for path in (one.path / folder).iterdir() if path.suffix in (".parquet", ".arrow")}
+            for one in (before, after)
+        )
+        assert len(here & there) >= len(here) - 3
+    assert new.manifest.statistics["parts_shared"] >= new.manifest.statistics["parts"] - 2
+    store.remove(old)
+    assert not store.verify(new)
+
+
+def test_lines_added_to_a_large_file_leave_the_ones_before_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.jsonl"
+    write(path, [f"text number {i}" for i in range(1000)])
+    config = {"sources": [{"uri": str(path)}], "partition_bytes": 4000}
+    store = Store(tmp_path / "data")
+    old = build(store, INGEST, config)
+    with path.open("a") as file:
+        file.write(json.dumps({"text": "one more"}) + "\n")
+    read: list[int] = []
+    records = ingest._records
+    monkeypatch.setattr(ingest, "_records", lambda piece: read.append(piece.start) or records(piece))
+    new = build(store, INGEST, config, previous=old)
+    assert len(read) == 1 and new.manifest.statistics["documents"] == 1001
+
+
+def test_another_config_reads_everything_again(tmp_path: Path, texts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Store(tmp_path / "data")
+    source = SourceConfig(uri=str(texts))
+    old = build(store, INGEST, {"sources": [source], "partition_bytes": 2500})
+    read: list[str] = []
+    records = ingest._records
+    monkeypatch.setattr(ingest, "_records", lambda piece: read.append(piece.file.name) or records(piece))
+    build(store, INGEST, {"sources": [source], "partition_bytes": 2500, "clean": ["whitespace"]}, previous=old)
+    assert len(read) == 30
