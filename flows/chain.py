@@ -52,15 +52,15 @@ def chain(perform: Perform, config: RunConfig, until: str = "evaluate") -> None:
     if until == "pretrain":
         return
     for key, part in config.finetune.items():
-        if isinstance(part, ClassificationRun):
-            finetune, judge = FINETUNE_CLASSIFIER, EVALUATE_CLASSIFIER
-        else:
-            finetune, judge = FINETUNE_ASSISTANT, EVALUATE_ASSISTANT
+        classifier = isinstance(part, ClassificationRun)
         examples = perform(EXAMPLES, key, part.examples, {})
+        finetune = FINETUNE_CLASSIFIER if classifier else FINETUNE_ASSISTANT
         model = perform(finetune, f"{name}-{key}", part.training, {"model": base, "examples": examples})
-        if until == "evaluate":
+        if until == "evaluate" and classifier:
+            perform(EVALUATE_CLASSIFIER, f"{name}-{key}", part.evaluate, {"model": model, "examples": examples})
+        elif until == "evaluate":
             roles = {"model": model, "base": base, "examples": examples}
-            perform(judge, f"{name}-{key}", part.evaluate, roles)
+            perform(EVALUATE_ASSISTANT, f"{name}-{key}", part.evaluate, roles)
 
 
 def _flow(name: str, until: str, description: str) -> prefect.Flow[..., list[Outcome]]:

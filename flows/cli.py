@@ -32,6 +32,9 @@ Set = Annotated[
 ]
 Rebuild = Annotated[bool, typer.Option(help="Run every step again and put its result in the old one's place.")]
 Model = Annotated[str, typer.Option(help="NAME, NAME@ALIAS, NAME/VERSION or NAME@FINGERPRINT.")]
+Pins = Annotated[
+    list[str], typer.Option("--dataset", help="Pin a version, such as tokens@FINGERPRINT. May be repeated.")
+]
 
 
 class Format(StrEnum):
@@ -209,12 +212,62 @@ def datasets_gc() -> None:
     typer.echo(f"Deleted {len(swept)} leftover folders.")
 
 
+@datasets.command("diff")
+def datasets_diff(
+    a: Annotated[str, typer.Argument(help="The older version.")],
+    b: Annotated[str, typer.Argument(help="The newer version, of the same kind.")],
+    page: Annotated[Path | None, typer.Option(help="Also write the comparison as an HTML page.")] = None,
+) -> None:
+    """Tell what changed between two versions: documents, tokens, rejections.
+
+    Example: tokenmill datasets diff corpus@01b94c72 corpus
+    """
+    from flows.diff import diff
+    from flows.home import Home
+
+    diff(a, b, Home.from_environment().store, page)
+
+
+@datasets.command("export")
+def datasets_export(
+    target: Annotated[Path, typer.Argument(help="The DuckDB file to write, such as catalog.duckdb.")],
+    dataset: Pins = [],  # noqa: B006
+    copy: Annotated[bool, typer.Option(help="Copy the documents' texts into the file, so that it stands alone.")] = False,
+) -> None:
+    """Write the catalog as a DuckDB file, for tools that speak no Python.
+
+    Example: tokenmill datasets export catalog.duckdb
+    """
+    from flows.home import Home
+    from pipelines.export import export_catalog
+
+    home = Home.from_environment()
+    rows = export_catalog(home.store, target, home.mlflow_uri, dataset, copy)
+    for table, n in rows.items():
+        typer.echo(f"{n:>12,}  {table}")
+
+
+@app.command(rich_help_panel="Data")
+def trace(
+    what: Annotated[str, typer.Argument(help="A dataset, a model, a source file, or the id of a document.")],
+    page: Annotated[Path | None, typer.Option(help="Also write the lineage as a graph in an HTML page.")] = None,
+) -> None:
+    """Tell where something came from, and what came of it.
+
+    Example: tokenmill trace model/quickstart
+    """
+    from flows.home import Home
+    from flows.trace import trace as draw_trace
+
+    draw_trace(what, Home.from_environment().store, page)
+
+
 @app.command(rich_help_panel="Data")
 def sql(
     query: Annotated[str | None, typer.Argument(help="The query; without one, a shell opens.")] = None,
     file: Annotated[Path | None, typer.Option(help="Read the query from a file.")] = None,
     format: Annotated[Format, typer.Option(help="How to write the result.")] = Format.table,
-    dataset: Annotated[list[str], typer.Option(help="Pin a version: tokens@FINGERPRINT. May be repeated.")] = [],  # noqa: B006
+    dataset: Pins = [],  # noqa: B006
     output: Annotated[Path | None, typer.Option(help="Write the result to this file.")] = None,
     external_access: Annotated[bool, typer.Option(help="Let queries read and write other files.")] = False,
 ) -> None:

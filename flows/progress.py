@@ -50,7 +50,7 @@ def step_bar(title: str) -> Iterator[tuple[Progress, TaskID]]:
         TextColumn("left"),
         TimeRemainingColumn(compact=True),
     )
-    with Progress(*columns, console=console, transient=True) as bar:
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         yield bar, bar.add_task(title, total=None, rate="", note="")
 
 

@@ -60,6 +60,19 @@ def distribute(objective: nn.Module, sharded: bool) -> nn.Module:
 
 
 @contextmanager
+def readable(objective: nn.Module) -> Iterator[None]:
+    """Let the model within be called by itself, as evaluation does: what FSDP2 gathers in `forward` is at hand."""
+    if not isinstance(objective, FSDPModule):
+        yield
+        return
+    objective.unshard()
+    try:
+        yield
+    finally:
+        objective.reshard()
+
+
+@contextmanager
 def last_micro_batch(objective: nn.Module, last: bool) -> Iterator[None]:
     """Gradients travel once a step, after its last micro-batch."""
     if isinstance(objective, DistributedDataParallel) and not last:

@@ -285,7 +285,7 @@ class _Run:
     def evaluate(self, evaluate: Callable[[nn.Module], Metrics]) -> None:
         """Evaluate, and keep the weights when they are the best so far."""
         self.model.eval()
-        with torch.no_grad(), self._autocast(), self.speed.paused():
+        with torch.no_grad(), self._autocast(), self.speed.paused(), parallel.readable(self.objective):
             metrics = evaluate(self.model)
         self.model.train()
         self.emit(Evaluated(self.step, metrics))

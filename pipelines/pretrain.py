@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from pydantic import Field, ValidationError
@@ -14,15 +15,16 @@ from torch import nn
 from gpt.config import Config, GPTConfig, gpt_config
 from gpt.loss import next_token_loss
 from gpt.model import GPT
-from gpt.train import Metrics, TrainConfig
+from gpt.train import Metrics, TrainConfig, TrainResult
 from gpt.weights import save_model
 from pipelines.datasets import Samples, Tokens
 from pipelines.errors import InputError
 from pipelines.loader import Loader
 from pipelines.model import LanguageModel
+from pipelines.processes import launch
 from pipelines.step import StepType, Work
 from pipelines.store import Dataset
-from pipelines.training import device, fit, training_statistics
+from pipelines.training import device, fit, load_best, training_statistics
 
 
 class ModelConfig(Config):
@@ -56,16 +58,41 @@ class PretrainConfig(TrainConfig):
 
     model: ModelConfig = Field(default=ModelConfig(), description="The model's size and style.")
     batch_size: int = Field(default=16, gt=0, description="Samples in a micro-batch.")
+    processes: int = Field(default=1, gt=0, description="Processes that share the micro-batches of each step.")
     evaluation_samples: int = Field(default=64, gt=0, description="Most validation samples read at an evaluation.")
     prompts: tuple[str, ...] = Field(default=("",), description="What the model continues at each evaluation.")
 
 
 def run(inputs: Mapping[str, Dataset], config: PretrainConfig, out: Path, work: Work) -> dict[str, Any]:
     """Train a GPT on the samples' train split, watched on the validation split."""
-    samples, tokens = Samples(inputs["samples"]), Tokens(inputs["tokens"])
-    architecture = config.model.gpt(tokens.tokenizer.vocabulary, samples.context)
+    if config.accumulation % config.processes:
+        raise InputError(
+            f"pretrain.accumulation is {config.accumulation}, which {config.processes} processes cannot share equally; "
+            f"make it a multiple of pretrain.processes."
+        )
+    if config.processes > 1:
+        result = launch(inputs, config, work)
+        model = load_best(new_model(inputs, config), work)
+    else:
+        model, result = train_model(inputs, config, work, device())
+    save_model(model, out)
+    shutil.copy(Tokens(inputs["tokens"]).tokenizer_file, out / "tokenizer.json")
+    return {"task": "language", **training_statistics(model, result), "context": model.config.context}
+
+
+def new_model(inputs: Mapping[str, Dataset], config: PretrainConfig) -> GPT:
+    """The untrained model, its weights drawn from the config's seed."""
+    vocabulary = Tokens(inputs["tokens"]).tokenizer.vocabulary
     torch.manual_seed(config.seed)
-    model = GPT(architecture).to(device())
+    return GPT(config.model.gpt(vocabulary, Samples(inputs["samples"]).context))
+
+
+def train_model(
+    inputs: Mapping[str, Dataset], config: PretrainConfig, work: Work, where: torch.device
+) -> tuple[GPT, TrainResult]:
+    """The training itself, in this process, which may be one of several. Returns the model with its best weights."""
+    samples, tokens = Samples(inputs["samples"]), Tokens(inputs["tokens"])
+    model = new_model(inputs, config).to(where)
     batches = Loader(
         samples, tokens, "train", batch_size=config.batch_size, accumulation=config.accumulation, seed=config.seed
     )
@@ -73,22 +100,21 @@ def run(inputs: Mapping[str, Dataset], config: PretrainConfig, out: Path, work: 
     n_validation = max(1, min(config.evaluation_samples // config.batch_size, len(validation)))
 
     def evaluate(model: nn.Module) -> Metrics:
-        assert isinstance(model, GPT)
         total, count = 0.0, 0
         for at in range(n_validation):
-            loss, n = next_token_loss(model, validation(at * len(validation) // n_validation, 0).to(device()))
+            batch = validation(at * len(validation) // n_validation, 0).to(where)
+            loss, n = next_token_loss(cast(GPT, model), batch)
             total, count = total + loss.item(), count + int(n)
-        return {"val/loss": total / count, "val/perplexity": float(torch.tensor(total / count).exp())}
+        return {"val/loss": total / count, "val/perplexity": math.exp(min(total / count, 700))}
 
     def show(step: int) -> None:
+        if config.sharded:
+            return  # one process alone has not the whole model
         written = LanguageModel(model, tokens.tokenizer).complete(config.prompts, max_new_tokens=80, seed=config.seed)
         texts = [f"{prompt}{text}" for prompt, text in zip(config.prompts, written, strict=True)]
         work.report.text(f"samples/step-{step:06d}.txt", "\n\n----\n\n".join(texts) + "\n")
 
-    result = fit(model, batches, config, work, evaluate=evaluate, show=show)
-    save_model(model, out)
-    shutil.copy(tokens.tokenizer_file, out / "tokenizer.json")
-    return {"task": "language", **training_statistics(model, result), "context": architecture.context}
+    return model, fit(model, batches, config, work, evaluate=evaluate, show=show)
 
 
 PRETRAIN = StepType(

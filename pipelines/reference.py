@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 import types
 import typing
 from collections.abc import Iterator
@@ -30,29 +31,31 @@ def reference() -> str:
     """The whole page, in Markdown."""
     sections = [INTRODUCTION]
     for path, model in _tables(RunConfig, ""):
-        sections.append(
-            f"## {f'`[{path}]`' if path else 'At the top'}\n\n{_first_paragraph(model)}\n\n{_fields(model)}"
-        )
+        title = f"`{path}`" if path else "At the top"
+        sections.append(f"## {title}\n\n{_first_paragraph(model)}\n\n{_fields(model)}")
     return "\n".join(sections)
 
 
 def _tables(model: type[BaseModel], path: str) -> Iterator[tuple[str, type[BaseModel]]]:
     yield path, model
     for name, info in model.model_fields.items():
-        for suffix, nested in _nested(info.annotation):
-            yield from _tables(nested, f"{path}.{name}{suffix}".lstrip("."))
+        for form, nested in _nested(info.annotation):
+            inner = path.strip("[]")
+            yield from _tables(nested, form.format(f"{inner}.{name}" if inner else name))
 
 
-def _nested(annotation: Any, suffix: str = "") -> Iterator[tuple[str, type[BaseModel]]]:
-    """Models within an annotation, and what stands behind the field's name in TOML: a name for mappings."""
+def _nested(annotation: Any, form: str = "[{}]") -> Iterator[tuple[str, type[BaseModel]]]:
+    """Models within an annotation, and how TOML writes the table: one, one of a list, or one by a name."""
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        yield suffix, annotation
+        yield form, annotation
     elif origin is dict:
-        yield from _nested(arguments[1], ".NAME")
+        yield from _nested(arguments[1], "[{}.NAME]")
+    elif origin in (tuple, list):
+        yield from _nested(arguments[0], "[[{}]]")
     elif origin is not Literal:
         for argument in arguments if origin is not Annotated else arguments[:1]:
-            yield from _nested(argument, suffix)
+            yield from _nested(argument, form)
 
 
 def _fields(model: type[BaseModel]) -> str:
@@ -91,7 +94,9 @@ def _default(info: FieldInfo) -> str:
         return f"`{str(default).lower()}`"
     if isinstance(default, tuple):
         return f"`{list(default)}`"
-    return f"`{default!r}`" if not isinstance(default, str) else f"`{default}`" if default else "empty"
+    if isinstance(default, str):
+        return f"`{json.dumps(default)}`"
+    return f"`{default!r}`"
 
 
 def _first_paragraph(model: type[BaseModel]) -> str:

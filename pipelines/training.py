@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache
+from typing import TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from gpt import parallel
 from gpt.checkpoint import Checkpoints
 from gpt.loss import IGNORE, next_token_loss
 from gpt.train import (
@@ -27,6 +29,8 @@ from gpt.train import (
     train,
 )
 from pipelines.step import Stopped, Work
+
+Module = TypeVar("Module", bound=nn.Module)
 
 
 def device() -> torch.device:
@@ -85,11 +89,19 @@ def fit(
         )
     except Interrupted as interruption:
         raise Stopped(str(interruption)) from None
+    if parallel.size() == 1:  # else the processes hold parts of it, and who started them loads the whole
+        load_best(model, work)
+    return result
+
+
+def load_best(model: Module, work: Work) -> Module:
+    """Give a model the best weights that the checkpoints of a step's scratch folder hold."""
+    checkpoints = Checkpoints(work.scratch / "checkpoints")
     if best := checkpoints.best():
         weights, _, _ = checkpoints.load(best)
         model.load_state_dict(weights)
     model.eval()
-    return result
+    return model
 
 
 def training_statistics(model: nn.Module, result: TrainResult) -> dict[str, float | int]:

@@ -1,0 +1,100 @@
+"""Pretraining as a step: what it makes, how it ends when asked to, and that several processes are one run."""
+
+import pydoc_data.topics
+
+import pytest
+
+from pipelines.errors import InputError
+from pipelines.ingest import INGEST
+from pipelines.pretrain import PRETRAIN, PretrainConfig
+from pipelines.sample import SAMPLE
+from pipelines.step import Report, Stopped, Work
+from pipelines.tokenize import TOKENIZE
+
+CONFIG = {
+    "steps": 6,
+    "batch_size": 4,
+    "accumulation": 2,
+    "threads": 1,
+    "evaluate_every": 3,
+    "checkpoint_every": 2,
+    "log_every": 1,
+    "prompts": ("The",),
+    "model": {"size": "pico", "dropout": 0.1},
+}
+
+
+class Log(Report):
+    """Keeps losses and texts, and can ask for an end at a step."""
+
+    def __init__(self, stop_at: int | None = None) -> None:
+        self.losses: dict[int, float] = {}
+        self.texts: dict[str, str] = {}
+        self.stop_at = stop_at
+
+    def metrics(self, step, values):
+        if "train/loss" in values:
+            self.losses[step] = values["train/loss"]
+
+    def text(self, path, text):
+        self.texts[path] = text
+
+    def should_stop(self):
+        return self.stop_at is not None and self.stop_at in self.losses
+
+
+@pytest.fixture
+def inputs(build, tmp_path):
+    texts = tmp_path / "texts"
+    texts.mkdir()
+    for name, text in sorted(pydoc_data.topics.topics.items())[:30]:
+        (texts / f"{name.replace('/', '-')}.txt").write_text(text[:1500])
+    corpus = build(INGEST, {"sources": [{"uri": str(texts)}], "split": {"validation": 0.2}})
+    tokens = build(TOKENIZE, {"encoding": "bpe", "vocabulary": 300}, corpus=corpus)
+    samples = build(SAMPLE, {"context": 32}, tokens=tokens)
+    return {"samples": samples, "tokens": tokens}
+
+
+def pretrain(inputs, folder, report, **changes):
+    (folder / "scratch").mkdir(parents=True, exist_ok=True)
+    out = folder / "out"
+    out.mkdir(exist_ok=True)
+    config = PretrainConfig.model_validate(CONFIG | changes)
+    return PRETRAIN.run(inputs, config, out, Work(folder / "scratch", report, should_stop=report.should_stop))
+
+
+def test_stopped_and_run_again_it_ends_with_the_bytes_of_a_run_left_alone(inputs, tmp_path):
+    whole, cut, rest = Log(), Log(stop_at=2), Log()
+    statistics = pretrain(inputs, tmp_path / "whole", whole)
+    with pytest.raises(Stopped):
+        pretrain(inputs, tmp_path / "cut", cut)
+    assert pretrain(inputs, tmp_path / "cut", rest) == statistics
+    assert cut.losses | rest.losses == whole.losses and min(rest.losses) == 3
+    one, two = (tmp_path / name / "out" / "model.safetensors" for name in ("whole", "cut"))
+    assert one.read_bytes() == two.read_bytes()
+    assert list(whole.texts) == ["samples/step-000003.txt", "samples/step-000006.txt"]
+    assert all(text.startswith("The") for text in whole.texts.values())
+
+
+@pytest.mark.parametrize("sharded", [False, True])
+def test_two_processes_train_as_one(inputs, tmp_path, sharded):
+    alone, together = Log(), Log()
+    pretrain(inputs, tmp_path / "alone", alone, model={"size": "pico"})
+    pretrain(inputs, tmp_path / "together", together, processes=2, sharded=sharded, model={"size": "pico"})
+    assert together.losses.keys() == alone.losses.keys()
+    assert list(together.losses.values()) == pytest.approx(list(alone.losses.values()), rel=1e-4)
+    assert (tmp_path / "together" / "out" / "model.safetensors").exists()
+
+
+def test_two_processes_stop_when_asked_and_go_on(inputs, tmp_path):
+    log, rest = Log(stop_at=1), Log()
+    with pytest.raises(Stopped):
+        pretrain(inputs, tmp_path, log, processes=2, steps=200)
+    assert max(log.losses) < 199
+    pretrain(inputs, tmp_path, rest, processes=2, steps=max(log.losses) + 5)
+    assert min(rest.losses) == max(log.losses) + 1
+
+
+def test_processes_have_to_share_the_micro_batches_equally(inputs, tmp_path):
+    with pytest.raises(InputError, match=r"accumulation is 2, which 3 processes"):
+        pretrain(inputs, tmp_path, Log(), processes=3)
