@@ -32,7 +32,7 @@ def test_gpt2_124m_trains_two_steps_at_a_cut_size(build, tmp_path):
     texts = tmp_path / "texts.txt"
     texts.write_text("\n\n".join(f"Paragraph {i} says that {i} and {i + 1} make {2 * i + 1}." for i in range(400)))
     cut = [
-        f"ingest.sources=[{{uri='{texts}', split_at=\"\\\\n\\\\n\"}}]",
+        f"ingest.sources=[{{uri='{texts}', split_at=\"\\n\\n\"}}]",
         "ingest.split={validation=0.2}",
         "sample.context=16",
         "pretrain.model.layers=2",
