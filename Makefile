@@ -10,7 +10,7 @@ run: $(STAMP)
 	$(BIN)/tokenmill run configs/quickstart.toml
 
 test: $(STAMP)
-	$(BIN)/pytest
+	$(BIN)/pytest -n auto --dist loadfile
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

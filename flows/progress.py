@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
@@ -13,6 +14,7 @@ from flows.tracking import StepRun
 from pipelines.step import Report
 
 console = Console(stderr=True)
+QUIET_SECONDS = 30.0  # where no bar can be drawn, such as in a log, a line says so often how far a step is
 
 
 class StepReport(Report):
@@ -20,11 +22,15 @@ class StepReport(Report):
 
     def __init__(self, bar: Progress, task: TaskID, run: StepRun) -> None:
         self.bar, self.task, self.run = bar, task, run
+        self.said = time.monotonic()
 
     def progress(self, done: float, total: float, unit: str, note: str = "") -> None:
         task = self.bar.tasks[self.bar.task_ids.index(self.task)]
         rate = f"{short(task.speed)} {unit}/s" if task.speed else unit
         self.bar.update(self.task, completed=done, total=total, rate=rate, note=note)
+        if not console.is_terminal and time.monotonic() - self.said > QUIET_SECONDS:
+            self.said = time.monotonic()
+            say(f"{task.description}: {short(done)} of {short(total)} {unit}{', ' if note else ''}{note}")
 
     def metrics(self, step: int, values: Mapping[str, float]) -> None:
         self.run.metrics(step, values)
