@@ -30,7 +30,7 @@ def main() -> None:
     parser.add_argument("--text", type=Path, required=True, help="tinyshakespeare.txt, 1,115,394 characters")
     parser.add_argument("--nanogpt", type=Path, help="checkout of karpathy/nanoGPT")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--steps", type=int, default=270)
+    parser.add_argument("--steps", type=int, default=305)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seed", type=int, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -65,7 +65,7 @@ def reach_the_loss(path: Path, seed: int, steps: int, threads: int) -> None:
     ids = {character: i for i, character in enumerate(sorted(set(text)))}
     tokens = torch.tensor([ids[character] for character in text])
     training, validation = tokens.split([int(0.9 * len(tokens)), len(tokens) - int(0.9 * len(tokens))])
-    model = GPT(gpt_config("nano", "modern", vocabulary=len(ids)))
+    model = GPT(gpt_config("nano", "modern", vocabulary=len(ids), context=96, layers=3, heads=2))
     T = model.config.context
     starts = torch.randperm(len(training) // T - 1) * T + int(torch.randint(0, T, ()))
 
