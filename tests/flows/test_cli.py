@@ -1,0 +1,79 @@
+"""The command line: help with an example for each command, one sentence for what goes wrong, exit codes."""
+
+import subprocess
+import sys
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from flows import cli, signals
+from flows.cli import app, datasets
+from pipelines.errors import InputError
+from pipelines.step import Stopped
+
+
+def every_command() -> list[str]:
+    top = [info.name or info.callback.__name__ for info in app.registered_commands]
+    return top + [f"datasets {info.name}" for info in datasets.registered_commands]
+
+
+def test_all_promised_commands_are_there():
+    promised = "run ingest tokenize sample pretrain finetune evaluate sql generate chat classify trace up down status"
+    assert {*promised.split(), "serve", "doctor"} <= set(every_command())
+    assert {f"datasets {name}" for name in ("ls", "show", "diff", "verify", "gc")} <= set(every_command())
+
+
+@pytest.mark.parametrize("command", every_command())
+def test_help_shows_an_example(command):
+    done = CliRunner().invoke(app, [*command.split(), "--help"])
+    assert done.exit_code == 0 and f"Example: tokenmill {command}" in " ".join(done.output.split())
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        (InputError("The file is not there."), 2, "tokenmill: The file is not there."),
+        (RuntimeError("two\nlines"), 1, "tokenmill: two lines (RuntimeError; --debug shows where.)"),
+        (Stopped("stopped before pretrain x"), 143, "tokenmill: stopped before pretrain x"),
+        (KeyboardInterrupt(), 143, "tokenmill: KeyboardInterrupt"),
+    ],
+)
+def test_what_goes_wrong_is_one_sentence_with_its_exit_code(error, code, said, monkeypatch, capsys):
+    def fail() -> None:
+        raise error
+
+    monkeypatch.delenv("TOKENMILL_DEBUG", raising=False)
+    monkeypatch.setattr(signals, "received", [signals.signal.SIGTERM])
+    monkeypatch.setattr(cli, "app", fail)
+    with pytest.raises(SystemExit) as exit:
+        cli.main()
+    assert exit.value.code == code
+    assert capsys.readouterr().err.strip() == said
+
+
+def test_debug_shows_where(monkeypatch):
+    broken = typer.Typer()
+
+    @broken.command()
+    def fail() -> None:
+        raise RuntimeError("here")
+
+    monkeypatch.setenv("TOKENMILL_DEBUG", "1")
+    monkeypatch.setattr(cli, "app", lambda: broken([], standalone_mode=False))
+    with pytest.raises(RuntimeError, match="here"):
+        cli.main()
+
+
+def test_doctor_finds_what_the_tests_install(monkeypatch, tmp_path):
+    monkeypatch.setenv("TOKENMILL_HOME", str(tmp_path))
+    done = CliRunner().invoke(app, ["doctor"])
+    assert done.exit_code == 0, done.output
+    assert "not running" in done.output and "vocabulary" not in done.output
+
+
+def test_help_imports_nothing_heavy():
+    heavy = "torch mlflow prefect duckdb pyarrow pandas"
+    code = f"import sys, flows.cli; print([name for name in {heavy.split()!r} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
