@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rich import box
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
@@ -195,19 +196,29 @@ def publish_chain(name: str, outcomes: Sequence[Outcome]) -> None:
 
 def closing(config: RunConfig, outcomes: Sequence[Outcome], home: Path, seconds: float) -> Group:
     """The closing table, and what to type next."""
+    title = f"{config.name}: {len(outcomes)} steps in {seconds:,.1f} s"
     table = Table(
-        title=f"{config.name}: {len(outcomes)} steps in {seconds:,.1f} s", title_justify="left", title_style="bold"
+        title=title,
+        title_justify="left",
+        title_style="bold",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        show_edge=False,
+        collapse_padding=True,
     )
     table.add_column("step", no_wrap=True)
     table.add_column("what came of it, and where it lies")
-    table.add_column("seconds", justify="right", no_wrap=True)
-    for outcome in outcomes:
+    table.add_column("took", justify="right", no_wrap=True)
+    for number, outcome in enumerate(outcomes):
+        if number:
+            table.add_row()
         path = outcome.dataset.path
         where = path.relative_to(home) if path.is_relative_to(home) else path
-        time = Text("reused", style="dim") if outcome.reused else Text(f"{outcome.seconds:,.1f}")
-        table.add_row(outcome.step, Group(Text(details(outcome.dataset)), Text(str(where), style="dim")), time)
-        table.add_section()
-    return Group(table, *next_commands(config, outcomes))
+        time = Text("reused", style="dim") if outcome.reused else Text(f"{outcome.seconds:,.1f} s")
+        table.add_row(
+            outcome.step, Group(Text(details(outcome.dataset)), Text(str(where), style="dim", overflow="fold")), time
+        )
+    return Group("", table, "", *next_commands(config, outcomes))
 
 
 def next_commands(config: RunConfig, outcomes: Sequence[Outcome]) -> list[Text]:

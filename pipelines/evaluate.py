@@ -352,7 +352,7 @@ def _write(out: Path, metrics: Mapping[str, Metrics], predictions: pa.Table) -> 
     pq.write_table(predictions, out / "predictions.parquet", compression="zstd")
 
 
-_MODULES = (__name__, "pipelines.baselines", "pipelines.model", "gpt.model", "gpt.generate")
+_MODULES = ("pipelines.evaluate", "pipelines.baselines", "pipelines.model", "gpt.model", "gpt.generate")
 
 EVALUATE_LANGUAGE = StepType(
     "evaluate-language", kind="evaluation", version=1, config=EvaluateLanguageConfig, run=run_language, modules=_MODULES

@@ -25,7 +25,7 @@ from pipelines.step import StepType, Work
 from pipelines.store import Dataset
 from pipelines.templates import Template, save_template, template_named
 from pipelines.tokenizers import Tokenizer
-from pipelines.training import PaddedBatches, device, fit, training_statistics
+from pipelines.training import MODULES, PaddedBatches, device, fit, training_statistics
 
 
 class ClassifierConfig(TrainConfig):
@@ -150,7 +150,7 @@ def run_assistant(inputs: Mapping[str, Dataset], config: AssistantConfig, out: P
         work.report.text(f"samples/step-{step:06d}.txt", "\n\n".join(pairs) + "\n")
 
     result = fit(model, train, config, work, evaluate=evaluate, show=show)
-    save_model(model, out)
+    save_model(model, out, base.tokenizer.end_of_text)
     shutil.copy(inputs["model"].file("tokenizer.json"), out / "tokenizer.json")
     save_template(template, out / "template.json")
     return {
@@ -206,7 +206,7 @@ def balanced_draw(targets: np.ndarray) -> Any:
     return draw
 
 
-_MODULES = (__name__, "pipelines.training", "gpt.model", "gpt.loss", "gpt.optim", "gpt.train", "gpt.classifier")
+_MODULES = ("pipelines.finetune", "pipelines.model", "gpt.classifier", *MODULES)
 
 FINETUNE_CLASSIFIER = StepType(
     "finetune-classifier", kind="model", version=1, config=ClassifierConfig, run=run_classifier, modules=_MODULES

@@ -24,7 +24,7 @@ from pipelines.model import LanguageModel
 from pipelines.processes import launch
 from pipelines.step import StepType, Work
 from pipelines.store import Dataset
-from pipelines.training import device, fit, load_best, training_statistics
+from pipelines.training import MODULES, device, fit, load_best, training_statistics
 
 
 class ModelConfig(Config):
@@ -75,8 +75,9 @@ def run(inputs: Mapping[str, Dataset], config: PretrainConfig, out: Path, work: 
         model = load_best(new_model(inputs, config), work)
     else:
         model, result = train_model(inputs, config, work, device())
-    save_model(model, out)
-    shutil.copy(Tokens(inputs["tokens"]).tokenizer_file, out / "tokenizer.json")
+    tokens = Tokens(inputs["tokens"])
+    save_model(model, out, tokens.tokenizer.end_of_text)
+    shutil.copy(tokens.tokenizer_file, out / "tokenizer.json")
     return {"task": "language", **training_statistics(model, result), "context": model.config.context}
 
 
@@ -123,5 +124,5 @@ PRETRAIN = StepType(
     version=1,
     config=PretrainConfig,
     run=run,
-    modules=(__name__, "pipelines.training", "pipelines.loader", "gpt.model", "gpt.loss", "gpt.optim", "gpt.train"),
+    modules=("pipelines.pretrain", "pipelines.loader", *MODULES),
 )

@@ -30,6 +30,17 @@ from gpt.train import (
 )
 from pipelines.step import Stopped, Work
 
+MODULES = (
+    "pipelines.training",
+    "gpt.loss",
+    "gpt.machine",
+    "gpt.model",
+    "gpt.optim",
+    "gpt.train",
+    "gpt.weights",
+)
+"""Whose code decides what training makes."""
+
 Module = TypeVar("Module", bound=nn.Module)
 
 
