@@ -232,7 +232,7 @@ def datasets_diff(
 def datasets_export(
     target: Annotated[Path, typer.Argument(help="The DuckDB file to write, such as catalog.duckdb.")],
     dataset: Pins = [],  # noqa: B006
-    copy: Annotated[bool, typer.Option(help="Copy the documents' texts into the file, so that it stands alone.")] = False,
+    copy: Annotated[bool, typer.Option(help="Copy the texts into the file, so that it stands alone.")] = False,
 ) -> None:
     """Write the catalog as a DuckDB file, for tools that speak no Python.
 

@@ -235,7 +235,7 @@ def next_commands(config: RunConfig, outcomes: Sequence[Outcome]) -> list[Text]:
         lines.append(f'  tokenmill classify "You have won a prize, call now" --model {name}')
     if name := models.get("instruction"):
         lines.append(f"  tokenmill chat --model {name}")
-    lines.append('  tokenmill sql "select token, n from vocabulary order by n desc limit 10"')
+    lines.append('  tokenmill sql "select text, count(*) as n from tokens_flat group by text order by n desc limit 9"')
     lines.append("  tokenmill up        # Prefect's and MLflow's pages on what happened")
     return [Text(line) for line in lines]
 

@@ -45,8 +45,8 @@ def launch(inputs: Mapping[str, Dataset], config: Any, work: Work) -> TrainResul
     outcome: dict[str, Any] = {}
     with (
         log.open("w") as errors,
-        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True) as started,
-    ):  # noqa: S603
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True) as started,  # noqa: S603
+    ):
         assert started.stdout
         for line in started.stdout:
             try:
