@@ -51,7 +51,8 @@ def inputs(build, tmp_path):
         (texts / f"{name.replace('/', '-')}.txt").write_text(text[:1500])
     corpus = build(INGEST, {"sources": [{"uri": str(texts)}], "split": {"validation": 0.2}})
     tokens = build(TOKENIZE, {"encoding": "bpe", "vocabulary": 300}, corpus=corpus)
-    samples = build(SAMPLE, {"context": 32}, tokens=tokens)
+    samples = build(SAMPLE, {"context": 32, "stride": 1000}, tokens=tokens)
+    assert samples.manifest.statistics["samples_train"] < 24  # training sees every sample more than twice
     return {"samples": samples, "tokens": tokens}
 
 
