@@ -327,7 +327,7 @@ def classify(
 ) -> None:
     """Name the class of a text, or of each line: label, probability and text, separated by tabs.
 
-    Example: tokenmill classify "You have won a £500 prize, call 09050001808 to claim" --model quickstart-spam
+    Example: tokenmill classify "You have won £500! Call 09050001808" --model quickstart-spam
     """
     from flows.talk import classify_texts
 

@@ -232,7 +232,7 @@ def next_commands(config: RunConfig, outcomes: Sequence[Outcome]) -> list[Text]:
     if name := models.get("language"):
         lines.append(f'  tokenmill generate "In the beginning" --model {name}')
     if name := models.get("classification"):
-        lines.append(f'  tokenmill classify "You have won a £500 prize, call 09050001808 to claim" --model {name}')
+        lines.append(f'  tokenmill classify "You have won £500! Call 09050001808" --model {name}')
     if name := models.get("instruction"):
         lines.append(f"  tokenmill chat --model {name}")
     lines.append('  tokenmill sql "select text, count(*) as n from tokens_flat group by text order by n desc limit 9"')
