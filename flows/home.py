@@ -18,7 +18,7 @@ class Home:
 
     @classmethod
     def from_environment(cls) -> Home:
-        for name, value in NO_TELEMETRY.items():
+        for name, value in {**NO_TELEMETRY, "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "6"}.items():  # some two minutes
             os.environ.setdefault(name, value)
         return cls(Path(os.environ.get("TOKENMILL_HOME") or ".").resolve())
 

@@ -38,6 +38,9 @@ class StepReport(Report):
     def text(self, path: str, text: str) -> None:
         self.run.text(path, text)
 
+    def flush(self) -> None:
+        self.run.flush()
+
     def warn(self, sentence: str) -> None:
         warn(sentence)
 

@@ -139,17 +139,19 @@ class Tracker:
         from flows.serving import log_model
 
         name = dataset.ref.name
-        if known := self._registered_version(name, run_id):
-            return known
-        info = log_model(dataset, run_id)
-        registered = {model.name for model in self.client.search_registered_models(f"name = '{name}'")}
-        if name not in registered:
-            self.client.create_registered_model(name)
-        tags = {"tokenmill.fingerprint": dataset.ref.fingerprint, "tokenmill.digest": dataset.ref.digest}
-        version = self.client.create_model_version(name, info.model_uri, run_id, tags=tags, model_id=info.model_id)
-        alias = "challenger" if "champion" in self.client.get_registered_model(name).aliases else "champion"
-        self.client.set_registered_model_alias(name, alias, version.version)
-        return f"{name}/{version.version}"
+        # Who waited for the step finds it published, perhaps before its builder has registered it.
+        with self.home.store.lock(f"registry-{name}"):
+            if known := self._registered_version(name, run_id):
+                return known
+            info = log_model(dataset, run_id)
+            registered = {model.name for model in self.client.search_registered_models(f"name = '{name}'")}
+            if name not in registered:
+                self.client.create_registered_model(name)
+            tags = {"tokenmill.fingerprint": dataset.ref.fingerprint, "tokenmill.digest": dataset.ref.digest}
+            version = self.client.create_model_version(name, info.model_uri, run_id, tags=tags, model_id=info.model_id)
+            alias = "challenger" if "champion" in self.client.get_registered_model(name).aliases else "champion"
+            self.client.set_registered_model_alias(name, alias, version.version)
+            return f"{name}/{version.version}"
 
     def summarise(self, name: str, datasets: Iterable[Dataset]) -> None:
         """Give the parent run the results of every evaluation, so that whole runs can be compared.

@@ -83,6 +83,9 @@ class _Relay(Report):
     def text(self, *arguments: Any) -> None:
         self.send("text", arguments)
 
+    def flush(self) -> None:
+        self.send("flush", ())
+
     def warn(self, *arguments: Any) -> None:
         self.send("warn", arguments)
 

@@ -64,6 +64,9 @@ class Report:
     def text(self, path: str, text: str) -> None:
         """A text worth keeping with the run, such as what the model wrote at this point."""
 
+    def flush(self) -> None:
+        """What was told so far must outlive this process: the step is about to save where it is."""
+
     def warn(self, sentence: str) -> None:
         """Something that does not stop the step but that a person should know."""
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import TypeVar
+from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -28,7 +29,7 @@ from gpt.train import (
     TrainResult,
     train,
 )
-from pipelines.step import Stopped, Work
+from pipelines.step import Report, Stopped, Work
 
 MODULES = (
     "pipelines.training",
@@ -68,7 +69,7 @@ def fit(
     Raises:
         Stopped: somebody asked the run to end; the work is saved.
     """
-    checkpoints = Checkpoints(work.scratch / "checkpoints")
+    checkpoints = ToldCheckpoints(work.scratch / "checkpoints", work.report)
     note = ""
 
     def tell(event: Event) -> None:
@@ -113,6 +114,18 @@ def load_best(model: Module, work: Work) -> Module:
         model.load_state_dict(weights)
     model.eval()
     return model
+
+
+class ToldCheckpoints(Checkpoints):
+    """Checkpoints that wait until what was told before is safe: a run that goes on leaves no hole in its curves."""
+
+    def __init__(self, folder: Path, report: Report) -> None:
+        super().__init__(folder)
+        self.report = report
+
+    def save(self, *arguments: Any) -> Path:
+        self.report.flush()
+        return super().save(*arguments)
 
 
 def training_statistics(model: nn.Module, result: TrainResult) -> dict[str, float | int]:

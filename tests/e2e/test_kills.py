@@ -133,6 +133,7 @@ def ends_as_if_left_in_peace(place: Any, finished: tuple[Any, Any]) -> None:
         assert mlflow(place, built, dataset.manifest.built["mlflow_run_id"]) == [("FINISHED",)], dataset
     champions = mlflow(place, "SELECT name, version FROM registered_model_aliases WHERE alias = 'champion'")
     assert sorted(champions) == [("tiny", 1), ("tiny-answer", 1), ("tiny-sort", 1)]
+    assert mlflow(place, "SELECT count(*) FROM model_versions") == [(3,)], "each is registered once"
 
 
 def contents(datasets: list[Dataset]) -> dict[str, Any]:
