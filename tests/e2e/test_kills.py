@@ -131,6 +131,9 @@ def ends_as_if_left_in_peace(place: Any, finished: tuple[Any, Any]) -> None:
     built = "SELECT status FROM runs WHERE run_uuid = ?"
     for dataset in published:
         assert mlflow(place, built, dataset.manifest.built["mlflow_run_id"]) == [("FINISHED",)], dataset
+    pretrain = store.open("model/tiny").manifest.built["mlflow_run_id"]
+    curve = "SELECT DISTINCT step FROM metrics WHERE run_uuid = ? AND key = 'train/loss' ORDER BY step"
+    assert mlflow(place, curve, pretrain) == [(step,) for step in range(12)], "curves have no holes"
     champions = mlflow(place, "SELECT name, version FROM registered_model_aliases WHERE alias = 'champion'")
     assert sorted(champions) == [("tiny", 1), ("tiny-answer", 1), ("tiny-sort", 1)]
     assert mlflow(place, "SELECT count(*) FROM model_versions") == [(3,)], "each is registered once"
