@@ -71,8 +71,13 @@ class Conductor:
             tags = {"prefect.task_run_id": str(task_run.id), "tokenmill.revision": code_revision()}
             tracked = self.tracker.open_step(step, tags)
             built_by["mlflow_run_id"] = tracked.run_id
+            others = [each for each in self.store.list(type.kind) if each.ref.name == name and not self.rebuild]
+            previous = others[-1] if others else None
+            if previous:
+                built_by["previous"] = str(previous)
             with step_bar(f"{type.name} {name}") as (bar, bar_task):
-                work = Work(scratch, StepReport(bar, bar_task, tracked), map_tasks, self.should_stop)
+                report = StepReport(bar, bar_task, tracked)
+                work = Work(scratch, report, map_tasks, self.should_stop, previous)
                 return type.run(inputs, config, out, work)
 
         try:

@@ -99,7 +99,7 @@ class IngestConfig(Config):
 
 def run(inputs: Mapping[str, Dataset], config: IngestConfig, out: Path, work: Work) -> dict[str, Any]:
     rules_of(config.keep)
-    partitions, skipped = plan(config, work.scratch, _known(getattr(work, "previous", None)))
+    partitions, skipped = plan(config, work.scratch, _known(work.previous))
     work.report.progress(0, len(partitions), "partitions", "reading")
     parts_of = work.map(read_partition, partitions)
     parts = [part for parts in parts_of for part in parts]

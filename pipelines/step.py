@@ -16,15 +16,18 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from gpt.config import Config
 from pipelines.errors import InputError
 
+if TYPE_CHECKING:
+    from pipelines.store import Dataset
+
 NAME = re.compile(r"^[a-z0-9][a-z0-9._-]{0,62}$")
-Name = Annotated[str, Field(pattern=f"^{NAME.pattern}$")]
+Name = Annotated[str, Field(pattern=NAME.pattern)]
 Digits = Annotated[str, Field(pattern=r"^[0-9a-f]+$")]
 
 
@@ -83,12 +86,14 @@ class Work:
     scratch: a folder that outlives a kill and is the same when the step is run again, for checkpoints.
     map: runs an importable function over picklable items, in order, on whatever workers there are.
     should_stop: whether somebody asked the run to end; long steps then save and raise `Stopped`.
+    previous: the newest other version of what is being made, for steps that take over what has not changed.
     """
 
     scratch: Path
     report: Report = field(default_factory=Report)
     map: Callable[[Callable[..., Any], Iterable[Any]], list[Any]] = map_in_turn
     should_stop: Callable[[], bool] = lambda: False
+    previous: Dataset | None = None
 
 
 class Stopped(Exception):
