@@ -1,6 +1,7 @@
 """What all tests share: one thread a process, since tests run side by side, and no deadlines on noisy machines."""
 
 import os
+import signal
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before anything imports torch
 
@@ -8,3 +9,6 @@ from hypothesis import settings
 
 settings.register_profile("tokenmill", deadline=None, max_examples=40, derandomize=True)
 settings.load_profile("tokenmill")
+
+# pytest-xdist's workers ignore SIGINT, and so would the programs that tests start and interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -42,7 +42,7 @@ def test_instructions_may_come_with_an_input(build: Build, tmp_path: Path) -> No
     assert (found["Greet"].text, found["Greet"].input) == ("Greet", "")
 
 
-CHAT = "conversations:\n- [Hi, Hello, \"How are you?\", Fine]\n- [Hi, Good day]\n"
+CHAT = 'conversations:\n- [Hi, Hello, "How are you?", Fine]\n- [Hi, Good day]\n'
 
 
 def test_conversations_are_replies_in_turn_or_answers_to_the_first(build: Build, tmp_path: Path) -> None:
