@@ -53,7 +53,7 @@ def test_every_document_is_in_one_shard_of_its_split_and_ends_with_the_end_of_te
     dataset = build(TOKENIZE, encoding, corpus=corpus)
     tokens = Tokens(dataset)
     rows = {
-        row["doc_id"]: row for name in corpus.manifest.files if "part" in name for row in read_rows(corpus.file(name))
+        row["doc_id"]: row for name in corpus.manifest.files if name.startswith("documents/") for row in read_rows(corpus.file(name))
     }
     found = by_document(dataset)
     assert found.keys() == rows.keys()
@@ -71,7 +71,7 @@ def test_documents_come_in_the_order_of_the_corpus(build: Build, corpus: Dataset
     order = [
         row["doc_id"]
         for name in sorted(corpus.manifest.files)
-        if "part" in name
+        if name.startswith("documents/")
         for row in read_rows(corpus.file(name))
     ]
     tokens = Tokens(build(TOKENIZE, {"encoding": "characters"}, corpus=corpus))
