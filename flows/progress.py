@@ -64,8 +64,8 @@ def step_bar(title: str) -> Iterator[tuple[Progress, TaskID]]:
 
 
 def warn(sentence: str) -> None:
-    console.print(f"[yellow]![/] {sentence}", highlight=False)
+    console.print(f"[yellow]![/] {sentence}", highlight=False, soft_wrap=True)
 
 
 def say(sentence: str) -> None:
-    console.print(sentence, highlight=False)
+    console.print(sentence, highlight=False, soft_wrap=True)

@@ -235,9 +235,9 @@ def next_commands(config: RunConfig, outcomes: Sequence[Outcome]) -> list[Text]:
         lines.append(f'  tokenmill classify "You have won £500! Call 09050001808" --model {name}')
     if name := models.get("instruction"):
         lines.append(f"  tokenmill chat --model {name}")
-    lines.append('  tokenmill sql "select text, count(*) as n from tokens_flat group by text order by n desc limit 9"')
+    lines.append('  tokenmill sql "select source, count(*) from documents group by source"')
     lines.append("  tokenmill up        # Prefect's and MLflow's pages on what happened")
-    return [Text(line) for line in lines]
+    return [Text(line, no_wrap=True, overflow="ignore") for line in lines]  # to be copied, so never broken
 
 
 def _artifact_key(text: str) -> str:
