@@ -79,12 +79,14 @@ def _run_flow(name: str, config_path: Path, overrides: list[str], rebuild: bool)
         with prefect_server(home.path, tell):
             warm.result()
             from flows.chain import FLOWS
-            from flows.summary import closing
+            from flows.summary import closing, next_commands
 
             outcomes = FLOWS[name](config, rebuild)
     from rich.console import Console
 
     Console().print(closing(config, outcomes, home.path, time.perf_counter() - started))
+    for line in next_commands(config, outcomes):  # to be copied, so never broken to fit a width
+        typer.echo(line)
 
 
 @app.command(rich_help_panel="Runs")

@@ -195,7 +195,7 @@ def publish_chain(name: str, outcomes: Sequence[Outcome]) -> None:
 
 
 def closing(config: RunConfig, outcomes: Sequence[Outcome], home: Path, seconds: float) -> Group:
-    """The closing table, and what to type next."""
+    """The closing table."""
     title = f"{config.name}: {len(outcomes)} steps in {seconds:,.1f} s"
     table = Table(
         title=title,
@@ -218,10 +218,10 @@ def closing(config: RunConfig, outcomes: Sequence[Outcome], home: Path, seconds:
         table.add_row(
             outcome.step, Group(Text(details(outcome.dataset)), Text(str(where), style="dim", overflow="fold")), time
         )
-    return Group("", table, "", *next_commands(config, outcomes))
+    return Group("", table, "")
 
 
-def next_commands(config: RunConfig, outcomes: Sequence[Outcome]) -> list[Text]:
+def next_commands(config: RunConfig, outcomes: Sequence[Outcome]) -> list[str]:
     """What a person may want to type now."""
     models = {
         o.dataset.manifest.statistics.get("task"): o.dataset.ref.name
@@ -237,7 +237,7 @@ def next_commands(config: RunConfig, outcomes: Sequence[Outcome]) -> list[Text]:
         lines.append(f"  tokenmill chat --model {name}")
     lines.append('  tokenmill sql "select source, count(*) from documents group by source"')
     lines.append("  tokenmill up        # Prefect's and MLflow's pages on what happened")
-    return [Text(line, no_wrap=True, overflow="ignore") for line in lines]  # to be copied, so never broken
+    return lines
 
 
 def _artifact_key(text: str) -> str:

@@ -53,7 +53,10 @@ def test_every_document_is_in_one_shard_of_its_split_and_ends_with_the_end_of_te
     dataset = build(TOKENIZE, encoding, corpus=corpus)
     tokens = Tokens(dataset)
     rows = {
-        row["doc_id"]: row for name in corpus.manifest.files if name.startswith("documents/") for row in read_rows(corpus.file(name))
+        row["doc_id"]: row
+        for name in corpus.manifest.files
+        if name.startswith("documents/")
+        for row in read_rows(corpus.file(name))
     }
     found = by_document(dataset)
     assert found.keys() == rows.keys()
