@@ -234,6 +234,7 @@ def _package_files(package: str, uri: str) -> tuple[Path, list[str]]:
 
 def _remote(uri: str, name: str) -> File:
     filesystem, path = fsspec.core.url_to_fs(uri)
+    filesystem.invalidate_cache()  # fsspec remembers listings, and this asks what is there now
     return _remote_file(filesystem, path, uri, name, filesystem.info(path))
 
 

@@ -1,8 +1,10 @@
 import os
 from pathlib import Path
+from typing import ClassVar
 
 import fsspec
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -122,3 +124,32 @@ def test_two_stars_match_every_path_and_a_path_matches_itself(parts: list[str]) 
     name = "/".join(parts)
     assert matches(name, "**") and matches(name, name) and matches(name, "**/" + parts[-1])
     assert matches(name, "*") == (len(parts) == 1)
+
+
+class RememberingFileSystem(MemoryFileSystem):
+    """Answers from memory what it was asked before, as fsspec's remote file systems do with their listings."""
+
+    protocol = "remembering"
+    cachable = False
+    seen: ClassVar[dict[str, dict[str, object]]] = {}
+
+    @classmethod
+    def _strip_protocol(cls, path: str) -> str:
+        return MemoryFileSystem._strip_protocol(path.replace("remembering://", "memory://"))
+
+    def info(self, path: str, **options: object) -> dict[str, object]:
+        return self.seen.setdefault(path, dict(super().info(path, **options)))
+
+    def invalidate_cache(self, path: str | None = None) -> None:
+        self.seen.clear()
+
+
+def test_a_remote_file_that_changed_is_noticed_behind_a_remembered_listing() -> None:
+    fsspec.register_implementation("remembering", RememberingFileSystem, clobber=True)
+    memory = fsspec.filesystem("memory")
+    memory.pipe_file("/remembered/a.txt", b"before")
+    (file,) = list_files("remembering://remembered/a.txt")[0]
+    file.check_unchanged()
+    memory.pipe_file("/remembered/a.txt", b"and after")
+    with pytest.raises(InputError, match="changed while it was read"):
+        file.check_unchanged()
