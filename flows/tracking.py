@@ -40,7 +40,6 @@ class Tracker:
         ensure_mlflow_database(home.mlflow_uri, home.artifacts)
         self.client = MlflowClient(home.mlflow_uri)
         self.home = home
-        self.experiment = experiment
         self.experiment_id = self._experiment(experiment)
         self.parent: str | None = None
 

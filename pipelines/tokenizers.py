@@ -87,10 +87,6 @@ class Tokenizer(ABC):
         end = np.array([self.end_of_text], np.uint32)
         return np.concatenate([part for each in ids for part in (each, end)] or [end[:0]]), lengths
 
-    def encode_batch(self, texts: Sequence[str]) -> list[Ids]:
-        """The ids of many texts."""
-        return [self.encode(text) for text in texts]
-
     def decode_bytes(self, ids: Iterable[int]) -> bytes:
         """The bytes that ids stand for, which may end within a character.
 
