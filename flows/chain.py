@@ -15,9 +15,12 @@ from flows.summary import Outcome, publish_chain
 from flows.tracking import Tracker
 from gpt.config import Config
 from pipelines.config import ClassificationRun, RunConfig
-from pipelines.evaluate import EVALUATE_ASSISTANT, EVALUATE_CLASSIFIER, EVALUATE_LANGUAGE
+from pipelines.evaluate_assistant import EVALUATE_ASSISTANT
+from pipelines.evaluate_classifier import EVALUATE_CLASSIFIER
+from pipelines.evaluate_language import EVALUATE_LANGUAGE
 from pipelines.examples import EXAMPLES
-from pipelines.finetune import FINETUNE_ASSISTANT, FINETUNE_CLASSIFIER
+from pipelines.finetune_assistant import FINETUNE_ASSISTANT
+from pipelines.finetune_classifier import FINETUNE_CLASSIFIER
 from pipelines.ingest import INGEST
 from pipelines.pretrain import PRETRAIN
 from pipelines.sample import SAMPLE

@@ -14,9 +14,12 @@ from pydantic import BaseModel, Field, ValidationError
 
 from gpt.config import Config
 from pipelines.errors import InputError
-from pipelines.evaluate import EvaluateAssistantConfig, EvaluateClassifierConfig, EvaluateLanguageConfig
+from pipelines.evaluate_assistant import EvaluateAssistantConfig
+from pipelines.evaluate_classifier import EvaluateClassifierConfig
+from pipelines.evaluate_language import EvaluateLanguageConfig
 from pipelines.examples import ExamplesConfig
-from pipelines.finetune import AssistantConfig, ClassifierConfig
+from pipelines.finetune_assistant import AssistantConfig
+from pipelines.finetune_classifier import ClassifierConfig
 from pipelines.ingest import IngestConfig
 from pipelines.pretrain import PretrainConfig
 from pipelines.sample import SampleConfig

@@ -12,14 +12,9 @@ from sklearn import metrics as sk
 from gpt.config import gpt_config
 from gpt.model import GPT
 from pipelines.datasets import Example
-from pipelines.evaluate import (
-    answer_metrics,
-    classification_metrics,
-    confusion_matrix,
-    language_metrics,
-    nearest_answers,
-    sliding_losses,
-)
+from pipelines.evaluate_assistant import answer_metrics, nearest_answers
+from pipelines.evaluate_classifier import classification_metrics, confusion_matrix
+from pipelines.evaluate_language import language_metrics, sliding_losses
 
 torch.manual_seed(0)
 MODEL = GPT(gpt_config("pico", vocabulary=30, context=8)).eval()

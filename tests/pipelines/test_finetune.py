@@ -12,7 +12,8 @@ from gpt.config import gpt_config
 from gpt.loss import IGNORE, next_token_loss
 from gpt.model import GPT
 from pipelines.datasets import Example
-from pipelines.finetune import balanced_draw, balanced_weights, training_pair
+from pipelines.finetune_assistant import training_pair
+from pipelines.finetune_classifier import balanced_draw, balanced_weights
 from pipelines.model import prompt_tokens
 from pipelines.templates import TEMPLATES
 from pipelines.tokenizers import count_characters

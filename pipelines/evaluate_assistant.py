@@ -1,0 +1,136 @@
+"""Evaluate an assistant: on held-out instructions, beside the base model and a retrieval of answers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import torch
+from pydantic import Field
+
+from gpt.config import Config
+from gpt.loss import next_token_loss
+from pipelines.datasets import Example, Examples
+from pipelines.errors import InputError
+from pipelines.evaluation import MODEL, Metrics, key_of, statistics, write_evaluation
+from pipelines.finetune_assistant import training_pair
+from pipelines.model import Assistant, LanguageModel, open_gpt, open_model
+from pipelines.step import StepType, Work
+from pipelines.store import Dataset
+from pipelines.training import pad
+
+
+class EvaluateAssistantConfig(Config):
+    """How an assistant is judged: on held-out instructions, beside the base model and a retrieval of answers."""
+
+    split: Literal["validation", "test"] = Field(default="test", description="The split that is scored.")
+    max_new_tokens: int = Field(default=64, gt=0, description="Longest answer, in tokens.")
+    shown: int = Field(default=10, ge=0, description="Answers kept in the summary, to read.")
+
+
+def run_assistant(
+    inputs: Mapping[str, Dataset], config: EvaluateAssistantConfig, out: Path, work: Work
+) -> dict[str, Any]:
+    """Loss on held-out responses, chrF and exact match of greedy answers, beside the base model and retrieval."""
+    model, examples = open_model(inputs["model"].path), Examples(inputs["examples"])
+    if not isinstance(model, Assistant):
+        raise InputError(f"{inputs['model']} is no assistant.")
+    rows = examples.rows(config.split)
+    if not rows:
+        raise InputError(f"{inputs['examples']} has no {config.split} examples to judge an assistant on.")
+    systems: dict[str, LanguageModel] = {MODEL: model}
+    if "base" in inputs:
+        base = open_gpt(inputs["base"].path)
+        systems["base model"] = Assistant(base.gpt, base.tokenizer, model.template)
+    answers: dict[str, list[str]] = {}
+    metrics: dict[str, Metrics] = {}
+    for system, each in systems.items():
+        assert isinstance(each, Assistant)
+        answers[system] = answer_all(each, rows, config.max_new_tokens, work)
+        metrics[system] = {**response_loss(each, rows), **answer_metrics(answers[system], rows)}
+    answers["nearest instruction"] = nearest_answers(examples.rows("train"), rows)
+    metrics["nearest instruction"] = answer_metrics(answers["nearest instruction"], rows)
+    predictions = {
+        "item": [row.id for row in rows],
+        "instruction": [row.instruction for row in rows],
+        "response": [row.response for row in rows],
+        **{f"{key_of(system)}_answer": each for system, each in answers.items()},
+    }
+    write_evaluation(out, metrics, pa.table(predictions))
+    shown = [
+        f"> {row.instruction}\n{text}" for row, text in list(zip(rows, answers[MODEL], strict=True))[: config.shown]
+    ]
+    work.report.text("answers.txt", "\n\n".join(shown) + "\n")
+    (out / "answers.txt").write_text("\n\n".join(shown) + "\n", encoding="utf-8")
+    return {"task": "instruction", "scored_examples": len(rows), **statistics("instruct", metrics)}
+
+
+def answer_all(
+    model: Assistant, rows: Sequence[Example], max_new_tokens: int, work: Work, batch: int = 32
+) -> list[str]:
+    """Greedy answers to the rows' instructions."""
+    answers: list[str] = []
+    for at in range(0, len(rows), batch):
+        prompts = [model.prompt(row.instruction or "", row.input or "", row.history) for row in rows[at : at + batch]]
+        answers += model.complete(prompts, max_new_tokens=max_new_tokens, temperature=0)
+        work.report.progress(len(answers), len(rows), "answers")
+    return [answer.strip() for answer in answers]
+
+
+@torch.inference_mode()
+def response_loss(model: Assistant, rows: Sequence[Example]) -> Metrics:
+    """Mean loss of the responses' tokens, end of text included, in nats; only of examples that fit the context."""
+    pairs = [training_pair(model.tokenizer, model.template, row) for row in rows]
+    pairs = [pair for pair in pairs if len(pair[0]) <= model.gpt.config.context]
+    if not pairs:
+        raise InputError("no held-out example fits the model's context; pretrain with a longer one.")
+    where = next(model.gpt.parameters()).device
+    total, count = 0.0, 0
+    for at in range(0, len(pairs), 32):
+        part = pairs[at : at + 32]
+        loss, n = next_token_loss(model.gpt, pad([ids for ids, _ in part], [targets for _, targets in part]).to(where))
+        total, count = total + loss.item(), count + int(n)
+    return {"loss": total / count}
+
+
+def answer_metrics(answers: Sequence[str], rows: Sequence[Example]) -> Metrics:
+    """chrF (Popović 2015, as sacrebleu computes it, 0 to 100) and the share of answers that are the response."""
+    from sacrebleu import corpus_chrf
+
+    references = [(row.response or "").strip() for row in rows]
+    same = [a.strip().casefold() == r.casefold() for a, r in zip(answers, references, strict=True)]
+    return {"chrf": float(corpus_chrf(list(answers), [references]).score), "exact_match": float(np.mean(same))}
+
+
+def nearest_answers(train: Sequence[Example], rows: Sequence[Example]) -> list[str]:
+    """The response to the most similar training instruction by TF-IDF: what no model at all would answer."""
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    words = r"(?u)\b\w+\b"  # scikit-learn's own pattern leaves out words of one letter: "I", "a"
+    vectorizer = TfidfVectorizer(sublinear_tf=True, ngram_range=(1, 2), token_pattern=words)
+    known = vectorizer.fit_transform([row.text for row in train])
+    similarity = vectorizer.transform([row.text for row in rows]) @ known.T
+    return [train[int(i)].response or "" for i in np.asarray(similarity.argmax(axis=1)).ravel()]
+
+
+_MODULES = (
+    "pipelines.evaluate_assistant",
+    "pipelines.evaluation",
+    "pipelines.baselines",
+    "pipelines.model",
+    "gpt.model",
+    "gpt.generate",
+)
+
+
+EVALUATE_ASSISTANT = StepType(
+    "evaluate-assistant",
+    kind="evaluation",
+    version=1,
+    config=EvaluateAssistantConfig,
+    run=run_assistant,
+    modules=_MODULES,
+)
