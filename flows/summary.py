@@ -48,8 +48,8 @@ def _language(s: Mapping[str, Any]) -> str:
 def _compare_languages(s: Mapping[str, Any]) -> str:
     systems = {
         "this model": "test/",
-        "interpolated trigram": "baseline/test/trigram/",
-        "unigram": "baseline/test/unigram/",
+        "interpolated trigram": "test-baseline/trigram/",
+        "unigram": "test-baseline/unigram/",
     }
     columns = {"bits/byte": ("bits_per_byte", "{:.3f}"), "perplexity": ("perplexity", "{:,.1f}")}
     return _beside(s, systems, columns, f"{s['scored_tokens']:,} held-out tokens")
@@ -62,8 +62,8 @@ def _classifier(s: Mapping[str, Any]) -> str:
 def _compare_classifiers(s: Mapping[str, Any]) -> str:
     systems = {
         "this model": "classify/",
-        "TF-IDF, logistic regr.": "baseline/classify/tf_idf_logistic_regression/",
-        "majority class": "baseline/classify/majority_class/",
+        "TF-IDF, logistic regr.": "classify-baseline/tf_idf_logistic_regression/",
+        "majority class": "classify-baseline/majority_class/",
     }
     columns = {"accuracy": ("accuracy", "{:.3f}"), f"F1 {s['positive']}": ("f1", "{:.3f}")}
     return _beside(s, systems, columns, f"{s['scored_examples']:,} held-out texts")
@@ -76,8 +76,8 @@ def _assistant(s: Mapping[str, Any]) -> str:
 def _compare_assistants(s: Mapping[str, Any]) -> str:
     systems = {
         "this model": "instruct/",
-        "before fine-tuning": "baseline/instruct/base_model/",
-        "nearest training answer": "baseline/instruct/nearest_instruction/",
+        "before fine-tuning": "instruct-baseline/base_model/",
+        "nearest training answer": "instruct-baseline/nearest_instruction/",
     }
     columns = {"loss": ("loss", "{:.3f}"), "chrF": ("chrf", "{:.1f}"), "exact": ("exact_match", "{:.1%}")}
     return _beside(s, systems, columns, f"{s['scored_examples']:,} held-out instructions")

@@ -129,7 +129,7 @@ _MODULES = (
 EVALUATE_ASSISTANT = StepType(
     "evaluate-assistant",
     kind="evaluation",
-    version=1,
+    version=2,
     config=EvaluateAssistantConfig,
     run=run_assistant,
     modules=_MODULES,

@@ -133,7 +133,7 @@ _MODULES = (
 EVALUATE_CLASSIFIER = StepType(
     "evaluate-classifier",
     kind="evaluation",
-    version=1,
+    version=2,
     config=EvaluateClassifierConfig,
     run=run_classifier,
     modules=_MODULES,

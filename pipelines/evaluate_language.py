@@ -141,5 +141,5 @@ _MODULES = (
 
 
 EVALUATE_LANGUAGE = StepType(
-    "evaluate-language", kind="evaluation", version=1, config=EvaluateLanguageConfig, run=run_language, modules=_MODULES
+    "evaluate-language", kind="evaluation", version=2, config=EvaluateLanguageConfig, run=run_language, modules=_MODULES
 )

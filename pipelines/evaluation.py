@@ -1,7 +1,8 @@
 """What every evaluation has in common: metrics by system, every item's prediction, and how both are named.
 
 An evaluation holds `metrics.parquet` (system, metric, value) and `predictions.parquet` (an item a row). The model is
-one system among others; its metrics stand in the statistics under their own names, a baseline's behind its name.
+one system among others: its metrics stand in the statistics as `stage/metric`, a baseline's, which sort right behind
+them, as `stage-baseline/system/metric`.
 """
 
 from __future__ import annotations
@@ -19,9 +20,9 @@ MODEL = "model"
 
 
 def statistics(stage: str, metrics: Mapping[str, Metrics]) -> dict[str, float]:
-    """The model's metrics as `stage/metric`, a baseline's as `baseline/stage/system/metric`."""
+    """The model's metrics as `stage/metric`, a baseline's as `stage-baseline/system/metric`."""
     return {
-        f"{stage}/{metric}" if system == MODEL else f"baseline/{stage}/{key_of(system)}/{metric}": value
+        f"{stage}/{metric}" if system == MODEL else f"{stage}-baseline/{key_of(system)}/{metric}": value
         for system, each in metrics.items()
         for metric, value in each.items()
     }
