@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from pipelines.compare import Comparison, Document, DocumentChanges, compare
+from pipelines.diff import Comparison, Document, DocumentChanges, compare
 from pipelines.store import Store, write_synced
 
 

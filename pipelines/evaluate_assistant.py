@@ -9,10 +9,12 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 import torch
+from numpy.typing import NDArray
 from pydantic import Field
+from torch.nn import functional as F
 
 from gpt.config import Config
-from gpt.loss import next_token_loss
+from gpt.loss import IGNORE
 from pipelines.datasets import Example, Examples
 from pipelines.errors import InputError
 from pipelines.evaluation import MODEL, Metrics, key_of, statistics, write_evaluation
@@ -46,18 +48,23 @@ def run_assistant(
         base = open_gpt(inputs["base"].path)
         systems["base model"] = Assistant(base.gpt, base.tokenizer, model.template)
     answers: dict[str, list[str]] = {}
+    losses: dict[str, NDArray[np.float64]] = {}
     metrics: dict[str, Metrics] = {}
     for system, each in systems.items():
         assert isinstance(each, Assistant)
         answers[system] = answer_all(each, rows, config.max_new_tokens, work)
-        metrics[system] = {**response_loss(each, rows), **answer_metrics(answers[system], rows)}
+        losses[system], n_tokens = response_losses(each, rows)
+        loss = {"loss": float(losses[system].sum() / n_tokens.sum())}
+        metrics[system] = {**loss, **answer_metrics(answers[system], rows)}
     answers["nearest instruction"] = nearest_answers(examples.rows("train"), rows)
     metrics["nearest instruction"] = answer_metrics(answers["nearest instruction"], rows)
     predictions = {
         "item": [row.id for row in rows],
         "instruction": [row.instruction for row in rows],
         "response": [row.response for row in rows],
+        "tokens": n_tokens,
         **{f"{key_of(system)}_answer": each for system, each in answers.items()},
+        **{f"{key_of(system)}_loss": each for system, each in losses.items()},
     }
     write_evaluation(out, metrics, pa.table(predictions))
     shown = [
@@ -81,19 +88,22 @@ def answer_all(
 
 
 @torch.inference_mode()
-def response_loss(model: Assistant, rows: Sequence[Example]) -> Metrics:
-    """Mean loss of the responses' tokens, end of text included, in nats; only of examples that fit the context."""
+def response_losses(model: Assistant, rows: Sequence[Example]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Summed loss, in nats, and number of each response's tokens, end of text included; 0 where it does not fit."""
     pairs = [training_pair(model.tokenizer, model.template, row) for row in rows]
-    pairs = [pair for pair in pairs if len(pair[0]) <= model.gpt.config.context]
-    if not pairs:
+    fitting = [i for i, (ids, _) in enumerate(pairs) if len(ids) <= model.gpt.config.context]
+    if not fitting:
         raise InputError("no held-out example fits the model's context; pretrain with a longer one.")
     where = next(model.gpt.parameters()).device
-    total, count = 0.0, 0
-    for at in range(0, len(pairs), 32):
-        part = pairs[at : at + 32]
-        loss, n = next_token_loss(model.gpt, pad([ids for ids, _ in part], [targets for _, targets in part]).to(where))
-        total, count = total + loss.item(), count + int(n)
-    return {"loss": total / count}
+    losses, counts = np.zeros(len(rows)), np.zeros(len(rows), np.int64)
+    for at in range(0, len(fitting), 32):
+        part = fitting[at : at + 32]
+        batch = pad([pairs[i][0] for i in part], [pairs[i][1] for i in part]).to(where)
+        logits = model.gpt(batch.inputs).float()  # (B, T, V)
+        loss = F.cross_entropy(logits.flatten(0, 1), batch.targets.flatten(), ignore_index=IGNORE, reduction="none")
+        losses[part] = loss.view_as(batch.targets).double().sum(1).cpu().numpy()
+        counts[part] = (batch.targets != IGNORE).sum(1).cpu().numpy()
+    return losses, counts
 
 
 def answer_metrics(answers: Sequence[str], rows: Sequence[Example]) -> Metrics:
@@ -129,7 +139,7 @@ _MODULES = (
 EVALUATE_ASSISTANT = StepType(
     "evaluate-assistant",
     kind="evaluation",
-    version=2,
+    version=3,
     config=EvaluateAssistantConfig,
     run=run_assistant,
     modules=_MODULES,

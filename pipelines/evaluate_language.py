@@ -60,7 +60,7 @@ def run_language(
     documents = np.cumsum(targets == tokens.tokenizer.end_of_text)
     documents = np.concatenate([[0], documents[:-1]])
     predictions = {
-        "item": np.arange(documents[-1] + 1),
+        "item": doc_ids(tokens, config.split)[: documents[-1] + 1],
         "tokens": np.bincount(documents),
         "bytes": np.bincount(documents, lengths[targets]).astype(np.int64),
         **{f"{system}_loss": np.bincount(documents, each) for system, each in losses.items()},
@@ -72,6 +72,12 @@ def run_language(
         work.report.text("generated.txt", "\n\n----\n\n".join(texts) + "\n")
         (out / "generated.txt").write_text("\n\n----\n\n".join(texts) + "\n", encoding="utf-8")
     return {"task": "language", "scored_tokens": len(targets), "scored_bytes": n_bytes, **statistics("test", metrics)}
+
+
+def doc_ids(tokens: Tokens, split: str) -> list[str]:
+    """The documents of a split, in the order of its tokens."""
+    shards = (shard["doc_id"].to_pylist() for i, shard in enumerate(tokens.shards) if tokens.split(i) == split)
+    return [doc_id for shard in shards for doc_id in shard]
 
 
 @torch.inference_mode()
@@ -141,5 +147,5 @@ _MODULES = (
 
 
 EVALUATE_LANGUAGE = StepType(
-    "evaluate-language", kind="evaluation", version=2, config=EvaluateLanguageConfig, run=run_language, modules=_MODULES
+    "evaluate-language", kind="evaluation", version=3, config=EvaluateLanguageConfig, run=run_language, modules=_MODULES
 )

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.spatial.distance import jensenshannon
 
-from pipelines.compare import compare, jensen_shannon
+from pipelines.diff import compare, jensen_shannon
 from pipelines.errors import InputError
 from pipelines.ingest import INGEST, IngestConfig
 from pipelines.step import StepType, Work
