@@ -47,7 +47,7 @@ from pipelines.tokenizers import (
 )
 
 PARTS = "parts.json"
-CHUNK = 1 << 20  # bytes of text encoded in one call
+CHUNK = 2 << 20  # bytes of text encoded in one call
 
 
 class TokenizeConfig(Config):
@@ -119,7 +119,7 @@ TOKENIZE = StepType(
     version=1,
     config=TokenizeConfig,
     run=run,
-    modules=("pipelines.tokenize", "pipelines.tokenizers"),
+    modules=("pipelines.tokenize", "pipelines.tokenizers", "pipelines.pretokens"),
 )
 
 
@@ -206,7 +206,7 @@ def tokenize_part(task: Task) -> list[Shard]:
     with ThreadPoolExecutor(task.threads) as pool:  # tiktoken releases the interpreter
         chunks = ((split, chunk) for batch in read_batches(task.part, COLUMNS) for split, chunk in _chunks(batch))
         while ahead := list(islice(chunks, 4 * task.threads)):
-            encoded = pool.map(lambda each: _encode(tokenizer, each[1]["text"]), ahead)
+            encoded = pool.map(lambda each: tokenizer.encode_documents(each[1]["text"]), ahead)
             for (split, chunk), (ids, lengths) in zip(ahead, encoded, strict=True):
                 writers[split].add(chunk, ids, lengths)
     shards = [shard for writer in writers.values() for shard in writer.close()]
@@ -232,11 +232,6 @@ def _chunks(batch: pa.RecordBatch) -> Iterator[tuple[str, pa.RecordBatch]]:
             bounds = np.unique(np.concatenate([[0], cuts, [len(documents)]]))
             for start, end in pairwise(bounds):
                 yield split, documents.slice(start, end - start)
-
-
-def _encode(tokenizer: Tokenizer, texts: pa.StringArray) -> tuple[NDArray[np.unsignedinteger], NDArray[np.int64]]:
-    ids, lengths = tokenizer.encode_documents(texts.to_pylist())
-    return ids.astype(tokenizer.dtype), lengths
 
 
 class ShardWriter:

@@ -1,8 +1,8 @@
 """Tokenizers: text to token ids and back, in one type with three kinds.
 
-Byte pairs are encoded by tiktoken, whether the vocabulary is a published one (`gpt2`, `cl100k_base`) or was trained
-on the corpus by Hugging Face's `tokenizers`. The two teaching kinds know characters, or words, and have a token
-`<|unk|>` for what they have not seen.
+Byte pairs are encoded by tiktoken, many documents at once through `pretokens`, whether the vocabulary is a published
+one (`gpt2`, `cl100k_base`) or was trained on the corpus by Hugging Face's `tokenizers`. The two teaching kinds know
+characters, or words, and have a token `<|unk|>` for what they have not seen.
 
 Every kind is stored as `tokenizer.json` in Hugging Face's format, which their tools load too. Special tokens never
 come out of a text: `<|endoftext|>` in a document is encoded letter by letter.
@@ -24,11 +24,14 @@ from typing import Any, ClassVar
 
 import numpy as np
 import orjson
+import pyarrow as pa
+import pyarrow.compute as pc
 import regex
 import tiktoken
 from numpy.typing import NDArray
 
 from pipelines.errors import InputError
+from pipelines.pretokens import PATTERN, PieceEncoder
 from pipelines.store import write_synced
 
 END_OF_TEXT = "<|endoftext|>"
@@ -76,16 +79,17 @@ class Tokenizer(ABC):
     def encode(self, text: str) -> Ids:
         """The ids of a text, without special tokens."""
 
-    def encode_documents(self, texts: Sequence[str]) -> tuple[Ids, NDArray[np.int64]]:
+    def encode_documents(self, texts: pa.StringArray) -> tuple[NDArray[np.unsignedinteger], NDArray[np.int64]]:
         """Encode documents, each ended by the end of text.
 
         Returns:
             The ids of all, one behind the other, and the number of each, its end of text included.
         """
-        ids = [self.encode(text) for text in texts]
+        ids = [self.encode(text) for text in texts.to_pylist()]
         lengths = np.array([len(each) + 1 for each in ids], np.int64)
         end = np.array([self.end_of_text], np.uint32)
-        return np.concatenate([part for each in ids for part in (each, end)] or [end[:0]]), lengths
+        joined = np.concatenate([part for each in ids for part in (each, end)] or [end[:0]])
+        return joined.astype(self.dtype), lengths
 
     def decode_bytes(self, ids: Iterable[int]) -> bytes:
         """The bytes that ids stand for, which may end within a character.
@@ -148,17 +152,23 @@ class BytePairTokenizer(Tokenizer):
     def encode(self, text: str) -> Ids:
         return self._encoding.encode_to_numpy(text, disallowed_special=())
 
-    def encode_documents(self, texts: Sequence[str]) -> tuple[Ids, NDArray[np.int64]]:
-        # One call encodes many documents: the end of text between two is found by tiktoken as a special token, which
-        # also keeps merges from crossing it. A document that spells out the end of text has to go by itself.
-        if any(END_OF_TEXT in text for text in texts):
+    def encode_documents(self, texts: pa.StringArray) -> tuple[NDArray[np.unsignedinteger], NDArray[np.int64]]:
+        if self.pattern == PATTERN:
+            ids = self._by_pieces(texts)
+        elif pc.any(pc.match_substring(texts, END_OF_TEXT)).as_py():
             return super().encode_documents(texts)
-        if not texts:
-            return np.empty(0, np.uint32), np.empty(0, np.int64)
+        else:
+            ids = self._encode_many(texts.to_pylist()).astype(self.dtype)
+        return ids, np.diff(np.flatnonzero(ids == self.end_of_text), prepend=-1)
+
+    @cached_property
+    def _by_pieces(self) -> PieceEncoder:
+        return PieceEncoder(self._encode_many, self.end_of_text, self.dtype)
+
+    def _encode_many(self, texts: Sequence[str]) -> Ids:
+        """The ids of texts that do not spell out the end of text, each ended by it, which is where tiktoken divides."""
         joined = END_OF_TEXT.join([*texts, ""])
-        ids = self._encoding.encode_to_numpy(joined, allowed_special={END_OF_TEXT}, disallowed_special=())
-        ends = np.flatnonzero(ids == self.end_of_text)
-        return ids, np.diff(ends, prepend=-1)
+        return self._encoding.encode_to_numpy(joined, allowed_special={END_OF_TEXT}, disallowed_special=())
 
     def with_special(self, tokens: Sequence[str]) -> BytePairTokenizer:
         return BytePairTokenizer(self.pattern, self.ranks, _extended(self.special, tokens, self.vocabulary))
@@ -380,7 +390,6 @@ def train_byte_pairs(texts: Iterable[str], vocabulary: int) -> BytePairTokenizer
     """
     from tokenizers import Regex, Tokenizer, models, pre_tokenizers, trainers
 
-    pattern = named_tokenizer("gpt2").pattern
     trainer = trainers.BpeTrainer(
         vocab_size=vocabulary - 1,
         initial_alphabet=sorted(map(chr, BYTE_OF_LETTER)),
@@ -390,7 +399,7 @@ def train_byte_pairs(texts: Iterable[str], vocabulary: int) -> BytePairTokenizer
     model = Tokenizer(models.BPE())
     model.pre_tokenizer = pre_tokenizers.Sequence(
         [
-            pre_tokenizers.Split(Regex(pattern), "isolated"),
+            pre_tokenizers.Split(Regex(PATTERN), "isolated"),
             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
         ]
     )
@@ -401,7 +410,7 @@ def train_byte_pairs(texts: Iterable[str], vocabulary: int) -> BytePairTokenizer
             f"The corpus is enough for a vocabulary of {len(learnt) + 1}, not of {vocabulary}; ask for less."
         )
     ranks = {_unspelled(token): i for token, i in learnt.items()}
-    return BytePairTokenizer(pattern, ranks, {END_OF_TEXT: len(ranks)})
+    return BytePairTokenizer(PATTERN, ranks, {END_OF_TEXT: len(ranks)})
 
 
 def count_characters(texts: Iterable[str], vocabulary: int | None = None) -> CharacterTokenizer:

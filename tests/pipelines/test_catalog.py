@@ -94,7 +94,7 @@ def tokens(
         documents = pq.read_table(made_from.path / "documents.parquet").to_pylist()
         for shard, split in enumerate(["train", "validation"]):
             rows = [row for row in documents if row["split"] == split]
-            ids, lengths = tokenizer.encode_documents([row["text"] for row in rows])
+            ids, lengths = tokenizer.encode_documents(pa.array([row["text"] for row in rows], pa.string()))
             offsets = np.concatenate([[0], np.cumsum(lengths)])
             batch = pa.record_batch(
                 {

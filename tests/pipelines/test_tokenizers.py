@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import tokenizers as hf
 from hypothesis import given, settings
@@ -70,7 +71,7 @@ def test_what_was_seen_comes_back(kind: str) -> None:
 @given(texts=st.lists(ANY_TEXT, max_size=6))
 def test_many_documents_at_once_are_each_alone_and_an_end_of_text(kind: str, texts: list[str]) -> None:
     tokenizer = KINDS[kind]
-    ids, lengths = tokenizer.encode_documents(texts)
+    ids, lengths = tokenizer.encode_documents(pa.array(texts, pa.string()))
     expected = [[*tokenizer.encode(text).tolist(), tokenizer.end_of_text] for text in texts]
     assert lengths.tolist() == [len(each) for each in expected]
     assert ids.tolist() == [i for each in expected for i in each]
