@@ -21,10 +21,7 @@ class TokenmillModel(PythonModel):
     ) -> pd.DataFrame:
         texts = [str(text) for text in model_input["text"]]
         if isinstance(self.model, TextClassifier):
-            probabilities = self.model.probabilities(texts)  # (N, classes)
-            best = probabilities.argmax(axis=1)
-            labels = [self.model.labels[i] for i in best]
-            return pd.DataFrame({"label": labels, "probability": probabilities.max(axis=1)})
+            return pd.DataFrame(self.model.classify(texts), columns=["label", "probability"])
         prompts = [self.model.prompt(text) for text in texts] if isinstance(self.model, Assistant) else texts
         return pd.DataFrame({"text": self.model.complete(prompts, **(params or {}))})
 

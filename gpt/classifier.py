@@ -1,8 +1,13 @@
 """A GPT that reads a text and names its class."""
 
+from dataclasses import dataclass
+
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from gpt.lora import add_lora
 from gpt.model import GPT, Linear
 
 
@@ -34,11 +39,45 @@ class Classifier(nn.Module):
         return self.head(pooled)
 
 
-def trainable(model: Classifier, what: str) -> None:
-    """Freeze all parameters but some: `all`, `head`, or `last:N` for the head, the last N blocks and the last norm.
+@dataclass(frozen=True)
+class Decision:
+    """How a classifier's probabilities become a label.
 
+    labels: the name of each class.
+    positive: the label that precision, recall and F1 are about.
+    threshold: of two classes, the probability from which on a text is `positive`; without one the likelier label wins.
+    """
+
+    labels: tuple[str, ...]
+    positive: str
+    threshold: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.positive not in self.labels:
+            raise ValueError(f"positive is {self.positive!r}: choose one of {', '.join(self.labels)}")
+        if self.threshold is not None and len(self.labels) != 2:
+            raise ValueError(f"a threshold decides between two classes, not {len(self.labels)}")
+
+    def classes(self, probabilities: NDArray[np.floating]) -> NDArray[np.int64]:
+        """The class of each row (N,) of probabilities (N, classes)."""
+        if self.threshold is None:
+            return probabilities.argmax(axis=1)
+        positive = self.labels.index(self.positive)
+        return np.where(probabilities[:, positive] >= self.threshold, positive, 1 - positive)
+
+
+def trainable(model: Classifier, what: str, rank: int = 8, alpha: float = 16.0) -> None:
+    """Freeze all parameters but some.
+
+    what: `all`; `head`; `last:N` for the head, the last N blocks and the last norm; `lora` for the head and a change
+        of each linear layer of low `rank`, times `alpha / rank` (see `gpt.lora`).
     Raises ValueError for anything else, and for more blocks than there are.
     """
+    if what == "lora":
+        model.requires_grad_(False)
+        add_lora(model.gpt, rank, alpha)
+        model.head.requires_grad_(True)
+        return
     blocks = model.gpt.blocks
     kind, _, number = what.partition(":")
     if what == "all":
@@ -48,7 +87,7 @@ def trainable(model: Classifier, what: str) -> None:
     elif kind == "last" and number.isdecimal() and 1 <= int(number) <= len(blocks):
         parts = [model.head, model.gpt.norm, *blocks[-int(number) :]]
     else:
-        raise ValueError(f"cannot train {what!r}: choose all, head, or last:N with N from 1 to {len(blocks)}")
+        raise ValueError(f"cannot train {what!r}: choose all, head, lora, or last:N with N from 1 to {len(blocks)}")
     model.requires_grad_(False)
     for part in parts:
         part.requires_grad_(True)

@@ -7,7 +7,8 @@ one table. Nothing here unpickles.
 import json
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from gpt.classifier import Classifier
+from gpt.classifier import Classifier, Decision
 from gpt.config import GPTConfig
 from gpt.lora import merged_weights
 from gpt.machine import allocate_for_reading
@@ -78,10 +79,10 @@ def load_model(folder: str | Path, device: str | torch.device = "cpu") -> GPT:
     return model.eval()
 
 
-def save_classifier(model: Classifier, labels: Sequence[str], folder: str | Path) -> None:
-    """Write a classifier, with the name of each class, into a folder."""
-    if len(labels) != model.n_classes:
-        raise ValueError(f"{len(labels)} labels for {model.n_classes} classes: give one each")
+def save_classifier(model: Classifier, decision: Decision, folder: str | Path) -> None:
+    """Write a classifier, with the names of its classes and how it decides, into a folder. LoRA is folded in."""
+    if len(decision.labels) != model.n_classes:
+        raise ValueError(f"{len(decision.labels)} labels for {model.n_classes} classes: give one each")
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     config = {
@@ -89,21 +90,23 @@ def save_classifier(model: Classifier, labels: Sequence[str], folder: str | Path
         "architectures": ["Classifier"],
         "gpt": model.gpt.config.model_dump(),
         "pooling": model.pooling,
-        "labels": list(labels),
+        **asdict(decision),
     }
     _write(folder, merged_weights(model), config)
 
 
-def load_classifier(folder: str | Path, device: str | torch.device = "cpu") -> tuple[Classifier, list[str]]:
-    """A classifier saved by `save_classifier`, and the names of its classes."""
+def load_classifier(folder: str | Path, device: str | torch.device = "cpu") -> tuple[Classifier, Decision]:
+    """A classifier saved by `save_classifier`, and how it decides."""
     folder = Path(folder)
     config, described = _read_config(folder)
     if "labels" not in described:
         raise ValueError(f"{folder} holds a language model and no classifier: its config.json names no labels")
+    labels = tuple(described["labels"])
+    decision = Decision(labels, described.get("positive", labels[-1]), described.get("threshold"))
     with torch.device("meta"):
-        model = Classifier(GPT(config), len(described["labels"]), described["pooling"])
+        model = Classifier(GPT(config), len(labels), described["pooling"])
     _fill(model, folder, device)
-    return model.eval(), list(described["labels"])
+    return model.eval(), decision
 
 
 def is_gpt2(config: GPTConfig) -> bool:

@@ -11,18 +11,21 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import Field, field_validator
 from torch import Tensor, nn
 
-from gpt.classifier import Classifier, trainable
+from gpt.classifier import Classifier, Decision, trainable
+from gpt.lora import merge_lora
 from gpt.loss import IGNORE, classification_loss
+from gpt.model import GPT
 from gpt.train import Metrics, TrainConfig
 from gpt.weights import save_classifier
 from pipelines.datasets import Examples
 from pipelines.errors import InputError
-from pipelines.model import classifier_tokens, open_gpt
+from pipelines.model import class_probabilities, classifier_tokens, open_gpt
 from pipelines.step import StepType, Work
 from pipelines.store import Dataset
+from pipelines.threshold import check, choose_threshold
 from pipelines.training import MODULES, PaddedBatches, device, fit, training_statistics
 
 
@@ -31,7 +34,14 @@ class ClassifierConfig(TrainConfig):
 
     batch_size: int = Field(default=32, gt=0, description="Texts in a micro-batch.")
     trainable: str = Field(
-        default="last:2", description="What learns: all, head, or last:N for head and last N blocks."
+        default="last:2",
+        pattern=r"^(all|head|last:[1-9][0-9]*|lora)$",
+        description="What learns: all, head, last:N for the head, the last N blocks and the final norm, or lora.",
+    )
+    lora_rank: int = Field(default=8, gt=0, description="Rank of LoRA's changes, where trainable is lora.")
+    lora_alpha: float = Field(default=16.0, gt=0, description="LoRA's changes are multiplied by alpha / rank.")
+    from_scratch: bool = Field(
+        default=False, description="Start from random weights, which all learn, and not from the pretrained ones."
     )
     pooling: Literal["last", "mean"] = Field(
         default="last", description="What the head reads: last token, or the mean."
@@ -39,13 +49,30 @@ class ClassifierConfig(TrainConfig):
     balance: Literal["none", "weights", "sampling"] = Field(
         default="none", description="Rare classes: as they come, with larger weights, or drawn as often as others."
     )
+    positive: str | None = Field(
+        default=None,
+        description="The label that precision, recall and F1 are about; by default the rarest in training.",
+    )
+    threshold: str | None = Field(
+        default=None,
+        description="What the decision threshold of two classes is to make best on validation: f1, balanced_accuracy, "
+        "accuracy, or precision:P (most recall at that precision). By default the likelier class wins.",
+    )
+
+    @field_validator("threshold")
+    @classmethod
+    def _known(cls, metric: str | None) -> str | None:
+        return metric and check(metric)
 
 
 def run_classifier(inputs: Mapping[str, Dataset], config: ClassifierConfig, out: Path, work: Work) -> dict[str, Any]:
-    """Put a classification head on the model's last token and train on the examples' train split."""
+    """Put a classification head on the model, train on the examples' train split, choose a threshold on validation."""
     base = open_gpt(inputs["model"].path)
     examples = Examples(inputs["examples"])
     labels = class_labels(examples)
+    positive = positive_label(examples, labels, config.positive)
+    if config.threshold and len(labels) > 2:
+        raise InputError(f"training.threshold: there are {len(labels)} labels, and a threshold decides between two.")
     context = base.gpt.config.context
 
     def batches(split: str) -> PaddedBatches:
@@ -60,10 +87,16 @@ def run_classifier(inputs: Mapping[str, Dataset], config: ClassifierConfig, out:
         return PaddedBatches(sequences, targets, config.batch_size, config.accumulation, config.seed, draw)
 
     train, validation = batches("train"), batches("validation")
+    known = np.array(validation.targets) != IGNORE
+    if not known.all():
+        work.report.warn(f"{(~known).sum()} validation examples have labels that training never saw; they do not count")
+    if not known.any():
+        raise InputError(f"{inputs['examples']}: no validation example has a label that its train split has.")
     torch.manual_seed(config.seed)
-    model = Classifier(base.gpt, len(labels), config.pooling).to(device())
+    gpt = GPT(base.gpt.config).to(device()) if config.from_scratch else base.gpt
+    model = Classifier(gpt, len(labels), config.pooling).to(device())
     try:
-        trainable(model, config.trainable)
+        trainable(model, "all" if config.from_scratch else config.trainable, config.lora_rank, config.lora_alpha)
     except ValueError as error:
         raise InputError(f"training.trainable: {error}.") from None
     weights = balanced_weights(train.targets, len(labels)).to(device()) if config.balance == "weights" else None
@@ -81,12 +114,24 @@ def run_classifier(inputs: Mapping[str, Dataset], config: ClassifierConfig, out:
 
     loss = partial(classification_loss, class_weights=weights)
     result = fit(model, train, config, work, evaluate=evaluate, loss=loss)
-    save_classifier(model, labels, out)
+    learnt = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    merge_lora(model)
+    threshold = None
+    if config.threshold:
+        probabilities = class_probabilities(model, validation.sequences)[:, labels.index(positive)]
+        is_positive = np.array(validation.targets) == labels.index(positive)
+        threshold = choose_threshold(is_positive[known], probabilities[known], config.threshold)
+        if threshold is None:
+            work.report.warn("validation examples are all of one class: the likelier class wins, without a threshold")
+    save_classifier(model, Decision(tuple(labels), positive, threshold), out)
     shutil.copy(inputs["model"].file("tokenizer.json"), out / "tokenizer.json")
     return {
         "task": "classification",
         **training_statistics(model, result),
+        "parameters_trained": learnt,
         "classes": len(labels),
+        "positive": positive,
+        **({} if threshold is None else {"threshold": threshold}),
         "epochs": round(result.step * config.accumulation / train.batches_per_epoch, 2),
     }
 
@@ -101,6 +146,18 @@ def class_labels(examples: Examples) -> list[str]:
     if len(labels) < 2:
         raise InputError(f"{examples.dataset} has the one label {labels} in its train split; a classifier needs two.")
     return labels
+
+
+def positive_label(examples: Examples, labels: Sequence[str], wanted: str | None) -> str:
+    """The label that is looked for: the wanted one, or the rarest of the train split.
+
+    Raises:
+        InputError: the train split does not have the wanted one.
+    """
+    if wanted is not None and wanted not in labels:
+        raise InputError(f"training.positive: {wanted!r} is none of the labels {', '.join(labels)}.")
+    counts = Counter(row.label for row in examples.rows("train"))
+    return wanted or min(labels, key=lambda label: counts[label])
 
 
 def balanced_weights(targets: Sequence[Any], n_classes: int) -> Tensor:
@@ -123,9 +180,16 @@ def balanced_draw(targets: np.ndarray) -> Any:
     return draw
 
 
-_MODULES = ("pipelines.finetune_classifier", "pipelines.model", "gpt.classifier", *MODULES)
+_MODULES = (
+    "pipelines.finetune_classifier",
+    "pipelines.model",
+    "pipelines.threshold",
+    "gpt.classifier",
+    "gpt.lora",
+    *MODULES,
+)
 
 
 FINETUNE_CLASSIFIER = StepType(
-    "finetune-classifier", kind="model", version=1, config=ClassifierConfig, run=run_classifier, modules=_MODULES
+    "finetune-classifier", kind="model", version=2, config=ClassifierConfig, run=run_classifier, modules=_MODULES
 )

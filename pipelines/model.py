@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from gpt.classifier import Classifier
+from gpt.classifier import Classifier, Decision
 from gpt.generate import generate, stream
 from gpt.model import GPT
 from gpt.weights import load_classifier, load_model
@@ -109,14 +109,25 @@ class TextClassifier:
     """A GPT with a classification head and its tokenizer: names the class of a text."""
 
     classifier: Classifier
-    labels: list[str]
+    decision: Decision
     tokenizer: Tokenizer
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The names of the classes."""
+        return self.decision.labels
 
     def probabilities(self, texts: Sequence[str], batch_size: int = 64) -> NDArray[np.float64]:
         """The probability of each class for each text, (N, classes). Texts longer than the context are cut."""
         context = self.classifier.gpt.config.context
         sequences = [classifier_tokens(self.tokenizer, text, context) for text in texts]
         return class_probabilities(self.classifier, sequences, batch_size)
+
+    def classify(self, texts: Sequence[str], batch_size: int = 64) -> list[tuple[str, float]]:
+        """The label of each text and its probability. Below one half where a threshold chose the less likely label."""
+        probabilities = self.probabilities(texts, batch_size)
+        classes = self.decision.classes(probabilities)
+        return [(self.labels[each], float(row[each])) for each, row in zip(classes, probabilities, strict=True)]
 
 
 def classifier_tokens(tokenizer: Tokenizer, text: str, context: int) -> list[int]:
@@ -169,8 +180,8 @@ def open_model(folder: Path) -> LanguageModel | TextClassifier:
     try:
         tokenizer = load_tokenizer(folder / "tokenizer.json")
         if "labels" in json.loads((folder / "config.json").read_text()):
-            classifier, labels = load_classifier(folder, device())
-            return TextClassifier(classifier, labels, tokenizer)
+            classifier, decision = load_classifier(folder, device())
+            return TextClassifier(classifier, decision, tokenizer)
         gpt = load_model(folder, device())
     except (ValueError, OSError) as error:
         raise InputError(f"{folder} does not hold a model: {error}.") from None

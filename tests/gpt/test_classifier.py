@@ -1,11 +1,13 @@
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import nn
 
-from gpt.classifier import Classifier, trainable
+from gpt.classifier import Classifier, Decision, trainable
 from gpt.config import gpt_config
 from gpt.loss import classification_loss
 from gpt.model import GPT
@@ -46,6 +48,9 @@ def test_only_the_named_part_is_trainable(make_model: Make) -> None:
     assert count(model) == head + block + 2 * 64
     trainable(model, "all")
     assert count(model) == sum(p.numel() for p in model.parameters())
+    linear = [(m.in_features, m.out_features) for m in model.gpt.blocks.modules() if isinstance(m, nn.Linear)]
+    trainable(model, "lora", rank=3)
+    assert count(model) == head + 3 * sum(map(sum, linear))
     for what in ("last:0", "last:3", "last:x", "some"):
         with pytest.raises(ValueError, match="last:N with N from 1 to 2"):
             trainable(model, what)
@@ -66,3 +71,22 @@ def test_it_learns_a_class(make_model: Make, pooling: str) -> None:
 def test_an_unknown_pooling_is_refused(make_model: Make) -> None:
     with pytest.raises(ValueError, match="choose last or mean"):
         Classifier(make_model(), 2, "max")
+
+
+@given(
+    rows=st.lists(st.floats(0, 1), min_size=1, max_size=9), threshold=st.floats(0, 1), positive=st.sampled_from("ab")
+)
+def test_a_threshold_decides_between_two_classes(rows: list[float], threshold: float, positive: str) -> None:
+    at = "ab".index(positive)
+    probabilities = np.stack([rows, 1 - np.array(rows)], axis=1)
+    chosen = Decision(("a", "b"), positive, threshold).classes(probabilities)
+    assert [each == at for each in chosen] == [p >= threshold for p in probabilities[:, at]]
+    likelier = Decision(("a", "b"), positive).classes(probabilities)
+    assert likelier.tolist() == probabilities.argmax(1).tolist()
+
+
+def test_a_decision_that_makes_no_sense_is_refused() -> None:
+    with pytest.raises(ValueError, match="choose one of a, b"):
+        Decision(("a", "b"), "c")
+    with pytest.raises(ValueError, match="between two classes, not 3"):
+        Decision(("a", "b", "c"), "a", 0.4)

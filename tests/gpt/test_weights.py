@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from gpt.classifier import Classifier
+from gpt.classifier import Classifier, Decision
 from gpt.config import PRESETS
 from gpt.model import GPT
 from gpt.weights import load_classifier, load_model, save_classifier, save_model
@@ -62,14 +62,16 @@ def test_any_gpt2_of_transformers_is_imported(
         torch.testing.assert_close(model(ids), theirs(ids).logits, atol=1e-4, rtol=0)
 
 
-def test_a_classifier_comes_back_with_its_labels(make_model: Make, tmp_path: Path) -> None:
+@pytest.mark.parametrize("threshold", [None, 0.3125])
+def test_a_classifier_comes_back_with_its_labels(threshold: float | None, make_model: Make, tmp_path: Path) -> None:
     model = Classifier(make_model("modern"), 2, "mean")
-    save_classifier(model, ["ham", "spam"], tmp_path)
-    loaded, labels = load_classifier(tmp_path)
-    assert labels == ["ham", "spam"] and loaded.pooling == "mean"
+    decision = Decision(("ham", "spam"), "spam", threshold)
+    save_classifier(model, decision, tmp_path)
+    loaded, loaded_decision = load_classifier(tmp_path)
+    assert loaded_decision == decision and loaded.pooling == "mean"
     assert_same(loaded, model)
     with pytest.raises(ValueError, match="1 labels for 2 classes"):
-        save_classifier(model, ["ham"], tmp_path)
+        save_classifier(model, Decision(("ham",), "ham"), tmp_path)
 
 
 def test_a_language_model_is_no_classifier(make_model: Make, tmp_path: Path) -> None:

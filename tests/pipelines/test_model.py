@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gpt.classifier import Classifier
+from gpt.classifier import Classifier, Decision
 from gpt.config import gpt_config
 from gpt.model import GPT
 from gpt.weights import save_classifier, save_model
@@ -34,7 +34,7 @@ def test_a_folder_says_what_it_holds(folder):
     assert type(open_model(folder)) is LanguageModel
     save_template(TEMPLATES["plain"], folder / "template.json")
     assert isinstance(open_model(folder), Assistant)
-    save_classifier(Classifier(tiny(), 2), ["no", "yes"], folder)
+    save_classifier(Classifier(tiny(), 2), Decision(("no", "yes"), "yes"), folder)
     assert isinstance(open_model(folder), TextClassifier)
     with pytest.raises(InputError, match="holds a classifier"):
         open_gpt(folder)
@@ -63,7 +63,7 @@ def test_a_streamed_piece_never_ends_within_a_character():
 @given(texts=st.lists(st.text("abc é?", max_size=60), min_size=1, max_size=12), batch=st.integers(1, 5))
 def test_neither_batch_nor_padding_changes_a_probability(texts, batch):
     torch.manual_seed(2)
-    model = TextClassifier(Classifier(tiny(), 3).eval(), ["a", "b", "c"], TOKENIZER)
+    model = TextClassifier(Classifier(tiny(), 3).eval(), Decision(("a", "b", "c"), "a"), TOKENIZER)
     together = model.probabilities(texts, batch)
     alone = np.concatenate([model.probabilities([text]) for text in texts])
     assert together == pytest.approx(alone, abs=1e-6)
