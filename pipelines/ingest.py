@@ -514,7 +514,7 @@ def _records(piece: Piece) -> Iterator[Record | Bad]:
         if piece.end is None:
             yield from read_file(file, piece.file.name, piece.source)
         else:
-            stream = cast(BinaryIO, io.BufferedReader(_Range(file, piece.start, piece.end)))
+            stream = cast(BinaryIO, _Range(file, piece.start, piece.end))
             for record in read_file(stream, piece.file.name, piece.source):
                 line = int(record.location.removeprefix("line ")) + piece.lines_before
                 yield record._replace(location=f"line {line}")

@@ -37,7 +37,9 @@ from gpt.config import Config
 from pipelines.errors import InputError
 
 MAX_LINE = 64 << 20  # bytes of one line of JSON Lines, or of one field of a CSV file
-MAX_WHOLE = 1 << 30  # bytes of a file whose format can only be read whole
+MAX_WHOLE = 256 << 20  # bytes of a file whose format can only be read whole
+BUFFER = 1 << 18  # bytes that are read at once
+HEAD = 1 << 16  # bytes by which an encoding is detected
 BOMB_RATIO, BOMB_BYTES = 250, 256 << 20  # a file that unpacks to both of these is not text that somebody wrote
 
 
@@ -262,7 +264,7 @@ def read_tsv(file: BinaryIO, options: ReadOptions) -> Iterator[Record | Bad]:
 
 def _read_csv(file: BinaryIO, options: ReadOptions, delimiter: str) -> Iterator[Record | Bad]:
     csv.field_size_limit(MAX_LINE)
-    rows = csv.reader(_decoded(file, options, newline=""), delimiter=delimiter)
+    rows = csv.reader(_bounded_lines(_decoded(file, options, newline="")), delimiter=delimiter)
     try:
         names = list(options.columns) or next(rows, [])
         twice = [name for name, count in Counter(names).items() if count > 1]
@@ -282,6 +284,13 @@ def _read_csv(file: BinaryIO, options: ReadOptions, delimiter: str) -> Iterator[
         raise UnreadableError(f"not CSV at line {rows.line_num + 1}: {error}") from None
 
 
+def _bounded_lines(text: io.TextIOWrapper) -> Iterator[str]:
+    while line := text.readline(MAX_LINE):
+        if len(line) == MAX_LINE and not line.endswith(("\n", "\r")):
+            raise UnreadableError(f"a line of more than {MAX_LINE:,} characters")
+        yield line
+
+
 def read_parquet(file: BinaryIO, options: ReadOptions) -> Iterator[Record | Bad]:
     parquet = pyarrow.parquet.ParquetFile(pa.PythonFile(_seekable(file), mode="r"), pre_buffer=False)
     _check_columns(parquet.schema_arrow)
@@ -297,7 +306,9 @@ def read_arrow(file: BinaryIO, options: ReadOptions) -> Iterator[Record | Bad]:
         _check_columns(reader.schema)
         yield from _rows(reader.get_batch(i) for i in range(reader.num_record_batches))
     else:
-        yield from _rows(pa.ipc.open_stream(seekable))
+        stream = pa.ipc.open_stream(seekable)
+        _check_columns(stream.schema)
+        yield from _rows(stream)
 
 
 def _check_columns(schema: pa.Schema) -> None:
@@ -353,10 +364,14 @@ def read_python_dict(file: BinaryIO, options: ReadOptions) -> Iterator[Record | 
 
 
 def _decoded(file: BinaryIO, options: ReadOptions, newline: str | None = None) -> io.TextIOWrapper:
-    buffered = file if isinstance(file, io.BufferedReader) else io.BufferedReader(cast(io.RawIOBase, file), 1 << 18)
-    encoding = detect_encoding(buffered.peek(1 << 16), options.encoding)
+    buffered = _buffered(file)
+    encoding = detect_encoding(buffered.peek(HEAD)[:HEAD], options.encoding)
     errors = "replace" if encoding.startswith(("utf-16", "utf-32")) else "surrogateescape"
     return io.TextIOWrapper(buffered, encoding, errors, newline)
+
+
+def _buffered(file: BinaryIO) -> io.BufferedReader:
+    return file if isinstance(file, io.BufferedReader) else io.BufferedReader(cast(io.RawIOBase, file), BUFFER)
 
 
 def detect_encoding(head: bytes, declared: str | None = None) -> str:
@@ -407,8 +422,8 @@ CONTROLS = [bytes([code]) for code in (*range(9), *range(14, 27), *range(28, 32)
 
 def _lines(file: BinaryIO, options: ReadOptions) -> Iterator[tuple[int, bytes | Bad]]:
     """Lines as UTF-8, numbered from 1; one that is too long comes as a `Bad` and is never held in memory."""
-    buffered = io.BufferedReader(cast(io.RawIOBase, file), 1 << 20)
-    encoding = detect_encoding(buffered.peek(1 << 16), options.encoding)
+    buffered = _buffered(file)
+    encoding = detect_encoding(buffered.peek(HEAD)[:HEAD], options.encoding)
     stream: Any = buffered
     if encoding not in ("utf-8-sig", "ascii"):
         stream = io.TextIOWrapper(buffered, encoding, "replace", "\n")
@@ -452,25 +467,36 @@ def _seekable(file: BinaryIO) -> BinaryIO:
 class _Unpacked(io.RawIOBase):
     """A decompressed stream that refuses to grow without end out of a few bytes."""
 
-    def __init__(self, stream: BinaryIO, packed: BinaryIO) -> None:
+    def __init__(self, stream: Any, packed: BinaryIO) -> None:
         self._stream, self._packed, self._bytes = stream, packed, 0
+        self._break: Exception | None = None
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int:
-        block = self._stream.read(len(buffer))
-        self._bytes += len(block)
+        """Fill the buffer; at a break in the file, hand over what came before it first."""
+        filled = 0
+        try:
+            if self._break:
+                raise self._break
+            while filled < len(buffer) and (block := self._stream.read1(len(buffer) - filled)):
+                buffer[filled : filled + len(block)] = block
+                filled += len(block)
+                self._bytes += len(block)
+        except Exception as error:
+            if not filled:
+                raise
+            self._break = error
         if self._bytes > BOMB_BYTES and self._bytes > BOMB_RATIO * max(self._packed.tell(), 1):
             raise UnreadableError(f"a decompression bomb: unpacks to more than {BOMB_RATIO} times its size")
-        buffer[: len(block)] = block
-        return len(block)
+        return filled
 
 
 def _unpacked(file: BinaryIO, compression: str | None) -> BinaryIO:
     if compression is None:
         return file
-    return cast(BinaryIO, io.BufferedReader(_Unpacked(COMPRESSIONS[compression](file), file), 1 << 18))
+    return cast(BinaryIO, io.BufferedReader(_Unpacked(COMPRESSIONS[compression](file), file), BUFFER))
 
 
 COMPRESSIONS: dict[str, Callable[[BinaryIO], Any]] = {

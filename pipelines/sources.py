@@ -21,6 +21,7 @@ from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 import fsspec
+from fsspec.registry import known_implementations
 
 from pipelines.errors import InputError
 from pipelines.step import SourceFile
@@ -49,7 +50,7 @@ class File:
             InputError: the file is gone, may not be read, or is not what it was when it was listed.
         """
         try:
-            file = fsspec.open(self.uri, "rb").open() if "://" in self.uri else open(self.uri, "rb")  # noqa: SIM115, PTH123
+            file = fsspec.open(self.uri, "rb").open() if "://" in self.uri else open(self.uri, "rb", 1 << 18)  # noqa: SIM115, PTH123
         except OSError as error:
             raise InputError(f"{self.uri} cannot be opened: {error.strerror or error}.") from None
         self.check_unchanged()
@@ -94,8 +95,8 @@ def list_files(uri: str) -> tuple[list[File], list[Skipped]]:
         listed = list(found)
     except InputError:
         raise
-    except ImportError as error:
-        raise InputError(f"{uri} needs a package that is not installed: {error}") from None
+    except ImportError:
+        raise InputError(f"{uri} needs a package; install it with: pip install {_package_for(uri)}") from None
     except (OSError, ValueError) as error:
         raise InputError(f"{uri} cannot be listed: {error}.") from None
     files = sorted((file for file in listed if isinstance(file, File)), key=lambda file: file.name)
@@ -165,7 +166,7 @@ def _walk(root: Path, wanted: Callable[[str], bool]) -> Iterator[File | Skipped]
             name = path.relative_to(root).as_posix()
             if base.startswith(".") or not wanted(name):
                 continue
-            if not path.resolve().is_relative_to(inside):
+            if not Path(os.path.realpath(path)).is_relative_to(inside):  # which, unlike `resolve`, takes a loop
                 yield Skipped(name, "a link that leaves the folder")
             elif not path.is_file():
                 yield Skipped(name, "not a regular file")
@@ -230,6 +231,13 @@ def _package_files(package: str, uri: str) -> tuple[Path, list[str]]:
 
 
 # Whatever fsspec reaches
+
+
+def _package_for(uri: str) -> str:
+    """The package that fsspec needs for a protocol, by the module that it would import."""
+    protocol = uri.partition("://")[0]
+    module = str(known_implementations.get(protocol, {}).get("class", protocol)).partition(".")[0]
+    return f"'fsspec[{protocol}]'" if module == "fsspec" else module
 
 
 def _remote(uri: str, name: str) -> File:

@@ -9,6 +9,7 @@ staging folder whose lock is free belongs to nobody and is swept.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import math
@@ -133,11 +134,14 @@ class Store:
             built_by: written into the manifest as it is (run ids, for example).
             rebuild: run the step though its result is published, and put the new result in the old one's place.
             on_wait: called once if another process is building the same step; its result is then taken.
+
+        Raises:
+            InputError: the disk filled up.
         """
         before = self.find(step)
         if before and not rebuild:
             return before
-        with self._lock(step.fingerprint, on_wait):
+        with self._room_for(step), self._lock(step.fingerprint, on_wait):
             published = self.find(step)
             if published and (published != before or not rebuild):  # somebody built it just now
                 return published
@@ -308,6 +312,18 @@ class Store:
 
     # Inside
 
+    @contextmanager
+    def _room_for(self, step: Step) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            if not _disk_is_full(error):
+                raise
+            raise InputError(
+                f"The disk filled up while {step} was built, of which nothing is published; free some space where "
+                f"{self.root} lies and run again: what was done so far is taken up."
+            ) from error
+
     def _load(self, path: Path) -> Dataset | None:
         try:
             return Dataset(path, Manifest.model_validate_json((path / MANIFEST).read_bytes()))
@@ -398,6 +414,12 @@ def _sync(path: Path) -> None:
 def _sync_folders(folder: Path) -> None:
     for path in [folder, *(path for path in folder.rglob("*") if path.is_dir())]:
         _sync(path)
+
+
+def _disk_is_full(error: Exception) -> bool:
+    # Arrow and Python give a number; DuckDB, SQLite and safetensors a sentence.
+    by_number = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
+    return by_number or any(words in str(error) for words in ("No space left on device", "disk is full"))
 
 
 def _days_since_written(folder: Path) -> float:

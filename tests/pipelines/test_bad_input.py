@@ -1,0 +1,239 @@
+"""What people have in their folders: every kind of damage costs what is damaged, and is named."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import os
+import random
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pipelines.datasets import Corpus, Tokens
+from pipelines.ingest import INGEST
+from pipelines.store import Dataset
+from pipelines.tables import read_rows
+from pipelines.tokenize import TOKENIZE
+
+Build = Callable[..., Dataset]
+
+ROOT = Path(__file__).parents[2]
+TEXT = "The mill by the river grinds slowly, but it grinds all day. "
+
+
+def parquet(*names: str) -> bytes:
+    out = io.BytesIO()
+    pq.write_table(pa.table([[TEXT * 100]] * len(names), names=list(names)), out)
+    return out.getvalue()
+
+
+def arrow_stream(*names: str) -> bytes:
+    out = io.BytesIO()
+    table = pa.table([[TEXT]] * len(names), names=list(names))
+    with pa.ipc.new_stream(out, table.schema) as writer:
+        writer.write_table(table)
+    return out.getvalue()
+
+
+# File, content, texts that are kept of it, and (place, reason) of what is not.
+DAMAGED: dict[str, tuple[str, bytes, list[str], list[tuple[str, str]]]] = {
+    "an empty file": ("a.txt", b"", [], [("a.txt line 1", "empty")]),
+    "an empty table": ("a.parquet", b"", [], [("a.parquet file", "")]),
+    "binary named .txt": ("a.txt", random.Random(0).randbytes(5000), [], [("a.txt file", "binary, not text")]),
+    "UTF-16 without a mark": ("a.txt", (TEXT * 3).encode("utf-16-le"), [(TEXT * 3).strip()], []),
+    "invalid UTF-8 in the middle": (
+        "a.txt",
+        TEXT.encode() * 2000 + b"\xc3\x28" + TEXT.encode() * 2000,
+        [],
+        [("a.txt line 1", "bytes outside the encoding")],
+    ),
+    "broken gzip": (
+        "a.jsonl.gz",
+        gzip.compress("".join(json.dumps({"text": f"{i} one"}) + "\n" for i in range(3)).encode())[:-8],
+        [f"{i} one" for i in range(3)],
+        [("a.jsonl.gz after line 3", "Compressed file ended before the end-of-stream marker was reached")],
+    ),
+    "truncated Parquet": ("a.parquet", parquet("text")[:-20], [], [("a.parquet file", "Parquet")]),
+    "a bad line of JSON Lines": (
+        "a.jsonl",
+        b'{"text": "one"}\n{"text": "tw\n{"text": "three"}\n',
+        ["one", "three"],
+        [("a.jsonl line 2", "not JSON")],
+    ),
+    "duplicate column names, CSV": (
+        "a.csv",
+        b"text,text\na,b\n",
+        [],
+        [("a.csv file", "two columns are called 'text'")],
+    ),
+    "duplicate column names, Parquet": (
+        "a.parquet",
+        parquet("text", "text"),
+        [],
+        [("a.parquet file", "two columns are called 'text'")],
+    ),
+    "duplicate column names, Arrow": (
+        "a.arrow",
+        arrow_stream("text", "text"),
+        [],
+        [("a.arrow file", "two columns are called 'text'")],
+    ),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGED)
+def test_good_records_are_kept_and_bad_ones_are_rejected_with_their_place(
+    build: Build, tmp_path: Path, damage: str
+) -> None:
+    name, content, kept, problems = DAMAGED[damage]
+    root = tmp_path / "texts"
+    root.mkdir()
+    (root / name).write_bytes(content)
+    (root / "good.txt").write_text("good")
+    corpus = Corpus(build(INGEST, {"sources": [{"uri": str(root)}]}))
+    assert [row["text"] for part in corpus.parts for row in read_rows(part)] == [*kept, "good"]
+    rejected = [(row["location"], row["reason"]) for row in read_rows(corpus.rejected)]
+    assert [place for place, _ in rejected] == [place for place, _ in problems]
+    assert all(
+        said.startswith(reason) or reason in said for (_, said), (_, reason) in zip(rejected, problems, strict=True)
+    )
+
+
+def test_loops_and_links_out_of_the_folder(build: Build, tmp_path: Path) -> None:
+    root = tmp_path / "texts"
+    (root / "deep").mkdir(parents=True)
+    (root / "deep/good.txt").write_text("good")
+    (root / "deep/loop").symlink_to(root)
+    (root / "itself.txt").symlink_to(root / "itself.txt")
+    (tmp_path / "secret.txt").write_text("secret")
+    (root / "out.txt").symlink_to(tmp_path / "secret.txt")
+    (root / "out").symlink_to(tmp_path)
+    corpus = Corpus(build(INGEST, {"sources": [{"uri": str(root)}]}))
+    assert [row["text"] for part in corpus.parts for row in read_rows(part)] == ["good"]
+    rejected = [(row["location"], row["reason"]) for row in read_rows(corpus.rejected)]
+    assert rejected == [("itself.txt", "not a regular file"), ("out.txt", "a link that leaves the folder")]
+
+
+def test_the_end_of_text_spelled_out_is_encoded_as_text(build: Build, tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("one <|endoftext|> two")
+    corpus = build(INGEST, {"sources": [{"uri": str(tmp_path / "a.txt")}], "split": {"validation": 0, "test": 0}})
+    tokens = Tokens(build(TOKENIZE, {"encoding": "gpt2"}, corpus=corpus))
+    ids = tokens.flat(0).tolist()
+    assert ids.count(tokens.tokenizer.end_of_text) == 1 and ids[-1] == tokens.tokenizer.end_of_text
+    assert tokens.tokenizer.decode(ids[:-1]) == "one <|endoftext|> two"
+
+
+# Too much of it
+
+
+PEAK = """
+import resource, sys
+from pipelines.readers import ReadOptions, read_file
+found = {}
+with open(sys.argv[1], "rb") as file:
+    for each in read_file(file, sys.argv[1], ReadOptions()):
+        found.setdefault((type(each).__name__, getattr(each, "reason", "")), []).append(each.location)
+for (kind, reason), places in found.items():
+    print(kind, len(places), places[0], reason)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1000)
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "before", "behind", "said"),
+    [
+        (
+            "a.jsonl",
+            b'{"text": "before"}\n{"text": "',
+            b'"}\n{"text": "behind"}\n',
+            ["Record 2 line 1 ", "Bad 1 line 2 a line of more than 67,108,864 bytes"],
+        ),
+        ("a.csv", b"text\nbefore\n", b"\nbehind\n", ["Record 1 line 2 ", "Bad 1 after line 2 a line of more than"]),
+        ("a.json", b'{"text": "', b'"}', ["Bad 1 file larger than"]),
+        ("a.txt", b"before", b"behind", ["Record 51 line 1 "]),
+    ],
+)
+def test_one_line_of_500_megabytes_is_cut_or_rejected_in_bounded_memory(
+    tmp_path: Path, name: str, before: bytes, behind: bytes, said: list[str]
+) -> None:
+    path = tmp_path / name
+    with path.open("wb") as file:
+        file.write(before + b"x" * 2_000_000)  # the beginning tells binary from text
+        file.truncate(500_000_000)  # a hole, which takes no space and reads as zeros
+        file.seek(500_000_000)
+        file.write(behind)
+    done = subprocess.run(
+        [sys.executable, "-c", PEAK, str(path)], capture_output=True, text=True, check=True, cwd=ROOT
+    ).stdout.splitlines()
+    assert len(done) == len(said) + 1
+    assert all(line.startswith(start) for line, start in zip(done, said, strict=False)), done
+    assert int(done[-1]) < 450  # MB, of which Python and its packages take some 100
+
+
+FILL = """
+import json, os, sys
+from pathlib import Path
+from pipelines.errors import InputError
+from pipelines.ingest import INGEST, IngestConfig
+from pipelines.step import Work
+from pipelines.store import Store
+from pipelines.tokenize import TOKENIZE, TokenizeConfig
+
+source, disk = sys.argv[1], Path(sys.argv[2])
+store = Store(disk / "data")
+
+def attempt(type_, config, room, **inputs):
+    space = os.statvfs(disk)
+    (disk / "ballast").write_bytes(bytes(max(space.f_bavail * space.f_frsize - room, 0)))
+    step = type_.using("test", config, {role: one.ref for role, one in inputs.items()})
+    run = lambda out, scratch: type_.run(inputs, config, out, Work(scratch))
+    try:
+        store.build(step, run)
+    except InputError as error:
+        said = str(error)
+    else:
+        said = "no error"
+    left = sorted(path.name for path in store.root.glob("[!.]*/*")), os.listdir(store.root / ".staging")
+    (disk / "ballast").unlink()
+    made = store.build(step, run)
+    print(json.dumps([said, left, store.verify(made), made.manifest.statistics["documents"]]))
+    return made
+
+corpus = attempt(INGEST, IngestConfig(sources=[{"uri": source}]), 300_000)
+attempt(TOKENIZE, TokenizeConfig(encoding="gpt2"), 7_000_000, corpus=corpus)
+"""
+
+
+def test_a_disk_that_fills_up_is_one_sentence_and_the_next_run_goes_on(tmp_path: Path) -> None:
+    unshare = ["unshare", "--mount"] if os.geteuid() == 0 else ["unshare", "--mount", "--map-root-user"]
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = f"mount -t tmpfs -o size=24m none {disk}"
+    try:
+        subprocess.run([*unshare, "sh", "-c", mount], check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("this process may not mount a small disk of its own (unshare --mount, mount -t tmpfs)")
+    source = tmp_path / "a.jsonl"
+    rng = np.random.default_rng(0)
+    source.write_text("".join(json.dumps({"text": rng.bytes(400).hex()}) + "\n" for _ in range(2000)))
+    done = subprocess.run(
+        [*unshare, "sh", "-c", f'{mount} && exec "$0" "$@"', sys.executable, "-c", FILL, str(source), str(disk)],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+    )
+    assert done.returncode == 0, done.stderr
+    results: list[Any] = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [(problems, documents) for _, _, problems, documents in results] == [([], 2000)] * 2
+    for (said, (published, staged), *_), number in zip(results, (0, 1), strict=True):
+        assert said.startswith("The disk filled up while ") and "free some space" in said and "\n" not in said
+        assert len(published) == number and staged == []
