@@ -22,6 +22,7 @@ from pipelines.examples import EXAMPLES
 from pipelines.finetune_assistant import FINETUNE_ASSISTANT
 from pipelines.finetune_classifier import FINETUNE_CLASSIFIER
 from pipelines.ingest import INGEST
+from pipelines.mix import MIX
 from pipelines.pretrain import PRETRAIN
 from pipelines.sample import SAMPLE
 from pipelines.step import StepType
@@ -39,8 +40,8 @@ def chain(perform: Perform, config: RunConfig, until: str = "evaluate") -> None:
         config: the run.
         until: the last step to carry out: ingest, tokenize, sample, pretrain, finetune or evaluate.
     """
-    name, data = config.name, config.corpus or config.name
-    corpus = perform(INGEST, data, config.ingest, {})
+    name, data = config.name, config.data
+    corpus = _corpus(perform, config)
     if until == "ingest":
         return
     tokens = perform(TOKENIZE, data, config.tokenize, {"corpus": corpus})
@@ -64,6 +65,15 @@ def chain(perform: Perform, config: RunConfig, until: str = "evaluate") -> None:
         elif until == "evaluate":
             roles = {"model": model, "base": base, "examples": examples}
             perform(EVALUATE_ASSISTANT, f"{name}-{key}", part.evaluate, roles)
+
+
+def _corpus(perform: Perform, config: RunConfig) -> Dataset:
+    """The corpus that the run is about: that of its sources, or a mix of several."""
+    if config.ingest:
+        return perform(INGEST, config.data, config.ingest, {})
+    assert config.mix
+    corpora = {name: perform(INGEST, name, each, {}) for name, each in config.corpora.items()}
+    return perform(MIX, config.data, config.mix, corpora)
 
 
 def _flow(name: str, until: str, description: str) -> prefect.Flow[..., list[Outcome]]:

@@ -116,6 +116,12 @@ def _corpus(s: Mapping[str, Any]) -> str:
     return f"{s['documents']:,} documents, {short(s['bytes'])} bytes, {s['rejected']:,} rejected"
 
 
+def _mix(s: Mapping[str, Any]) -> str:
+    names = [key.removeprefix("epochs_of_") for key in s if key.startswith("epochs_of_")]
+    drawn = ", ".join(f"{name} {s[f'share_of_{name}']:.0%} ({s[f'epochs_of_{name}']:.3g} epochs)" for name in names)
+    return f"{s['documents']:,} documents, {short(s['bytes'])} bytes; for training {drawn}"
+
+
 def _tokens(s: Mapping[str, Any]) -> str:
     return f"{short(s['tokens'])} tokens of {s['bytes_per_token']:.2f} bytes, vocabulary {s['vocabulary']:,}"
 
@@ -130,6 +136,7 @@ def _examples(s: Mapping[str, Any]) -> str:
 
 HEADLINES = {
     "ingest": _corpus,
+    "mix": _mix,
     "tokenize": _tokens,
     "sample": _samples,
     "examples": _examples,

@@ -8,9 +8,9 @@ import types
 import typing
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from gpt.config import Config
 from pipelines.errors import InputError
@@ -21,6 +21,7 @@ from pipelines.examples import ExamplesConfig
 from pipelines.finetune_assistant import AssistantConfig
 from pipelines.finetune_classifier import ClassifierConfig
 from pipelines.ingest import IngestConfig
+from pipelines.mix import MixConfig
 from pipelines.pretrain import PretrainConfig
 from pipelines.sample import SampleConfig
 from pipelines.step import NAME
@@ -58,7 +59,11 @@ class RunConfig(Config):
         pattern=NAME.pattern,
         description="Names the corpus, its tokens and samples, so that runs can share them; by default the run's name.",
     )
-    ingest: IngestConfig = Field(description="Where the text comes from and how it is cleaned.")
+    ingest: IngestConfig | None = Field(default=None, description="Where the text comes from and how it is cleaned.")
+    corpora: dict[Annotated[str, Field(pattern=NAME.pattern)], IngestConfig] = Field(
+        default={}, description="Instead of one ingest, several by name, whose corpora are mixed."
+    )
+    mix: MixConfig | None = Field(default=None, description="How much of each of the corpora is taken.")
     tokenize: TokenizeConfig = Field(default=TokenizeConfig(), description="The tokenizer.")
     sample: SampleConfig = Field(default=SampleConfig(), description="The windows that training sees.")
     pretrain: PretrainConfig = Field(default=PretrainConfig(), description="The model and its pretraining.")
@@ -69,6 +74,26 @@ class RunConfig(Config):
         Annotated[str, Field(pattern=NAME.pattern)],
         Annotated[ClassificationRun | InstructionRun, Field(discriminator="task")],
     ] = Field(default={}, description="Fine-tuned models by name, each from the pretrained one.")
+
+    @property
+    def data(self) -> str:
+        """What the corpus is called that is tokenized, and its tokens and samples."""
+        return self.corpus or self.name
+
+    @model_validator(mode="after")
+    def _one_corpus(self) -> Self:
+        if bool(self.ingest) == bool(self.corpora):
+            raise ValueError("give either one ingest, or several corpora and how to mix them")
+        if bool(self.corpora) != bool(self.mix):
+            raise ValueError("corpora and mix belong together: one names the corpora, the other how much of each")
+        if self.mix and self.mix.names != self.corpora.keys():
+            odd = ", ".join(sorted(self.mix.names ^ self.corpora.keys()))
+            raise ValueError(f"the mix has to name each of the corpora once; look at {odd}")
+        if self.data in self.corpora:
+            raise ValueError(f"{self.data!r} is what the mix is called, so none of its corpora can be")
+        if len({each.split for each in self.corpora.values()}) > 1:
+            raise ValueError("corpora that are mixed have to hold out the same shares, so that no text is on two sides")
+        return self
 
 
 def load_config(path: Path | str, overrides: Sequence[str] = ()) -> RunConfig:

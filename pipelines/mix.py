@@ -37,6 +37,11 @@ class MixConfig(Config):
     )
     seed: int = Field(default=0, description="Decides which documents make up a part of an epoch.")
 
+    @property
+    def names(self) -> set[str]:
+        """The corpora that are mixed."""
+        return set(self.epochs or self.weights)
+
     @model_validator(mode="after")
     def _one_of_both(self) -> Self:
         given = self.epochs or self.weights
@@ -48,9 +53,8 @@ class MixConfig(Config):
 
 
 def run(inputs: Mapping[str, Dataset], config: MixConfig, out: Path, work: Work) -> dict[str, Any]:
-    named = set(config.epochs or config.weights)
-    if named != set(inputs):
-        unknown = ", ".join(sorted(named ^ set(inputs)))
+    if config.names != inputs.keys():
+        unknown = ", ".join(sorted(config.names ^ inputs.keys()))
         raise InputError(f"The mix has to name each of its corpora once ({', '.join(inputs)}); look at {unknown}.")
     epochs = _epochs(config, inputs)
     (out / "documents").mkdir()
@@ -65,20 +69,18 @@ def run(inputs: Mapping[str, Dataset], config: MixConfig, out: Path, work: Work)
     with TableWriter(out / "rejected.parquet", REJECTED):
         pass
     total: Counter[str] = sum(counts, Counter())
-    of_each = {
-        f"{what}_from_{name}": total[f"{what}_from_{name}"] for name in epochs for what in ("documents", "bytes")
-    }
-    splits = {f"{what}_{split}": total[f"{what}_{split}"] for split in SPLITS for what in ("documents", "bytes")}
+    drawn = {name: total[f"bytes_train_from_{name}"] for name in epochs}
+    there = {name: inputs[name].manifest.statistics["bytes_train"] for name in epochs}
+    names = ["documents", "bytes", *(f"{what}_{split}" for split in SPLITS for what in ("documents", "bytes"))]
+    names += [f"{what}_train_from_{name}" for name in epochs for what in ("documents", "bytes")]
     return {
-        "documents": total["documents"],
-        "bytes": total["bytes"],
-        **splits,
-        **of_each,
-        **{f"epochs_of_{name}": round(share, 6) for name, share in epochs.items()},
+        **{name: total[name] for name in names},
+        **{f"share_of_{name}": round(drawn[name] / max(total["bytes_train"], 1), 6) for name in epochs},
+        **{f"epochs_of_{name}": round(drawn[name] / max(there[name], 1), 6) for name in epochs},
     }
 
 
-MIX = StepType("mix", kind="corpus", version=1, config=MixConfig, run=run, modules=("pipelines.mix",))
+MIX = StepType("mix", kind="corpus", version=2, config=MixConfig, run=run, modules=("pipelines.mix",))
 
 
 def _epochs(config: MixConfig, inputs: Mapping[str, Dataset]) -> dict[str, float]:
@@ -117,7 +119,7 @@ def draw_part(draw: Draw) -> Counter[str]:
         return draw.share == 1 or _place(row["doc_id"], draw.seed) < draw.share
 
     def count(row: Mapping[str, Any]) -> None:
-        for suffix in ("", f"_{row['split']}", f"_from_{draw.name}"):
+        for suffix in ("", f"_{row['split']}", f"_{row['split']}_from_{draw.name}"):
             counts["documents" + suffix] += 1
             counts["bytes" + suffix] += row["n_bytes"]
 

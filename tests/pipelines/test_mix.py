@@ -55,8 +55,13 @@ def test_part_of_an_epoch_draws_that_share_without_replacement(build: Build, cor
     assert set(large) == {1} and abs(len(large) / len(counted(corpora["large"])) - 0.25) < 0.06
     statistics = mixed.manifest.statistics
     assert statistics["documents_train"] == sum(drawn.values()) == len(large) + sum(small)
-    held_out = sum(sum(counted(corpora["large"], split).values()) for split in ("validation", "test"))
-    assert statistics["documents_from_large"] == len(large) + held_out
+    assert statistics["documents_train_from_large"] == len(large)
+    n_bytes = {name: sum(len(text) * n for (_, text), n in drawn.items() if text.startswith(name)) for name in corpora}
+    for name, corpus in corpora.items():
+        assert statistics[f"bytes_train_from_{name}"] == n_bytes[name]
+        assert statistics[f"share_of_{name}"] == pytest.approx(n_bytes[name] / sum(n_bytes.values()), abs=1e-5)
+        there = corpus.manifest.statistics["bytes_train"]
+        assert statistics[f"epochs_of_{name}"] == pytest.approx(n_bytes[name] / there, abs=1e-5)
 
 
 def test_more_of_a_corpus_holds_all_that_less_of_it_held(build: Build, corpora: dict[str, Dataset]) -> None:

@@ -1,10 +1,12 @@
 """The configs that ship load, and the large one trains two steps at a cut size."""
 
+import re
+import tomllib
 from pathlib import Path
 
 import pytest
 
-from pipelines.config import load_config
+from pipelines.config import load_config, parse_config
 from pipelines.ingest import INGEST
 from pipelines.pretrain import PRETRAIN
 from pipelines.sample import SAMPLE
@@ -60,3 +62,19 @@ def test_gpt2_124m_trains_two_steps_at_a_cut_size(build, tmp_path):
     statistics = PRETRAIN.run(inputs, config.pretrain, tmp_path / "out", Work(tmp_path / "scratch", Losses()))
     assert statistics["steps"] == 2 and statistics["tokens_trained"] == 2 * 2 * 2 * 16
     assert 10 < losses[-1] < 11.5  # ln 50257 is 10.8
+
+
+DOCS = CONFIGS.parent / "docs"
+SHOWN = [
+    (page.name, block)
+    for page in (DOCS / "ingest.md", DOCS / "tokens.md")
+    for block in re.findall(r"^```toml\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE)
+]
+
+
+@pytest.mark.parametrize(("page", "block"), SHOWN)
+def test_what_the_docs_show_of_a_config_is_one(page, block):
+    values = tomllib.loads(block)
+    if not {"ingest", "corpora"} & values.keys():
+        values["ingest"] = {"sources": [{"uri": "texts"}]}
+    parse_config({"name": "shown", **values}, page)
