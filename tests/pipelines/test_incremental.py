@@ -94,8 +94,8 @@ def test_only_new_parts_are_encoded_and_the_shards_are_those_of_starting_over(
     write(texts / "14b.jsonl", ["new here", "seen everywhere"])
     new = build(store, INGEST, config, previous=old)
     encoded: list[int] = []
-    encode = tokenize._encode
-    monkeypatch.setattr(tokenize, "_encode", lambda *args: encoded.append(1) or encode(*args))
+    read = tokenize.read_batches
+    monkeypatch.setattr(tokenize, "read_batches", lambda *args: encoded.append(1) or read(*args))
     new_tokens = build(store, TOKENIZE, {"encoding": "gpt2"}, previous=old_tokens, corpus=new)
     n_encoded = len(encoded)
     over = build(Store(tmp_path / "fresh"), TOKENIZE, {"encoding": "gpt2"}, corpus=new)
