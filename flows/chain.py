@@ -10,6 +10,7 @@ from prefect.runtime import flow_run
 
 from flows.conductor import Conductor
 from flows.home import Home
+from flows.runners import task_runner
 from flows.signals import stop_on_signals
 from flows.summary import Outcome, publish_chain
 from flows.tracking import Tracker
@@ -91,7 +92,7 @@ def _flow(name: str, until: str, description: str) -> prefect.Flow[..., list[Out
 
     conduct.__doc__ = description
     conduct.__name__ = conduct.__qualname__ = name
-    return flow(name=name, description=description, persist_result=False)(conduct)
+    return flow(name=name, description=description, task_runner=task_runner(), persist_result=False)(conduct)
 
 
 run = _flow("run", "evaluate", "The whole chain: raw text to evaluated, fine-tuned models.")

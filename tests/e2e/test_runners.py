@@ -1,0 +1,78 @@
+"""Ingest and tokenize on each of Prefect's task runners: who works, and how many of them, changes no byte."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prefect.task_runners import ProcessPoolTaskRunner, ThreadPoolTaskRunner
+
+from flows.runners import task_runner
+from pipelines.errors import InputError
+
+RUNNERS = ("threads=2", "processes=2", "dask=2")
+
+# Everything is imported once and one server serves all; homes are set between the flows.
+SCRIPT = """
+import json, os, sys
+from pathlib import Path
+from flows.stack import prefect_server
+
+def main():
+    home, config, *runners = sys.argv[1:]
+    with prefect_server(home):
+        from flows import chain, runners as table
+        from flows.home import Home
+        from pipelines.config import load_config
+        for runner in runners:
+            os.environ["TOKENMILL_HOME"] = str(Path(home) / runner)
+            chosen = chain.FLOWS["tokenize"].with_options(task_runner=table.task_runner(runner))
+            outcomes = chosen(load_config(config))
+            print(json.dumps({str(each.dataset): each.dataset.manifest.files for each in outcomes}, default=dict))
+
+if __name__ == "__main__":
+    main()
+"""
+
+
+def test_bytes_are_the_same_on_threads_processes_and_dask(place: Any, tmp_path: Path) -> None:
+    pytest.importorskip("prefect_dask", reason="Dask is not installed; the extra `dask` brings it")
+    with place.config.open("a") as config:
+        config.write("\n")
+    text = place.config.read_text().replace("[ingest]", "[ingest]\npartition_bytes = 12000")
+    place.config.write_text(text)
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT)
+    done = subprocess.run(
+        [sys.executable, str(script), str(place.home), str(place.config), *RUNNERS],
+        env=place.environment | {"PYTHONPATH": str(Path(__file__).parents[2])},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    made = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    assert len(made) == len(RUNNERS) and len(made[0]) == 2
+    assert made[0] == made[1] == made[2]
+    corpus = next(files for name, files in made[0].items() if name.startswith("corpus/"))
+    assert sum(name.startswith("documents/") for name in corpus) > 4, "there was something to share out"
+
+
+def test_a_setting_names_a_runner_and_how_many_work() -> None:
+    assert isinstance(task_runner(), ThreadPoolTaskRunner)
+    assert task_runner("threads")._max_workers == os.cpu_count()
+    processes = task_runner("processes=3")
+    assert isinstance(processes, ProcessPoolTaskRunner) and processes._max_workers == 3
+    for wrong in ("thread", "threads=0", "processes=x", "dask=", "ray=2", "threads=2:3"):
+        if wrong != "dask=":
+            with pytest.raises(InputError, match="TOKENMILL_RUNNER"):
+                task_runner(wrong)
+
+
+def test_a_dask_cluster_that_is_there_is_named_by_its_address() -> None:
+    pytest.importorskip("prefect_dask", reason="Dask is not installed; the extra `dask` brings it")
+    assert task_runner("dask=tcp://10.0.0.1:8786").address == "tcp://10.0.0.1:8786"
+    assert task_runner("dask=2").cluster_kwargs["n_workers"] == 2
