@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.runtime import task_run
 
 from flows.progress import StepReport, say, step_bar, warn
+from flows.runners import map_tasks
 from flows.summary import Outcome, headline, publish_artifacts
 from flows.tracking import StepRun, Tracker
 from gpt.config import Config
@@ -101,15 +102,6 @@ class Conductor:
         seconds = "[dim] reused[/]" if outcome.reused else f"{outcome.seconds:5.1f} s"
         say(f"{type.name:<19} {seconds}  {headline(dataset)}")
         return outcome
-
-
-def map_tasks(function: Callable[[Any], Any], items: Iterable[Any]) -> list[Any]:
-    """Run a step's partitions as mapped Prefect tasks; a single one is simply called."""
-    items = list(items)
-    if len(items) < 2:
-        return [function(item) for item in items]
-    mapped = task(cache_policy=NO_CACHE, persist_result=False, tags=["tokenmill", "partition"])(function)
-    return list(mapped.map(items).result())
 
 
 @cache

@@ -14,9 +14,13 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
+from prefect import flow, task
+from prefect.cache_policies import NO_CACHE
+from prefect.context import FlowRunContext, TaskRunContext
 from prefect.task_runners import ProcessPoolTaskRunner, TaskRunner, ThreadPoolTaskRunner
 
 from pipelines.errors import InputError
@@ -39,6 +43,40 @@ def task_runner(setting: str = "") -> TaskRunner[Any]:
             "with =N behind it for N workers, or dask=ADDRESS."
         )
     return make(size or str(os.cpu_count() or 1))
+
+
+def map_tasks(function: Callable[[Any], Any], items: Iterable[Any]) -> list[Any]:
+    """Run a step's partitions as mapped Prefect tasks; a single one is simply called."""
+    items = list(items)
+    if len(items) < 2:
+        return [function(item) for item in items]
+    mapped = task(cache_policy=NO_CACHE, persist_result=False, tags=["tokenmill", "partition"])(function)
+    with _light_luggage():
+        return list(mapped.map(items).result())
+
+
+@contextmanager
+def _light_luggage() -> Iterator[None]:
+    """Prefect sends each task's flow and outer task along to a worker process. Ours would make it import PyTorch and
+    MLflow, which takes longer than many a partition; these stand in for them, under the same run ids.
+    """
+    flow_run, task_run = FlowRunContext.get(), TaskRunContext.get()
+    with ExitStack() as stack:
+        if flow_run:
+            stack.enter_context(flow_run.model_copy(update={"flow": _stand_in_flow, "parameters": {}}))
+        if task_run:
+            stack.enter_context(task_run.model_copy(update={"task": _stand_in_task, "parameters": {}}))
+        yield
+
+
+@flow
+def _stand_in_flow() -> None:
+    """Never run."""
+
+
+@task
+def _stand_in_task() -> None:
+    """Never run."""
 
 
 def _threads(size: str) -> TaskRunner[Any]:
