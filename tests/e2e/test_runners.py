@@ -42,11 +42,12 @@ def test_bytes_are_the_same_on_threads_processes_and_dask(place: Any, tmp_path: 
     pytest.importorskip("prefect_dask", reason="Dask is not installed; the extra `dask` brings it")
     text = place.config.read_text().replace("[ingest]", "[ingest]\npartition_bytes = 12000")
     place.config.write_text(text)
+    one_database = f"sqlite:///{place.home}/mlflow.db"  # making one takes longer than all of this
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
     done = subprocess.run(
         [sys.executable, str(script), str(place.home), str(place.config), *RUNNERS],
-        env=place.environment | {"PYTHONPATH": str(Path(__file__).parents[2])},
+        env=place.environment | {"PYTHONPATH": str(Path(__file__).parents[2]), "MLFLOW_TRACKING_URI": one_database},
         capture_output=True,
         text=True,
         timeout=300,
