@@ -18,8 +18,10 @@ ONEDNN: Any = getattr(torch.backends.mkldnn, "matmul", None)
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """`F.linear`, by `fast_matmul` where that applies: forward, and in the backward pass too."""
+    if torch.compiler.is_compiling():  # first, since the compiler cannot look into what follows
+        return F.linear(x, weight, bias)
     plain = not _onednn_is_exact_and_faster() or x.dtype != torch.float32 or x.device.type != "cpu"
-    if plain or torch.is_autocast_enabled("cpu") or torch.compiler.is_compiling():
+    if plain or torch.is_autocast_enabled("cpu"):
         return F.linear(x, weight, bias)
     if not torch.is_grad_enabled():
         with fast_matmul():

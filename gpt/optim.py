@@ -1,7 +1,10 @@
 """Optimizers as small entries in a table, and the learning rate as a pure function of the step."""
 
+from __future__ import annotations
+
 import functools
 import math
+from collections import defaultdict
 from collections.abc import Callable, Iterable
 from typing import Any, Literal
 
@@ -67,7 +70,7 @@ SCHEDULES: dict[str, Callable[[int, int, OptimizerConfig], float]] = {
 }
 
 
-def make_optimizers(model: nn.Module, config: OptimizerConfig) -> list[torch.optim.Optimizer]:
+def make_optimizers(model: nn.Module, config: OptimizerConfig) -> list[Optimizer]:
     """The optimizers of all parameters that want gradients. Each group's `peak` is its highest learning rate.
 
     Matrices decay; norms, biases and embeddings do not. Muon, where chosen, takes the matrices inside blocks.
@@ -83,12 +86,14 @@ def make_optimizers(model: nn.Module, config: OptimizerConfig) -> list[torch.opt
             matrices.append(p)
         else:
             decayed.append(p)
-    groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": plain, "weight_decay": 0.0}]
-    groups = [group | {"peak": config.learning_rate} for group in groups if group["params"]]
-    optimizers: list[torch.optim.Optimizer] = []
+    groups = [
+        {"params": params, "peak": config.learning_rate, "weight_decay": weight_decay}
+        for params, weight_decay in ((decayed, config.weight_decay), (plain, 0.0))
+        if params
+    ]
+    optimizers: list[Optimizer] = []
     if groups:
-        betas = (config.beta1, config.beta2)
-        optimizers.append(torch.optim.AdamW(groups, config.learning_rate, betas, config.epsilon, fused=True))
+        optimizers.append(AdamW(groups, config.beta1, config.beta2, config.epsilon))
     if matrices:
         optimizers.append(Muon(matrices, config.muon_learning_rate, config.momentum, config.weight_decay))
     if not optimizers:
@@ -96,7 +101,7 @@ def make_optimizers(model: nn.Module, config: OptimizerConfig) -> list[torch.opt
     return optimizers
 
 
-def set_learning_rate(optimizers: Iterable[torch.optim.Optimizer], step: int, config: OptimizerConfig) -> None:
+def set_learning_rate(optimizers: Iterable[Optimizer], step: int, config: OptimizerConfig) -> None:
     """Give every group its learning rate for this step."""
     share = schedule_share(step, config)
     for optimizer in optimizers:
@@ -104,10 +109,74 @@ def set_learning_rate(optimizers: Iterable[torch.optim.Optimizer], step: int, co
             group["lr"] = group["peak"] * share
 
 
+class Optimizer:
+    """Parameters in groups of one setting each, and what is remembered of every parameter.
+
+    PyTorch's own base class imports its compiler as it is made: 30 MB and most of a second, before the first step.
+
+    Args:
+        groups: `params` with their highest learning rate `peak` and their `weight_decay`; `lr` is that of the moment.
+    """
+
+    def __init__(self, groups: Iterable[dict[str, Any]]) -> None:
+        self.param_groups = [{"lr": group["peak"], **group} for group in groups]
+        self.state: dict[Tensor, dict[str, Tensor]] = defaultdict(dict)
+
+    def step(self) -> None:
+        """Move every parameter that has a gradient."""
+        raise NotImplementedError
+
+    def zero_grad(self) -> None:
+        """Let go of the gradients."""
+        for group in self.param_groups:
+            for p in group["params"]:
+                p.grad = None
+
+
+class AdamW(Optimizer):
+    """Adam with decoupled weight decay (Loshchilov & Hutter 2019), all of a group in PyTorch's one fused kernel."""
+
+    def __init__(self, groups: Iterable[dict[str, Any]], beta1: float, beta2: float, epsilon: float) -> None:
+        super().__init__(groups)
+        self.beta1, self.beta2, self.epsilon = beta1, beta2, epsilon
+
+    @torch.no_grad()
+    def step(self) -> None:
+        for group in self.param_groups:
+            params = [p for p in group["params"] if p.grad is not None]
+            if not params:
+                continue
+            for p in params:
+                if not self.state[p]:
+                    self.state[p] = {
+                        "step": torch.zeros((), dtype=torch.float32, device=p.device),
+                        "exp_avg": torch.zeros_like(p),
+                        "exp_avg_sq": torch.zeros_like(p),
+                    }
+            states = [self.state[p] for p in params]
+            steps = [state["step"] for state in states]
+            torch._foreach_add_(steps, 1)
+            torch._fused_adamw_(
+                params,
+                [p.grad for p in params],
+                [state["exp_avg"] for state in states],
+                [state["exp_avg_sq"] for state in states],
+                [],
+                steps,
+                lr=group["lr"],
+                beta1=self.beta1,
+                beta2=self.beta2,
+                weight_decay=group["weight_decay"],
+                eps=self.epsilon,
+                amsgrad=False,
+                maximize=False,
+            )
+
+
 ITERATIONS = 4
 
 
-class Muon(torch.optim.Optimizer):
+class Muon(Optimizer):
     """Momentum whose update is made orthogonal, for matrices (Jordan et al. 2024).
 
     Matrices of one shape go through the iteration together, as one batch. A stack of projections, such as
@@ -115,10 +184,10 @@ class Muon(torch.optim.Optimizer):
     """
 
     def __init__(self, params: Iterable[Tensor], lr: float, momentum: float = 0.95, weight_decay: float = 0.0):
-        super().__init__(params, {"lr": lr, "peak": lr, "momentum": momentum, "weight_decay": weight_decay})
+        super().__init__([{"params": list(params), "peak": lr, "momentum": momentum, "weight_decay": weight_decay}])
 
     @torch.no_grad()
-    def step(self, closure: None = None) -> None:  # type: ignore[override]
+    def step(self) -> None:
         for group in self.param_groups:
             shapes: dict[torch.Size, list[Tensor]] = {}
             for p in group["params"]:
@@ -171,7 +240,7 @@ def orthogonalize(x: Tensor) -> Tensor:
     return x.mT if transposed else x
 
 
-def optimizer_tensors(model: nn.Module, optimizers: Iterable[torch.optim.Optimizer]) -> dict[str, Tensor]:
+def optimizer_tensors(model: nn.Module, optimizers: Iterable[Optimizer]) -> dict[str, Tensor]:
     """Everything the optimizers remember, as `parameter name/quantity` to tensor."""
     names: dict[Tensor, str] = {p: name for name, p in model.named_parameters()}
     return {
@@ -182,9 +251,7 @@ def optimizer_tensors(model: nn.Module, optimizers: Iterable[torch.optim.Optimiz
     }
 
 
-def restore_optimizers(
-    model: nn.Module, optimizers: Iterable[torch.optim.Optimizer], tensors: dict[str, Tensor]
-) -> None:
+def restore_optimizers(model: nn.Module, optimizers: Iterable[Optimizer], tensors: dict[str, Tensor]) -> None:
     """Put back what `optimizer_tensors` returned."""
     names: dict[Tensor, str] = {p: name for name, p in model.named_parameters()}
     for optimizer in optimizers:

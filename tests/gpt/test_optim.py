@@ -1,4 +1,6 @@
 import math
+import subprocess
+import sys
 from collections.abc import Callable
 
 import pytest
@@ -7,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpt.model import GPT
-from gpt.optim import SCHEDULES, OptimizerConfig, learning_rate, make_optimizers, orthogonalize
+from gpt.optim import SCHEDULES, AdamW, OptimizerConfig, learning_rate, make_optimizers, orthogonalize
 
 COSINE = OptimizerConfig(steps=101, learning_rate=1.0, warmup=10, schedule="cosine", final_share=0.1)
 
@@ -61,6 +63,38 @@ def test_frozen_parameters_are_left_out(make_model: Callable[..., GPT]) -> None:
     assert all(p is not model.tokens.weight for g in groups for p in g["params"])
     with pytest.raises(ValueError, match="unfreeze"):
         make_optimizers(model.requires_grad_(False), OptimizerConfig())
+
+
+def test_adamw_moves_parameters_as_pytorchs_own_to_the_last_bit() -> None:
+    generator = torch.Generator().manual_seed(0)
+    start = [torch.randn(shape, generator=generator) for shape in ((7, 5), (5,), (3, 2, 4))]
+    ours, theirs = ([torch.nn.Parameter(t.clone()) for t in start] for _ in range(2))
+    settings = [(ours[:2], theirs[:2], 0.1), (ours[2:], theirs[2:], 0.0)]
+    mine = AdamW([{"params": p, "peak": 1e-2, "weight_decay": decay} for p, _, decay in settings], 0.9, 0.95, 1e-8)
+    groups = [{"params": p, "weight_decay": decay} for _, p, decay in settings]
+    reference = torch.optim.AdamW(groups, 1e-2, (0.9, 0.95), 1e-8, fused=True)
+    for step in range(6):
+        for a, b in zip(ours, theirs, strict=True):
+            a.grad = None if step % 3 == 1 and a.ndim == 1 else torch.randn(a.shape, generator=generator)
+            b.grad = a.grad
+        mine.step()
+        reference.step()
+    for a, b in zip(ours, theirs, strict=True):
+        assert torch.equal(a, b)
+
+
+def test_a_training_step_does_not_import_pytorchs_compiler() -> None:
+    script = """
+import sys, torch
+from gpt.config import gpt_config
+from gpt.model import GPT
+from gpt.train import Batch, TrainConfig, train
+ids = torch.randint(0, 30, (2, 9))
+model = GPT(gpt_config("pico", vocabulary=30, context=8))
+train(model, lambda *_: Batch(ids[:, :-1], ids[:, 1:]), TrainConfig(steps=2))
+sys.exit("torch._dynamo" in sys.modules)
+"""
+    assert subprocess.run([sys.executable, "-c", script]).returncode == 0
 
 
 @given(rows=st.integers(2, 24), columns=st.integers(2, 24), seed=st.integers(0, 100))

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from gpt.checkpoint import Checkpoints
 from gpt.loss import IGNORE, next_token_loss
 from gpt.model import GPT
-from gpt.optim import make_optimizers, optimizer_tensors
+from gpt.optim import Optimizer, make_optimizers, optimizer_tensors
 from gpt.train import (
     Batch,
     Checkpointed,
@@ -267,17 +267,15 @@ def test_a_step_without_targets_says_so(make_model: Make, make_batches: MakeBatc
 def test_gradients_are_clipped_to_the_length_asked_for(make_model: Make, make_batches: MakeBatches) -> None:
     norms = []
 
-    class Spy(torch.optim.SGD):
-        def step(self, closure: Any = None) -> None:
+    class Spy(Optimizer):
+        def step(self) -> None:
             norms.append(torch.nn.utils.get_total_norm([p.grad for p in self.param_groups[0]["params"]]).item())
-            super().step()
 
     with pytest.MonkeyPatch.context() as patch:
         from gpt import train as module
 
-        def spy(model: nn.Module, config: TrainConfig) -> list[torch.optim.Optimizer]:
-            groups = make_optimizers(model, config)[0].param_groups
-            return [Spy([p for g in groups for p in g["params"]], lr=1e-3)]
+        def spy(model: nn.Module, config: TrainConfig) -> list[Optimizer]:
+            return [Spy([{"params": list(model.parameters()), "peak": 1e-3}])]
 
         patch.setattr(module, "make_optimizers", spy)
         patch.setattr(module, "set_learning_rate", lambda *_: None)
@@ -301,6 +299,26 @@ def test_bfloat16_learns_too(make_model: Make, make_batches: MakeBatches) -> Non
     result = train(model, lambda s, m: batch, TrainConfig(steps=40, learning_rate=1e-2, precision="bfloat16"))
     assert result.metrics["train/loss"] < 1.5
     assert all(p.dtype == torch.float32 for p in model.parameters())
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+def test_compiled_blocks_learn_the_same(
+    make_model: Make, make_batches: MakeBatches, monkeypatch: pytest.MonkeyPatch, recompute: bool
+) -> None:
+    compile_block = torch.nn.Module.compile
+
+    def capture(block: nn.Module) -> None:
+        """Captured and differentiated as always, as one graph; code for it would take a minute to generate."""
+        compile_block(block, backend="aot_eager", fullgraph=True)
+
+    monkeypatch.setattr(torch.nn.Module, "compile", capture)
+    curves = []
+    for compiled in (False, True):
+        events: list[Event] = []
+        config = TrainConfig(steps=4, log_every=1, compile=compiled, recompute=recompute)
+        train(make_model(), make_batches(), config, on_event=events.append)
+        curves.append(losses(events))
+    assert curves[1] == pytest.approx(curves[0], rel=1e-5) and len(curves[0]) == 4
 
 
 def test_threads_are_set_for_the_run_alone(make_model: Make, make_batches: MakeBatches) -> None:
