@@ -12,6 +12,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from pipelines.charts import short
 from pipelines.store import Dataset
 
 if TYPE_CHECKING:
@@ -158,14 +159,6 @@ def counts(statistics: Mapping[str, Any], most: int = 6) -> str:
     """Statistics as a phrase: those without a `/` in their names, the first few."""
     plain = [(k, v) for k, v in statistics.items() if isinstance(v, int | float) and "/" not in k][:most]
     return ", ".join(f"{short(value)} {key.replace('_', ' ')}" for key, value in plain)
-
-
-def short(number: float) -> str:
-    """A number in three digits or so: 12.3k, 4.56M."""
-    for limit, divisor, suffix in ((1e9, 1e9, "G"), (1e6, 1e6, "M"), (1e4, 1e3, "k")):
-        if abs(number) >= limit:
-            return f"{number / divisor:,.3g}{suffix}"
-    return f"{number:,.0f}" if abs(number) >= 100 or number == int(number) else f"{number:.3g}"
 
 
 def publish_artifacts(outcome: Outcome) -> None:

@@ -11,7 +11,7 @@ from rich.console import Console, Group, RenderableType
 from rich.markup import escape
 from rich.tree import Tree
 
-from flows.lineage_graph import COUNTS, to_svg
+from pipelines.lineage_graph import COUNTS, to_svg
 from pipelines import lineage
 from pipelines.errors import InputError
 from pipelines.lineage import Node

@@ -10,7 +10,6 @@ shards through a memory map. Nothing can be written through it, and no other fil
 from __future__ import annotations
 
 import difflib
-import os
 import re
 import secrets
 import tempfile
@@ -76,11 +75,7 @@ class Catalog:
 
     def __init__(self, store: Store, mlflow_uri: str | None = None, pins: Sequence[str] = ()) -> None:
         self.store = store
-        self.mlflow_uri = (
-            mlflow_uri
-            or os.environ.get("MLFLOW_TRACKING_URI")
-            or f"sqlite:///{(store.root.absolute().parent / 'mlruns' / 'mlflow.db')}"
-        )
+        self.mlflow_uri = mlflow_uri or runs.tracking_uri(store.root)
         self.all = store.list()
         self.shown = _shown(store, self.all, pins)
 

@@ -80,16 +80,64 @@ def read(table: str, tracking_uri: str) -> pa.Table:
     """
     if tracking_uri.startswith(("http://", "https://")):
         return _to_arrow(_SERVED[table](Server(tracking_uri)), TABLES[table])
+    return _to_arrow(_ask(tracking_uri, _QUERIES[table]), TABLES[table])
+
+
+def curves(tracking_uri: str, run_id: str) -> dict[str, list[tuple[int, float]]]:
+    """The (step, value) points of every metric of one run, in order; none if the run is not there.
+
+    Raises:
+        InputError: as `read`.
+    """
+    found: dict[str, list[tuple[int, float]]] = {}
+    if tracking_uri.startswith(("http://", "https://")):
+        server = Server(tracking_uri)
+        for last in server.call("runs/get", {"run_id": run_id})["run"]["data"].get("metrics", []):
+            points = [(_whole(p.get("step", 0)) or 0, _number(p.get("value"))) for p in server.history(run_id, last["key"])]
+            found[last["key"]] = sorted((step, value) for step, value in points if value is not None)
+        return found
+    query = "SELECT key, step, value FROM metrics WHERE run_uuid = ? AND NOT is_nan ORDER BY key, step"
+    for key, step, value in _ask(tracking_uri, query, run_id):
+        found.setdefault(key, []).append((step, value))
+    return found
+
+
+def texts(tracking_uri: str, run_id: str, folder: str) -> dict[str, str]:
+    """The text artifacts in a folder of one run, by name; none if they are not there.
+
+    Raises:
+        InputError: as `read`.
+    """
+    if tracking_uri.startswith(("http://", "https://")):
+        server = Server(tracking_uri)
+        files = server.call("artifacts/list", {"run_id": run_id, "path": folder}).get("files", [])
+        return {Path(each["path"]).name: server.artifact(run_id, each["path"]) for each in files if not each["is_dir"]}
+    for (uri,) in _ask(tracking_uri, "SELECT artifact_uri FROM runs WHERE run_uuid = ?", run_id):
+        place = urlsplit(uri)
+        if place.scheme in ("", "file"):
+            files = sorted((Path(unquote(place.path)) / folder).glob("*.txt"))
+            return {file.name: file.read_text(encoding="utf-8", errors="replace") for file in files}
+    return {}
+
+
+def _ask(tracking_uri: str, query: str, *values: str) -> list[tuple[Any, ...]]:
+    """A query's rows from an SQLite database; none if there is no such file."""
     if not tracking_uri.startswith("sqlite:"):
-        raise InputError(f"Runs tracked at {tracking_uri} cannot be read from SQL; sqlite:, http: and https: can.")
+        raise InputError(f"Runs tracked at {tracking_uri} cannot be read from here; sqlite:, http: and https: can.")
     path = sqlite_path(tracking_uri)
     if not path.exists():
-        return TABLES[table].empty_table()
+        return []
     try:
         with closing(sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True)) as database:
-            return _to_arrow(database.execute(_QUERIES[table]).fetchall(), TABLES[table])
+            return database.execute(query, values).fetchall()
     except sqlite3.Error as error:
         raise InputError(f"{path} cannot be read as MLflow's database ({error}).") from None
+
+
+def tracking_uri(store_root: Path) -> str:
+    """Where the runs of a store are tracked: `MLFLOW_TRACKING_URI` if set, else the database beside the store."""
+    beside = store_root.absolute().parent / "mlruns" / "mlflow.db"
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{beside}"
 
 
 def sqlite_path(uri: str) -> Path:
@@ -139,6 +187,15 @@ class Server:
         except (OSError, ValueError) as error:
             reason = getattr(error, "reason", None) or error
             raise InputError(f"The MLflow server at {self.address} does not answer ({reason}); is it up?") from None
+
+    def artifact(self, run_id: str, path: str) -> str:
+        """A text among a run's artifacts."""
+        url = f"{self.address}/get-artifact?{urlencode({'run_uuid': run_id, 'path': path})}"
+        try:
+            with urlopen(Request(url, headers=self.headers), timeout=30) as answer:  # noqa: S310 - http or https
+                return answer.read().decode("utf-8", "replace")
+        except OSError as error:
+            raise InputError(f"The MLflow server at {self.address} does not give {path} ({error}).") from None
 
     def pages(self, path: str, key: str, body: dict[str, Any] | None = None, **query: Any) -> Iterator[Any]:
         """All items of a list that comes in pages."""

@@ -4,7 +4,7 @@ right. It needs no script and no other file, and follows the reader's choice of 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from html import escape
@@ -43,7 +43,21 @@ class Box:
 
 def to_svg(dataset: Dataset, datasets: Sequence[Dataset]) -> str:
     """Everything that a dataset came from and everything that came of it, as an SVG element."""
-    boxes, arrows = _graph(dataset, datasets)
+    trees = (
+        lineage.origins(dataset, datasets),
+        lineage.outcomes(str(dataset), dataset.manifest.kind, datasets),
+    )
+    near = {node.name: (node.kind, node.dataset) for tree in trees for node in tree.nodes() if node.kind != "source"}
+    return _draw(near, f"Lineage of {dataset}", str(dataset))
+
+
+def chain_to_svg(datasets: Sequence[Dataset]) -> str:
+    """How some datasets came of one another, as an SVG element."""
+    return _draw({str(each): (each.manifest.kind, each) for each in datasets}, "What came of what")
+
+
+def _draw(nodes: Mapping[str, tuple[str, Dataset | None]], label: str, chosen: str = "") -> str:
+    boxes, arrows = _graph(nodes)
     columns = _columns(boxes, arrows)
     tallest = max(len(column) for column in columns)
     place = {
@@ -53,37 +67,28 @@ def to_svg(dataset: Dataset, datasets: Sequence[Dataset]) -> str:
     }
     width, height = len(columns) * (WIDTH + GAP) - GAP + 16, tallest * (HEIGHT + RISE) - RISE + 16
     drawn = [_arrow(place[start], place[end]) for start, end in arrows]
-    drawn += [_box(box, *place[name], name == str(dataset)) for name, box in boxes.items()]
+    drawn += [_box(box, *place[name], name == chosen) for name, box in boxes.items()]
     return (
-        f'<svg class="lineage" role="img" aria-label="{escape("Lineage of " + str(dataset))}" '
+        f'<svg class="lineage" role="img" aria-label="{escape(label)}" '
         f'viewBox="0 0 {width} {height:g}" width="{width}" height="{height:g}" xmlns="http://www.w3.org/2000/svg">'
         f"<style>{STYLE}</style>{''.join(drawn)}</svg>"
     )
 
 
-def _graph(dataset: Dataset, datasets: Sequence[Dataset]) -> tuple[dict[str, Box], list[tuple[str, str]]]:
-    """The relatives of a dataset, and an arrow for each that went into another, unless a longer way says so already."""
-    near = {
-        node.name: node
-        for tree in (
-            lineage.origins(dataset, datasets),
-            lineage.outcomes(str(dataset), dataset.manifest.kind, datasets),
-        )
-        for node in tree.nodes()
-    }
-    boxes = {
-        node.name: _describe(node.name, node.kind, node.dataset) for node in near.values() if node.kind != "source"
-    }
+def _graph(nodes: Mapping[str, tuple[str, Dataset | None]]) -> tuple[dict[str, Box], list[tuple[str, str]]]:
+    """Boxes of datasets and of what they were read from, and an arrow for each that went into another, unless a longer
+    way says so already."""
+    boxes = {name: _describe(name, kind, dataset) for name, (kind, dataset) in nodes.items()}
     arrows: dict[tuple[str, str], None] = {}
-    for node in near.values():
-        if not node.dataset:
+    for name, (_, dataset) in nodes.items():
+        if not dataset:
             continue
-        files = node.dataset.manifest.sources
+        files = dataset.manifest.sources
         if files:
-            name = f"files of {node.name}"
-            boxes[name] = _describe_files([file.name for file in files], sum(file.bytes for file in files), name)
-            arrows[name, node.name] = None
-        for edge in lineage.direct_edges(node.dataset):
+            box = f"files of {name}"
+            boxes[box] = _describe_files([file.name for file in files], sum(file.bytes for file in files), box)
+            arrows[box, name] = None
+        for edge in lineage.direct_edges(dataset):
             if edge.input in boxes:
                 arrows[edge.input, edge.output] = None
     return boxes, _without_shortcuts(list(arrows))
