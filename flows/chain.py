@@ -25,6 +25,8 @@ from pipelines.finetune_classifier import FINETUNE_CLASSIFIER
 from pipelines.ingest import INGEST
 from pipelines.mix import MIX
 from pipelines.pretrain import PRETRAIN
+from pipelines.report import FILE as REPORT_FILE
+from pipelines.report import REPORT
 from pipelines.sample import SAMPLE
 from pipelines.step import StepType
 from pipelines.store import Dataset
@@ -86,8 +88,10 @@ def _flow(name: str, until: str, description: str) -> prefect.Flow[..., list[Out
         with stop_on_signals() as should_stop, tracker.flow_run(config, tags):
             conductor = Conductor(home.store, tracker, rebuild, should_stop)
             chain(conductor.perform, config, until)
-            publish_chain(config.name, conductor.done)
-            tracker.summarise(config.name, [outcome.dataset for outcome in conductor.done])
+            made = {f"{o.dataset.ref.kind}/{o.dataset.ref.name}": o.dataset for o in conductor.done}
+            report = conductor.perform(REPORT, config.name, config.report, made)
+            links = tracker.summarise(config.name, conductor.done, report.file(REPORT_FILE))
+            publish_chain(config.name, conductor.done, links["report"])
         return conductor.done
 
     conduct.__doc__ = description

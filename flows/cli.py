@@ -265,6 +265,25 @@ def trace(
 
 
 @app.command(rich_help_panel="Data")
+def report(
+    what: Annotated[str, typer.Argument(help="A run, or any dataset or model.")] = "quickstart",
+    output: Annotated[Path | None, typer.Option(help="Write the page to this file.")] = None,
+    open: Annotated[bool, typer.Option("--open", help="Show it in the browser.")] = False,
+) -> None:
+    """Show the page about a run: its data, training and results. Of a dataset that is in no report, draw one.
+
+    Example: tokenmill report quickstart
+    """
+    from flows.home import Home
+    from flows.report import find_or_draw
+
+    page = find_or_draw(what, Home.from_environment().store, output)
+    typer.echo(page)
+    if open:
+        typer.launch(page.as_uri())
+
+
+@app.command(rich_help_panel="Data")
 def sql(
     query: Annotated[str | None, typer.Argument(help="The query; without one, a shell opens.")] = None,
     file: Annotated[Path | None, typer.Option(help="Read the query from a file.")] = None,

@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import IO, Literal, NamedTuple
+from typing import IO, Any, Literal, NamedTuple
 
 from filelock import FileLock
 
@@ -152,6 +152,18 @@ def prefect_server(home: Path | str, tell: Callable[[Choice], None] = lambda cho
                 yield url
             finally:
                 _send_what_prefect_has_to_say()
+
+
+def pages(home: Path | str) -> dict[str, str]:
+    """Where a browser finds Prefect's and MLflow's pages on a home, by the tool's name; now, or after `up`."""
+
+    def page(server: Server) -> str:
+        if record := _record(server):
+            return record.url
+        named = os.environ.get(server.named_by, "").rstrip("/").removesuffix("/api")
+        return named if named.startswith("http") and _has_page(named) else server.url
+
+    return {server.name: page(server) for server in Stack(home).servers}
 
 
 def ensure_mlflow_database(uri: str, artifacts: Path | None = None) -> None:
@@ -439,14 +451,29 @@ def _status(server: Server) -> Service:
 def _answers(base: str, wait: float = 0) -> bool:
     """Whether a server is there and not broken; a refusal for want of a login is an answer too."""
     time.sleep(wait)
-    handlers = [urllib.request.ProxyHandler({})] if LOOPBACK in base else []
     try:
-        with urllib.request.build_opener(*handlers).open(base.rstrip("/") + "/health", timeout=5):
+        with _get(base.rstrip("/") + "/health"):
             return True
     except urllib.error.HTTPError as error:
         return error.code < 500
     except (OSError, ValueError):
         return False
+
+
+def _has_page(url: str) -> bool:
+    """Whether there is something to look at; a temporary Prefect server has nothing."""
+    try:
+        with _get(url) as answer:
+            return "html" in answer.headers.get("Content-Type", "")
+    except urllib.error.HTTPError as error:
+        return error.code in (401, 403)
+    except (OSError, ValueError):
+        return False
+
+
+def _get(url: str) -> Any:
+    handlers = [urllib.request.ProxyHandler({})] if LOOPBACK in url else []
+    return urllib.request.build_opener(*handlers).open(url, timeout=5)
 
 
 def _is_free(port: int) -> bool:

@@ -135,6 +135,10 @@ def _examples(s: Mapping[str, Any]) -> str:
     return f"{s['examples']:,} examples: {_splits(s, 'examples')}; {s['rejected']:,} rejected"
 
 
+def _report(s: Mapping[str, Any]) -> str:
+    return f"{s['figures']} figures on one page"
+
+
 HEADLINES = {
     "ingest": _corpus,
     "mix": _mix,
@@ -147,6 +151,7 @@ HEADLINES = {
     "evaluate-language": _language,
     "evaluate-classifier": _classifier,
     "evaluate-assistant": _assistant,
+    "report": _report,
 }
 COMPARISONS = {
     "evaluate-language": _compare_languages,
@@ -167,20 +172,34 @@ def publish_artifacts(outcome: Outcome) -> None:
 
     manifest = outcome.dataset.manifest
     key = _artifact_key(f"{manifest.step}-{manifest.name}")
-    inputs = "".join(f"\n- {role}: `{ref}`" for role, ref in manifest.inputs.items())
-    markdown = (
-        f"## {manifest.step} {manifest.name}\n\n```\n{details(outcome.dataset)}\n```\n\n"
-        f"`{outcome.dataset}` in `{outcome.dataset.path}`, {len(manifest.files)} files, {manifest.bytes:,} bytes, "
-        f"built in {outcome.seconds:.1f} s\n\n{'Made from' + inputs if inputs else ''}"
-    )
+    markdown = f"## {manifest.step} {manifest.name}\n\n{step_note(outcome.dataset, outcome.seconds)}"
     create_markdown_artifact(markdown, key=key, description=f"What {manifest.step} made")
     table = [{"statistic": k, "value": v} for k, v in manifest.statistics.items()]
     create_table_artifact(table, key=f"{key}-statistics", description=f"Statistics of {outcome.dataset}")
 
 
-def publish_chain(name: str, outcomes: Sequence[Outcome]) -> None:
-    """The closing table as a Prefect artifact of the flow run."""
-    from prefect.artifacts import create_table_artifact
+def step_note(dataset: Dataset, seconds: float) -> str:
+    """What a step made, in Markdown, for its page in MLflow."""
+    manifest = dataset.manifest
+    inputs = "".join(f"\n- {role}: `{ref}`" for role, ref in manifest.inputs.items())
+    return (
+        f"```\n{details(dataset)}\n```\n\n`{dataset}` in `{dataset.path}`, {len(manifest.files)} files, "
+        f"{manifest.bytes:,} bytes, built in {seconds:.1f} s.{' Made from' + inputs if inputs else ''}"
+    )
+
+
+def run_note(outcomes: Sequence[Outcome], links: Mapping[str, str]) -> str:
+    """What a run made, in Markdown, for its page in MLflow."""
+    listed = " · ".join(f"[{title}]({link})" for title, link in links.items())
+    rows = [
+        f"| {o.step} | {headline(o.dataset)} | {'reused' if o.reused else f'{o.seconds:,.1f} s'} |" for o in outcomes
+    ]
+    return "\n".join([listed, "", "| step | what came of it | took |", "| --- | --- | --- |", *rows])
+
+
+def publish_chain(name: str, outcomes: Sequence[Outcome], report: str) -> None:
+    """The closing table, and a link to the report, as Prefect artifacts of the flow run."""
+    from prefect.artifacts import create_link_artifact, create_table_artifact
 
     rows = [
         {
@@ -192,6 +211,7 @@ def publish_chain(name: str, outcomes: Sequence[Outcome]) -> None:
         for o in outcomes
     ]
     create_table_artifact(rows, key=_artifact_key(f"run-{name}"), description=f"What {name} made")
+    create_link_artifact(report, "The report", key=_artifact_key(f"report-{name}"), description=f"What {name} made")
 
 
 def closing(config: RunConfig, outcomes: Sequence[Outcome], home: Path, seconds: float) -> Group:
@@ -212,7 +232,7 @@ def closing(config: RunConfig, outcomes: Sequence[Outcome], home: Path, seconds:
     for number, outcome in enumerate(outcomes):
         if number:
             table.add_row()
-        path = outcome.dataset.path
+        path = outcome.dataset.path / ("report.html" if outcome.step == "report" else "")
         where = path.relative_to(home) if path.is_relative_to(home) else path
         time = Text("reused", style="dim") if outcome.reused else Text(f"{outcome.seconds:,.1f} s")
         table.add_row(
@@ -236,6 +256,7 @@ def next_commands(config: RunConfig, outcomes: Sequence[Outcome]) -> list[str]:
     if name := models.get("instruction"):
         lines.append(f"  tokenmill chat --model {name}")
     lines.append('  tokenmill sql "select source, count(*) from documents group by source"')
+    lines.append(f"  tokenmill report {config.name} --open")
     lines.append("  tokenmill up        # Prefect's and MLflow's pages on what happened")
     return lines
 

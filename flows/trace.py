@@ -11,10 +11,10 @@ from rich.console import Console, Group, RenderableType
 from rich.markup import escape
 from rich.tree import Tree
 
-from pipelines.lineage_graph import COUNTS, to_svg
 from pipelines import lineage
 from pipelines.errors import InputError
 from pipelines.lineage import Node
+from pipelines.lineage_graph import COUNTS, to_svg
 from pipelines.store import Dataset, Store, file_sha256, write_synced
 
 FILES = 8  # source files of one dataset that a tree shows
@@ -26,6 +26,7 @@ COLOURS = {
     "samples": "blue",
     "model": "green",
     "evaluation": "magenta",
+    "report": "white",
 }
 
 
@@ -86,7 +87,8 @@ def draw(node: Node) -> Tree:
 
 def _add(tree: Tree, node: Node) -> None:
     sources = [branch for branch in node.branches if branch.kind == "source"]
-    for branch in [branch for branch in node.branches if branch.kind != "source"] + sources[:FILES]:
+    made = [branch for branch in node.branches if branch.kind not in ("source", "report")]  # a report is made of all
+    for branch in made + sources[:FILES]:
         _add(tree.add(_label(branch)), branch)
     if len(sources) > FILES:
         tree.add(f"[dim]and {len(sources) - FILES} more source files[/]")
@@ -119,12 +121,13 @@ def _facts(dataset: Dataset) -> str:
 
 def _seen_by(tree: Node, held_out: bool = False) -> str:
     """Which models have to be trained again if what the tree grows from must go."""
-    models = [node.name for node in tree.nodes() if node.kind == "model"]
+    models, reports = (sorted(n.name for n in tree.nodes() if n.kind == kind) for kind in ("model", "report"))
+    quoted = f"Reports that may quote it: {', '.join(reports)}.\n" if reports else ""
     if not models:
-        return "No model was made of it.\n"
+        return "No model was made of it.\n" + quoted
     if held_out:
-        return f"It is held out: {len(models)} models come from this dataset, but trained without it.\n"
-    return f"Models that have seen it, and must be trained again if it has to go: {', '.join(sorted(models))}.\n"
+        return f"It is held out: {len(models)} models come from this dataset, but trained without it.\n" + quoted
+    return f"Models that have seen it, and must be trained again if it has to go: {', '.join(models)}.\n" + quoted
 
 
 def _heading(words: str, name: str = "", more: str = "") -> str:

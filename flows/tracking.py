@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,12 +20,16 @@ from filelock import Timeout
 from mlflow.entities import Dataset as MlflowDataset
 from mlflow.entities import DatasetInput, InputTag, Metric, Param, RunTag
 from mlflow.tracking import MlflowClient
-from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
+from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NOTE
 
 from flows.home import Home
-from flows.stack import ensure_mlflow_database
+from flows.stack import ensure_mlflow_database, pages
+from flows.summary import Outcome, run_note, step_note
 from gpt.config import Config
+from pipelines import figures
+from pipelines.charts import standalone
 from pipelines.config import RunConfig
+from pipelines.datasets import columns
 from pipelines.step import Step, Stopped
 from pipelines.store import Dataset
 
@@ -113,6 +118,8 @@ class Tracker:
         entries = [*inputs.items(), ("output", dataset)]
         self.client.log_inputs(run_id, datasets=[_dataset_input(role, one) for role, one in entries])
         self.client.log_dict(run_id, json.loads(dataset.manifest.model_dump_json()), "manifest.json")
+        self.client.set_tag(run_id, MLFLOW_RUN_NOTE, step_note(dataset, dataset.manifest.built["seconds"])[:MAX_TAG])
+        self._log_figures(run_id, dataset, inputs)
         if dataset.ref.kind == "model":
             self.register_model(dataset, run_id)
         self.client.set_terminated(run_id, "FINISHED")
@@ -152,12 +159,17 @@ class Tracker:
             self.client.set_registered_model_alias(name, alias, version.version)
             return f"{name}/{version.version}"
 
-    def summarise(self, name: str, datasets: Iterable[Dataset]) -> None:
-        """Give the parent run the results of every evaluation, so that whole runs can be compared.
+    def summarise(self, name: str, outcomes: Sequence[Outcome], report: Path) -> dict[str, str]:
+        """Give the parent run its report, a description, and the results of every evaluation.
 
-        The pretrained model's metrics keep their names; those of others stand behind the model's name.
+        So whole runs can be compared. The pretrained model's metrics keep their names; those of others stand behind
+        the model's name.
+
+        Returns:
+            Where a browser finds the report and the run's pages, by what is there.
         """
         assert self.parent
+        datasets = [outcome.dataset for outcome in outcomes]
         now = int(time.time() * 1000)
         values = {
             key if dataset.ref.name == name else f"{dataset.ref.name}/{key}": float(value)
@@ -167,6 +179,29 @@ class Tracker:
             if "/" in key and _is_number(value)
         }
         self.client.log_batch(self.parent, metrics=[Metric(key, value, now, 0) for key, value in values.items()])
+        self.client.log_artifact(self.parent, str(report))
+        links = self.links()
+        self.client.set_tag(self.parent, MLFLOW_RUN_NOTE, run_note(outcomes, links)[:MAX_TAG])
+        return links
+
+    def links(self) -> dict[str, str]:
+        """Pages about the flow run: the report in MLflow, and Prefect's page if it runs under Prefect."""
+        page = pages(self.home.path)
+        assert self.parent
+        run = self.client.get_run(self.parent)
+        links = {
+            "report": f"{page['mlflow']}/#/experiments/{self.experiment_id}/runs/{self.parent}/artifacts/report.html"
+        }
+        if flow_run := run.data.tags.get("prefect.flow_run_id"):
+            links["Prefect's page on this run"] = f"{page['prefect']}/runs/flow-run/{flow_run}"
+        return links
+
+    def _log_figures(self, run_id: str, dataset: Dataset, inputs: Mapping[str, Dataset]) -> None:
+        """The figures of a report as artifacts of the run that made the dataset."""
+        for part in figures.parts(dataset, inputs, warn=lambda sentence: None):
+            if part.svg:
+                name = re.sub("[^a-z0-9]+", "-", part.title.lower()).strip("-")
+                self.client.log_text(run_id, standalone(part.svg), f"plots/{name}.svg")
 
     def _log_params(self, run_id: str, config: Config) -> None:
         params = [Param(key, value[:MAX_PARAM]) for key, value in flatten(config.model_dump(mode="json"))]
@@ -249,15 +284,23 @@ def _run_tags(values: Mapping[str, str]) -> list[RunTag]:
     return [RunTag(key, value[:MAX_TAG]) for key, value in values.items()]
 
 
+ROWS = {"corpus": "documents", "tokens": "documents", "samples": "samples", "examples": "examples"}
+ELEMENTS = {"corpus": "bytes", "tokens": "tokens", "model": "parameters"}
+
+
 def _dataset_input(role: str, dataset: Dataset) -> DatasetInput:
     manifest = dataset.manifest
-    profile = {key: value for key, value in manifest.statistics.items() if _is_number(value)}
+    numbers = {key: value for key, value in manifest.statistics.items() if _is_number(value)}
+    sizes = {"num_rows": ROWS.get(manifest.kind), "num_elements": ELEMENTS.get(manifest.kind)}
+    profile = (
+        {name: numbers[key] for name, key in sizes.items() if key in numbers} | {"bytes": manifest.bytes} | numbers
+    )
     entity = MlflowDataset(
         name=f"{manifest.kind}/{manifest.name}",
         digest=manifest.digest[:36],  # MLflow's limit; its own digests miss changed rows
         source_type="local",
         source=json.dumps({"uri": str(dataset.path)}),
-        schema=json.dumps({"files": sorted(manifest.files)}),
+        schema=json.dumps({"mlflow_colspec": [{"name": n, "type": t, "required": True} for n, t in columns(dataset)]}),
         profile=json.dumps(profile),
     )
     return DatasetInput(entity, [InputTag("mlflow.data.context", role)])

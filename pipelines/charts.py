@@ -1,7 +1,7 @@
 """Charts as SVG: lines and points on plain or logarithmic axes, bars, histograms, matrices and labelled clouds.
 
 A chart is a piece of text without script, font or any other file. It follows the reader's choice of light or dark, has
-a tooltip on every mark, and is drawn for a card some 400 pixels wide (a cloud for 1,000), so that a telephone shows it as it is.
+a tooltip on every mark, and is drawn for a card some 400 pixels wide, as on a telephone; a cloud, for one of 1,000.
 """
 
 from __future__ import annotations
@@ -126,9 +126,8 @@ def matrix(labels: Sequence[str], counts: Sequence[Sequence[int]], down: str, ac
         f'<text class="soft" x="4" y="{top - 6}">{escape(down)}</text>',
     ]
     for j, label in enumerate(labels):
-        drawn.append(
-            f'<text x="{left + (j + 0.5) * cell:.1f}" y="{top - 8}" text-anchor="middle">{escape(_cut(label, cell))}</text>'
-        )
+        x = left + (j + 0.5) * cell
+        drawn.append(f'<text x="{x:.1f}" y="{top - 8}" text-anchor="middle">{escape(_cut(label, cell))}</text>')
     for i, (label, row) in enumerate(zip(labels, counts, strict=True)):
         y = top + i * cell
         drawn.append(
@@ -165,7 +164,9 @@ def cloud(points: Sequence[tuple[float, float, str, str]], named: int, label: st
             height - 14 - (height - 28) * (y - y0) / ((y1 - y0) or 1),
         )
 
-    drawn, written, taken = [], [], []
+    drawn: list[str] = []
+    written: list[str] = []
+    taken: list[tuple[float, float, float, float]] = []
     for number, (x, y, name, title) in enumerate(points):
         a, b = at(x, y)
         drawn.append(
@@ -239,10 +240,11 @@ def ticks(low: float, high: float, log: bool = False, most: int = 6) -> list[flo
         every = [m * d for d in decades for m in (1, 2, 5)] if few else decades[::step]
         return [tick for tick in every if low * 0.999 <= tick <= high * 1.001]
     span = (high - low) or 1.0
-    unit = 10.0 ** math.floor(math.log10(span / most))
+    power = math.floor(math.log10(span / most))
+    unit = 10.0**power
     step_size = next(unit * m for m in (1, 2, 5, 10) if span / (unit * m) <= most)
     first = math.ceil(low / step_size - 1e-9)
-    return [round(i * step_size, 12) for i in range(first, math.floor(high / step_size + 1e-9) + 1)]
+    return [round(i * step_size, 1 - power) for i in range(first, math.floor(high / step_size + 1e-9) + 1)]
 
 
 def _ends(axis: Axis, values: Iterable[float], round_up: bool = False) -> tuple[float, float]:
@@ -250,7 +252,8 @@ def _ends(axis: Axis, values: Iterable[float], round_up: bool = False) -> tuple[
     low = min(values) if axis.low is None else axis.low
     high = max(values) if axis.high is None else axis.high
     if low >= high:
-        low, high = (low / 2, low * 2) if axis.log and low > 0 else (low - 0.5, low + 0.5)
+        half = max(0.5, abs(low) / 10)
+        low, high = (low / 2, low * 2) if axis.log and low > 0 else (low - half, low + half)
     elif round_up and not axis.log:
         margin = (high - low) * 0.06
         low = low if axis.low is not None else (0.0 if 0 <= low < (high - low) * 0.3 else low - margin)

@@ -23,6 +23,7 @@ from pipelines.finetune_classifier import ClassifierConfig
 from pipelines.ingest import IngestConfig
 from pipelines.mix import MixConfig
 from pipelines.pretrain import PretrainConfig
+from pipelines.report import ReportConfig
 from pipelines.sample import SampleConfig
 from pipelines.step import NAME
 from pipelines.tokenize import TokenizeConfig
@@ -74,6 +75,7 @@ class RunConfig(Config):
         Annotated[str, Field(pattern=NAME.pattern)],
         Annotated[ClassificationRun | InstructionRun, Field(discriminator="task")],
     ] = Field(default={}, description="Fine-tuned models by name, each from the pretrained one.")
+    report: ReportConfig = Field(default=ReportConfig(), description="The page about it all.")
 
     @property
     def data(self) -> str:

@@ -60,12 +60,19 @@ class Part:
     wide: bool = False
 
 
-def parts(dataset: Dataset, inputs: Mapping[str, Dataset]) -> Iterator[Part]:
-    """What there is to see in a dataset.
+def parts(dataset: Dataset, inputs: Mapping[str, Dataset], warn: Callable[[str], None]) -> Iterator[Part]:
+    """What there is to see in a dataset. What cannot be drawn is warned of: no result depends on it.
 
     Args:
         inputs: what it was made from, by role; figures that need an input that is not among them are left out.
     """
+    try:
+        yield from _parts(dataset, inputs)
+    except Exception as error:
+        warn(f"not all of {dataset} could be drawn ({type(error).__name__}: {error})")
+
+
+def _parts(dataset: Dataset, inputs: Mapping[str, Dataset]) -> Iterator[Part]:
     kind = dataset.manifest.kind
     if kind == "corpus":
         yield from corpus_parts(dataset)
@@ -91,12 +98,15 @@ def corpus_parts(dataset: Dataset) -> Iterator[Part]:
         def ask(query: str) -> list[tuple[Any, ...]]:
             return database.execute(query).fetchall()
 
-        size = "count(*), sum(n_bytes)::BIGINT"
-        yield _sizes("Text by source", "source", ask(f"SELECT source, {size} FROM documents GROUP BY ALL ORDER BY 3 DESC"))  # noqa: S608
-        languages = ask(f"SELECT coalesce(language, 'not told'), {size} FROM documents GROUP BY ALL ORDER BY 3 DESC")  # noqa: S608
+        def sizes(what: str) -> list[tuple[Any, ...]]:
+            query = f"SELECT {what}, count(*), sum(n_bytes)::BIGINT FROM documents GROUP BY ALL ORDER BY 3 DESC"  # noqa: S608
+            return ask(query)
+
+        yield _sizes("Text by source", "source", sizes("source"))
+        languages = sizes("coalesce(language, 'not told')")
         if [name for name, _, _ in languages] != ["not told"]:
             yield _sizes("Text by language", "language", languages)
-        yield _sizes("Text by split", "split", ask(f"SELECT split, {size} FROM documents GROUP BY ALL ORDER BY 3 DESC"))  # noqa: S608
+        yield _sizes("Text by split", "split", sizes("split"))
         lengths = ask(
             "SELECT floor(2 * log2(greatest(n_bytes, 1)))::INT AS half, count(*) FROM documents GROUP BY ALL ORDER BY 1"
         )
@@ -141,9 +151,7 @@ def _lengths(title: str, unit: str, halves: list[tuple[int, int]]) -> Part:
     edges = [2 ** (half / 2) for half in range(first, last + 2)]
     heights = [counts.get(half, 0) for half in range(first, last + 1)]
     svg = charts.histogram(edges, heights, Axis(unit, log=True), Axis("number"))
-    rows = [
-        (f"{edges[i]:,.0f} to {edges[i + 1]:,.0f}", heights[i]) for i in range(len(heights)) if heights[i]
-    ]
+    rows = [(f"{edges[i]:,.0f} to {edges[i + 1]:,.0f}", heights[i]) for i in range(len(heights)) if heights[i]]
     return Part(title, svg=svg, columns=(unit, "number"), rows=rows)
 
 

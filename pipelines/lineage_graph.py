@@ -21,6 +21,7 @@ COLOURS = {
     "samples": "#3a6fd8",
     "model": "#2e8b57",
     "evaluation": "#a8449c",
+    "report": "#7a7a7a",
 }
 STYLE = """
 .lineage { font: 12px system-ui, sans-serif; color: light-dark(#1b1b1b, #eee); color-scheme: light dark; }
@@ -47,7 +48,12 @@ def to_svg(dataset: Dataset, datasets: Sequence[Dataset]) -> str:
         lineage.origins(dataset, datasets),
         lineage.outcomes(str(dataset), dataset.manifest.kind, datasets),
     )
-    near = {node.name: (node.kind, node.dataset) for tree in trees for node in tree.nodes() if node.kind != "source"}
+    near = {
+        node.name: (node.kind, node.dataset)
+        for tree in trees
+        for node in tree.nodes()
+        if node.kind not in ("source", "report") or node.name == str(dataset)
+    }
     return _draw(near, f"Lineage of {dataset}", str(dataset))
 
 

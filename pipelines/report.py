@@ -1,8 +1,8 @@
 """Report: a run's datasets, models and evaluations as one page of HTML to look at.
 
-The page needs nothing but itself: figures are SVG, there is no script, and it asks no host for anything. Beside what its
-inputs hold it shows how long they took and, from MLflow, how training went, so that unlike other steps it need not give
-the same bytes again.
+The page needs nothing but itself: figures are SVG, there is no script, and it asks no host for anything. Beside what
+its inputs hold it shows how long they took and, from MLflow, how training went, so that unlike other steps it need not
+give the same bytes again.
 
 Output: `report.html`.
 """
@@ -66,7 +66,10 @@ def to_html(datasets: Sequence[Dataset], config: ReportConfig, work: Work) -> tu
     for at, dataset in enumerate(datasets):
         work.report.progress(at, len(datasets), "sections")
         section = Section(_slug(str(dataset)), title_of(dataset, datasets), dataset=str(dataset), note=note_of(dataset))
-        section.parts.extend(_drawn(dataset, datasets, config, work))
+        inputs = _inputs(dataset, datasets)
+        section.parts.extend(parts(dataset, inputs, work.report.warn))
+        if dataset.manifest.kind == "model" and dataset.manifest.statistics.get("task") == "language":
+            section.parts.extend(reading_parts(dataset, inputs.get("tokens"), config))
         if section.parts:
             sections.append(section)
     page = template().render(
@@ -75,24 +78,9 @@ def to_html(datasets: Sequence[Dataset], config: ReportConfig, work: Work) -> tu
         tiles=tiles(datasets),
         sections=sections,
         chart_style=charts.STYLE,
-        footer="Made by tokenmill from the manifests and files of the datasets above, and MLflow's record of their runs.",
+        footer="Made by tokenmill from the files of the datasets above and MLflow's record of how they were made.",
     )
     return page, sum(bool(part.svg) for section in sections for part in section.parts)
-
-
-def _drawn(dataset: Dataset, datasets: Sequence[Dataset], config: ReportConfig, work: Work) -> Iterator[Part]:
-    """The parts of a dataset; one that cannot be drawn says so, since the run's results do not depend on it."""
-    inputs = _inputs(dataset, datasets)
-    sources = [parts(dataset, inputs)]
-    if dataset.manifest.statistics.get("task") == "language" and dataset.manifest.kind == "model":
-        sources.append(reading_parts(dataset, inputs.get("tokens"), config))
-    for source in sources:
-        try:
-            yield from source
-        except Exception as error:
-            sentence = f"a part of the report on {dataset} could not be drawn ({type(error).__name__}: {error})"
-            work.report.warn(sentence)
-            yield Part("Not drawn", sentence)
 
 
 def _inputs(dataset: Dataset, datasets: Sequence[Dataset]) -> dict[str, Dataset]:
@@ -111,7 +99,9 @@ def chain_section(datasets: Sequence[Dataset]) -> Section:
     """The chain as a graph and as a table."""
     rows = []
     for each in datasets:
-        numbers = [f"{each.manifest.statistics[n]:,} {n.replace('_', ' ')}" for n in NUMBERS if n in each.manifest.statistics]
+        numbers = [
+            f"{each.manifest.statistics[n]:,} {n.replace('_', ' ')}" for n in NUMBERS if n in each.manifest.statistics
+        ]
         seconds = each.manifest.built.get("seconds", 0.0)
         rows.append((each.manifest.step, str(each), ", ".join(numbers), each.manifest.bytes, round(seconds, 1)))
     graph = Part(
@@ -218,7 +208,9 @@ def reading_parts(dataset: Dataset, tokens: Dataset | None, config: ReportConfig
     )
 
 
-def _text_to_read(tokens: Dataset | None, config: ReportConfig, encode: Callable[[str], list[int]]) -> tuple[list[int], str]:
+def _text_to_read(
+    tokens: Dataset | None, config: ReportConfig, encode: Callable[[str], list[int]]
+) -> tuple[list[int], str]:
     """Ids of the text that the report reads with the model, and where they are from."""
     if config.sentence:
         return encode(config.sentence), "the text that the config gives"
@@ -264,7 +256,9 @@ def _subtitle(datasets: Sequence[Dataset]) -> str:
     times = sorted(each.manifest.built["at"] for each in datasets)
     first, last = (datetime.fromisoformat(at) for at in (times[0], times[-1]))
     n_bytes = sum(each.manifest.bytes for each in datasets)
-    days = f"{first:%Y-%m-%d %H:%M}" + (f" to {last:%Y-%m-%d %H:%M}" if last.date() != first.date() else f" to {last:%H:%M}")
+    days = f"{first:%Y-%m-%d %H:%M}" + (
+        f" to {last:%Y-%m-%d %H:%M}" if last.date() != first.date() else f" to {last:%H:%M}"
+    )
     return f"{len(datasets)} datasets and models, {charts.short(n_bytes)}B, made {days} UTC"
 
 

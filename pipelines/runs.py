@@ -93,7 +93,9 @@ def curves(tracking_uri: str, run_id: str) -> dict[str, list[tuple[int, float]]]
     if tracking_uri.startswith(("http://", "https://")):
         server = Server(tracking_uri)
         for last in server.call("runs/get", {"run_id": run_id})["run"]["data"].get("metrics", []):
-            points = [(_whole(p.get("step", 0)) or 0, _number(p.get("value"))) for p in server.history(run_id, last["key"])]
+            points = [
+                (_whole(p.get("step", 0)) or 0, _number(p.get("value"))) for p in server.history(run_id, last["key"])
+            ]
             found[last["key"]] = sorted((step, value) for step, value in points if value is not None)
         return found
     query = "SELECT key, step, value FROM metrics WHERE run_uuid = ? AND NOT is_nan ORDER BY key, step"
@@ -123,7 +125,7 @@ def texts(tracking_uri: str, run_id: str, folder: str) -> dict[str, str]:
 def _ask(tracking_uri: str, query: str, *values: str) -> list[tuple[Any, ...]]:
     """A query's rows from an SQLite database; none if there is no such file."""
     if not tracking_uri.startswith("sqlite:"):
-        raise InputError(f"Runs tracked at {tracking_uri} cannot be read from here; sqlite:, http: and https: can.")
+        raise InputError(f"Runs tracked at {tracking_uri} cannot be read from SQL; sqlite:, http: and https: can.")
     path = sqlite_path(tracking_uri)
     if not path.exists():
         return []
