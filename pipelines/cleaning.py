@@ -13,7 +13,7 @@ from typing import Literal
 import ftfy
 
 Cleaner = Callable[[str], tuple[str, int]]
-CleanerName = Literal["unicode", "whitespace", "boilerplate", "c4_lines", "redact"]
+CleanerName = Literal["unicode", "whitespace", "boilerplate", "citations", "c4_lines", "redact"]
 
 FIXES = ftfy.TextFixerConfig(uncurl_quotes=False, unescape_html="auto", normalization="NFC")
 
@@ -60,6 +60,14 @@ BOILERPLATE = re.compile(
 )
 
 
+def drop_citations(text: str) -> tuple[str, int]:
+    """Drop Wikipedia's marks such as [1] and [citation needed], as C4 does (Raffel et al. 2020); counts marks."""
+    return CITATION.subn("", text)
+
+
+CITATION = re.compile(r"\[(?:\d{1,4}|edit|citation needed)\]")
+
+
 def keep_sentences(text: str) -> tuple[str, int]:
     """Keep lines of five words or more that end like a sentence, as C4 does (Raffel et al. 2020); counts lines."""
     return _keep_lines(
@@ -104,6 +112,7 @@ CLEANERS: dict[str, Cleaner] = {
     "unicode": repair_unicode,
     "whitespace": tidy_whitespace,
     "boilerplate": drop_boilerplate,
+    "citations": drop_citations,
     "c4_lines": keep_sentences,
     "redact": redact,
 }

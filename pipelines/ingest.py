@@ -34,7 +34,7 @@ from pipelines.contamination import Passages, cut
 from pipelines.documents import DOCUMENTS, REJECTED, SPLITS, SplitConfig, document_id, normalise, split_of
 from pipelines.duplicates import find_duplicates, rows_to_drop, write_signatures
 from pipelines.errors import InputError
-from pipelines.quality import judged, rules_of
+from pipelines.quality import bad_words_of, judged, rules_of
 from pipelines.readers import Bad, Format, ReadOptions, Record, UnreadableError, detect_encoding, formats_of, read_file
 from pipelines.sources import File, Skipped, describe, file_digest, label_of, list_files
 from pipelines.step import SourceFile, StepType, Work, fingerprinted
@@ -79,6 +79,11 @@ class IngestConfig(Config):
     keep: tuple[str, ...] = Field(
         default=(), description="Rules that a document has to meet: SQL over its statistics, or the presets gopher, c4."
     )
+    bad_words: str | None = Field(
+        default=None,
+        description="A file of words and phrases, one a line, that the statistic bad_words counts in a document.",
+        json_schema_extra={"fingerprint": False},
+    )
     near_duplicates: float | None = Field(
         default=None,
         gt=0,
@@ -98,7 +103,7 @@ class IngestConfig(Config):
 
 
 def run(inputs: Mapping[str, Dataset], config: IngestConfig, out: Path, work: Work) -> dict[str, Any]:
-    rules_of(config.keep)
+    rules_of(config.keep, config.bad_words is not None)
     partitions, skipped = plan(config, work.scratch, _known(work.previous))
     work.report.progress(0, len(partitions), "partitions", "reading")
     parts_of = work.map(read_partition, partitions)
@@ -152,17 +157,15 @@ MODULES = (
 
 def sources(config: IngestConfig) -> tuple[SourceFile, ...]:
     """Name, size and digest of every file that the config names, in the order in which they are read."""
-    return tuple(
-        entry
-        for source in (*config.sources, *config.decontaminate)
-        for entry in describe(list_files(source.uri)[0], source.label)
-    )
+    lists = [(source.uri, source.label) for source in (*config.sources, *config.decontaminate)]
+    lists += [(config.bad_words, "bad-words")] if config.bad_words else []
+    return tuple(entry for uri, label in lists for entry in describe(list_files(uri)[0], label))
 
 
 INGEST = StepType(
     "ingest",
     kind="corpus",
-    version=1,
+    version=2,
     config=IngestConfig,
     run=run,
     sources=sources,
@@ -257,6 +260,7 @@ def plan(
     common = fingerprinted(config)
     del common["sources"]
     common["decontaminate"] = [describe(list_files(each.uri)[0], each.label) for each in config.decontaminate]
+    common["bad_words"] = describe(list_files(config.bad_words)[0], "bad-words") if config.bad_words else None
     partitions = []
     for i, pieces in enumerate(filter(None, groups)):
         key = _key(common, pieces)
@@ -406,7 +410,8 @@ def _part_from_json(part: dict[str, Any]) -> Part:
 def _rows(partition: Partition) -> Iterator[dict[str, Any]]:
     """Rows of `documents`, and rows of `rejected`, which have a reason."""
     config = partition.config
-    passages = _passages(config.decontaminate, config.passage_words) if config.decontaminate else None
+    held_out = tuple(Piece(source, file) for source in config.decontaminate for file in list_files(source.uri)[0])
+    passages = _passages(held_out, config.passage_words) if held_out else None
     rows = (
         row
         for piece in partition.pieces
@@ -414,7 +419,8 @@ def _rows(partition: Partition) -> Iterator[dict[str, Any]]:
         for record in _texts(piece)
         for row in _documents(record, config, passages, label, piece.file.name)
     )
-    return judged(rows, rules_of(config.keep))
+    bad_words = _bad_words(tuple(list_files(config.bad_words)[0])) if config.bad_words else ()
+    return judged(rows, rules_of(config.keep), bad_words)
 
 
 def _documents(
@@ -456,10 +462,18 @@ def _documents(
 
 
 @lru_cache(maxsize=1)
-def _passages(sources: tuple[SourceConfig, ...], n: int) -> Passages:
-    files = ((source, file) for source in sources for file in list_files(source.uri)[0])
-    records = (record for source, file in files for record in _texts(Piece(source, file)))
+def _passages(pieces: tuple[Piece, ...], n: int) -> Passages:
+    records = (record for piece in pieces for record in _texts(piece))
     return Passages((record.fields["text"] for record in records if isinstance(record, Record)), n)
+
+
+@lru_cache(maxsize=1)
+def _bad_words(files: tuple[File, ...]) -> frozenset[str]:
+    words: frozenset[str] = frozenset()
+    for file in files:
+        with file.open() as stream:
+            words |= bad_words_of(stream.read().decode("utf-8-sig", "replace").splitlines())
+    return words
 
 
 def language_of(text: str) -> str:

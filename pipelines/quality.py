@@ -6,40 +6,59 @@ rule can be judged by looking at what it caught.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import re
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any
 
 import duckdb
+import numpy as np
 import pyarrow as pa
 
 from pipelines.errors import InputError
 
 STOP_WORDS = ["the", "be", "to", "of", "and", "that", "have", "with"]
 
+
+def _repeated(parts: str) -> str:
+    length_of = "list_sum(list_transform({}, lambda part: length(part)))"
+    return f"({length_of.format(parts)} - {length_of.format(f'list_distinct({parts})')}) / length(text)"
+
+
 # Each statistic, as SQL over `text` and over `words`, `lines` and `paragraphs`, its parts.
 STATISTICS = {
     "n_characters": "length(text)",
     "n_words": "len(words)",
     "n_lines": "len(lines)",
-    "n_sentences": "len(regexp_extract_all(text, '[.!?…。！？]+(\\s|$)'))",
+    "n_sentences": "len(regexp_extract_all(text, '[.!?…]+[\"”’)]*(\\s|$)|[。！？]+'))",
     "mean_word_length": "list_avg(list_transform(words, lambda w: length(w)))",
     "alphabetic_words": "len(list_filter(words, lambda w: regexp_matches(w, '\\pL'))) / len(words)",
-    # Signs and ellipses for each word, which is Gopher's definition.
-    "symbol_ratio": "len(regexp_extract_all(text, '#|…|\\.\\.\\.')) / len(words)",
+    # Hash signs for each word, or ellipses for each word: whichever are more.
+    "symbol_ratio": "greatest(len(regexp_extract_all(text, '#')), len(regexp_extract_all(text, '…|\\.\\.\\.')))"
+    " / len(words)",
     "stop_words": f"len(list_intersect({STOP_WORDS}, list_transform(words, lambda w: lower(w))))",
     "bullet_lines": "len(list_filter(lines, lambda l: regexp_matches(l, '^\\s*[-*•‣◦]'))) / len(lines)",
     "ellipsis_lines": "len(list_filter(lines, lambda l: regexp_matches(l, '(…|\\.\\.\\.)\\s*$'))) / len(lines)",
     "duplicate_lines": "1 - len(list_distinct(lines)) / len(lines)",
     "duplicate_paragraphs": "1 - len(list_distinct(paragraphs)) / len(paragraphs)",
+    "duplicate_line_characters": _repeated("lines"),
+    "duplicate_paragraph_characters": _repeated("paragraphs"),
     "upper_case": "len(regexp_extract_all(text, '\\p{Lu}')) / length(text)",
     "digits": "len(regexp_extract_all(text, '[0-9]')) / length(text)",
 }
-COUNTS = {name for name in STATISTICS if name.startswith("n_") or name == "stop_words"}
-STATISTICS_TYPE = pa.struct([(name, pa.int64() if name in COUNTS else pa.float64()) for name in STATISTICS])
+
+# What SQL is no language for. Computed only if a rule names it, and null otherwise.
+TOP_NGRAMS = {f"top_{n}gram": n for n in (2, 3, 4)}
+DUPLICATE_NGRAMS = {f"duplicate_{n}grams": n for n in range(5, 11)}
+ON_DEMAND = (*TOP_NGRAMS, *DUPLICATE_NGRAMS, "bad_words")
+
+COUNTS = {name for name in STATISTICS if name.startswith("n_")} | {"stop_words", "bad_words"}
+STATISTICS_TYPE = pa.struct(
+    [(name, pa.int64() if name in COUNTS else pa.float64()) for name in (*STATISTICS, *ON_DEMAND)]
+)
 
 PRESETS = {
     # Rae et al. 2021, Scaling language models: methods, analysis and insights from training Gopher, appendix A.1.1:
-    # the quality rules, and of the repetition rules those on whole lines and paragraphs.
+    # quality filtering, and repetition removal with the thresholds of its table A1.
     "gopher": (
         "n_words between 50 and 100000",
         "mean_word_length between 3 and 10",
@@ -50,31 +69,44 @@ PRESETS = {
         "stop_words >= 2",
         "duplicate_lines <= 0.3",
         "duplicate_paragraphs <= 0.3",
+        "duplicate_line_characters <= 0.2",
+        "duplicate_paragraph_characters <= 0.2",
+        "top_2gram <= 0.2",
+        "top_3gram <= 0.18",
+        "top_4gram <= 0.16",
+        "duplicate_5grams <= 0.15",
+        "duplicate_6grams <= 0.14",
+        "duplicate_7grams <= 0.13",
+        "duplicate_8grams <= 0.12",
+        "duplicate_9grams <= 0.11",
+        "duplicate_10grams <= 0.1",
     ),
     # Raffel et al. 2020, Exploring the limits of transfer learning with a unified text-to-text transformer, section
-    # 2.2: the rules on whole pages but for the list of bad words. Those on lines are the cleaners `boilerplate` and
-    # `c4_lines`.
+    # 2.2: the rules on whole pages. Those on lines are the cleaners `citations`, `c4_lines` and `boilerplate`.
     "c4": (
         "n_sentences >= 3",
         "not contains(lower(text), 'lorem ipsum')",
         "not contains(text, '{')",
+        "bad_words = 0",  # none are, unless the config names a list
     ),
 }
 
 BATCH_BYTES = 4 << 20
 
 
-def rules_of(keep: Sequence[str]) -> list[str]:
+def rules_of(keep: Sequence[str], has_list: bool = True) -> list[str]:
     """The rules that a config asks for, presets spelled out.
 
     Raises:
-        InputError: a rule is not SQL over the statistics.
+        InputError: a rule is not SQL over the statistics, or counts bad words though there is no list of them.
     """
+    if not has_list and (rule := next((rule for rule in keep if "bad_words" in rule), None)):
+        raise InputError(f"The rule {rule!r} counts bad words, but ingest.bad_words names no list of them.")
     rules = [rule for entry in keep for rule in PRESETS.get(entry, (entry,))]
+    database = _database()
+    database.register("documents", _table([], ()))
     for rule in rules:
         try:
-            database = _database()
-            database.register("documents", _table([]))
             database.execute(_query([rule]))
         except duckdb.Error as error:
             reason = " ".join(str(error).split("\n")[0].split())
@@ -83,35 +115,110 @@ def rules_of(keep: Sequence[str]) -> list[str]:
     return rules
 
 
-def judged(rows: Iterable[dict[str, Any]], rules: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """Rows with their statistics, in order; those that a rule turns away get it as their reason."""
+def judged(
+    rows: Iterable[dict[str, Any]], rules: Sequence[str], bad_words: Collection[str] = ()
+) -> Iterator[dict[str, Any]]:
+    """Rows with their statistics, in order; those that a rule turns away get it as their reason.
+
+    Args:
+        rows: of `documents`, or of `rejected`, which pass through.
+        rules: SQL over `COLUMNS`.
+        bad_words: what counts for the statistic of that name, of `bad_words_of`.
+    """
     if not rules:
         yield from rows
         return
     database, query = _database(), _query(rules)
+    demanded = [name for name in ON_DEMAND if any(re.search(rf"\b{name}\b", rule) for rule in rules)]
     held: list[dict[str, Any]] = []
     size = 0
     for row in rows:
         held.append(row)
         size += len(row["text"] or "")
+        if "reason" not in row:
+            row["statistics"] = _on_demand(row["text"], demanded, bad_words)
         if size >= BATCH_BYTES or len(held) >= 10_000:
-            yield from _judge(database, query, held)
+            yield from _judge(database, query, held, demanded)
             held, size = [], 0
-    yield from _judge(database, query, held)
+    yield from _judge(database, query, held, demanded)
 
 
-def _judge(database: duckdb.DuckDBPyConnection, query: str, rows: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+def _judge(
+    database: duckdb.DuckDBPyConnection, query: str, rows: list[dict[str, Any]], demanded: Sequence[str]
+) -> Iterator[dict[str, Any]]:
     good = [row for row in rows if "reason" not in row]
-    database.register("documents", _table(good))
+    database.register("documents", _table(good, demanded))
     verdicts = database.sql(query).to_arrow_table().to_pylist() if good else []
     for row, verdict in zip(good, verdicts, strict=True):
-        row["statistics"] = {name: verdict[name] for name in STATISTICS}
+        row["statistics"] |= {name: verdict[name] for name in STATISTICS}
         if verdict["broken"] is not None:
             row["reason"] = f"quality: {verdict['broken']}"
     yield from rows
 
 
-COLUMNS = ("text", "source", "split", "language", "n_bytes", *STATISTICS)
+def _on_demand(text: str, names: Sequence[str], bad_words: Collection[str]) -> dict[str, float]:
+    if not names:
+        return {}
+    statistics: dict[str, float] = {"bad_words": bad_words_in(text, bad_words)} if "bad_words" in names else {}
+    return statistics | repetition(text, [name for name in names if name != "bad_words"])
+
+
+def repetition(text: str, names: Sequence[str]) -> dict[str, float]:
+    """How much of a text is the same few words again: shares of its characters, white space aside.
+
+    `top_{n}gram` is what lies within the most frequent run of n words, if it occurs more than once, and
+    `duplicate_{n}grams` what lies within runs of n words that occurred before (Rae et al. 2021, appendix A.1.1).
+    No character counts twice, however many runs it is in.
+    """
+    words = text.split()
+    lengths = np.array([len(word) for word in words], np.int64)
+    ends = np.concatenate([[0], np.cumsum(lengths)])
+    numbers: dict[str, int] = {}
+    ids = np.array([numbers.setdefault(word, len(numbers)) for word in words], np.int64)
+    sizes = {name: n for name, n in (TOP_NGRAMS | DUPLICATE_NGRAMS).items() if name in names}
+    shares: dict[str, float] = dict.fromkeys(sizes, 0.0)
+    # Where a run of n words may begin that occurs more than once, and its number: fewer and fewer as n grows.
+    places, runs = np.arange(len(words)), ids
+    for n in range(2, max(sizes.values(), default=0) + 1):
+        places, runs = places[places + n <= len(words)], runs[places + n <= len(words)]
+        pairs = runs * len(words) + ids[places + n - 1]
+        _, first, runs, counts = np.unique(pairs, return_index=True, return_inverse=True, return_counts=True)
+        if not (counts > 1).any():
+            break
+        for name in (name for name, size in sizes.items() if size == n):
+            if name in TOP_NGRAMS:  # the longest, if several are the most frequent
+                begin = places[first]
+                most = np.argmax(np.where(counts == counts.max(), ends[begin + n] - ends[begin], -1))
+                begins = places[runs == most]
+            else:
+                begins = places[first[runs] != np.arange(len(runs))]
+            within = np.zeros(len(words), bool)
+            for i in range(n):
+                within[begins + i] = True
+            shares[name] = float(lengths[within].sum() / ends[-1])
+        places, runs = places[counts[runs] > 1], runs[counts[runs] > 1]
+    return shares
+
+
+def bad_words_in(text: str, bad_words: Collection[str]) -> int:
+    """How often words and phrases of a list (of `bad_words_of`) occur in a text, as whole words and in any case."""
+    if not bad_words:
+        return 0
+    words = _plain(text)
+    sizes = {phrase.count(" ") + 1 for phrase in bad_words}
+    return sum(" ".join(words[i : i + n]) in bad_words for n in sizes for i in range(len(words) - n + 1))
+
+
+def bad_words_of(lines: Iterable[str]) -> frozenset[str]:
+    """The words and phrases of a list, one a line."""
+    return frozenset(filter(None, (" ".join(_plain(line)) for line in lines)))
+
+
+def _plain(text: str) -> list[str]:
+    return re.findall(r"\w+", text.lower())
+
+
+COLUMNS = ("text", "source", "split", "language", "n_bytes", *STATISTICS, *ON_DEMAND)
 
 
 def _query(rules: Sequence[str]) -> str:
@@ -140,9 +247,12 @@ def _database() -> duckdb.DuckDBPyConnection:
     return database
 
 
-def _table(rows: Sequence[dict[str, Any]]) -> pa.Table:
+def _table(rows: Sequence[dict[str, Any]], demanded: Sequence[str]) -> pa.Table:
     names = ("text", "source", "split", "language")
     columns: dict[str, pa.Array] = {name: pa.array([row.get(name) for row in rows], pa.string()) for name in names}
     columns["n_bytes"] = pa.array([row["n_bytes"] for row in rows], pa.int64())
     columns["row"] = pa.array(range(len(rows)), pa.int64())
+    for name in ON_DEMAND:
+        values = [row["statistics"][name] for row in rows] if name in demanded else [None] * len(rows)
+        columns[name] = pa.array(values, STATISTICS_TYPE.field(name).type)
     return pa.table(columns)

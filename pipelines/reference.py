@@ -30,18 +30,28 @@ This page is written from the code: `python -m pipelines.reference > docs/config
 def reference() -> str:
     """The whole page, in Markdown."""
     sections = [INTRODUCTION]
-    for path, model in _tables(RunConfig, ""):
+    shown: dict[type[BaseModel], str] = {}
+    for path, model in _tables(RunConfig, "", shown):
         title = f"`{path}`" if path else "At the top"
-        sections.append(f"## {title}\n\n{_first_paragraph(model)}\n\n{_fields(model)}")
+        content = (
+            f"{_first_paragraph(model)}\n\n{_fields(model)}" if shown[model] == path else f"As `{shown[model]}`.\n"
+        )
+        sections.append(f"## {title}\n\n{content}")
     return "\n".join(sections)
 
 
-def _tables(model: type[BaseModel], path: str) -> Iterator[tuple[str, type[BaseModel]]]:
+def _tables(
+    model: type[BaseModel], path: str, shown: dict[type[BaseModel], str]
+) -> Iterator[tuple[str, type[BaseModel]]]:
+    """Every table with its model; `shown` says where a model stands first, and what is in it is not told again."""
+    first = shown.setdefault(model, path)
     yield path, model
+    if first != path:
+        return
     for name, info in model.model_fields.items():
         for form, nested in _nested(info.annotation):
             inner = path.strip("[]")
-            yield from _tables(nested, form.format(f"{inner}.{name}" if inner else name))
+            yield from _tables(nested, form.format(f"{inner}.{name}" if inner else name), shown)
 
 
 def _nested(annotation: Any, form: str = "[{}]") -> Iterator[tuple[str, type[BaseModel]]]:

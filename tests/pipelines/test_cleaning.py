@@ -12,6 +12,7 @@ from pipelines.cleaning import CLEANERS, clean
         ("unicode", "“quoted” as it was", "“quoted” as it was", 0),
         ("whitespace", "a  b\tc \n\n\n\n    indented  ", "a b c\n\n    indented", 5),
         ("boilerplate", "Text.\nThis site uses cookies.\nMore text.", "Text.\nMore text.", 1),
+        ("citations", "So it was.[12] Or not.[citation needed] [see] a[i]", "So it was. Or not. [see] a[i]", 2),
         ("c4_lines", "Home\nThis line ends like a sentence.\nToo short.\nThis one has no end at all", None, 3),
         ("redact", "to a.b+c@mail.example.org, not a@b", "to [EMAIL], not a@b", 1),
         ("redact", "10.0.0.1 and 2001:db8::1, not 1.2.3.4.5, 300.1.1.1, 12:30:45, std::map or v1.2.3", None, 2),
@@ -32,7 +33,7 @@ def test_cleaners_run_in_the_order_given_and_only_those_that_found_something_cou
 
 
 @pytest.mark.parametrize("name", CLEANERS)
-@given(text=st.text(st.sampled_from("ab.@:1 \n\tÃ¶“"), max_size=80))
+@given(text=st.text(st.sampled_from("ab.@:1[] \n\tÃ¶“"), max_size=80))
 def test_cleaning_twice_is_cleaning_once_and_an_untouched_text_counts_nothing(name: str, text: str) -> None:
     once, count = CLEANERS[name](text)
     assert (count == 0) == (once == text)

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import json
+import random
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pipelines import quality
 from pipelines.datasets import Corpus
@@ -16,7 +19,24 @@ from pipelines.quality import PRESETS, judged, rules_of
 from pipelines.store import Dataset
 from pipelines.tables import read_rows
 
-PROSE = "The mill that stands by the river grinds slowly, and with it the people of the town have bread. " * 5
+PROSE = (
+    "The mill that stands by the river grinds slowly, and with it the people of our town have bread. "
+    "Its wheel was built in a winter of deep snow by two brothers who could not agree on anything else. "
+    "Nobody remembers why they quarrelled! Some say it was about a horse, others that one of them had sold his half "
+    "of an orchard to a stranger. What is certain is this: when spring came, water ran again, and flour with it."
+)
+RANDOM = random.Random(3)
+WORDS = ["".join(RANDOM.choices("abcdefghijklmnopqrstuvwxyz", k=5)) for _ in range(200)]
+
+
+def repeated(n: int, share: float) -> str:
+    """A hundred words, a share of which are a run of n that was there before."""
+    runs = [WORDS[i * n : (i + 1) * n] for i in range(-(-int(100 * share) // n))]
+    again = [word for run in reversed(runs) for word in run]
+    return " ".join([*WORDS[: 100 - len(again)], *again])
+
+
+DUPLICATES = {5: 0.15, 6: 0.14, 7: 0.13, 8: 0.12, 9: 0.11, 10: 0.1}
 BAD = {
     "n_words between 50 and 100000": "The mill and the river.",
     "mean_word_length between 3 and 10": "a b c of the it to and be " * 10,
@@ -28,6 +48,13 @@ BAD = {
     "alphabetic_words >= 0.8": "the mill 123456 and 567890 river 8901234 of " * 10,
     "stop_words >= 2": "Mühle mahlt langsam aber sicher jeden Morgen " * 10,
     "duplicate_lines <= 0.3": "the mill and the river are old\n" * 10,
+    "duplicate_paragraphs <= 0.3": "\n\n".join(["one\ntwo"] * 5 + WORDS[:7]),
+    "duplicate_line_characters <= 0.2": "\n".join([PROSE] * 2 + WORDS[:30]),
+    "duplicate_paragraph_characters <= 0.2": "\n\n".join([f"{PROSE}\n{PROSE}"] * 2 + WORDS[:30]),
+    "top_2gram <= 0.2": " ".join(f"the mill {word} {word[::-1]}" for word in WORDS[:20]),
+    "top_3gram <= 0.18": " ".join(f"the old mill {word} {word[::-1]}" for word in WORDS[:20]),
+    "top_4gram <= 0.16": " ".join(f"in the old mill {word} {word[::-1]}" for word in WORDS[:20]),
+    **{f"duplicate_{n}grams <= {limit}": repeated(n, limit + 0.05) for n, limit in DUPLICATES.items()},
     "n_sentences >= 3": "The mill grinds. It grinds well",
     "not contains(lower(text), 'lorem ipsum')": "Lorem ipsum is no text. It is not. It never was.",
     "not contains(text, '{')": "The code is { here. It is there. It is everywhere.",
@@ -40,16 +67,23 @@ def row(text: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("rule", BAD)
 def test_each_published_rule_catches_what_it_is_about(rule: str) -> None:
-    preset = next(name for name, rules in PRESETS.items() if rule in rules)
-    good, bad = judged([row(PROSE), row(BAD[rule])], rules_of([preset]))
+    assert any(rule in rules for rules in PRESETS.values())
+    good, bad = judged([row(PROSE), row(BAD[rule])], rules_of([rule]))
     assert "reason" not in good and bad["reason"] == f"quality: {rule}"
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_rule_of_a_preset_is_tried_and_good_prose_meets_them_all(preset: str) -> None:
+    assert set(PRESETS[preset]) - {"bad_words = 0"} <= BAD.keys()
+    (good,) = judged([row(PROSE)], rules_of([preset]))
+    assert "reason" not in good
 
 
 def test_statistics_are_what_their_names_say() -> None:
     (only,) = judged([row("One two.\n\n- Three #4 …\n- Three #4 …")], rules_of(["true"]))
     statistics = only["statistics"]
     assert (statistics["n_words"], statistics["n_lines"], statistics["n_sentences"]) == (10, 3, 3)
-    assert statistics["symbol_ratio"] == pytest.approx(4 / 10)
+    assert statistics["symbol_ratio"] == pytest.approx(2 / 10)
     assert statistics["bullet_lines"] == pytest.approx(2 / 3) == statistics["ellipsis_lines"]
     assert statistics["duplicate_lines"] == pytest.approx(1 / 3)
     assert statistics["alphabetic_words"] == pytest.approx(4 / 10)
@@ -64,6 +98,70 @@ def test_order_is_kept_and_rejected_rows_pass_through(monkeypatch: pytest.Monkey
     assert [each["text"] for each in found] == [each["text"] for each in rows]
     assert [each.get("reason") for each in found[9:12]] == [None, "empty", "broken"]
     assert all(("reason" in each) == (i % 7 >= 4) for i, each in enumerate(found) if i not in (10, 11))
+
+
+def plainly(text: str, n: int) -> tuple[float, float]:
+    """Shares of the top n-gram and of repeated n-grams, word by word."""
+    words = text.split()
+    runs = [tuple(words[i : i + n]) for i in range(len(words) - n + 1)]
+    most, times = max(Counter(runs).items(), key=lambda item: (item[1], len("".join(item[0]))), default=((), 0))
+    top = {i + j for i, run in enumerate(runs) if run == most and times > 1 for j in range(n)}
+    repeated = {i + j for i, run in enumerate(runs) if run in runs[:i] for j in range(n)}
+    return tuple(sum(len(words[i]) for i in places) / len("".join(words)) for places in (top, repeated))  # type: ignore
+
+
+@given(st.lists(st.sampled_from(["a", "bb", "ccc", "dddd"]), min_size=1, max_size=30))
+def test_repetition_is_what_counting_word_by_word_gives(words: list[str]) -> None:
+    text = " ".join(words)
+    found = quality.repetition(text, [*quality.TOP_NGRAMS, *quality.DUPLICATE_NGRAMS])
+    for name, n in quality.DUPLICATE_NGRAMS.items():
+        assert found[name] == pytest.approx(plainly(text, n)[1])
+    for name, n in quality.TOP_NGRAMS.items():
+        top = plainly(text, n)[0]
+        assert (found[name] == 0) == (top == 0) and found[name] <= 1
+        if len({len(word) for word in words}) == len(set(words)) == 1:
+            assert found[name] == pytest.approx(top)
+
+
+def test_repetition_by_hand() -> None:
+    found = quality.repetition("a b a b c d e", ["top_2gram", "top_3gram", "duplicate_5grams"])
+    assert found == {"top_2gram": 4 / 7, "top_3gram": 0, "duplicate_5grams": 0}
+    found = quality.repetition("of the old mill it is said of the old mill it", ["top_4gram", "duplicate_5grams"])
+    assert found == {"top_4gram": 24 / 34, "duplicate_5grams": 14 / 34}
+
+
+def test_statistics_that_no_rule_names_are_not_computed(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, ...]] = []
+    real = quality.repetition
+    monkeypatch.setattr(quality, "repetition", lambda text, names: asked.append(tuple(names)) or real(text, names))
+    (plain,) = judged([row(PROSE)], ["n_words > 1"])
+    (named,) = judged([row(PROSE)], ["top_2gram < 0.5 or duplicate_7grams < 0.5"])
+    assert asked == [("top_2gram", "duplicate_7grams")]
+    assert "top_2gram" not in plain["statistics"] and named["statistics"]["duplicate_7grams"] == 0
+
+
+def test_bad_words_are_whole_words_and_phrases_in_any_case() -> None:
+    bad = quality.bad_words_of(["darn", "Hot  Potato", "", "darn it"])
+    assert quality.bad_words_in("Darn! The darning needle, a hot potato; DARN it.", bad) == 4
+    assert quality.bad_words_in("hot, potatoes", bad) == 0
+
+
+def test_a_list_of_bad_words_counts_for_rules_and_enters_the_version(
+    build: Callable[..., Dataset], tmp_path: Path
+) -> None:
+    texts = ["One darn thing. And another. And a third.", "Nothing. Of the. Kind."]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    (tmp_path / "bad.txt").write_text("darn\n")
+    config = {"sources": [{"uri": str(tmp_path / "a.jsonl")}], "keep": ["c4"]}
+    assert build(INGEST, config).manifest.statistics["documents"] == 2
+    listed = Corpus(build(INGEST, config | {"bad_words": str(tmp_path / "bad.txt")}))
+    (caught,) = read_rows(listed.rejected)
+    assert (caught["reason"], caught["statistics"]["bad_words"]) == ("quality: bad_words = 0", 1)
+    (tmp_path / "bad.txt").write_text("thing\nkind\n")
+    with pytest.raises(InputError, match=r"Every document was rejected|no usable document"):
+        build(INGEST, config | {"bad_words": str(tmp_path / "bad.txt")})
+    with pytest.raises(InputError, match=r"ingest\.bad_words names no list"):
+        build(INGEST, config | {"keep": ["bad_words < 3"]})
 
 
 @pytest.mark.parametrize("text", ["", " ", "\n\n", "#", "..."])
@@ -101,7 +199,7 @@ def test_an_ingest_keeps_what_meets_the_rules_and_says_why_it_does_not_keep_the_
     }
     corpus = Corpus(build(INGEST, config))
     (kept,) = read_rows(corpus.parts[0])
-    assert kept["language"] == "en" and kept["statistics"]["n_words"] == 95
+    assert kept["language"] == "en" and kept["statistics"]["n_words"] == len(PROSE.split())
     rejected = list(read_rows(corpus.rejected))
     assert [each["reason"] for each in rejected] == ["quality: n_words >= 50", "quality: language = 'en'"]
     assert rejected[0]["statistics"]["n_words"] == 1 and rejected[1]["language"] == "de"
