@@ -136,7 +136,8 @@ def test_the_end_of_text_spelled_out_is_encoded_as_text(build: Build, tmp_path: 
 
 
 PEAK = """
-import resource, sys
+import re, sys
+from pathlib import Path
 from pipelines.readers import ReadOptions, read_file
 found = {}
 with open(sys.argv[1], "rb") as file:
@@ -144,7 +145,7 @@ with open(sys.argv[1], "rb") as file:
         found.setdefault((type(each).__name__, getattr(each, "reason", "")), []).append(each.location)
 for (kind, reason), places in found.items():
     print(kind, len(places), places[0], reason)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1000)
+print(int(re.search(r"VmHWM:\\s*(\\d+)", Path("/proc/self/status").read_text())[1]) // 1000)
 """
 
 
