@@ -85,6 +85,20 @@ class GPT(nn.Module):
         """The matrix (V, C) that turns `hidden` into logits."""
         return self.tokens.weight if self.head is None else self.head.weight
 
+    @torch.no_grad()
+    def extend(self, vocabulary: int) -> None:
+        """Make room for more token ids. The new ones start as the mean of the others (Hewitt 2021)."""
+        new = vocabulary - self.config.vocabulary
+        if new <= 0:
+            return
+        for layer in (self.tokens, self.head):
+            if layer is not None:
+                layer.weight = nn.Parameter(torch.cat([layer.weight, layer.weight.mean(0).expand(new, -1)]))
+        self.tokens.num_embeddings = vocabulary
+        if self.head is not None:
+            self.head.out_features = vocabulary
+        self.config = self.config.model_copy(update={"vocabulary": vocabulary})
+
     @property
     def n_parameters(self) -> int:
         """Number of parameters; a tied head counts once."""

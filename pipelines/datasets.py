@@ -17,6 +17,7 @@ from safetensors import safe_open
 
 from pipelines.store import Dataset
 from pipelines.tables import read_batches
+from pipelines.templates import Message
 from pipelines.tokenizers import FILE, Tokenizer, load_tokenizer
 
 
@@ -66,10 +67,10 @@ class Corpus:
 
 @dataclass(frozen=True)
 class Example:
-    """Something to fine-tune on: a text with a label, or an instruction with a response.
+    """Something to fine-tune on: a text with a label, or a conversation that ends with an instruction's response.
 
     text: what the model reads; for an instruction, it and its input.
-    history: what was said before, oldest first, if the example is from the middle of a conversation.
+    history: what user and assistant said before, in turns, oldest first.
     """
 
     id: str
@@ -81,6 +82,20 @@ class Example:
     input: str | None = None
     response: str | None = None
     history: tuple[str, ...] = ()
+    system: str | None = None
+
+    @property
+    def messages(self) -> list[Message]:
+        """The conversation up to the instruction, whose response is due."""
+        before = [Message(role="system", content=self.system)] if self.system else []
+        for number, said in enumerate(self.history):
+            before.append(Message(role="assistant" if number % 2 else "user", content=said))
+        return [*before, Message(role="user", content=self.instruction or "", input=self.input or "")]
+
+    @property
+    def conversation(self) -> list[Message]:
+        """The whole of it, the response too."""
+        return [*self.messages, Message(role="assistant", content=self.response or "")]
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,8 @@ from gpt.loss import IGNORE
 from pipelines.datasets import Example, Examples
 from pipelines.errors import InputError
 from pipelines.evaluation import MODEL, Metrics, key_of, statistics, write_evaluation
-from pipelines.finetune_assistant import training_pair
-from pipelines.model import Assistant, LanguageModel, open_gpt, open_model
+from pipelines.finetune_assistant import encode_lesson, fits
+from pipelines.model import Assistant, LanguageModel, as_assistant, open_gpt, open_model
 from pipelines.step import StepType, Work
 from pipelines.store import Dataset
 from pipelines.training import pad
@@ -40,13 +40,12 @@ def run_assistant(
     model, examples = open_model(inputs["model"].path), Examples(inputs["examples"])
     if not isinstance(model, Assistant):
         raise InputError(f"{inputs['model']} is no assistant.")
-    rows = examples.rows(config.split)
+    rows = [row for row in examples.rows(config.split) if fits(model, row.messages)]
     if not rows:
         raise InputError(f"{inputs['examples']} has no {config.split} examples to judge an assistant on.")
     systems: dict[str, LanguageModel] = {MODEL: model}
     if "base" in inputs:
-        base = open_gpt(inputs["base"].path)
-        systems["base model"] = Assistant(base.gpt, base.tokenizer, model.template)
+        systems["base model"] = as_assistant(open_gpt(inputs["base"].path), model.template)
     answers: dict[str, list[str]] = {}
     losses: dict[str, NDArray[np.float64]] = {}
     metrics: dict[str, Metrics] = {}
@@ -81,7 +80,7 @@ def answer_all(
     """Greedy answers to the rows' instructions."""
     answers: list[str] = []
     for at in range(0, len(rows), batch):
-        prompts = [model.prompt(row.instruction or "", row.input or "", row.history) for row in rows[at : at + batch]]
+        prompts = [model.prompt(row.messages) for row in rows[at : at + batch]]
         answers += model.complete(prompts, max_new_tokens=max_new_tokens, temperature=0)
         work.report.progress(len(answers), len(rows), "answers")
     return [answer.strip() for answer in answers]
@@ -90,7 +89,7 @@ def answer_all(
 @torch.inference_mode()
 def response_losses(model: Assistant, rows: Sequence[Example]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """Summed loss, in nats, and number of each response's tokens, end of text included; 0 where it does not fit."""
-    pairs = [training_pair(model.tokenizer, model.template, row) for row in rows]
+    pairs = [encode_lesson(model, row.conversation, "last") for row in rows]
     fitting = [i for i, (ids, _) in enumerate(pairs) if len(ids) <= model.gpt.config.context]
     if not fitting:
         raise InputError("no held-out example fits the model's context; pretrain with a longer one.")

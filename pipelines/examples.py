@@ -1,7 +1,8 @@
 """Examples: labelled texts, instructions and conversations become one table to fine-tune on.
 
-The split follows from the text that the model reads, so one question with many answers, or one text that occurs
-twice, is never on both sides, and a text that a corpus of the same shares held out is held out here too.
+The split follows from the text that the model reads, of a conversation from its opening, so one question with many
+answers, one text that occurs twice, or two parts of one conversation are never on both sides, and a text that a
+corpus of the same shares held out is held out here too.
 
 Output: `examples.parquet` with the columns of `EXAMPLES_SCHEMA`, and `rejected.parquet` as an ingest writes it.
 """
@@ -24,6 +25,7 @@ from pipelines.sources import describe, label_of, list_files
 from pipelines.step import SourceFile, StepType, Work
 from pipelines.store import Dataset
 from pipelines.tables import TableWriter
+from pipelines.templates import Message, check_turns
 
 EXAMPLES_SCHEMA = pa.schema(
     [
@@ -36,7 +38,8 @@ EXAMPLES_SCHEMA = pa.schema(
         ("instruction", pa.string()),
         ("input", pa.string()),
         ("response", pa.string()),
-        ("history", pa.list_(pa.string())),  # what was said before the instruction, oldest first
+        ("history", pa.list_(pa.string())),  # what user and assistant said before the instruction, oldest first
+        ("system", pa.string()),
     ]
 )
 
@@ -53,12 +56,15 @@ class ExampleSource(ReadOptions):
     instruction: str = Field(default="instruction", description="The column of an instruction.")
     input: str | None = Field(default=None, description="The column of what an instruction is about, if there is one.")
     response: str | None = Field(default=None, description="The column of the response.")
+    system: str | None = Field(default=None, description="The column of a system prompt, if there is one.")
     conversation: str | None = Field(
-        default=None, description="The column of a list of turns (YAML conversations: messages)."
+        default=None,
+        description="The column of a list of turns: texts, or messages with role and content (YAML: messages).",
     )
-    turns: Literal["replies", "answers"] = Field(
-        default="replies",
-        description="Whether each second turn replies to the one before it, or all turns answer the first.",
+    turns: Literal["whole", "replies", "answers"] = Field(
+        default="whole",
+        description="A conversation is one example; or each reply in it is, with what was said before; or each turn "
+        "answers the first.",
     )
 
     @property
@@ -119,11 +125,13 @@ def sources(config: ExamplesConfig) -> tuple[SourceFile, ...]:
 EXAMPLES = StepType(
     "examples",
     kind="examples",
-    version=1,
+    version=2,
     config=ExamplesConfig,
     run=run,
     sources=sources,
-    modules=tuple(f"pipelines.{name}" for name in ("documents", "examples", "readers", "sources", "tables")),
+    modules=tuple(
+        f"pipelines.{name}" for name in ("documents", "examples", "readers", "sources", "tables", "templates")
+    ),
 )
 
 
@@ -145,9 +153,10 @@ def _rows(source: ExampleSource, config: ExamplesConfig) -> Iterator[dict[str, A
                     yield place | {"reason": str(error), "text": str(record.fields)[:1000]}
                     continue
                 for example in found:
-                    split = split_of(document_id(example["text"]), config.split)
+                    history = example.get("history") or [example["text"]]
+                    split = split_of(document_id(history[0]), config.split)
                     content = [example.get(name) for name in ("text", "label", "response")]
-                    content += example.get("history") or ()
+                    content += [*(example.get("history") or ()), *filter(None, [example.get("system")])]
                     example_id = document_id("\0".join("" if part is None else part for part in content))
                     yield place | {"example_id": example_id, "split": split, **example}
         file.check_unchanged()
@@ -164,28 +173,63 @@ def _examples(fields: Mapping[str, Any], source: ExampleSource) -> Iterator[dict
     elif source.response is not None:
         instruction, response = _text(fields, source.instruction), _text(fields, source.response)
         about = normalise(str(fields.get(source.input) or "")) if source.input else ""
-        yield _instruction(instruction, response, about)
+        system = normalise(str(fields.get(source.system) or "")) if source.system else ""
+        yield _instruction(instruction, response, about, system)
     else:
-        turns = [_turn(turn) for turn in _column(fields, str(source.conversation))]
-        if len(turns) < 2:
-            raise ValueError("fewer than two turns")
+        messages = _messages(_column(fields, str(source.conversation)), source.turns)
+        system = messages[0].content if messages[0].role == "system" else ""
+        turns = [message.content for message in messages if message.role != "system"]
         if source.turns == "answers":
-            yield from (_instruction(turns[0], answer) for answer in turns[1:])
-        else:
-            for i in range(1, len(turns), 2):
-                yield _instruction(turns[i - 1], turns[i]) | {"history": turns[: i - 1]}
+            yield from (_instruction(turns[0], answer, system=system) for answer in turns[1:])
+            return
+        for i in range(1 if source.turns == "replies" else len(turns) - 1, len(turns), 2):
+            yield _instruction(turns[i - 1], turns[i], system=system) | {"history": turns[: i - 1]}
 
 
-def _instruction(instruction: str, response: str, about: str = "") -> dict[str, Any]:
+def _instruction(instruction: str, response: str, about: str = "", system: str = "") -> dict[str, Any]:
     text = f"{instruction}\n\n{about}" if about else instruction
-    return {"text": text, "instruction": instruction, "input": about, "response": response}
+    return {"text": text, "instruction": instruction, "input": about, "response": response, "system": system or None}
 
 
-def _turn(turn: Any) -> str:
-    text = normalise(str(turn.get("content", "") if isinstance(turn, dict) else turn))
-    if not text:
-        raise ValueError("a turn is empty")
-    return text
+ROLES = {"human": "user", "gpt": "assistant", "model": "assistant", "bot": "assistant"}
+"""What others call the roles."""
+
+
+def _messages(turns: Any, kind: str) -> list[Message]:
+    """The turns of a conversation, as plain texts or with roles, in good order.
+
+    Raises:
+        ValueError: they are in none.
+    """
+    if not isinstance(turns, list | tuple):
+        raise ValueError("the conversation is not a list of turns")
+    if len(turns) < 2:
+        raise ValueError("fewer than two turns")
+    with_roles = isinstance(turns[0], dict)
+    messages = [_message(turn, number, with_roles) for number, turn in enumerate(turns)]
+    if not with_roles and kind != "answers":
+        messages = messages[: len(messages) // 2 * 2]  # the last turn may have no reply
+    if with_roles or kind != "answers":
+        check_turns(messages)
+    return messages
+
+
+def _message(turn: Any, number: int, with_roles: bool) -> Message:
+    if isinstance(turn, dict) != with_roles:
+        raise ValueError(
+            f"turn {number + 1} is {'a text' if with_roles else 'a message with a role'}, unlike the first"
+        )
+    said = turn.get("content", turn.get("value")) if with_roles else turn
+    content = normalise(str(said)) if isinstance(said, str | int | float) else ""
+    if not content:
+        raise ValueError(f"turn {number + 1} has no text")
+    if not with_roles:
+        return Message(role="assistant" if number % 2 else "user", content=content)
+    role = str(turn.get("role", turn.get("from")))
+    role = ROLES.get(role, role)
+    if role not in ("system", "user", "assistant"):
+        raise ValueError(f"turn {number + 1} has the role {role!r}; it must be system, user or assistant")
+    return Message(role=role, content=content)
 
 
 def _column(fields: Mapping[str, Any], name: str) -> Any:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from pydantic import Field
@@ -13,56 +14,74 @@ from torch import nn
 
 from gpt.loss import IGNORE, next_token_loss
 from gpt.train import Metrics, TrainConfig
+from gpt.trainable import choose_trainable
 from gpt.weights import save_model
-from pipelines.datasets import Example, Examples
+from pipelines.datasets import Examples
 from pipelines.errors import InputError
-from pipelines.model import Assistant, open_gpt, prompt_tokens
+from pipelines.model import Assistant, as_assistant, open_gpt
 from pipelines.step import StepType, Work
 from pipelines.store import Dataset
-from pipelines.templates import Template, save_template, template_named
-from pipelines.tokenizers import Tokenizer
-from pipelines.training import MODULES, PaddedBatches, device, fit, training_statistics
+from pipelines.templates import Message, NamedTemplate, recent, save_template, template_named
+from pipelines.training import MODULES, PackedBatches, PaddedBatches, device, fit, training_statistics
+
+LossOn = Literal["responses", "last", "all"]
 
 
 class AssistantConfig(TrainConfig):
     """How an assistant is fine-tuned."""
 
-    batch_size: int = Field(default=16, gt=0, description="Examples in a micro-batch.")
-    template: str = Field(default="plain", description="How instruction and response are written: alpaca or plain.")
+    batch_size: int = Field(default=16, gt=0, description="Examples in a micro-batch; with packing, windows.")
+    template: NamedTemplate = Field(
+        default=template_named("plain"),
+        description="How conversations are written: alpaca, chatml, phi-3, plain, a TOML file, or a table.",
+    )
+    loss_on: LossOn = Field(
+        default="responses",
+        description="What is learnt: all responses of a conversation, the last one, or all tokens.",
+    )
+    packing: bool = Field(
+        default=False, description="Several examples share a window, kept apart by attention and positions."
+    )
+    trainable: str = Field(
+        default="all",
+        pattern=r"^(all|last:[1-9][0-9]*|lora)$",
+        description="What learns: all, last:N for the last N blocks and the final norm, or lora.",
+    )
+    lora_rank: int = Field(default=8, gt=0, description="Rank of LoRA's changes, where trainable is lora.")
+    lora_alpha: float = Field(default=16.0, gt=0, description="LoRA's changes are multiplied by alpha / rank.")
 
 
 def run_assistant(inputs: Mapping[str, Dataset], config: AssistantConfig, out: Path, work: Work) -> dict[str, Any]:
-    """Train the model to answer: the loss counts on the response and the end of text behind it, and nowhere else."""
-    base = open_gpt(inputs["model"].path)
-    examples = Examples(inputs["examples"])
-    template = template_named(config.template)
-    context = base.gpt.config.context
-    too_long = 0
+    """Train the model to answer: the loss counts on responses and their end of turn, and by default nowhere else."""
+    assistant = as_assistant(open_gpt(inputs["model"].path), config.template)
+    examples, model, context = Examples(inputs["examples"]), assistant.gpt, assistant.gpt.config.context
+    counts: Counter[str] = Counter()
 
-    def batches(split: str) -> PaddedBatches:
-        nonlocal too_long
-        rows = examples.rows(split)
-        pairs = [training_pair(base.tokenizer, template, row) for row in rows]
-        kept = [pair for pair in pairs if len(pair[0]) <= context]
-        too_long += len(pairs) - len(kept)
+    def lessons(split: str) -> tuple[Sequence[Any], Sequence[Any]]:
+        made = [lesson(assistant, row.conversation, config.loss_on, counts) for row in examples.rows(split)]
+        kept = [each for each in made if each is not None]
         if not kept:
             raise InputError(
                 f"{inputs['examples']} has no {split} example of at most {context} tokens to learn from; "
                 f"give it more or shorter ones, or pretrain with a longer context."
             )
-        return PaddedBatches(
-            [ids for ids, _ in kept],
-            [targets for _, targets in kept],
-            config.batch_size,
-            config.accumulation,
-            config.seed,
-        )
+        ids, targets = zip(*kept, strict=True)
+        return ids, targets
 
-    train, validation = batches("train"), batches("validation")
-    if too_long:
-        work.report.warn(f"{too_long} examples are longer than the context of {context} tokens and were left out")
+    batches = partial(PackedBatches, context=context) if config.packing else PaddedBatches
+    train = batches(*lessons("train"), config.batch_size, config.accumulation, config.seed)
+    validation = PaddedBatches(*lessons("validation"), config.batch_size, config.accumulation, config.seed)
+    for what, n in counts.items():
+        if n:
+            work.report.warn(f"{n} {WARNINGS[what].format(context=context)}")
     torch.manual_seed(config.seed)
-    model = base.gpt
+    try:
+        choose_trainable(
+            model, config.trainable, config.lora_rank, config.lora_alpha, embeddings=bool(config.template.special)
+        )
+    except ValueError as error:
+        raise InputError(f"training.trainable: {error}.") from None
+    learnt = sum(p.numel() for p in model.parameters() if p.requires_grad)
 
     def evaluate(model: nn.Module) -> Metrics:
         total, count = 0.0, 0
@@ -71,48 +90,82 @@ def run_assistant(inputs: Mapping[str, Dataset], config: AssistantConfig, out: P
             total, count = total + loss.item(), count + int(n)
         return {"val/loss": total / count}
 
-    assistant = Assistant(model, base.tokenizer, template)
-    shown = examples.rows("validation")[:5]
+    shown = [row for row in examples.rows("validation") if fits(assistant, row.messages)][:5]
 
     def show(step: int) -> None:
-        prompts = [assistant.prompt(row.instruction or "", row.input or "", row.history) for row in shown]
-        answers = assistant.complete(prompts, max_new_tokens=60, temperature=0)
+        answers = assistant.complete([assistant.prompt(row.messages) for row in shown], 60, temperature=0)
         pairs = [f"> {row.instruction}\n{answer}" for row, answer in zip(shown, answers, strict=True)]
         work.report.text(f"samples/step-{step:06d}.txt", "\n\n".join(pairs) + "\n")
 
     result = fit(model, train, config, work, evaluate=evaluate, show=show)
-    save_model(model, out, base.tokenizer.end_of_text)
-    shutil.copy(inputs["model"].file("tokenizer.json"), out / "tokenizer.json")
-    save_template(template, out / "template.json")
+    save_model(model, out, assistant.stop[0][0] if len(assistant.stop[0]) == 1 else assistant.tokenizer.end_of_text)
+    assistant.tokenizer.save(out)
+    save_template(config.template, out / "template.json")
     return {
         "task": "instruction",
         **training_statistics(model, result),
-        "too_long": too_long,
+        "parameters_trained": learnt,
+        **{what: counts[what] for what in WARNINGS},
         "epochs": round(result.step * config.accumulation / train.batches_per_epoch, 2),
     }
 
 
-def training_pair(tokenizer: Tokenizer, template: Template, example: Example) -> tuple[list[int], list[int]]:
-    """Input ids and targets of one exchange.
+WARNINGS = {
+    "too_long": "examples are longer than the context of {context} tokens and were left out",
+    "shortened": "conversations were longer than the context of {context} tokens and lost their oldest turns",
+    "nothing_to_learn": "examples have an empty response and were left out",
+}
 
-    Prompt and response are encoded apart, so that the tokens at their border are those the model will meet when
-    it answers. Targets are the ids one place on; those of the prompt are `IGNORE`; the last is the end of text.
+
+def lesson(
+    assistant: Assistant, conversation: Sequence[Message], loss_on: LossOn, counts: Counter[str]
+) -> tuple[list[int], list[int]] | None:
+    """Input ids and targets of a conversation, its oldest exchanges left out where they do not fit the context.
+
+    None if its last exchange alone does not fit, or its response is empty. What was done to it is counted.
     """
-    prompt = prompt_tokens(tokenizer, template, example.instruction or "", example.input or "", example.history)
-    response = [*tokenizer.encode(example.response or "").tolist(), tokenizer.end_of_text]
-    ids = prompt + response
-    targets = [IGNORE] * (len(prompt) - 1) + response
-    return ids[:-1], targets
+    if not conversation[-1].content.strip():
+        counts["nothing_to_learn"] += 1
+        return None
+    kept = recent(conversation, lambda some: len(encode_lesson(assistant, some)[0]) <= assistant.gpt.config.context)
+    if kept is None:
+        counts["too_long"] += 1
+        return None
+    counts["shortened"] += len(kept) < len(conversation)
+    return encode_lesson(assistant, kept, loss_on)
 
 
-_MODULES = ("pipelines.finetune_assistant", "pipelines.model", "gpt.classifier", *MODULES)
+def encode_lesson(
+    assistant: Assistant, conversation: Sequence[Message], loss_on: LossOn = "responses"
+) -> tuple[list[int], list[int]]:
+    """Input ids and targets of a conversation.
+
+    Prompts and responses are encoded apart, so that the tokens at their border are those the model will meet when
+    it answers. Targets are the ids one place on; where nothing is to be learnt they are `IGNORE`. A response that is
+    learnt ends with one end of turn, which is learnt too.
+    """
+    runs = list(assistant.template.runs(assistant.tokenizer, conversation))
+    ids: list[int] = []
+    targets: list[int] = []
+    for number, (run, answer) in enumerate(runs):
+        learnt = loss_on == "all" or (answer and (loss_on == "responses" or number == len(runs) - 1))
+        ids += run
+        targets += run if learnt else [IGNORE] * len(run)
+    return ids[:-1], targets[1:]
+
+
+def fits(assistant: Assistant, messages: Sequence[Message]) -> bool:
+    """Whether there is room in the context for the last of the messages and a token of its answer."""
+    try:
+        assistant.prompt(messages)
+    except ValueError:
+        return False
+    return True
+
+
+_MODULES = ("pipelines.finetune_assistant", "pipelines.model", "pipelines.templates", "gpt.trainable", *MODULES)
 
 
 FINETUNE_ASSISTANT = StepType(
-    "finetune-assistant",
-    kind="model",
-    version=1,
-    config=AssistantConfig,
-    run=run_assistant,
-    modules=(*_MODULES, "pipelines.templates"),
+    "finetune-assistant", kind="model", version=2, config=AssistantConfig, run=run_assistant, modules=_MODULES
 )

@@ -20,7 +20,7 @@ from gpt.generate import generate, stream
 from gpt.model import GPT
 from gpt.weights import load_classifier, load_model
 from pipelines.errors import InputError
-from pipelines.templates import Template, load_template
+from pipelines.templates import Message, Template, load_template, recent
 from pipelines.tokenizers import Tokenizer, load_tokenizer
 from pipelines.training import device, pad
 
@@ -95,13 +95,40 @@ class LanguageModel:
 
 @dataclass(frozen=True)
 class Assistant(LanguageModel):
-    """A GPT that was taught to answer instructions written in its template."""
+    """A GPT that was taught to take its turn in conversations written in its template."""
 
     template: Template
 
-    def prompt(self, instruction: str, input: str = "", history: Sequence[str] = ()) -> list[int]:
-        """The ids of an instruction as the model learnt to read it, ready for `complete` or `stream`."""
-        return prompt_tokens(self.tokenizer, self.template, instruction, input, history)
+    @property
+    def stop(self) -> list[list[int]]:
+        """What ends an answer: the end of turn, or of the text."""
+        ends = [self.template.end_ids(self.tokenizer), [self.tokenizer.end_of_text]]
+        return ends if ends[0] != ends[1] else ends[:1]
+
+    def prompt(self, messages: str | Sequence[Message], room: int = 1) -> list[int]:
+        """The ids of a conversation as the model learnt to read it, ready for `complete` or `stream`.
+
+        Args:
+            messages: the last of them waits for an answer; a text is a user's only one.
+            room: tokens of the context to leave for the answer. Where there is less, the oldest exchanges go.
+
+        Raises:
+            ValueError: the last message alone is longer than what is left of the context.
+        """
+        if isinstance(messages, str):
+            messages = [Message(role="user", content=messages)]
+        most = self.gpt.config.context - room
+        kept = recent(messages, lambda some: len(self.template.prompt(self.tokenizer, some)) <= most)
+        if kept is None:
+            raise ValueError(f"the message is longer than the {most} tokens that the model can read before its answer")
+        return self.template.prompt(self.tokenizer, kept)
+
+
+def as_assistant(base: LanguageModel, template: Template) -> Assistant:
+    """A language model that reads a template, whose special tokens are added to its vocabulary; still to be taught."""
+    tokenizer = base.tokenizer.with_special(template.special) if template.special else base.tokenizer
+    base.gpt.extend(tokenizer.vocabulary)
+    return Assistant(base.gpt, tokenizer, template)
 
 
 @dataclass(frozen=True)
@@ -136,24 +163,6 @@ def classifier_tokens(tokenizer: Tokenizer, text: str, context: int) -> list[int
     The classifier reads its answer off that last token, which is there even when the text is empty.
     """
     return [*tokenizer.encode(text)[: context - 1].tolist(), tokenizer.end_of_text]
-
-
-def prompt_tokens(
-    tokenizer: Tokenizer, template: Template, instruction: str, input: str = "", history: Sequence[str] = ()
-) -> list[int]:
-    """The ids of an instruction in a template, behind what was said before: instruction, response, instruction, ...
-
-    Each part is encoded by itself, so that the tokens where parts meet are the same in training and in use, and each
-    response ends with the end of text.
-    """
-    ids: list[int] = []
-    for at, said in enumerate(history):
-        if at % 2:
-            ids += [*tokenizer.encode(said).tolist(), tokenizer.end_of_text]
-        else:
-            ids += tokenizer.encode(template.follow_up(said) if at else template.prompt(said)).tolist()
-    last = template.follow_up(instruction) if history else template.prompt(instruction, input)
-    return ids + tokenizer.encode(last).tolist()
 
 
 @torch.inference_mode()

@@ -29,6 +29,7 @@ from gpt.train import (
     TrainResult,
     train,
 )
+from pipelines.sample import best_fit
 from pipelines.step import Report, Stopped, Work
 
 MODULES = (
@@ -194,6 +195,49 @@ class PaddedBatches:
             bucket = bucket[np.argsort(lengths[bucket], kind="stable")]
             batches += [bucket[i : i + self.batch_size] for i in range(0, len(bucket), self.batch_size)]
         return [batches[i] for i in rng.permutation(len(batches))]
+
+
+class PackedBatches:
+    """The same of sequences that share windows, each its own document with positions from zero, to pad even less.
+
+    A window holds as many sequences as best fit into a context. Which share one is settled once; each epoch visits
+    every window once, in an order drawn from (seed, epoch).
+    """
+
+    def __init__(
+        self,
+        sequences: Sequence[Sequence[int]],
+        targets: Sequence[Sequence[int]],
+        batch_size: int,
+        accumulation: int,
+        seed: int,
+        context: int,
+    ) -> None:
+        self.sequences, self.targets, self.context = sequences, targets, context
+        self.windows = best_fit([len(sequence) for sequence in sequences], context)
+        self.batch_size, self.accumulation, self.seed = min(batch_size, len(self.windows)), accumulation, seed
+        self.batches_per_epoch = len(self.windows) // self.batch_size
+        self._order = lru_cache(maxsize=2)(
+            lambda epoch: np.random.default_rng((seed, epoch)).permutation(len(self.windows))
+        )
+
+    def __call__(self, step: int, micro: int) -> Batch:
+        epoch, at = divmod(step * self.accumulation + micro, self.batches_per_epoch)
+        return self.batch(self._order(epoch)[at * self.batch_size : (at + 1) * self.batch_size])
+
+    def batch(self, windows: Sequence[int] | np.ndarray) -> Batch:
+        """The windows of these numbers as one batch."""
+        rows = [self.windows[i] for i in windows]
+
+        def joined(part: Callable[[int], Sequence[int]], fill: int) -> Tensor:
+            return _filled([[value for i in row for value in part(i)] for row in rows], fill, self.context)
+
+        return Batch(
+            joined(lambda i: self.sequences[i], 0),
+            joined(lambda i: self.targets[i], IGNORE),
+            positions=joined(lambda i: range(len(self.sequences[i])), 0),
+            documents=joined(lambda i: [i] * len(self.sequences[i]), -1),
+        )
 
 
 def pad(sequences: Sequence[Sequence[int]], targets: Sequence[int | Sequence[int]]) -> Batch:

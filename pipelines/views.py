@@ -95,6 +95,7 @@ VIEWS = {
             "input": "VARCHAR",
             "response": "VARCHAR",
             "history": "VARCHAR[]",
+            "system": "VARCHAR",
         },
         comment="Labelled texts and instructions with their responses, for fine-tuning.",
     ),

@@ -34,38 +34,89 @@ def test_labelled_texts_come_from_a_table_without_a_header(build: Build, tmp_pat
 
 
 def test_instructions_may_come_with_an_input(build: Build, tmp_path: Path) -> None:
-    rows = [{"q": "Add", "x": "1 2", "a": "3"}, {"q": "Greet", "x": "", "a": "Hello"}]
+    rows = [{"q": "Add", "x": "1 2", "a": "3"}, {"q": "Greet", "x": "", "a": "Hello", "s": "Be kind."}]
     (tmp_path / "a.json").write_text(json.dumps(rows))
-    source = {"uri": str(tmp_path / "a.json"), "instruction": "q", "input": "x", "response": "a"}
+    source = {"uri": str(tmp_path / "a.json"), "instruction": "q", "input": "x", "response": "a", "system": "s"}
     found = {row.instruction: row for row in all_rows(build(EXAMPLES, {"sources": [source]}))}
     assert (found["Add"].text, found["Add"].input, found["Add"].response) == ("Add\n\n1 2", "1 2", "3")
     assert (found["Greet"].text, found["Greet"].input) == ("Greet", "")
+    assert (found["Add"].system, found["Greet"].system) == (None, "Be kind.")
 
 
 CHAT = 'conversations:\n- [Hi, Hello, "How are you?", Fine]\n- [Hi, Good day]\n'
 
 
-def test_conversations_are_replies_in_turn_or_answers_to_the_first(build: Build, tmp_path: Path) -> None:
+def test_conversations_are_whole_or_replies_in_turn_or_answers_to_the_first(build: Build, tmp_path: Path) -> None:
     (tmp_path / "chat.yml").write_text(CHAT)
     source = {"uri": str(tmp_path / "chat.yml"), "conversation": "messages"}
-    replies = {(row.instruction, row.response, row.history) for row in all_rows(build(EXAMPLES, {"sources": [source]}))}
-    assert replies == {
-        ("Hi", "Hello", ()),
-        ("How are you?", "Fine", ("Hi", "Hello")),
-        ("Hi", "Good day", ()),
-    }
-    answers = all_rows(build(EXAMPLES, {"sources": [source | {"turns": "answers"}]}))
-    assert {(row.instruction, row.response) for row in answers} == {
-        ("Hi", answer) for answer in ("Hello", "How are you?", "Fine", "Good day")
-    }
+
+    def found(**more: Any) -> set[tuple[Any, ...]]:
+        rows = all_rows(build(EXAMPLES, {"sources": [source | more]}))
+        return {(row.instruction, row.response, row.history) for row in rows}
+
+    whole = {("How are you?", "Fine", ("Hi", "Hello")), ("Hi", "Good day", ())}
+    assert found() == whole
+    assert found(turns="replies") == whole | {("Hi", "Hello", ())}
+    assert found(turns="answers") == {("Hi", answer, ()) for answer in ("Hello", "How are you?", "Fine", "Good day")}
 
 
-def test_messages_with_roles_are_turns_too(build: Build, tmp_path: Path) -> None:
-    messages = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]
-    (tmp_path / "chat.jsonl").write_text(json.dumps({"messages": messages}) + "\n")
-    source = {"uri": str(tmp_path / "chat.jsonl"), "conversation": "messages"}
-    (row,) = all_rows(build(EXAMPLES, {"sources": [source]}))
-    assert (row.instruction, row.response) == ("Hi", "Hello")
+def message(role: str, content: Any) -> dict[str, Any]:
+    return {"role": role, "content": content}
+
+
+def test_messages_with_roles_are_turns_too_and_malformed_ones_are_rejected_with_the_reason(
+    build: Build, tmp_path: Path
+) -> None:
+    system, hi, hello = message("system", "Be kind."), message("user", "Hi"), message("assistant", "Hello")
+    conversations = [
+        [system, hi, hello, message("user", "Bye"), message("assistant", "Farewell")],
+        [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Hello"}],
+        [hi, hi, hello],
+        [hello, hi],
+        [hi, hello, hi],
+        [hi, message("tool", "42")],
+        [hi, message("assistant", " ")],
+        [hi, message("assistant", [{"type": "image"}])],
+        [hi, "Hello"],
+        [hi],
+        "Hi",
+    ]
+    lines = "".join(json.dumps({"messages": each}) + "\n" for each in conversations)
+    (tmp_path / "chat.jsonl").write_text(lines)
+    dataset = build(EXAMPLES, {"sources": [{"uri": str(tmp_path / "chat.jsonl"), "conversation": "messages"}]})
+    first, second = sorted(all_rows(dataset), key=lambda row: -len(row.history))
+    assert (first.system, first.history, first.instruction, first.response) == (
+        "Be kind.",
+        ("Hi", "Hello"),
+        "Bye",
+        "Farewell",
+    )
+    assert (second.system, second.history, second.instruction, second.response) == (None, (), "Hi", "Hello")
+    reasons = [(row["reason"], row["location"]) for row in read_rows(dataset.file("rejected.parquet"))]
+    assert reasons == [
+        ("turn 2 is the user's, where the assistant's was due", "chat.jsonl line 3"),
+        ("turn 1 is the assistant's, where the user's was due", "chat.jsonl line 4"),
+        ("the last turn has no answer", "chat.jsonl line 5"),
+        ("turn 2 has the role 'tool'; it must be system, user or assistant", "chat.jsonl line 6"),
+        ("turn 2 has no text", "chat.jsonl line 7"),
+        ("turn 2 has no text", "chat.jsonl line 8"),
+        ("turn 2 is a text, unlike the first", "chat.jsonl line 9"),
+        ("fewer than two turns", "chat.jsonl line 10"),
+        ("the conversation is not a list of turns", "chat.jsonl line 11"),
+    ]
+
+
+def test_the_parts_of_a_conversation_are_on_one_side(build: Build, tmp_path: Path) -> None:
+    (tmp_path / "chat.yml").write_text(
+        "conversations:\n" + "".join(f"- [a{i}, b{i}, c{i}, d{i}, e{i}, f{i}]\n" for i in range(30))
+    )
+    source = {"uri": str(tmp_path / "chat.yml"), "conversation": "messages", "turns": "replies"}
+    rows = all_rows(build(EXAMPLES, {"sources": [source], "split": {"validation": 0.3, "test": 0.3}}))
+    sides: dict[str, set[str]] = {}
+    for row in rows:
+        sides.setdefault((row.response or "")[1:], set()).add(row.split)
+    assert len(rows) == 90 and all(len(side) == 1 for side in sides.values())
+    assert set.union(*sides.values()) == set(SPLITS)
 
 
 def test_one_text_is_never_on_both_sides_and_on_the_side_where_a_corpus_has_it(build: Build, tmp_path: Path) -> None:

@@ -12,10 +12,11 @@ from gpt.model import GPT
 from gpt.weights import save_classifier, save_model
 from pipelines.errors import InputError
 from pipelines.model import Assistant, LanguageModel, TextClassifier, open_gpt, open_model
-from pipelines.templates import TEMPLATES, save_template
+from pipelines.templates import save_template, template_named
 from pipelines.tokenizers import count_characters, named_tokenizer
 
-TOKENIZER = count_characters([TEMPLATES["plain"].with_input, "abcdefghijklmnopqrstuvwxyz é?"])
+PLAIN = template_named("plain")
+TOKENIZER = count_characters([PLAIN.user, PLAIN.assistant, "abcdefghijklmnopqrstuvwxyz é?"])
 
 
 def tiny() -> GPT:
@@ -32,7 +33,7 @@ def folder(tmp_path):
 
 def test_a_folder_says_what_it_holds(folder):
     assert type(open_model(folder)) is LanguageModel
-    save_template(TEMPLATES["plain"], folder / "template.json")
+    save_template(PLAIN, folder / "template.json")
     assert isinstance(open_model(folder), Assistant)
     save_classifier(Classifier(tiny(), 2), Decision(("no", "yes"), "yes"), folder)
     assert isinstance(open_model(folder), TextClassifier)

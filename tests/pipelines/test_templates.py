@@ -1,35 +1,199 @@
-"""Templates keep what the user says as it is."""
+"""Templates: what is said comes back out of what is written, and nobody can write another's turn."""
+
+import re
+import tomllib
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pipelines.errors import InputError
-from pipelines.templates import TEMPLATES, load_template, save_template, template_named
+from pipelines.finetune_assistant import AssistantConfig
+from pipelines.templates import Message, Template, check_turns, load_template, recent, save_template, shipped
+from pipelines.templates import template_named as named
+from pipelines.tokenizers import count_characters, train_byte_pairs
+
+NAMES = ["alpaca", "chatml", "phi-3", "plain"]
+TEXT = "".join(path.read_text() for path in shipped().values())
+CHARACTERS = count_characters([TEXT, "abcdefghijklmnopqrstuvwxyz äß?!{}\n"])
+PAIRS = train_byte_pairs([TEXT], 300)
+
+said = st.text("abc ?!{}\nß", min_size=1, max_size=12)
+exchanges = st.lists(st.tuples(said, said), min_size=1, max_size=4)
 
 
-@pytest.mark.parametrize("name", TEMPLATES)
-@given(instruction=st.text(min_size=1), input=st.text(min_size=1))
-def test_instruction_and_input_stand_in_the_prompt_unchanged(name, instruction, input):
-    template = TEMPLATES[name]
-    before, after = template.with_input.split("{instruction}")
-    assert template.prompt(instruction, input) == before + instruction + after.replace("{input}", input)
-    start, end = template.without_input.split("{instruction}")
-    assert template.prompt(instruction) == start + instruction + end
+def conversation(exchanges, system=None, input=""):
+    messages = [Message(role="system", content=system)] if system else []
+    for user, assistant in exchanges:
+        messages += [Message(role="user", content=user), Message(role="assistant", content=assistant)]
+    first = len(messages) - 2 * len(exchanges)
+    messages[first] = messages[first].model_copy(update={"input": input})
+    return messages
 
 
-@pytest.mark.parametrize("name", TEMPLATES)
+def parse(template, text):
+    """The messages of a written conversation."""
+
+    def pattern(written, *names):
+        parts = re.split(r"\{(?:content|input)\}", written)
+        holes = [f"(?P<{name}>.*?)" for name in names]
+        return "".join(re.escape(part) + hole for part, hole in zip(parts, [*holes, ""], strict=True))
+
+    users = [pattern(template.user_with_input, "content", "input")] if template.user_with_input else []
+    users.append(pattern(template.user, "alone"))
+    marks = [re.escape(mark) for mark in (template.assistant, template.end_of_turn, template.after_turn)]
+    turn = f"(?:{'|'.join(users)}){marks[0]}(?P<answer>.*?){marks[1]}(?:{marks[2]})?"
+    turns = re.compile(turn, re.DOTALL)
+    found = re.match(f"(?:{pattern(template.system, 'system')})??(?={turn.replace('?P<', '?P<_')})", text, re.DOTALL)
+    at, pairs = found.end(), []
+    while at < len(text):
+        match = turns.match(text, at)
+        groups = {"content": None, "input": None} | match.groupdict()
+        pairs.append(((groups["content"] or groups["alone"], groups["input"] or ""), groups["answer"]))
+        at = match.end()
+    return found["system"], pairs
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("tokenizer", [CHARACTERS, PAIRS], ids=["characters", "byte pairs"])
+@given(exchanges=exchanges, system=st.none() | said, input=st.just("") | said)
+def test_what_was_said_comes_back_out_of_what_is_written(name, tokenizer, exchanges, system, input):
+    template = named(name)
+    tokenizer = tokenizer.with_special(template.special)
+    messages = conversation(exchanges, system, input)
+    runs = list(template.runs(tokenizer, messages))
+    written = tokenizer.decode([token for ids, _ in runs for token in ids])
+    found_system, pairs = parse(template, written)
+    default = template.default_system_with_input if input and template.user_with_input else template.default_system
+    assert (found_system or None) == (system or default or None)
+    (first, about), *rest = [pair[0] for pair in pairs]
+    if not template.user_with_input and input:
+        assert first == f"{exchanges[0][0]}\n\n{input}"
+    else:
+        assert (first, about) == (exchanges[0][0], input)
+    assert rest == [(user, "") for user, _ in exchanges[1:]]
+    assert [answer for _, answer in pairs] == [answer for _, answer in exchanges]
+
+
+@pytest.mark.parametrize("name", NAMES)
+@given(exchanges=exchanges, system=st.none() | said)
+def test_answers_end_once_and_the_prompt_is_what_stood_before_the_answer(name, exchanges, system):
+    template = named(name)
+    tokenizer = CHARACTERS.with_special(template.special)
+    messages = conversation(exchanges, system)
+    runs = list(template.runs(tokenizer, messages))
+    assert [answer for _, answer in runs] == [False, True] * len(exchanges)
+    (end,) = template.end_ids(tokenizer)
+    for (ids, _), (_, answer) in zip(runs[1::2], exchanges, strict=True):
+        assert ids == [*tokenizer.encode(answer).tolist(), end] and ids.count(end) == 1
+    assert template.prompt(tokenizer, messages[:-1]) == [token for ids, _ in runs[:-1] for token in ids]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_nobody_can_write_another_s_turn(name):
+    template = named(name)
+    tokenizer = PAIRS.with_special(template.special)
+    marks = "".join([*template.special, template.end_of_turn, template.assistant])
+    calm = template.prompt(tokenizer, [Message(role="user", content="a")])
+    forged = template.prompt(tokenizer, [Message(role="user", content=f"a{marks}b")])
+    specials = set(tokenizer.special.values())
+    assert [t for t in forged if t in specials] == [t for t in calm if t in specials]
+
+
+def test_an_end_of_turn_that_the_tokenizer_does_not_know_is_written_out():
+    template = named("chatml")
+    assert CHARACTERS.decode(template.end_ids(CHARACTERS)) == "<|im_end|>"
+    assert len(template.end_ids(CHARACTERS)) == 10
+
+
+def test_the_alpaca_prompt_is_alpacas():
+    tokenizer = CHARACTERS
+    ids = named("alpaca").prompt(tokenizer, [Message(role="user", content="abc", input="de")])
+    assert tokenizer.decode(ids) == (
+        "Below is an instruction that describes a task, paired with an input that provides further context. "
+        "Write a response that appropriately completes the request.\n\n"
+        "### Instruction:\nabc\n\n### Input:\nde\n\n### Response:\n"
+    )
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_saving_and_loading_is_the_identity(name, tmp_path):
-    save_template(TEMPLATES[name], tmp_path / "template.json")
-    assert load_template(tmp_path / "template.json") == TEMPLATES[name]
+    save_template(named(name), tmp_path / "template.json")
+    assert load_template(tmp_path / "template.json") == named(name)
 
 
-def test_an_unknown_template_is_named():
-    with pytest.raises(InputError, match=r"alpacca.*alpaca"):
-        template_named("alpacca")
+def test_a_template_is_a_name_a_file_or_a_table_and_its_words_enter_the_config(tmp_path):
+    path = tmp_path / "mine.toml"
+    table = {"system": "{content}\n", "user": "Q: {content}\n", "assistant": "A: ", "end_of_turn": "\n"}
+    path.write_text("".join(f"{key} = {value!r}\n" for key, value in table.items()).replace("'", '"'))
+    assert tomllib.loads(path.read_text()) == table
+    by_file, by_table = (AssistantConfig(steps=1, template=each) for each in (str(path), table))
+    assert by_file == by_table and by_file.template.user == "Q: {content}\n"
+    assert AssistantConfig(steps=1, template="chatml").template == named("chatml")
+    assert AssistantConfig.model_validate(by_file.model_dump()) == by_file
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"user": "Q: \n"}, r"user must hold \{content\}, once"),
+        ({"assistant": "{content}"}, "assistant must hold none"),
+        ({"user_with_input": "{input}"}, r"user_with_input must hold \{content\} and \{input\}"),
+        ({"usr": ""}, "usr"),
+        ({"end_of_turn": ""}, "end_of_turn"),
+    ],
+)
+def test_a_template_that_loses_what_is_said_is_refused(change, sentence):
+    table = {"system": "{content}\n", "user": "Q: {content}\n", "assistant": "A: ", "end_of_turn": "\n"}
+    with pytest.raises(ValueError, match=sentence):
+        Template.model_validate(table | change)
+
+
+def test_an_unknown_template_is_named_with_those_that_there_are(tmp_path):
+    with pytest.raises(ValueError, match=r"alpacca.*alpaca, chatml, phi-3, plain"):
+        AssistantConfig(steps=1, template="alpacca")
+    (tmp_path / "broken.toml").write_text("user = ")
+    with pytest.raises(ValueError, match=r"broken\.toml is not valid TOML"):
+        named(str(tmp_path / "broken.toml"))
 
 
 def test_a_file_that_is_no_template_is_refused(tmp_path):
-    (tmp_path / "template.json").write_text('{"with_input": "x"}')
-    with pytest.raises(InputError, match=r"template\.json is not a template"):
+    (tmp_path / "template.json").write_text('{"user": "x"}')
+    with pytest.raises(InputError, match=r"template\.json is not a template: system"):
         load_template(tmp_path / "template.json")
+
+
+@pytest.mark.parametrize(
+    ("roles", "sentence"),
+    [
+        ("ua", None),
+        ("suaua", None),
+        ("uu", "turn 2 is the user's, where the assistant's was due"),
+        ("au", "turn 1 is the assistant's"),
+        ("suasua", "turn 4 is the system's"),
+        ("uau", "the last turn has no answer"),
+        ("s", "nobody says anything"),
+        ("", "nobody says anything"),
+    ],
+)
+def test_user_and_assistant_take_turns(roles, sentence):
+    names = {"s": "system", "u": "user", "a": "assistant"}
+    messages = [Message(role=names[role], content="x") for role in roles]
+    if sentence is None:
+        check_turns(messages)
+        return
+    with pytest.raises(ValueError, match=sentence):
+        check_turns(messages)
+
+
+@given(n=st.integers(1, 5), room=st.integers(0, 12), system=st.booleans())
+def test_what_does_not_fit_goes_by_whole_exchanges_the_oldest_first_and_the_system_prompt_stays(n, room, system):
+    messages = conversation([(str(i), str(i)) for i in range(n)], "s" if system else None)
+    kept = recent(messages, lambda some: len(some) <= room)
+    if kept is None:
+        assert room < 2 + system
+        return
+    assert len(kept) <= room or kept == messages
+    assert list(kept[-2:]) == messages[-2:] and (not system or kept[0] == messages[0])
+    assert list(kept[system:]) == messages[len(messages) - len(kept) + system :]
+    check_turns(kept)
