@@ -362,14 +362,17 @@ def chat(
         float, typer.Option(min=0, help="0 takes the likeliest token; above, tokens are drawn.")
     ] = 0.0,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")] = 120,
+    system: Annotated[str, typer.Option(help="A system prompt, above the conversation.")] = "",
+    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same answers.")] = 0,
 ) -> None:
-    """Talk to an assistant. An empty line or Ctrl-D ends.
+    """Talk to an assistant. In the conversation, /help shows what to type; lines of a pipe are answered in turn.
 
     Example: tokenmill chat --model quickstart-assistant
     """
-    from flows.talk import chat_loop
+    from flows.chat import Settings
+    from flows.chat import chat as talk
 
-    chat_loop(model, temperature, max_new_tokens)
+    talk(model, Settings(temperature=temperature, max_new_tokens=max_new_tokens, seed=seed), system)
 
 
 # The local stack

@@ -1,4 +1,4 @@
-"""Using models from the command line: which one a name means, classification of lines, a chat."""
+"""Using models from the command line: which one a name means, and classification of lines."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import typer
 
 from flows.home import Home
 from pipelines.errors import InputError
-from pipelines.model import Assistant, TextClassifier, open_gpt, open_model
+from pipelines.model import TextClassifier, open_model
 from pipelines.store import Dataset
 
 BATCH = 256
@@ -83,24 +83,3 @@ def _lines(text: str | None, file: Path | None) -> Iterator[str]:
 def _batches(lines: Iterator[str]) -> Iterator[list[str]]:
     while batch := list(islice(lines, BATCH)):
         yield batch
-
-
-def chat_loop(reference: str, temperature: float, max_new_tokens: int) -> None:
-    """Read instructions and stream answers until an empty line."""
-    model = open_gpt(find_model(reference))
-    if not isinstance(model, Assistant):
-        raise InputError(f"{reference} is no assistant; see `tokenmill datasets ls model`.")
-    seed = 0
-    while True:
-        try:
-            instruction = input("> ").strip()
-        except EOFError:
-            typer.echo()
-            return
-        if not instruction:
-            return
-        for piece in model.stream(model.prompt(instruction), max_new_tokens, temperature, seed=seed):
-            typer.echo(piece, nl=False)
-            sys.stdout.flush()
-        typer.echo()
-        seed += 1
