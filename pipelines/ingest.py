@@ -17,21 +17,33 @@ import io
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
-from functools import lru_cache
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property, lru_cache
 from itertools import groupby, islice
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, cast
 
+import numpy as np
 import orjson
+import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import Field
 
 from gpt.config import Config
 from pipelines.cleaning import CleanerName, clean
 from pipelines.contamination import Passages, cut
-from pipelines.documents import DOCUMENTS, REJECTED, SPLITS, SplitConfig, document_id, normalise, split_of
+from pipelines.documents import (
+    DOCUMENTS,
+    REJECTED,
+    SPLITS,
+    SplitConfig,
+    document_id,
+    name_texts,
+    normalise,
+    split_of,
+    text_array,
+)
 from pipelines.duplicates import find_duplicates, rows_to_drop, write_signatures
 from pipelines.errors import InputError
 from pipelines.quality import bad_words_of, judged, rules_of
@@ -43,6 +55,7 @@ from pipelines.tables import TableWriter, link_or_copy, read_batches, read_rows,
 
 PARTITIONS = "partitions.json"
 SURROGATE = re.compile("[\ud800-\udfff]")
+BATCH_BYTES, BATCH_ROWS = 4 << 20, 1 << 16  # text, or rejected records, that are handled at once
 SHOWN = 2_000  # characters of an unreadable record that are kept to look at
 
 
@@ -60,9 +73,14 @@ class SourceConfig(ReadOptions):
     separator: str = Field(default="\n", description="What joins the texts of a group.")
     metadata: tuple[str, ...] = Field(default=(), description="Columns to keep beside the text.")
 
-    @property
+    @cached_property
     def label(self) -> str:
         return self.name or label_of(self.uri)
+
+    @cached_property
+    def kept(self) -> tuple[str, ...]:
+        """The columns that become a document's metadata."""
+        return (*self.group_by, *self.metadata)
 
 
 class IngestConfig(Config):
@@ -165,7 +183,7 @@ def sources(config: IngestConfig) -> tuple[SourceFile, ...]:
 INGEST = StepType(
     "ingest",
     kind="corpus",
-    version=2,
+    version=3,
     config=IngestConfig,
     run=run,
     sources=sources,
@@ -370,24 +388,22 @@ def _restore(partition: Partition) -> Iterator[Part]:
 
 def _read(partition: Partition) -> Iterator[Part]:
     number = 0
-    rows = _rows(partition)
+    batches = _batches(partition)
     more = True
     while more:
         documents, rejected = (partition.folder / f"{what}-{number:05d}.parquet" for what in ("documents", "rejected"))
         part = Part(documents, rejected, Counter(), Counter())
         more = False
         with TableWriter(documents, DOCUMENTS) as good, TableWriter(rejected, REJECTED) as bad:
-            for row in rows:
-                if "repaired" in row:
-                    part.counts["repaired"] += row["repaired"]
-                for name, count in row.get("cleaned", {}).items():
-                    part.counts[f"cleaned_{name}"] += count
-                if "reason" in row:
-                    part = part if part.problem else replace(part, problem=f"{row['location']}: {row['reason']}")
+            for batch in batches:
+                good.write_batch(batch.documents)
+                for row in batch.rejected:
                     bad.write(row)
-                else:
-                    part.usable[row["source"]] += 1
-                    good.write(row)
+                part.counts.update(batch.counts)
+                part.usable.update(batch.documents["source"].to_pylist())
+                if batch.rejected and not part.problem:
+                    first = batch.rejected[0]
+                    part = replace(part, problem=f"{first['location']}: {first['reason']}")
                 if good.bytes + bad.bytes >= partition.config.partition_bytes:
                     more = True
                     break
@@ -407,64 +423,121 @@ def _part_from_json(part: dict[str, Any]) -> Part:
     )
 
 
-def _rows(partition: Partition) -> Iterator[dict[str, Any]]:
-    """Rows of `documents`, and rows of `rejected`, which have a reason."""
+@dataclass(frozen=True)
+class Batch:
+    """Some records as rows of `documents`, in columns, and as rows of `rejected`; and what was counted on the way."""
+
+    documents: pa.RecordBatch
+    rejected: list[dict[str, Any]]
+    counts: Counter[str]
+
+
+def _batches(partition: Partition) -> Iterator[Batch]:
+    """The records of a partition, cleaned and judged."""
     config = partition.config
+    rules = rules_of(config.keep)
+    bad_words = _bad_words(tuple(list_files(config.bad_words)[0])) if config.bad_words else ()
     held_out = tuple(Piece(source, file) for source in config.decontaminate for file in list_files(source.uri)[0])
     passages = _passages(held_out, config.passage_words) if held_out else None
-    rows = (
-        row
-        for piece in partition.pieces
-        for label in [piece.source.label]
-        for record in _texts(piece)
-        for row in _documents(record, config, passages, label, piece.file.name)
-    )
-    bad_words = _bad_words(tuple(list_files(config.bad_words)[0])) if config.bad_words else ()
-    return judged(rows, rules_of(config.keep), bad_words)
+    records = ((piece, record) for piece in partition.pieces for record in _texts(piece))
+    while True:
+        columns = Columns()
+        rejected: list[dict[str, Any]] = []
+        counts: Counter[str] = Counter()
+        for piece, record in records:
+            rejected += _take(record, piece, config, passages, columns, counts)
+            if columns.bytes >= min(BATCH_BYTES, config.partition_bytes) or len(rejected) >= BATCH_ROWS:
+                break
+        if not columns.text and not rejected and not counts:
+            return
+        documents, broken = judged(columns.batch(config), rules, bad_words)
+        if broken.null_count < len(documents):
+            turned_away = documents.filter(broken.is_valid()).to_pylist()
+            reasons = broken.drop_null().to_pylist()
+            rejected += [row | {"reason": f"quality: {rule}"} for row, rule in zip(turned_away, reasons, strict=True)]
+            documents = documents.filter(broken.is_null())
+        yield Batch(documents, rejected, counts)
 
 
-def _documents(
-    record: Record | Bad, config: IngestConfig, passages: Passages | None, source: str, file: str
-) -> Iterator[dict[str, Any]]:
-    """The document in a record, cleaned, and what was rejected of it."""
-    row: dict[str, Any] = {"source": source, "location": f"{file} {record.location}"}
+@dataclass
+class Columns:
+    """Documents on their way into a table. Lists and not rows, since there may be many million small ones."""
+
+    text: list[bytes] = field(default_factory=list)
+    source: list[str] = field(default_factory=list)
+    location: list[str] = field(default_factory=list)
+    metadata: list[str] = field(default_factory=list)
+    bytes: int = 0
+
+    def batch(self, config: IngestConfig) -> pa.RecordBatch:
+        n = len(self.text)
+        doc_ids, splits = name_texts(self.text, config.split)
+        texts = text_array(self.text)
+        columns = {
+            "doc_id": doc_ids,
+            "source": pa.array(self.source, pa.string()),
+            "location": pa.array(self.location, pa.string()),
+            "split": splits,
+            "text": texts,
+            "n_bytes": pc.binary_length(texts).cast(pa.int64()),
+            "metadata": pa.array(self.metadata, pa.string()),
+        }
+        if config.language:
+            columns["language"] = pa.array([language_of(text.decode()) for text in self.text], pa.string())
+        return pa.RecordBatch.from_arrays(
+            [columns.get(field.name, pa.nulls(n, field.type)) for field in DOCUMENTS], schema=DOCUMENTS
+        )
+
+
+def _take(
+    record: Record | Bad,
+    piece: Piece,
+    config: IngestConfig,
+    passages: Passages | None,
+    columns: Columns,
+    counts: Counter[str],
+) -> Sequence[dict[str, Any]]:
+    """Put the document of a record into columns; returns what was rejected of it, as rows."""
+    source, location = piece.source, f"{piece.file.name} {record.location}"
+    row = {"source": source.label, "location": location}
+    record = _usable(record, source)
     if isinstance(record, Bad):
-        yield row | {"reason": record.reason, "text": SURROGATE.sub("\ufffd", record.text)[:SHOWN]}
-        return
-    text = record.fields["text"]
+        return [row | {"reason": record.reason, "text": SURROGATE.sub("\ufffd", record.text)[:SHOWN]}]
+    text = record.fields[source.text]
+    rejected: list[dict[str, Any]] = []
     try:
         text = normalise(text)
     except UnicodeEncodeError:
-        text, row["repaired"] = SURROGATE.subn("\ufffd", text)
+        text, repaired = SURROGATE.subn("\ufffd", text)
         if config.undecodable == "reject":
-            yield row | {"reason": "bytes outside the encoding", "repaired": 0, "text": text[:SHOWN]}
-            return
+            return [row | {"reason": "bytes outside the encoding", "text": text[:SHOWN]}]
+        counts["repaired"] += repaired
         text = normalise(text)
     if config.clean:
-        text, row["cleaned"] = clean(text, config.clean)
+        text, cleaned = clean(text, config.clean)
+        counts.update({f"cleaned_{name}": count for name, count in cleaned.items()})
         text = normalise(text)
     if passages and (shared := passages.shared(text)):
         if config.contaminated == "drop":
-            yield row | {"reason": "contaminated", "doc_id": document_id(text), "text": text}
-            return
-        yield from (row | {"reason": "contaminated passage", "text": text[start:end]} for start, end in shared)
+            return [row | {"reason": "contaminated", "doc_id": document_id(text), "text": text}]
+        rejected = [row | {"reason": "contaminated passage", "text": text[start:end]} for start, end in shared]
         text = normalise(cut(text, shared))
     if not text:
-        yield row | {"reason": "empty", "text": ""}
-        return
-    row["doc_id"] = doc_id = document_id(text)
-    row |= {"split": split_of(doc_id, config.split), "text": text, "n_bytes": len(text.encode())}
-    if config.language:
-        row["language"] = language_of(text)
-    metadata = record.fields["metadata"]
-    row["metadata"] = orjson.dumps(metadata, default=str).decode() if metadata else "{}"
-    yield row
+        return [*rejected, row | {"reason": "empty", "text": ""}]
+    encoded = text.encode()
+    columns.text.append(encoded)
+    columns.source.append(source.label)
+    columns.location.append(location)
+    kept = {name: record.fields[name] for name in source.kept if name in record.fields}
+    columns.metadata.append(orjson.dumps(kept, default=str).decode() if kept else "{}")
+    columns.bytes += len(encoded)
+    return rejected
 
 
 @lru_cache(maxsize=1)
 def _passages(pieces: tuple[Piece, ...], n: int) -> Passages:
-    records = (record for piece in pieces for record in _texts(piece))
-    return Passages((record.fields["text"] for record in records if isinstance(record, Record)), n)
+    records = ((piece.source.text, _usable(record, piece.source)) for piece in pieces for record in _texts(piece))
+    return Passages((record.fields[text] for text, record in records if isinstance(record, Record)), n)
 
 
 @lru_cache(maxsize=1)
@@ -484,31 +557,29 @@ def language_of(text: str) -> str:
 
 
 def _texts(piece: Piece) -> Iterator[Record | Bad]:
-    """Records with two fields, `text` and `metadata`; grouped records joined."""
+    """The records of a piece; grouped ones joined."""
     source = piece.source
-    kept = (*source.group_by, *source.metadata)
-    records = (_take(record, source, kept) for record in _records(piece))
     if not source.group_by:
-        yield from records
+        yield from _records(piece)
         return
 
     def key(record: Record | Bad) -> Any:
         if isinstance(record, Bad):
             return None
-        return json.dumps([record.fields["metadata"][name] for name in source.group_by], default=str)
+        return json.dumps([record.fields[name] for name in source.group_by], default=str)
 
-    for group, members in groupby(records, key):
+    for group, members in groupby((_usable(record, source) for record in _records(piece)), key):
         if group is None:
             yield from members
             continue
         first, *others = cast("list[Record]", list(members))
-        text = source.separator.join(member.fields["text"] for member in (first, *others))
+        text = source.separator.join(member.fields[source.text] for member in (first, *others))
         location = f"{first.location} to {others[-1].location.rpartition(' ')[2]}" if others else first.location
-        yield Record(first.fields | {"text": text}, location)
+        yield Record(first.fields | {source.text: text}, location)
 
 
-def _take(record: Record | Bad, source: SourceConfig, kept: tuple[str, ...]) -> Record | Bad:
-    """Text and metadata out of a record's fields."""
+def _usable(record: Record | Bad, source: SourceConfig) -> Record | Bad:
+    """The record, if it has the text and the columns to group by."""
     if isinstance(record, Bad):
         return record
     fields, location = record
@@ -520,18 +591,13 @@ def _take(record: Record | Bad, source: SourceConfig, kept: tuple[str, ...]) -> 
     for name in source.group_by:
         if name not in fields:
             return Bad(f"no column {name!r} to group by", location, text)
-    return Record({"text": text, "metadata": {name: fields[name] for name in kept if name in fields}}, location)
+    return record
 
 
 def _records(piece: Piece) -> Iterator[Record | Bad]:
     with piece.file.open() as file:
-        if piece.end is None:
-            yield from read_file(file, piece.file.name, piece.source)
-        else:
-            stream = cast(BinaryIO, _Range(file, piece.start, piece.end))
-            for record in read_file(stream, piece.file.name, piece.source):
-                line = int(record.location.removeprefix("line ")) + piece.lines_before
-                yield record._replace(location=f"line {line}")
+        stream = file if piece.end is None else cast(BinaryIO, _Range(file, piece.start, piece.end))
+        yield from read_file(stream, piece.file.name, piece.source, piece.lines_before + 1)
     piece.file.check_unchanged()
 
 
@@ -593,11 +659,16 @@ def write_part(write: Write) -> Written:
     as_before = write.part.previous and rows == write.part.dropped_before
     kept = write.target.with_suffix(".unused") if as_before else write.target
     with TableWriter(kept, DOCUMENTS) as good, TableWriter(dropped, REJECTED) as bad:
-        for number, row in enumerate(read_rows(write.part.documents)):
-            if number in drop:
-                bad.write(row | drop[number])
-            elif not as_before:
-                good.write(row)
+        first = 0
+        for batch in read_batches(write.part.documents):
+            here = [row - first for row in rows if first <= row < first + len(batch)]
+            for place, row in zip(here, batch.take(pa.array(here, pa.int64())).to_pylist(), strict=True):
+                bad.write(row | drop[first + place])
+            if not as_before:
+                mask = np.ones(len(batch), bool)
+                mask[here] = False
+                good.write_batch(batch.filter(pa.array(mask)))
+            first += len(batch)
     if as_before:
         kept.unlink()
         link_or_copy(cast(Path, write.part.previous), write.target)

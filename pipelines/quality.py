@@ -7,8 +7,7 @@ rule can be judged by looking at what it caught.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from typing import Any
+from collections.abc import Collection, Iterable, Sequence
 
 import duckdb
 import numpy as np
@@ -91,7 +90,11 @@ PRESETS = {
     ),
 }
 
-BATCH_BYTES = 4 << 20
+SEEN = {name: pa.string() for name in ("text", "source", "split", "language")} | {"n_bytes": pa.int64()}
+COLUMNS = (*SEEN, *STATISTICS, *ON_DEMAND)
+NOTHING = pa.schema(
+    [*SEEN.items(), ("row", pa.int64()), *(STATISTICS_TYPE.field(name) for name in ON_DEMAND)]
+).empty_table()
 
 
 def rules_of(keep: Sequence[str], has_list: bool = True) -> list[str]:
@@ -104,7 +107,7 @@ def rules_of(keep: Sequence[str], has_list: bool = True) -> list[str]:
         raise InputError(f"The rule {rule!r} counts bad words, but ingest.bad_words names no list of them.")
     rules = [rule for entry in keep for rule in PRESETS.get(entry, (entry,))]
     database = _database()
-    database.register("documents", _table([], ()))
+    database.register("documents", NOTHING)
     for rule in rules:
         try:
             database.execute(_query([rule]))
@@ -116,44 +119,33 @@ def rules_of(keep: Sequence[str], has_list: bool = True) -> list[str]:
 
 
 def judged(
-    rows: Iterable[dict[str, Any]], rules: Sequence[str], bad_words: Collection[str] = ()
-) -> Iterator[dict[str, Any]]:
-    """Rows with their statistics, in order; those that a rule turns away get it as their reason.
+    documents: pa.RecordBatch, rules: Sequence[str], bad_words: Collection[str] = ()
+) -> tuple[pa.RecordBatch, pa.Array]:
+    """Documents with their statistics, and of each the rule that turns it away, or null.
 
     Args:
-        rows: of `documents`, or of `rejected`, which pass through.
+        documents: rows of `documents.DOCUMENTS`.
         rules: SQL over `COLUMNS`.
         bad_words: what counts for the statistic of that name, of `bad_words_of`.
     """
-    if not rules:
-        yield from rows
-        return
-    database, query = _database(), _query(rules)
+    if not rules or not len(documents):
+        return documents, pa.nulls(len(documents), pa.string())
     demanded = [name for name in ON_DEMAND if any(re.search(rf"\b{name}\b", rule) for rule in rules)]
-    held: list[dict[str, Any]] = []
-    size = 0
-    for row in rows:
-        held.append(row)
-        size += len(row["text"] or "")
-        if "reason" not in row:
-            row["statistics"] = _on_demand(row["text"], demanded, bad_words)
-        if size >= BATCH_BYTES or len(held) >= 10_000:
-            yield from _judge(database, query, held, demanded)
-            held, size = [], 0
-    yield from _judge(database, query, held, demanded)
-
-
-def _judge(
-    database: duckdb.DuckDBPyConnection, query: str, rows: list[dict[str, Any]], demanded: Sequence[str]
-) -> Iterator[dict[str, Any]]:
-    good = [row for row in rows if "reason" not in row]
-    database.register("documents", _table(good, demanded))
-    verdicts = database.sql(query).to_arrow_table().to_pylist() if good else []
-    for row, verdict in zip(good, verdicts, strict=True):
-        row["statistics"] |= {name: verdict[name] for name in STATISTICS}
-        if verdict["broken"] is not None:
-            row["reason"] = f"quality: {verdict['broken']}"
-    yield from rows
+    measured = [_on_demand(text, demanded, bad_words) for text in (documents["text"].to_pylist() if demanded else [])]
+    columns = {name: documents[name] for name in SEEN} | {"row": pa.array(range(len(documents)))}
+    for name in ON_DEMAND:
+        type_ = STATISTICS_TYPE.field(name).type
+        given = name in demanded
+        columns[name] = pa.array([each[name] for each in measured], type_) if given else pa.nulls(len(documents), type_)
+    database = _database()
+    database.register("documents", pa.table(columns))
+    found = database.sql(_query(rules)).to_arrow_table()
+    columns |= {name: found[name].combine_chunks() for name in STATISTICS}
+    statistics = pa.StructArray.from_arrays(
+        [columns[field.name].cast(field.type) for field in STATISTICS_TYPE], fields=list(STATISTICS_TYPE)
+    )
+    at = documents.schema.get_field_index("statistics")
+    return documents.set_column(at, documents.schema.field(at), statistics), found["broken"].combine_chunks()
 
 
 def _on_demand(text: str, names: Sequence[str], bad_words: Collection[str]) -> dict[str, float]:
@@ -218,9 +210,6 @@ def _plain(text: str) -> list[str]:
     return re.findall(r"\w+", text.lower())
 
 
-COLUMNS = ("text", "source", "split", "language", "n_bytes", *STATISTICS, *ON_DEMAND)
-
-
 def _query(rules: Sequence[str]) -> str:
     """One query for statistics and verdicts. Rules are the config's own, and reach no file (see `_database`)."""
     statistics = ", ".join(f"coalesce({expression}, 0) AS {name}" for name, expression in STATISTICS.items())
@@ -245,14 +234,3 @@ def _database() -> duckdb.DuckDBPyConnection:
     database = duckdb.connect(config={"threads": 1, "python_enable_replacements": False})
     database.execute("SET enable_external_access = false; SET lock_configuration = true")
     return database
-
-
-def _table(rows: Sequence[dict[str, Any]], demanded: Sequence[str]) -> pa.Table:
-    names = ("text", "source", "split", "language")
-    columns: dict[str, pa.Array] = {name: pa.array([row.get(name) for row in rows], pa.string()) for name in names}
-    columns["n_bytes"] = pa.array([row["n_bytes"] for row in rows], pa.int64())
-    columns["row"] = pa.array(range(len(rows)), pa.int64())
-    for name in ON_DEMAND:
-        values = [row["statistics"][name] for row in rows] if name in demanded else [None] * len(rows)
-        columns[name] = pa.array(values, STATISTICS_TYPE.field(name).type)
-    return pa.table(columns)

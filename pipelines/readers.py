@@ -16,6 +16,7 @@ import gzip
 import io
 import json
 import lzma
+import re
 import tempfile
 import zlib
 from collections import Counter
@@ -81,7 +82,7 @@ class ReadOptions(Config):
     )
 
 
-Reader = Callable[[BinaryIO, ReadOptions], Iterator[Record | Bad]]
+Reader = Callable[..., Iterator["Record | Bad"]]  # of an open file and options; and the first line's number, by line
 
 
 @dataclass(frozen=True)
@@ -93,13 +94,17 @@ class Format:
     by_line: bool = False
 
 
-def read_file(file: BinaryIO, name: str, options: ReadOptions) -> Iterator[Record | Bad]:
-    """The records of an open file, whose name or options say its format. Ends with a `Bad` if the file is broken."""
+def read_file(file: BinaryIO, name: str, options: ReadOptions, first_line: int = 1) -> Iterator[Record | Bad]:
+    """The records of an open file, whose name or options say its format. Ends with a `Bad` if the file is broken.
+
+    Args:
+        first_line: the number of the file's first line, where it is a part of another that is read by line.
+    """
     compression, format_ = formats_of(name, options)
     last = "start"
     try:
         with _unpacked(file, compression) as stream:
-            for record in format_.read(stream, options):
+            for record in format_.read(stream, options, *([first_line] if format_.by_line else [])):
                 last = record.location
                 yield record
     except (
@@ -220,13 +225,23 @@ def read_warc(file: BinaryIO, options: ReadOptions) -> Iterator[Record | Bad]:
 # Records
 
 
-def read_json_lines(file: BinaryIO, options: ReadOptions) -> Iterator[Record | Bad]:
-    for number, line in _lines(file, options):
-        location = f"line {number}"
-        if isinstance(line, Bad):
-            yield line
-        elif line.strip():
-            yield _record(line, location)
+def read_json_lines(file: BinaryIO, options: ReadOptions, first_line: int = 1) -> Iterator[Record | Bad]:
+    for lines in _lines(file, options):
+        numbered = enumerate(lines, first_line)
+        try:
+            values = list(map(orjson.loads, lines))
+        except orjson.JSONDecodeError:  # something in some line
+            values = []
+        if set(map(type, values)) == {dict}:
+            for (number, _), fields in zip(numbered, values, strict=True):
+                yield Record(fields, f"line {number}")
+        else:
+            for number, line in numbered:
+                if isinstance(line, Bad):
+                    yield line._replace(location=f"line {number}")
+                elif line.strip():
+                    yield _record(line, f"line {number}")
+        first_line += len(lines)
 
 
 def _record(line: bytes, location: str) -> Record | Bad:
@@ -400,8 +415,7 @@ def detect_encoding(head: bytes, declared: str | None = None) -> str:
         raise UnreadableError("binary, not text")
     if sum(head.count(byte) for byte in CONTROLS) > 0.05 * len(head):
         raise UnreadableError("binary, not text")
-    broken = head.decode("utf-8", "surrogateescape")
-    n_broken = sum(broken.count(chr(code)) for code in set(map(ord, broken)) if 0xDC80 <= code <= 0xDCFF)
+    n_broken = len(UNDECODED.findall(head.decode("utf-8", "surrogateescape")))
     if n_broken <= 3 or n_broken < 0.001 * len(head):  # the head may end within a character, or a few bytes be damaged
         return "utf-8-sig"
     guess = from_bytes(head).best()
@@ -417,29 +431,40 @@ MARKS = {
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
 }
+UNDECODED = re.compile("[\udc80-\udcff]")
 CONTROLS = [bytes([code]) for code in (*range(9), *range(14, 27), *range(28, 32))]
 
 
-def _lines(file: BinaryIO, options: ReadOptions) -> Iterator[tuple[int, bytes | Bad]]:
-    """Lines as UTF-8, numbered from 1; one that is too long comes as a `Bad` and is never held in memory."""
+def _lines(file: BinaryIO, options: ReadOptions) -> Iterator[list[Any]]:
+    """Lines as UTF-8, some at a time; one that is too long comes as a `Bad` and is never held in memory."""
     buffered = _buffered(file)
     encoding = detect_encoding(buffered.peek(HEAD)[:HEAD], options.encoding)
-    stream: Any = buffered
-    if encoding not in ("utf-8-sig", "ascii"):
-        stream = io.TextIOWrapper(buffered, encoding, "replace", "\n")
-    newline: Any = b"\n" if stream is buffered else "\n"
-    number = 0
-    while line := stream.readline(MAX_LINE):
-        number += 1
-        if len(line) == MAX_LINE and not line.endswith(newline):
-            start = line[:1000] if isinstance(line, str) else line[:1000].decode("utf-8", "replace")
-            while line and not line.endswith(newline):
-                line = stream.readline(MAX_LINE)
-            yield number, Bad(f"a line of more than {MAX_LINE:,} bytes", f"line {number}", start)
-        elif isinstance(line, str):
-            yield number, line.encode("utf-8", "surrogatepass")
-        else:
-            yield number, line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
+    if encoding in ("utf-8-sig", "ascii"):
+        buffered.read(len(codecs.BOM_UTF8) if buffered.peek(3).startswith(codecs.BOM_UTF8) else 0)
+        blocks = iter(lambda: buffered.read1(BUFFER), b"")
+    else:
+        text = io.TextIOWrapper(buffered, encoding, "replace", "\n")
+        blocks = iter(lambda: text.read(BUFFER).encode("utf-8", "surrogatepass"), b"")
+    begun: list[bytes] = []  # the line whose end is yet to come
+    size = 0
+
+    def ended() -> bytes | Bad:
+        line = b"".join(begun)
+        if size < MAX_LINE:
+            return line
+        return Bad(f"a line of more than {MAX_LINE:,} bytes", "", line[:1000].decode("utf-8", "replace"))
+
+    for block in blocks:
+        first, *others = block.split(b"\n")
+        begun.append(first)
+        size += len(first)
+        if size >= MAX_LINE:
+            begun = [b"".join(begun)[:1000]]
+        if others:
+            yield [ended(), *others[:-1]]
+            begun, size = others[-1:], len(others[-1])
+    if size:
+        yield [ended()]
 
 
 def _whole(file: BinaryIO) -> bytes:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
@@ -14,11 +15,11 @@ from hypothesis import strategies as st
 
 from pipelines import ingest
 from pipelines.datasets import Corpus
-from pipelines.documents import SplitConfig, document_id, normalise, split_of
+from pipelines.documents import DOCUMENTS, SplitConfig, document_id, name_texts, normalise, split_of
 from pipelines.errors import InputError
 from pipelines.ingest import INGEST, IngestConfig, Partition, plan
 from pipelines.store import Dataset, Store
-from pipelines.tables import read_rows
+from pipelines.tables import TableWriter, read_rows
 
 Build = Callable[..., Dataset]
 
@@ -102,6 +103,15 @@ def test_holding_out_more_moves_no_held_out_document(texts: list[str], v: float,
         before = split_of(doc_id, SplitConfig(validation=v, test=t))
         after = split_of(doc_id, SplitConfig(validation=v + more, test=t + more))
         assert before in ("train", after)
+
+
+@given(st.lists(st.text(), max_size=20), st.floats(0, 1), st.floats(0, 1))
+def test_many_texts_are_named_and_placed_as_each_alone(texts: list[str], validation: float, test: float) -> None:
+    shares = SplitConfig(validation=validation, test=test)
+    texts = [text.encode("utf-8", "replace").decode() for text in texts]
+    doc_ids, splits = name_texts([text.encode() for text in texts], shares)
+    assert doc_ids.to_pylist() == [document_id(text) for text in texts]
+    assert splits.to_pylist() == [split_of(document_id(text), shares) for text in texts]
 
 
 def test_the_held_out_share_is_what_was_asked_for() -> None:
@@ -246,6 +256,28 @@ def test_large_parts_are_written_in_small_row_groups(
     path = write_lines(tmp_path / "a.jsonl", several(100))
     (part,) = Corpus(build(INGEST, {"sources": [{"uri": str(path)}]})).parts
     assert pq.ParquetFile(part).num_row_groups >= 10
+
+
+def test_a_table_is_the_same_by_rows_and_by_batches_of_any_size(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipelines.tables.ROW_GROUP_BYTES", 700)
+    monkeypatch.setattr("pipelines.tables.ROW_GROUP_ROWS", 9)
+    rows = [{"doc_id": str(i), "text": "é" * (i * 37 % 400) or None} for i in range(100)]
+    whole = pa.RecordBatch.from_pylist(rows, DOCUMENTS)
+    for name, step in {"rows": 0, "one": 1, "some": 7, "all": 100}.items():
+        with TableWriter(tmp_path / name, DOCUMENTS) as table:
+            for start in range(0, 100, step or 100):
+                if step:
+                    table.write_batch(whole.slice(start, step))
+                else:
+                    for row in rows:
+                        table.write(row)
+        assert (table.rows, table.bytes) == (100, 3200 + sum(len(row["text"] or "") for row in rows))
+    assert len({(tmp_path / name).read_bytes() for name in ("rows", "one", "some", "all")}) == 1
+    file = pq.ParquetFile(tmp_path / "all")
+    assert file.read().to_batches()[0].schema == DOCUMENTS and file.read().to_pylist() == whole.to_pylist()
+    assert file.num_row_groups > 20
 
 
 def test_the_place_and_the_workers_do_not_change_the_fingerprint(tmp_path: Path) -> None:

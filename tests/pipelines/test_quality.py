@@ -7,12 +7,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pipelines import quality
 from pipelines.datasets import Corpus
+from pipelines.documents import DOCUMENTS
 from pipelines.errors import InputError
 from pipelines.ingest import INGEST
 from pipelines.quality import PRESETS, judged, rules_of
@@ -61,27 +63,35 @@ BAD = {
 }
 
 
-def row(text: str) -> dict[str, Any]:
-    return {"text": text, "source": "s", "split": "train", "n_bytes": len(text.encode()), "language": None}
+def verdicts(texts: list[str], rules: list[str]) -> tuple[list[str | None], list[dict[str, Any]]]:
+    """The rule that turns each text away, and its statistics."""
+    columns = {
+        "text": pa.array(texts, pa.string()),
+        "source": pa.array(["s"] * len(texts)),
+        "split": pa.array(["train"] * len(texts)),
+        "n_bytes": pa.array([len(text.encode()) for text in texts], pa.int64()),
+    }
+    arrays = [columns.get(field.name, pa.nulls(len(texts), field.type)) for field in DOCUMENTS]
+    batch = pa.RecordBatch.from_arrays(arrays, schema=DOCUMENTS)
+    documents, broken = judged(batch, rules_of(rules))
+    assert documents.schema == DOCUMENTS and documents.drop_columns("statistics") == batch.drop_columns("statistics")
+    return broken.to_pylist(), documents["statistics"].to_pylist()
 
 
 @pytest.mark.parametrize("rule", BAD)
 def test_each_published_rule_catches_what_it_is_about(rule: str) -> None:
     assert any(rule in rules for rules in PRESETS.values())
-    good, bad = judged([row(PROSE), row(BAD[rule])], rules_of([rule]))
-    assert "reason" not in good and bad["reason"] == f"quality: {rule}"
+    assert verdicts([PROSE, BAD[rule]], [rule])[0] == [None, rule]
 
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_every_rule_of_a_preset_is_tried_and_good_prose_meets_them_all(preset: str) -> None:
     assert set(PRESETS[preset]) - {"bad_words = 0"} <= BAD.keys()
-    (good,) = judged([row(PROSE)], rules_of([preset]))
-    assert "reason" not in good
+    assert verdicts([PROSE], [preset])[0] == [None]
 
 
 def test_statistics_are_what_their_names_say() -> None:
-    (only,) = judged([row("One two.\n\n- Three #4 …\n- Three #4 …")], rules_of(["true"]))
-    statistics = only["statistics"]
+    _, (statistics,) = verdicts(["One two.\n\n- Three #4 …\n- Three #4 …"], ["true"])
     assert (statistics["n_words"], statistics["n_lines"], statistics["n_sentences"]) == (10, 3, 3)
     assert statistics["symbol_ratio"] == pytest.approx(2 / 10)
     assert statistics["bullet_lines"] == pytest.approx(2 / 3) == statistics["ellipsis_lines"]
@@ -89,15 +99,11 @@ def test_statistics_are_what_their_names_say() -> None:
     assert statistics["alphabetic_words"] == pytest.approx(4 / 10)
 
 
-def test_order_is_kept_and_rejected_rows_pass_through(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(quality, "BATCH_BYTES", 100)
-    rows = [row(f"{i} " + "x " * (i % 7)) for i in range(50)]
-    rows[10] = {"text": "", "reason": "empty"}
-    rows[11] = {"text": None, "reason": "broken"}
-    found = list(judged([dict(each) for each in rows], ["n_words < 5"]))
-    assert [each["text"] for each in found] == [each["text"] for each in rows]
-    assert [each.get("reason") for each in found[9:12]] == [None, "empty", "broken"]
-    assert all(("reason" in each) == (i % 7 >= 4) for i, each in enumerate(found) if i not in (10, 11))
+def test_verdicts_come_in_the_order_of_the_documents() -> None:
+    broken, statistics = verdicts([f"{i} " + "x " * (i % 7) for i in range(5000)], ["n_words < 5"])
+    assert [each["n_words"] for each in statistics] == [1 + i % 7 for i in range(5000)]
+    assert all((rule is not None) == (i % 7 >= 4) for i, rule in enumerate(broken))
+    assert verdicts([], ["n_words < 5"]) == ([], []) and verdicts(["x"], []) == ([None], [None])
 
 
 def plainly(text: str, n: int) -> tuple[float, float]:
@@ -134,10 +140,10 @@ def test_statistics_that_no_rule_names_are_not_computed(monkeypatch: pytest.Monk
     asked: list[tuple[str, ...]] = []
     real = quality.repetition
     monkeypatch.setattr(quality, "repetition", lambda text, names: asked.append(tuple(names)) or real(text, names))
-    (plain,) = judged([row(PROSE)], ["n_words > 1"])
-    (named,) = judged([row(PROSE)], ["top_2gram < 0.5 or duplicate_7grams < 0.5"])
+    _, (plain,) = verdicts([PROSE], ["n_words > 1"])
+    _, (named,) = verdicts([PROSE], ["top_2gram < 0.5 or duplicate_7grams < 0.5"])
     assert asked == [("top_2gram", "duplicate_7grams")]
-    assert "top_2gram" not in plain["statistics"] and named["statistics"]["duplicate_7grams"] == 0
+    assert plain["top_2gram"] is None and named["duplicate_7grams"] == 0
 
 
 def test_bad_words_are_whole_words_and_phrases_in_any_case() -> None:
@@ -166,8 +172,8 @@ def test_a_list_of_bad_words_counts_for_rules_and_enters_the_version(
 
 @pytest.mark.parametrize("text", ["", " ", "\n\n", "#", "..."])
 def test_no_text_breaks_a_statistic(text: str) -> None:
-    (only,) = judged([row(text)], rules_of(["gopher"]))
-    assert only["reason"].startswith("quality: n_words")
+    (broken,), _ = verdicts([text], ["gopher"])
+    assert broken is not None and broken.startswith("n_words")
 
 
 @pytest.mark.parametrize(

@@ -239,8 +239,10 @@ def test_a_bad_line_of_json_among_good_ones_costs_only_itself() -> None:
     ]
 
 
-def test_a_line_that_is_too_long_costs_only_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("buffer", [1, 7, 900])
+def test_a_line_that_is_too_long_costs_only_itself(monkeypatch: pytest.MonkeyPatch, buffer: int) -> None:
     monkeypatch.setattr(readers, "MAX_LINE", 1000)
+    monkeypatch.setattr(readers, "BUFFER", buffer)
     content = b'{"text": "a"}\n{"text": "' + b"x" * 5000 + b'"}\n{"text": "b"}\n'
     found = read(content, "a.jsonl")
     assert texts(found) == ["a", "b"]
