@@ -75,7 +75,7 @@ def test_answers_are_compared_without_case_and_the_nearest_training_answer_is_fo
 def test_the_losses_of_responses_add_up_to_the_loss_that_training_has_on_them():
     from gpt.loss import next_token_loss
     from pipelines.evaluate_assistant import response_losses
-    from pipelines.finetune_assistant import training_pair
+    from pipelines.finetune_assistant import encode_lesson
     from pipelines.model import Assistant
     from pipelines.templates import template_named
     from pipelines.tokenizers import count_characters
@@ -86,7 +86,7 @@ def test_the_losses_of_responses_add_up_to_the_loss_that_training_has_on_them():
     gpt = GPT(gpt_config("pico", vocabulary=tokenizer.vocabulary, context=256)).eval()
     model = Assistant(gpt, tokenizer, template_named("alpaca"))
     losses, counts = response_losses(model, rows)
-    pairs = [training_pair(tokenizer, model.template, each) for each in rows[:2]]
+    pairs = [encode_lesson(model, each.conversation) for each in rows[:2]]
     total, n = next_token_loss(gpt, pad([ids for ids, _ in pairs], [targets for _, targets in pairs]))
     assert losses.sum() == pytest.approx(total.item(), rel=1e-5) and counts.sum() == n
     assert (losses > 0).tolist() == [True, True, False] and counts[2] == 0
