@@ -175,7 +175,7 @@ def datasets_show(dataset: Annotated[str, typer.Argument(help="NAME, KIND/NAME o
     from flows.home import Home
 
     found = Home.from_environment().store.open(dataset)
-    typer.echo(f"{found}  {found.path}", err=True)
+    typer.echo(f"{found}  {found.address}", err=True)
     Console().print_json(found.manifest.model_dump_json())
 
 
@@ -210,8 +210,9 @@ def datasets_gc() -> None:
     """
     from flows.home import Home
 
-    swept = Home.from_environment().store.sweep()
-    typer.echo(f"Deleted {len(swept)} leftover folders.")
+    store = Home.from_environment().store
+    swept, files = store.sweep(), store.sweep_bucket()
+    typer.echo(f"Deleted {len(swept)} leftover folders{f' and {files} files in {store.address}' if files else ''}.")
 
 
 @datasets.command("diff")
@@ -304,7 +305,7 @@ def sql(
         file=file,
         format=format.value,
         datasets=dataset,
-        home=Home.from_environment().path,
+        home=Home.from_environment(),
         output=output,
         external_access=external_access,
     )

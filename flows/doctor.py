@@ -63,6 +63,11 @@ def _home() -> str:
     return f"{home}, {free / 1e9:.0f} GB free"
 
 
+def _data() -> str:
+    store = Home.from_environment().store
+    return f"{store.address}, {len(store.list())} datasets"
+
+
 def _torch() -> str:
     import torch
 
@@ -100,6 +105,7 @@ CHECKS: dict[str, Callable[[], str]] = {
     "Python": _python,
     "packages": _packages,
     "home": _home,
+    "data": _data,
     "device": _torch,
     "tokenizer": _tokenizer,
     "sample texts": _samples,

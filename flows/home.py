@@ -1,4 +1,8 @@
-"""Where things lie: `TOKENMILL_HOME` (by default the current folder), with `data/` and `mlruns/` under it."""
+"""Where things lie: `TOKENMILL_HOME` (by default the current folder), with `data/` and `mlruns/` under it.
+
+`TOKENMILL_DATA` puts the published data into a bucket (`s3://bucket/prefix`, or what else fsspec reaches), of which
+`data/` is then a cache.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from flows.stack import NO_TELEMETRY
+from pipelines.bucket import Bucket
+from pipelines.errors import InputError
 from pipelines.store import Store
 
 
@@ -24,7 +30,10 @@ class Home:
 
     @property
     def store(self) -> Store:
-        return Store(self.path / "data")
+        address = os.environ.get("TOKENMILL_DATA")
+        if address and "://" not in address:
+            raise InputError(f"TOKENMILL_DATA={address!r} is no address such as s3://bucket/prefix or file:///folder.")
+        return Store(self.path / "data", Bucket(address) if address else None)
 
     @property
     def mlflow_uri(self) -> str:

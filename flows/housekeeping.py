@@ -15,7 +15,9 @@ def housekeeping(checkpoint_days: float = 30) -> list[str]:
     Args:
         checkpoint_days: Checkpoints of an unfinished training are kept for so long after it last wrote one.
     """
-    swept = Home.from_environment().store.sweep(checkpoint_days)
+    store = Home.from_environment().store
+    swept = store.sweep(checkpoint_days)
+    store.sweep_bucket()
     lines = "".join(f"- `{name}`\n" for name in swept)
     create_markdown_artifact(f"{len(swept)} leftover folders deleted.\n\n{lines}", key="housekeeping")
     return swept

@@ -18,6 +18,7 @@ from typing import IO, Any
 
 import duckdb
 
+from flows.home import Home
 from pipelines.catalog import connect, explain_error
 from pipelines.errors import InputError
 
@@ -31,7 +32,7 @@ def run_sql(
     file: Path | None = None,
     format: str = "table",
     datasets: Sequence[str] = (),
-    home: Path = Path(),
+    home: Home | None = None,
     mlflow_uri: str | None = None,
     output: Path | None = None,
     external_access: bool = False,
@@ -43,8 +44,8 @@ def run_sql(
         file: read the statements from here instead.
         format: `table`, `csv`, `json` (an array of objects) or `parquet`.
         datasets: versions to pin, such as `tokens@0123`.
-        home: the folder with `data/` and `mlruns/`.
-        mlflow_uri: where runs are tracked; by default as the catalog finds it.
+        home: whose data and runs; by default, those of the environment's.
+        mlflow_uri: where runs are tracked; by default, where the home says.
         output: write the result here instead of on standard output.
         external_access: let queries read and write other files.
 
@@ -60,12 +61,13 @@ def run_sql(
             ) from None
     elif query is None and not sys.stdin.isatty():
         query = sys.stdin.read()
-    connection = connect(home / "data", mlflow_uri, datasets, external_access=external_access)
+    home = home or Home.from_environment()
+    connection = connect(home.store, mlflow_uri or home.mlflow_uri, datasets, external_access=external_access)
     try:
         if query is None:
             from flows.sql_shell import Shell  # a terminal's worth of imports
 
-            Shell(connection, home, format).run()
+            Shell(connection, home.path, format).run()
         else:
             answer(connection, query, format, output, external_access)
     except BrokenPipeError:  # the reader, `head` for one, has seen enough

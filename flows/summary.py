@@ -232,7 +232,7 @@ def closing(config: RunConfig, outcomes: Sequence[Outcome], home: Path, seconds:
     for number, outcome in enumerate(outcomes):
         if number:
             table.add_row()
-        path = outcome.dataset.path / ("report.html" if outcome.step == "report" else "")
+        path = outcome.dataset.file("report.html") if outcome.step == "report" else outcome.dataset.folder
         where = path.relative_to(home) if path.is_relative_to(home) else path
         time = Text("reused", style="dim") if outcome.reused else Text(f"{outcome.seconds:,.1f} s")
         table.add_row(

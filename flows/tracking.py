@@ -114,7 +114,7 @@ class Tracker:
         now = int(time.time() * 1000)
         metrics = [Metric(key, float(value), now, 0) for key, value in statistics.items() if _is_number(value)]
         words = {f"tokenmill.{key}": value for key, value in statistics.items() if isinstance(value, str)}
-        self.client.log_batch(run_id, metrics=metrics, tags=_run_tags({**words, "tokenmill.path": str(dataset.path)}))
+        self.client.log_batch(run_id, metrics=metrics, tags=_run_tags({**words, "tokenmill.path": dataset.address}))
         entries = [*inputs.items(), ("output", dataset)]
         self.client.log_inputs(run_id, datasets=[_dataset_input(role, one) for role, one in entries])
         self.client.log_dict(run_id, json.loads(dataset.manifest.model_dump_json()), "manifest.json")
@@ -299,7 +299,7 @@ def _dataset_input(role: str, dataset: Dataset) -> DatasetInput:
         name=f"{manifest.kind}/{manifest.name}",
         digest=manifest.digest[:36],  # MLflow's limit; its own digests miss changed rows
         source_type="local",
-        source=json.dumps({"uri": str(dataset.path)}),
+        source=json.dumps({"uri": dataset.address}),
         schema=json.dumps({"mlflow_colspec": [{"name": n, "type": t, "required": True} for n, t in columns(dataset)]}),
         profile=json.dumps(profile),
     )

@@ -108,7 +108,9 @@ class Catalog:
     def dataset(self, kind: str, name: str = "") -> Dataset:
         shown = self.shown.get(kind, {})
         if not name and not shown:
-            raise InputError(f"No {kind} dataset is published yet in {self.store.root}; run the step that makes one.")
+            raise InputError(
+                f"No {kind} dataset is published yet in {self.store.address}; run the step that makes one."
+            )
         return next(reversed(shown.values())) if not name else shown.get(name) or self.store.open(name, kind)
 
     def _create_view(self, connection: duckdb.DuckDBPyConnection, name: str, view: View) -> None:

@@ -256,7 +256,7 @@ CURVES = (
 def training_parts(dataset: Dataset) -> Iterator[Part]:
     """The curves of a training and what the model wrote meanwhile, as MLflow has recorded them."""
     run = dataset.manifest.built.get("mlflow_run_id")
-    where = runs.tracking_uri(dataset.path.parents[1])
+    where = runs.tracking_uri(dataset.folder.parents[1])
     try:
         curves = runs.curves(where, run) if run else {}
         written = runs.texts(where, run, "samples") if run else {}

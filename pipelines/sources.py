@@ -12,13 +12,13 @@ import hashlib
 import importlib.metadata
 import importlib.util
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import fsspec
 from fsspec.registry import known_implementations
@@ -247,9 +247,13 @@ def _remote(uri: str, name: str) -> File:
 
 
 def _remote_file(filesystem: fsspec.AbstractFileSystem, path: str, uri: str, name: str, info: dict) -> File:
+    return File(uri, name, int(info.get("size") or 0), state_of(info))
+
+
+def state_of(info: Mapping[str, Any]) -> str:
+    """What changes when a file does that fsspec describes so."""
     tags = ("ETag", "etag", "md5Hash", "LastModified", "last_modified", "mtime", "created")
-    state = next((str(info[tag]) for tag in tags if info.get(tag)), "")
-    return File(uri, name, int(info.get("size") or 0), state)
+    return next((str(info[tag]) for tag in tags if info.get(tag)), "")
 
 
 def _remote_files(uri: str) -> Iterator[File | Skipped]:

@@ -5,6 +5,9 @@
 Publishing is one rename, so a reader sees all of a dataset or none of it. A step builds under a lock of its own:
 who comes second waits and finds the result. The lock is the operating system's, so it ends with its owner, and a
 staging folder whose lock is free belongs to nobody and is swept.
+
+With a bucket, that is where datasets are, and the folder is a cache: what is published here is put there, and what is
+there is fetched when it is first used.
 """
 
 from __future__ import annotations
@@ -19,14 +22,16 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any
+from typing import Annotated, Any, BinaryIO
 
 from filelock import FileLock, Timeout
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
+from pipelines.bucket import Bucket
 from pipelines.errors import InputError
 from pipelines.step import Digits, Name, Ref, SourceFile, Step, code_digest
 
@@ -85,14 +90,31 @@ class Manifest(BaseModel):
 
 @dataclass(frozen=True)
 class Dataset:
-    """A published dataset (or model): a folder and its manifest."""
+    """A published dataset (or model): a folder and its manifest.
 
-    path: Path
+    folder: where it lies on this machine, or will when it is fetched from the store's bucket.
+    """
+
+    folder: Path
     manifest: Manifest
+    store: Store | None = field(default=None, compare=False, repr=False)
 
     @property
     def ref(self) -> Ref:
         return self.manifest.ref
+
+    @cached_property
+    def path(self) -> Path:
+        """Its folder, in which all its files now are."""
+        if self.store and self.store.bucket:
+            self.store.fetch(self)
+        return self.folder
+
+    @property
+    def address(self) -> str:
+        """Where it is published, for people to read."""
+        bucket = self.store.bucket if self.store else None
+        return f"{bucket.address}/manifests/{self.manifest.folder}.json" if bucket else str(self.folder)
 
     def file(self, name: str) -> Path:
         """The path of one of its files.
@@ -100,19 +122,36 @@ class Dataset:
         Raises:
             InputError: the dataset has no such file.
         """
+        self._entry(name)
+        return self.path / name
+
+    def open(self, name: str) -> BinaryIO:
+        """One of its files, to read some of it: what lies in a bucket only is not fetched for that."""
+        entry, path = self._entry(name), self.folder / name
+        if self.store and self.store.bucket and not path.exists():
+            return self.store.bucket.open(entry.sha256)
+        return path.open("rb")
+
+    def _entry(self, name: str) -> FileEntry:
         if name not in self.manifest.files:
             raise InputError(f"{self.ref} has no file {name!r}; it holds {', '.join(self.manifest.files)}.")
-        return self.path / name
+        return self.manifest.files[name]
 
     def __str__(self) -> str:
         return str(self.ref)
 
 
 class Store:
-    """Published datasets under one folder."""
+    """Published datasets under one folder, or in a bucket of which the folder is a cache."""
 
-    def __init__(self, root: Path | str) -> None:
+    def __init__(self, root: Path | str, bucket: Bucket | None = None) -> None:
         self.root = Path(root)
+        self.bucket = bucket
+
+    @property
+    def address(self) -> str:
+        """Where its datasets are, for people to read."""
+        return self.bucket.address if self.bucket else str(self.root)
 
     # Building
 
@@ -184,7 +223,9 @@ class Store:
         _sync_folders(staging)
         target = self.root / step.folder
         target.parent.mkdir(parents=True, exist_ok=True)
-        old = self._bury(replace, "replaced") if replace else None
+        if self.bucket and not (target / MANIFEST).exists():
+            shutil.rmtree(target, ignore_errors=True)  # of a fetch that did not end
+        old = self._bury(replace, "replaced") if replace and target.exists() else None
         try:
             os.rename(staging, target)
         except OSError:
@@ -196,16 +237,19 @@ class Store:
         _sync(target.parent)
         if old:
             shutil.rmtree(old)
-        return Dataset(target, manifest)
+        return self._share(Dataset(target, manifest, self), replace=replace is not None)
 
     def remove(self, dataset: Dataset) -> None:
-        """Take a published dataset out of the store: gone in one rename, its bytes freed after."""
-        shutil.rmtree(self._bury(dataset, "removed"))
+        """Take a published dataset out of the store: gone in one step, its bytes freed after."""
+        if self.bucket:
+            self.bucket.withdraw(dataset.manifest.folder)
+        if dataset.folder.exists():
+            shutil.rmtree(self._bury(dataset, "removed"))
 
     def _bury(self, dataset: Dataset, why: str) -> Path:
         """Move a published dataset out of sight, into a folder that the next sweep deletes or brings back."""
         grave = self._folder(".staging", f"{why}-{dataset.ref.fingerprint}", empty=True)
-        os.rename(dataset.path, grave / "dataset")
+        os.rename(dataset.folder, grave / "dataset")
         return grave
 
     def sweep(self, checkpoint_days: float = math.inf) -> list[str]:
@@ -240,7 +284,14 @@ class Store:
 
     def find(self, step: Step) -> Dataset | None:
         """The step's published result, or None."""
-        return self._load(self.root / step.folder)
+        if found := self._published(step.folder):
+            return found
+        # What was published here while there was no bucket, or none that could be reached, is put there now.
+        here = self._load(self.root / step.folder) if self.bucket else None
+        if here and self._verify_folder(here):
+            shutil.rmtree(self._bury(here, "removed"))
+            return None
+        return here and self._share(here)
 
     def open(self, reference: str | Ref, kind: str | None = None) -> Dataset:
         """The dataset that a reference names; the newest, if it fits several versions.
@@ -254,9 +305,9 @@ class Store:
             InputError: nothing fits, or a fingerprint's first digits fit more than one.
         """
         if isinstance(reference, Ref):
-            found = self._load(self.root / reference.kind / f"{reference.name}-{reference.fingerprint[:12]}")
+            found = self._published(f"{reference.kind}/{reference.name}-{reference.fingerprint[:12]}")
             if not found:
-                raise InputError(f"{reference} is not in {self.root}; run the step that makes it again.")
+                raise InputError(f"{reference} is not in {self.address}; run the step that makes it again.")
             return found
         what, _, digits = reference.partition("@")
         head, slash, name = what.rpartition("/")
@@ -272,35 +323,61 @@ class Store:
         if not candidates:
             among = f"{kind} datasets" if kind else "published datasets"
             raise InputError(
-                f"Nothing called {reference!r} among the {among} in {self.root}; see `tokenmill datasets ls`."
+                f"Nothing called {reference!r} among the {among} in {self.address}; see `tokenmill datasets ls`."
             )
         if (digits or not exact) and len({dataset.ref.fingerprint for dataset in candidates}) > 1:
             raise InputError(f"{reference!r} fits {len(candidates)} datasets; give more digits of the fingerprint.")
         return candidates[-1]
 
     def verify(self, dataset: Dataset) -> list[str]:
-        """What is wrong with a dataset's files, a sentence each; empty if every byte is as it was published."""
+        """What is wrong with a dataset's files, a sentence each; empty if every byte is as it was published.
+
+        With a bucket, every file in it is read, and the copy on this machine if there is one. A copy that is damaged
+        is fetched again when it is next used.
+        """
+        manifest = dataset.manifest
+        problems: list[str] = []
+        if self.bucket:
+            with ThreadPoolExecutor(4) as pool:
+                found = pool.map(lambda entry: self.bucket.problem(entry.sha256, entry.bytes), manifest.files.values())
+                problems += [
+                    f"{name} {problem}" for name, problem in zip(manifest.files, found, strict=True) if problem
+                ]
+            if (dataset.folder / MANIFEST).exists() and (here := self._verify_folder(dataset)):
+                (dataset.folder / MANIFEST).unlink()
+                problems += [f"{problem}, in the copy on this machine" for problem in here]
+        else:
+            problems += self._verify_folder(dataset)
+        if (lies := "/".join(dataset.folder.parts[-2:])) != manifest.folder:
+            problems.append(f"it lies in {lies} instead of {manifest.folder}")
+        if files_digest(manifest.files) != manifest.digest:
+            problems.append(f"{MANIFEST} was changed: its digest does not fit its list of files")
+        return problems
+
+    def _verify_folder(self, dataset: Dataset) -> list[str]:
+        present = {path.relative_to(dataset.folder).as_posix() for path in dataset.folder.rglob("*") if path.is_file()}
         problems = []
-        present = {path.relative_to(dataset.path).as_posix() for path in dataset.path.rglob("*") if path.is_file()}
         for name, entry in sorted(dataset.manifest.files.items()):
-            path = dataset.path / name
+            path = dataset.folder / name
             if name not in present:
                 problems.append(f"{name} is missing")
             elif path.stat().st_size != entry.bytes:
                 problems.append(f"{name} has {path.stat().st_size:,} bytes instead of {entry.bytes:,}")
             elif file_sha256(path) != entry.sha256:
                 problems.append(f"{name} was changed: its SHA-256 is not the one in the manifest")
-        problems += [f"{name} does not belong to it" for name in sorted(present - {*dataset.manifest.files, MANIFEST})]
-        if (lies := "/".join(dataset.path.parts[-2:])) != dataset.manifest.folder:
-            problems.append(f"it lies in {lies} instead of {dataset.manifest.folder}")
-        if files_digest(dataset.manifest.files) != dataset.manifest.digest:
-            problems.append(f"{MANIFEST} was changed: its digest does not fit its list of files")
-        return problems
+        return problems + [
+            f"{name} does not belong to it" for name in sorted(present - {*dataset.manifest.files, MANIFEST})
+        ]
 
     def list(self, kind: str | None = None) -> list[Dataset]:
         """All published datasets, oldest first."""
-        found = (self._load(path) for path in self.root.glob(f"{kind or '[!.]*'}/*-*"))
-        return sorted(filter(None, found), key=lambda dataset: (dataset.manifest.built["at"], str(dataset.path)))
+        if self.bucket:
+            manifests = self.bucket.manifests(kind, self._folder(".manifests", ""))
+            found = [self._parse(self.root / folder, content) for folder, content in manifests.items()]
+        else:
+            paths = self.root.glob(f"{kind or '[!.]*'}/*-*")
+            found = [dataset for path in paths if (dataset := self._load(path))]
+        return sorted(found, key=lambda dataset: (dataset.manifest.built["at"], str(dataset.folder)))
 
     def changed_code(self, step: Step, dataset: Dataset) -> bool:
         """Whether the step's code is no longer the code that built this dataset, at the same version number."""
@@ -309,6 +386,54 @@ class Store:
     def lock(self, name: str) -> FileLock:
         """The lock of that name between processes. It ends with its holder, however that one dies."""
         return FileLock(self._folder(".locks", "") / f"{name}.lock")
+
+    # The bucket
+
+    def fetch(self, dataset: Dataset) -> None:
+        """Make sure that a dataset's files are on this machine, as they were published.
+
+        Files of the published size that were not written to since they were fetched are taken as they are; others
+        are compared with their SHA-256, and fetched if that is not theirs.
+        """
+        assert self.bucket
+        folder, manifest = dataset.folder, dataset.manifest
+        with self.lock(f"fetch-{dataset.ref.fingerprint}"):
+            here = self._load(folder)
+            trusted = (folder / MANIFEST).stat().st_mtime_ns if here and here.manifest == manifest else 0
+            missing = {
+                path: entry.sha256
+                for name, entry in manifest.files.items()
+                if not _is_as_published(path := folder / name, entry, trusted)
+            }
+            if trusted and not missing:
+                return
+            (folder / MANIFEST).unlink(missing_ok=True)
+            self.bucket.get(missing)
+            write_synced(folder / MANIFEST, manifest.model_dump_json(indent=1).encode())
+
+    def sweep_bucket(self, hours: float = 24) -> int:
+        """Delete files in the bucket that belong to no dataset and are older than that; returns how many."""
+        if not self.bucket:
+            return 0
+        there = self.bucket.files()  # before the manifests, so that what is published meanwhile stays
+        wanted = {entry.sha256 for dataset in self.list() for entry in dataset.manifest.files.values()}
+        return self.bucket.delete(there - wanted, hours)
+
+    def _share(self, dataset: Dataset, replace: bool = False) -> Dataset:
+        """Put what was published in the folder into the bucket, unless another machine was first."""
+        if not self.bucket:
+            return dataset
+        if not replace and (theirs := self._published(dataset.manifest.folder)):
+            return theirs
+        self.bucket.put({dataset.folder / name: entry.sha256 for name, entry in dataset.manifest.files.items()})
+        self.bucket.publish(dataset.manifest.folder, (dataset.folder / MANIFEST).read_bytes())
+        return dataset
+
+    def _published(self, folder: str) -> Dataset | None:
+        if not self.bucket:
+            return self._load(self.root / folder)
+        content = self.bucket.manifest(folder)
+        return self._parse(self.root / folder, content) if content else None
 
     # Inside
 
@@ -326,9 +451,13 @@ class Store:
 
     def _load(self, path: Path) -> Dataset | None:
         try:
-            return Dataset(path, Manifest.model_validate_json((path / MANIFEST).read_bytes()))
+            return self._parse(path, (path / MANIFEST).read_bytes())
         except (FileNotFoundError, NotADirectoryError):
             return None
+
+    def _parse(self, path: Path, manifest: bytes) -> Dataset:
+        try:
+            return Dataset(path, Manifest.model_validate_json(manifest), self)
         except ValidationError as error:
             raise InputError(
                 f"{path / MANIFEST} cannot be read ({error.errors()[0]['msg']}); delete {path} and run again."
@@ -425,6 +554,15 @@ def _disk_is_full(error: Exception) -> bool:
 def _days_since_written(folder: Path) -> float:
     times = [path.stat().st_mtime for path in [folder, *folder.rglob("*")]]
     return (time.time() - max(times)) / 86_400
+
+
+def _is_as_published(path: Path, entry: FileEntry, trusted: int) -> bool:
+    """Whether a file is what its entry says; one that was not written to since then (in nanoseconds) is believed."""
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return False
+    return status.st_size == entry.bytes and (status.st_mtime_ns <= trusted or file_sha256(path) == entry.sha256)
 
 
 def _starts(dataset: Dataset, digits: str) -> bool:

@@ -87,7 +87,7 @@ def datasets(store: Store) -> pa.Table:
             "ref": str(m.ref),
             "fingerprint": m.fingerprint,
             "digest": m.digest,
-            "path": str(dataset.path),
+            "path": dataset.address,
         }
 
     return pa.Table.from_pylist([row(dataset) for dataset in found], DATASETS)

@@ -14,6 +14,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.dataset as ds
+import pyarrow.parquet as pq
 
 from pipelines.store import Dataset, Manifest
 
@@ -192,29 +193,32 @@ def rows_of(dataset: Dataset, view: View) -> ds.Dataset | None:
     """A dataset's rows for a view; None if it has no such files."""
     if not view.files:
         return MadeWhenRead(VOCABULARY, partial(_vocabulary, dataset))
-    paths = [dataset.path / name for name in files_of(dataset, view.files)]
-    if not paths:
+    names = files_of(dataset, view.files)
+    if not names:
         return None
-    if paths[0].suffix == ".parquet":
-        schema = ds.dataset(paths[0], format="parquet").schema
-        return MadeWhenRead(schema, lambda: ds.dataset(paths, schema=schema, format="parquet"))
-    schema = _map(paths[0]).schema
+    # The columns are asked for at once, the files when a query reads them: they may lie in a bucket.
+    if names[0].endswith(".parquet"):
+        with dataset.open(names[0]) as file:
+            schema = pq.read_schema(file)
+        return MadeWhenRead(
+            schema, lambda: ds.dataset([dataset.path / name for name in names], schema=schema, format="parquet")
+        )
+    with dataset.open(names[0]) as file:
+        schema = pa.ipc.open_file(file).schema
     if view is VIEWS["tokens"]:
-        return MadeWhenRead(schema.append(SHARD).append(START), partial(token_batches, paths))
-    return MadeWhenRead(schema, lambda: [batch for path in paths for batch in batches(path)])
+        return MadeWhenRead(
+            schema.append(SHARD).append(START), lambda: token_batches([dataset.path / name for name in names])
+        )
+    return MadeWhenRead(schema, lambda: [batch for name in names for batch in batches(dataset.path / name)])
 
 
 def files_of(dataset: Dataset, pattern: str) -> list[str]:
     return sorted(fnmatch.filter(dataset.manifest.files, pattern))
 
 
-def _map(path: Path) -> pa.RecordBatchFileReader:
-    return pa.ipc.open_file(pa.memory_map(str(path)))
-
-
 def batches(path: Path) -> list[pa.RecordBatch]:
     """The record batches of an Arrow file, in mapped memory."""
-    reader = _map(path)
+    reader = pa.ipc.open_file(pa.memory_map(str(path)))
     return [reader.get_batch(i) for i in range(reader.num_record_batches)]
 
 
