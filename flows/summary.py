@@ -183,7 +183,7 @@ def step_note(dataset: Dataset, seconds: float) -> str:
     manifest = dataset.manifest
     inputs = "".join(f"\n- {role}: `{ref}`" for role, ref in manifest.inputs.items())
     return (
-        f"```\n{details(dataset)}\n```\n\n`{dataset}` in `{dataset.path}`, {len(manifest.files)} files, "
+        f"```\n{details(dataset)}\n```\n\n`{dataset}` in `{dataset.address}`, {len(manifest.files)} files, "
         f"{manifest.bytes:,} bytes, built in {seconds:.1f} s.{' Made from' + inputs if inputs else ''}"
     )
 

@@ -338,11 +338,10 @@ class Store:
         manifest = dataset.manifest
         problems: list[str] = []
         if self.bucket:
+            look = self.bucket.problem
             with ThreadPoolExecutor(4) as pool:
-                found = pool.map(lambda entry: self.bucket.problem(entry.sha256, entry.bytes), manifest.files.values())
-                problems += [
-                    f"{name} {problem}" for name, problem in zip(manifest.files, found, strict=True) if problem
-                ]
+                found = pool.map(lambda entry: look(entry.sha256, entry.bytes), manifest.files.values())
+                problems = [f"{name} {what}" for name, what in zip(manifest.files, found, strict=True) if what]
             if (dataset.folder / MANIFEST).exists() and (here := self._verify_folder(dataset)):
                 (dataset.folder / MANIFEST).unlink()
                 problems += [f"{problem}, in the copy on this machine" for problem in here]

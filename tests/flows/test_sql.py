@@ -21,6 +21,7 @@ from prompt_toolkit.document import Document
 from prompt_toolkit.input import create_pipe_input
 from prompt_toolkit.output import DummyOutput
 
+from flows.home import Home
 from flows.sql import answer, run_sql
 from flows.sql_shell import Names, Shell
 from pipelines.catalog import connect
@@ -108,12 +109,12 @@ def test_what_is_wrong_is_one_sentence(connection: duckdb.DuckDBPyConnection, qu
 
 def test_an_unreadable_query_file(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot be read"):
-        run_sql(None, file=tmp_path / "none.sql", home=tmp_path)
+        run_sql(None, file=tmp_path / "none.sql", home=Home(tmp_path))
 
 
 def test_a_query_file_is_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "q.sql").write_text("-- how much is it?\nSELECT 6 * 7 AS answer;\n")
-    run_sql(None, file=tmp_path / "q.sql", format="csv", home=tmp_path)
+    run_sql(None, file=tmp_path / "q.sql", format="csv", home=Home(tmp_path))
     assert capsys.readouterr().out == "answer\n42\n"
 
 
@@ -152,7 +153,7 @@ def test_names_are_completed(connection: duckdb.DuckDBPyConnection) -> None:
 
 def test_a_query_needs_no_heavy_imports(tmp_path: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from flows.sql import run_sql; run_sql('select 1', home=Path('.'));"
+        "import sys; from pathlib import Path; from flows.sql import run_sql; run_sql('select 1');"
         "print([m for m in ('torch', 'mlflow', 'prefect', 'tiktoken', 'prompt_toolkit') if m in sys.modules])"
     )
     root = Path(__file__).parents[2]
