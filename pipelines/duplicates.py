@@ -31,9 +31,7 @@ EXACT = """
         SELECT doc_id, (part::BIGINT << 40) + file_row_number AS place FROM ids JOIN parts USING (filename)
     ),
     firsts AS (SELECT doc_id, min(place) AS first FROM placed GROUP BY doc_id HAVING count(*) > 1)
-    SELECT place, 'exact duplicate' AS reason, doc_id AS kept, 1.0::DOUBLE AS similarity
-    FROM placed JOIN firsts USING (doc_id)
-    WHERE place > first
+    SELECT place, first FROM placed JOIN firsts USING (doc_id) WHERE place > first
 """
 
 # Every document is linked to the first one of each band that it is in, if the two are similar enough.
@@ -65,14 +63,18 @@ FOLLOW = """
     FROM links l LEFT JOIN links n ON l.first = n.place
 """
 
+# What equals a document that is itself left out as nearly another one goes with it.
 RESULT = """
-    WITH near AS (
-        SELECT place, 'near duplicate' AS reason, doc_id AS kept, similarity FROM links
-        JOIN (SELECT doc_id, (part::BIGINT << 40) + file_row_number AS first FROM ids JOIN parts USING (filename))
-        USING (first)
-    )
-    SELECT (place >> 40)::INTEGER AS part, place & ((1::BIGINT << 40) - 1) AS row, reason, kept, similarity
-    FROM (FROM exact UNION ALL FROM near) ORDER BY place
+    WITH dropped AS (
+        SELECT e.place, coalesce(l.first, e.first) AS first, coalesce(l.similarity, 1.0) AS similarity,
+            if(l.first IS NULL, 'exact duplicate', 'near duplicate') AS reason
+        FROM exact e LEFT JOIN links l ON l.place = e.first
+        UNION ALL
+        SELECT place, first, similarity, 'near duplicate' AS reason FROM links
+    ),
+    names AS (SELECT doc_id, (part::BIGINT << 40) + file_row_number AS first FROM ids JOIN parts USING (filename))
+    SELECT (place >> 40)::INTEGER AS part, place & ((1::BIGINT << 40) - 1) AS row, reason, doc_id AS kept, similarity
+    FROM dropped JOIN names USING (first) ORDER BY place
 """
 
 

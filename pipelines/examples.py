@@ -2,7 +2,8 @@
 
 The split follows from the text that the model reads, of a conversation from its opening, so one question with many
 answers, one text that occurs twice, or two parts of one conversation are never on both sides, and a text that a
-corpus of the same shares held out is held out here too.
+corpus of the same shares held out is held out here too. If near duplicates are looked for, they are dropped, and
+near-equal openings are on one side.
 
 Output: `examples.parquet` with the columns of `EXAMPLES_SCHEMA`, and `rejected.parquet` as an ingest writes it.
 """
@@ -10,7 +11,7 @@ Output: `examples.parquet` with the columns of `EXAMPLES_SCHEMA`, and `rejected.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -19,12 +20,13 @@ from pydantic import Field, model_validator
 
 from gpt.config import Config
 from pipelines.documents import REJECTED, SPLITS, SplitConfig, document_id, normalise, split_of
+from pipelines.duplicates import find_duplicates, rows_to_drop, write_signatures
 from pipelines.errors import InputError
 from pipelines.readers import Bad, ReadOptions, read_file
 from pipelines.sources import describe, label_of, list_files
 from pipelines.step import SourceFile, StepType, Work
 from pipelines.store import Dataset
-from pipelines.tables import TableWriter
+from pipelines.tables import TableWriter, read_rows
 from pipelines.templates import Message, check_turns
 
 EXAMPLES_SCHEMA = pa.schema(
@@ -83,34 +85,39 @@ class ExamplesConfig(Config):
 
     sources: tuple[ExampleSource, ...] = Field(min_length=1, description="Where the examples come from, in order.")
     split: SplitConfig = Field(default=SplitConfig(validation=0.1, test=0.1), description="How much is held out.")
+    near_duplicates: float | None = Field(
+        default=None,
+        gt=0,
+        le=1,
+        description="Similarity from which examples are near duplicates; by default, none are.",
+    )
 
 
 def run(inputs: Mapping[str, Dataset], config: ExamplesConfig, out: Path, work: Work) -> dict[str, Any]:
     counts: Counter[str] = Counter()
-    seen: set[bytes] = set()
-    with (
-        TableWriter(out / "examples.parquet", EXAMPLES_SCHEMA) as good,
-        TableWriter(out / "rejected.parquet", REJECTED) as rejected,
-    ):
-        for source in config.sources:
-            usable, problem = 0, ""
-            for row in _rows(source, config):
-                if "reason" not in row and (name := bytes.fromhex(row["example_id"])) in seen:
-                    row |= {"reason": "exact duplicate", "doc_id": row["example_id"], "kept": row["example_id"]}
-                    usable += 1
+    found = work.scratch / "found.parquet"
+    with TableWriter(out / "rejected.parquet", REJECTED) as rejected:
+        with TableWriter(found, EXAMPLES_SCHEMA) as table:
+            for source in config.sources:
+                before, problem = table.rows, ""
+                for row in _rows(source, config):
+                    if "reason" in row:
+                        problem = problem or f"{row['location']}: {row['reason']}"
+                        rejected.write(row)
+                    else:
+                        table.write(row)
+                if table.rows == before:
+                    why = f"; the first problem: {problem}" if problem else ""
+                    raise InputError(f"The source {source.called!r} ({source.uri}) has no usable example{why}.")
+                work.report.progress(table.rows, table.rows, "examples", source.called)
+        with TableWriter(out / "examples.parquet", EXAMPLES_SCHEMA) as good:
+            for row in _once(found, config, work.scratch):
                 if "reason" in row:
-                    problem = problem or f"{row['location']}: {row['reason']}"
                     rejected.write(row)
                     continue
-                seen.add(name)
                 good.write(row)
-                usable += 1
                 counts[f"examples_{row['split']}"] += 1
-                counts[f"label_{row.get('label')}"] += row.get("label") is not None
-            if not usable:
-                why = f"; the first problem: {problem}" if problem else ""
-                raise InputError(f"The source {source.called!r} ({source.uri}) has no usable example{why}.")
-            work.report.progress(good.rows, good.rows, "examples", source.called)
+                counts[f"label_{row['label']}"] += row["label"] is not None
         labels = {name: count for name, count in counts.most_common(20) if name.startswith("label_") and count}
         splits = {f"examples_{split}": counts[f"examples_{split}"] for split in SPLITS}
         return {"examples": good.rows, **splits, "rejected": rejected.rows, **labels}
@@ -125,12 +132,13 @@ def sources(config: ExamplesConfig) -> tuple[SourceFile, ...]:
 EXAMPLES = StepType(
     "examples",
     kind="examples",
-    version=2,
+    version=3,
     config=ExamplesConfig,
     run=run,
     sources=sources,
     modules=tuple(
-        f"pipelines.{name}" for name in ("documents", "examples", "readers", "sources", "tables", "templates")
+        f"pipelines.{name}"
+        for name in ("documents", "duplicates", "examples", "readers", "sources", "tables", "templates")
     ),
 )
 
@@ -153,12 +161,8 @@ def _rows(source: ExampleSource, config: ExamplesConfig) -> Iterator[dict[str, A
                     yield place | {"reason": str(error), "text": str(record.fields)[:1000]}
                     continue
                 for example in found:
-                    history = example.get("history") or [example["text"]]
-                    split = split_of(document_id(history[0]), config.split)
-                    content = [example.get(name) for name in ("text", "label", "response")]
-                    content += [*(example.get("history") or ()), *filter(None, [example.get("system")])]
-                    example_id = document_id("\0".join("" if part is None else part for part in content))
-                    yield place | {"example_id": example_id, "split": split, **example}
+                    split = split_of(document_id(_opening(example)), config.split)
+                    yield place | {"example_id": document_id(_content(example)), "split": split, **example}
         file.check_unchanged()
 
 
@@ -244,3 +248,59 @@ def _text(fields: Mapping[str, Any], name: str) -> str:
     if not text:
         raise ValueError(f"column {name!r} is empty")
     return text
+
+
+# Duplicates
+
+
+def _once(found: Path, config: ExamplesConfig, scratch: Path) -> Iterator[dict[str, Any]]:
+    """Examples in order; one that an earlier one stands for has a reason. Near-equal openings are of one split."""
+    near = config.near_duplicates
+    parts = {"opening": _opening, "asked": _asked, "answer": _answer} if near else {}
+    like = {part: _like_earlier(found, of, scratch / part, near) for part, of in parts.items()}
+    kept: dict[Any, str] = {}
+    for number, row in enumerate(read_rows(found)):
+        name = row["example_id"]
+        same = {part: like[part].get(number) or {"kept": document_id(of(row))} for part, of in parts.items()}
+        if near:
+            row["split"] = split_of(same["opening"]["kept"], config.split)
+        what = (same["asked"]["kept"], same["answer"]["kept"]) if near else bytes.fromhex(name)
+        if what in kept:
+            similarity = min(same[part].get("similarity", 1.0) for part in ("asked", "answer")) if near else 1.0
+            row["reason"] = "exact duplicate" if kept[what] == name else "near duplicate"
+            row |= {"doc_id": name, "kept": kept[what], "similarity": similarity}
+        kept.setdefault(what, name)
+        yield row
+
+
+def _like_earlier(
+    found: Path, part: Callable[[Mapping[str, Any]], str], folder: Path, near: float | None
+) -> dict[int, dict[str, Any]]:
+    """Of examples that are equal or nearly so to an earlier one in some part: the name of that one's part."""
+    folder.mkdir(exist_ok=True)
+    parts = folder / "parts.parquet"
+    with TableWriter(parts, pa.schema([("doc_id", pa.string()), ("text", pa.string())])) as table:
+        for row in read_rows(found):
+            table.write({"doc_id": document_id(part(row)), "text": part(row)})
+    write_signatures(parts)
+    return rows_to_drop(find_duplicates([parts], folder, near), 0)
+
+
+def _content(example: Mapping[str, Any]) -> str:
+    """All that is said in an example, and what makes it another one."""
+    said = [*(example.get(name) for name in ("text", "label", "response")), *(example.get("history") or ())]
+    said += [example["system"]] if example.get("system") else []
+    return "\0".join(part or "" for part in said)
+
+
+def _asked(example: Mapping[str, Any]) -> str:
+    return "\n".join([example.get("system") or "", *(example.get("history") or ()), example["text"]])
+
+
+def _answer(example: Mapping[str, Any]) -> str:
+    return str(example.get("label") or example.get("response"))
+
+
+def _opening(example: Mapping[str, Any]) -> str:
+    """What decides the split: what the model reads, and of a conversation its first turn."""
+    return str((example.get("history") or [example["text"]])[0])

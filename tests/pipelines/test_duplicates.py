@@ -64,6 +64,14 @@ def test_a_chain_of_near_duplicates_leads_to_the_one_that_stays(build: Build, tm
     assert {row["kept"] for row in read_rows(corpus.rejected)} == {stays["doc_id"]}
 
 
+def test_what_equals_a_near_duplicate_goes_with_it(build: Build, tmp_path: Path) -> None:
+    words = passage(1)
+    corpus = ingest(build, tmp_path, [" ".join(words), changed(words, 0.05), changed(words, 0.05)], near_duplicates=0.7)
+    (stays,) = [row for part in corpus.parts for row in read_rows(part)]
+    rejected = [(row["reason"], row["kept"]) for row in read_rows(corpus.rejected)]
+    assert rejected == [("near duplicate", stays["doc_id"])] * 2
+
+
 def test_different_documents_all_stay(build: Build, tmp_path: Path) -> None:
     texts = [" ".join(passage(i, 60)) for i in range(300)] + ["a", "b", "one two", "two one"]
     assert len(kept_texts(ingest(build, tmp_path, texts, near_duplicates=0.7))) == 304

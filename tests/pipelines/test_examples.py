@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ def test_labelled_texts_come_from_a_table_without_a_header(build: Build, tmp_pat
     dataset = build(EXAMPLES, {"sources": [source]})
     assert sorted((row.label, row.text) for row in all_rows(dataset)) == [("ham", "good  day"), ("spam", "WIN £1000")]
     reasons = [(row["reason"], row["location"]) for row in read_rows(dataset.file("rejected.parquet"))]
-    assert reasons == [("exact duplicate", "sms.csv line 3"), ("column 'text' is empty", "sms.csv line 4")]
+    assert reasons == [("column 'text' is empty", "sms.csv line 4"), ("exact duplicate", "sms.csv line 3")]
     assert dataset.manifest.statistics["label_ham"] == 1
 
 
@@ -144,3 +145,43 @@ def test_a_label_column_that_is_not_there_says_which_are(build: Build, store: St
 def test_a_source_is_of_one_kind(columns: dict[str, Any]) -> None:
     with pytest.raises(ValidationError, match="exactly one of label, response and conversation"):
         ExamplesConfig.model_validate({"sources": [{"uri": "a.csv", **columns}]})
+
+
+def prose(seed: int, changed: int = 0) -> str:
+    words = random.Random(seed).choices([f"word{i}" for i in range(300)], k=60)
+    return " ".join(words[: 60 - changed] + [f"new{i}" for i in range(changed)])
+
+
+def test_near_duplicates_are_dropped_if_they_are_answered_alike_and_never_on_two_sides(
+    build: Build, tmp_path: Path
+) -> None:
+    rows: list[dict[str, str]] = []
+    for i in range(40):
+        rows += [{"instruction": prose(i), "response": prose(i + 100)}]
+        rows += [{"instruction": prose(i, changed=3), "response": prose(i + 100, changed=2)}]  # the same in other words
+        rows += [{"instruction": prose(i, changed=3), "response": prose(i + 200)}]  # another answer
+    rows.append(rows[0])
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    source = {"uri": str(tmp_path / "a.jsonl"), "response": "response"}
+    config = {"sources": [source], "split": {"validation": 0.3, "test": 0.3}, "near_duplicates": 0.6}
+    dataset = build(EXAMPLES, config)
+    found = all_rows(dataset)
+    sides: dict[str, set[str]] = {}
+    for row in found:
+        sides.setdefault(row.text[:100], set()).add(row.split)
+    assert len(found) == 80 and len(sides) == 40
+    assert all(len(splits) == 1 for splits in sides.values()) and set().union(*sides.values()) == set(SPLITS)
+    rejected = list(read_rows(dataset.file("rejected.parquet")))
+    assert [row["reason"] for row in rejected] == ["near duplicate"] * 40 + ["exact duplicate"]
+    ids = {row.text: row.id for row in found if row.response == rows[0]["response"]}
+    assert rejected[0]["kept"] == ids[rows[0]["instruction"]] and 0.6 <= rejected[0]["similarity"] < 1
+
+    assert len(all_rows(build(EXAMPLES, config | {"near_duplicates": None}))) == 120
+
+
+def test_one_label_more_is_no_near_duplicate(build: Build, tmp_path: Path) -> None:
+    lines = [{"text": prose(1), "label": "ham"}, {"text": prose(1, changed=2), "label": "spam"}]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    source = {"uri": str(tmp_path / "a.jsonl"), "label": "label"}
+    found = all_rows(build(EXAMPLES, {"sources": [source], "near_duplicates": 0.6}))
+    assert {row.label for row in found} == {"ham", "spam"} and len({row.split for row in found}) == 1
