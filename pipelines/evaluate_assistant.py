@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -14,12 +16,15 @@ from pydantic import Field
 from torch.nn import functional as F
 
 from gpt.config import Config
+from gpt.generate import generate
 from gpt.loss import IGNORE
+from pipelines.answer_metrics import Measure, distinct, interval, mean_of, measure_answers, share
 from pipelines.datasets import Example, Examples
 from pipelines.errors import InputError
 from pipelines.evaluation import MODEL, Metrics, key_of, statistics, write_evaluation
 from pipelines.finetune_assistant import encode_lesson, fits
-from pipelines.model import Assistant, LanguageModel, as_assistant, open_gpt, open_model
+from pipelines.judge import JudgeConfig, Verdict, judge
+from pipelines.model import Assistant, as_assistant, open_gpt, open_model
 from pipelines.step import StepType, Work
 from pipelines.store import Dataset
 from pipelines.training import pad
@@ -31,59 +36,104 @@ class EvaluateAssistantConfig(Config):
     split: Literal["validation", "test"] = Field(default="test", description="The split that is scored.")
     max_new_tokens: int = Field(default=64, gt=0, description="Longest answer, in tokens.")
     shown: int = Field(default=10, ge=0, description="Answers kept in the summary, to read.")
+    judge: JudgeConfig | None = Field(default=None, description="A model that scores every answer; by default none.")
 
 
 def run_assistant(
     inputs: Mapping[str, Dataset], config: EvaluateAssistantConfig, out: Path, work: Work
 ) -> dict[str, Any]:
-    """Loss on held-out responses, chrF and exact match of greedy answers, beside the base model and retrieval."""
+    """Loss on held-out responses and metrics of greedy answers, beside the base model and retrieval."""
     model, examples = open_model(inputs["model"].path), Examples(inputs["examples"])
     if not isinstance(model, Assistant):
         raise InputError(f"{inputs['model']} is no assistant.")
-    rows = [row for row in examples.rows(config.split) if fits(model, row.messages)]
+    held_out = examples.rows(config.split)
+    rows = [row for row in held_out if fits(model, row.messages)]
     if not rows:
         raise InputError(f"{inputs['examples']} has no {config.split} examples to judge an assistant on.")
-    systems: dict[str, LanguageModel] = {MODEL: model}
+    if len(rows) < len(held_out):
+        work.report.warn(f"{len(held_out) - len(rows)} instructions fill the whole context and were left out")
+    systems = {MODEL: model}
     if "base" in inputs:
         systems["base model"] = as_assistant(open_gpt(inputs["base"].path), model.template)
-    answers: dict[str, list[str]] = {}
-    losses: dict[str, NDArray[np.float64]] = {}
-    metrics: dict[str, Metrics] = {}
-    for system, each in systems.items():
-        assert isinstance(each, Assistant)
-        answers[system] = answer_all(each, rows, config.max_new_tokens, work)
-        losses[system], n_tokens = response_losses(each, rows)
-        loss = {"loss": float(losses[system].sum() / n_tokens.sum())}
-        metrics[system] = {**loss, **answer_metrics(answers[system], rows)}
-    answers["nearest instruction"] = nearest_answers(examples.rows("train"), rows)
-    metrics["nearest instruction"] = answer_metrics(answers["nearest instruction"], rows)
-    predictions = {
+    references = [(row.response or "").strip() for row in rows]
+    columns: dict[str, Any] = {
         "item": [row.id for row in rows],
         "instruction": [row.instruction for row in rows],
         "response": [row.response for row in rows],
-        "tokens": n_tokens,
-        **{f"{key_of(system)}_answer": each for system, each in answers.items()},
-        **{f"{key_of(system)}_loss": each for system, each in losses.items()},
     }
-    write_evaluation(out, metrics, pa.table(predictions))
+    answers: dict[str, list[str]] = {}
+    measures: dict[str, dict[str, Measure]] = {}
+    for system, each in systems.items():
+        answers[system], ended = answer_all(each, rows, config.max_new_tokens, work)
+        losses, n_tokens = response_losses(each, rows)
+        columns |= {"tokens": n_tokens, f"{key_of(system)}_loss": losses}
+        sums = np.stack([losses, n_tokens], 1)
+        measures[system] = {
+            "loss": Measure(sums, lambda sums: sums[..., 0] / sums[..., 1], share(*sums.T)),
+            **measure_answers(answers[system], references),
+            "ended": mean_of(ended),
+        }
+    answers["nearest instruction"] = nearest_answers(examples.rows("train"), rows)
+    measures["nearest instruction"] = measure_answers(answers["nearest instruction"], references)
+    if config.judge:
+        measures[MODEL]["judge_score"], verdicts = judged(rows, answers[MODEL], config.judge, work)
+        columns |= {f"judge_{name}": [getattr(each, name) for each in verdicts] for name in VERDICT}
+    for system, said in answers.items():
+        columns[f"{key_of(system)}_answer"] = said
+        for name, measure in measures[system].items():
+            if name not in ("loss", "judge_score"):
+                columns[f"{key_of(system)}_{name}"] = pa.array(measure.each, from_pandas=True)
+    metrics: dict[str, Metrics] = {
+        system: {
+            **{name: interval(measure) for name, measure in each.items()},
+            **{f"distinct_{n}": distinct(answers[system], n) for n in (1, 2)},
+        }
+        for system, each in measures.items()
+    }
+    write_evaluation(out, metrics, pa.table(columns))
     shown = [
         f"> {row.instruction}\n{text}" for row, text in list(zip(rows, answers[MODEL], strict=True))[: config.shown]
     ]
     work.report.text("answers.txt", "\n\n".join(shown) + "\n")
     (out / "answers.txt").write_text("\n\n".join(shown) + "\n", encoding="utf-8")
-    return {"task": "instruction", "scored_examples": len(rows), **statistics("instruct", metrics)}
+    counts = {"scored_examples": len(rows), "left_out": len(held_out) - len(rows)}
+    if config.judge:
+        counts["judged_examples"] = sum(score is not None for score in columns["judge_score"])
+    return {"task": "instruction", **counts, **statistics("instruct", metrics)}
+
+
+VERDICT = ("prompt", "answer", "score", "status")
+
+
+def judged(
+    rows: Sequence[Example], answers: Sequence[str], config: JudgeConfig, work: Work
+) -> tuple[Measure, list[Verdict]]:
+    """The judge's scores of the model's answers, and all that it said."""
+    items = [
+        {"instruction": row.text, "response": row.response or "", "answer": answer}
+        for row, answer in zip(rows, answers, strict=True)
+    ]
+    verdicts = judge(items, config, lambda done: work.report.progress(done, len(items), "verdicts"))
+    failed = Counter(each.status for each in verdicts if each.score is None)
+    if failed:
+        reasons = ", ".join(f"{n} {reason}" for reason, n in failed.most_common())
+        work.report.warn(f"{failed.total()} of {len(verdicts)} answers have no score from the judge: {reasons}")
+    return mean_of([math.nan if each.score is None else each.score for each in verdicts]), verdicts
 
 
 def answer_all(
     model: Assistant, rows: Sequence[Example], max_new_tokens: int, work: Work, batch: int = 32
-) -> list[str]:
-    """Greedy answers to the rows' instructions."""
+) -> tuple[list[str], list[float]]:
+    """Greedy answers to the rows' instructions, and of each whether it ended before it had to (1 or 0)."""
     answers: list[str] = []
+    ended: list[float] = []
     for at in range(0, len(rows), batch):
         prompts = [model.prompt(row.messages) for row in rows[at : at + batch]]
-        answers += model.complete(prompts, max_new_tokens=max_new_tokens, temperature=0)
+        ids = generate(model.gpt, prompts, max_new_tokens, stop=model.stop)
+        answers += [model.tokenizer.decode(each).strip() for each in ids]
+        ended += [float(len(each) < max_new_tokens) for each in ids]
         work.report.progress(len(answers), len(rows), "answers")
-    return [answer.strip() for answer in answers]
+    return answers, ended
 
 
 @torch.inference_mode()
@@ -105,15 +155,6 @@ def response_losses(model: Assistant, rows: Sequence[Example]) -> tuple[NDArray[
     return losses, counts
 
 
-def answer_metrics(answers: Sequence[str], rows: Sequence[Example]) -> Metrics:
-    """chrF (Popović 2015, as sacrebleu computes it, 0 to 100) and the share of answers that are the response."""
-    from sacrebleu import corpus_chrf
-
-    references = [(row.response or "").strip() for row in rows]
-    same = [a.strip().casefold() == r.casefold() for a, r in zip(answers, references, strict=True)]
-    return {"chrf": float(corpus_chrf(list(answers), [references]).score), "exact_match": float(np.mean(same))}
-
-
 def nearest_answers(train: Sequence[Example], rows: Sequence[Example]) -> list[str]:
     """The response to the most similar training instruction by TF-IDF: what no model at all would answer."""
     from sklearn.feature_extraction.text import TfidfVectorizer
@@ -126,9 +167,12 @@ def nearest_answers(train: Sequence[Example], rows: Sequence[Example]) -> list[s
 
 
 _MODULES = (
+    "pipelines.answer_metrics",
     "pipelines.evaluate_assistant",
     "pipelines.evaluation",
-    "pipelines.baselines",
+    "pipelines.judge",
+    "pipelines.significance",
+    "pipelines.templates",
     "pipelines.model",
     "gpt.model",
     "gpt.generate",
@@ -138,7 +182,7 @@ _MODULES = (
 EVALUATE_ASSISTANT = StepType(
     "evaluate-assistant",
     kind="evaluation",
-    version=3,
+    version=4,
     config=EvaluateAssistantConfig,
     run=run_assistant,
     modules=_MODULES,

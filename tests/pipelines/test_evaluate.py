@@ -13,7 +13,7 @@ from sklearn import metrics as sk
 from gpt.config import gpt_config
 from gpt.model import GPT
 from pipelines.datasets import Example
-from pipelines.evaluate_assistant import answer_metrics, nearest_answers
+from pipelines.evaluate_assistant import nearest_answers
 from pipelines.evaluate_classifier import classification_metrics, confusion_matrix
 from pipelines.evaluate_language import language_metrics, sliding_losses
 
@@ -63,11 +63,8 @@ def row(instruction, response):
     return Example("0", "s", "test", instruction, None, instruction, "", response)
 
 
-def test_answers_are_compared_without_case_and_the_nearest_training_answer_is_found():
+def test_the_nearest_training_answer_is_found():
     rows = [row("what is red?", "A colour."), row("who are you?", "Nobody")]
-    perfect = answer_metrics(["a colour.", "nobody"], rows)
-    assert perfect["exact_match"] == 1 and 50 < perfect["chrf"] <= 100
-    assert answer_metrics(["xyz", "qqq"], rows)["exact_match"] == 0
     train = [row("what is a red thing?", "Paint."), row("tell me who you are", "I.")]
     assert nearest_answers(train, rows) == ["Paint.", "I."]
 
