@@ -8,8 +8,11 @@ import prefect
 from prefect import flow
 from prefect.runtime import flow_run
 
+from flows.base import Base, find_base, with_tokenizer_of
 from flows.conductor import Conductor
 from flows.home import Home
+from flows.progress import say
+from flows.promote import Gate, Judged, judge_registered
 from flows.runners import task_runner
 from flows.signals import stop_on_signals
 from flows.summary import Outcome, publish_chain
@@ -35,39 +38,56 @@ from pipelines.tokenize import TOKENIZE
 Perform = Callable[[StepType, str, Config, Mapping[str, Dataset]], Dataset]
 
 
-def chain(perform: Perform, config: RunConfig, until: str = "evaluate") -> None:
+def chain(perform: Perform, config: RunConfig, until: str = "evaluate", base: Base | None = None) -> list[Judged]:
     """Every step from source files to evaluated models, in the order of their needs.
 
     Args:
         perform: (step type, name of the result, config, inputs by role) -> the published result.
         config: the run.
         until: the last step to carry out: ingest, tokenize, sample, pretrain, finetune or evaluate.
+        base: the model that pretraining goes on from, if any. Its tokenizer makes the tokens; if it has read this very
+            corpus already, there is nothing to train, and it takes the pretrained model's place.
+
+    Returns:
+        The models that were evaluated.
     """
     name, data = config.name, config.data
+    judged: list[Judged] = []
+
+    def judge(type: StepType, config: Config, inputs: Mapping[str, Dataset]) -> None:
+        name = inputs["model"].ref.name
+        judged.append(Judged(type, config, dict(inputs), perform(type, name, config, inputs)))
+
     corpus = _corpus(perform, config)
     if until == "ingest":
-        return
-    tokens = perform(TOKENIZE, data, config.tokenize, {"corpus": corpus})
-    if until == "tokenize":
-        return
-    samples = perform(SAMPLE, data, config.sample, {"tokens": tokens})
-    if until == "sample":
-        return
-    base = perform(PRETRAIN, name, config.pretrain, {"samples": samples, "tokens": tokens})
+        return judged
+    if base and (read := base.read(corpus)):
+        say(f"no new text since {base.model}; there is nothing to pretrain")
+        model, tokens = base.model, read
+    else:
+        tokenize = with_tokenizer_of(base.model, config.tokenize) if base else config.tokenize
+        tokens = perform(TOKENIZE, data, tokenize, {"corpus": corpus})
+        if until == "tokenize":
+            return judged
+        samples = perform(SAMPLE, data, config.sample, {"tokens": tokens})
+        if until == "sample":
+            return judged
+        goes_on = {"base": base.model} if base else {}
+        model = perform(PRETRAIN, name, config.pretrain, {"samples": samples, "tokens": tokens, **goes_on})
     if until == "evaluate":
-        perform(EVALUATE_LANGUAGE, name, config.evaluate, {"model": base, "tokens": tokens})
-    if until == "pretrain":
-        return
+        judge(EVALUATE_LANGUAGE, config.evaluate, {"model": model, "tokens": tokens})
+    if until not in ("finetune", "evaluate"):
+        return judged
     for key, part in config.finetune.items():
         classifier = isinstance(part, ClassificationRun)
         examples = perform(EXAMPLES, key, part.examples, {})
         finetune = FINETUNE_CLASSIFIER if classifier else FINETUNE_ASSISTANT
-        model = perform(finetune, f"{name}-{key}", part.training, {"model": base, "examples": examples})
+        tuned = perform(finetune, f"{name}-{key}", part.training, {"model": model, "examples": examples})
         if until == "evaluate" and classifier:
-            perform(EVALUATE_CLASSIFIER, f"{name}-{key}", part.evaluate, {"model": model, "examples": examples})
+            judge(EVALUATE_CLASSIFIER, part.evaluate, {"model": tuned, "examples": examples})
         elif until == "evaluate":
-            roles = {"model": model, "base": base, "examples": examples}
-            perform(EVALUATE_ASSISTANT, f"{name}-{key}", part.evaluate, roles)
+            judge(EVALUATE_ASSISTANT, part.evaluate, {"model": tuned, "base": model, "examples": examples})
+    return judged
 
 
 def _corpus(perform: Perform, config: RunConfig) -> Dataset:
@@ -79,32 +99,86 @@ def _corpus(perform: Perform, config: RunConfig) -> Dataset:
     return perform(MIX, config.data, config.mix, corpora)
 
 
+Judge = Callable[[Perform, Home], list[Judged]]
+
+
+def _conduct(
+    config: RunConfig, judge: Judge, rebuild: bool = False, promote: bool = True, again: bool = False
+) -> list[Outcome]:
+    """What every flow does around its steps: sweeps, tracks, heeds signals, reports, promotes, and sums up."""
+    home = Home.from_environment()
+    home.store.sweep()
+    tracker = Tracker(home, config.name)
+    tags = {"prefect.flow_run_id": str(flow_run.id), "prefect.flow_run_name": str(flow_run.name)}
+    with stop_on_signals() as should_stop, tracker.flow_run(config, tags):
+        conductor = Conductor(home.store, tracker, rebuild, should_stop)
+        judged = judge(conductor.perform, home)
+        shown = [*(each for one in judged for each in one.inputs.values()), *(o.dataset for o in conductor.done)]
+        made = {f"{dataset.ref.kind}/{dataset.ref.name}": dataset for dataset in shown}
+        report = conductor.perform(REPORT, config.name, config.report, made)
+        if promote:
+            conductor.done += Gate(conductor.perform, home, tracker, config, again).pass_all(judged)
+        links = tracker.summarise(config.name, conductor.done, report.file(REPORT_FILE))
+        publish_chain(config.name, conductor.done, links["report"])
+    return conductor.done
+
+
 def _flow(name: str, until: str, description: str) -> prefect.Flow[..., list[Outcome]]:
     def conduct(config: RunConfig, rebuild: bool = False) -> list[Outcome]:
-        home = Home.from_environment()
-        home.store.sweep()
-        tracker = Tracker(home, config.name)
-        tags = {"prefect.flow_run_id": str(flow_run.id), "prefect.flow_run_name": str(flow_run.name)}
-        with stop_on_signals() as should_stop, tracker.flow_run(config, tags):
-            conductor = Conductor(home.store, tracker, rebuild, should_stop)
-            chain(conductor.perform, config, until)
-            made = {f"{o.dataset.ref.kind}/{o.dataset.ref.name}": o.dataset for o in conductor.done}
-            report = conductor.perform(REPORT, config.name, config.report, made)
-            links = tracker.summarise(config.name, conductor.done, report.file(REPORT_FILE))
-            publish_chain(config.name, conductor.done, links["report"])
-        return conductor.done
+        """
+        Args:
+            config: The run, as its TOML file says it.
+            rebuild: Run every step again and put its result in the old one's place.
+        """
 
-    conduct.__doc__ = description
+        def judge(perform: Perform, home: Home) -> list[Judged]:
+            base = find_base(config.base, config.name, home) if config.base else None
+            return chain(perform, config, until, base)
+
+        return _conduct(config, judge, rebuild)
+
     conduct.__name__ = conduct.__qualname__ = name
     return flow(name=name, description=description, task_runner=task_runner(), persist_result=False)(conduct)
 
 
-run = _flow("run", "evaluate", "The whole chain: raw text to evaluated, fine-tuned models.")
+run = _flow("run", "evaluate", "The whole chain: raw text to evaluated, fine-tuned models, the better ones promoted.")
 ingest = _flow("ingest", "ingest", "Source files to a corpus.")
 tokenize = _flow("tokenize", "tokenize", "Source files to token shards.")
 sample = _flow("sample", "sample", "Source files to training samples.")
 pretrain = _flow("pretrain", "pretrain", "Source files to a pretrained model.")
 finetune = _flow("finetune", "finetune", "Source files to fine-tuned models.")
-evaluate = _flow("evaluate", "evaluate", "Every model of the run judged on held-out data.")
+evaluate = _flow("evaluate", "evaluate", "Every model of the run judged on held-out data, the better ones promoted.")
 
-FLOWS = {each.name: each for each in (run, ingest, tokenize, sample, pretrain, finetune, evaluate)}
+
+@flow(name="reevaluate", task_runner=task_runner(), persist_result=False)
+def reevaluate(config: RunConfig) -> list[Outcome]:
+    """Judge the champions and their challengers on the run's held-out data as it is today. Trains nothing.
+
+    Args:
+        config: The run, as its TOML file says it.
+    """
+
+    def judge(perform: Perform, home: Home) -> list[Judged]:
+        return judge_registered(
+            perform, config, home, _corpus(perform, config), lambda vs: [v for v in vs if v.aliases]
+        )
+
+    return _conduct(config, judge, promote=False)
+
+
+@flow(name="promote", task_runner=task_runner(), persist_result=False)
+def promote(config: RunConfig, again: bool = False) -> list[Outcome]:
+    """Hold the newest model of each name against its champion, and promote the better ones. Trains nothing.
+
+    Args:
+        config: The run, as its TOML file says it; its `promote` table says what better means.
+        again: Decide also about models that were decided about before.
+    """
+
+    def judge(perform: Perform, home: Home) -> list[Judged]:
+        return judge_registered(perform, config, home, _corpus(perform, config), lambda versions: versions[-1:])
+
+    return _conduct(config, judge, again=again)
+
+
+FLOWS = {each.name: each for each in (run, ingest, tokenize, sample, pretrain, finetune, evaluate, reevaluate, promote)}

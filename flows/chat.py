@@ -11,7 +11,7 @@ import typer
 from pydantic import Field, ValidationError
 
 from flows.home import Home
-from flows.talk import find_model
+from flows.models import find_model
 from gpt.config import Config
 from pipelines.errors import InputError
 from pipelines.model import Assistant, open_model
@@ -171,7 +171,7 @@ def open_assistant(reference: str) -> Assistant:
     Raises:
         InputError: there is no such model, or it is no assistant.
     """
-    model = open_model(find_model(reference))
+    model = open_model(find_model(reference).path)
     if not isinstance(model, Assistant):
         raise InputError(f"{reference} is no assistant; see `tokenmill datasets ls model`.")
     return model

@@ -31,7 +31,10 @@ Set = Annotated[
     list[str], typer.Option("--set", metavar="KEY=VALUE", help="Override a value: --set pretrain.steps=100")
 ]
 Rebuild = Annotated[bool, typer.Option(help="Run every step again and put its result in the old one's place.")]
-Model = Annotated[str, typer.Option(help="NAME, NAME@ALIAS, NAME/VERSION or NAME@FINGERPRINT.")]
+Model = Annotated[
+    str,
+    typer.Option(help="NAME (its champion), NAME@ALIAS, NAME/VERSION, NAME@FINGERPRINT or model/NAME (the newest)."),
+]
 Pins = Annotated[
     list[str], typer.Option("--dataset", help="Pin a version, such as tokens@FINGERPRINT. May be repeated.")
 ]
@@ -330,10 +333,10 @@ def generate(
 
     Example: tokenmill generate "In the beginning" --model quickstart
     """
-    from flows.talk import find_model
+    from flows.models import find_model
     from pipelines.model import open_gpt
 
-    language_model = open_gpt(find_model(model))
+    language_model = open_gpt(find_model(model).path)
     typer.echo(prompt, nl=False)
     for piece in language_model.stream(prompt, max_new_tokens, temperature, top_k or None, top_p, seed):
         typer.echo(piece, nl=False)
@@ -374,6 +377,64 @@ def chat(
     from flows.chat import chat as talk
 
     talk(model, Settings(temperature=temperature, max_new_tokens=max_new_tokens, seed=seed), system)
+
+
+@app.command(rich_help_panel="Models")
+def compare(
+    models: Annotated[list[str], typer.Argument(help="Two models or more; the others are tested against the first.")],
+    significance: Annotated[float, typer.Option(min=0, max=1, help="Largest p-value that counts.")] = 0.05,
+) -> None:
+    """Compare models that were evaluated on the same items: metrics with intervals, and what is more than luck.
+
+    Example: tokenmill compare quickstart/1 quickstart/2
+    """
+    from flows.compare import compare_models
+
+    compare_models(models, significance)
+
+
+@app.command("models", rich_help_panel="Models")
+def list_models(name: Annotated[str | None, typer.Argument(help="Only this model's versions.")] = None) -> None:
+    """List the registered models: versions, aliases, metric, and what was decided about each, and why.
+
+    Example: tokenmill models quickstart
+    """
+    from rich.console import Console
+
+    from flows.home import Home
+    from flows.models import models_table
+
+    Console().print(models_table(Home.from_environment(), name))
+
+
+@app.command(rich_help_panel="Models")
+def promote(
+    model: Annotated[str, typer.Argument(help="NAME/VERSION.")],
+    reason: Annotated[str, typer.Option(help="Why; it is written down with the model.")] = "no reason given",
+) -> None:
+    """Make a version the champion of its name by hand, whatever the gate of a run said.
+
+    Example: tokenmill promote quickstart/2 --reason "reads better"
+    """
+    from flows.home import Home
+    from flows.models import promote_by_hand
+
+    typer.echo(promote_by_hand(Home.from_environment(), model, reason))
+
+
+@app.command(rich_help_panel="Models")
+def rollback(
+    name: Annotated[str, typer.Argument(help="The name of a registered model.")],
+    reason: Annotated[str, typer.Option(help="Why; it is written down with the model.")] = "no reason given",
+) -> None:
+    """Give the champion's place back to the champion before; again, to the one before that.
+
+    Example: tokenmill rollback quickstart --reason "writes nonsense"
+    """
+    from flows.home import Home
+    from flows.models import roll_back
+
+    typer.echo(roll_back(Home.from_environment(), name, reason))
 
 
 # The local stack

@@ -21,12 +21,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Outcome:
-    """A step that was carried out: its result, how long it took, and whether it was there already."""
+    """A step that was carried out: its result, how long it took, and whether it was there already.
+
+    said: what came of it, where that is more than the result's own numbers.
+    """
 
     step: str
     dataset: Dataset
     seconds: float
     reused: bool
+    said: str = ""
 
 
 def headline(dataset: Dataset) -> str:
@@ -171,7 +175,7 @@ def publish_artifacts(outcome: Outcome) -> None:
     from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
     manifest = outcome.dataset.manifest
-    key = _artifact_key(f"{manifest.step}-{manifest.name}")
+    key = artifact_key(f"{manifest.step}-{manifest.name}")
     markdown = f"## {manifest.step} {manifest.name}\n\n{step_note(outcome.dataset, outcome.seconds)}"
     create_markdown_artifact(markdown, key=key, description=f"What {manifest.step} made")
     table = [{"statistic": k, "value": v} for k, v in manifest.statistics.items()]
@@ -192,7 +196,8 @@ def run_note(outcomes: Sequence[Outcome], links: Mapping[str, str]) -> str:
     """What a run made, in Markdown, for its page in MLflow."""
     listed = " · ".join(f"[{title}]({link})" for title, link in links.items())
     rows = [
-        f"| {o.step} | {headline(o.dataset)} | {'reused' if o.reused else f'{o.seconds:,.1f} s'} |" for o in outcomes
+        f"| {o.step} | {o.said or headline(o.dataset)} | {'reused' if o.reused else f'{o.seconds:,.1f} s'} |"
+        for o in outcomes
     ]
     return "\n".join([listed, "", "| step | what came of it | took |", "| --- | --- | --- |", *rows])
 
@@ -205,18 +210,19 @@ def publish_chain(name: str, outcomes: Sequence[Outcome], report: str) -> None:
         {
             "step": o.step,
             "result": str(o.dataset),
-            "what came of it": headline(o.dataset),
+            "what came of it": o.said or headline(o.dataset),
             "seconds": "reused" if o.reused else round(o.seconds, 1),
         }
         for o in outcomes
     ]
-    create_table_artifact(rows, key=_artifact_key(f"run-{name}"), description=f"What {name} made")
-    create_link_artifact(report, "The report", key=_artifact_key(f"report-{name}"), description=f"What {name} made")
+    create_table_artifact(rows, key=artifact_key(f"run-{name}"), description=f"What {name} made")
+    create_link_artifact(report, "The report", key=artifact_key(f"report-{name}"), description=f"What {name} made")
 
 
 def closing(config: RunConfig, outcomes: Sequence[Outcome], home: Path, seconds: float) -> Group:
     """The closing table."""
-    title = f"{config.name}: {len(outcomes)} steps in {seconds:,.1f} s"
+    steps = sum(not outcome.said for outcome in outcomes)
+    title = f"{config.name}: {steps} steps in {seconds:,.1f} s"
     table = Table(
         title=title,
         title_justify="left",
@@ -232,11 +238,16 @@ def closing(config: RunConfig, outcomes: Sequence[Outcome], home: Path, seconds:
     for number, outcome in enumerate(outcomes):
         if number:
             table.add_row()
+        if outcome.said:
+            table.add_row(outcome.step, outcome.said, "" if outcome.reused else f"{outcome.seconds:,.1f} s")
+            continue
         path = outcome.dataset.file("report.html") if outcome.step == "report" else outcome.dataset.folder
         where = path.relative_to(home) if path.is_relative_to(home) else path
         time = Text("reused", style="dim") if outcome.reused else Text(f"{outcome.seconds:,.1f} s")
         table.add_row(
-            outcome.step, Group(Text(details(outcome.dataset)), Text(str(where), style="dim", overflow="fold")), time
+            outcome.step,
+            Group(Text(details(outcome.dataset)), Text(str(where), style="dim", overflow="fold")),
+            time,
         )
     return Group("", table, "")
 
@@ -261,6 +272,6 @@ def next_commands(config: RunConfig, outcomes: Sequence[Outcome]) -> list[str]:
     return lines
 
 
-def _artifact_key(text: str) -> str:
+def artifact_key(text: str) -> str:
     """Prefect's keys hold lower-case letters, digits and dashes only."""
     return "".join(c if c.isalnum() else "-" for c in text.lower())

@@ -23,6 +23,7 @@ from mlflow.tracking import MlflowClient
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NOTE
 
 from flows.home import Home
+from flows.models import crown
 from flows.stack import ensure_mlflow_database, pages
 from flows.summary import Outcome, run_note, step_note
 from gpt.config import Config
@@ -30,6 +31,8 @@ from pipelines import figures
 from pipelines.charts import standalone
 from pipelines.config import RunConfig
 from pipelines.datasets import columns
+from pipelines.lineage import origins
+from pipelines.registry import CHALLENGER, CHAMPION
 from pipelines.step import Step, Stopped
 from pipelines.store import Dataset
 
@@ -147,17 +150,20 @@ class Tracker:
         name = dataset.ref.name
         # Who waited for the step finds it published, perhaps before its builder has registered it.
         with self.home.store.lock(f"registry-{name}"):
-            if known := self._registered_version(name, run_id):
-                return known
-            info = log_model(dataset, run_id)
-            registered = {model.name for model in self.client.search_registered_models(f"name = '{name}'")}
-            if name not in registered:
+            if not any(model.name == name for model in self.client.search_registered_models(f"name = '{name}'")):
                 self.client.create_registered_model(name)
-            tags = {"tokenmill.fingerprint": dataset.ref.fingerprint, "tokenmill.digest": dataset.ref.digest}
-            version = self.client.create_model_version(name, info.model_uri, run_id, tags=tags, model_id=info.model_id)
-            alias = "challenger" if "champion" in self.client.get_registered_model(name).aliases else "champion"
-            self.client.set_registered_model_alias(name, alias, version.version)
-            return f"{name}/{version.version}"
+            known = self._registered_version(name, run_id)
+            if known is None:
+                info = log_model(dataset, run_id)
+                tags = lineage_tags(dataset, self.home.store.list())
+                made = self.client.create_model_version(name, info.model_uri, run_id, tags=tags, model_id=info.model_id)
+                known = str(made.version)
+            aliases = self.client.get_registered_model(name).aliases
+            if CHAMPION not in aliases:
+                crown(self.client, name, known, "The first model of its name.")
+            elif str(aliases[CHAMPION]) != known:
+                self.client.set_registered_model_alias(name, CHALLENGER, known)
+            return f"{name}/{known}"
 
     def summarise(self, name: str, outcomes: Sequence[Outcome], report: Path) -> dict[str, str]:
         """Give the parent run its report, a description, and the results of every evaluation.
@@ -213,12 +219,18 @@ class Tracker:
         runs = self.client.search_runs([self.experiment_id], f"attributes.run_id = '{run_id}'")
         if not runs:
             return False  # built by another experiment's run, or in another MLflow
-        unregistered = dataset.ref.kind == "model" and not self._registered_version(dataset.ref.name, run_id)
+        unregistered = dataset.ref.kind == "model" and not self._is_registered(dataset.ref.name, run_id)
         return runs[0].info.status != "FINISHED" or unregistered
 
     def _registered_version(self, name: str, run_id: str) -> str | None:
         versions = self.client.search_model_versions(f"name = '{name}' and run_id = '{run_id}'")
-        return f"{name}/{versions[0].version}" if versions else None
+        return str(versions[0].version) if versions else None
+
+    def _is_registered(self, name: str, run_id: str) -> bool:
+        """Whether a model has its version, and its name a champion."""
+        return bool(
+            self._registered_version(name, run_id) and CHAMPION in self.client.get_registered_model(name).aliases
+        )
 
     def _end_dead_runs(self) -> None:
         """Mark as killed the runs whose process is gone. A live one holds the lock of its flow run or its step."""
@@ -263,6 +275,26 @@ class StepRun:
             self.client.log_batch(self.run_id, metrics=self._waiting[at : at + 1000])
         self._waiting.clear()
         self._flushed = time.monotonic()
+
+
+def lineage_tags(dataset: Dataset, datasets: Sequence[Dataset]) -> dict[str, str]:
+    """Where a model came from, as tags of its version: fingerprints and digests of what made it, near and far."""
+    manifest = dataset.manifest
+    inputs = {role: {"dataset": str(ref), "digest": ref.digest} for role, ref in manifest.inputs.items()}
+    ancestors = [node for node in origins(dataset, datasets).nodes() if node.name != str(dataset.ref)]
+    named = {kind: [node.name for node in ancestors if node.kind == kind] for kind in ("corpus", "model", "source")}
+    tags = {
+        "fingerprint": manifest.fingerprint,
+        "digest": manifest.digest,
+        "step": f"{manifest.step} v{manifest.step_version}",
+        "inputs": json.dumps(inputs),
+        "corpus": ", ".join(named["corpus"]),
+        "parents": ", ".join(named["model"]),
+        "sources": ", ".join(named["source"])[:MAX_TAG],
+        "tokenizer": manifest.files["tokenizer.json"].sha256,
+        "revision": str(manifest.built.get("revision", "")),
+    }
+    return {f"tokenmill.{key}": value for key, value in tags.items() if value}
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:

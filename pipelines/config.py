@@ -23,6 +23,7 @@ from pipelines.finetune_classifier import ClassifierConfig
 from pipelines.ingest import IngestConfig
 from pipelines.mix import MixConfig
 from pipelines.pretrain import PretrainConfig
+from pipelines.promote import PromoteConfig
 from pipelines.report import ReportConfig
 from pipelines.sample import SampleConfig
 from pipelines.step import NAME
@@ -60,6 +61,13 @@ class RunConfig(Config):
         pattern=NAME.pattern,
         description="Names the corpus, its tokens and samples, so that runs can share them; by default the run's name.",
     )
+    base: str | None = Field(
+        default=None,
+        description=(
+            "A pretrained model to go on from instead of random weights: `champion`, the run's own if it has one by "
+            "now, or NAME, NAME@ALIAS, NAME/VERSION, NAME@FINGERPRINT. Its tokenizer takes the encoding's place."
+        ),
+    )
     ingest: IngestConfig | None = Field(default=None, description="Where the text comes from and how it is cleaned.")
     corpora: dict[Annotated[str, Field(pattern=NAME.pattern)], IngestConfig] = Field(
         default={}, description="Instead of one ingest, several by name, whose corpora are mixed."
@@ -75,6 +83,9 @@ class RunConfig(Config):
         Annotated[str, Field(pattern=NAME.pattern)],
         Annotated[ClassificationRun | InstructionRun, Field(discriminator="task")],
     ] = Field(default={}, description="Fine-tuned models by name, each from the pretrained one.")
+    promote: PromoteConfig = Field(
+        default=PromoteConfig(), description="When a model becomes the champion of its name."
+    )
     report: ReportConfig = Field(default=ReportConfig(), description="The page about it all.")
 
     @property

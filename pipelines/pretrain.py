@@ -16,7 +16,7 @@ from gpt.config import Config, GPTConfig, gpt_config
 from gpt.loss import next_token_loss
 from gpt.model import GPT
 from gpt.train import Metrics, TrainConfig, TrainResult
-from gpt.weights import save_model
+from gpt.weights import load_model, save_model
 from pipelines.datasets import Samples, Tokens
 from pipelines.errors import InputError
 from pipelines.loader import Loader
@@ -24,6 +24,7 @@ from pipelines.model import LanguageModel
 from pipelines.processes import launch
 from pipelines.step import StepType, Work
 from pipelines.store import Dataset
+from pipelines.tokenizers import FILE
 from pipelines.training import MODULES, device, fit, load_best, training_statistics
 
 
@@ -64,7 +65,7 @@ class PretrainConfig(TrainConfig):
 
 
 def run(inputs: Mapping[str, Dataset], config: PretrainConfig, out: Path, work: Work) -> dict[str, Any]:
-    """Train a GPT on the samples' train split, watched on the validation split."""
+    """Train a GPT, or a base further, on the samples' train split, watched on the validation split."""
     if config.accumulation % config.processes:
         raise InputError(
             f"pretrain.accumulation is {config.accumulation}, which {config.processes} processes cannot share equally; "
@@ -77,15 +78,32 @@ def run(inputs: Mapping[str, Dataset], config: PretrainConfig, out: Path, work: 
         model, result = train_model(inputs, config, work, device())
     tokens = Tokens(inputs["tokens"])
     save_model(model, out, tokens.tokenizer.end_of_text)
-    shutil.copy(tokens.tokenizer_file, out / "tokenizer.json")
+    shutil.copy(tokens.tokenizer_file, out / FILE)
     return {"task": "language", **training_statistics(model, result), "context": model.config.context}
 
 
 def new_model(inputs: Mapping[str, Dataset], config: PretrainConfig) -> GPT:
-    """The untrained model, its weights drawn from the config's seed."""
+    """The untrained model, its weights drawn from the config's seed, or those of the base.
+
+    Raises:
+        InputError: the base has another tokenizer or another architecture.
+    """
     vocabulary = Tokens(inputs["tokens"]).tokenizer.vocabulary
     torch.manual_seed(config.seed)
-    return GPT(config.model.gpt(vocabulary, Samples(inputs["samples"]).context))
+    model = GPT(config.model.gpt(vocabulary, Samples(inputs["samples"]).context))
+    if base := inputs.get("base"):
+        if base.manifest.files[FILE].sha256 != inputs["tokens"].manifest.files[FILE].sha256:
+            raise InputError(f"{base} reads other tokens than {inputs['tokens']}: their tokenizers differ.")
+        weights = load_model(base.path)
+        ours, its = model.config.model_dump(), weights.config.model_dump()
+        if differing := [name for name in ours if ours[name] != its[name] and name != "dropout"]:
+            what = differing[0]
+            raise InputError(
+                f"{base} has {what} = {its[what]} and the config asks for {ours[what]}; pretraining goes on with the "
+                f"same architecture only, so change the config or train from the start."
+            )
+        model.load_state_dict(weights.state_dict())
+    return model
 
 
 def train_model(
@@ -94,8 +112,10 @@ def train_model(
     """The training itself, in this process, which may be one of several. Returns the model with its best weights."""
     samples, tokens = Samples(inputs["samples"]), Tokens(inputs["tokens"])
     model = new_model(inputs, config).to(where)
+    # Going on from a base, the order is another than the one it learnt in.
+    seed = config.seed + (int(inputs["base"].ref.digest[:6], 16) if "base" in inputs else 0)
     batches = Loader(
-        samples, tokens, "train", batch_size=config.batch_size, accumulation=config.accumulation, seed=config.seed
+        samples, tokens, "train", batch_size=config.batch_size, accumulation=config.accumulation, seed=seed
     )
     validation = Loader(samples, tokens, "validation", batch_size=config.batch_size, shuffle=False)
     n_validation = max(1, min(config.evaluation_samples // config.batch_size, len(validation)))

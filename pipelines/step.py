@@ -31,6 +31,11 @@ Name = Annotated[str, Field(pattern=NAME.pattern)]
 Digits = Annotated[str, Field(pattern=r"^[0-9a-f]+$")]
 
 
+def hexadecimal(text: str) -> bool:
+    """Whether a text may be the first digits of a fingerprint."""
+    return len(text) >= 4 and all(c in "0123456789abcdef" for c in text)
+
+
 class Ref(BaseModel):
     """Names one published dataset for good: its fingerprint says how it was made, its digest what it holds."""
 

@@ -21,23 +21,24 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice, pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.ipc
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from gpt.config import Config
 from pipelines.datasets import Corpus
 from pipelines.documents import SPLITS
 from pipelines.errors import InputError
-from pipelines.step import StepType, Work, canonical_json, map_in_turn
+from pipelines.step import SourceFile, StepType, Work, canonical_json, map_in_turn
 from pipelines.store import Dataset, file_sha256, write_json
 from pipelines.tables import link_or_copy, read_batches
 from pipelines.tokenizers import (
+    FILE,
     Tokenizer,
     count_characters,
     count_words,
@@ -56,6 +57,11 @@ class TokenizeConfig(Config):
     encoding: str = Field(
         default="gpt2", description="A tiktoken encoding, or one made of the corpus: bpe, characters, words."
     )
+    tokenizer: str | None = Field(
+        default=None,
+        json_schema_extra={"fingerprint": False},  # its content counts, as a source file's does
+        description="A `tokenizer.json`, such as a published model's, in place of an encoding.",
+    )
     vocabulary: int | None = Field(
         default=None, gt=256, description="Number of token ids, for an encoding made of the corpus."
     )
@@ -64,6 +70,12 @@ class TokenizeConfig(Config):
     )
     special_tokens: tuple[str, ...] = Field(default=(), description="Special tokens to add behind the vocabulary.")
     shard_tokens: int = Field(default=1 << 26, gt=0, description="Tokens after which a shard is full.")
+
+    @model_validator(mode="after")
+    def _check_tokenizer(self) -> Self:
+        if self.tokenizer and (self.vocabulary or self.encoding != "gpt2"):
+            raise ValueError("tokenizer takes the place of encoding and vocabulary; leave those out")
+        return self
 
 
 def run(inputs: Mapping[str, Dataset], config: TokenizeConfig, out: Path, work: Work) -> dict[str, Any]:
@@ -113,22 +125,36 @@ def run(inputs: Mapping[str, Dataset], config: TokenizeConfig, out: Path, work: 
 
 NAMES = ("documents", "tokens", "bytes")
 
+
+def _tokenizer_file(config: TokenizeConfig) -> tuple[SourceFile, ...]:
+    if config.tokenizer is None:
+        return ()
+    path = Path(config.tokenizer)
+    if not path.is_file():
+        raise InputError(f"tokenize.tokenizer: there is no file {path}.")
+    return (SourceFile(name=FILE, bytes=path.stat().st_size, sha256=file_sha256(path)),)
+
+
 TOKENIZE = StepType(
     "tokenize",
     kind="tokens",
     version=1,
     config=TokenizeConfig,
     run=run,
+    sources=_tokenizer_file,
     modules=("pipelines.tokenize", "pipelines.tokenizers", "pipelines.pretokens"),
 )
 
 
 def make_tokenizer(config: TokenizeConfig, corpus: Corpus) -> Tokenizer:
     """The tokenizer that a config asks for; one that is made of the corpus sees its training split only."""
-    if config.encoding == "bpe":
+    tokenizer: Tokenizer
+    if config.tokenizer is not None:
+        tokenizer = load_tokenizer(Path(config.tokenizer))
+    elif config.encoding == "bpe":
         if config.vocabulary is None:
             raise InputError("tokenize.encoding is bpe, so tokenize.vocabulary has to say how many tokens to learn.")
-        tokenizer: Tokenizer = train_byte_pairs(_training_texts(config, corpus), config.vocabulary)
+        tokenizer = train_byte_pairs(_training_texts(config, corpus), config.vocabulary)
     elif config.encoding == "characters":
         tokenizer = count_characters(_training_texts(config, corpus), config.vocabulary)
     elif config.encoding == "words":

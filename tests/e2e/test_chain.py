@@ -61,6 +61,7 @@ def test_the_closing_table_shows_every_step_the_baselines_and_what_to_type_next(
         assert step in done.stdout
     for system in ("trigram", "unigram", "TF-IDF, logistic regr.", "majority class", "before fine-tuning"):
         assert system in done.stdout
+    assert "tiny-sort/1 promoted. The first model of its name." in done.stdout
     assert "tokenmill chat --model tiny-answer" in done.stdout
     assert "data/model/tiny-" in done.stdout
 
@@ -112,7 +113,14 @@ def test_models_are_registered_with_an_alias_and_load_with_pyfunc(finished, clie
     text = mlflow.pyfunc.load_model("models:/tiny@champion").predict([{"text": "The"}], {"max_new_tokens": 3})
     assert isinstance(text["text"][0], str)
     version = client.get_model_version_by_alias("tiny-sort", "champion")
-    assert version.tags["tokenmill.fingerprint"] == Store(place.home / "data").open("model/tiny-sort").ref.fingerprint
+    store = Store(place.home / "data")
+    model, base = store.open("model/tiny-sort"), store.open("model/tiny")
+    assert version.tags["tokenmill.fingerprint"] == model.ref.fingerprint
+    assert version.tags["tokenmill.parents"] == str(base)
+    assert version.tags["tokenmill.corpus"] == str(store.open("corpus/topics"))
+    assert json.loads(version.tags["tokenmill.inputs"])["model"] == {"dataset": str(base), "digest": base.ref.digest}
+    assert version.tags["tokenmill.tokenizer"] == model.manifest.files["tokenizer.json"].sha256
+    assert {"tokenmill.digest", "tokenmill.step", "tokenmill.sources", "tokenmill.decision"} <= version.tags.keys()
 
 
 def test_no_model_holds_a_pickle(finished):
@@ -128,7 +136,7 @@ def test_prefect_recorded_the_flow_its_tasks_and_artifacts(finished):
         assert connection.execute("select name, state_type from flow_run").fetchall()[0][1] == "COMPLETED"
         tasks = connection.execute("select name, state_type, tags from task_run order by start_time").fetchall()
         keys = {key for (key,) in connection.execute("select key from artifact where key is not null")}
-    assert [name.split()[0] for name, _, _ in tasks] == STEPS
+    assert [name.split()[0] for name, _, _ in tasks] == [*STEPS, "promote", "promote", "promote"]
     assert {state for _, state, _ in tasks} == {"COMPLETED"}
     assert all("tokenmill" in json.loads(tags) for _, _, tags in tasks)
     assert {"run-tiny", "pretrain-tiny", "pretrain-tiny-statistics"} <= keys

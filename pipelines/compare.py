@@ -1,0 +1,274 @@
+"""Two models on the same held-out items: every metric side by side, and whether the difference is more than luck.
+
+An evaluation's `predictions.parquet` has what a model said to each item. Two evaluations can be compared if their items
+are the same; what each model said, counted item by item, is then summed over the same resamples of the items.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from pipelines.errors import InputError
+from pipelines.significance import Interval, OfSums, Rows, mcnemar, paired_bootstrap
+from pipelines.step import Ref
+from pipelines.store import Dataset, Store
+
+STAGES = {"language": "test", "classification": "classify", "instruction": "instruct"}
+SAME = {"language": ("item",), "classification": ("item", "truth"), "instruction": ("item", "response")}
+"""Columns of the predictions that say what was asked, by task."""
+LOWER_IS_BETTER = {"loss", "perplexity", "bits_per_byte", "calibration_error", "brier", "repetition", "repetition_rate"}
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A metric of two models on the same items; `difference` is second minus first.
+
+    test: how p was found; p is None for a metric that no sum over items gives, which is shown and not tested.
+    """
+
+    metric: str
+    first: Interval
+    second: Interval
+    difference: Interval
+    p: float | None
+    test: str
+
+    @property
+    def gain(self) -> float:
+        """How much better the second is, whichever way the metric points."""
+        return gain(self.metric, self.difference.value)
+
+    def better(self, significance: float = 0.05) -> str | None:
+        """`first` or `second`, if the difference is significant."""
+        if self.p is None or self.p >= significance or not self.gain:
+            return None
+        return "second" if self.gain > 0 else "first"
+
+
+def gain(metric: str, difference: float) -> float:
+    """A difference as an improvement: of a loss, lower is better."""
+    return -difference if metric.rpartition("/")[2] in LOWER_IS_BETTER else difference
+
+
+def compare(first: Dataset, second: Dataset) -> list[Difference]:
+    """Every metric of two evaluations, with a paired test where the metric is a function of sums over items.
+
+    Raises:
+        InputError: the evaluations are not of the same items.
+    """
+    if not same_items(first, second):
+        raise InputError(f"{_described(first)} and {_described(second)}: only the same items can be compared.")
+    task = str(first.manifest.statistics["task"])
+    tables = _predictions(first), _predictions(second)
+    measures = MEASURES[task](*tables, first.manifest.statistics)
+    values = [_metrics(each) for each in (first, second)]
+    found = []
+    for name in [*measures, *(name for name in values[0] if name in values[1] and name not in measures)]:
+        metric = f"{STAGES[task]}/{name}"
+        if measure := measures.get(name):
+            paired = paired_bootstrap(measure.rows[0], measure.rows[1], measure.of_sums)
+            p, test = paired.p, "paired bootstrap"
+            if measure.right:
+                p, test = mcnemar(measure.right[0], measure.right[1]), "McNemar"
+            found.append(Difference(metric, paired.first, paired.second, paired.difference, p, test))
+        elif name not in NOT_ACROSS_TOKENIZERS or task != "language":
+            a, b = values[0][name], values[1][name]
+            d = b.value - a.value
+            found.append(Difference(metric, a, b, Interval(d, math.nan, math.nan), None, ""))
+    return found
+
+
+# Which evaluations
+
+
+def evaluations_of(model: Ref, evaluations: Sequence[Dataset]) -> list[Dataset]:
+    """The evaluations of these very weights, the newest first."""
+    return [each for each in reversed(evaluations) if each.manifest.inputs.get("model") == model]
+
+
+def matching(models: Sequence[Ref], store: Store) -> list[Dataset]:
+    """An evaluation of each model, all of the same items: the newest such of the first model.
+
+    Raises:
+        InputError: a model has not been evaluated, or there are no evaluations of the same items.
+    """
+    everything = store.list("evaluation")
+    of = [evaluations_of(model, everything) for model in models]
+    for model, found in zip(models, of, strict=True):
+        if not found:
+            raise InputError(f"{model} has not been evaluated; `tokenmill evaluate CONFIG` does that.")
+    for first in of[0]:
+        others = [next((each for each in found if same_items(first, each)), None) for found in of[1:]]
+        if all(others):
+            return [first, *filter(None, others)]
+    first, other = of[0][0], next(found[0] for found in of[1:] if not any(same_items(of[0][0], e) for e in found))
+    raise InputError(f"{_described(first)} and {_described(other)}: only models judged on the same can be compared.")
+
+
+def same_items(a: Dataset, b: Dataset) -> bool:
+    """Whether two evaluations asked the same of their models."""
+    if a.manifest.step != b.manifest.step or a.manifest.config.get("split") != b.manifest.config.get("split"):
+        return False
+    columns = list(SAME[str(a.manifest.statistics["task"])])
+    return bool(_predictions(a, columns).equals(_predictions(b, columns)))
+
+
+def _predictions(evaluation: Dataset, columns: Sequence[str] | None = None) -> pa.Table:
+    return pq.read_table(evaluation.file("predictions.parquet"), columns=columns)
+
+
+def _metrics(evaluation: Dataset) -> dict[str, Interval]:
+    table = pq.read_table(evaluation.file("metrics.parquet"), filters=[("system", "==", "model")]).to_pylist()
+    unknown = math.nan
+    return {
+        row["metric"]: Interval(row["value"], row.get("low", unknown), row.get("high", unknown))
+        for row in table
+        if row["value"] is not None
+    }
+
+
+def _described(evaluation: Dataset) -> str:
+    inputs, split = evaluation.manifest.inputs, evaluation.manifest.config.get("split")
+    on = inputs.get("examples") or inputs.get("tokens")
+    return f"{inputs['model']} was judged on the {split} split of {on}"
+
+
+# What each metric sums
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A metric of two models as a function of sums over items.
+
+    rows: of either model, (N, K) quantities of each item.
+    right: for a share of items, whether each model got each right.
+    """
+
+    rows: Sequence[Rows]
+    of_sums: OfSums
+    right: Sequence[NDArray[np.bool_]] = ()
+
+
+NOT_ACROSS_TOKENIZERS = {"loss", "perplexity"}  # a token of one is not a token of the other
+
+
+def _language(a: pa.Table, b: pa.Table, statistics: Mapping[str, Any]) -> dict[str, Measure]:
+    rows = [_columns(each, "model_loss", "tokens", "bytes") for each in (a, b)]
+
+    def loss(sums: Rows) -> Rows:
+        return sums[..., 0] / sums[..., 1]
+
+    measures = {"bits_per_byte": Measure(rows, lambda sums: sums[..., 0] / math.log(2) / sums[..., 2])}
+    if a["tokens"].equals(b["tokens"]):
+        measures["loss"] = Measure(rows, loss)
+        measures["perplexity"] = Measure(rows, lambda sums: np.exp(np.minimum(loss(sums), 700)))
+    return measures
+
+
+def _classification(a: pa.Table, b: pa.Table, statistics: Mapping[str, Any]) -> dict[str, Measure]:
+    truth = np.array(a["truth"].to_pylist())
+    said = [np.array(each["model_label"].to_pylist()) for each in (a, b)]
+    labels = sorted({*truth, *said[0], *said[1]})
+    hits = [_hits(truth, each, labels) for each in said]
+    right = [each == truth for each in said]
+    measures = {"accuracy": Measure(hits, lambda sums: _by_class(sums)[0].sum(-1) / len(truth), right)}
+    if (positive := statistics.get("positive")) in labels:
+        at = labels.index(positive)
+        for name in ("precision", "recall", "f1"):
+            measures[name] = Measure(hits, lambda sums, name=name: PER_CLASS[name](*_by_class(sums))[..., at])  # type: ignore[misc]
+    measures["f1_macro"] = Measure(hits, _mean_f1)
+    if len(set(truth)) > 1:
+        classes = [labels.index(label) for label in sorted(set(truth))]
+        measures["balanced_accuracy"] = Measure(
+            hits, lambda sums: PER_CLASS["recall"](*_by_class(sums))[..., classes].mean(-1)
+        )
+    return measures
+
+
+def _hits(truth: NDArray, said: NDArray, labels: Sequence[str]) -> Rows:
+    """(N, 3 · classes): of each class, whether the item was rightly put into it, was put into it, belongs to it."""
+    predicted, real = (np.stack([each == label for label in labels], 1) for each in (said, truth))
+    return np.concatenate([predicted & real, predicted, real], 1).astype(np.float64)
+
+
+def _by_class(sums: Rows) -> tuple[Rows, Rows, Rows]:
+    right, said, real = np.split(sums, 3, axis=-1)  # each (..., classes)
+    return right, said, real
+
+
+def _share(part: Rows, whole: Rows) -> Rows:
+    return np.divide(part, whole, out=np.zeros_like(part), where=whole > 0)
+
+
+PER_CLASS: Mapping[str, Callable[[Rows, Rows, Rows], Rows]] = {
+    "precision": lambda right, said, real: _share(right, said),
+    "recall": lambda right, said, real: _share(right, real),
+    "f1": lambda right, said, real: _share(2 * right, said + real),
+}
+
+
+def _mean_f1(sums: Rows) -> Rows:
+    right, said, real = _by_class(sums)
+    seen = said + real > 0
+    return (PER_CLASS["f1"](right, said, real) * seen).sum(-1) / seen.sum(-1)
+
+
+def _instruction(a: pa.Table, b: pa.Table, statistics: Mapping[str, Any]) -> dict[str, Measure]:
+    responses = [response.strip() for response in a["response"].to_pylist()]
+    answers = [each["model_answer"].to_pylist() for each in (a, b)]
+    measures = {}
+    if a["tokens"].equals(b["tokens"]):  # the same tokenizer, and the same responses fit into both contexts
+        losses = [_columns(each, "model_loss", "tokens") for each in (a, b)]
+        measures["loss"] = Measure(losses, lambda sums: sums[..., 0] / sums[..., 1])
+    chrf = [np.array([_ngrams(x, r) for x, r in zip(each, responses, strict=True)], float) for each in answers]
+    measures["chrf"] = Measure(chrf, _chrf)
+    exact = [
+        np.array([x.strip().casefold() == r.casefold() for x, r in zip(each, responses, strict=True)])
+        for each in answers
+    ]
+    shares = [np.stack([each, np.ones(len(each))], 1) for each in exact]
+    measures["exact_match"] = Measure(shares, lambda sums: sums[..., 0] / sums[..., 1], exact)
+    return measures
+
+
+ORDER, BETA = 6, 2  # chrF2, as sacrebleu computes it by default
+
+
+def _ngrams(answer: str, reference: str) -> list[int]:
+    """(3 · 6) counts for chrF: of the n-grams of characters, those of the answer, of the reference, and in both."""
+    answer, reference = "".join(answer.split()), "".join(reference.split())
+    counts = []
+    for n in range(1, ORDER + 1):
+        said, real = (Counter(text[i : i + n] for i in range(len(text) - n + 1)) for text in (answer, reference))
+        counts += [said.total() if real else 0, real.total(), (said & real).total()]
+    return counts
+
+
+def _chrf(sums: Rows) -> Rows:
+    """chrF, 0 to 100 (Popović 2015), of summed counts: the F-score of mean precision and mean recall over n."""
+    said, real, both = (sums[..., i::3] for i in range(3))  # each (..., 6)
+    orders = (said > 0) & (real > 0)
+    n = np.maximum(orders.sum(-1), 1)
+    precision = (_share(both, said) * orders).sum(-1) / n
+    recall = (_share(both, real) * orders).sum(-1) / n
+    return 100 * _share((1 + BETA**2) * precision * recall, BETA**2 * precision + recall)
+
+
+def _columns(table: pa.Table, *names: str) -> Rows:
+    return np.stack([table[name].to_numpy().astype(np.float64) for name in names], 1)
+
+
+MEASURES: Mapping[str, Callable[[pa.Table, pa.Table, Mapping[str, Any]], dict[str, Measure]]] = {
+    "language": _language,
+    "classification": _classification,
+    "instruction": _instruction,
+}
