@@ -1,6 +1,7 @@
 """The chat through standard input: answers, commands, what goes wrong, and Ctrl-C."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -40,7 +41,7 @@ def folder(tmp_path_factory):
 @pytest.fixture
 def talk(folder, monkeypatch):
     """Feed lines to `tokenmill chat`: what it wrote, and what it said beside."""
-    monkeypatch.setattr(chat, "find_model", lambda reference: folder)
+    monkeypatch.setattr(chat, "find_model", lambda reference: SimpleNamespace(path=folder))
 
     def run(*lines, options=()):
         done = CliRunner().invoke(app, ["chat", "--max-new-tokens", "6", *options], input="\n".join(lines) + "\n")
@@ -112,7 +113,7 @@ def test_history_is_cut_by_whole_turns_and_a_line_too_long_is_a_sentence(talk):
 
 def test_another_model_goes_on_with_the_conversation(folder, monkeypatch):
     asked = []
-    monkeypatch.setattr(chat, "find_model", lambda reference: asked.append(reference) or folder)
+    monkeypatch.setattr(chat, "find_model", lambda reference: asked.append(reference) or SimpleNamespace(path=folder))
     done = CliRunner().invoke(
         app, ["chat", "--model", "one"], input="/set max_new_tokens 2\nhi\n/model two@champion\nhi\n"
     )
@@ -125,7 +126,7 @@ def test_help_names_every_command(talk):
 
 
 def test_ctrl_c_stops_the_answer_and_not_the_chat(folder, monkeypatch, capsys):
-    monkeypatch.setattr(chat, "find_model", lambda reference: folder)
+    monkeypatch.setattr(chat, "find_model", lambda reference: SimpleNamespace(path=folder))
     talk = Chat("any", Settings(max_new_tokens=4))
     stops = iter([1, 0])
 
