@@ -123,11 +123,13 @@ def same_items(a: Dataset, b: Dataset) -> bool:
 
 
 def _predictions(evaluation: Dataset, columns: Sequence[str] | None = None) -> pa.Table:
-    return pq.read_table(evaluation.file("predictions.parquet"), columns=columns)
+    with evaluation.open("predictions.parquet") as file:
+        return pq.read_table(file, columns=columns)
 
 
 def _metrics(evaluation: Dataset) -> dict[str, Interval]:
-    table = pq.read_table(evaluation.file("metrics.parquet"), filters=[("system", "==", "model")]).to_pylist()
+    with evaluation.open("metrics.parquet") as file:
+        table = pq.read_table(file, filters=[("system", "==", "model")]).to_pylist()
     unknown = math.nan
     return {
         row["metric"]: Interval(row["value"], row.get("low", unknown), row.get("high", unknown))
