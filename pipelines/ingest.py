@@ -51,11 +51,11 @@ from pipelines.readers import Bad, Format, ReadOptions, Record, UnreadableError,
 from pipelines.sources import File, Skipped, describe, file_digest, label_of, list_files
 from pipelines.step import SourceFile, StepType, Work, fingerprinted
 from pipelines.store import Dataset, write_json
-from pipelines.tables import TableWriter, link_or_copy, read_batches, read_rows, read_some_rows
+from pipelines.tables import ROW_BYTES, TableWriter, link_or_copy, read_batches, read_rows, read_some_rows
 
 PARTITIONS = "partitions.json"
 SURROGATE = re.compile("[\ud800-\udfff]")
-BATCH_BYTES, BATCH_ROWS = 4 << 20, 1 << 16  # text, or rejected records, that are handled at once
+BATCH_BYTES = 2 << 20  # of text that is handled at once
 SHOWN = 2_000  # characters of an unreadable record that are kept to look at
 
 
@@ -391,16 +391,17 @@ def _read(partition: Partition) -> Iterator[Part]:
     batches = _batches(partition)
     more = True
     while more:
-        documents, rejected = (partition.folder / f"{what}-{number:05d}.parquet" for what in ("documents", "rejected"))
-        part = Part(documents, rejected, Counter(), Counter())
+        good_path, bad_path = (partition.folder / f"{what}-{number:05d}.parquet" for what in ("documents", "rejected"))
+        part = Part(good_path, bad_path, Counter(), Counter())
         more = False
-        with TableWriter(documents, DOCUMENTS) as good, TableWriter(rejected, REJECTED) as bad:
-            for batch in batches:
-                good.write_batch(batch.documents)
+        with TableWriter(good_path, DOCUMENTS) as good, TableWriter(bad_path, REJECTED) as bad:
+            for documents, batch in batches:
+                good.write_batch(documents)
                 for row in batch.rejected:
                     bad.write(row)
                 part.counts.update(batch.counts)
-                part.usable.update(batch.documents["source"].to_pylist())
+                usable = documents["source"].value_counts().to_pylist()
+                part.usable.update({each["values"]: each["counts"] for each in usable})
                 if batch.rejected and not part.problem:
                     first = batch.rejected[0]
                     part = replace(part, problem=f"{first['location']}: {first['reason']}")
@@ -423,54 +424,26 @@ def _part_from_json(part: dict[str, Any]) -> Part:
     )
 
 
-@dataclass(frozen=True)
-class Batch:
-    """Some records as rows of `documents`, in columns, and as rows of `rejected`; and what was counted on the way."""
-
-    documents: pa.RecordBatch
-    rejected: list[dict[str, Any]]
-    counts: Counter[str]
-
-
-def _batches(partition: Partition) -> Iterator[Batch]:
-    """The records of a partition, cleaned and judged."""
-    config = partition.config
-    rules = rules_of(config.keep)
-    bad_words = _bad_words(tuple(list_files(config.bad_words)[0])) if config.bad_words else ()
-    held_out = tuple(Piece(source, file) for source in config.decontaminate for file in list_files(source.uri)[0])
-    passages = _passages(held_out, config.passage_words) if held_out else None
-    records = ((piece, record) for piece in partition.pieces for record in _texts(piece))
-    while True:
-        columns = Columns()
-        rejected: list[dict[str, Any]] = []
-        counts: Counter[str] = Counter()
-        for piece, record in records:
-            rejected += _take(record, piece, config, passages, columns, counts)
-            if columns.bytes >= min(BATCH_BYTES, config.partition_bytes) or len(rejected) >= BATCH_ROWS:
-                break
-        if not columns.text and not rejected and not counts:
-            return
-        documents, broken = judged(columns.batch(config), rules, bad_words)
-        if broken.null_count < len(documents):
-            turned_away = documents.filter(broken.is_valid()).to_pylist()
-            reasons = broken.drop_null().to_pylist()
-            rejected += [row | {"reason": f"quality: {rule}"} for row, rule in zip(turned_away, reasons, strict=True)]
-            documents = documents.filter(broken.is_null())
-        yield Batch(documents, rejected, counts)
-
-
 @dataclass
-class Columns:
-    """Documents on their way into a table. Lists and not rows, since there may be many million small ones."""
+class Batch:
+    """What came of some records: documents, in columns since there may be many million small ones, and `rejected`."""
 
     text: list[bytes] = field(default_factory=list)
     source: list[str] = field(default_factory=list)
     location: list[str] = field(default_factory=list)
     metadata: list[str] = field(default_factory=list)
-    bytes: int = 0
+    rejected: list[dict[str, Any]] = field(default_factory=list)
+    counts: Counter[str] = field(default_factory=Counter)
+    size: int = 0
 
-    def batch(self, config: IngestConfig) -> pa.RecordBatch:
-        n = len(self.text)
+    def reject(self, piece: Piece, record: Record | Bad, reason: str, text: str, **more: Any) -> None:
+        location = f"{piece.file.name} {record.location}"
+        row = {"source": piece.source.label, "location": location, "reason": reason, "text": text}
+        self.rejected.append(row | more)
+        self.size += ROW_BYTES + len(text)
+
+    def documents(self, config: IngestConfig) -> pa.RecordBatch:
+        """Rows of `documents`."""
         doc_ids, splits = name_texts(self.text, config.split)
         texts = text_array(self.text)
         columns = {
@@ -484,54 +457,77 @@ class Columns:
         }
         if config.language:
             columns["language"] = pa.array([language_of(text.decode()) for text in self.text], pa.string())
-        return pa.RecordBatch.from_arrays(
-            [columns.get(field.name, pa.nulls(n, field.type)) for field in DOCUMENTS], schema=DOCUMENTS
-        )
+        arrays = [columns.get(field.name, pa.nulls(len(texts), field.type)) for field in DOCUMENTS]
+        return pa.RecordBatch.from_arrays(arrays, schema=DOCUMENTS)
 
 
-def _take(
-    record: Record | Bad,
-    piece: Piece,
-    config: IngestConfig,
-    passages: Passages | None,
-    columns: Columns,
-    counts: Counter[str],
-) -> Sequence[dict[str, Any]]:
-    """Put the document of a record into columns; returns what was rejected of it, as rows."""
-    source, location = piece.source, f"{piece.file.name} {record.location}"
-    row = {"source": source.label, "location": location}
-    record = _usable(record, source)
-    if isinstance(record, Bad):
-        return [row | {"reason": record.reason, "text": SURROGATE.sub("\ufffd", record.text)[:SHOWN]}]
-    text = record.fields[source.text]
-    rejected: list[dict[str, Any]] = []
+def _batches(partition: Partition) -> Iterator[tuple[pa.RecordBatch, Batch]]:
+    """The documents of a partition, cleaned and judged, and what else came of the records."""
+    config = partition.config
+    rules = rules_of(config.keep)
+    bad_words = _bad_words(tuple(list_files(config.bad_words)[0])) if config.bad_words else ()
+    held_out = tuple(Piece(source, file) for source in config.decontaminate for file in list_files(source.uri)[0])
+    passages = _passages(held_out, config.passage_words) if held_out else None
+    limit = min(BATCH_BYTES, config.partition_bytes)
+
+    def finished(batch: Batch) -> tuple[pa.RecordBatch, Batch]:
+        documents, broken = judged(batch.documents(config), rules, bad_words)
+        if broken.null_count < len(documents):
+            turned_away = documents.filter(broken.is_valid()).to_pylist()
+            reasons = broken.drop_null().to_pylist()
+            for row, rule in zip(turned_away, reasons, strict=True):
+                batch.rejected.append(row | {"reason": f"quality: {rule}"})
+            documents = documents.filter(broken.is_null())
+        return documents, batch
+
+    batch = Batch()
+    for piece in partition.pieces:
+        for record in _texts(piece):
+            _take(record, piece, config, passages, batch)
+            if batch.size >= limit:
+                yield finished(batch)
+                batch = Batch()
+    yield finished(batch)
+
+
+def _take(record: Record | Bad, piece: Piece, config: IngestConfig, passages: Passages | None, batch: Batch) -> None:
+    """Put the document in a record into a batch, cleaned, and what was rejected of it."""
+    source = piece.source
+    if isinstance(record, Bad) or not isinstance(text := record.fields.get(source.text), str):
+        bad = cast(Bad, _usable(record, source))
+        return batch.reject(piece, bad, bad.reason, SURROGATE.sub("\ufffd", bad.text)[:SHOWN])
     try:
         text = normalise(text)
     except UnicodeEncodeError:
         text, repaired = SURROGATE.subn("\ufffd", text)
         if config.undecodable == "reject":
-            return [row | {"reason": "bytes outside the encoding", "text": text[:SHOWN]}]
-        counts["repaired"] += repaired
+            return batch.reject(piece, record, "bytes outside the encoding", text[:SHOWN])
+        batch.counts["repaired"] += repaired
         text = normalise(text)
     if config.clean:
         text, cleaned = clean(text, config.clean)
-        counts.update({f"cleaned_{name}": count for name, count in cleaned.items()})
+        batch.counts.update({f"cleaned_{name}": count for name, count in cleaned.items()})
         text = normalise(text)
     if passages and (shared := passages.shared(text)):
         if config.contaminated == "drop":
-            return [row | {"reason": "contaminated", "doc_id": document_id(text), "text": text}]
-        rejected = [row | {"reason": "contaminated passage", "text": text[start:end]} for start, end in shared]
+            return batch.reject(piece, record, "contaminated", text, doc_id=document_id(text))
+        for start, end in shared:
+            batch.reject(piece, record, "contaminated passage", text[start:end])
         text = normalise(cut(text, shared))
     if not text:
-        return [*rejected, row | {"reason": "empty", "text": ""}]
+        return batch.reject(piece, record, "empty", "")
     encoded = text.encode()
-    columns.text.append(encoded)
-    columns.source.append(source.label)
-    columns.location.append(location)
-    kept = {name: record.fields[name] for name in source.kept if name in record.fields}
-    columns.metadata.append(orjson.dumps(kept, default=str).decode() if kept else "{}")
-    columns.bytes += len(encoded)
-    return rejected
+    batch.text.append(encoded)
+    batch.source.append(source.label)
+    batch.location.append(f"{piece.file.name} {record.location}")
+    batch.metadata.append(_metadata(record, source.kept) if source.kept else "{}")
+    batch.size += ROW_BYTES + len(encoded)
+    return None
+
+
+def _metadata(record: Record, names: Sequence[str]) -> str:
+    kept = {name: record.fields[name] for name in names if name in record.fields}
+    return orjson.dumps(kept, default=str).decode()
 
 
 @lru_cache(maxsize=1)
@@ -584,14 +580,12 @@ def _usable(record: Record | Bad, source: SourceConfig) -> Record | Bad:
         return record
     fields, location = record
     text = fields.get(source.text)
-    if not isinstance(text, str):
-        if source.text not in fields:
-            return Bad(f"no column {source.text!r}; there are {', '.join(fields)}", location, str(fields)[:SHOWN])
-        return Bad(f"column {source.text!r} holds {type(text).__name__}, not text", location, str(fields)[:SHOWN])
-    for name in source.group_by:
-        if name not in fields:
-            return Bad(f"no column {name!r} to group by", location, text)
-    return record
+    if isinstance(text, str):
+        missing = [name for name in source.group_by if name not in fields] if source.group_by else None
+        return Bad(f"no column {missing[0]!r} to group by", location, text) if missing else record
+    if source.text not in fields:
+        return Bad(f"no column {source.text!r}; there are {', '.join(fields)}", location, str(fields)[:SHOWN])
+    return Bad(f"column {source.text!r} holds {type(text).__name__}, not text", location, str(fields)[:SHOWN])
 
 
 def _records(piece: Piece) -> Iterator[Record | Bad]:

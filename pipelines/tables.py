@@ -38,7 +38,7 @@ class TableWriter:
         self._held_rows = self._held_bytes = 0
 
     def write(self, row: Mapping[str, Any]) -> None:
-        size = ROW_BYTES + len(row.get("text") or "")
+        size = ROW_BYTES + len((row.get("text") or "").encode())
         self.rows += 1
         self.bytes += size
         self._single.append(row)
@@ -59,7 +59,7 @@ class TableWriter:
     def _hold(self, batch: pa.RecordBatch) -> int:
         sizes = np.full(len(batch), ROW_BYTES)
         if "text" in self._schema.names:
-            sizes += pc.fill_null(pc.utf8_length(batch["text"]), 0).to_numpy()
+            sizes += pc.fill_null(pc.binary_length(batch["text"]), 0).to_numpy()
         ends, start = np.cumsum(sizes), 0
         while start < len(batch):  # a row group ends with the row that fills it
             before = int(ends[start - 1]) if start else 0

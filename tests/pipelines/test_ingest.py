@@ -273,7 +273,7 @@ def test_a_table_is_the_same_by_rows_and_by_batches_of_any_size(
                 else:
                     for row in rows:
                         table.write(row)
-        assert (table.rows, table.bytes) == (100, 3200 + sum(len(row["text"] or "") for row in rows))
+        assert (table.rows, table.bytes) == (100, 3200 + sum(len((row["text"] or "").encode()) for row in rows))
     assert len({(tmp_path / name).read_bytes() for name in ("rows", "one", "some", "all")}) == 1
     file = pq.ParquetFile(tmp_path / "all")
     assert file.read().to_batches()[0].schema == DOCUMENTS and file.read().to_pylist() == whole.to_pylist()
