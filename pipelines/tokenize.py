@@ -87,7 +87,8 @@ def run(inputs: Mapping[str, Dataset], config: TokenizeConfig, out: Path, work: 
     if work.map is not map_in_turn and len(parts) > 1:
         threads = 1  # the parts already go to many workers
     made = {name: entry.sha256 for name, entry in corpus.dataset.manifest.files.items()}
-    keys = [_key(made[f"documents/{part.name}"], file_sha256(saved), config) for part in parts]
+    by = file_sha256(saved)
+    keys = [_key(made[f"documents/{part.name}"], by, config) for part in parts]
     known = _known(getattr(work, "previous", None))
     tasks = [
         Task(part, saved, config.shard_tokens, threads, work.scratch / f"part-{number:05d}")
