@@ -125,7 +125,8 @@ def _conduct(
 
 def _flow(name: str, until: str, description: str) -> prefect.Flow[..., list[Outcome]]:
     def conduct(config: RunConfig, rebuild: bool = False) -> list[Outcome]:
-        """
+        """Carry the chain so far.
+
         Args:
             config: The run, as its TOML file says it.
             rebuild: Run every step again and put its result in the old one's place.

@@ -206,16 +206,30 @@ def datasets_verify(
 
 
 @datasets.command("gc")
-def datasets_gc() -> None:
+def datasets_gc(
+    keep_days: Annotated[
+        float | None,
+        typer.Option(min=0, help="Also delete datasets that nothing needs and that were not used for so many days."),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option(help="Only say which datasets would be deleted.")] = False,
+) -> None:
     """Delete what dead runs left behind: unfinished folders, and checkpoints of steps that are published.
 
-    Example: tokenmill datasets gc
+    Example: tokenmill datasets gc --keep-days 30 --dry-run
     """
     from flows.home import Home
 
-    store = Home.from_environment().store
+    home = Home.from_environment()
+    store = home.store
     swept, files = store.sweep(), store.sweep_bucket()
     typer.echo(f"Deleted {len(swept)} leftover folders{f' and {files} files in {store.address}' if files else ''}.")
+    if keep_days is not None:
+        from flows.housekeeping import size, tidy
+
+        removed = tidy(home, keep_days, dry_run)
+        for dataset in removed:
+            typer.echo(f"  {dataset}")
+        typer.echo(f"{'Would delete' if dry_run else 'Deleted'} {len(removed)} datasets, {size(removed)}.")
 
 
 @datasets.command("diff")

@@ -2,22 +2,67 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
+from filelock import Timeout
 from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 
 from flows.home import Home
+from flows.progress import say
+from pipelines import runs
+from pipelines.registry import registered
+from pipelines.store import Dataset
+from pipelines.unreferenced import unreferenced
 
 
 @flow(name="housekeeping", persist_result=False)
-def housekeeping(checkpoint_days: float = 30) -> list[str]:
-    """Delete what dead runs left behind.
+def housekeeping(checkpoint_days: float = 30, keep_days: float | None = None, dry_run: bool = False) -> list[str]:
+    """Delete what dead runs left behind, and, if asked to, datasets that nothing needs any more.
 
     Args:
         checkpoint_days: Checkpoints of an unfinished training are kept for so long after it last wrote one.
+        keep_days: Datasets that were built or used within so many days are kept, as is all that a model with an alias
+            or the newest version of something needs. Unset keeps all.
+        dry_run: Say what would be deleted, and delete nothing but leftovers.
     """
-    store = Home.from_environment().store
-    swept = store.sweep(checkpoint_days)
-    store.sweep_bucket()
-    lines = "".join(f"- `{name}`\n" for name in swept)
-    create_markdown_artifact(f"{len(swept)} leftover folders deleted.\n\n{lines}", key="housekeeping")
-    return swept
+    home = Home.from_environment()
+    swept = home.store.sweep(checkpoint_days)
+    home.store.sweep_bucket()
+    removed = tidy(home, keep_days, dry_run) if keep_days is not None else []
+    what = "would be deleted" if dry_run else "deleted"
+    lines = "".join(f"- `{name}`\n" for name in [*swept, *map(str, removed)])
+    said = f"{len(swept)} leftover folders deleted; {len(removed)} datasets of {size(removed)} {what}."
+    create_markdown_artifact(f"{said}\n\n{lines}", key="housekeeping")
+    return [*swept, *map(str, removed)]
+
+
+def tidy(home: Home, keep_days: float, dry_run: bool) -> list[Dataset]:
+    """Delete unreferenced datasets, or only find them. Does nothing while a run is going on.
+
+    Raises:
+        InputError: MLflow, which knows what is in use, cannot be read.
+    """
+    known = runs.read("runs", home.mlflow_uri).to_pylist()
+    if any(run["status"] == "RUNNING" and _lives(home, run["run_id"]) for run in known):
+        say("a run is going on; datasets are tidied another time")
+        return []
+    datasets = home.store.list()
+    found = unreferenced(datasets, registered(home.mlflow_uri), known, datetime.now(UTC), keep_days)
+    for dataset in [] if dry_run else found:
+        home.store.remove(dataset)
+    return found
+
+
+def size(datasets: list[Dataset]) -> str:
+    """Bytes of datasets, in megabytes."""
+    return f"{sum(dataset.manifest.bytes for dataset in datasets) / 1e6:,.1f} MB"
+
+
+def _lives(home: Home, run_id: str) -> bool:
+    """Whether a flow run's process is there: it holds the run's lock."""
+    try:
+        with home.store.lock(run_id).acquire(timeout=0):
+            return False
+    except Timeout:
+        return True

@@ -5,17 +5,14 @@ An SQLite file is opened to read only, a server is asked over REST, any other da
 
 from __future__ import annotations
 
-import sqlite3
 from collections import defaultdict
 from collections.abc import Iterable
-from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
-from urllib.parse import quote
 
 from pipelines.errors import InputError
-from pipelines.runs import Server, sqlite_path
+from pipelines.runs import Server, ask
 
 CHAMPION, CHALLENGER = "champion", "challenger"
 
@@ -96,14 +93,7 @@ QUERIES = (
 
 def _rows(uri: str, query: str) -> list[Any]:
     if uri.startswith("sqlite:"):
-        path = sqlite_path(uri)
-        if not path.exists():
-            return []
-        try:
-            with closing(sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True)) as database:
-                return database.execute(query).fetchall()
-        except sqlite3.Error as error:
-            raise InputError(f"{path} cannot be read as MLflow's database ({error}).") from None
+        return ask(uri, query)
     from sqlalchemy import create_engine, text
     from sqlalchemy.exc import SQLAlchemyError
 

@@ -80,7 +80,7 @@ def read(table: str, tracking_uri: str) -> pa.Table:
     """
     if tracking_uri.startswith(("http://", "https://")):
         return _to_arrow(_SERVED[table](Server(tracking_uri)), TABLES[table])
-    return _to_arrow(_ask(tracking_uri, _QUERIES[table]), TABLES[table])
+    return _to_arrow(ask(tracking_uri, _QUERIES[table]), TABLES[table])
 
 
 def curves(tracking_uri: str, run_id: str) -> dict[str, list[tuple[int, float]]]:
@@ -99,7 +99,7 @@ def curves(tracking_uri: str, run_id: str) -> dict[str, list[tuple[int, float]]]
             found[last["key"]] = sorted((step, value) for step, value in points if value is not None)
         return found
     query = "SELECT key, step, value FROM metrics WHERE run_uuid = ? AND NOT is_nan ORDER BY key, step"
-    for key, step, value in _ask(tracking_uri, query, run_id):
+    for key, step, value in ask(tracking_uri, query, run_id):
         found.setdefault(key, []).append((step, value))
     return found
 
@@ -114,7 +114,7 @@ def texts(tracking_uri: str, run_id: str, folder: str) -> dict[str, str]:
         server = Server(tracking_uri)
         files = server.call("artifacts/list", {"run_id": run_id, "path": folder}).get("files", [])
         return {Path(each["path"]).name: server.artifact(run_id, each["path"]) for each in files if not each["is_dir"]}
-    for (uri,) in _ask(tracking_uri, "SELECT artifact_uri FROM runs WHERE run_uuid = ?", run_id):
+    for (uri,) in ask(tracking_uri, "SELECT artifact_uri FROM runs WHERE run_uuid = ?", run_id):
         place = urlsplit(uri)
         if place.scheme in ("", "file"):
             files = sorted((Path(unquote(place.path)) / folder).glob("*.txt"))
@@ -122,7 +122,7 @@ def texts(tracking_uri: str, run_id: str, folder: str) -> dict[str, str]:
     return {}
 
 
-def _ask(tracking_uri: str, query: str, *values: str) -> list[tuple[Any, ...]]:
+def ask(tracking_uri: str, query: str, *values: str) -> list[tuple[Any, ...]]:
     """A query's rows from an SQLite database; none if there is no such file."""
     if not tracking_uri.startswith("sqlite:"):
         raise InputError(f"Runs tracked at {tracking_uri} cannot be read from SQL; sqlite:, http: and https: can.")

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.serve import Schedule, load_schedules, make_deployments, prefect_yaml, serve
+from flows.serve import Schedule, load_schedules, make_deployments, prefect_yaml, serve, tokenmill_flows
 from flows.stack import Stack
 from pipelines.errors import InputError
 
@@ -39,6 +39,10 @@ if __name__ == "__main__":
 """
 
 
+CONFIG = {"name": "x", "ingest": {"sources": [{"uri": "x.txt"}]}}
+PARAMETERS = {name: {} if name == "housekeeping" else {"config": CONFIG} for name in tokenmill_flows()}
+
+
 def schedules(tmp_path, text):
     path = tmp_path / "schedules.toml"
     path.write_text(text)
@@ -55,10 +59,26 @@ def test_the_shipped_schedules_make_deployments_one_run_at_a_time():
         assert deployment.paused is False, "a server that ended in good order has paused them"
     assert made["refresh"].flow_name == "run"
     assert made["refresh"].parameters["config"]["name"] == "quickstart"
+    assert made["refresh"].parameters["config"]["base"] == "champion"
+    assert made["nightly-evaluation"].flow_name == "reevaluate"
+    assert made["housekeeping"].parameters["keep_days"] == 90
     assert str(made["nightly-evaluation"].schedules[0].schedule.cron) == "30 5 * * *"
     assert "FREQ=WEEKLY" in made["housekeeping"].schedules[0].schedule.rrule
-    form = made["refresh"]._parameter_openapi_schema.model_dump()
-    assert form["definitions"]["PretrainConfig"]["properties"]["steps"]["description"], "what the UI's form says"
+
+
+@pytest.mark.parametrize("name", sorted(tokenmill_flows()))
+def test_every_field_of_every_form_in_prefects_ui_has_a_description(name):
+    (deployment,) = make_deployments(
+        {"by-hand": Schedule(flow=name, config=None, parameters=PARAMETERS[name])}, SHIPPED
+    )
+    form = deployment._parameter_openapi_schema.model_dump()
+    forms = {"": form, **form["definitions"]}
+    fields = {
+        f"{table}.{key}": field for table, each in forms.items() for key, field in each.get("properties", {}).items()
+    }
+    assert [key for key, field in fields.items() if not field.get("description")] == []
+    if name != "housekeeping":
+        assert {".config", "PretrainConfig.steps", "RunConfig.base", "LanguageCriterion.margin"} <= fields.keys()
 
 
 def test_prefect_yaml_declares_the_same():
