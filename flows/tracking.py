@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -56,9 +57,10 @@ class Tracker:
         if found:
             return str(found.experiment_id)
         # A server decides for itself where artifacts lie.
-        local = self.home.artifacts.as_uri() if self.home.mlflow_uri.startswith("sqlite:") else None
+        root = os.environ.get("MLFLOW_DEFAULT_ARTIFACT_ROOT") or self.home.artifacts.as_uri()
+        location = None if self.home.mlflow_uri.startswith("http") else f"{root.rstrip('/')}/{name}"
         tags = {"mlflow.experimentKind": "custom_model_development"}  # which of its two faces MLflow's UI shows
-        return str(self.client.create_experiment(name, artifact_location=local and f"{local}/{name}", tags=tags))
+        return str(self.client.create_experiment(name, artifact_location=location, tags=tags))
 
     @contextmanager
     def flow_run(self, config: RunConfig, tags: Mapping[str, str]) -> Iterator[str]:

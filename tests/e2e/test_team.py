@@ -1,0 +1,162 @@
+"""A team's setting, by variables alone: Prefect and MLflow on PostgreSQL, data and artifacts in a bucket, two machines."""
+
+import contextlib
+import os
+import pwd
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+
+PASSWORD = "sesame-4711-opens"  # planted, to see where it turns up
+STEPS = ("ingest", "tokenize", "sample", "pretrain", "report")
+
+
+def program(name: str) -> str | None:
+    """One of PostgreSQL's programs; Debian keeps them out of the path."""
+    here = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"))
+    return shutil.which(name) or (str(here[-1]) if here else None)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture(scope="module")
+def postgres() -> Iterator[str]:
+    """A PostgreSQL server of our own with two databases; yields what stands before their names in an address."""
+    initdb, server = program("initdb"), program("postgres")
+    if not initdb or not server:
+        pytest.skip("PostgreSQL is not installed; `apt-get install postgresql` brings it")
+    folder, port = Path(tempfile.mkdtemp(prefix="tokenmill-postgres-", dir="/tmp")), free_port()
+    (folder / "password").write_text(PASSWORD)
+    own: dict[str, Any] = {"cwd": folder, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    if os.geteuid() == 0:  # as whom PostgreSQL refuses to run
+        nobody = pwd.getpwnam("nobody")
+        own |= {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
+        for path in (folder, folder / "password"):
+            os.chown(path, nobody.pw_uid, nobody.pw_gid)
+    setup = ["--username=mill", f"--pwfile={folder}/password", "--auth=scram-sha-256", "--encoding=UTF8", "--no-sync"]
+    subprocess.run([initdb, "--pgdata", folder / "data", "--no-locale", *setup], check=True, **own)
+    options = ["-c", "fsync=off", "-c", "listen_addresses=127.0.0.1", "-k", str(folder), "-p", str(port)]
+    process = subprocess.Popen([server, "-D", folder / "data", *options], **own)
+    try:
+        base = f"mill:{PASSWORD}@127.0.0.1:{port}"
+        with contextlib.closing(connection(f"postgresql://{base}/postgres", process)) as admin:
+            admin.autocommit = True
+            for name in ("prefect", "mlflow"):
+                admin.cursor().execute(f"CREATE DATABASE {name}")
+        yield base
+    finally:
+        process.terminate()
+        process.wait()
+        shutil.rmtree(folder)
+
+
+def connection(address: str, server: "subprocess.Popen[bytes] | None" = None) -> Any:
+    psycopg2 = pytest.importorskip("psycopg2", reason="the extra `postgres` is not installed")
+    for _ in range(300):
+        try:
+            return psycopg2.connect(address)
+        except psycopg2.OperationalError:
+            assert server is None or server.poll() is None, "PostgreSQL did not start"
+            time.sleep(0.1)
+    raise AssertionError("PostgreSQL does not answer")
+
+
+@pytest.fixture(scope="module")
+def bucket() -> Iterator[dict[str, str]]:
+    """An S3 server with one bucket; yields the variables that lead there."""
+    server_module = pytest.importorskip("moto.server", reason="moto is not installed")
+    server = server_module.ThreadedMotoServer("127.0.0.1", port=0)
+    server.start()
+    host, port = server.get_host_and_port()
+    url = f"http://{host}:{port}"
+    variables = {
+        "AWS_ENDPOINT_URL": url,
+        "MLFLOW_S3_ENDPOINT_URL": url,
+        "AWS_ACCESS_KEY_ID": "mill",
+        "AWS_SECRET_ACCESS_KEY": PASSWORD,
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }
+    import boto3
+
+    keys = {"aws_access_key_id": "mill", "aws_secret_access_key": PASSWORD, "region_name": "us-east-1"}
+    boto3.client("s3", endpoint_url=url, **keys).create_bucket(Bucket="mill")
+    yield variables
+    server.stop()
+
+
+def test_two_machines_share_a_bucket_and_postgresql(
+    place: Any, postgres: str, bucket: dict[str, str], tmp_path: Path
+) -> None:
+    settings = bucket | {
+        "TOKENMILL_DATA": "s3://mill/data",
+        "MLFLOW_DEFAULT_ARTIFACT_ROOT": "s3://mill/mlflow",
+        "MLFLOW_TRACKING_URI": f"postgresql://{postgres}/mlflow",
+        "PREFECT_SERVER_DATABASE_CONNECTION_URL": f"postgresql+asyncpg://{postgres}/prefect",
+        "TOKENMILL_PREFECT_PORT": str(free_port()),
+        "TOKENMILL_MLFLOW_PORT": str(free_port()),
+    }
+    run = ("pretrain", str(place.config), "--set", "pretrain.steps=2")
+    started = place.tokenmill("up", **settings)
+    try:
+        assert started.stdout.count("running") == 2
+        first = place.tokenmill(*run, **settings)
+        with contextlib.closing(connection(f"postgresql://{postgres}/prefect")) as database:
+            cursor = database.cursor()
+            cursor.execute("SELECT name, state_type FROM task_run ORDER BY start_time")
+            assert cursor.fetchall() == [(f"{step} {name}", "COMPLETED") for step, name in names()]
+        other = {"TOKENMILL_HOME": str(tmp_path / "other")}
+        Path(other["TOKENMILL_HOME"]).mkdir()
+        servers = {"PREFECT_API_URL": f"http://127.0.0.1:{settings['TOKENMILL_PREFECT_PORT']}/api"}
+        second = place.tokenmill(*run, **settings, **other, **servers)
+    finally:
+        ended = place.tokenmill("down", **settings)
+    assert "prefect" in ended.stdout and "mlflow" in ended.stdout
+    assert first.stdout.count("reused") == 0 and second.stdout.count("reused") == len(STEPS)
+
+    with contextlib.closing(connection(f"postgresql://{postgres}/mlflow")) as database:
+        cursor = database.cursor()
+        cursor.execute("SELECT status, artifact_uri FROM runs JOIN tags USING (run_uuid) WHERE key = 'tokenmill.step'")
+        found = cursor.fetchall()
+        assert len(found) == len(STEPS) and {status for status, _ in found} == {"FINISHED"}
+        assert all(uri.startswith("s3://mill/mlflow/tiny/") for _, uri in found)
+        cursor.execute("SELECT name, version FROM registered_model_aliases WHERE alias = 'champion'")
+        assert cursor.fetchall() == [("tiny", 1)]
+    query = "select count(*), sum(latest::int) from metrics where metric = 'train/loss'"
+    asked = place.tokenmill("sql", query, "--format", "csv", **settings)
+    assert asked.stdout.split()[-1] == "2,1"
+    tags = "select count(*) from runs where json_extract_string(tags, '$.\"tokenmill.step\"') = 'pretrain'"
+    assert place.tokenmill("sql", tags, "--format", "csv", **settings).stdout.split()[-1] == "1"
+
+    # No secret is written down on either machine, nor in the databases.
+    for home in (place.home, tmp_path / "other"):
+        assert not [path for path in home.rglob("*") if path.is_file() and PASSWORD.encode() in path.read_bytes()]
+    for name in ("prefect", "mlflow"):
+        with contextlib.closing(connection(f"postgresql://{postgres}/{name}")) as database:
+            assert PASSWORD not in everything(database)
+
+
+def names() -> list[tuple[str, str]]:
+    return [(step, "tiny" if step in ("pretrain", "report") else "topics") for step in STEPS]
+
+
+def everything(database: Any) -> str:
+    """All rows of all tables."""
+    cursor = database.cursor()
+    cursor.execute("SELECT table_name FROM information_schema.tables WHERE table_schema = 'public'")
+    texts = []
+    for (table,) in cursor.fetchall():
+        cursor.execute(f'SELECT * FROM "{table}"')
+        texts.append(str(cursor.fetchall()))
+    return "\n".join(texts)
