@@ -122,8 +122,10 @@ def test_a_server_that_is_down_or_something_else_is_one_sentence(server: str) ->
     assert explain_error(caught.value).startswith("The MLflow server at http://127.0.0.1:9 does not answer")
     with pytest.raises(InputError, match="refused experiments/search"):
         runs.read("runs", server + "/elsewhere")
-    with pytest.raises(InputError, match="cannot be read from SQL"):
-        runs.read("runs", "postgresql://somewhere/mlflow")
+    with pytest.raises(InputError, match="in mysql cannot be read from SQL"):
+        runs.read("runs", "mysql://mill:sesame@somewhere/mlflow")
+    with pytest.raises(InputError, match=r"database postgresql://mill:\*\*\*@127.0.0.1:9/mlflow cannot be read"):
+        runs.read("runs", "postgresql://mill:sesame@127.0.0.1:9/mlflow")
 
 
 def test_nothing_tracked_yet_is_no_error(tmp_path: Path) -> None:
