@@ -75,7 +75,7 @@ def chain(perform: Perform, config: RunConfig, until: str = "evaluate", base: Ba
         goes_on = {"base": base.model} if base else {}
         model = perform(PRETRAIN, name, config.pretrain, {"samples": samples, "tokens": tokens, **goes_on})
     if until == "evaluate":
-        judge(EVALUATE_LANGUAGE, config.evaluate, {"model": model, "tokens": tokens})
+        judge(EVALUATE_LANGUAGE, config.evaluate, {"model": model, "tokens": tokens, "corpus": corpus})
     if until not in ("finetune", "evaluate"):
         return judged
     for key, part in config.finetune.items():

@@ -54,9 +54,17 @@ def test_every_token_is_scored_once_in_its_window(lengths, seed):
     assert sliding_losses(MODEL, streams) == pytest.approx(expected, abs=1e-4)
 
 
-def test_bits_per_byte_is_the_sum_of_losses_over_the_bytes():
-    losses = np.full(6, math.log(2) * 3)
-    assert language_metrics(losses, 9) == pytest.approx({"loss": math.log(8), "perplexity": 8, "bits_per_byte": 2})
+def test_a_perplexity_is_per_token_word_or_byte_and_bits_per_byte_needs_no_tokenizer():
+    losses, tokens, n_bytes, words = (np.array(each) for each in ([4, 8], [2, 4], [5, 7], [1, 2]))
+    metrics = language_metrics(losses * math.log(2), tokens, n_bytes, words)
+    expected = {"loss": math.log(4), "perplexity": 4, "word_perplexity": 16, "byte_perplexity": 2, "bits_per_byte": 1}
+    assert {name: each.value for name, each in metrics.items()} == pytest.approx(expected)
+    assert all(each.low - 1e-9 <= each.value <= each.high + 1e-9 for each in metrics.values())
+    assert metrics["bits_per_byte"].low == pytest.approx(4 / 5) and metrics["bits_per_byte"].high == pytest.approx(
+        8 / 7
+    )
+    wordless = language_metrics(losses, tokens, n_bytes, words * 0)
+    assert set(expected) - set(wordless) == {"word_perplexity"}
 
 
 def row(instruction, response):
