@@ -22,6 +22,7 @@ from pipelines.config import ClassificationRun, RunConfig
 from pipelines.evaluate_assistant import EVALUATE_ASSISTANT
 from pipelines.evaluate_classifier import EVALUATE_CLASSIFIER
 from pipelines.evaluate_language import EVALUATE_LANGUAGE
+from pipelines.evaluate_task import EVALUATE_TASK
 from pipelines.examples import EXAMPLES
 from pipelines.finetune_assistant import FINETUNE_ASSISTANT
 from pipelines.finetune_classifier import FINETUNE_CLASSIFIER
@@ -75,6 +76,8 @@ def chain(perform: Perform, config: RunConfig, until: str = "evaluate", base: Ba
         goes_on = {"base": base.model} if base else {}
         model = perform(PRETRAIN, name, config.pretrain, {"samples": samples, "tokens": tokens, **goes_on})
     if until == "evaluate":
+        for key, task in config.tasks.items():
+            perform(EVALUATE_TASK, f"{name}-{key}", task, {"model": model})
         judge(EVALUATE_LANGUAGE, config.evaluate, {"model": model, "tokens": tokens, "corpus": corpus})
     if until not in ("finetune", "evaluate"):
         return judged

@@ -204,7 +204,10 @@ def judge_registered(
         EVALUATE_LANGUAGE,
         config.evaluate,
         config.name,
-        lambda model: {"tokens": tokens_by(perform, home, config.data, config.tokenize, corpus, model)},
+        lambda model: {
+            "tokens": tokens_by(perform, home, config.data, config.tokenize, corpus, model),
+            "corpus": corpus,
+        },
     )
     for key, part in config.finetune.items():
         examples = perform(EXAMPLES, key, part.examples, {})

@@ -74,6 +74,20 @@ def _compare_classifiers(s: Mapping[str, Any]) -> str:
     return _beside(s, systems, columns, f"{s['scored_examples']:,} held-out texts")
 
 
+def _task(s: Mapping[str, Any]) -> str:
+    return f"accuracy {s['task/accuracy']:.3f}, per character {s['task/accuracy_normalised']:.3f}"
+
+
+def _compare_tasks(s: Mapping[str, Any]) -> str:
+    systems = {
+        "this model": "task/",
+        "without the prompt": "task-baseline/choices_alone/",
+        "chance": "task-baseline/chance/",
+    }
+    columns = {"accuracy": ("accuracy", "{:.3f}"), "per character": ("accuracy_normalised", "{:.3f}")}
+    return _beside(s, systems, columns, f"{s['scored_items']:,} items, {s['shots']} shots")
+
+
 def _assistant(s: Mapping[str, Any]) -> str:
     return f"response loss {s['instruct/loss']:.3f}, chrF {s['instruct/chrf']:.1f}"
 
@@ -153,12 +167,14 @@ HEADLINES = {
     "finetune-classifier": _model,
     "finetune-assistant": _model,
     "evaluate-language": _language,
+    "evaluate-task": _task,
     "evaluate-classifier": _classifier,
     "evaluate-assistant": _assistant,
     "report": _report,
 }
 COMPARISONS = {
     "evaluate-language": _compare_languages,
+    "evaluate-task": _compare_tasks,
     "evaluate-classifier": _compare_classifiers,
     "evaluate-assistant": _compare_assistants,
 }

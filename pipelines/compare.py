@@ -7,7 +7,6 @@ are the same; what each model said, counted item by item, is then summed over th
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,15 +16,30 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from pipelines.answer_metrics import measure_answers
 from pipelines.errors import InputError
 from pipelines.significance import Interval, OfSums, Rows, mcnemar, paired_bootstrap
 from pipelines.step import Ref
 from pipelines.store import Dataset, Store
 
-STAGES = {"language": "test", "classification": "classify", "instruction": "instruct"}
-SAME = {"language": ("item",), "classification": ("item", "truth"), "instruction": ("item", "response")}
+STAGES = {"language": "test", "classification": "classify", "instruction": "instruct", "choice": "task"}
+SAME = {
+    "language": ("item",),
+    "classification": ("item", "truth"),
+    "instruction": ("item", "response"),
+    "choice": ("item", "answer"),
+}
 """Columns of the predictions that say what was asked, by task."""
-LOWER_IS_BETTER = {"loss", "perplexity", "bits_per_byte", "calibration_error", "brier", "repetition", "repetition_rate"}
+LOWER_IS_BETTER = {
+    "loss",
+    "perplexity",
+    "word_perplexity",
+    "byte_perplexity",
+    "bits_per_byte",
+    "calibration_error",
+    "brier",
+    "repetition",
+}
 
 
 @dataclass(frozen=True)
@@ -164,12 +178,19 @@ NOT_ACROSS_TOKENIZERS = {"loss", "perplexity"}  # a token of one is not a token 
 
 
 def _language(a: pa.Table, b: pa.Table, statistics: Mapping[str, Any]) -> dict[str, Measure]:
-    rows = [_columns(each, "model_loss", "tokens", "bytes") for each in (a, b)]
+    rows = [_columns(each, "model_loss", "tokens", "bytes", "words") for each in (a, b)]
 
     def loss(sums: Rows) -> Rows:
         return sums[..., 0] / sums[..., 1]
 
     measures = {"bits_per_byte": Measure(rows, lambda sums: sums[..., 0] / math.log(2) / sums[..., 2])}
+
+    def exponential(column: int) -> OfSums:
+        return lambda sums: np.exp(np.minimum(sums[..., 0] / sums[..., column], 700))
+
+    for name, column in (("byte_perplexity", 2), ("word_perplexity", 3)):
+        if rows[0][:, column].any():
+            measures[name] = Measure(rows, exponential(column))
     if a["tokens"].equals(b["tokens"]):
         measures["loss"] = Measure(rows, loss)
         measures["perplexity"] = Measure(rows, lambda sums: np.exp(np.minimum(loss(sums), 700)))
@@ -226,43 +247,27 @@ def _mean_f1(sums: Rows) -> Rows:
 
 def _instruction(a: pa.Table, b: pa.Table, statistics: Mapping[str, Any]) -> dict[str, Measure]:
     responses = [response.strip() for response in a["response"].to_pylist()]
-    answers = [each["model_answer"].to_pylist() for each in (a, b)]
+    answers = [measure_answers(each["model_answer"].to_pylist(), responses) for each in (a, b)]
     measures = {}
     if a["tokens"].equals(b["tokens"]):  # the same tokenizer, and the same responses fit into both contexts
         losses = [_columns(each, "model_loss", "tokens") for each in (a, b)]
         measures["loss"] = Measure(losses, lambda sums: sums[..., 0] / sums[..., 1])
-    chrf = [np.array([_ngrams(x, r) for x, r in zip(each, responses, strict=True)], float) for each in answers]
-    measures["chrf"] = Measure(chrf, _chrf)
-    exact = [
-        np.array([x.strip().casefold() == r.casefold() for x, r in zip(each, responses, strict=True)])
-        for each in answers
-    ]
-    shares = [np.stack([each, np.ones(len(each))], 1) for each in exact]
-    measures["exact_match"] = Measure(shares, lambda sums: sums[..., 0] / sums[..., 1], exact)
+    for name in ("chrf", "rouge_l", "repetition"):
+        measures[name] = Measure([each[name].rows for each in answers], answers[0][name].of_sums)
+    if "exact_match" in answers[0]:
+        rows = [each["exact_match"].rows for each in answers]
+        right = [each[each[:, 1] > 0, 0] > 0 for each in rows]  # of the items that have a short answer
+        measures["exact_match"] = Measure(rows, answers[0]["exact_match"].of_sums, right)
     return measures
 
 
-ORDER, BETA = 6, 2  # chrF2, as sacrebleu computes it by default
-
-
-def _ngrams(answer: str, reference: str) -> list[int]:
-    """(3 · 6) counts for chrF: of the n-grams of characters, those of the answer, of the reference, and in both."""
-    answer, reference = "".join(answer.split()), "".join(reference.split())
-    counts = []
-    for n in range(1, ORDER + 1):
-        said, real = (Counter(text[i : i + n] for i in range(len(text) - n + 1)) for text in (answer, reference))
-        counts += [said.total() if real else 0, real.total(), (said & real).total()]
-    return counts
-
-
-def _chrf(sums: Rows) -> Rows:
-    """chrF, 0 to 100 (Popović 2015), of summed counts: the F-score of mean precision and mean recall over n."""
-    said, real, both = (sums[..., i::3] for i in range(3))  # each (..., 6)
-    orders = (said > 0) & (real > 0)
-    n = np.maximum(orders.sum(-1), 1)
-    precision = (_share(both, said) * orders).sum(-1) / n
-    recall = (_share(both, real) * orders).sum(-1) / n
-    return 100 * _share((1 + BETA**2) * precision * recall, BETA**2 * precision + recall)
+def _choice(a: pa.Table, b: pa.Table, statistics: Mapping[str, Any]) -> dict[str, Measure]:
+    measures = {}
+    for name, column in (("accuracy", "model_right"), ("accuracy_normalised", "model_right_normalised")):
+        right = [each[column].to_numpy() for each in (a, b)]
+        rows = [np.stack([each, np.ones(len(each))], 1).astype(np.float64) for each in right]
+        measures[name] = Measure(rows, lambda sums: sums[..., 0] / sums[..., 1], right)
+    return measures
 
 
 def _columns(table: pa.Table, *names: str) -> Rows:
@@ -273,4 +278,5 @@ MEASURES: Mapping[str, Callable[[pa.Table, pa.Table, Mapping[str, Any]], dict[st
     "language": _language,
     "classification": _classification,
     "instruction": _instruction,
+    "choice": _choice,
 }

@@ -17,6 +17,7 @@ from pipelines.errors import InputError
 from pipelines.evaluate_assistant import EvaluateAssistantConfig
 from pipelines.evaluate_classifier import EvaluateClassifierConfig
 from pipelines.evaluate_language import EvaluateLanguageConfig
+from pipelines.evaluate_task import TaskConfig
 from pipelines.examples import ExamplesConfig
 from pipelines.finetune_assistant import AssistantConfig
 from pipelines.finetune_classifier import ClassifierConfig
@@ -78,6 +79,9 @@ class RunConfig(Config):
     pretrain: PretrainConfig = Field(default=PretrainConfig(), description="The model and its pretraining.")
     evaluate: EvaluateLanguageConfig = Field(
         default=EvaluateLanguageConfig(), description="How the pretrained model is judged."
+    )
+    tasks: dict[Annotated[str, Field(pattern=NAME.pattern)], TaskConfig] = Field(
+        default={}, description="Tasks of multiple choice by name, on which the pretrained model is judged too."
     )
     finetune: dict[
         Annotated[str, Field(pattern=NAME.pattern)],

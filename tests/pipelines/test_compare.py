@@ -75,35 +75,35 @@ def test_language_models_lower_is_better_and_another_tokenizer_leaves_bits_per_b
 
     def judge(name, per_token, tokens=n_tokens):
         losses = per_token * tokens * rng.normal(1, 0.05, 200)
-        metrics = language_metrics(np.array([losses.sum() / tokens.sum()] * tokens.sum()), int(n_bytes.sum()))
-        return judged(
-            "language", name, metrics, {"item": ITEMS, "tokens": tokens, "bytes": n_bytes, "model_loss": losses}
-        )
+        metrics = language_metrics(losses, tokens, n_bytes, n_bytes // 6)
+        sizes = {"tokens": tokens, "bytes": n_bytes, "words": n_bytes // 6}
+        return judged("language", name, metrics, {"item": ITEMS, **sizes, "model_loss": losses})
 
     first, second, other = judge("first", 3.0), judge("second", 2.9), judge("other", 1.4, n_tokens * 2)
     found = {each.metric: each for each in compare(first, second)}
+    everywhere = ["test/bits_per_byte", "test/byte_perplexity", "test/word_perplexity"]
     assert {name: each.better() for name, each in found.items()} == dict.fromkeys(
-        ("test/bits_per_byte", "test/loss", "test/perplexity"), "second"
+        [*everywhere, "test/loss", "test/perplexity"], "second"
     )
     for name, each in found.items():
         assert each.second.value == pytest.approx(second.manifest.statistics[name])
         assert each.gain > 0 > each.difference.value
-    assert [each.metric for each in compare(first, other)] == ["test/bits_per_byte"]
+    assert [each.metric for each in compare(first, other)] == everywhere
     assert compare(first, other)[0].better() == "second"
 
 
 def test_assistants_have_sacrebleus_chrf(judged):
-    responses = [f"The answer to question {i} is {i * i}." for i in range(200)]
+    responses = [f"The answer to question {i} is {i * i}."[11 * (i % 3 > 1) :] for i in range(200)]
     answers = {
         "exact": responses,
-        "near": [r.replace("answer", "reply") if i % 3 else r for i, r in enumerate(responses)],
+        "near": [r.replace("question", "query") if i % 3 else r for i, r in enumerate(responses)],
         "empty": [""] * 200,
     }
     made = {
         name: judged(
             "instruction",
             name,
-            {"chrf": corpus_chrf(said, [responses]).score, "rouge_l": 0.5},
+            {"chrf": corpus_chrf(said, [responses]).score, "distinct_1": 0.5},
             {
                 "item": ITEMS,
                 "response": responses,
@@ -119,7 +119,8 @@ def test_assistants_have_sacrebleus_chrf(judged):
         assert found["instruct/chrf"].second.value == pytest.approx(corpus_chrf(answers[name], [responses]).score)
         assert found["instruct/chrf"].better() == found["instruct/exact_match"].better() == "first"
         assert found["instruct/loss"].better() is None
-        assert found["instruct/rouge_l"].p is None and found["instruct/rouge_l"].better() is None
+        assert found["instruct/rouge_l"].better() == "first" and found["instruct/exact_match"].test == "McNemar"
+        assert found["instruct/distinct_1"].p is None and found["instruct/distinct_1"].better() is None
 
 
 def test_only_the_same_items_are_compared(judged, store):
