@@ -1,0 +1,133 @@
+"""What a person sees in MLflow's own pages, driven in a real browser: runs that nest and compare, data, models, the report.
+
+Needs Chromium, as `chromium` or by the path in `TOKENMILL_CHROMIUM`; Debian's package will do.
+"""
+
+import os
+import re
+import shutil
+import socket
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from mlflow.tracking import MlflowClient
+
+from flows.stack import Stack
+
+playwright = pytest.importorskip("playwright.sync_api", reason="the page tests need `pip install playwright`")
+CHROMIUM = os.environ.get("TOKENMILL_CHROMIUM") or shutil.which("chromium")
+pytestmark = pytest.mark.skipif(not CHROMIUM, reason="no Chromium: apt-get install chromium, or name it in TOKENMILL_CHROMIUM")
+OPTIONS = """--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking
+    --disable-component-update --disable-sync""".split()
+SECONDS = 120 * 1000  # a page of MLflow's takes some on a busy machine
+
+
+@pytest.fixture(scope="module")
+def ui(finished: tuple[Any, Any]) -> Iterator[str]:
+    """MLflow's server on the finished chain; its address."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        patch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")  # so that no Prefect server starts
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        stack = Stack(finished[0].home, mlflow_port=port)
+        stack.up()
+        try:
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            stack.down()
+
+
+@pytest.fixture(scope="module")
+def page(ui: str) -> Iterator[Any]:
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=OPTIONS)
+        page = browser.new_page(viewport={"width": 1500, "height": 1000})
+        page.set_default_timeout(SECONDS)
+        yield page
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def runs(finished: tuple[Any, Any]) -> dict[str, str]:
+    """Run ids by name; the flow's is the first of its name."""
+    client = MlflowClient(f"sqlite:///{finished[0].home}/mlruns/mlflow.db")
+    (experiment,) = client.search_experiments(filter_string="name = 'tiny'")
+    found = client.search_runs([experiment.experiment_id], order_by=["attributes.start_time DESC"])
+    return {run.info.run_name: run.info.run_id for run in found} | {"experiment": experiment.experiment_id}
+
+
+def test_runs_nest_and_two_compared_share_names_and_axes(ui: str, page: Any, runs: dict[str, str]) -> None:
+    compare_two(page, ui, runs["experiment"], runs["tiny"], runs["pretrain tiny"], runs["finetune-classifier tiny-sort"])
+
+
+def compare_two(page: Any, ui: str, experiment: str, parent: str, first: str, second: str) -> None:
+    page.goto(f"{ui}/#/experiments/{experiment}/runs")
+    page.locator(f'[row-id="{parent}"]').first.wait_for()
+    if page.get_by_label("Close").is_visible():
+        page.get_by_label("Close").click()
+    assert page.locator(f'[row-id="{first}"]').count() == 0, "a child run is hidden under its parent"
+    page.locator(f'[row-id="{parent}"] button[data-component-id*=runnamecell]').click()
+    for run in (first, second):
+        page.locator(f'[row-id="{run}"] input.ag-checkbox-input').check()
+    page.get_by_role("button", name="Compare", exact=True).click()
+    page.get_by_text("Comparing 2 Runs from 1 Experiment").wait_for()
+    text = page.locator("body").inner_text()
+    for name in ("learning_rate", "steps", "batch_size", "train/loss", "parameters", "best_val_loss"):
+        assert name in text, name
+    page.get_by_role("link", name="train/loss", exact=True).first.click()
+    for metric in ("train/loss", "val/loss"):
+        page.goto(page.url.replace("train%2Floss", metric.replace("/", "%2F")))
+        page.get_by_text(f"({metric})").nth(1).wait_for()
+        curves = page.locator(".scatterlayer").first.locator("path.js-line")
+        curves.nth(1).wait_for(state="attached")
+        colours = curves.evaluate_all("lines => lines.map(line => line.style.stroke)")
+        assert len(set(colours)) == 2, "a curve for each run, on the same axes"
+
+
+def test_a_run_describes_itself_and_links_its_report(ui: str, page: Any, runs: dict[str, str]) -> None:
+    page.goto(f"{ui}/#/experiments/{runs['experiment']}/runs/{runs['tiny']}")
+    page.get_by_text("what came of it").first.wait_for()
+    link = page.get_by_role("link", name="report", exact=True).get_attribute("href")
+    assert link.endswith(f"/#/experiments/{runs['experiment']}/runs/{runs['tiny']}/artifacts/report.html")
+    prefect = page.get_by_role("link", name="Prefect's page on this run").get_attribute("href")
+    assert re.search("/runs/flow-run/[0-9a-f-]{36}$", prefect)
+    page.goto(ui + link[link.index("/#/") :])
+    shown = page.frame_locator("iframe")
+    shown.get_by_role("heading", name="What tiny made").wait_for()
+    assert shown.get_by_role("heading", name="Token embeddings in two dimensions").count() == 1
+    assert shown.locator("svg.chart").count() > 10
+
+
+def test_a_steps_data_tell_columns_and_rows(ui: str, page: Any, runs: dict[str, str]) -> None:
+    page.goto(f"{ui}/#/experiments/{runs['experiment']}/runs/{runs['tokenize topics']}")
+    page.get_by_text("corpus/topics (").click()
+    drawer = page.get_by_role("dialog")
+    drawer.get_by_text("n_bytes").wait_for()
+    text = drawer.inner_text()
+    assert "doc_id" in text and "string" in text and "long" in text
+    assert re.search(r"num rows: \d+", text)
+
+
+def test_plots_stand_with_the_run_of_their_step(ui: str, page: Any, runs: dict[str, str]) -> None:
+    page.goto(f"{ui}/#/experiments/{runs['experiment']}/runs/{runs['pretrain tiny']}/artifacts/plots/loss.svg")
+    picture = page.locator("img[src*='blob:'], img[src*='get-artifact'], img[src*='svg']").first
+    picture.wait_for()
+    page.wait_for_function("e => e.naturalWidth > 100", arg=picture.element_handle())
+
+
+def test_a_registered_model_shows_its_alias_and_signature(ui: str, page: Any) -> None:
+    page.goto(f"{ui}/#/models/tiny-sort")
+    page.get_by_text("champion").first.wait_for()
+    page.goto(f"{ui}/#/models/tiny-sort/versions/1")
+    page.get_by_text("champion").first.wait_for()
+    for word in ("Inputs (1)", "Outputs (2)"):
+        page.get_by_text(word).click()
+    text = page.locator("body").inner_text()
+    assert "label" in text and "probability" in text and "text" in text
+    page.get_by_role("link", name="model", exact=True).first.click()
+    page.get_by_role("link", name="Artifacts").click()
+    page.get_by_text("serving_input_example.json").first.click()
+    page.get_by_text("Congratulations").first.wait_for()

@@ -1,0 +1,77 @@
+"""`mlflow models serve` answers with our models: text after a prompt, labels of texts."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+
+def test_served_by_mlflow_a_model_generates_and_another_classifies(finished: tuple[Any, Any], tmp_path: Path) -> None:
+    place, _ = finished
+    environment = place.environment | {
+        "MLFLOW_TRACKING_URI": f"sqlite:///{place.home}/mlruns/mlflow.db",
+        "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",  # MLflow looks for uvicorn there
+    }
+    ports = {name: free_port() for name in ("tiny", "tiny-sort")}
+    servers = {
+        name: subprocess.Popen(
+            [sys.executable, "-m", "mlflow", "models", "serve", "--model-uri", f"models:/{name}@champion",
+             "--host", "127.0.0.1", "--port", str(port), "--env-manager", "local"],
+            env=environment, stdout=(tmp_path / name).open("w"), stderr=subprocess.STDOUT, start_new_session=True,
+        )
+        for name, port in ports.items()
+    }  # fmt: skip
+    try:
+        for name, port in ports.items():
+            wait_until_up(port, servers[name], tmp_path / name)
+        texts = {"dataframe_split": {"columns": ["text"], "data": [["The statement"], ["In the beginning"]]}}
+        said = ask(ports["tiny"], texts | {"params": {"max_new_tokens": 4, "temperature": 0.0}})
+        assert [list(each) for each in said] == [["text"], ["text"]] and any(each["text"] for each in said)
+        assert said == ask(ports["tiny"], texts | {"params": {"max_new_tokens": 4, "temperature": 0.0}})
+        labelled = ask(ports["tiny-sort"], {"dataframe_records": [{"text": "x = f(1)"}, {"text": "hello"}]})
+        assert {each["label"] for each in labelled} <= {"code", "prose"}
+        assert all(0.5 <= each["probability"] <= 1 for each in labelled)
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            ask(ports["tiny-sort"], {"dataframe_records": [{"txet": "hello"}]})
+        assert refused.value.code == 400
+    finally:
+        for server in servers.values():
+            os.killpg(server.pid, signal.SIGTERM)
+        for server in servers.values():
+            server.wait(30)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def wait_until_up(port: int, server: subprocess.Popen[bytes], log: Path) -> None:
+    until = time.monotonic() + 240
+    while True:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/ping", timeout=5):
+                return
+        except OSError:
+            assert server.poll() is None and time.monotonic() < until, log.read_text()
+            time.sleep(0.2)
+
+
+def ask(port: int, body: dict[str, Any]) -> list[dict[str, Any]]:
+    request = urllib.request.Request(
+        f"http://127.0.0.1:{port}/invocations", json.dumps(body).encode(), {"Content-Type": "application/json"}
+    )
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        predictions: list[dict[str, Any]] = json.load(answer)["predictions"]
+        return predictions
