@@ -21,7 +21,7 @@ from filelock import Timeout
 from mlflow.entities import Dataset as MlflowDataset
 from mlflow.entities import DatasetInput, InputTag, Metric, Param, RunTag
 from mlflow.tracking import MlflowClient
-from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NOTE
+from mlflow.utils.mlflow_tags import MLFLOW_MODEL_VERSIONS, MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NOTE
 
 from flows.home import Home
 from flows.models import crown
@@ -160,6 +160,8 @@ class Tracker:
                 tags = lineage_tags(dataset, self.home.store.list())
                 made = self.client.create_model_version(name, info.model_uri, run_id, tags=tags, model_id=info.model_id)
                 known = str(made.version)
+                listed = json.dumps([{"name": name, "version": known}])  # as the page of the logged model wants it
+                self.client.set_logged_model_tags(info.model_id, {MLFLOW_MODEL_VERSIONS: listed})
             aliases = self.client.get_registered_model(name).aliases
             if CHAMPION not in aliases:
                 crown(self.client, name, known, "The first model of its name.")

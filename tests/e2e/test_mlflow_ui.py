@@ -1,4 +1,4 @@
-"""What a person sees in MLflow's own pages, driven in a real browser: runs that nest and compare, data, models, the report.
+"""What a person sees in MLflow's own pages, in a real browser: runs that nest and compare, data, models, the report.
 
 Needs Chromium, as `chromium` or by the path in `TOKENMILL_CHROMIUM`; Debian's package will do.
 """
@@ -17,9 +17,19 @@ from flows.stack import Stack
 
 playwright = pytest.importorskip("playwright.sync_api", reason="the page tests need `pip install playwright`")
 CHROMIUM = os.environ.get("TOKENMILL_CHROMIUM") or shutil.which("chromium")
-pytestmark = pytest.mark.skipif(not CHROMIUM, reason="no Chromium: apt-get install chromium, or name it in TOKENMILL_CHROMIUM")
-OPTIONS = """--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking
-    --disable-component-update --disable-sync""".split()
+pytestmark = pytest.mark.skipif(
+    not CHROMIUM, reason="no Chromium: apt-get install chromium, or name it in TOKENMILL_CHROMIUM"
+)
+OPTIONS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
 SECONDS = 120 * 1000  # a page of MLflow's takes some on a busy machine
 
 
@@ -60,7 +70,9 @@ def runs(finished: tuple[Any, Any]) -> dict[str, str]:
 
 
 def test_runs_nest_and_two_compared_share_names_and_axes(ui: str, page: Any, runs: dict[str, str]) -> None:
-    compare_two(page, ui, runs["experiment"], runs["tiny"], runs["pretrain tiny"], runs["finetune-classifier tiny-sort"])
+    compare_two(
+        page, ui, runs["experiment"], runs["tiny"], runs["pretrain tiny"], runs["finetune-classifier tiny-sort"]
+    )
 
 
 def compare_two(page: Any, ui: str, experiment: str, parent: str, first: str, second: str) -> None:

@@ -14,7 +14,6 @@ from typing import Any
 
 import pytest
 
-
 PASSWORD = "sesame-4711-opens"  # planted, to see where it turns up
 STEPS = ("ingest", "tokenize", "sample", "pretrain", "report")
 
