@@ -27,6 +27,7 @@ from pipelines.examples import EXAMPLES
 from pipelines.finetune_assistant import FINETUNE_ASSISTANT
 from pipelines.finetune_classifier import FINETUNE_CLASSIFIER
 from pipelines.ingest import INGEST
+from pipelines.lessons import LESSONS
 from pipelines.mix import MIX
 from pipelines.pretrain import PRETRAIN
 from pipelines.report import FILE as REPORT_FILE
@@ -85,7 +86,9 @@ def chain(perform: Perform, config: RunConfig, until: str = "evaluate", base: Ba
         classifier = isinstance(part, ClassificationRun)
         examples = perform(EXAMPLES, key, part.examples, {})
         finetune = FINETUNE_CLASSIFIER if classifier else FINETUNE_ASSISTANT
-        tuned = perform(finetune, f"{name}-{key}", part.training, {"model": model, "examples": examples})
+        lessons = perform(LESSONS, f"{name}-{key}", part.training.lessons, {"model": model, "examples": examples})
+        roles = {"model": model, "examples": examples, "lessons": lessons}
+        tuned = perform(finetune, f"{name}-{key}", part.training, roles)
         if until == "evaluate" and classifier:
             judge(EVALUATE_CLASSIFIER, part.evaluate, {"model": tuned, "examples": examples})
         elif until == "evaluate":

@@ -157,12 +157,18 @@ def _report(s: Mapping[str, Any]) -> str:
     return f"{s['figures']} figures on one page"
 
 
+def _lessons(s: Mapping[str, Any]) -> str:
+    learnt = f", {short(s['tokens_learnt'])} of them learnt" if s["tokens_learnt"] else ""
+    return f"{s['lessons']:,} lessons: {_splits(s, 'lessons')}; {short(s['tokens'])} tokens{learnt}"
+
+
 HEADLINES = {
     "ingest": _corpus,
     "mix": _mix,
     "tokenize": _tokens,
     "sample": _samples,
     "examples": _examples,
+    "lessons": _lessons,
     "pretrain": _model,
     "finetune-classifier": _model,
     "finetune-assistant": _model,

@@ -22,6 +22,7 @@ COLOURS = {
     "source": "white",
     "corpus": "yellow",
     "examples": "yellow",
+    "lessons": "cyan",
     "tokens": "cyan",
     "samples": "blue",
     "model": "green",

@@ -320,8 +320,14 @@ def _run_tags(values: Mapping[str, str]) -> list[RunTag]:
     return [RunTag(key, value[:MAX_TAG]) for key, value in values.items()]
 
 
-ROWS = {"corpus": "documents", "tokens": "documents", "samples": "samples", "examples": "examples"}
-ELEMENTS = {"corpus": "bytes", "tokens": "tokens", "model": "parameters"}
+ROWS = {
+    "corpus": "documents",
+    "tokens": "documents",
+    "samples": "samples",
+    "examples": "examples",
+    "lessons": "lessons",
+}
+ELEMENTS = {"corpus": "bytes", "tokens": "tokens", "lessons": "tokens", "model": "parameters"}
 
 
 def _dataset_input(role: str, dataset: Dataset) -> DatasetInput:

@@ -22,8 +22,9 @@ from pipelines.answer_metrics import Measure, distinct, interval, mean_of, measu
 from pipelines.datasets import Example, Examples
 from pipelines.errors import InputError
 from pipelines.evaluation import MODEL, Metrics, key_of, statistics, write_evaluation
-from pipelines.finetune_assistant import encode_lesson, fits
+from pipelines.finetune_assistant import fits
 from pipelines.judge import JudgeConfig, Verdict, judge
+from pipelines.lessons import encode_lesson
 from pipelines.model import Assistant, as_assistant, open_gpt, open_model
 from pipelines.step import StepType, Work
 from pipelines.store import Dataset

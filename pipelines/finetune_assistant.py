@@ -2,29 +2,27 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from pydantic import Field
 from torch import nn
 
-from gpt.loss import IGNORE, next_token_loss
+from gpt.loss import next_token_loss
 from gpt.train import Metrics, TrainConfig
 from gpt.trainable import choose_trainable
 from gpt.weights import save_model
 from pipelines.datasets import Examples
 from pipelines.errors import InputError
+from pipelines.lessons import Lessons, LessonsConfig, LossOn
 from pipelines.model import Assistant, as_assistant, open_gpt
 from pipelines.step import StepType, Work
 from pipelines.store import Dataset
-from pipelines.templates import Message, NamedTemplate, recent, save_template, template_named
+from pipelines.templates import Message, NamedTemplate, save_template, template_named
 from pipelines.training import MODULES, PackedBatches, PaddedBatches, device, fit, training_statistics
-
-LossOn = Literal["responses", "last", "all"]
 
 
 class AssistantConfig(TrainConfig):
@@ -50,30 +48,20 @@ class AssistantConfig(TrainConfig):
     lora_rank: int = Field(default=8, gt=0, description="Rank of LoRA's changes, where trainable is lora.")
     lora_alpha: float = Field(default=16.0, gt=0, description="LoRA's changes are multiplied by alpha / rank.")
 
+    @property
+    def lessons(self) -> LessonsConfig:
+        """How the examples are written."""
+        return LessonsConfig(template=self.template, loss_on=self.loss_on)
+
 
 def run_assistant(inputs: Mapping[str, Dataset], config: AssistantConfig, out: Path, work: Work) -> dict[str, Any]:
     """Train the model to answer: the loss counts on responses and their end of turn, and by default nowhere else."""
     assistant = as_assistant(open_gpt(inputs["model"].path), config.template)
-    examples, model, context = Examples(inputs["examples"]), assistant.gpt, assistant.gpt.config.context
-    counts: Counter[str] = Counter()
-
-    def lessons(split: str) -> tuple[Sequence[Any], Sequence[Any]]:
-        made = [lesson(assistant, row.conversation, config.loss_on, counts) for row in examples.rows(split)]
-        kept = [each for each in made if each is not None]
-        if not kept:
-            raise InputError(
-                f"{inputs['examples']} has no {split} example of at most {context} tokens to learn from; "
-                f"give it more or shorter ones, or pretrain with a longer context."
-            )
-        ids, targets = zip(*kept, strict=True)
-        return ids, targets
-
+    examples, lessons = Examples(inputs["examples"]), Lessons(inputs["lessons"])
+    model, context = assistant.gpt, assistant.gpt.config.context
     batches = partial(PackedBatches, context=context) if config.packing else PaddedBatches
-    train = batches(*lessons("train"), config.batch_size, config.accumulation, config.seed)
-    validation = PaddedBatches(*lessons("validation"), config.batch_size, config.accumulation, config.seed)
-    for what, n in counts.items():
-        if n:
-            work.report.warn(f"{n} {WARNINGS[what].format(context=context)}")
+    train = batches(*lessons.pairs("train"), config.batch_size, config.accumulation, config.seed)
+    validation = PaddedBatches(*lessons.pairs("validation"), config.batch_size, config.accumulation, config.seed)
     torch.manual_seed(config.seed)
     try:
         choose_trainable(
@@ -105,53 +93,8 @@ def run_assistant(inputs: Mapping[str, Dataset], config: AssistantConfig, out: P
         "task": "instruction",
         **training_statistics(model, result),
         "parameters_trained": learnt,
-        **{what: counts[what] for what in WARNINGS},
         "epochs": round(result.step * config.accumulation / train.batches_per_epoch, 2),
     }
-
-
-WARNINGS = {
-    "too_long": "examples are longer than the context of {context} tokens and were left out",
-    "shortened": "conversations were longer than the context of {context} tokens and lost their oldest turns",
-    "nothing_to_learn": "examples have an empty response and were left out",
-}
-
-
-def lesson(
-    assistant: Assistant, conversation: Sequence[Message], loss_on: LossOn, counts: Counter[str]
-) -> tuple[list[int], list[int]] | None:
-    """Input ids and targets of a conversation, its oldest exchanges left out where they do not fit the context.
-
-    None if its last exchange alone does not fit, or its response is empty. What was done to it is counted.
-    """
-    if not conversation[-1].content.strip():
-        counts["nothing_to_learn"] += 1
-        return None
-    kept = recent(conversation, lambda some: len(encode_lesson(assistant, some)[0]) <= assistant.gpt.config.context)
-    if kept is None:
-        counts["too_long"] += 1
-        return None
-    counts["shortened"] += len(kept) < len(conversation)
-    return encode_lesson(assistant, kept, loss_on)
-
-
-def encode_lesson(
-    assistant: Assistant, conversation: Sequence[Message], loss_on: LossOn = "responses"
-) -> tuple[list[int], list[int]]:
-    """Input ids and targets of a conversation.
-
-    Prompts and responses are encoded apart, so that the tokens at their border are those the model will meet when
-    it answers. Targets are the ids one place on; where nothing is to be learnt they are `IGNORE`. A response that is
-    learnt ends with one end of turn, which is learnt too.
-    """
-    runs = list(assistant.template.runs(assistant.tokenizer, conversation))
-    ids: list[int] = []
-    targets: list[int] = []
-    for number, (run, answer) in enumerate(runs):
-        learnt = loss_on == "all" or (answer and (loss_on == "responses" or number == len(runs) - 1))
-        ids += run
-        targets += run if learnt else [IGNORE] * len(run)
-    return ids[:-1], targets[1:]
 
 
 def fits(assistant: Assistant, messages: Sequence[Message]) -> bool:
@@ -167,5 +110,5 @@ _MODULES = ("pipelines.finetune_assistant", "pipelines.model", "pipelines.templa
 
 
 FINETUNE_ASSISTANT = StepType(
-    "finetune-assistant", kind="model", version=2, config=AssistantConfig, run=run_assistant, modules=_MODULES
+    "finetune-assistant", kind="model", version=3, config=AssistantConfig, run=run_assistant, modules=_MODULES
 )

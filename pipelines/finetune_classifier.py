@@ -22,7 +22,8 @@ from gpt.train import Metrics, TrainConfig
 from gpt.weights import save_classifier
 from pipelines.datasets import Examples
 from pipelines.errors import InputError
-from pipelines.model import class_probabilities, classifier_tokens, open_gpt
+from pipelines.lessons import Lessons, LessonsConfig
+from pipelines.model import class_probabilities, open_gpt
 from pipelines.step import StepType, Work
 from pipelines.store import Dataset
 from pipelines.threshold import check, choose_threshold
@@ -64,6 +65,11 @@ class ClassifierConfig(TrainConfig):
     def _known(cls, metric: str | None) -> str | None:
         return metric and check(metric)
 
+    @property
+    def lessons(self) -> LessonsConfig:
+        """How the examples are written."""
+        return LessonsConfig()
+
 
 def run_classifier(inputs: Mapping[str, Dataset], config: ClassifierConfig, out: Path, work: Work) -> dict[str, Any]:
     """Put a classification head on the model, train on the examples' train split, choose a threshold on validation."""
@@ -73,18 +79,12 @@ def run_classifier(inputs: Mapping[str, Dataset], config: ClassifierConfig, out:
     positive = positive_label(examples, labels, config.positive)
     if config.threshold and len(labels) > 2:
         raise InputError(f"training.threshold: there are {len(labels)} labels, and a threshold decides between two.")
-    context = base.gpt.config.context
+    lessons = Lessons(inputs["lessons"])
 
     def batches(split: str) -> PaddedBatches:
-        rows = examples.rows(split)
-        if not rows:
-            raise InputError(
-                f"{inputs['examples']} has no {split} examples; give it more, or another share for {split}."
-            )
-        sequences = [classifier_tokens(base.tokenizer, row.text, context) for row in rows]
-        targets = [labels.index(row.label) if row.label in labels else IGNORE for row in rows]
+        targets = [labels.index(label) if label in labels else IGNORE for label in lessons.labels(split)]
         draw = balanced_draw(np.array(targets)) if config.balance == "sampling" and split == "train" else None
-        return PaddedBatches(sequences, targets, config.batch_size, config.accumulation, config.seed, draw)
+        return PaddedBatches(lessons.tokens(split), targets, config.batch_size, config.accumulation, config.seed, draw)
 
     train, validation = batches("train"), batches("validation")
     known = np.array(validation.targets) != IGNORE

@@ -17,6 +17,7 @@ COLOURS = {
     "source": "#7a7a7a",
     "corpus": "#b8860b",
     "examples": "#b8860b",
+    "lessons": "#1a8a9a",
     "tokens": "#1a8a9a",
     "samples": "#3a6fd8",
     "model": "#2e8b57",

@@ -22,7 +22,7 @@ from gpt.weights import load_classifier, load_model
 from pipelines.errors import InputError
 from pipelines.templates import Message, Template, load_template, recent
 from pipelines.tokenizers import Tokenizer, load_tokenizer
-from pipelines.training import device, pad
+from pipelines.training import Ids, device, pad
 
 
 @dataclass(frozen=True)
@@ -166,9 +166,7 @@ def classifier_tokens(tokenizer: Tokenizer, text: str, context: int) -> list[int
 
 
 @torch.inference_mode()
-def class_probabilities(
-    classifier: Classifier, sequences: Sequence[Sequence[int]], batch_size: int = 64
-) -> NDArray[np.float64]:
+def class_probabilities(classifier: Classifier, sequences: Sequence[Ids], batch_size: int = 64) -> NDArray[np.float64]:
     """(N, classes) probabilities. Sequences of like length share a batch; the result is in the given order."""
     order = sorted(range(len(sequences)), key=lambda i: len(sequences[i]))
     probabilities = np.zeros((len(sequences), classifier.n_classes))

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from gpt import parallel
@@ -44,6 +45,7 @@ MODULES = (
 """Whose code decides what training makes."""
 
 Module = TypeVar("Module", bound=nn.Module)
+Ids = Sequence[int] | NDArray[np.integer[Any]]
 
 
 def device() -> torch.device:
@@ -152,8 +154,8 @@ class PaddedBatches:
 
     def __init__(
         self,
-        sequences: Sequence[Sequence[int]],
-        targets: Sequence[int | Sequence[int]],
+        sequences: Sequence[Ids],
+        targets: Sequence[int | Ids],
         batch_size: int,
         accumulation: int,
         seed: int,
@@ -206,8 +208,8 @@ class PackedBatches:
 
     def __init__(
         self,
-        sequences: Sequence[Sequence[int]],
-        targets: Sequence[Sequence[int]],
+        sequences: Sequence[Ids],
+        targets: Sequence[Ids],
         batch_size: int,
         accumulation: int,
         seed: int,
@@ -229,7 +231,7 @@ class PackedBatches:
         """The windows of these numbers as one batch."""
         rows = [self.windows[i] for i in windows]
 
-        def joined(part: Callable[[int], Sequence[int]], fill: int) -> Tensor:
+        def joined(part: Callable[[int], Ids], fill: int) -> Tensor:
             return _filled([[value for i in row for value in part(i)] for row in rows], fill, self.context)
 
         return Batch(
@@ -240,7 +242,7 @@ class PackedBatches:
         )
 
 
-def pad(sequences: Sequence[Sequence[int]], targets: Sequence[int | Sequence[int]]) -> Batch:
+def pad(sequences: Sequence[Ids], targets: Sequence[int | Ids]) -> Batch:
     """Sequences side by side, filled up on the right with token 0, whose target is `IGNORE`."""
     lengths = torch.tensor([len(sequence) for sequence in sequences])
     inputs = _filled(sequences, 0, int(lengths.max()))  # (B, T)
@@ -249,7 +251,7 @@ def pad(sequences: Sequence[Sequence[int]], targets: Sequence[int | Sequence[int
     return Batch(inputs, _filled(targets, IGNORE, int(lengths.max())), lengths)  # type: ignore[arg-type]
 
 
-def _filled(rows: Sequence[Sequence[int]], fill: int, width: int) -> Tensor:
+def _filled(rows: Sequence[Ids], fill: int, width: int) -> Tensor:
     filled = torch.full((len(rows), width), fill, dtype=torch.long)
     for row, values in zip(filled, rows, strict=True):
         row[: len(values)] = torch.as_tensor(values)

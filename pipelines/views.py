@@ -100,6 +100,18 @@ VIEWS = {
         },
         comment="Labelled texts and instructions with their responses, for fine-tuning.",
     ),
+    "lessons": View(
+        kinds=("lessons",),
+        files="*.arrow",
+        columns={
+            "example_id": "VARCHAR",
+            "split": "VARCHAR",
+            "label": "VARCHAR",
+            "tokens": "USMALLINT[]",
+            "learnt": "BOOLEAN[]",
+        },
+        comment="Fine-tuning examples as token ids; of a conversation, which of them are `learnt`.",
+    ),
     "tokens": View(
         kinds=("tokens",),
         files="*.arrow",

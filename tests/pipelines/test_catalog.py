@@ -179,6 +179,7 @@ VIEWS = [
     "documents",
     "rejected",
     "examples",
+    "lessons",
     "tokens",
     "vocabulary",
     "samples",

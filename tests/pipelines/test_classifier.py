@@ -13,6 +13,7 @@ from pipelines.documents import SplitConfig, document_id, split_of
 from pipelines.errors import InputError
 from pipelines.examples import EXAMPLES, ExamplesConfig
 from pipelines.finetune_classifier import FINETUNE_CLASSIFIER, ClassifierConfig
+from pipelines.lessons import LESSONS
 from pipelines.model import open_model
 from pipelines.step import StepType
 from pipelines.tokenizers import count_characters
@@ -50,7 +51,8 @@ def finetuned(build):
     def finetune(examples, **config):
         base = build(BASE, {"sources": [{"uri": "x", "label": "y"}]})
         settings = {"steps": 3, "batch_size": 8, "evaluate_every": 2, "threads": 1} | config
-        return build(FINETUNE_CLASSIFIER, settings, model=base, examples=examples), base
+        lessons = build(LESSONS, {}, model=base, examples=examples)
+        return build(FINETUNE_CLASSIFIER, settings, model=base, examples=examples, lessons=lessons), base
 
     return finetune
 
@@ -129,7 +131,7 @@ def test_labels_that_training_never_saw_do_not_count_in_validation(finetuned, ex
         (TWO, {"positive": "egg"}, "training.positive: 'egg' is none of the labels ham, spam"),
         (TWO, {"trainable": "last:9"}, "training.trainable: cannot train 'last:9'"),
         ([*TWO, *letters(9, "egg", 2)], {"threshold": "f1"}, "there are 3 labels, and a threshold decides between two"),
-        (letters(9, splits=["train"]), {}, "one label"),
+        (letters(9), {}, "one label"),
         ([*letters(9, splits=["train"]), *letters(9, "spam", 1, ["train"])], {}, "has no validation examples"),
         (
             [*letters(9, splits=["train"]), *letters(9, "spam", 1, ["train"]), *letters(2, "egg", 2, ["validation"])],

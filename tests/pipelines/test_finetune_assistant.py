@@ -19,7 +19,8 @@ from pipelines.datasets import Example
 from pipelines.errors import InputError
 from pipelines.evaluate_assistant import EVALUATE_ASSISTANT
 from pipelines.examples import EXAMPLES
-from pipelines.finetune_assistant import FINETUNE_ASSISTANT, encode_lesson, lesson
+from pipelines.finetune_assistant import FINETUNE_ASSISTANT, AssistantConfig
+from pipelines.lessons import LESSONS, encode_lesson, lesson
 from pipelines.model import Assistant, LanguageModel, as_assistant, open_model
 from pipelines.step import StepType
 from pipelines.templates import Message, shipped, template_named
@@ -204,10 +205,12 @@ TRAINING = {"steps": 2, "batch_size": 4, "evaluate_every": 2, "learning_rate": 0
 def test_an_assistant_is_trained_in_whole_in_part_or_by_lora(build, warnings, inputs, how, packing):
     template = "chatml" if packing else "plain"
     config = TRAINING | {"trainable": how, "packing": packing, "template": template, "lora_rank": 2}
-    made = build(FINETUNE_ASSISTANT, config, **inputs)
+    lessons = build(LESSONS, AssistantConfig(**config).lessons.model_dump(), **inputs)
+    assert lessons.manifest.statistics["too_long"] == 1
+    assert "1 examples are longer than the context of 100" in warnings.sentences[0]
+    made = build(FINETUNE_ASSISTANT, config, lessons=lessons, **inputs)
     statistics, model = made.manifest.statistics, open_model(made.path)
     assert isinstance(model, Assistant) and model.template == template_named(template)
-    assert statistics["too_long"] == 1 and "1 examples are longer than the context of 100" in warnings.sentences[0]
     before = open_model(inputs["model"].path)
     added = len(model.template.special) * 16
     assert sum(p.numel() for p in model.gpt.parameters()) == sum(p.numel() for p in before.gpt.parameters()) + added
@@ -225,14 +228,17 @@ def test_examples_of_which_none_can_be_learnt_from_are_an_error(build, inputs, t
     (tmp_path / "long.jsonl").write_text(json.dumps({"instruction": "a", "response": "c" * 120}))
     source = {"uri": str(tmp_path / "long.jsonl"), "response": "response"}
     long = build(EXAMPLES, {"sources": [source], "split": {"validation": 0, "test": 0}})
+    template = {"template": "plain"}
     with pytest.raises(InputError, match="no train example of at most 100 tokens to learn from"):
-        build(FINETUNE_ASSISTANT, TRAINING, model=inputs["model"], examples=long)
+        build(LESSONS, template, model=inputs["model"], examples=long)
+    lessons = build(LESSONS, template, **inputs)
     with pytest.raises(InputError, match="last:N with N from 1 to 2"):
-        build(FINETUNE_ASSISTANT, TRAINING | {"trainable": "last:9"}, **inputs)
+        build(FINETUNE_ASSISTANT, TRAINING | {"trainable": "last:9"}, lessons=lessons, **inputs)
 
 
 def test_an_assistant_is_judged_beside_its_base_with_every_item_kept(build, warnings, inputs):
-    model = build(FINETUNE_ASSISTANT, TRAINING | {"template": "chatml"}, **inputs)
+    lessons = build(LESSONS, {"template": "chatml"}, **inputs)
+    model = build(FINETUNE_ASSISTANT, TRAINING | {"template": "chatml"}, lessons=lessons, **inputs)
     roles = {"model": model, "base": inputs["model"], "examples": inputs["examples"]}
     judge = {"url": "http://127.0.0.1:9/v1", "model": "nobody", "retries": 0, "timeout": 1}
     made = build(EVALUATE_ASSISTANT, {"split": "validation", "max_new_tokens": 4, "judge": judge}, **roles)

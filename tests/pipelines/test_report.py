@@ -22,6 +22,7 @@ from pipelines.evaluate_language import EVALUATE_LANGUAGE
 from pipelines.examples import EXAMPLES
 from pipelines.finetune_classifier import FINETUNE_CLASSIFIER
 from pipelines.ingest import INGEST
+from pipelines.lessons import LESSONS
 from pipelines.pretrain import PRETRAIN
 from pipelines.report import REPORT, ReportConfig
 from pipelines.sample import SAMPLE
@@ -64,9 +65,10 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Dataset]:
     base = build(PRETRAIN, TRAINING | {"model": {"size": "pico"}}, samples=samples, tokens=tokens)
     language = build(EVALUATE_LANGUAGE, {"prompts": ["<b>"]}, model=base, tokens=tokens)
     examples = build(EXAMPLES, {"sources": [{"uri": str(home / "labels.tsv"), "label": "label"}], "split": split})
-    classifier = build(FINETUNE_CLASSIFIER, TRAINING, model=base, examples=examples)
+    lessons = build(LESSONS, {}, model=base, examples=examples)
+    classifier = build(FINETUNE_CLASSIFIER, TRAINING, model=base, examples=examples, lessons=lessons)
     judged = build(EVALUATE_CLASSIFIER, {}, model=classifier, examples=examples)
-    every = (corpus, tokens, samples, base, language, examples, classifier, judged)
+    every = (corpus, tokens, samples, base, language, examples, lessons, classifier, judged)
     return {each.manifest.step: each for each in every}
 
 
