@@ -236,7 +236,7 @@ def datasets_gc(
 def datasets_diff(
     a: Annotated[str, typer.Argument(help="The older version.")],
     b: Annotated[str, typer.Argument(help="The newer version, of the same kind.")],
-    page: Annotated[Path | None, typer.Option(help="Also write the comparison as an HTML page.")] = None,
+    page: Annotated[Path | None, typer.Option("--html", help="Also write the comparison as an HTML page.")] = None,
 ) -> None:
     """Tell what changed between two versions: documents, tokens, rejections.
 
@@ -270,7 +270,9 @@ def datasets_export(
 @app.command(rich_help_panel="Data")
 def trace(
     what: Annotated[str, typer.Argument(help="A dataset, a model, a source file, or the id of a document.")],
-    page: Annotated[Path | None, typer.Option(help="Also write the lineage as a graph in an HTML page.")] = None,
+    page: Annotated[
+        Path | None, typer.Option("--html", help="Also write the lineage as a graph in an HTML page.")
+    ] = None,
 ) -> None:
     """Tell where something came from, and what came of it.
 
