@@ -59,6 +59,18 @@ def test_documents_are_normalised_named_by_their_content_and_kept_once(build: Bu
     assert sum(statistics[f"documents_{split}"] for split in ("train", "validation", "test")) == 2
 
 
+def test_cleaning_is_in_the_declared_order_and_each_step_counts(build: Build, tmp_path: Path) -> None:
+    text = "schÃ¶n  gesagt\nThis site uses cookies.\nwrite to a@example.org"
+    path = write_lines(tmp_path / "a.jsonl", [text, "untouched"])
+    names = ["redact", "unicode", "whitespace", "boilerplate"]
+    corpus = build(INGEST, {"sources": [{"uri": str(path)}], "clean": names})
+    assert [row["text"] for row in documents(corpus)] == ["schön gesagt\nwrite to [EMAIL]", "untouched"]
+    assert {name: corpus.manifest.statistics[f"cleaned_{name}"] for name in names} == dict.fromkeys(names, 1)
+    plain = build(INGEST, {"sources": [{"uri": str(path)}]})
+    assert documents(plain)[0]["text"] == text
+    assert not any(name.startswith("cleaned_") for name in plain.manifest.statistics)
+
+
 def test_consecutive_records_are_joined_into_documents(build: Build, tmp_path: Path) -> None:
     rows = [("Genesis", 1, "a"), ("Genesis", 1, "b"), ("Genesis", 2, "c"), ("Exodus", 2, "d")]
     lines = [json.dumps({"book": book, "chapter": chapter, "text": text}) for book, chapter, text in rows]

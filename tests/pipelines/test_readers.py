@@ -139,6 +139,7 @@ def test_pdf_gives_the_text_of_its_pages() -> None:
         len(content),
     )
     assert texts(read(content, "a.pdf")) == ["The mill grinds"]
+    assert texts(read(gzip.compress(content), "a.pdf.gz")) == ["The mill grinds"]
     assert problems(read(content[:100], "a.pdf"))
 
 
@@ -288,11 +289,30 @@ def test_an_empty_file_gives_no_text(extension: str) -> None:
     assert not "".join(texts(read(b"", f"a.{extension}")))
 
 
-def test_a_decompression_bomb_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("packing", [".gz", ".bz2", ".xz", ".zst"])
+@pytest.mark.parametrize("name", ["a.txt", "a.jsonl", "a.csv", "a.json", "a.parquet", "a.pdf"])
+def test_a_decompression_bomb_is_refused(name: str, packing: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(readers, "BOMB_BYTES", 1 << 20)
-    found = read(gzip.compress(b"0" * (8 << 20)), "a.txt.gz")
-    assert "decompression bomb" in problems(found)[0][1]
-    assert texts(read(gzip.compress(b"0" * 1000), "a.txt.gz")) == ["0" * 1000]
+    found = read(PACK[packing](b"0" * (8 << 20)), name + packing)
+    assert "decompression bomb" in problems(found)[-1][1]
+
+
+def test_what_packs_well_is_no_bomb() -> None:
+    assert texts(read(gzip.compress(b"0" * 1_000_000), "a.txt.gz")) == ["0" * 1_000_000]
+
+
+@pytest.mark.parametrize("packing", PACK)
+@pytest.mark.parametrize("extension", ["txt", "md", "py", "rs", "sql", "html", "yml"])
+def test_formats_without_columns_may_be_packed_too(extension: str, packing: str) -> None:
+    sentence = "The mill by the river grinds slowly, but it grinds well and it grinds all day. " * 5
+    content = {
+        "html": f"<html><body><article><p>{sentence}</p></article></body></html>",
+        "yml": f"conversations:\n- [{json.dumps(sentence)}, Good]\n",
+    }.get(extension, sentence)
+    (record,) = read(PACK[packing](content.encode()), f"a.{extension}{packing}")
+    assert isinstance(record, Record)
+    said = record.fields["messages"][0] if extension == "yml" else record.fields["text"]
+    assert said.strip() == sentence.strip()
 
 
 def test_json_nested_without_end_is_a_problem_and_not_a_crash() -> None:

@@ -1,0 +1,79 @@
+"""Versions of data as the conductor publishes them, and damage as the command line names it."""
+
+import json
+import os
+from types import SimpleNamespace
+
+import pytest
+from typer.testing import CliRunner
+
+from flows.cli import app
+from flows.conductor import Conductor
+from pipelines.ingest import INGEST, IngestConfig
+from pipelines.store import Store
+from pipelines.tokenize import TOKENIZE, TokenizeConfig
+
+
+class NoTracker:
+    """Tracks nothing."""
+
+    def open_step(self, step, tags):
+        return SimpleNamespace(run_id="r", flush=lambda: None, end=lambda status: None)
+
+    def finish_step(self, run_id, dataset, inputs):
+        pass
+
+    reuse_step = finish_step
+
+
+@pytest.fixture
+def published(tmp_path):
+    """published() publishes a corpus of what lies in `texts`, and its tokens."""
+    conductor = Conductor(Store(tmp_path / "data"), NoTracker(), rebuild=False, should_stop=lambda: False)
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "texts/a.txt").write_text("The mill grinds slowly.")
+    config = IngestConfig(sources=[{"uri": str(tmp_path / "texts")}], split={"validation": 0, "test": 0})
+
+    def publish():
+        corpus = conductor._perform(INGEST, "mill", config, {}).dataset
+        tokens = conductor._perform(TOKENIZE, "mill", TokenizeConfig(encoding="characters"), {"corpus": corpus}).dataset
+        return corpus, tokens
+
+    return publish
+
+
+def test_a_new_version_names_the_one_before_it(published, tmp_path):
+    first = published()
+    (tmp_path / "texts/b.txt").write_text("It grinds all day.")
+    second = published()
+    for before, after in zip(first, second, strict=True):
+        assert "previous" not in before.manifest.built and after.manifest.built["previous"] == str(before)
+        assert json.loads((after.path / "manifest.json").read_text())["built"]["previous"] == str(before)
+
+
+def flip_a_bit(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("damage", "sentence"),
+    [
+        (flip_a_bit, "was changed: its SHA-256 is not the one in the manifest"),
+        (lambda path: os.truncate(path, path.stat().st_size - 1), "bytes instead of"),
+        (lambda path: path.unlink(), "is missing"),
+    ],
+)
+@pytest.mark.parametrize("which", ["documents/part-00000.parquet", "tokens-00000.arrow"])
+def test_verify_names_the_file_that_is_damaged(published, tmp_path, monkeypatch, damage, sentence, which):
+    monkeypatch.setenv("TOKENMILL_HOME", str(tmp_path))
+    corpus, tokens = published()
+    assert CliRunner().invoke(app, ["datasets", "verify"]).stdout == "2 of 2 datasets are as they were published.\n"
+    spoilt = tokens if which.startswith("tokens") else corpus
+    damage(spoilt.path / which)
+    done = CliRunner().invoke(app, ["datasets", "verify"])
+    assert done.exit_code == 1
+    first, last = done.stdout.splitlines()
+    assert first.startswith(f"{spoilt}: {which} ") and sentence in first
+    assert last == "1 of 2 datasets are as they were published."
