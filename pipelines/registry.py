@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from pipelines.errors import InputError
 from pipelines.runs import Server, ask
 
 CHAMPION, CHALLENGER = "champion", "challenger"
@@ -45,7 +44,7 @@ def registered(tracking_uri: str, name: str | None = None) -> list[ModelVersion]
     if tracking_uri.startswith(("http://", "https://")):
         versions, tags, aliases, histories = _served(Server(tracking_uri))
     else:
-        versions, tags, aliases, histories = (_rows(tracking_uri, query) for query in QUERIES)
+        versions, tags, aliases, histories = (ask(tracking_uri, query) for query in QUERIES)
     by_version: dict[tuple[str, int], dict[str, str]] = defaultdict(dict)
     for model, version, key, value in tags:
         by_version[model, int(version)][key] = value
@@ -89,21 +88,6 @@ QUERIES = (
     "SELECT name, version, alias FROM registered_model_aliases",
     f"SELECT name, value FROM registered_model_tags WHERE key = '{HISTORY}'",  # noqa: S608
 )
-
-
-def _rows(uri: str, query: str) -> list[Any]:
-    if uri.startswith("sqlite:"):
-        return ask(uri, query)
-    from sqlalchemy import create_engine, text
-    from sqlalchemy.exc import SQLAlchemyError
-
-    try:
-        engine = create_engine(uri)
-        with engine.connect() as connection:
-            return [tuple(row) for row in connection.execute(text(query))]
-    except (SQLAlchemyError, ImportError) as error:
-        what = type(error).__name__  # its text could hold the password that the address holds
-        raise InputError(f"The database that MLFLOW_TRACKING_URI names cannot be read ({what}).") from None
 
 
 def _served(server: Server) -> tuple[Iterable[Any], Iterable[Any], Iterable[Any], Iterable[Any]]:

@@ -1,4 +1,4 @@
-"""A team's setting, by variables alone: Prefect and MLflow on PostgreSQL, data and artifacts in a bucket, two machines."""
+"""A team's setting, by variables alone: Prefect and MLflow on PostgreSQL, data and artifacts in a bucket."""
 
 import contextlib
 import os
