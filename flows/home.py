@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import os
+import platform
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,6 +35,11 @@ class Home:
         if address and "://" not in address:
             raise InputError(f"TOKENMILL_DATA={address!r} is no address such as s3://bucket/prefix or file:///folder.")
         return Store(self.path / "data", Bucket(address) if address else None)
+
+    @property
+    def label(self) -> str:
+        """Tells this home from those of other machines, as a tag of MLflow's runs."""
+        return f"{platform.node()}:{self.path}".replace("'", "")
 
     @property
     def mlflow_uri(self) -> str:

@@ -66,7 +66,8 @@ class Tracker:
     def flow_run(self, config: RunConfig, tags: Mapping[str, str]) -> Iterator[str]:
         """A parent run around a flow; ends as FINISHED, FAILED or, when asked to stop, KILLED."""
         self._end_dead_runs()
-        run = self.client.create_run(self.experiment_id, run_name=config.name, tags={"tokenmill.kind": "flow", **tags})
+        tags = {"tokenmill.kind": "flow", "tokenmill.home": self.home.label, **tags}
+        run = self.client.create_run(self.experiment_id, run_name=config.name, tags=tags)
         self.parent = run.info.run_id
         self._log_params(self.parent, config)
         lock = self.home.store.lock(self.parent)
@@ -93,13 +94,15 @@ class Tracker:
             "tokenmill.step": step.type.name,
             "tokenmill.dataset": step.name,
             "tokenmill.fingerprint": step.fingerprint,
+            "tokenmill.home": self.home.label,
             "tokenmill.inputs": json.dumps({role: str(ref) for role, ref in step.inputs.items()}),
             **({MLFLOW_PARENT_RUN_ID: self.parent} if self.parent else {}),
             **tags,
         }
         unfinished = self.client.search_runs(
             [self.experiment_id],
-            f"tags.`tokenmill.fingerprint` = '{step.fingerprint}' and attributes.status != 'FINISHED'",
+            f"tags.`tokenmill.fingerprint` = '{step.fingerprint}' and attributes.status != 'FINISHED' "
+            f"and tags.`tokenmill.home` = '{self.home.label}'",
             max_results=1,
         )
         if unfinished:
@@ -237,8 +240,12 @@ class Tracker:
         )
 
     def _end_dead_runs(self) -> None:
-        """Mark as killed the runs whose process is gone. A live one holds the lock of its flow run or its step."""
-        for run in self.client.search_runs([self.experiment_id], "attributes.status = 'RUNNING'"):
+        """Mark as killed the runs whose process is gone. A live one holds the lock of its flow run or its step.
+
+        Locks reach as far as a home, so where several machines track their runs in one place, each looks to its own.
+        """
+        running = f"attributes.status = 'RUNNING' and tags.`tokenmill.home` = '{self.home.label}'"
+        for run in self.client.search_runs([self.experiment_id], running):
             lock = self.home.store.lock(run.data.tags.get("tokenmill.fingerprint") or run.info.run_id)
             try:
                 with lock.acquire(timeout=0):

@@ -1,6 +1,6 @@
 """MLflow's runs, their parameters and their metrics as tables, without importing MLflow, which takes seconds.
 
-A tracking URI that names an SQLite database is read straight from the file, opened to read only; PostgreSQL is queried;
+A tracking URI that names an SQLite database is read straight from the file, opened to read only; PostgreSQL is asked;
 a server is asked over MLflow's REST API (https://mlflow.org/docs/latest/rest-api.html), as the user that
 `MLFLOW_TRACKING_USERNAME` and `MLFLOW_TRACKING_PASSWORD`, or `MLFLOW_TRACKING_TOKEN`, name.
 """
@@ -124,11 +124,8 @@ def texts(tracking_uri: str, run_id: str, folder: str) -> dict[str, str]:
 
 def ask(tracking_uri: str, query: str, *values: str) -> list[tuple[Any, ...]]:
     """A query's rows from MLflow's database; none if it is not there yet."""
-    if tracking_uri.startswith("postgres"):
-        return _ask_postgres(tracking_uri, query, values)
     if not tracking_uri.startswith("sqlite:"):
-        what = tracking_uri.partition(":")[0]  # the rest may hold a password
-        raise InputError(f"Runs tracked in {what} cannot be read from SQL; sqlite:, postgresql:, http: and https: can.")
+        return _ask_through_sqlalchemy(tracking_uri, query, values)
     path = sqlite_path(tracking_uri)
     if not path.exists():
         return []
@@ -139,21 +136,26 @@ def ask(tracking_uri: str, query: str, *values: str) -> list[tuple[Any, ...]]:
         raise InputError(f"{path} cannot be read as MLflow's database ({error}).") from None
 
 
-def _ask_postgres(uri: str, query: str, values: tuple[str, ...]) -> list[tuple[Any, ...]]:
+def _ask_through_sqlalchemy(uri: str, query: str, values: tuple[str, ...]) -> list[tuple[Any, ...]]:
     import sqlalchemy  # half a second, for those who have such a database
+    from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
-    query = query.replace("?", "%s").replace("json_group_object(key, value)", "json_object_agg(key, value)::text")
     try:
         engine = sqlalchemy.create_engine(uri, poolclass=sqlalchemy.NullPool)
+        if engine.dialect.name == "postgresql":
+            query = query.replace("?", "%s")
+            query = query.replace("json_group_object(key, value)", "json_object_agg(key, value)::text")
         with engine.connect() as database:
             return [tuple(row) for row in database.exec_driver_sql(query, values)]
-    except ImportError:
-        raise InputError("Runs tracked in PostgreSQL need a driver: pip install 'tokenmill[postgres]'") from None
-    except sqlalchemy.exc.DBAPIError as error:
-        if getattr(error.orig, "pgcode", None) == "42P01":  # no such table: nothing was tracked yet
+    except (SQLAlchemyError, ImportError) as error:
+        original = error.orig if isinstance(error, DBAPIError) else None
+        if getattr(original, "pgcode", None) == "42P01":  # no such table: nothing was tracked yet
             return []
-        why = " ".join(str(error.orig).split())
-        raise InputError(f"MLflow's database {sqlalchemy.make_url(uri)!r} cannot be read ({why}).") from None
+        # The address may hold a password, and so may the text of an error that is not the database's own.
+        why = " ".join(str(original).split()) if original else type(error).__name__
+        what = uri.partition(":")[0]
+        needs = "; pip install 'tokenmill[postgres]'" if isinstance(error, ImportError) and "postgres" in what else ""
+        raise InputError(f"MLflow's database in {what} cannot be read ({why}){needs}.") from None
 
 
 def tracking_uri(store_root: Path) -> str:

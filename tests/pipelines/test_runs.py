@@ -122,10 +122,10 @@ def test_a_server_that_is_down_or_something_else_is_one_sentence(server: str) ->
     assert explain_error(caught.value).startswith("The MLflow server at http://127.0.0.1:9 does not answer")
     with pytest.raises(InputError, match="refused experiments/search"):
         runs.read("runs", server + "/elsewhere")
-    with pytest.raises(InputError, match="in mysql cannot be read from SQL"):
-        runs.read("runs", "mysql://mill:sesame@somewhere/mlflow")
-    with pytest.raises(InputError, match=r"database postgresql://mill:\*\*\*@127.0.0.1:9/mlflow cannot be read"):
-        runs.read("runs", "postgresql://mill:sesame@127.0.0.1:9/mlflow")
+    for elsewhere in ("postgresql://mill:sesame@127.0.0.1:9/mlflow", "file:./mlruns"):
+        with pytest.raises(InputError, match=r"MLflow's database in (postgresql|file) cannot be read") as refused:
+            runs.read("runs", elsewhere)
+        assert "sesame" not in str(refused.value)
 
 
 def test_nothing_tracked_yet_is_no_error(tmp_path: Path) -> None:
