@@ -306,6 +306,7 @@ def report(
 @app.command(rich_help_panel="Data")
 def sql(
     query: Annotated[str | None, typer.Argument(help="The query; without one, a shell opens.")] = None,
+    command: Annotated[str | None, typer.Option("-c", metavar="QUERY", help="The query, as an option.")] = None,
     file: Annotated[Path | None, typer.Option(help="Read the query from a file.")] = None,
     format: Annotated[Format, typer.Option(help="How to write the result.")] = Format.table,
     dataset: Pins = [],  # noqa: B006
@@ -320,7 +321,7 @@ def sql(
     from flows.sql import run_sql
 
     run_sql(
-        query,
+        query if query is not None else command,
         file=file,
         format=format.value,
         datasets=dataset,

@@ -29,6 +29,7 @@ Statements end with a semicolon and may go over several lines; Tab completes, Ct
   .schema [VIEW]   the views, or one view's columns
   .functions       the functions that tokenmill adds
   .format NAME     how results are written: table, csv, json
+  .output FILE     write the next result to a file: .csv, .json or .parquet
   .timing          show how long each query takes, or stop showing it
   .help            this page
   .quit            leave
@@ -48,6 +49,7 @@ class Shell:
         self.connection = connection
         self.format = "table" if format == "parquet" else format
         self.timing = True
+        self.output: Path | None = None  # where the next result goes
         history = home / ".tokenmill" / "sql_history"
         history.parent.mkdir(parents=True, exist_ok=True)
         self.session: PromptSession[str] = PromptSession(
@@ -82,6 +84,10 @@ class Shell:
         try:
             if line.startswith("."):
                 self.command(*line.rstrip(";").split(), out=out)
+            elif self.output:
+                path, self.output = self.output, None
+                answer(self.connection, line, path.suffix[1:], out=path)
+                print(f"Written to {path}.", file=out)
             else:
                 answer(self.connection, line, self.format, out=out)
                 if self.timing:
@@ -104,6 +110,8 @@ class Shell:
             answer(self.connection, "SELECT signature, comment FROM _functions", out=out)
         elif name == ".format" and arguments and arguments[0] in ("table", "csv", "json"):
             self.format = arguments[0]
+        elif name == ".output" and arguments and arguments[0].endswith((".csv", ".json", ".parquet")):
+            self.output = Path(arguments[0])
         elif name == ".timing":
             self.timing = not self.timing
         else:

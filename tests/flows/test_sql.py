@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 import duckdb
+import pexpect
 import pyarrow.parquet as pq
 import pytest
 from prompt_toolkit.application import create_app_session
@@ -20,7 +21,9 @@ from prompt_toolkit.completion import CompleteEvent
 from prompt_toolkit.document import Document
 from prompt_toolkit.input import create_pipe_input
 from prompt_toolkit.output import DummyOutput
+from typer.testing import CliRunner
 
+from flows.cli import app
 from flows.home import Home
 from flows.sql import answer, run_sql
 from flows.sql_shell import Names, Shell
@@ -167,3 +170,40 @@ def test_a_query_needs_no_heavy_imports(tmp_path: Path) -> None:
     )
     assert done.stdout.endswith("[]\n"), done.stdout + done.stderr
     assert done.stderr == ""
+
+
+def test_in_a_terminal_ctrl_c_stops_a_query_long_answers_are_paged_and_results_saved(tmp_path: Path) -> None:
+    pager = tmp_path / "pager"
+    pager.write_text("#!/bin/sh\nwc -l | sed 's/^ */PAGED /'\n")
+    pager.chmod(0o755)
+    root = Path(__file__).parents[2]
+    environment = {**os.environ, "PAGER": str(pager), "TOKENMILL_HOME": str(tmp_path), "PYTHONPATH": str(root)}
+    # Without this prompt_toolkit asks the terminal where its cursor is, and nobody answers.
+    environment |= {"PROMPT_TOOLKIT_NO_CPR": "1", "TERM": "xterm"}
+    shell = pexpect.spawn(
+        sys.executable, ["-m", "flows.cli", "sql"], env=environment, cwd=tmp_path, dimensions=(24, 120), timeout=60
+    )
+    try:
+        shell.expect("sql>")
+        shell.send("select count(*) from range(10000000) a, range(10000000) b where a.range + b.range = 3;\r")
+        time.sleep(1.5)
+        shell.sendintr()
+        shell.expect("Stopped.")
+        shell.send("select 6 * 7 as answer;\r")
+        shell.expect("42")
+        shell.send("select * from range(60);\r")
+        shell.expect(r"PAGED \d\d")
+        shell.send(".output kept.parquet\r")
+        shell.send("select 1 as n;\r")
+        shell.expect("Written to kept.parquet")
+        shell.send(".quit\r")
+        shell.expect(pexpect.EOF)
+    finally:
+        shell.close(force=True)
+    assert pq.read_table(tmp_path / "kept.parquet").to_pylist() == [{"n": 1}]
+
+
+def test_a_query_may_be_an_option(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TOKENMILL_HOME", str(tmp_path))
+    done = CliRunner().invoke(app, ["sql", "-c", "select 6 * 7 as answer", "--format", "csv"])
+    assert done.output == "answer\n42\n"
