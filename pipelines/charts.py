@@ -7,7 +7,7 @@ a tooltip on every mark, and is drawn for a card some 400 pixels wide, as on a t
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import Literal
@@ -95,11 +95,17 @@ def histogram(edges: Sequence[float], counts: Sequence[float], x: Axis, y: Axis)
     return _svg(f"{y.label} by {x.label}", HEIGHT, "".join(drawn))
 
 
-def bars(rows: Sequence[tuple[str, float, str]], label: str) -> str:
-    """A bar across for each (name, value, the value as people read it), from the top."""
+def bars(
+    rows: Sequence[tuple[str, float, str]], label: str, ends: Mapping[str, tuple[float, float]] | None = None
+) -> str:
+    """A bar across for each (name, value, the value as people read it), from the top.
+
+    ends: of an interval around the value, by name; drawn as a line over the end of the bar.
+    """
     if not rows:
         return _nothing()
-    longest = max(abs(value) for _, value, _ in rows) or 1.0
+    ends = ends or {}
+    longest = max(abs(value) for value in [*(row[1] for row in rows), *(high for _, high in ends.values())]) or 1.0
     name_width, value_width = 150, 82
     room = WIDTH - name_width - value_width
     drawn = []
@@ -107,12 +113,19 @@ def bars(rows: Sequence[tuple[str, float, str]], label: str) -> str:
         y = 4 + number * ROW
         shown = name if len(name) <= 24 else name[:23] + "…"
         length = max(room * abs(value) / longest, 1)
+        beyond = max(length, room * ends[name][1] / longest if name in ends else 0)
         drawn.append(
             f"<g><title>{escape(f'{name}: {said}')}</title>"
             f'<text x="{name_width - 8}" y="{y + 16}" text-anchor="end">{escape(shown)}</text>'
             f'<rect x="{name_width}" y="{y + 3}" width="{length:.1f}" height="{ROW - 8}" rx="3" fill="var(--c0)"/>'
-            f'<text class="soft" x="{name_width + length + 6:.1f}" y="{y + 16}">{escape(said)}</text></g>'
+            f'<text class="soft" x="{name_width + beyond + 6:.1f}" y="{y + 16}">{escape(said)}</text></g>'
         )
+        if name in ends:
+            (x1, x2), middle = (name_width + room * max(end, 0) / longest for end in ends[name]), y + ROW / 2 - 1
+            drawn.append(
+                f'<path class="guide" style="opacity: .8" d="M{x1:.1f} {middle:g}H{x2:.1f}M{x1:.1f} {middle - 4:g}v8'
+                f'M{x2:.1f} {middle - 4:g}v8"/>'
+            )
     return _svg(label, 8 + len(rows) * ROW, "".join(drawn))
 
 

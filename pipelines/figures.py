@@ -372,22 +372,30 @@ HEADLINE_METRICS = {"bits_per_byte": "Bits per byte", "accuracy": "Accuracy", "f
 
 
 def _beside_baselines(ask: Callable[[str], list[tuple[Any, ...]]]) -> Iterator[Part]:
-    rows = ask("SELECT system, metric, value FROM metrics")
+    between = {row[0] for row in ask("DESCRIBE metrics")} >= {"low", "high"}
+    rows = ask(f"SELECT system, metric, value, {'low, high' if between else 'NULL, NULL'} FROM metrics")  # noqa: S608
     systems, metrics = list(dict.fromkeys(row[0] for row in rows)), list(dict.fromkeys(row[1] for row in rows))
-    values = {(system, metric): value for system, metric, value in rows}
+    values = {(system, metric): value for system, metric, value, _, _ in rows}
+    ends = {(system, metric): (low, high) for system, metric, _, low, high in rows if low is not None}
     chosen = next((metric for metric in HEADLINE_METRICS if metric in metrics), metrics[0])
     bars = [
         (name_of(system), values[system, chosen], f"{values[system, chosen]:.3f}")
         for system in systems
         if math.isfinite(values.get((system, chosen), math.nan))
     ]
-    table = [
-        (name_of(system), *(f"{value:.4g}" if (value := values.get((system, m))) is not None else "" for m in metrics))
-        for system in systems
-    ]
+
+    def cell(system: str, metric: str) -> str:
+        if (system, metric) not in values:
+            return ""
+        low, high = ends.get((system, metric), (None, None))
+        return f"{values[system, metric]:.4g}" + (f" [{low:.4g}, {high:.4g}]" if low is not None else "")
+
+    table = [(name_of(system), *(cell(system, metric) for metric in metrics)) for system in systems]
     title = f"{HEADLINE_METRICS.get(chosen, chosen)}, beside baselines"
-    better = "Lower is better." if chosen in ("bits_per_byte", "loss", "perplexity") else "Higher is better."
-    yield Part(title, better, charts.bars(bars, title), ("system", *metrics), table)
+    note = "Lower is better." if chosen in ("bits_per_byte", "loss", "perplexity") else "Higher is better."
+    shown = {name_of(system): pair for (system, metric), pair in ends.items() if metric == chosen}
+    note += " Lines are 95% intervals." if shown else ""
+    yield Part(title, note, charts.bars(bars, title, shown), ("system", *metrics), table)
 
 
 def _confusion(rows: list[tuple[str, str, int]]) -> Part:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from xml.etree import ElementTree
 
 import pytest
@@ -63,6 +64,15 @@ def test_words_of_users_are_escaped_everywhere() -> None:
     for picture in pictures:
         assert "<script" not in picture
         assert any(bad in (each.text or "") or bad in (each.get("aria-label") or "") for each in drawn(picture).iter())
+
+
+def test_an_interval_is_a_line_over_the_end_of_its_bar() -> None:
+    root = drawn(charts.bars([("a", 0.5, "0.500"), ("b", 0.2, "0.200")], "scores", {"a": (0.4, 0.6)}))
+    (line,) = [path.get("d") for path in root.iter(f"{SVG}path")]
+    left, right = (float(x) for x in re.findall(r"[\d.]+", line)[:3:2])
+    bars = [each for each in root.iter(f"{SVG}rect") if each.get("rx")]
+    end = float(bars[0].get("x", 0)) + float(bars[0].get("width", 0))
+    assert left < end < right
 
 
 @pytest.mark.parametrize("number, said", [(0, "0"), (12345, "12.3k"), (4.56e6, "4.56M"), (0.00251, "0.00251")])
