@@ -161,8 +161,10 @@ VIEWS = {
             "system": "VARCHAR",
             "metric": "VARCHAR",
             "value": "DOUBLE",
+            "low": "DOUBLE",
+            "high": "DOUBLE",
         },
-        comment="Every model's metrics beside those of its baselines.",
+        comment="Every model's metrics beside those of its baselines, with 95% intervals from `low` to `high`.",
         facts={"model": _input("model"), "split": _config("split")},
     ),
     "predictions": View(
@@ -170,6 +172,21 @@ VIEWS = {
         files="predictions.parquet",
         columns={"model": "VARCHAR", "item": "VARCHAR"},
         comment="What each system said to each held-out item.",
+        facts={"model": _input("model")},
+    ),
+    "recitals": View(
+        kinds=("evaluation",),
+        files="memorisation.parquet",
+        columns={
+            "model": "VARCHAR",
+            "split": "VARCHAR",
+            "doc_id": "VARCHAR",
+            "prefix": "VARCHAR",
+            "text": "VARCHAR",
+            "written": "VARCHAR",
+            "run": "BIGINT",
+        },
+        comment="What a model wrote after the beginning of a text, and how many tokens of it are the text's.",
         facts={"model": _input("model")},
     ),
 }

@@ -60,7 +60,7 @@ def test_a_shown_command_works(page, command, finished, monkeypatch, tmp_path):
         (tmp_path / name).symlink_to(place.home / name)
     (tmp_path / "question.sql").write_text("select 1")
     (tmp_path / "messages.txt").write_text("x = f(1)\nhello\n")
-    redirected = arguments.index(">") if ">" in arguments else None
+    redirected = next((at for at, word in enumerate(arguments) if word in ("<", ">")), None)
     done = CliRunner().invoke(app, arguments[:redirected], input="select 1;", catch_exceptions=False)
     assert done.exit_code == 0, done.output
 
