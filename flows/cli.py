@@ -552,7 +552,14 @@ def _one_sentence() -> Iterator[None]:
 
         _fail(error, exit_code())
     except Exception as error:
-        _fail(error, 1)
+        cause = _input_error_behind(error)
+        _fail(cause or error, 2 if cause else 1)
+
+
+def _input_error_behind(error: BaseException) -> InputError | None:
+    """What went wrong first, if something else did while that was told: a full disk takes no last word of MLflow's."""
+    behind = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    return behind if isinstance(behind, InputError) else _input_error_behind(behind) if behind else None
 
 
 def _fail(error: BaseException, code: int) -> None:

@@ -184,7 +184,7 @@ def ensure_mlflow_database(uri: str, artifacts: Path | None = None) -> None:
     from mlflow.exceptions import MlflowException
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
-    logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)  # it tells of each table
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # it tells of each table, and raises the rest
     path = Path(uri.removeprefix("sqlite:///")).absolute()
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path.with_name(f".{path.name}.lock")):

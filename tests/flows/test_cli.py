@@ -24,6 +24,18 @@ def test_all_promised_commands_are_there():
     assert {f"datasets {name}" for name in ("ls", "show", "diff", "verify", "gc")} <= set(every_command())
 
 
+def test_what_went_wrong_first_is_what_is_told(capsys):
+    with pytest.raises(SystemExit) as ended, cli._one_sentence():
+        try:
+            raise InputError("the disk is full")
+        finally:
+            try:
+                raise OSError("no space")
+            except OSError as error:
+                raise RuntimeError("the database cannot write that the disk is full") from error
+    assert ended.value.code == 2 and capsys.readouterr().err == "tokenmill: the disk is full\n"
+
+
 @pytest.mark.parametrize("command", every_command())
 def test_help_shows_an_example(command):
     done = CliRunner().invoke(app, [*command.split(), "--help"])
