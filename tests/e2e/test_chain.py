@@ -106,6 +106,37 @@ def test_a_child_run_carries_config_statistics_datasets_and_curves(finished, cli
     }
 
 
+def test_the_report_stands_where_people_look(finished, client, runs):
+    place, done = finished
+    report = Store(place.home / "data").open("report/tiny")
+    (parent,) = (run for run in runs if run.data.tags["tokenmill.kind"] == "flow")
+    assert "report.html" in {file.path for file in client.list_artifacts(parent.info.run_id)}
+    assert f"{report.path.relative_to(place.home)}/report.html" in done.stdout.replace("\n", "")
+    note = parent.data.tags["mlflow.note.content"]
+    assert f"runs/{parent.info.run_id}/artifacts/report.html" in note and "/runs/flow-run/" in note
+    page = report.file("report.html").read_text()
+    assert "Throughput" in page and "after step 12" in page, "curves and texts are MLflow's"
+    assert place.tokenmill("report", "tiny").stdout.strip() == str(report.file("report.html"))
+
+
+def test_figures_columns_and_counts_stand_with_each_step(client, runs):
+    plots = {}
+    for run in runs:
+        plots[run.data.tags.get("tokenmill.step")] = {
+            file.path.removeprefix("plots/") for file in client.list_artifacts(run.info.run_id, "plots")
+        }
+    assert {"text-by-source.svg", "length-of-documents.svg"} <= plots["ingest"]
+    assert {"frequency-against-rank.svg", "coverage-of-the-vocabulary.svg"} <= plots["tokenize"]
+    assert {"loss.svg", "gradient-norm.svg", "token-embeddings-in-two-dimensions.svg"} <= plots["pretrain"]
+    assert "confusion-matrix.svg" in plots["evaluate-classifier"]
+    for run in runs:
+        for entry in run.inputs.dataset_inputs:
+            schema, profile = json.loads(entry.dataset.schema), json.loads(entry.dataset.profile)
+            assert all(column["name"] and column["type"] for column in schema["mlflow_colspec"])
+            assert schema["mlflow_colspec"] or entry.dataset.name.startswith("report/")
+            assert profile["bytes"] > 0
+
+
 def test_models_are_registered_with_an_alias_and_load_with_pyfunc(finished, client):
     place, _ = finished
     mlflow.set_tracking_uri(f"sqlite:///{place.home}/mlruns/mlflow.db")
@@ -141,7 +172,7 @@ def test_prefect_recorded_the_flow_its_tasks_and_artifacts(finished):
     assert [name.split()[0] for name, _, _ in tasks] == [*STEPS, "promote", "promote", "promote"]
     assert {state for _, state, _ in tasks} == {"COMPLETED"}
     assert all("tokenmill" in json.loads(tags) for _, _, tags in tasks)
-    assert {"run-tiny", "pretrain-tiny", "pretrain-tiny-statistics"} <= keys
+    assert {"run-tiny", "report-tiny", "pretrain-tiny", "pretrain-tiny-statistics"} <= keys
 
 
 def test_a_second_run_reuses_everything_and_points_at_what_built_it(finished, client):
