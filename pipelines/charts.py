@@ -13,7 +13,7 @@ from html import escape
 from typing import Literal
 
 WIDTH, HEIGHT = 440, 270
-LEFT, RIGHT, TOP, BOTTOM = 52, 12, 12, 42  # what the axes take
+LEFT, RIGHT, TOP, BOTTOM = 52, 18, 12, 42  # what the axes take
 ROW = 26  # of a bar
 MOST = 400  # points of a curve
 
@@ -111,7 +111,7 @@ def bars(
     drawn = []
     for number, (name, value, said) in enumerate(rows):
         y = 4 + number * ROW
-        shown = name if len(name) <= 24 else name[:23] + "…"
+        shown = name if len(name) <= 21 else name[:20] + "…"
         length = max(room * abs(value) / longest, 1)
         beyond = max(length, room * ends[name][1] / longest if name in ends else 0)
         drawn.append(

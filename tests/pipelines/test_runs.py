@@ -66,6 +66,12 @@ class Handler(BaseHTTPRequestHandler):
             "val/loss"
         ]:
             self.answer({"metrics": CURVE})
+        elif address.path == "/api/2.0/mlflow/runs/get":
+            self.answer({"run": RUNS[0]})
+        elif address.path == "/api/2.0/mlflow/artifacts/list":
+            self.answer({"files": [{"path": "samples/a.txt", "is_dir": False}, {"path": "samples/b", "is_dir": True}]})
+        elif address.path == "/get-artifact":
+            self.answer(parse_qs(address.query)["path"][0])
         else:
             self.send_error(404)
 
@@ -99,6 +105,13 @@ def test_a_server_is_asked_page_by_page(server: str, tmp_path: Path) -> None:
     ]
     query = "SELECT step, value, latest, epoch_ms(logged_at) FROM metrics WHERE run_id = 'r1'"
     assert connection.execute(query).fetchall() == [(0, None, False, 1000), (10, 3.5, True, 2000)]
+
+
+def test_a_server_gives_one_runs_curves_and_texts(server: str) -> None:
+    assert runs.curves(server, "r0") == {"val/loss": [(10, 3.5)]}  # what is no number has no place in a curve
+    assert runs.texts(server, "r0", "samples") == {"a.txt": '"samples/a.txt"'}
+    with pytest.raises(InputError, match="refused runs/get"):
+        runs.curves(server + "/elsewhere", "r0")
 
 
 def test_a_server_is_told_who_asks(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
