@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.stack import NO_TELEMETRY, Stack, ensure_mlflow_database, prefect_server
+from flows.stack import NO_TELEMETRY, Stack, ensure_mlflow_database, pages, prefect_server
 from pipelines.errors import InputError
 
 
@@ -293,3 +293,24 @@ def answers(url):
     except OSError:
         return False
     return True
+
+
+@pytest.mark.parametrize(("content", "is_page"), [("text/html", True), ("application/json", False)])
+def test_links_lead_to_pages_and_else_to_where_up_will_show_them(tmp_path, monkeypatch, content, is_page):
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200)
+            self.send_header("Content-Type", content)
+            self.end_headers()
+
+        def log_message(self, *_):
+            pass
+
+    monkeypatch.setenv("TOKENMILL_MLFLOW_PORT", "5055")
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as served:
+        threading.Thread(target=served.serve_forever, daemon=True).start()
+        named = f"http://127.0.0.1:{served.server_port}"
+        monkeypatch.setenv("PREFECT_API_URL", f"{named}/api")
+        found = pages(tmp_path)
+        served.shutdown()
+    assert found == {"prefect": named if is_page else "http://127.0.0.1:4200", "mlflow": "http://127.0.0.1:5055"}
