@@ -13,6 +13,7 @@ import fcntl
 import json
 import logging
 import os
+import re
 import signal
 import socket
 import sqlite3
@@ -164,6 +165,7 @@ def pages(home: Path | str) -> dict[str, str]:
         if record := _record(server):
             return record.url
         named = os.environ.get(server.named_by, "").rstrip("/").removesuffix("/api")
+        named = re.sub("(?<=//)[^/]*@", "", named)  # a name and password are nobody else's business
         return named if named.startswith("http") and _has_page(named) else server.url
 
     return {server.name: page(server) for server in Stack(home).servers}
