@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
 
 import prefect
-from prefect import flow
+from prefect import State, flow
 from prefect.runtime import flow_run
+from prefect.states import Cancelled
 
 from flows.base import Base, find_base, with_tokenizer_of
 from flows.conductor import Conductor
+from flows.endings import crash_dead_runs, show_alive, tell_mlflow
 from flows.home import Home
 from flows.progress import say
 from flows.promote import Gate, Judged, judge_registered
 from flows.runners import task_runner
 from flows.signals import stop_on_signals
 from flows.summary import Outcome, publish_chain
-from flows.tracking import Tracker
+from flows.tracking import Tracker, reaching
 from gpt.config import Config
 from pipelines.config import ClassificationRun, RunConfig
 from pipelines.evaluate_assistant import EVALUATE_ASSISTANT
@@ -33,7 +37,7 @@ from pipelines.pretrain import PRETRAIN
 from pipelines.report import FILE as REPORT_FILE
 from pipelines.report import REPORT
 from pipelines.sample import SAMPLE
-from pipelines.step import StepType
+from pipelines.step import StepType, Stopped
 from pipelines.store import Dataset
 from pipelines.tokenize import TOKENIZE
 
@@ -110,27 +114,47 @@ Judge = Callable[[Perform, Home], list[Judged]]
 
 def _conduct(
     config: RunConfig, judge: Judge, rebuild: bool = False, promote: bool = True, again: bool = False
-) -> list[Outcome]:
+) -> list[Outcome] | State[None]:
     """What every flow does around its steps: sweeps, tracks, heeds signals, reports, promotes, and sums up."""
     home = Home.from_environment()
+    show_alive(home.store, str(flow_run.id))
+    crash_dead_runs(home.store)
     home.store.sweep()
-    tracker = Tracker(home, config.name)
     tags = {"prefect.flow_run_id": str(flow_run.id), "prefect.flow_run_name": str(flow_run.name)}
-    with stop_on_signals() as should_stop, tracker.flow_run(config, tags):
-        conductor = Conductor(home.store, tracker, rebuild, should_stop)
-        judged = judge(conductor.perform, home)
-        shown = [*(each for one in judged for each in one.inputs.values()), *(o.dataset for o in conductor.done)]
-        made = {f"{dataset.ref.kind}/{dataset.ref.name}": dataset for dataset in shown}
-        report = conductor.perform(REPORT, config.name, config.report, made)
-        if promote:
-            conductor.done += Gate(conductor.perform, home, tracker, config, again).pass_all(judged)
-        links = tracker.summarise(config.name, conductor.done, report.file(REPORT_FILE))
-        publish_chain(config.name, conductor.done, links["report"])
+    try:
+        with stop_on_signals() as should_stop, reaching(home.mlflow_uri):
+            tracker = Tracker(home, config.name)
+            with tracker.flow_run(config, tags):
+                conductor = Conductor(home.store, tracker, rebuild, should_stop)
+                judged = judge(conductor.perform, home)
+                shown = [
+                    *(each for one in judged for each in one.inputs.values()),
+                    *(o.dataset for o in conductor.done),
+                ]
+                made = {f"{dataset.ref.kind}/{dataset.ref.name}": dataset for dataset in shown}
+                report = conductor.perform(REPORT, config.name, config.report, made)
+                if promote:
+                    conductor.done += Gate(conductor.perform, home, tracker, config, again).pass_all(judged)
+                links = tracker.summarise(config.name, conductor.done, report.file(REPORT_FILE))
+                publish_chain(config.name, conductor.done, links["report"])
+    except Stopped as stopped:
+        return Cancelled(message=str(stopped))
     return conductor.done
 
 
-def _flow(name: str, until: str, description: str) -> prefect.Flow[..., list[Outcome]]:
-    def conduct(config: RunConfig, rebuild: bool = False) -> list[Outcome]:
+_hooks: list[Any] = [tell_mlflow]
+_flow_of_ours = partial(
+    flow,
+    task_runner=task_runner(),
+    persist_result=False,
+    on_failure=_hooks,
+    on_crashed=_hooks,
+    on_cancellation=_hooks,
+)
+
+
+def _flow(name: str, until: str, description: str) -> prefect.Flow[..., Any]:
+    def conduct(config: RunConfig, rebuild: bool = False) -> list[Outcome] | State[None]:
         """Carry the chain so far.
 
         Args:
@@ -145,7 +169,7 @@ def _flow(name: str, until: str, description: str) -> prefect.Flow[..., list[Out
         return _conduct(config, judge, rebuild)
 
     conduct.__name__ = conduct.__qualname__ = name
-    return flow(name=name, description=description, task_runner=task_runner(), persist_result=False)(conduct)
+    return _flow_of_ours(name=name, description=description)(conduct)
 
 
 run = _flow("run", "evaluate", "The whole chain: raw text to evaluated, fine-tuned models, the better ones promoted.")
@@ -157,8 +181,8 @@ finetune = _flow("finetune", "finetune", "Source files to fine-tuned models.")
 evaluate = _flow("evaluate", "evaluate", "Every model of the run judged on held-out data, the better ones promoted.")
 
 
-@flow(name="reevaluate", task_runner=task_runner(), persist_result=False)
-def reevaluate(config: RunConfig) -> list[Outcome]:
+@_flow_of_ours(name="reevaluate")
+def reevaluate(config: RunConfig) -> list[Outcome] | State[None]:
     """Judge the champions and their challengers on the run's held-out data as it is today. Trains nothing.
 
     Args:
@@ -173,8 +197,8 @@ def reevaluate(config: RunConfig) -> list[Outcome]:
     return _conduct(config, judge, promote=False)
 
 
-@flow(name="promote", task_runner=task_runner(), persist_result=False)
-def promote(config: RunConfig, again: bool = False) -> list[Outcome]:
+@_flow_of_ours(name="promote")
+def promote(config: RunConfig, again: bool = False) -> list[Outcome] | State[None]:
     """Hold the newest model of each name against its champion, and promote the better ones. Trains nothing.
 
     Args:

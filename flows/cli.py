@@ -66,6 +66,7 @@ def _run_flow(name: str, config_path: Path, overrides: list[str], rebuild: bool)
     from flows.progress import say
     from flows.stack import prefect_server
     from pipelines.config import load_config
+    from pipelines.step import Stopped
 
     started = time.perf_counter()
     home = Home.from_environment()
@@ -81,10 +82,15 @@ def _run_flow(name: str, config_path: Path, overrides: list[str], rebuild: bool)
         warm = pool.submit(import_module, "mlflow")  # three seconds in which the server starts too
         with prefect_server(home.path, tell):
             warm.result()
+            from prefect.exceptions import CancelledRun
+
             from flows.chain import FLOWS
             from flows.summary import closing, next_commands
 
-            outcomes = FLOWS[name](config, rebuild)
+            try:
+                outcomes: Any = FLOWS[name](config, rebuild)
+            except CancelledRun as cancelled:
+                raise Stopped(str(cancelled)) from None
     from rich.console import Console
 
     Console().print(closing(config, outcomes, home.path, time.perf_counter() - started))

@@ -9,9 +9,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from prefect import task
+from prefect import State, task
 from prefect.cache_policies import NO_CACHE
+from prefect.exceptions import CancelledRun
 from prefect.runtime import task_run
+from prefect.states import Cancelled
 
 from flows.progress import StepReport, say, step_bar, warn
 from flows.runners import map_tasks
@@ -19,7 +21,7 @@ from flows.summary import Outcome, headline, publish_artifacts
 from flows.tracking import StepRun, Tracker
 from gpt.config import Config
 from pipelines.errors import InputError
-from pipelines.step import StepType, Stopped, Work
+from pipelines.step import Step, StepType, Stopped, Work
 from pipelines.store import Dataset, Store
 
 
@@ -31,9 +33,11 @@ class Conductor:
         self.done: list[Outcome] = []
 
     def perform(self, type: StepType, name: str, config: Config, inputs: Mapping[str, Dataset]) -> Dataset:
-        """The step's published result, built now if need be."""
+        """The step's published result, built now if need be. What is published needs no task."""
         if self.should_stop():
             raise Stopped(f"stopped before {type.name} {name}")
+        if not self.rebuild and (dataset := self._published(type, name, config, inputs)):
+            return dataset
 
         # Sources outside this machine may fail for a moment; a step on published inputs fails the same way twice.
         @task(
@@ -46,23 +50,44 @@ class Conductor:
             retry_delay_seconds=[2, 20],
             retry_condition_fn=lambda task, run, state: _is_passing(state.result(raise_on_failure=False)),
         )
-        def perform() -> str:
-            outcome = self._perform(type, name, config, inputs)
-            self.done.append(outcome)
+        def perform() -> str | State[None]:
+            try:
+                outcome = self._perform(type, name, config, inputs)
+            except Stopped as stopped:
+                return Cancelled(message=str(stopped))
             if not outcome.reused:
                 publish_artifacts(outcome)
             return str(outcome.dataset)
 
-        perform()
+        try:
+            perform()
+        except CancelledRun as cancelled:
+            raise Stopped(str(cancelled)) from None
         return self.done[-1].dataset
+
+    def _published(self, type: StepType, name: str, config: Config, inputs: Mapping[str, Dataset]) -> Dataset | None:
+        started = time.perf_counter()
+        try:
+            step = type.using(name, config, {role: dataset.ref for role, dataset in inputs.items()})
+            dataset = self.store.find(step)
+        except Exception:
+            return None  # the task comes to the same end, where it is seen and may be tried again
+        if dataset:
+            self._reuse(step, dataset, inputs, started)
+        return dataset
+
+    def _reuse(self, step: Step, dataset: Dataset, inputs: Mapping[str, Dataset], started: float) -> Outcome:
+        if self.store.changed_code(step, dataset):
+            warn(f"{dataset} was built by other code of the same version; --rebuild builds it again.")
+        self.tracker.reuse_step(dataset, inputs)
+        say(f"{step.type.name:<19} [dim] reused[/]  {headline(dataset)}")
+        outcome = Outcome(step.type.name, dataset, time.perf_counter() - started, reused=True)
+        self.done.append(outcome)
+        return outcome
 
     def _perform(self, type: StepType, name: str, config: Config, inputs: Mapping[str, Dataset]) -> Outcome:
         started = time.perf_counter()
         step = type.using(name, config, {role: dataset.ref for role, dataset in inputs.items()})
-        published = self.store.find(step)
-        if published and not self.rebuild and self.store.changed_code(step, published):
-            warn(f"{published} was built by other code of the same version; --rebuild builds it again.")
-
         tracked: StepRun | None = None
         built_by = {"revision": code_revision()}
 
@@ -91,16 +116,16 @@ class Conductor:
             )
         except BaseException as error:
             if tracked:
-                tracked.end("KILLED" if isinstance(error, KeyboardInterrupt | Stopped) else "FAILED")
+                stopped = isinstance(error, KeyboardInterrupt | Stopped)
+                tracked.end("KILLED" if stopped else "FAILED", str(error) or error.__class__.__name__)
             raise
-        if tracked:
-            tracked.flush()
-            self.tracker.finish_step(tracked.run_id, dataset, inputs)
-        else:
-            self.tracker.reuse_step(dataset, inputs)
-        outcome = Outcome(type.name, dataset, time.perf_counter() - started, reused=tracked is None)
-        seconds = "[dim] reused[/]" if outcome.reused else f"{outcome.seconds:5.1f} s"
-        say(f"{type.name:<19} {seconds}  {headline(dataset)}")
+        if not tracked:  # another process has built it meanwhile
+            return self._reuse(step, dataset, inputs, started)
+        tracked.deliver()
+        self.tracker.finish_step(tracked.run_id, dataset, inputs)
+        outcome = Outcome(type.name, dataset, time.perf_counter() - started, reused=False)
+        say(f"{type.name:<19} {outcome.seconds:5.1f} s  {headline(dataset)}")
+        self.done.append(outcome)
         return outcome
 
 

@@ -25,7 +25,9 @@ class Home:
 
     @classmethod
     def from_environment(cls) -> Home:
-        for name, value in {**NO_TELEMETRY, "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "6"}.items():  # some two minutes
+        # Six tries with ever longer pauses are some two minutes in which an MLflow server may be away.
+        patience = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "6", "MLFLOW_HTTP_REQUEST_TIMEOUT": "20"}
+        for name, value in {**NO_TELEMETRY, **patience}.items():
             os.environ.setdefault(name, value)
         return cls(Path(os.environ.get("TOKENMILL_HOME") or ".").resolve())
 
@@ -49,3 +51,8 @@ class Home:
     @property
     def artifacts(self) -> Path:
         return self.path / "mlruns" / "artifacts"
+
+    @property
+    def unsent(self) -> Path:
+        """What MLflow could not be told yet, because it did not answer."""
+        return self.path / ".tokenmill" / "unsent"

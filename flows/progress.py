@@ -23,6 +23,7 @@ class StepReport(Report):
     def __init__(self, bar: Progress, task: TaskID, run: StepRun) -> None:
         self.bar, self.task, self.run = bar, task, run
         self.said = time.monotonic()
+        self.heard = True  # MLflow answers
 
     def progress(self, done: float, total: float, unit: str, note: str = "") -> None:
         task = self.bar.tasks[self.bar.task_ids.index(self.task)]
@@ -39,7 +40,10 @@ class StepReport(Report):
         self.run.text(path, text)
 
     def flush(self) -> None:
-        self.run.flush()
+        arrived = self.run.flush()
+        if self.heard and not arrived:
+            self.warn("MLflow does not answer; the step goes on, and MLflow gets what it has missed when it is back.")
+        self.heard = arrived
 
     def warn(self, sentence: str) -> None:
         warn(sentence)

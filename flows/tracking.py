@@ -10,16 +10,19 @@ import json
 import math
 import os
 import re
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from itertools import takewhile
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TypeGuard
 
 import mlflow
 from filelock import Timeout
 from mlflow.entities import Dataset as MlflowDataset
 from mlflow.entities import DatasetInput, InputTag, Metric, Param, RunTag
+from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from mlflow.utils.mlflow_tags import MLFLOW_MODEL_VERSIONS, MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NOTE
 
@@ -35,9 +38,10 @@ from pipelines.datasets import columns
 from pipelines.lineage import origins
 from pipelines.registry import CHALLENGER, CHAMPION
 from pipelines.step import Step, Stopped
-from pipelines.store import Dataset
+from pipelines.store import Dataset, write_synced
 
 BATCH_SECONDS = 5.0  # a call costs 6 to 9 ms on SQLite, so values wait for company
+PATIENCE_SECONDS = 10.0  # so long a checkpoint waits for MLflow to take what was told before
 MAX_PARAM, MAX_TAG = 6000, 8000  # MLflow cuts off what is longer
 
 
@@ -72,15 +76,14 @@ class Tracker:
         self._log_params(self.parent, config)
         lock = self.home.store.lock(self.parent)
         lock.acquire()
-        status = "FAILED"
         try:
             yield self.parent
-            status = "FINISHED"
-        except (KeyboardInterrupt, Stopped):
-            status = "KILLED"
+            self.client.set_terminated(self.parent, "FINISHED")
+        except BaseException as error:
+            stopped = isinstance(error, KeyboardInterrupt | Stopped)
+            end_run(self.client, self.parent, "KILLED" if stopped else "FAILED", str(error) or type(error).__name__)
             raise
         finally:
-            self.client.set_terminated(self.parent, status)
             lock.release()
             Path(lock.lock_file).unlink(missing_ok=True)
 
@@ -114,7 +117,7 @@ class Tracker:
             run = self.client.create_run(self.experiment_id, run_name=f"{step.type.name} {step.name}", tags=tags)
             run_id = run.info.run_id
         self._log_params(run_id, step.config)
-        return StepRun(self.client, run_id)
+        return StepRun(self.client, run_id, self.home.unsent)
 
     def finish_step(self, run_id: str, dataset: Dataset, inputs: Mapping[str, Dataset]) -> None:
         """Record what a step made: statistics as metrics, inputs and output as datasets, the manifest, the model."""
@@ -139,6 +142,7 @@ class Tracker:
         """
         run_id = dataset.manifest.built.get("mlflow_run_id")
         if run_id and self._is_incomplete(run_id, dataset):
+            StepRun(self.client, run_id, self.home.unsent).deliver()
             self.finish_step(run_id, dataset, inputs)
         if self.parent:
             key = f"tokenmill.reused.{dataset.ref.kind}.{dataset.ref.name}"
@@ -249,43 +253,153 @@ class Tracker:
             lock = self.home.store.lock(run.data.tags.get("tokenmill.fingerprint") or run.info.run_id)
             try:
                 with lock.acquire(timeout=0):
-                    self.client.set_terminated(run.info.run_id, "KILLED")
+                    end_run(self.client, run.info.run_id, "KILLED", "its process died; the next run noticed")
             except Timeout:
                 continue
+            if "tokenmill.fingerprint" not in run.data.tags:
+                Path(lock.lock_file).unlink(missing_ok=True)
 
 
 class StepRun:
-    """A child run while its step works: curves in batches, texts as they come."""
+    """A child run while its step works. A thread of its own sends curves and texts, so that no step waits for MLflow.
 
-    def __init__(self, client: MlflowClient, run_id: str) -> None:
+    What MLflow does not take waits here, and from the next checkpoint on in a file too: should this process end before
+    MLflow is back, the run that goes on with the step sends it.
+    """
+
+    def __init__(self, client: MlflowClient, run_id: str, unsent: Path) -> None:
         self.client, self.run_id = client, run_id
-        self._waiting: list[Metric] = []
-        self._flushed = time.monotonic()
-        history = self.client.get_metric_history(run_id, "train/loss")
-        self._logged_until = max((metric.step for metric in history), default=-1)
+        self.file = unsent / f"{run_id}.jsonl"
+        self._waiting: list[Metric | Words] = self._read_file()
+        self._sender: threading.Thread | None = None
+        self._problem: Exception | None = None
+        self._asked = time.monotonic()
+        told = [*self.client.get_metric_history(run_id, "train/loss"), *self._waiting]
+        self._told_until = max((each.step for each in told if isinstance(each, Metric)), default=-1)
 
     def metrics(self, step: int, values: Mapping[str, float]) -> None:
         """Log values at an optimizer step. Steps replayed after a kill are not logged twice."""
-        if step <= self._logged_until and "train/loss" in values:
+        if step <= self._told_until and "train/loss" in values:
             return
         now = int(time.time() * 1000)
         self._waiting += [Metric(key, float(value), now, step) for key, value in values.items() if math.isfinite(value)]
-        if time.monotonic() - self._flushed > BATCH_SECONDS:
-            self.flush()
+        if time.monotonic() - self._asked > BATCH_SECONDS:
+            self._send()
 
     def text(self, path: str, text: str) -> None:
-        self.client.log_text(self.run_id, text, path)
+        self._waiting.append(Words(path, text))
+        self._send()
 
-    def end(self, status: str) -> None:
+    def flush(self) -> bool:
+        """Make what was told so far outlive this process; returns whether MLflow has all of it by now."""
+        until = time.monotonic() + (0.1 if self._problem else PATIENCE_SECONDS)
+        while self._waiting and time.monotonic() < until:
+            sender = self._send()
+            sender.join(max(0.0, until - time.monotonic()))
+            if self._problem:
+                break
+        if self._waiting:
+            self._problem = self._problem or TimeoutError()
+            self._write_file()
+        else:
+            self.file.unlink(missing_ok=True)
+        return not self._waiting
+
+    def deliver(self) -> None:
+        """Send all that waits, however long that takes.
+
+        Raises:
+            MlflowException: MLflow did not answer for too long; what is left is in the file.
+        """
+        if self._sender:
+            self._sender.join()
+        if self._waiting:
+            self._write_file()
+            self._problem = None
+            self._send().join()
+        if self._problem:
+            raise self._problem
+        self.file.unlink(missing_ok=True)
+
+    def end(self, status: str, why: str) -> None:
         """Close the run of a step that came to nothing."""
-        self.flush()
-        self.client.set_terminated(self.run_id, status)
+        if self.flush():
+            end_run(self.client, self.run_id, status, why)
 
-    def flush(self) -> None:
-        for at in range(0, len(self._waiting), 1000):
-            self.client.log_batch(self.run_id, metrics=self._waiting[at : at + 1000])
-        self._waiting.clear()
-        self._flushed = time.monotonic()
+    def _send(self) -> threading.Thread:
+        """The thread that sends what waits, started if none is at it."""
+        self._asked = time.monotonic()
+        if not self._sender or not self._sender.is_alive():
+            self._sender = threading.Thread(target=self._send_waiting, daemon=True)  # a hanging call holds up no exit
+            self._sender.start()
+        return self._sender
+
+    def _send_waiting(self) -> None:
+        # Only this thread takes from the list, and the others only append; MLflow passes over what it has already.
+        try:
+            while waiting := self._waiting[:1000]:
+                first = waiting[0]
+                if isinstance(first, Words):
+                    self.client.log_text(self.run_id, first.text, first.path)
+                    sent = 1
+                else:
+                    batch = [each for each in takewhile(_is_metric, waiting) if _is_metric(each)]
+                    self.client.log_batch(self.run_id, metrics=batch)
+                    sent = len(batch)
+                del self._waiting[:sent]
+                self._problem = None
+        except Exception as error:
+            self._problem = error
+
+    def _read_file(self) -> list[Metric | Words]:
+        try:
+            rows = [json.loads(line) for line in self.file.read_text(encoding="utf-8").splitlines()]
+        except FileNotFoundError:
+            return []
+        return [Words(**row) if "text" in row else Metric(**row) for row in rows]
+
+    def _write_file(self) -> None:
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        rows = [
+            {"key": each.key, "value": each.value, "timestamp": each.timestamp, "step": each.step}
+            if isinstance(each, Metric)
+            else each._asdict()
+            for each in list(self._waiting)
+        ]
+        write_synced(self.file, "".join(json.dumps(row) + "\n" for row in rows).encode())
+
+
+class Words(NamedTuple):
+    """A text that is to become a file of a run."""
+
+    path: str
+    text: str
+
+
+def end_run(client: MlflowClient, run_id: str, status: str, why: str) -> None:
+    """Close a run that did not end well; if MLflow does not answer now, the next run in this home sees to it."""
+    with suppress(MlflowException):
+        client.set_tag(run_id, "tokenmill.ended", why[:500])
+        client.set_terminated(run_id, status)
+
+
+@contextmanager
+def reaching(uri: str) -> Iterator[None]:
+    """Say in a sentence that MLflow cannot be reached, where its client would tell of pools and retries."""
+    try:
+        yield
+    except MlflowException as error:
+        if not str(error).startswith("API request to http"):
+            raise
+        where = re.sub(r"//[^/@]*@", "//", uri)
+        raise TrackingError(
+            f"MLflow at {where} does not answer. What was built is kept; when MLflow is back, run again: "
+            "that goes on from here and tells MLflow what it has missed."
+        ) from error
+
+
+class TrackingError(Exception):
+    """MLflow did not answer for too long."""
 
 
 def lineage_tags(dataset: Dataset, datasets: Sequence[Dataset]) -> dict[str, str]:
@@ -317,6 +431,10 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]
         else:
             pairs.append((f"{prefix}{key}", value if isinstance(value, str) else json.dumps(value)))
     return pairs
+
+
+def _is_metric(told: Metric | Words) -> TypeGuard[Metric]:
+    return isinstance(told, Metric)
 
 
 def _is_number(value: Any) -> bool:

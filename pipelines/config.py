@@ -155,7 +155,7 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
     if first["type"] == "missing":
         return f"{key!r} is missing; add it to the config."
     message = first["msg"].removeprefix("Value error, ")
-    given = "" if isinstance(first["input"], dict | list) else f", not {first['input']!r}"
+    given = "" if isinstance(first["input"], dict | list) or first["type"] == "secret" else f", not {first['input']!r}"
     return f"{key!r} is wrong: {message[0].lower()}{message[1:]}{given}."
 
 

@@ -23,7 +23,7 @@ from pipelines.documents import REJECTED, SPLITS, SplitConfig, document_id, norm
 from pipelines.duplicates import find_duplicates, rows_to_drop, write_signatures
 from pipelines.errors import InputError
 from pipelines.readers import Bad, ReadOptions, read_file
-from pipelines.sources import describe, label_of, list_files
+from pipelines.sources import Uri, describe, label_of, list_files
 from pipelines.step import SourceFile, StepType, Work
 from pipelines.store import Dataset
 from pipelines.tables import TableWriter, read_rows
@@ -49,7 +49,7 @@ EXAMPLES_SCHEMA = pa.schema(
 class ExampleSource(ReadOptions):
     """Files of examples. Exactly one of label, response and conversation says what they are."""
 
-    uri: str = Field(
+    uri: Uri = Field(
         description="A file, folder, glob, package://NAME/path or address.", json_schema_extra={"fingerprint": False}
     )
     name: str | None = Field(default=None, description="What to call the source; by default the last part of its URI.")

@@ -48,7 +48,7 @@ from pipelines.duplicates import find_duplicates, rows_to_drop, write_signatures
 from pipelines.errors import InputError
 from pipelines.quality import bad_words_of, judged, rules_of
 from pipelines.readers import Bad, Format, ReadOptions, Record, UnreadableError, detect_encoding, formats_of, read_file
-from pipelines.sources import File, Skipped, describe, file_digest, label_of, list_files
+from pipelines.sources import File, Skipped, Uri, describe, file_digest, label_of, list_files
 from pipelines.step import SourceFile, StepType, Work, fingerprinted
 from pipelines.store import Dataset, write_json
 from pipelines.tables import ROW_BYTES, TableWriter, link_or_copy, read_batches, read_rows, read_some_rows
@@ -62,7 +62,7 @@ SHOWN = 2_000  # characters of an unreadable record that are kept to look at
 class SourceConfig(ReadOptions):
     """Files of one kind, and which of their columns to take."""
 
-    uri: str = Field(
+    uri: Uri = Field(
         description="A file, folder, glob, package://NAME/path or address.", json_schema_extra={"fingerprint": False}
     )
     name: str | None = Field(default=None, description="What to call the source; by default the last part of its URI.")

@@ -12,21 +12,44 @@ import hashlib
 import importlib.metadata
 import importlib.util
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO
+from typing import Annotated, Any, BinaryIO
 
 import fsspec
 from fsspec.registry import known_implementations
+from pydantic import AfterValidator
+from pydantic_core import PydanticCustomError
 
 from pipelines.errors import InputError
 from pipelines.step import SourceFile
 
 GLOB = frozenset("*?[")
+
+
+def refuse_secrets(uri: str) -> str:
+    """A config's URI, if it carries no password or token: configs stand in manifests, in MLflow and in Prefect."""
+    users = re.findall(r"(\w+)://([^/?#@]*)@", uri)
+    names = re.findall(r"[?&;]([^=&;]+)=[^&;]", uri)
+    if any(":" in user or scheme.startswith("http") for scheme, user in users) or any(map(SECRET.search, names)):
+        raise PydanticCustomError(
+            "secret",
+            "it carries a password or a token, which manifests and MLflow would keep; give it in the environment, as "
+            "AWS_SECRET_ACCESS_KEY or FSSPEC_HTTPS (see docs/surviving.md)",
+        )
+    return uri
+
+
+SECRET = re.compile(
+    r"(?i)(^|[-_.])(api_?key|(access|account|secret)_?key(_?id)?|auth(orization)?|credentials?|key|pass(word|wd)?|pwd|"
+    r"sas|secret|sig(nature)?|token)$|(token|secret|password|signature)"
+)
+Uri = Annotated[str, AfterValidator(refuse_secrets)]
 
 
 @dataclass(frozen=True)

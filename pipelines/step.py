@@ -213,13 +213,18 @@ def code_digest(modules: tuple[str, ...]) -> str:
     """SHA-256 of the modules' code as Python reads it: comments, docstrings and layout do not count."""
     sha = hashlib.sha256()
     for module in sorted(modules):
-        tree = ast.parse(inspect.getsource(importlib.import_module(module)))
-        for node in ast.walk(tree):
-            body = getattr(node, "body", None)
-            if isinstance(body, list) and body and _is_docstring(body[0]):
-                node.body = body[1:] or [ast.Pass()]  # type: ignore[attr-defined]
-        sha.update(f"{module}\n{ast.unparse(tree)}\n".encode())
+        sha.update(f"{module}\n{_plain_code(module)}\n".encode())
     return sha.hexdigest()
+
+
+@lru_cache  # steps share modules, and this takes some 10 ms for each
+def _plain_code(module: str) -> str:
+    tree = ast.parse(inspect.getsource(importlib.import_module(module)))
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        if isinstance(body, list) and body and _is_docstring(body[0]):
+            node.body = body[1:] or [ast.Pass()]  # type: ignore[attr-defined]
+    return ast.unparse(tree)
 
 
 def _is_docstring(node: ast.AST) -> bool:

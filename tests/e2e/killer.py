@@ -1,8 +1,10 @@
-"""Runs a chain that is killed again and again, `python killer.py HOME CONFIG KILLS`, until a run comes to its end.
+"""Runs a chain that is killed at every kind of moment of every step, `python killer.py HOME CONFIG`, until it is done.
 
-Imports everything once and forks a child for each run, so that a run costs a second or two.
+Each run is killed at one point and the next goes on from there to a later one. Imports everything once and forks a
+child for each run, so that a run costs a second or so. Prints a JSON list of the points at which a run was killed.
 """
 
+import functools
 import json
 import os
 import random
@@ -10,93 +12,208 @@ import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from pipelines.store import Store
+import pyarrow as pa
+import pyarrow.parquet as pq
 
-WATCHED = {"open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.scandir", "os.truncate", "shutil.rmtree"}
-CALLS, SECONDS = 800, 7.0  # somewhat less than the whole chain takes
+import flows.chain
+import flows.conductor
+import gpt.checkpoint
+import gpt.weights
+from flows.home import Home
+from flows.stack import ensure_mlflow_database
+from flows.tracking import Tracker
+from pipelines.config import load_config
+from pipelines.step import StepType, code_digest
+from pipelines.store import Dataset, Store
+
+STEPS = ("ingest", "tokenize", "sample", "pretrain", "evaluate-language")
+STEPS += ("examples sort", "finetune-classifier", "evaluate-classifier")
+STEPS += ("examples answer", "finetune-assistant", "evaluate-assistant", "report")
+TRAININGS = ("pretrain", "finetune-classifier", "finetune-assistant")
+MOMENTS = {"start": 3, "read": 2, "compute": 1, "checkpoint": 6, "write": 2, "publish": 7, "record": 9}
+"""What a run is killed at, in the order in which a step comes by, and how far into it at most.
+
+start: MLflow learns of the step. read: of inputs. compute: somewhere in the middle. checkpoint: anything below
+`checkpoints/`. write: of files to be published. publish: flushing, the manifest, the rename, clearing up.
+record: MLflow learns what came of the step.
+"""
 
 
-def run_until_done(home: Path, config: Path, kills: int) -> None:
-    """Run the chain, killed after ever so many calls or so much time, until a run comes to its end."""
-    from flows.chain import FLOWS
-    from flows.home import Home
-    from flows.stack import ensure_mlflow_database
-    from pipelines.config import load_config
+class Point(NamedTuple):
+    """The n-th event of a kind while a step is carried out."""
 
-    # Made here, since it takes longer than the time between two kills; it is whole or absent by its own tests.
+    step: str
+    moment: str
+    n: int
+
+
+def plan() -> list[Point]:
+    """Points in the order in which runs come by them."""
+    chance = random.Random(6)
+    points = [Point("flow", "record", chance.randint(2, 5))]
+    for step in STEPS:
+        for moment, most in MOMENTS.items():
+            if moment == "checkpoint" and step in TRAININGS:
+                points += [Point(step, moment, chance.randint(1, most)) for _ in range(3)]
+            elif moment not in ("checkpoint", "compute") or (moment == "compute" and step in TRAININGS):
+                points.append(Point(step, moment, chance.randint(1, most)))
+    return [*points, Point("end", "record", 1)]
+
+
+def run_until_done(home: Path, config: Path) -> list[Point]:
+    """Run the chain again and again, killed at each point of the plan, and at last left in peace."""
     tracking = Home(home)
-    run_in_child(home, lambda: ensure_mlflow_database(tracking.mlflow_uri, tracking.artifacts), None, None)
+    run_in_child(home, lambda: ensure_mlflow_database(tracking.mlflow_uri, tracking.artifacts), None)
+    import_all_that_runs_import()
     store = Store(home / "data")
-    chance = random.Random(kills)
-    patience, killed, before = 1.0, 0, 0
-    while True:
-        calls = round(chance.uniform(0.2, 1.8) * patience * CALLS / kills) if killed % 3 else None
-        seconds = chance.uniform(0.2, 1.8) * patience * SECONDS / kills if not calls else None
-        place = run_in_child(home, lambda: FLOWS["run"](load_config(config)), calls, seconds)
-        if place == "end":
+    killed = []
+    for point in [*plan(), None]:
+        at = run_in_child(home, lambda: flows.chain.FLOWS["run"](load_config(config)), point)
+        if at is None:
             break
-        killed += 1
-        published = store.list()
-        print(f"killed after {calls or seconds} at {place}; {len(published)} are published", flush=True)
-        for dataset in published:
+        killed.append(at)
+        for dataset in store.list():
             assert store.verify(dataset) == [], dataset
-        # A kill that comes too early each time would let no step be finished.
-        patience = 1.0 if len(published) > before else patience * 1.5
-        before = len(published)
-    print(json.dumps({"kills": killed}))
+    return killed
 
 
-def run_in_child(home: Path, work: Callable[[], Any], calls: int | None, seconds: float | None) -> str:
-    """Run in a forked process group that is killed; returns "end", or the call that it was killed at."""
+def import_all_that_runs_import() -> None:
+    """What each child would else do anew."""
+    from sqlalchemy.orm import configure_mappers
+
+    configure_mappers()
+    for value in vars(flows.chain).values():
+        if isinstance(value, StepType):
+            code_digest(value.modules)
+
+
+def run_in_child(home: Path, work: Callable[[], Any], point: Point | None) -> Point | None:
+    """Run in a forked process group; returns what it was killed at, if it was."""
     read, write = os.pipe()
     child = os.fork()
     if child == 0:
         status = 1
         try:
             os.setsid()
-            if calls:
-                kill_at_call(home, calls, write)
-            if seconds:
-                signal.setitimer(signal.ITIMER_REAL, seconds)  # nobody handles SIGALRM, so it kills at once
+            if point:
+                Killer(home, point, write).watch()
             work()
-            os.write(write, b"end")
             status = 0
         finally:
             os._exit(status)
     os.close(write)
-    _, status = os.waitpid(child, 0)
+    _, status, used = os.wait4(child, 0)
     with os.fdopen(read) as pipe:
-        place = pipe.read()
+        told = pipe.read()
     assert os.WIFSIGNALED(status) or os.WEXITSTATUS(status) == 0, "the run failed"
-    return place or "some time"
+    if not os.WIFSIGNALED(status):
+        return None
+    *at, what = json.loads(told)
+    print(
+        f"{' '.join(map(str, point or ()))}: killed at {' '.join(map(str, at))}, {what}",
+        used.ru_utime + used.ru_stime,
+        flush=True,
+    )
+    return Point(*at)
 
 
-def kill_at_call(home: Path, calls: int, tell: int) -> None:
-    """Kill this process group at its n-th call to the file system below home, or statement to MLflow's database."""
-    from sqlalchemy import Engine, event
+class Killer:
+    """Kills this process group at a point; if the step is over before it is reached, then at once."""
 
-    count = 0
+    def __init__(self, home: Path, point: Point, tell: int) -> None:
+        self.home, self.point, self.tell = str(home), point, tell
+        self.step, self.phase = "flow", "record"
+        self.count = 0
+        self.passed = {"flow"}
 
-    def another(what: str) -> None:
-        nonlocal count
-        count += 1
-        if count == calls:
-            os.write(tell, what.encode())
-            os.killpg(0, signal.SIGKILL)
+    def event(self, moment: str, what: str) -> None:
+        """Something happened."""
+        if self.step == self.point.step and moment == self.point.moment:
+            self.count += 1
+            if self.count >= self.point.n:
+                self.kill(moment, what)
+        elif self.point.step in self.passed and self.is_later(moment):
+            self.kill(moment, what)
 
-    def audit(name: str, arguments: tuple[Any, ...]) -> None:
-        if name in WATCHED and arguments and str(arguments[0]).startswith(str(home)):
-            another(f"{name} {arguments[0]}")
+    def is_later(self, moment: str) -> bool:
+        order = ["start", "work", "publish", "record"]
+        phase = "work" if self.point.moment in ("read", "write", "compute", "checkpoint") else self.point.moment
+        return self.step != self.point.step or order.index(self.phase) > order.index(phase)
 
-    def execute(connection: Any, cursor: Any, statement: str, *rest: Any) -> None:
-        if statement.startswith(("INSERT", "UPDATE", "DELETE")):
-            another(statement.split("(")[0])
+    def kill(self, moment: str, what: str) -> None:
+        os.write(self.tell, json.dumps([self.step, moment, self.count, what.removeprefix(self.home)]).encode())
+        os.killpg(0, signal.SIGKILL)
 
-    sys.addaudithook(audit)
-    event.listen(Engine, "before_cursor_execute", execute)
+    def watch(self) -> None:
+        """Follow which step the chain is at, and listen to files and to MLflow's database."""
+        from sqlalchemy import Engine, event
+
+        killer = self
+
+        def before(owner: Any, name: str, note: Callable[..., None]) -> None:
+            inner = getattr(owner, name)
+
+            @functools.wraps(inner)
+            def outer(*arguments: Any, **named: Any) -> Any:
+                note(*arguments)
+                return inner(*arguments, **named)
+
+            setattr(owner, name, outer)
+
+        def step(conductor: Any, type: Any, name: str, *rest: Any) -> None:
+            several = type.name == "examples"
+            killer.step, killer.phase = (f"{type.name} {name}" if several else type.name), "start"
+            killer.passed.add(killer.step)
+
+        def phase(name: str, step: str = "") -> Callable[..., None]:
+            def enter(*_: Any) -> None:
+                killer.phase, killer.step = name, step or killer.step
+                killer.passed.add(killer.step)
+                if name == "work" and killer.step == killer.point.step and killer.point.moment == "compute":
+                    signal.signal(signal.SIGALRM, lambda *_: killer.kill("compute", "some time"))
+                    signal.setitimer(signal.ITIMER_REAL, 0.1 * killer.point.n)
+
+            return enter
+
+        before(flows.conductor.Conductor, "_perform", step)
+        before(flows.conductor, "Work", phase("work"))
+        before(Store, "_publish", phase("publish"))
+        before(Tracker, "finish_step", phase("record"))
+        before(Tracker, "summarise", phase("record", "end"))
+
+        before(Dataset, "file", lambda dataset, name: killer.file("read", dataset.path / name))
+        before(pa, "memory_map", lambda path, *_: killer.file("read", path))
+        before(pa, "OSFile", lambda path, *_: killer.file("write", path))
+        before(pq, "ParquetWriter", lambda path, *_: killer.file("write", path))
+        for module in (gpt.checkpoint, gpt.weights):
+            before(module, "save_file", lambda tensors, path, *_: killer.file("write", path))
+        before(os, "fsync", lambda descriptor: killer.file("write", f"/proc/self/fd/{descriptor}"))
+
+        def audit(name: str, arguments: tuple[Any, ...]) -> None:
+            if name == "open" and isinstance(arguments[0], str | Path):
+                reads = not arguments[2] & (os.O_WRONLY | os.O_RDWR)
+                killer.file("read" if reads else "write", arguments[0])
+            elif name in ("os.mkdir", "os.rename", "os.remove", "os.rmdir", "shutil.rmtree"):
+                killer.file("write", arguments[0])
+
+        def execute(connection: Any, cursor: Any, statement: str, *rest: Any) -> None:
+            if statement.startswith(("INSERT", "UPDATE", "DELETE")):
+                killer.event("record" if killer.phase == "record" else "start", statement.split("(")[0])
+
+        sys.addaudithook(audit)
+        event.listen(Engine, "before_cursor_execute", execute)
+
+    def file(self, what: str, path: Any) -> None:
+        path = os.path.realpath(path) if str(path).startswith("/proc/self") else str(path)
+        if not path.startswith(self.home) or "/mlruns/" in path or "/.tokenmill/" in path or "/.locks/" in path:
+            return
+        if self.phase == "publish":
+            self.event("publish", path)
+        elif self.phase == "work":
+            self.event("checkpoint" if "/checkpoints" in path else what, path)
 
 
 if __name__ == "__main__":
-    run_until_done(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]))
+    print(json.dumps(run_until_done(Path(sys.argv[1]), Path(sys.argv[2]))))

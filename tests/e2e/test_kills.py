@@ -1,7 +1,4 @@
-"""A chain that is killed, stopped, doubled or left without its server ends with the bytes of one left in peace.
-
-`TOKENMILL_TEST_KILLS=50` kills more often, and takes more away.
-"""
+"""A chain that is killed, stopped, doubled or left without its servers ends with the bytes of one left in peace."""
 
 import json
 import os
@@ -21,7 +18,7 @@ from flows.stack import Stack
 from pipelines.store import Dataset, Store
 
 KILLER = Path(__file__).with_name("killer.py")
-KILLS = int(os.environ.get("TOKENMILL_TEST_KILLS", "4"))
+TRAININGS = ("pretrain", "finetune-classifier", "finetune-assistant")
 
 
 @pytest.fixture(scope="module")
@@ -47,11 +44,11 @@ def environment(server: Stack, place: Any) -> dict[str, str]:
     return place.environment | {"PREFECT_API_URL": url, "PYTHONPATH": str(Path(__file__).parents[2])}
 
 
-def test_a_chain_that_is_killed_again_and_again(
-    place: Any, environment: dict[str, str], finished: tuple[Any, Any]
+def test_a_chain_that_is_killed_at_every_kind_of_moment_of_every_step(
+    place: Any, environment: dict[str, str], finished: tuple[Any, Any], server: Stack
 ) -> None:
     done = subprocess.run(
-        [sys.executable, str(KILLER), str(place.home), str(place.config), str(KILLS)],
+        [sys.executable, str(KILLER), str(place.home), str(place.config)],
         env=environment,
         capture_output=True,
         text=True,
@@ -59,8 +56,18 @@ def test_a_chain_that_is_killed_again_and_again(
     )
     print(done.stdout)  # where it was killed, for who reads a failure
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout.splitlines()[-1])["kills"] >= KILLS // 2
+    points = [tuple(point) for point in json.loads(done.stdout.splitlines()[-1])]
+    assert len(points) >= 50
+    moments = {(step, moment) for step, moment, _ in points}
+    steps = {step for step, _, _ in points} - {"flow", "end"}
+    assert len(steps) == 11
+    assert {(step, moment) for step in steps for moment in ("start", "read", "publish", "record")} <= moments
+    assert len([step for step in steps if (step, "write") in moments]) >= 9
+    assert {(step, "checkpoint") for step in TRAININGS} <= moments
     ends_as_if_left_in_peace(place, finished)
+    states = prefect(server, "SELECT state_type FROM flow_run WHERE parameters LIKE '%topics%'")
+    assert states.count(("CRASHED",)) >= len(points) - 1 and states.count(("COMPLETED",)) == 1
+    assert prefect(server, "SELECT count(*) FROM task_run WHERE state_type = 'RUNNING'") == [(0,)]
 
 
 def test_runs_that_are_told_to_stop_and_runs_that_meet(
@@ -84,7 +91,6 @@ def test_runs_that_are_told_to_stop_and_runs_that_meet(
     ends_as_if_left_in_peace(place, finished)
 
 
-@pytest.mark.skipif(KILLS < 50, reason="takes long; TOKENMILL_TEST_KILLS=50 runs it")
 def test_a_prefect_server_that_dies_and_comes_back(
     server: Stack, place: Any, environment: dict[str, str], finished: tuple[Any, Any]
 ) -> None:
@@ -148,6 +154,11 @@ def contents(datasets: list[Dataset]) -> dict[str, Any]:
         )
         for dataset in datasets
     }
+
+
+def prefect(server: Stack, query: str) -> list[Any]:
+    with sqlite3.connect(server.home / ".tokenmill" / "prefect" / "prefect.db") as database:
+        return database.execute(query).fetchall()
 
 
 def mlflow(place: Any, query: str, *values: str) -> list[Any]:

@@ -1,0 +1,81 @@
+"""How a run ends that does not end well: Prefect and MLflow learn of runs that failed, were cancelled or died.
+
+A run that can still act tells both itself. A hook of Prefect's tells MLflow of runs that `serve` or a worker saw die.
+Of a run that nobody watched, the next run in the same home tells: each holds a lock for as long as it lives.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+from filelock import FileLock, Timeout
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.filters import (
+    FlowRunFilter,
+    FlowRunFilterId,
+    TaskRunFilter,
+    TaskRunFilterState,
+    TaskRunFilterStateType,
+)
+from prefect.client.schemas.objects import FlowRun, State, StateType
+from prefect.exceptions import ObjectNotFound
+from prefect.states import Crashed
+
+from flows.home import Home
+from pipelines.store import Store
+
+DIED = "Its process died; the next run noticed."
+GOING_ON = [StateType.PENDING, StateType.RUNNING, StateType.CANCELLING]
+
+
+_held: list[FileLock] = []
+
+
+def show_alive(store: Store, flow_run_id: str) -> None:
+    """From now on, other processes can tell that this flow run is alive, until this process ends, however it does."""
+    lock = store.lock(f"flow-{flow_run_id}")
+    lock.acquire()
+    _held.append(lock)  # a lock that nobody refers to is let go
+
+
+def crash_dead_runs(store: Store) -> None:
+    """Mark as crashed, in Prefect, the flow and task runs whose process is gone; SIGKILL leaves them running."""
+    for path in (store.root / ".locks").glob("flow-*.lock"):
+        try:
+            with FileLock(path).acquire(timeout=0), get_client(sync_client=True) as client:
+                _crash(client, UUID(path.stem.removeprefix("flow-")))
+                path.unlink(missing_ok=True)
+        except Timeout:
+            continue
+
+
+def _crash(client: SyncPrefectClient, flow_run_id: UUID) -> None:
+    try:
+        state = client.read_flow_run(flow_run_id).state
+    except ObjectNotFound:
+        return  # it ran on another server, or somebody has deleted it
+    tasks = client.read_task_runs(
+        flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[flow_run_id])),
+        task_run_filter=TaskRunFilter(state=TaskRunFilterState(type=TaskRunFilterStateType(any_=GOING_ON))),
+    )
+    for task in tasks:
+        client.set_task_run_state(task.id, Crashed(message=DIED), force=True)
+    if not state or not state.is_final():
+        client.set_flow_run_state(flow_run_id, Crashed(message=DIED), force=True)
+
+
+def tell_mlflow(flow: Any, flow_run: FlowRun, state: State[Any]) -> None:
+    """Prefect's hook for failure, crash and cancellation: MLflow's runs of this flow run end too, and say why."""
+    from mlflow.tracking import MlflowClient
+
+    client = MlflowClient(Home.from_environment().mlflow_uri)
+    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+    (parent, *_) = client.search_runs(experiments, f"tags.`prefect.flow_run_id` = '{flow_run.id}'") or [None]
+    if not parent:
+        return
+    children = f"tags.`mlflow.parentRunId` = '{parent.info.run_id}' and attributes.status = 'RUNNING'"
+    for run in [parent, *client.search_runs(experiments, children)]:
+        client.set_tag(run.info.run_id, "tokenmill.ended", f"{state.name}: {state.message}"[:500])
+        if run.info.status == "RUNNING":
+            client.set_terminated(run.info.run_id, "FAILED" if state.is_failed() else "KILLED")

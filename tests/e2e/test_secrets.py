@@ -1,0 +1,89 @@
+"""Secrets come from the environment and stay there: not in a config, a manifest, MLflow, Prefect or a log."""
+
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from pipelines.config import load_config
+from pipelines.errors import InputError
+from pipelines.store import Store
+
+SECRET = "planted-d41d8cd98f00b204"
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        f"https://reader:{SECRET}@host.example/x.txt",
+        f"https://{SECRET}@host.example/x.txt",
+        f"simplecache::https://reader:{SECRET}@host.example/x.txt",
+        f"sftp://reader:{SECRET}@host.example/x.txt",
+        f"https://host.example/x.txt?token={SECRET}",
+        f"https://host.example/x.txt?page=2&api_key={SECRET}",
+        f"https://host.example/x.txt?X-Amz-Signature={SECRET}",
+        f"https://account.blob.core.windows.net/x.txt?sv=2024&sig={SECRET}",
+    ],
+)
+@pytest.mark.parametrize("table", ["ingest", "finetune.sort.examples"])
+def test_an_address_with_a_secret_is_refused_and_not_repeated(place, uri, table):
+    column = "" if table == "ingest" else ", label = 'label'"
+    with pytest.raises(InputError, match=r"sources.*password or a token.*environment.*FSSPEC_HTTPS") as caught:
+        load_config(place.config, [f"{table}.sources=[{{uri='{uri}'{column}}}]"])
+    assert SECRET not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "https://host.example/x.txt?page=2&monkey=tokens",
+        "s3://bucket/2024/*.jsonl.gz",
+        "abfs://container@account.dfs.core.windows.net/x",
+        "hf://datasets/owner/name@main/x.parquet",
+        "texts/what?.txt",
+    ],
+)
+def test_other_addresses_are_taken(place, uri):
+    assert load_config(place.config, [f"ingest.sources=[{{uri='{uri}'}}]"]).ingest.sources[0].uri == uri
+
+
+def test_a_secret_that_a_run_uses_is_found_nowhere(place):
+    asked = []
+
+    class Guarded(BaseHTTPRequestHandler):
+        """Gives its text to who knows the secret."""
+
+        def do_GET(self):
+            asked.append(self.headers["Authorization"])
+            if asked[-1] != f"Bearer {SECRET}":
+                return self.send_error(401)
+            body = b"In the beginning was the word, and the word was behind a password.\n" * 9
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        do_HEAD = do_GET  # noqa: N815
+
+        def log_message(self, *_):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Guarded) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        source = f"ingest.sources=[{{uri='http://127.0.0.1:{server.server_port}/x.txt'}}]"
+        planted = {
+            "FSSPEC_HTTP": json.dumps({"client_kwargs": {"headers": {"Authorization": f"Bearer {SECRET}"}}}),
+            "AWS_SECRET_ACCESS_KEY": SECRET,
+            "MLFLOW_TRACKING_PASSWORD": SECRET,
+        }
+        done = place.tokenmill("ingest", str(place.config), "--set", source, **planted)
+        refused = place.tokenmill("ingest", str(place.config), "--set", source, check=False)
+        server.shutdown()
+    assert f"Bearer {SECRET}" in asked, "the secret was used"
+    assert Store(place.home / "data").open("corpus/topics").manifest.statistics["documents"] == 1
+    assert refused.returncode == 2 and "credentials" in refused.stderr
+    assert SECRET not in done.stdout + done.stderr
+    files = [path for path in place.home.rglob("*") if path.is_file()]
+    assert {"prefect.db", "mlflow.db", "manifest.json", "prefect-temporary.log"} <= {path.name for path in files}
+    assert [path for path in files if SECRET.encode() in path.read_bytes()] == []
