@@ -6,7 +6,17 @@ Those that stand beside nanoGPT (train_step, time_to_loss) also run by themselve
 import subprocess
 import sys
 
-ALL = ("tokenization", "loader", "ingest_memory", "train_step", "generation", "import_weights", "sql", "orchestration")
+ALL = (
+    "tokenization",
+    "loader",
+    "ingest_memory",
+    "train_step",
+    "generation",
+    "import_weights",
+    "sql",
+    "listing",
+    "orchestration",
+)
 
 
 def main() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 import time
 from collections.abc import Iterator
@@ -138,39 +139,27 @@ def datasets_ls(
 
     Example: tokenmill datasets ls tokens
     """
-    from rich.console import Console
-    from rich.table import Table
-
     from flows.home import Home
     from flows.summary import counts, short
 
-    table = Table(box=None, pad_edge=False)
-    for column, justify in (
-        ("kind", "left"),
-        ("name", "left"),
-        ("fingerprint", "left"),
-        ("bytes", "right"),
-        ("built", "left"),
-        ("", "left"),
-    ):
-        table.add_column(column, justify=justify)  # type: ignore[arg-type]
-    found = Home.from_environment().store.list(kind)
-    for dataset in found:
-        m = dataset.manifest
-        table.add_row(
-            m.kind,
-            m.name,
-            m.fingerprint[:12],
-            short(m.bytes),
-            m.built["at"][:16].replace("T", " "),
-            counts(m.statistics, 4),
-        )
+    found = [dataset.manifest for dataset in Home.from_environment().store.list(kind)]
     if not found:
         typer.echo(
             f"Nothing published{f' of kind {kind}' if kind else ''} yet; try `tokenmill run configs/quickstart.toml`."
         )
         return
-    Console().print(table)
+    rows = [("kind", "name", "fingerprint", "bytes", "built", "what it holds")]
+    for m in found:
+        built = m.built["at"][:16].replace("T", " ")
+        rows.append((m.kind, m.name, m.fingerprint[:12], short(m.bytes), built, counts(m.statistics, 4)))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    # A line each, cut off where the terminal ends; a pipe gets all of it. Rich would take a second for a thousand.
+    columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    for row in rows:
+        cells = [
+            cell.rjust(w) if i == 3 else cell.ljust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))
+        ]
+        typer.echo("  ".join(cells).rstrip()[:columns])
 
 
 @datasets.command("show")

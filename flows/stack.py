@@ -185,6 +185,7 @@ def ensure_mlflow_database(uri: str, artifacts: Path | None = None) -> None:
         return
     from mlflow.exceptions import MlflowException
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+    from mlflow.tracking import MlflowClient
 
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # it tells of each table, and raises the rest
     path = Path(uri.removeprefix("sqlite:///")).absolute()
@@ -198,7 +199,7 @@ def ensure_mlflow_database(uri: str, artifacts: Path | None = None) -> None:
         with contextlib.closing(sqlite3.connect(path, timeout=60)) as database:
             database.execute("PRAGMA journal_mode=WAL")
         try:
-            SqlAlchemyStore(uri, str(artifacts or path.parent / "artifacts"))
+            MlflowClient(uri)  # keeps what it finds for the next one, where a store of our own would read it twice
         except MlflowException as error:
             if "out-of-date" not in str(error):
                 raise

@@ -5,6 +5,7 @@ child for each run, so that a run costs a second or so. Prints a JSON list of th
 """
 
 import functools
+import importlib
 import json
 import os
 import random
@@ -16,6 +17,8 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from sqlalchemy import Engine, event
+from sqlalchemy.orm import configure_mappers
 
 import flows.chain
 import flows.conductor
@@ -32,7 +35,7 @@ STEPS = ("ingest", "tokenize", "sample", "pretrain", "evaluate-language")
 STEPS += ("examples sort", "finetune-classifier", "evaluate-classifier")
 STEPS += ("examples answer", "finetune-assistant", "evaluate-assistant", "report")
 TRAININGS = ("pretrain", "finetune-classifier", "finetune-assistant")
-MOMENTS = {"start": 3, "read": 2, "compute": 1, "checkpoint": 6, "write": 2, "publish": 7, "record": 9}
+MOMENTS = {"start": 2, "read": 1, "compute": 1, "checkpoint": 6, "write": 2, "publish": 7, "record": 6}
 """What a run is killed at, in the order in which a step comes by, and how far into it at most.
 
 start: MLflow learns of the step. read: of inputs. compute: somewhere in the middle. checkpoint: anything below
@@ -81,8 +84,7 @@ def run_until_done(home: Path, config: Path) -> list[Point]:
 
 def import_all_that_runs_import() -> None:
     """What each child would else do anew."""
-    from sqlalchemy.orm import configure_mappers
-
+    importlib.import_module("mlflow.store.tracking.sqlalchemy_store")
     configure_mappers()
     for value in vars(flows.chain).values():
         if isinstance(value, StepType):
@@ -148,8 +150,6 @@ class Killer:
 
     def watch(self) -> None:
         """Follow which step the chain is at, and listen to files and to MLflow's database."""
-        from sqlalchemy import Engine, event
-
         killer = self
 
         def before(owner: Any, name: str, note: Callable[..., None]) -> None:

@@ -8,7 +8,11 @@ import sqlite3
 import subprocess
 import sys
 import time
+import urllib.error
+import urllib.request
+from collections import Counter
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +22,7 @@ from flows.stack import Stack
 from pipelines.store import Dataset, Store
 
 KILLER = Path(__file__).with_name("killer.py")
-TRAININGS = ("pretrain", "finetune-classifier", "finetune-assistant")
+TRAININGS = {"pretrain", "finetune-classifier", "finetune-assistant"}
 
 
 @pytest.fixture(scope="module")
@@ -27,10 +31,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("PREFECT_API_URL", raising=False)
         patch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")  # so that no MLflow starts
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-        stack = Stack(tmp_path_factory.mktemp("server"), prefect_port=port)
+        stack = Stack(tmp_path_factory.mktemp("server"), prefect_port=free_port())
         stack.up()
         try:
             yield stack
@@ -58,20 +59,18 @@ def test_a_chain_that_is_killed_at_every_kind_of_moment_of_every_step(
     assert done.returncode == 0, done.stderr
     points = [tuple(point) for point in json.loads(done.stdout.splitlines()[-1])]
     assert len(points) >= 50
-    moments = {(step, moment) for step, moment, _ in points}
-    steps = {step for step, _, _ in points} - {"flow", "end"}
-    assert len(steps) == 11
-    assert {(step, moment) for step in steps for moment in ("start", "read", "publish", "record")} <= moments
-    assert len([step for step in steps if (step, "write") in moments]) >= 9
-    assert {(step, "checkpoint") for step in TRAININGS} <= moments
+    moments = {(step, moment) for step, moment, _ in points if step not in ("flow", "end")}
+    steps = Counter(moment for _, moment in moments)
+    assert all(steps[moment] >= 10 for moment in ("start", "read", "write", "publish", "record")), steps
+    assert {step for step, moment in moments if moment == "checkpoint"} == TRAININGS
     ends_as_if_left_in_peace(place, finished)
-    states = prefect(server, "SELECT state_type FROM flow_run WHERE parameters LIKE '%topics%'")
+    states = prefect(server, "SELECT state_type FROM flow_run WHERE parameters LIKE ?", f"%{place.home}/%")
     assert states.count(("CRASHED",)) >= len(points) - 1 and states.count(("COMPLETED",)) == 1
     assert prefect(server, "SELECT count(*) FROM task_run WHERE state_type = 'RUNNING'") == [(0,)]
 
 
 def test_runs_that_are_told_to_stop_and_runs_that_meet(
-    place: Any, environment: dict[str, str], finished: tuple[Any, Any]
+    server: Stack, place: Any, environment: dict[str, str], finished: tuple[Any, Any]
 ) -> None:
     training = start(place, environment)
     wait_for(lambda: list(place.home.glob("data/.scratch/*/checkpoints/*")), training)
@@ -84,6 +83,9 @@ def test_runs_that_are_told_to_stop_and_runs_that_meet(
     wait_for(lambda: list(place.home.glob("data/model/tiny-*")), later)
     later.terminate()
     assert later.wait(120) == 143
+
+    states = prefect(server, "SELECT state_type FROM flow_run WHERE parameters LIKE ?", f"%{place.home}/%")
+    assert states == [("CANCELLED",)] * 2
 
     runs = [start(place, environment) for _ in range(2)]
     told = [run.communicate(timeout=300)[0] for run in runs]
@@ -106,9 +108,88 @@ def test_a_prefect_server_that_dies_and_comes_back(
     ends_as_if_left_in_peace(place, finished)
 
 
-def start(place: Any, environment: dict[str, str]) -> subprocess.Popen[str]:
+def test_training_goes_on_while_mlflow_hangs_and_its_curves_arrive_later(
+    place: Any, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PREFECT_API_URL", environment["PREFECT_API_URL"])
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    stack = Stack(tmp_path / "mlflow", mlflow_port=free_port())
+    service = stack.up()[1]
+    assert service.pid
+    try:
+        place.config.write_text(place.config.read_text().replace("steps = 12", "steps = 60"))
+        training = start(place, environment | {"MLFLOW_TRACKING_URI": service.url}, "pretrain")
+        saved = partial(newest_checkpoint, place)
+        wait_for(saved, training)
+        os.killpg(service.pid, signal.SIGSTOP)
+        before = saved()
+        wait_for(lambda: saved() >= before + 10, training)
+        os.killpg(service.pid, signal.SIGCONT)
+        assert training.wait(120) == 0, training.stdout and training.stdout.read()
+    finally:
+        os.killpg(service.pid, signal.SIGCONT)
+        stack.down()
+    curve = "SELECT DISTINCT step FROM metrics WHERE key = 'train/loss' ORDER BY step"
+    with sqlite3.connect(stack.home / "mlruns" / "mlflow.db") as database:
+        assert database.execute(curve).fetchall() == [(step,) for step in range(60)]
+        assert database.execute("SELECT DISTINCT status FROM runs").fetchall() == [("FINISHED",)]
+    assert not list(place.home.glob(".tokenmill/unsent/*"))
+
+
+def test_a_run_that_is_cancelled_in_prefect_saves_and_ends_as_cancelled(
+    place: Any, environment: dict[str, str]
+) -> None:
+    place.config.write_text(place.config.read_text().replace("steps = 12", "steps = 100000"))
+    schedules = place.home / "schedules.toml"
+    schedules.write_text('[train]\nflow = "pretrain"\nconfig = "tiny.toml"\n')
+    serving = start(place, environment, "serve", schedules)
+    try:
+        url = environment["PREFECT_API_URL"]
+        wait_for(lambda: ask(url, "deployments/name/pretrain/train"), serving)
+        deployment = ask(url, "deployments/name/pretrain/train")["id"]
+        run = ask(url, f"deployments/{deployment}/create_flow_run", {})["id"]
+        wait_for(partial(newest_checkpoint, place), serving)
+        ask(url, f"flow_runs/{run}/set_state", {"state": {"type": "CANCELLING"}})
+        wait_for(lambda: ask(url, f"flow_runs/{run}")["state"]["type"] == "CANCELLED", serving)
+    finally:
+        serving.terminate()
+        assert serving.wait(60) == 0
+    assert newest_checkpoint(place) > 0
+    ended = "SELECT r.status, t.value FROM runs r JOIN tags t USING (run_uuid) WHERE t.key = 'tokenmill.ended'"
+    runs = mlflow(place, ended)
+    assert [status for status, _ in runs] == ["KILLED", "KILLED"], runs
+    assert all("ancel" in why or "interrupted" in why for _, why in runs), runs
+
+
+def ask(url: str, path: str, body: Any = None) -> Any:
+    """What Prefect's API answers; nothing if there is no such thing yet."""
+    content = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(f"{url}/{path}", content, {"Content-Type": "application/json"})
+    try:
+        with urllib.request.urlopen(request, timeout=20) as answer:
+            return json.load(answer)
+    except urllib.error.HTTPError as error:
+        if error.code == 404:
+            return None
+        raise
+
+
+def newest_checkpoint(place: Any) -> int:
+    found = place.home.glob("data/.scratch/*/checkpoints/step-*")
+    return max((int(path.name.removeprefix("step-")) for path in found), default=0)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def start(
+    place: Any, environment: dict[str, str], command: str = "run", file: Path | None = None
+) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-m", "flows.cli", "run", str(place.config)],
+        [sys.executable, "-m", "flows.cli", command, str(file or place.config)],
         env=environment,
         cwd=place.home,
         stdout=subprocess.PIPE,
@@ -156,9 +237,9 @@ def contents(datasets: list[Dataset]) -> dict[str, Any]:
     }
 
 
-def prefect(server: Stack, query: str) -> list[Any]:
+def prefect(server: Stack, query: str, *values: str) -> list[Any]:
     with sqlite3.connect(server.home / ".tokenmill" / "prefect" / "prefect.db") as database:
-        return database.execute(query).fetchall()
+        return database.execute(query, values).fetchall()
 
 
 def mlflow(place: Any, query: str, *values: str) -> list[Any]:

@@ -1,0 +1,126 @@
+"""MLflow may be away: a step goes on, what it tells is kept, and arrives when MLflow is back."""
+
+import json
+import threading
+import time
+
+import pytest
+from mlflow.entities import Metric
+from mlflow.exceptions import MlflowException
+
+from flows import tracking
+from flows.tracking import StepRun, TrackingError, reaching
+
+
+class Client:
+    """Stands for MLflow's: takes what it is told, or is away, or hangs."""
+
+    def __init__(self):
+        self.metrics, self.texts, self.ended = {}, {}, []
+        self.away, self.answers = False, threading.Event()
+        self.answers.set()
+
+    def get_metric_history(self, run_id, key):
+        return [Metric(k, v, 0, step) for (k, step), v in self.metrics.items() if k == key]
+
+    def log_batch(self, run_id, metrics):
+        self._answer()
+        self.metrics |= {(metric.key, metric.step): metric.value for metric in metrics}
+
+    def log_text(self, run_id, text, path):
+        self._answer()
+        self.texts[path] = text
+
+    def set_tag(self, run_id, key, value):
+        self._answer()
+
+    def set_terminated(self, run_id, status):
+        self._answer()
+        self.ended.append(status)
+
+    def _answer(self):
+        self.answers.wait(20)
+        if self.away:
+            raise MlflowException("API request to http://127.0.0.1:9/api failed with exception refused")
+
+
+@pytest.fixture
+def client():
+    return Client()
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch):
+    monkeypatch.setattr(tracking, "PATIENCE_SECONDS", 0.2)
+    monkeypatch.setattr(tracking, "BATCH_SECONDS", 0.0)
+
+
+def train(run, steps):
+    for step in steps:
+        run.metrics(step, {"train/loss": 1 / (step + 1), "train/tokens": step})
+
+
+def test_what_is_told_arrives(client, tmp_path):
+    run = StepRun(client, "r", tmp_path)
+    train(run, range(3000))
+    run.text("samples/a.txt", "Once")
+    run.metrics(3000, {"val/loss": float("nan")})
+    assert run.flush()
+    assert len(client.metrics) == 6000 and client.texts == {"samples/a.txt": "Once"}
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("how", ["refuses", "hangs"])
+def test_a_step_goes_on_while_mlflow_is_away_and_its_curves_arrive_later(client, tmp_path, how):
+    run = StepRun(client, "r", tmp_path)
+    train(run, range(10))
+    assert run.flush()
+    client.away = how == "refuses"
+    client.answers.clear() if how == "hangs" else None
+    started = time.monotonic()
+    for step in range(10, 60):
+        train(run, [step])
+        if step % 10 == 0:
+            run.text(f"samples/{step}.txt", "Once")
+            assert not run.flush()
+    assert time.monotonic() - started < 10, "no step waited for long"
+    client.away = False
+    client.answers.set()
+    run.deliver()
+    assert [step for key, step in sorted(client.metrics) if key == "train/loss"] == list(range(60))
+    assert len(client.texts) == 5
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_run_that_dies_while_mlflow_is_away_leaves_its_curves_to_the_next(client, tmp_path):
+    run = StepRun(client, "r", tmp_path)
+    client.away = True
+    train(run, range(20))
+    run.text("samples/a.txt", "Once\nupon")
+    assert not run.flush()  # as before each checkpoint
+    train(run, range(20, 25))  # after the checkpoint, so the next run does these again
+    del run
+    client.away = False
+    again = StepRun(client, "r", tmp_path)
+    train(again, range(20, 40))
+    again.deliver()
+    assert [step for key, step in sorted(client.metrics) if key == "train/loss"] == list(range(40))
+    assert client.texts == {"samples/a.txt": "Once\nupon"}
+    assert not list(tmp_path.iterdir())
+
+
+def test_mlflow_that_stays_away_ends_a_run_with_a_sentence_and_keeps_the_curves(client, tmp_path):
+    run = StepRun(client, "r", tmp_path)
+    client.away = True
+    train(run, range(5))
+    sentence = r"^MLflow at http://mlflow:5000 does not answer.*run again"
+    with pytest.raises(TrackingError, match=sentence) as caught, reaching("http://reader:secret@mlflow:5000"):
+        run.deliver()
+    assert "secret" not in str(caught.value)
+    run.end("FAILED", "no MLflow")
+    assert client.ended == []
+    (kept,) = tmp_path.iterdir()
+    assert [json.loads(line)["step"] for line in kept.read_text().splitlines()] == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]
+    client.away = False
+    run.end("FAILED", "no MLflow")
+    assert client.ended == ["FAILED"] and not kept.exists()
