@@ -11,7 +11,6 @@ from typing import Any
 
 from prefect import State, task
 from prefect.cache_policies import NO_CACHE
-from prefect.exceptions import CancelledRun
 from prefect.runtime import task_run
 from prefect.states import Cancelled
 
@@ -59,10 +58,9 @@ class Conductor:
                 publish_artifacts(outcome)
             return str(outcome.dataset)
 
-        try:
-            perform()
-        except CancelledRun as cancelled:
-            raise Stopped(str(cancelled)) from None
+        done = perform()
+        if isinstance(done, State):
+            raise Stopped(done.message)
         return self.done[-1].dataset
 
     def _published(self, type: StepType, name: str, config: Config, inputs: Mapping[str, Dataset]) -> Dataset | None:

@@ -61,7 +61,7 @@ def test_a_chain_that_is_killed_at_every_kind_of_moment_of_every_step(
     assert len(points) >= 50
     moments = {(step, moment) for step, moment, _ in points if step not in ("flow", "end")}
     steps = Counter(moment for _, moment in moments)
-    assert all(steps[moment] >= 10 for moment in ("start", "read", "write", "publish", "record")), steps
+    assert all(steps[moment] >= 9 for moment in ("start", "read", "write", "publish", "record")), steps
     assert {step for step, moment in moments if moment == "checkpoint"} == TRAININGS
     ends_as_if_left_in_peace(place, finished)
     states = prefect(server, "SELECT state_type FROM flow_run WHERE parameters LIKE ?", f"%{place.home}/%")
