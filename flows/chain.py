@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import partial
 from typing import Any
 
 import prefect
@@ -142,15 +141,18 @@ def _conduct(
     return conductor.done
 
 
-_hooks: list[Any] = [tell_mlflow]
-_flow_of_ours = partial(
-    flow,
-    task_runner=task_runner(),
-    persist_result=False,
-    on_failure=_hooks,
-    on_crashed=_hooks,
-    on_cancellation=_hooks,
-)
+def _our_flow(name: str, description: str | None = None) -> Callable[[Callable[..., Any]], prefect.Flow[..., Any]]:
+    hooks: list[Any] = [tell_mlflow]
+    make: Any = flow(
+        name=name,
+        description=description,
+        task_runner=task_runner(),
+        persist_result=False,
+        on_failure=hooks,
+        on_crashed=hooks,
+        on_cancellation=hooks,
+    )
+    return make
 
 
 def _flow(name: str, until: str, description: str) -> prefect.Flow[..., Any]:
@@ -169,7 +171,7 @@ def _flow(name: str, until: str, description: str) -> prefect.Flow[..., Any]:
         return _conduct(config, judge, rebuild)
 
     conduct.__name__ = conduct.__qualname__ = name
-    return _flow_of_ours(name=name, description=description)(conduct)
+    return _our_flow(name=name, description=description)(conduct)
 
 
 run = _flow("run", "evaluate", "The whole chain: raw text to evaluated, fine-tuned models, the better ones promoted.")
@@ -181,7 +183,7 @@ finetune = _flow("finetune", "finetune", "Source files to fine-tuned models.")
 evaluate = _flow("evaluate", "evaluate", "Every model of the run judged on held-out data, the better ones promoted.")
 
 
-@_flow_of_ours(name="reevaluate")
+@_our_flow(name="reevaluate")
 def reevaluate(config: RunConfig) -> list[Outcome] | State[None]:
     """Judge the champions and their challengers on the run's held-out data as it is today. Trains nothing.
 
@@ -197,7 +199,7 @@ def reevaluate(config: RunConfig) -> list[Outcome] | State[None]:
     return _conduct(config, judge, promote=False)
 
 
-@_flow_of_ours(name="promote")
+@_our_flow(name="promote")
 def promote(config: RunConfig, again: bool = False) -> list[Outcome] | State[None]:
     """Hold the newest model of each name against its champion, and promote the better ones. Trains nothing.
 

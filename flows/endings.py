@@ -6,11 +6,13 @@ Of a run that nobody watched, the next run in the same home tells: each holds a 
 
 from __future__ import annotations
 
+from contextlib import ExitStack, suppress
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 from filelock import FileLock, Timeout
-from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import (
     FlowRunFilter,
     FlowRunFilterId,
@@ -19,13 +21,13 @@ from prefect.client.schemas.filters import (
     TaskRunFilterStateType,
 )
 from prefect.client.schemas.objects import FlowRun, State, StateType
-from prefect.exceptions import ObjectNotFound
 from prefect.states import Crashed
 
 from flows.home import Home
 from pipelines.store import Store
 
 DIED = "Its process died; the next run noticed."
+SETTLED = timedelta(seconds=30)  # for so long after a run's end, its tasks may yet come up in Prefect's database
 GOING_ON = [StateType.PENDING, StateType.RUNNING, StateType.CANCELLING]
 
 
@@ -41,28 +43,26 @@ def show_alive(store: Store, flow_run_id: str) -> None:
 
 def crash_dead_runs(store: Store) -> None:
     """Mark as crashed, in Prefect, the flow and task runs whose process is gone; SIGKILL leaves them running."""
-    for path in (store.root / ".locks").glob("flow-*.lock"):
-        try:
-            with FileLock(path).acquire(timeout=0), get_client(sync_client=True) as client:
-                _crash(client, UUID(path.stem.removeprefix("flow-")))
+    with ExitStack() as locks:
+        dead = {}
+        for path in (store.root / ".locks").glob("flow-*.lock"):
+            with suppress(Timeout):
+                locks.enter_context(FileLock(path).acquire(timeout=0))
+                dead[UUID(path.stem.removeprefix("flow-"))] = path
+        if not dead:
+            return
+        client = locks.enter_context(get_client(sync_client=True))
+        theirs = FlowRunFilter(id=FlowRunFilterId(any_=list(dead)))
+        going_on = TaskRunFilter(state=TaskRunFilterState(type=TaskRunFilterStateType(any_=GOING_ON)))
+        for task in client.read_task_runs(flow_run_filter=theirs, task_run_filter=going_on):
+            client.set_task_run_state(task.id, Crashed(message=DIED), force=True)
+        known = {run.id: run.state for run in client.read_flow_runs(flow_run_filter=theirs)}
+        for flow_run_id, path in dead.items():
+            state = known.get(flow_run_id)
+            if state and not state.is_final():
+                client.set_flow_run_state(flow_run_id, Crashed(message=DIED), force=True)
+            elif not state or datetime.now(UTC) - state.timestamp > SETTLED:
                 path.unlink(missing_ok=True)
-        except Timeout:
-            continue
-
-
-def _crash(client: SyncPrefectClient, flow_run_id: UUID) -> None:
-    try:
-        state = client.read_flow_run(flow_run_id).state
-    except ObjectNotFound:
-        return  # it ran on another server, or somebody has deleted it
-    tasks = client.read_task_runs(
-        flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[flow_run_id])),
-        task_run_filter=TaskRunFilter(state=TaskRunFilterState(type=TaskRunFilterStateType(any_=GOING_ON))),
-    )
-    for task in tasks:
-        client.set_task_run_state(task.id, Crashed(message=DIED), force=True)
-    if not state or not state.is_final():
-        client.set_flow_run_state(flow_run_id, Crashed(message=DIED), force=True)
 
 
 def tell_mlflow(flow: Any, flow_run: FlowRun, state: State[Any]) -> None:

@@ -112,6 +112,8 @@ class Tracker:
             run_id = unfinished[0].info.run_id
             self.client.update_run(run_id, status="RUNNING")
             self.client.log_batch(run_id, tags=_run_tags(identity))
+            if "tokenmill.ended" in unfinished[0].data.tags:
+                self.client.delete_tag(run_id, "tokenmill.ended")
         else:
             tags = {tag.key: tag.value for tag in _run_tags(identity)}
             run = self.client.create_run(self.experiment_id, run_name=f"{step.type.name} {step.name}", tags=tags)
@@ -244,19 +246,16 @@ class Tracker:
         )
 
     def _end_dead_runs(self) -> None:
-        """Mark as killed the runs whose process is gone. A live one holds the lock of its flow run or its step.
+        """Mark as killed the runs whose process is gone. A live one holds the lock of its flow run.
 
         Locks reach as far as a home, so where several machines track their runs in one place, each looks to its own.
         """
         running = f"attributes.status = 'RUNNING' and tags.`tokenmill.home` = '{self.home.label}'"
         for run in self.client.search_runs([self.experiment_id], running):
-            lock = self.home.store.lock(run.data.tags.get("tokenmill.fingerprint") or run.info.run_id)
-            try:
-                with lock.acquire(timeout=0):
+            lock = self.home.store.lock(run.data.tags.get(MLFLOW_PARENT_RUN_ID) or run.info.run_id)
+            with suppress(Timeout), lock.acquire(timeout=0):
+                if self.client.get_run(run.info.run_id).info.status == "RUNNING":  # it may have ended just now
                     end_run(self.client, run.info.run_id, "KILLED", "its process died; the next run noticed")
-            except Timeout:
-                continue
-            if "tokenmill.fingerprint" not in run.data.tags:
                 Path(lock.lock_file).unlink(missing_ok=True)
 
 

@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, BinaryIO
@@ -190,7 +190,7 @@ class Store:
             try:
                 statistics = run(staging, scratch)
                 built = {
-                    "at": datetime.now(UTC).isoformat(timespec="milliseconds"),
+                    "at": self._now(step).isoformat(timespec="milliseconds"),
                     "seconds": round(time.perf_counter() - started, 3),
                     **(built_by or {}),
                 }
@@ -199,6 +199,12 @@ class Store:
                 shutil.rmtree(staging, ignore_errors=True)
             shutil.rmtree(scratch, ignore_errors=True)
             return dataset
+
+    def _now(self, step: Step) -> datetime:
+        """The time; should the clock have gone back, just after the newest version, which this one then follows."""
+        before = [d.manifest.built["at"] for d in self.list(step.type.kind) if d.ref.name == step.name]
+        newest = datetime.fromisoformat(max(before)) + timedelta(milliseconds=1) if before else datetime.min
+        return max(datetime.now(UTC), newest.replace(tzinfo=UTC))
 
     def _publish(
         self, step: Step, staging: Path, statistics: dict[str, Any], built: dict[str, Any], replace: Dataset | None

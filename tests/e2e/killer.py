@@ -11,6 +11,7 @@ import os
 import random
 import signal
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -32,8 +33,8 @@ from pipelines.step import StepType, code_digest
 from pipelines.store import Dataset, Store
 
 STEPS = ("ingest", "tokenize", "sample", "pretrain", "evaluate-language")
-STEPS += ("examples sort", "finetune-classifier", "evaluate-classifier")
-STEPS += ("examples answer", "finetune-assistant", "evaluate-assistant", "report")
+STEPS += ("examples sort", "lessons tiny-sort", "finetune-classifier", "evaluate-classifier")
+STEPS += ("examples answer", "lessons tiny-answer", "finetune-assistant", "evaluate-assistant", "report")
 TRAININGS = ("pretrain", "finetune-classifier", "finetune-assistant")
 MOMENTS = {"start": 2, "read": 1, "compute": 1, "checkpoint": 6, "write": 2, "publish": 7, "record": 6}
 """What a run is killed at, in the order in which a step comes by, and how far into it at most.
@@ -99,6 +100,7 @@ def run_in_child(home: Path, work: Callable[[], Any], point: Point | None) -> Po
         status = 1
         try:
             os.setsid()
+            let_the_clock_jump()
             if point:
                 Killer(home, point, write).watch()
             work()
@@ -119,6 +121,12 @@ def run_in_child(home: Path, work: Callable[[], Any], point: Point | None) -> Po
         flush=True,
     )
     return Point(*at)
+
+
+def let_the_clock_jump() -> None:
+    """By hours, to and fro, each half second."""
+    true, hours = time.time, (0, 5, -3)
+    time.time = lambda: true() + 3600 * hours[int(2 * time.monotonic()) % len(hours)]
 
 
 class Killer:
@@ -163,7 +171,7 @@ class Killer:
             setattr(owner, name, outer)
 
         def step(conductor: Any, type: Any, name: str, *rest: Any) -> None:
-            several = type.name == "examples"
+            several = type.name in ("examples", "lessons")
             killer.step, killer.phase = (f"{type.name} {name}" if several else type.name), "start"
             killer.passed.add(killer.step)
 

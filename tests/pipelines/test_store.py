@@ -9,6 +9,7 @@ import signal
 import sys
 import threading
 import time
+from datetime import datetime, timedelta
 
 import pytest
 from pydantic import Field
@@ -123,6 +124,20 @@ def test_a_full_disk_publishes_nothing(store, monkeypatch):
             store.build(step(), writes())
     assert store.list() == []
     assert store.verify(store.build(step(), writes())) == []
+
+
+def test_the_newest_is_the_newest_though_the_clock_goes_back(store, monkeypatch):
+    hours = iter([5, -3, -3, 0])
+
+    class Clock(datetime):
+        @classmethod
+        def now(cls, tz=None):
+            return datetime.now(tz) + timedelta(hours=next(hours))
+
+    monkeypatch.setattr("pipelines.store.datetime", Clock)
+    published = [store.build(step(f"text {number}"), writes()) for number in range(4)]
+    assert [dataset.ref for dataset in store.list()] == [dataset.ref for dataset in published]
+    assert store.open("things/x").ref == published[-1].ref
 
 
 def test_statistics_that_json_cannot_hold_publish_nothing(store):
