@@ -59,19 +59,38 @@ def _options(
 # Runs
 
 
-def _run_flow(name: str, config_path: Path, overrides: list[str], rebuild: bool) -> None:
+def _run_flow(flow: str, config: Path, overrides: list[str], rebuild: bool) -> None:
+    from rich.console import Console
+
+    from flows.home import Home
+    from flows.receipts import Receipt
+    from flows.summary import closing, next_commands
+
+    started = time.perf_counter()
+    home = Home.from_environment()
+    receipt = Receipt(home, flow, config, overrides)
+    name, outcomes = receipt.read()
+    if rebuild or not outcomes:
+        name, outcomes = _carry_out(home.path, flow, config, overrides, rebuild)
+        receipt.write(name, outcomes)
+    else:
+        typer.echo("Nothing has changed since this was run, and all of it is there.", err=True)
+    Console().print(closing(name, outcomes, home.path, time.perf_counter() - started))
+    for line in next_commands(name, outcomes):  # to be copied, so never broken to fit a width
+        typer.echo(line)
+
+
+def _carry_out(home: Path, flow: str, path: Path, overrides: list[str], rebuild: bool) -> tuple[str, list[Any]]:
+    """Run a flow against a Prefect server; returns the run's name and what came of each step."""
     from concurrent.futures import ThreadPoolExecutor
     from importlib import import_module
 
-    from flows.home import Home
     from flows.progress import say
     from flows.stack import prefect_server
     from pipelines.config import load_config
     from pipelines.step import Stopped
 
-    started = time.perf_counter()
-    home = Home.from_environment()
-    config = load_config(config_path, overrides)
+    config = load_config(path, overrides)
     # Prefect prints failures with tracebacks; here they become a sentence. Its server keeps the whole log.
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
 
@@ -81,22 +100,17 @@ def _run_flow(name: str, config_path: Path, overrides: list[str], rebuild: bool)
 
     with ThreadPoolExecutor(1) as pool:
         warm = pool.submit(import_module, "mlflow")  # three seconds in which the server starts too
-        with prefect_server(home.path, tell):
+        with prefect_server(home, tell):
             warm.result()
             from prefect.exceptions import CancelledRun
 
             from flows.chain import FLOWS
-            from flows.summary import closing, next_commands
 
             try:
-                outcomes: Any = FLOWS[name](config, rebuild)
+                outcomes: Any = FLOWS[flow](config, rebuild)
             except CancelledRun as cancelled:
                 raise Stopped(str(cancelled)) from None
-    from rich.console import Console
-
-    Console().print(closing(config, outcomes, home.path, time.perf_counter() - started))
-    for line in next_commands(config, outcomes):  # to be copied, so never broken to fit a width
-        typer.echo(line)
+    return config.name, outcomes
 
 
 @app.command(rich_help_panel="Runs")

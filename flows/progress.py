@@ -5,13 +5,16 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from flows.summary import short
-from flows.tracking import StepRun
 from pipelines.step import Report
+
+if TYPE_CHECKING:  # it brings MLflow along, which takes seconds, and most who come here only want to say a word
+    from flows.tracking import StepRun
 
 console = Console(stderr=True)
 QUIET_SECONDS = 30.0  # where no bar can be drawn, such as in a log, a line says so often how far a step is

@@ -16,7 +16,7 @@ from pipelines.charts import short
 from pipelines.store import Dataset
 
 if TYPE_CHECKING:
-    from pipelines.config import RunConfig
+    pass
 
 
 @dataclass(frozen=True)
@@ -241,10 +241,10 @@ def publish_chain(name: str, outcomes: Sequence[Outcome], report: str) -> None:
     create_link_artifact(report, "The report", key=artifact_key(f"report-{name}"), description=f"What {name} made")
 
 
-def closing(config: RunConfig, outcomes: Sequence[Outcome], home: Path, seconds: float) -> Group:
+def closing(name: str, outcomes: Sequence[Outcome], home: Path, seconds: float) -> Group:
     """The closing table."""
     steps = sum(not outcome.said for outcome in outcomes)
-    title = f"{config.name}: {steps} steps in {seconds:,.1f} s"
+    title = f"{name}: {steps} steps in {seconds:,.1f} s"
     table = Table(
         title=title,
         title_justify="left",
@@ -274,7 +274,7 @@ def closing(config: RunConfig, outcomes: Sequence[Outcome], home: Path, seconds:
     return Group("", table, "")
 
 
-def next_commands(config: RunConfig, outcomes: Sequence[Outcome]) -> list[str]:
+def next_commands(run: str, outcomes: Sequence[Outcome]) -> list[str]:
     """What a person may want to type now."""
     models = {
         o.dataset.manifest.statistics.get("task"): o.dataset.ref.name
@@ -289,7 +289,7 @@ def next_commands(config: RunConfig, outcomes: Sequence[Outcome]) -> list[str]:
     if name := models.get("instruction"):
         lines.append(f"  tokenmill chat --model {name}")
     lines.append('  tokenmill sql "select source, count(*) from documents group by source"')
-    lines.append(f"  tokenmill report {config.name} --open")
+    lines.append(f"  tokenmill report {run} --open")
     lines.append("  tokenmill up        # Prefect's and MLflow's pages on what happened")
     return lines
 

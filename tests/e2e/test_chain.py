@@ -178,7 +178,7 @@ def test_prefect_recorded_the_flow_its_tasks_and_artifacts(finished):
 def test_a_second_run_reuses_everything_and_points_at_what_built_it(finished, client):
     place, _ = finished
     before = {path: path.stat().st_mtime_ns for path in (place.home / "data").rglob("*") if path.is_file()}
-    done = place.tokenmill("run", str(place.config))
+    done = place.tokenmill("evaluate", str(place.config))
     assert done.stdout.count("reused") == len(STEPS)
     assert all(path.stat().st_mtime_ns == time for path, time in before.items())
     experiment = client.get_experiment_by_name("tiny")
@@ -189,6 +189,16 @@ def test_a_second_run_reuses_everything_and_points_at_what_built_it(finished, cl
         == Store(place.home / "data").open("model/tiny").manifest.built["mlflow_run_id"]
     )
     assert len(reused) == len(STEPS)
+
+
+def test_the_same_run_again_has_nothing_to_do_and_says_so(finished, client):
+    place, done = finished
+    experiment = client.get_experiment_by_name("tiny")
+    before = len(client.search_runs([experiment.experiment_id]))
+    again = place.tokenmill("run", str(place.config), PREFECT_API_URL="http://127.0.0.1:9/api")  # needs no server
+    assert "Nothing has changed" in again.stderr and again.stdout.count("reused") == len(STEPS)
+    assert re.sub(r"(reused|[\d.]+ s)\s", "", again.stdout).split() == re.sub(r"[\d.]+ s\s", "", done.stdout).split()
+    assert len(client.search_runs([experiment.experiment_id])) == before
 
 
 def test_models_and_data_answer_on_the_command_line(finished):
