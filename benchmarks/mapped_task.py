@@ -1,0 +1,56 @@
+"""What does it cost to make a partition a mapped Prefect task, beside simply calling its function?
+
+Maps a function that does next to nothing over many items, in a flow against a Prefect server of its own.
+
+    python -m benchmarks.mapped_task [--tasks 200]
+"""
+
+import argparse
+import os
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from flows.stack import prefect_server
+from pipelines.step import map_in_turn
+
+
+def square(number: int) -> int:
+    """The partition's work."""
+    return number * number
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tasks", type=int, default=200)
+    options = parser.parse_args()
+    os.environ["PREFECT_LOGGING_LEVEL"] = "CRITICAL"
+    os.environ.pop("PREFECT_API_URL", None)
+    with tempfile.TemporaryDirectory() as home, prefect_server(Path(home)):
+        from prefect import flow
+
+        from flows.runners import map_tasks, task_runner
+
+        @flow(task_runner=task_runner("threads"), persist_result=False)
+        def mapped(tasks: int) -> float:
+            return _seconds(lambda: map_tasks(square, range(tasks)))
+
+        mapped(2)  # what comes but once
+        few, many = mapped(2), mapped(options.tasks)
+    called = _seconds(lambda: map_in_turn(square, range(options.tasks))) / options.tasks
+    each = (many - few) / (options.tasks - 2)
+    print(f"a call                {called * 1e6:9.1f} µs")
+    print(f"a mapped task         {each * 1e3:9.1f} ms   {each / called:,.0f} times that")
+    print(f"so a partition's work should take {each * 100:.1f} s or more, for tasks to cost 1% of it")
+
+
+def _seconds(call: Callable[[], Any]) -> float:
+    started = time.perf_counter()
+    call()
+    return time.perf_counter() - started
+
+
+if __name__ == "__main__":
+    main()
