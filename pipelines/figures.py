@@ -342,6 +342,8 @@ def evaluation_parts(dataset: Dataset) -> Iterator[Part]:
             if file.endswith(".parquet"):
                 database.register(file.removesuffix(".parquet"), ds.dataset(dataset.file(file), format="parquet"))
         yield from _beside_baselines(ask)
+        if "memorisation.parquet" in dataset.manifest.files:
+            yield from _recitals(ask)
         if "confusion.parquet" in dataset.manifest.files:
             yield _confusion(ask("SELECT truth, predicted, count FROM confusion"))
         if "curves.parquet" in dataset.manifest.files:
@@ -390,12 +392,42 @@ def _beside_baselines(ask: Callable[[str], list[tuple[Any, ...]]]) -> Iterator[P
         low, high = ends.get((system, metric), (None, None))
         return f"{values[system, metric]:.4g}" + (f" [{low:.4g}, {high:.4g}]" if low is not None else "")
 
-    table = [(name_of(system), *(cell(system, metric) for metric in metrics)) for system in systems]
+    table = [(metric, *(cell(system, metric) for system in systems)) for metric in metrics]
     title = f"{HEADLINE_METRICS.get(chosen, chosen)}, beside baselines"
     note = "Lower is better." if chosen in ("bits_per_byte", "loss", "perplexity") else "Higher is better."
     shown = {name_of(system): pair for (system, metric), pair in ends.items() if metric == chosen}
     note += " Lines are 95% intervals." if shown else ""
-    yield Part(title, note, charts.bars(bars, title, shown), ("system", *metrics), table)
+    yield Part(title, note, charts.bars(bars, title, shown), ("metric", *map(name_of, systems)), table)
+    groups = [metric.split("/", 2) for metric in metrics if metric.startswith(f"{chosen}/")]
+    for column in dict.fromkeys(group[1] for group in groups):
+        names = [group[2] for group in groups if group[1] == column]
+        found = [(name, values[MODEL, f"{chosen}/{column}/{name}"]) for name in names]
+        found.sort(key=lambda each: -each[1])
+        by = f"{HEADLINE_METRICS[chosen]}, by {column}"
+        pairs = {name: ends[key] for name in names if (key := (MODEL, f"{chosen}/{column}/{name}")) in ends}
+        bars = [(name, value, f"{value:.3f}") for name, value in found[:15]]
+        yield Part(by, svg=charts.bars(bars, by, pairs), columns=(column, chosen), rows=found)
+
+
+def _recitals(ask: Callable[[str], list[tuple[Any, ...]]]) -> Iterator[Part]:
+    """What a model knows by heart: after words of a text, how much of the rest it writes down word for word."""
+    splits = ask("SELECT split, avg(run), count(*), max(run) FROM memorisation GROUP BY ALL ORDER BY 2 DESC")
+    bars = [(f"{split} text", mean, f"{mean:.2f} tokens") for split, mean, _, _ in splits]
+    note = "Tokens that it goes on with word for word, on average; what training text has more is memory."
+    yield Part(
+        "What it knows by heart",
+        note,
+        charts.bars(bars, "tokens recited, by split"),
+        ("split", "mean run", "places", "longest run"),
+        [(split, round(mean, 3), n, longest) for split, mean, n, longest in splits],
+    )
+    longest = ask(
+        f"SELECT run, split, right(prefix, {SHOWN}), left(text, {SHOWN}), left(written, {SHOWN}) FROM memorisation "  # noqa: S608
+        "WHERE run > 0 ORDER BY run DESC, doc_id LIMIT 6"
+    )
+    if longest:
+        columns = ("tokens", "split", "after", "the text goes on", "the model went on")
+        yield Part("Its longest recitals", columns=columns, rows=longest)
 
 
 def _confusion(rows: list[tuple[str, str, int]]) -> Part:

@@ -124,9 +124,8 @@ def title_of(dataset: Dataset, datasets: Sequence[Dataset]) -> str:
         case "model", task:
             title = "Fine-tuning"
         case "evaluation", task:
-            title = {"language": "Language model, judged", "classification": "Classifier, judged"}.get(
-                str(task), "Assistant, judged"
-            )
+            judged = {"language": "Language model", "classification": "Classifier", "instruction": "Assistant"}
+            title = f"{judged.get(str(task), 'Task')}, judged"
         case _:
             title = kind.capitalize()
     several = sum(title == _plain_title(each) for each in datasets) > 1

@@ -63,7 +63,13 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Dataset]:
     tokens = build(TOKENIZE, {"encoding": "bpe", "vocabulary": 300}, corpus=corpus)
     samples = build(SAMPLE, {"context": 32, "stride": 64}, tokens=tokens)
     base = build(PRETRAIN, TRAINING | {"model": {"size": "pico"}}, samples=samples, tokens=tokens)
-    language = build(EVALUATE_LANGUAGE, {"prompts": ["<b>"]}, model=base, tokens=tokens)
+    language = build(
+        EVALUATE_LANGUAGE,
+        {"prompts": ["<b>"], "memorisation": {"prefix_tokens": 8}},
+        model=base,
+        tokens=tokens,
+        corpus=corpus,
+    )
     examples = build(EXAMPLES, {"sources": [{"uri": str(home / "labels.tsv"), "label": "label"}], "split": split})
     lessons = build(LESSONS, {}, model=base, examples=examples)
     classifier = build(FINETUNE_CLASSIFIER, TRAINING, model=base, examples=examples, lessons=lessons)
@@ -129,7 +135,7 @@ def test_the_page_has_all_that_there_is_to_see(page: str) -> None:
         "Frequency against rank", "Tokens per byte, by source", "Coverage of the vocabulary",
         "Loss", "Learning rate", "Gradient norm", "Throughput", "What it wrote as training went on",
         "Token embeddings in two dimensions", "How it reads", "Bits per byte, beside baselines", "What it writes",
-        "Examples by label", "Confusion matrix",
+        "Examples by label", "Confusion matrix", "Bits per byte, by source", "What it knows by heart",
     ):  # fmt: skip
         assert expected in headings, expected
     assert "exact duplicate" in page and "r-finetune" not in page
