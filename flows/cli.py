@@ -59,7 +59,7 @@ def _options(
 # Runs
 
 
-def _run_flow(flow: str, config: Path, overrides: list[str], rebuild: bool) -> None:
+def _run_flow(flow: str, config: Path, overrides: list[str], rebuild: bool = False, **parameters: Any) -> None:
     from rich.console import Console
 
     from flows.home import Home
@@ -70,8 +70,9 @@ def _run_flow(flow: str, config: Path, overrides: list[str], rebuild: bool) -> N
     home = Home.from_environment()
     receipt = Receipt(home, flow, config, overrides)
     name, outcomes = receipt.read()
-    if rebuild or not outcomes:
-        name, outcomes = _carry_out(home.path, flow, config, overrides, rebuild)
+    if rebuild or parameters or not outcomes:
+        parameters |= {"rebuild": True} if rebuild else {}
+        name, outcomes = _carry_out(home.path, flow, config, overrides, parameters)
         receipt.write(name, outcomes)
     else:
         typer.echo("Nothing has changed since this was run, and all of it is there.", err=True)
@@ -80,7 +81,9 @@ def _run_flow(flow: str, config: Path, overrides: list[str], rebuild: bool) -> N
         typer.echo(line)
 
 
-def _carry_out(home: Path, flow: str, path: Path, overrides: list[str], rebuild: bool) -> tuple[str, list[Any]]:
+def _carry_out(
+    home: Path, flow: str, path: Path, overrides: list[str], parameters: dict[str, Any]
+) -> tuple[str, list[Any]]:
     """Run a flow against a Prefect server; returns the run's name and what came of each step."""
     from concurrent.futures import ThreadPoolExecutor
     from importlib import import_module
@@ -107,7 +110,7 @@ def _carry_out(home: Path, flow: str, path: Path, overrides: list[str], rebuild:
             from flows.chain import FLOWS
 
             try:
-                outcomes: Any = FLOWS[flow](config, rebuild)
+                outcomes: Any = FLOWS[flow](config, **parameters)
             except CancelledRun as cancelled:
                 raise Stopped(str(cancelled)) from None
     return config.name, outcomes
@@ -435,17 +438,31 @@ def list_models(name: Annotated[str | None, typer.Argument(help="Only this model
 
 @app.command(rich_help_panel="Models")
 def promote(
-    model: Annotated[str, typer.Argument(help="NAME/VERSION.")],
+    what: Annotated[str, typer.Argument(help="NAME/VERSION, or a run's TOML file: then the gate decides.")],
     reason: Annotated[str, typer.Option(help="Why; it is written down with the model.")] = "no reason given",
+    again: Annotated[bool, typer.Option(help="Let the gate decide again about what was decided before.")] = False,
+    set: Set = [],  # noqa: B006
 ) -> None:
-    """Make a version the champion of its name by hand, whatever the gate of a run said.
+    """Make a version the champion by hand; or hold a run's newest models against their champions once more.
 
     Example: tokenmill promote quickstart/2 --reason "reads better"
     """
     from flows.home import Home
     from flows.models import promote_by_hand
 
-    typer.echo(promote_by_hand(Home.from_environment(), model, reason))
+    if what.endswith(".toml"):
+        _run_flow("promote", Path(what), set, again=again)
+    else:
+        typer.echo(promote_by_hand(Home.from_environment(), what, reason))
+
+
+@app.command(rich_help_panel="Models")
+def reevaluate(config: Config, set: Set = []) -> None:  # noqa: B006
+    """Judge champions and challengers on a run's held-out data as it is today; trains nothing.
+
+    Example: tokenmill reevaluate configs/quickstart.toml
+    """
+    _run_flow("reevaluate", config, set)
 
 
 @app.command(rich_help_panel="Models")

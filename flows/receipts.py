@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +43,8 @@ class Receipt:
         except (OSError, ValueError, InputError):
             return  # whoever runs it says what is wrong
         # What goes on from a champion depends on which that is, and what lies in a bucket, on others.
-        if home.store.bucket is None and "base" not in values:
+        goes_on = "base" in values or any(each.partition("=")[0].strip() == "base" for each in overrides)
+        if home.store.bucket is None and not goes_on:
             digest = hashlib.sha256(json.dumps(asked).encode()).hexdigest()
             self.file = home.path / ".tokenmill" / "receipts" / f"{digest}.json"
 
@@ -55,7 +56,9 @@ class Receipt:
             return "", []
         store = self.home.store
         try:
-            name, made = json.loads(self.file.read_bytes())
+            name, made, champions = json.loads(self.file.read_bytes())
+            if champions != self._champions(said for _, _, said in made):
+                return "", []  # somebody has promoted or rolled back since
             return name, [Outcome(step, store.open(Ref(**ref)), 0.0, True, said) for step, ref, said in made]
         except (InputError, ValueError, TypeError):
             return "", []
@@ -64,7 +67,16 @@ class Receipt:
         """Note that the run came to its end, and what it made."""
         if self.file:
             self.file.parent.mkdir(parents=True, exist_ok=True)
-            write_json(self.file, [name, [[o.step, o.dataset.ref.model_dump(), o.said] for o in outcomes]])
+            made = [[o.step, o.dataset.ref.model_dump(), o.said] for o in outcomes]
+            write_json(self.file, [name, made, self._champions(o.said for o in outcomes)])
+
+    def _champions(self, said: Iterable[str]) -> list[str]:
+        """The champions there are, if the run decided about any."""
+        if not any(said):
+            return []
+        from pipelines.registry import CHAMPION, registered
+
+        return [str(each) for each in registered(self.home.mlflow_uri) if CHAMPION in each.aliases]
 
 
 def _value(override: str) -> Any:
