@@ -2,7 +2,7 @@
 
 import json
 import os
-from types import SimpleNamespace
+from unittest.mock import MagicMock
 
 import pytest
 from typer.testing import CliRunner
@@ -14,22 +14,12 @@ from pipelines.store import Store
 from pipelines.tokenize import TOKENIZE, TokenizeConfig
 
 
-class NoTracker:
-    """Tracks nothing."""
-
-    def open_step(self, step, tags):
-        return SimpleNamespace(run_id="r", flush=lambda: None, end=lambda status: None)
-
-    def finish_step(self, run_id, dataset, inputs):
-        pass
-
-    reuse_step = finish_step
-
-
 @pytest.fixture
 def published(tmp_path):
     """published() publishes a corpus of what lies in `texts`, and its tokens."""
-    conductor = Conductor(Store(tmp_path / "data"), NoTracker(), rebuild=False, should_stop=lambda: False)
+    tracker = MagicMock()
+    tracker.open_step.return_value.run_id = "r"
+    conductor = Conductor(Store(tmp_path / "data"), tracker, rebuild=False, should_stop=lambda: False)
     (tmp_path / "texts").mkdir()
     (tmp_path / "texts/a.txt").write_text("The mill grinds slowly.")
     config = IngestConfig(sources=[{"uri": str(tmp_path / "texts")}], split={"validation": 0, "test": 0})
