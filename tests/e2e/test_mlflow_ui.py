@@ -14,6 +14,7 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 from flows.stack import Stack
+from pipelines.store import Store
 
 playwright = pytest.importorskip("playwright.sync_api", reason="the page tests need `pip install playwright`")
 CHROMIUM = os.environ.get("TOKENMILL_CHROMIUM") or shutil.which("chromium")
@@ -143,3 +144,22 @@ def test_a_registered_model_shows_its_alias_and_signature(ui: str, page: Any) ->
     page.get_by_role("link", name="Artifacts").click()
     page.get_by_text("serving_input_example.json").first.click()
     page.get_by_text("Congratulations").first.wait_for()
+
+
+def test_the_report_fits_a_telephone_follows_the_dark_and_asks_nobody(page: Any, finished: tuple[Any, Any]) -> None:
+    address = Store(finished[0].home / "data").open("report/tiny").file("report.html").as_uri()
+    telephone = page.context.browser.new_page(viewport={"width": 390, "height": 800})
+    asked: list[str] = []
+    said: list[str] = []
+    telephone.on("request", lambda request: asked.append(request.url))
+    telephone.on("console", lambda message: said.append(message.text))
+    papers = set()
+    for scheme in ("light", "dark"):
+        telephone.emulate_media(color_scheme=scheme)
+        telephone.goto(address)
+        papers.add(telephone.evaluate("getComputedStyle(document.body).backgroundColor"))
+        assert telephone.evaluate("document.documentElement.scrollWidth") <= 390
+        chart = telephone.locator("svg.chart").first.bounding_box()
+        assert 300 < chart["width"] < 390
+    assert len(papers) == 2 and asked == [address] * 2 and said == []
+    telephone.close()
