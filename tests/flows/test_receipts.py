@@ -1,6 +1,8 @@
 """A receipt answers for a run that would do nothing, and for no other."""
 
 import os
+from dataclasses import replace
+from datetime import UTC, datetime
 
 import pytest
 
@@ -8,9 +10,12 @@ from flows.home import Home
 from flows.receipts import Receipt
 from flows.summary import Outcome
 from gpt.config import Config
+from pipelines import registry
+from pipelines.registry import ModelVersion
 from pipelines.step import StepType
 
 TOML = 'name = "x"\n[[ingest.sources]]\nuri = "{folder}/*.txt"\n[finetune.a]\ntemplate = "{folder}/template.toml"\n'
+CHAMPION = ModelVersion("x", 2, ("champion",), {}, datetime.now(UTC))
 
 
 class Empty(Config):
@@ -26,6 +31,7 @@ def home(tmp_path, monkeypatch):
     (tmp_path / "texts" / "template.toml").write_text("x = 1")
     (tmp_path / "mlruns").mkdir()
     (tmp_path / "mlruns" / "mlflow.db").touch()
+    monkeypatch.setattr(registry, "registered", lambda uri: [CHAMPION])
     (tmp_path / "x.toml").write_text(TOML.format(folder=tmp_path / "texts"))
     return Home(tmp_path)
 
@@ -96,3 +102,14 @@ def test_another_folder_or_mlflow_is_not(home, made, monkeypatch, tmp_path):
     assert receipt(home).read()[1]
     monkeypatch.chdir(tmp_path)
     assert receipt(home).read() == ("", [])
+
+
+def test_once_somebody_has_moved_a_champion_the_run_is_looked_at_again(home, made, monkeypatch):
+    monkeypatch.setattr(registry, "registered", lambda uri: [replace(CHAMPION, version=1)])
+    assert receipt(home).read() == ("", [])
+
+
+def test_a_run_that_goes_on_from_a_champion_gets_no_receipt(home, made):
+    again = receipt(home, overrides=("base=champion",))
+    again.write("x", made)
+    assert again.read() == ("", [])
