@@ -86,16 +86,21 @@ def chain(perform: Perform, config: RunConfig, until: str = "evaluate", base: Ba
     if until not in ("finetune", "evaluate"):
         return judged
     for key, part in config.finetune.items():
-        classifier = isinstance(part, ClassificationRun)
         examples = perform(EXAMPLES, key, part.examples, {})
-        finetune = FINETUNE_CLASSIFIER if classifier else FINETUNE_ASSISTANT
+        finetune = FINETUNE_CLASSIFIER if isinstance(part, ClassificationRun) else FINETUNE_ASSISTANT
         lessons = perform(LESSONS, f"{name}-{key}", part.training.lessons, {"model": model, "examples": examples})
-        roles = {"model": model, "examples": examples, "lessons": lessons}
-        tuned = perform(finetune, f"{name}-{key}", part.training, roles)
-        if until == "evaluate" and classifier:
-            judge(EVALUATE_CLASSIFIER, part.evaluate, {"model": tuned, "examples": examples})
-        elif until == "evaluate":
-            judge(EVALUATE_ASSISTANT, part.evaluate, {"model": tuned, "base": model, "examples": examples})
+        sources = {"model": model, "examples": examples, "lessons": lessons}
+        tuned = perform(finetune, f"{name}-{key}", part.training, sources)
+        if until != "evaluate":
+            continue
+        roles = {"model": tuned, "examples": examples}
+        if isinstance(part, ClassificationRun):
+            if part.compare_from_scratch:
+                training = part.training.model_copy(update={"from_scratch": True})
+                roles["scratch"] = perform(FINETUNE_CLASSIFIER, f"{name}-{key}-from-scratch", training, sources)
+            judge(EVALUATE_CLASSIFIER, part.evaluate, roles)
+        else:
+            judge(EVALUATE_ASSISTANT, part.evaluate, roles | {"base": model})
     return judged
 
 

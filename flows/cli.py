@@ -378,14 +378,18 @@ def classify(
     text: Annotated[str | None, typer.Argument(help="The text; without one, lines from standard input.")] = None,
     model: Model = "quickstart-spam",
     file: Annotated[Path | None, typer.Option(help="Read texts from a file, one a line.")] = None,
+    all: Annotated[
+        bool, typer.Option("--all", help="Write every label's probability, not the best one's alone.")
+    ] = False,
+    json: Annotated[bool, typer.Option("--json", help="Write JSON Lines.")] = False,
 ) -> None:
     """Name the class of a text, or of each line: label, probability and text, separated by tabs.
 
     Example: tokenmill classify "You have won £500! Call 09050001808" --model quickstart-spam
     """
-    from flows.talk import classify_texts
+    from flows.classify import classify_texts
 
-    classify_texts(model, text, file)
+    classify_texts(model, text, file, every=all, as_json=json)
 
 
 @app.command(rich_help_panel="Models")

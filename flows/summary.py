@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pyarrow.parquet import read_table
 from rich import box
 from rich.console import Group
 from rich.table import Table
@@ -43,14 +44,15 @@ def headline(dataset: Dataset) -> str:
 def details(dataset: Dataset) -> str:
     """The same in full: of an evaluation, the model beside its baselines."""
     comparison = COMPARISONS.get(dataset.manifest.step)
-    return comparison(dataset.manifest.statistics) if comparison else headline(dataset)
+    return comparison(dataset) if comparison else headline(dataset)
 
 
 def _language(s: Mapping[str, Any]) -> str:
     return f"{s['test/bits_per_byte']:.3f} bits per byte, perplexity {s['test/perplexity']:,.1f}"
 
 
-def _compare_languages(s: Mapping[str, Any]) -> str:
+def _compare_languages(dataset: Dataset) -> str:
+    s = dataset.manifest.statistics
     systems = {
         "this model": "test/",
         "interpolated trigram": "test-baseline/trigram/",
@@ -64,14 +66,16 @@ def _classifier(s: Mapping[str, Any]) -> str:
     return f"accuracy {s['classify/accuracy']:.3f}, F1 on {s['positive']} {s['classify/f1']:.3f}"
 
 
-def _compare_classifiers(s: Mapping[str, Any]) -> str:
-    systems = {
-        "this model": "classify/",
-        "TF-IDF, logistic regr.": "classify-baseline/tf_idf_logistic_regression/",
-        "majority class": "classify-baseline/majority_class/",
-    }
-    columns = {"accuracy": ("accuracy", "{:.3f}"), f"F1 {s['positive']}": ("f1", "{:.3f}")}
-    return _beside(s, systems, columns, f"{s['scored_examples']:,} held-out texts")
+def _compare_classifiers(dataset: Dataset) -> str:
+    s, rows = dataset.manifest.statistics, read_table(dataset.file("metrics.parquet")).to_pylist()
+    value = {(row["system"], row["metric"]): row for row in rows}
+    names = {"model": "this model", "TF-IDF logistic regression": "TF-IDF regression"}
+    table = [[f"{s['scored_examples']:,} held-out texts", "accuracy", f"F1 {s['positive']}", "95%"]]
+    for system in dict.fromkeys(row["system"] for row in rows):
+        f1 = value[system, "f1"]
+        cells = (f"{value[system, 'accuracy']['value']:.3f}", f"{f1['value']:.3f}", f"{f1['low']:.2f}-{f1['high']:.2f}")
+        table.append([names.get(system, system), *cells])
+    return _aligned(table)
 
 
 def _task(s: Mapping[str, Any]) -> str:
@@ -92,7 +96,8 @@ def _assistant(s: Mapping[str, Any]) -> str:
     return f"response loss {s['instruct/loss']:.3f}, chrF {s['instruct/chrf']:.1f}"
 
 
-def _compare_assistants(s: Mapping[str, Any]) -> str:
+def _compare_assistants(dataset: Dataset) -> str:
+    s = dataset.manifest.statistics
     systems = {
         "this model": "instruct/",
         "before fine-tuning": "instruct-baseline/base_model/",
@@ -109,6 +114,11 @@ def _beside(s: Mapping[str, Any], systems: Mapping[str, str], columns: Mapping[s
         values = [(s.get(prefix + key), form) for key, form in columns.values()]
         if any(value is not None for value, _ in values):
             rows.append([system, *("-" if value is None else form.format(value) for value, form in values)])
+    return _aligned(rows)
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> str:
+    """The first column to the left, the others to the right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join(
         "  ".join(

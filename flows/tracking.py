@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeGuard
 
 import mlflow
+import pyarrow.parquet as pq
 from filelock import Timeout
 from mlflow.entities import Dataset as MlflowDataset
 from mlflow.entities import DatasetInput, InputTag, Metric, Param, RunTag
@@ -135,6 +136,8 @@ class Tracker:
         self._log_figures(run_id, dataset, inputs)
         if dataset.ref.kind == "model":
             self.register_model(dataset, run_id)
+        if dataset.ref.kind == "evaluation":
+            self._log_mistakes(run_id, dataset)
         self.client.set_terminated(run_id, "FINISHED")
 
     def reuse_step(self, dataset: Dataset, inputs: Mapping[str, Dataset]) -> None:
@@ -221,6 +224,13 @@ class Tracker:
             if part.svg:
                 name = re.sub("[^a-z0-9]+", "-", part.title.lower()).strip("-")
                 self.client.log_text(run_id, standalone(part.svg), f"plots/{name}.svg")
+
+    def _log_mistakes(self, run_id: str, dataset: Dataset) -> None:
+        """A classifier's mistakes as a table to read. One that is there stays: MLflow would append to it."""
+        there = {file.path for file in self.client.list_artifacts(run_id)}
+        if "mistakes.parquet" in dataset.manifest.files and "mistakes.json" not in there:
+            table = pq.read_table(dataset.file("mistakes.parquet")).to_pandas()
+            self.client.log_table(run_id, table, "mistakes.json")
 
     def _log_params(self, run_id: str, config: Config) -> None:
         params = [Param(key, value[:MAX_PARAM]) for key, value in flatten(config.model_dump(mode="json"))]

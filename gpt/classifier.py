@@ -7,8 +7,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from gpt.lora import add_lora
 from gpt.model import GPT, Linear
+from gpt.trainable import choose_trainable
 
 
 class Classifier(nn.Module):
@@ -67,29 +67,14 @@ class Decision:
 
 
 def trainable(model: Classifier, what: str, rank: int = 8, alpha: float = 16.0) -> None:
-    """Freeze all parameters but some.
+    """Freeze all parameters but the classifier's head and what `choose_trainable` makes of the GPT; `head`: none of it.
 
-    what: `all`; `head`; `last:N` for the head, the last N blocks and the last norm; `lora` for the head and a change
-        of each linear layer of low `rank`, times `alpha / rank` (see `gpt.lora`).
-    Raises ValueError for anything else, and for more blocks than there are.
+    Raises ValueError for anything that it does not know, and for more blocks than there are.
     """
-    if what == "lora":
-        model.requires_grad_(False)
-        add_lora(model.gpt, rank, alpha)
-        model.head.requires_grad_(True)
-        return
-    blocks = model.gpt.blocks
-    kind, _, number = what.partition(":")
-    if what == "all":
-        parts: list[nn.Module] = [model]
-    elif what == "head":
-        parts = [model.head]
-    elif kind == "last" and number.isdecimal() and 1 <= int(number) <= len(blocks):
-        parts = [model.head, model.gpt.norm, *blocks[-int(number) :]]
+    if what == "head":
+        model.gpt.requires_grad_(False)
     else:
-        raise ValueError(f"cannot train {what!r}: choose all, head, lora, or last:N with N from 1 to {len(blocks)}")
-    model.requires_grad_(False)
-    for part in parts:
-        part.requires_grad_(True)
+        choose_trainable(model.gpt, what, rank, alpha)
+    model.head.requires_grad_(True)
     if model.gpt.head is not None:
         model.gpt.head.requires_grad_(False)

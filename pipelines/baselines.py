@@ -1,4 +1,4 @@
-"""What a model must beat: n-gram language models counted from its own training tokens, and classifiers without a GPT.
+"""What a language model must beat: n-gram models counted from its own training tokens.
 
 The n-gram counts are kept only for the n-grams of the text to be scored, so memory grows with that text and not
 with the training corpus.
@@ -133,37 +133,3 @@ def _fit_weights(probabilities: NDArray, buckets: NDArray, n_buckets: int, round
         summed = np.stack([np.bincount(buckets, column, n_buckets) for column in share.T], axis=1) + 0.25
         weights = summed / summed.sum(axis=1, keepdims=True)
     return weights
-
-
-@dataclass(frozen=True)
-class ClassifierBaseline:
-    """A classifier without a GPT: its name and, for each item, a probability per class, (N, classes)."""
-
-    system: str
-    probabilities: NDArray[np.float64]
-
-
-def majority_class(train_labels: NDArray[np.int64], n_items: int, n_classes: int) -> ClassifierBaseline:
-    """Answers with the class frequencies of the training split, whatever the text."""
-    frequencies = np.bincount(train_labels, minlength=n_classes) / len(train_labels)
-    return ClassifierBaseline("majority class", np.tile(frequencies, (n_items, 1)))
-
-
-def tfidf_logistic_regression(
-    train_texts: Sequence[str], train_labels: NDArray[np.int64], texts: Sequence[str], n_classes: int
-) -> ClassifierBaseline:
-    """TF-IDF over words and pairs of words under logistic regression: what a good engineer tries first.
-
-    scikit-learn's defaults but for sublinear term frequency, pairs of words, and C=10 as usual for sparse text.
-    """
-    from sklearn.feature_extraction.text import TfidfVectorizer
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline
-
-    pipeline = make_pipeline(
-        TfidfVectorizer(sublinear_tf=True, ngram_range=(1, 2)), LogisticRegression(C=10, max_iter=1000)
-    )
-    pipeline.fit(list(train_texts), train_labels)
-    probabilities = np.zeros((len(texts), n_classes))
-    probabilities[:, pipeline.classes_] = pipeline.predict_proba(list(texts))
-    return ClassifierBaseline("TF-IDF logistic regression", probabilities)

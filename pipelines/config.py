@@ -37,6 +37,9 @@ class ClassificationRun(Config):
     task: Literal["classification"] = Field(description="Says that this is a classifier.")
     examples: ExamplesConfig = Field(description="Where the labelled texts come from.")
     training: ClassifierConfig = Field(default=ClassifierConfig(), description="How the classifier is fine-tuned.")
+    compare_from_scratch: bool = Field(
+        default=True, description="Also train it from random weights, to see what pretraining is worth."
+    )
     evaluate: EvaluateClassifierConfig = Field(
         default=EvaluateClassifierConfig(), description="How it is judged on held-out examples."
     )

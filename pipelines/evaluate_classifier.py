@@ -1,139 +1,167 @@
-"""Evaluate a classifier: on held-out examples, beside classifiers without a GPT."""
+"""Evaluate a classifier: on held-out examples, beside the same one from random weights and classifiers without a GPT.
+
+Besides metrics and predictions an evaluation holds `confusion.parquet` (truth, predicted, count), `curves.parquet` and
+`mistakes.parquet`, the texts of which the classifier was most confidently wrong.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 from pydantic import Field
+from sklearn.metrics import confusion_matrix
 
+from gpt.classifier import Decision
 from gpt.config import Config
-from pipelines.baselines import majority_class, tfidf_logistic_regression
+from pipelines.baseline_classifiers import BASELINES
+from pipelines.classification_metrics import Answers, curves, with_intervals
 from pipelines.datasets import Examples
 from pipelines.errors import InputError
-from pipelines.evaluation import MODEL, Metrics, key_of, statistics, write_evaluation
+from pipelines.evaluation import MODEL, key_of, statistics, write_evaluation
 from pipelines.model import TextClassifier, open_model
 from pipelines.step import StepType, Work
 from pipelines.store import Dataset
+from pipelines.threshold import choose_threshold
+
+SCRATCH = "from random weights"
+MISTAKES = 100
+FEW = 10  # labels, of which each and each confusion stand in the statistics
 
 
 class EvaluateClassifierConfig(Config):
     """How a classifier is judged: on held-out examples, beside classifiers without a GPT."""
 
-    split: Literal["validation", "test"] = Field(default="test", description="The split that is scored.")
-    positive: str | None = Field(
-        default=None,
-        description="The label that precision, recall and F1 are about; by default the rarest in training.",
+    split: Literal["validation", "test"] = Field(
+        default="test", description="The split that is scored; a threshold was chosen on validation."
     )
 
 
 def run_classifier(
     inputs: Mapping[str, Dataset], config: EvaluateClassifierConfig, out: Path, work: Work
 ) -> dict[str, Any]:
-    """Accuracy, precision, recall, F1 and the confusion matrix, beside TF-IDF logistic regression and the majority."""
-    model, examples = open_model(inputs["model"].path), Examples(inputs["examples"])
-    if not isinstance(model, TextClassifier):
-        raise InputError(f"{inputs['model']} is no classifier.")
-    train, rows = examples.rows("train"), examples.rows(config.split)
+    """Metrics with intervals of the model, its baselines and, if there is one, the model from `scratch`."""
+    model, examples = _classifier(inputs["model"]), Examples(inputs["examples"])
+    rows, validation = examples.rows(config.split), examples.rows("validation")
+    if not rows:
+        raise InputError(f"{inputs['examples']} has no {config.split} examples to judge a classifier on.")
     unknown = sorted({row.label or "" for row in rows} - set(model.labels))
     if unknown:
         work.report.warn(f"labels that training never saw count as errors: {', '.join(unknown)}")
-    if not rows:
-        raise InputError(f"{inputs['examples']} has no {config.split} examples to judge a classifier on.")
     labels = [*model.labels, *unknown]
-    train_labels = np.array([labels.index(row.label or "") for row in train])
-    truth = np.array([labels.index(row.label or "") for row in rows])
-    positive = config.positive or labels[int(np.bincount(train_labels, minlength=len(model.labels)).argmin())]
-    if positive not in labels:
-        raise InputError(f"evaluate.positive: {positive!r} is none of the labels {', '.join(labels)}.")
-    texts = [row.text for row in rows]
-    probabilities = {MODEL: model.probabilities(texts)}
-    for baseline in (
-        tfidf_logistic_regression([row.text for row in train], train_labels, texts, len(model.labels)),
-        majority_class(train_labels, len(rows), len(model.labels)),
-    ):
-        probabilities[baseline.system] = baseline.probabilities
-    metrics = {
-        system: classification_metrics(truth, each.argmax(axis=1), labels, positive)
-        for system, each in probabilities.items()
-    }
-    confusion = confusion_matrix(truth, probabilities[MODEL].argmax(axis=1), len(labels))
-    pq.write_table(
-        pa.table(
+    number = {label: i for i, label in enumerate(labels)}
+    texts, truth = [row.text for row in rows], np.array([number[row.label or ""] for row in rows])
+    decision = model.decision
+    chosen_by = inputs["model"].manifest.config.get("threshold") if decision.threshold is not None else None
+
+    answers: dict[str, Answers] = {}
+
+    def judge(system: str, probabilities: np.ndarray, decision: Decision) -> None:
+        """Note what a system said, given its probabilities (N, labels that training saw)."""
+        unseen = np.zeros((len(rows), len(unknown)))
+        positive = number[decision.positive]
+        answers[system] = Answers(
+            truth,
+            decision.classes(probabilities),
+            np.hstack([probabilities, unseen]),
+            labels,
+            positive,
+            len(model.labels),
+        )
+
+    judge(MODEL, model.probabilities(texts), decision)
+    if "scratch" in inputs:
+        scratch = _classifier(inputs["scratch"])
+        judge(SCRATCH, scratch.probabilities(texts), scratch.decision)
+    train = [row for row in examples.rows("train") if row.label in model.labels]
+    if len({row.label for row in train}) < 2:
+        work.report.warn("no baselines: the train split does not have two of the classifier's labels")
+    for system, fit in BASELINES.items() if len({row.label for row in train}) > 1 else ():
+        predict = fit(
+            [row.text for row in train], np.array([number[row.label or ""] for row in train]), len(model.labels)
+        )
+        threshold = None
+        if chosen_by:  # they get what the model got
+            said = predict([row.text for row in validation])[:, number[decision.positive]]
+            is_positive = np.array([row.label == decision.positive for row in validation])
+            threshold = choose_threshold(is_positive, said, chosen_by)
+        judge(system, predict(texts), Decision(model.labels, decision.positive, threshold))
+
+    metrics = {system: with_intervals(each) for system, each in answers.items()}
+    predictions = {"item": [row.id for row in rows], "text": texts, "truth": [row.label for row in rows]}
+    for system, each in answers.items():
+        predictions[f"{key_of(system)}_label"] = [labels[i] for i in each.predicted]
+        predictions[f"{key_of(system)}_probability"] = each.probabilities[np.arange(len(rows)), each.predicted]
+    write_evaluation(out, metrics, pa.table(predictions))
+    confusion = confusion_matrix(truth, answers[MODEL].predicted, labels=range(len(labels)))
+    pairs = [(i, j) for i in range(len(labels)) for j in range(len(labels))]
+    tables = {
+        "confusion": pa.table(
             {
-                "truth": [labels[i] for i in range(len(labels)) for _ in labels],
-                "predicted": [label for _ in labels for label in labels],
+                "truth": [labels[i] for i, _ in pairs],
+                "predicted": [labels[j] for _, j in pairs],
                 "count": confusion.flatten(),
             }
         ),
-        out / "confusion.parquet",
-    )
-    predictions = {"item": [row.id for row in rows], "text": texts, "truth": [row.label for row in rows]}
-    for system, each in probabilities.items():
-        key = key_of(system)
-        predictions[f"{key}_label"] = [labels[i] for i in each.argmax(axis=1)]
-        predictions[f"{key}_probability"] = each.max(axis=1)
-    write_evaluation(out, metrics, pa.table(predictions))
+        "curves": pa.concat_tables([curves(system, each) for system, each in answers.items()]),
+        "mistakes": mistakes(pa.table(predictions)),
+    }
+    for name, table in tables.items():
+        pq.write_table(table, out / f"{name}.parquet", compression="zstd")
+
+    few = len(labels) <= FEW
+    shown = {
+        system: {name: value for name, value in each.items() if "/" not in name or (few and system == MODEL)}
+        for system, each in metrics.items()
+    }
+    counts = {f"{labels[i]}_as_{labels[j]}": int(confusion[i, j]) for i, j in pairs} if few else {}
+    named = {**statistics("classify", shown), **{f"confusion/{name}": n for name, n in counts.items()}}
     return {
         "task": "classification",
         "scored_examples": len(rows),
-        "positive": positive,
-        **statistics("classify", metrics),
-        **{
-            f"confusion/{labels[i]}_as_{labels[j]}": int(confusion[i, j])
-            for i in range(len(labels))
-            for j in range(len(labels))
-            if len(labels) <= 10
-        },
+        "positive": decision.positive,
+        # A label may hold what MLflow takes in no metric's name.
+        **{re.sub(r"[^\w/. -]", "_", name): value for name, value in named.items()},
     }
 
 
-def confusion_matrix(truth: NDArray, predicted: NDArray, n_classes: int) -> NDArray[np.int64]:
-    """(classes, classes) counts: truth down, prediction across."""
-    return np.bincount(truth * n_classes + predicted, minlength=n_classes**2).reshape(n_classes, n_classes)
+def mistakes(predictions: pa.Table) -> pa.Table:
+    """The texts that the model got wrong (item, text, truth, predicted, probability), the most confident first."""
+    said = predictions.select(["item", "text", "truth", f"{MODEL}_label", f"{MODEL}_probability"])
+    said = said.rename_columns(["item", "text", "truth", "predicted", "probability"])
+    wrong = said.filter(pa.compute.not_equal(said["truth"], said["predicted"]))
+    return wrong.sort_by([("probability", "descending"), ("item", "ascending")])[:MISTAKES]
 
 
-def classification_metrics(truth: NDArray, predicted: NDArray, labels: Sequence[str], positive: str) -> Metrics:
-    """Accuracy over all classes; precision, recall and F1 of the positive class; F1 as the mean over classes.
-
-    A ratio whose denominator is empty counts as 0, as scikit-learn has it with `zero_division=0`.
-    """
-    confusion = confusion_matrix(truth, predicted, len(labels))
-    right = np.diag(confusion).astype(float)
-    said, real = confusion.sum(axis=0), confusion.sum(axis=1)
-    precision = np.divide(right, said, out=np.zeros(len(labels)), where=said > 0)
-    recall = np.divide(right, real, out=np.zeros(len(labels)), where=real > 0)
-    f1 = np.divide(2 * right, said + real, out=np.zeros(len(labels)), where=said + real > 0)
-    seen = (said + real) > 0
-    at = labels.index(positive)
-    return {
-        "accuracy": float(right.sum() / confusion.sum()),
-        "precision": float(precision[at]),
-        "recall": float(recall[at]),
-        "f1": float(f1[at]),
-        "f1_macro": float(f1[seen].mean()),
-    }
+def _classifier(dataset: Dataset) -> TextClassifier:
+    model = open_model(dataset.path)
+    if not isinstance(model, TextClassifier):
+        raise InputError(f"{dataset} is no classifier.")
+    return model
 
 
 _MODULES = (
     "pipelines.evaluate_classifier",
     "pipelines.evaluation",
-    "pipelines.baselines",
+    "pipelines.baseline_classifiers",
+    "pipelines.classification_metrics",
+    "pipelines.significance",
+    "pipelines.threshold",
     "pipelines.model",
+    "gpt.classifier",
     "gpt.model",
-    "gpt.generate",
 )
 
 
 EVALUATE_CLASSIFIER = StepType(
     "evaluate-classifier",
     kind="evaluation",
-    version=2,
+    version=3,
     config=EvaluateClassifierConfig,
     run=run_classifier,
     modules=_MODULES,

@@ -347,7 +347,9 @@ def evaluation_parts(dataset: Dataset) -> Iterator[Part]:
         if "confusion.parquet" in dataset.manifest.files:
             yield _confusion(ask("SELECT truth, predicted, count FROM confusion"))
         if "curves.parquet" in dataset.manifest.files:
-            yield from _curves(ask("SELECT curve, system, x, y FROM curves"))
+            several = ask("SELECT count(DISTINCT label) > 1 FROM curves")[0][0]
+            labels = f"SELECT curve, coalesce(label, system), x, y FROM curves WHERE system = '{MODEL}'"  # noqa: S608
+            yield from _curves(ask(labels if several else "SELECT curve, system, x, y FROM curves"))
         columns = [row[0] for row in ask("DESCRIBE predictions")]
         if "mistakes.parquet" in dataset.manifest.files:
             table = database.execute("SELECT * FROM mistakes LIMIT 20")

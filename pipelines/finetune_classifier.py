@@ -186,6 +186,7 @@ _MODULES = (
     "pipelines.threshold",
     "gpt.classifier",
     "gpt.lora",
+    "gpt.trainable",
     *MODULES,
 )
 

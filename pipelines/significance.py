@@ -50,7 +50,7 @@ def paired_bootstrap(first: Rows, second: Rows, of_sums: OfSums, seed: int = 0) 
         of_sums: the metric of their sums.
     """
     drawn_first, drawn_second = [], []
-    for weights in _weights(len(first), seed):  # (R, N)
+    for weights in resamples(len(first), seed):  # (R, N)
         drawn_first.append(of_sums(weights @ first))
         drawn_second.append(of_sums(weights @ second))
     a, b = np.concatenate(drawn_first), np.concatenate(drawn_second)
@@ -58,17 +58,17 @@ def paired_bootstrap(first: Rows, second: Rows, of_sums: OfSums, seed: int = 0) 
     difference = b - a
     tail = min(int((difference <= 0).sum()), int((difference >= 0).sum()))
     return Paired(
-        _interval(value_a, a),
-        _interval(value_b, b),
-        _interval(value_b - value_a, difference),
+        interval(value_a, a),
+        interval(value_b, b),
+        interval(value_b - value_a, difference),
         min(1.0, 2 * (tail + 1) / (len(difference) + 1)),
     )
 
 
 def bootstrap(rows: Rows, of_sums: OfSums, seed: int = 0) -> Interval:
     """A metric with its interval, from (N, K) quantities of each item."""
-    drawn = np.concatenate([of_sums(weights @ rows) for weights in _weights(len(rows), seed)])
-    return _interval(float(of_sums(rows.sum(0))), drawn)
+    drawn = np.concatenate([of_sums(weights @ rows) for weights in resamples(len(rows), seed)])
+    return interval(float(of_sums(rows.sum(0))), drawn)
 
 
 def mcnemar(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> float:
@@ -84,10 +84,10 @@ def mcnemar(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> float:
     return float(binomtest(only_first, only_first + only_second).pvalue)
 
 
-def _weights(n: int, seed: int) -> Iterator[Rows]:
+def resamples(n: int, seed: int, most: int = RESAMPLES) -> Iterator[Rows]:
     """How often each of n items is drawn, (R, N), for all resamples, a few at a time."""
     rng = np.random.default_rng(seed)
-    left = int(np.clip(2e8 / n, 1000, RESAMPLES))  # for very many items fewer do
+    left = int(np.clip(2e8 / n, 1000, most))  # for very many items fewer do
     while left:
         some = min(left, max(1, int(1e6 / n)))
         drawn = rng.integers(0, n, (some, n)) + n * np.arange(some)[:, None]
@@ -95,6 +95,7 @@ def _weights(n: int, seed: int) -> Iterator[Rows]:
         left -= some
 
 
-def _interval(value: float, drawn: Rows) -> Interval:
-    low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+def interval(value: float, drawn: Rows) -> Interval:
+    """A value with the interval that its resamples (R,) give; those in which it has no meaning are NaN."""
+    low, high = np.nanquantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return Interval(value, float(low), float(high))

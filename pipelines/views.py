@@ -189,6 +189,35 @@ VIEWS = {
         comment="What a model wrote after the beginning of a text, and how many tokens of it are the text's.",
         facts={"model": _input("model")},
     ),
+    "mistakes": View(
+        kinds=("evaluation",),
+        files="mistakes.parquet",
+        columns={
+            "model": "VARCHAR",
+            "item": "VARCHAR",
+            "text": "VARCHAR",
+            "truth": "VARCHAR",
+            "predicted": "VARCHAR",
+            "probability": "DOUBLE",
+        },
+        comment="Held-out texts of which a classifier was most confidently wrong.",
+        facts={"model": _input("model")},
+    ),
+    "curves": View(
+        kinds=("evaluation",),
+        files="curves.parquet",
+        columns={
+            "model": "VARCHAR",
+            "system": "VARCHAR",
+            "label": "VARCHAR",
+            "curve": "VARCHAR",
+            "x": "DOUBLE",
+            "y": "DOUBLE",
+            "threshold": "DOUBLE",
+        },
+        comment="Points of the curves of classifiers: roc, precision_recall and calibration.",
+        facts={"model": _input("model")},
+    ),
 }
 
 

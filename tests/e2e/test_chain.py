@@ -3,6 +3,7 @@
 import json
 import re
 import sqlite3
+from pathlib import Path
 
 import mlflow
 import pytest
@@ -18,6 +19,7 @@ STEPS = [
     "evaluate-language",
     "examples",
     "lessons",
+    "finetune-classifier",
     "finetune-classifier",
     "evaluate-classifier",
     "examples",
@@ -61,7 +63,15 @@ def test_the_closing_table_shows_every_step_the_baselines_and_what_to_type_next(
     _, done = finished
     for step in STEPS:
         assert step in done.stdout
-    for system in ("trigram", "unigram", "TF-IDF, logistic regr.", "majority class", "before fine-tuning"):
+    for system in (
+        "trigram",
+        "unigram",
+        "from random weights",
+        "TF-IDF",
+        "hand-made features",
+        "majority",
+        "before fine-tuning",
+    ):
         assert system in done.stdout
     assert "tiny-sort/1 promoted. The first model of its name." in done.stdout
     assert "tokenmill chat --model tiny-answer" in done.stdout
@@ -135,6 +145,24 @@ def test_figures_columns_and_counts_stand_with_each_step(client, runs):
             assert all(column["name"] and column["type"] for column in schema["mlflow_colspec"])
             assert schema["mlflow_colspec"] or entry.dataset.name.startswith("report/")
             assert profile["bytes"] > 0
+
+
+def test_a_classifiers_evaluation_has_plots_a_table_of_mistakes_and_intervals(finished, client, runs):
+    place, _ = finished
+    run = next(run for run in runs if run.data.tags.get("tokenmill.step") == "evaluate-classifier")
+    plots = {file.path for file in client.list_artifacts(run.info.run_id, "plots")}
+    assert plots >= {f"plots/{name}.svg" for name in ("roc", "precision-and-recall", "calibration", "confusion-matrix")}
+    table = json.loads(Path(client.download_artifacts(run.info.run_id, "mistakes.json")).read_text())
+    rows = [dict(zip(table["columns"], row, strict=True)) for row in table["data"]]
+    dataset = Store(place.home / "data").open(run.data.tags["tokenmill.fingerprint"])
+    statistics = dataset.manifest.statistics
+    wrong = sum(n for name, n in statistics.items() if name in ("confusion/code_as_prose", "confusion/prose_as_code"))
+    assert len(rows) == wrong and all(row["truth"] != row["predicted"] for row in rows)
+    metrics = run.data.metrics
+    assert metrics["classify-interval/f1_low"] <= metrics["classify/f1"] <= metrics["classify-interval/f1_high"]
+    assert "scratch" in dataset.manifest.inputs and "classify-baseline/from_random_weights/f1" in metrics
+    counted = place.tokenmill("sql", "select count(*) as n from mistakes", "--format", "csv").stdout
+    assert counted.split() == ["n", str(wrong)]
 
 
 def test_models_are_registered_with_an_alias_and_load_with_pyfunc(finished, client):

@@ -1,4 +1,4 @@
-"""N-gram baselines against a plain count, and the classifiers without a GPT."""
+"""N-gram baselines against a plain count."""
 
 import math
 from collections import Counter
@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import pipelines.baselines as baselines
-from pipelines.baselines import majority_class, tfidf_logistic_regression, trigram_losses, unigram_losses
+from pipelines.baselines import trigram_losses, unigram_losses
 
 V = 6
 streams = st.lists(st.integers(0, V - 1), min_size=3, max_size=60).map(lambda ids: np.array(ids, np.uint16))
@@ -66,17 +66,3 @@ def test_trigram_comes_near_the_entropy_of_a_markov_chain():
     entropy = -np.log(chances[scored[:-1], scored[1:]]).mean()
     assert entropy < trigram_losses([train], [tune], [scored], 20).mean() < entropy + 0.1
     assert unigram_losses([train], [scored], 20).mean() > entropy + 0.3
-
-
-def test_majority_answers_with_the_training_frequencies():
-    baseline = majority_class(np.array([0, 0, 0, 1]), 2, 3)
-    assert baseline.probabilities.tolist() == [[0.75, 0.25, 0.0]] * 2
-
-
-def test_tfidf_learns_words_and_gives_unseen_classes_nothing():
-    texts = ["buy cheap pills now", "win cash prize now", "see you at home", "lunch at noon then"] * 5
-    labels = np.array([2, 2, 0, 0] * 5)
-    baseline = tfidf_logistic_regression(texts, labels, ["cheap cash prize", "home at noon"], 3)
-    assert baseline.probabilities.argmax(axis=1).tolist() == [2, 0]
-    assert baseline.probabilities[:, 1].tolist() == [0, 0]
-    assert baseline.probabilities.sum(axis=1) == pytest.approx([1, 1])

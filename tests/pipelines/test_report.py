@@ -205,7 +205,13 @@ def test_curves_of_classifiers_are_drawn_where_an_evaluation_has_them(made: dict
     folder.mkdir(parents=True)
     for name in judged.manifest.files:
         (folder / name).write_bytes((judged.path / name).read_bytes())
-    curves = {"system": ["model"] * 4, "curve": ["roc"] * 2 + ["calibration"] * 2, "x": [0.0, 1] * 2, "y": [0.0, 1] * 2}
+    curves = {
+        "system": ["model"] * 4,
+        "label": ["spam"] * 2 + [None] * 2,
+        "curve": ["roc"] * 2 + ["calibration"] * 2,
+        "x": [0.0, 1] * 2,
+        "y": [0.0, 1] * 2,
+    }
     pq.write_table(pa.table(curves), folder / "curves.parquet")
     files = judged.manifest.files | {"curves.parquet": next(iter(judged.manifest.files.values()))}
     manifest = Manifest.model_validate(judged.manifest.model_dump() | {"files": files})

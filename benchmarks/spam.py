@@ -1,0 +1,85 @@
+"""Spam in text messages: a small GPT of one's own, fine-tuned, beside TF-IDF logistic regression, on held-out texts.
+
+    tokenmill pretrain configs/quickstart.toml
+    python -m benchmarks.spam [--seeds 3] [--set KEY=VALUE ...]
+
+Takes the published pretrained model of the quick start from TOKENMILL_HOME, fine-tunes it once for each seed as
+`finetune.spam` of the config says, and judges each on the test split. The same from random weights is trained too,
+once, to tell what pretraining bought. Nothing is published. The last line holds the worst seed against the baseline.
+"""
+
+import argparse
+import os
+import tempfile
+import time
+from pathlib import Path
+
+import pyarrow.parquet as pq
+
+from pipelines.config import ClassificationRun, load_config
+from pipelines.evaluate_classifier import EVALUATE_CLASSIFIER
+from pipelines.examples import EXAMPLES
+from pipelines.finetune_classifier import FINETUNE_CLASSIFIER
+from pipelines.lessons import LESSONS
+from pipelines.step import StepType, Work
+from pipelines.store import Dataset, Store
+
+BASELINES = ("TF-IDF logistic regression", "hand-made features", "majority class")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", default="configs/quickstart.toml")
+    parser.add_argument("--model", help="the pretrained model; by default the config's")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="override a value of the config"
+    )
+    arguments = parser.parse_args()
+    config = load_config(arguments.config, arguments.set)
+    spam = config.finetune["spam"]
+    assert isinstance(spam, ClassificationRun)
+    home = Path(os.environ.get("TOKENMILL_HOME", "."))
+    base = Store(home / "data").open(arguments.model or config.name, kind="model")
+    print(f"{base}, {base.manifest.statistics['parameters']:,} parameters")
+    with tempfile.TemporaryDirectory() as folder:
+        store = Store(Path(folder))
+
+        def build(type: StepType, config: object, **inputs: Dataset) -> Dataset:
+            step = type.using("spam", config, {role: each.ref for role, each in inputs.items()})
+            return store.build(step, lambda out, scratch: type.run(inputs, config, out, Work(scratch)))
+
+        examples = build(EXAMPLES, spam.examples)
+        lessons = build(LESSONS, spam.training.lessons, model=base, examples=examples)
+        sources = {"model": base, "examples": examples, "lessons": lessons}
+        scratch = build(FINETUNE_CLASSIFIER, spam.training.model_copy(update={"from_scratch": True}), **sources)
+        ours, ratios, rows = [], [], []
+        for seed in range(arguments.seeds):
+            started = time.perf_counter()
+            training = spam.training.model_copy(update={"seed": seed})
+            model = build(FINETUNE_CLASSIFIER, training, **sources)
+            seconds = time.perf_counter() - started
+            evaluation = build(EVALUATE_CLASSIFIER, spam.evaluate, model=model, scratch=scratch, examples=examples)
+            rows = pq.read_table(evaluation.file("metrics.parquet")).to_pylist()
+            print(f"seed {seed}, {seconds:.0f} s: {_said(rows, 'model')}", flush=True)
+            ours.append(_value(rows, "model", "f1")["value"])
+            ratios.append(ours[-1] / _value(rows, BASELINES[0], "f1")["value"])
+        for system in ("from random weights", *BASELINES):
+            print(f"{system}: {_said(rows, system)}")
+        print(f"F1 over {len(ours)} seeds: mean {sum(ours) / len(ours):.4f}, worst {min(ours):.4f}")
+        print(f"worst seed / TF-IDF logistic regression: {min(ratios):.4f}, wanted 1")
+
+
+def _value(rows: list[dict], system: str, metric: str) -> dict:
+    return next(row for row in rows if (row["system"], row["metric"]) == (system, metric))
+
+
+def _said(rows: list[dict], system: str) -> str:
+    """The system's metrics in a line, F1 with its 95% interval."""
+    f1, rest = _value(rows, system, "f1"), ("precision", "recall", "average_precision", "calibration_error")
+    others = ", ".join(f"{name} {_value(rows, system, name)['value']:.3f}" for name in rest)
+    return f"F1 {f1['value']:.4f} ({f1['low']:.3f} to {f1['high']:.3f}), {others}"
+
+
+if __name__ == "__main__":
+    main()
