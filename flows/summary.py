@@ -82,7 +82,8 @@ def _task(s: Mapping[str, Any]) -> str:
     return f"accuracy {s['task/accuracy']:.3f}, per character {s['task/accuracy_normalised']:.3f}"
 
 
-def _compare_tasks(s: Mapping[str, Any]) -> str:
+def _compare_tasks(dataset: Dataset) -> str:
+    s = dataset.manifest.statistics
     systems = {
         "this model": "task/",
         "without the prompt": "task-baseline/choices_alone/",
