@@ -2,12 +2,18 @@
 
 The processes end with the one that started them, be it killed: each asks before every micro-batch whether it still
 lives, and a lock keeps the next attempt from beginning before the last one has let go of the checkpoints.
+
+torchrun's own variables spread them over machines that see the same home folder: with `PET_NNODES=2`, `PET_NODE_RANK=0`,
+`PET_MASTER_ADDR` and `PET_MASTER_PORT` here, half of the processes start here, and the others with
+
+    PET_NNODES=2 PET_NODE_RANK=1 ... torchrun --nproc-per-node N -m pipelines.processes <scratch folder>/job.json
 """
 
 from __future__ import annotations
 
 import json
 import os
+import platform
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -33,15 +39,18 @@ def launch(inputs: Mapping[str, Dataset], config: Any, work: Work) -> TrainResul
     """
     stop, log = work.scratch / "stop", work.scratch / "torchrun.log"
     stop.unlink(missing_ok=True)
+    nodes = int(os.environ.get("PET_NNODES") or 1)
+    if config.processes % nodes:
+        raise InputError(f"pretrain.processes is {config.processes}, which {nodes} nodes cannot share equally.")
     job = {
         "inputs": {role: str(dataset.path) for role, dataset in inputs.items()},
         "config": config.model_dump(mode="json"),
         "scratch": str(work.scratch),
-        "starter": os.getpid(),
+        "starter": [platform.node(), os.getpid()],
     }
     write_json(work.scratch / "job.json", job)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={config.processes}"]
-    command += ["-m", __name__, str(work.scratch / "job.json")]
+    command = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={config.processes // nodes}"]
+    command += [*(["--standalone"] if nodes == 1 else []), "-m", __name__, str(work.scratch / "job.json")]
     outcome: dict[str, Any] = {}
     with (
         log.open("w") as errors,
@@ -103,7 +112,7 @@ def _take_part(job_file: Path) -> None:
     inputs = {role: _open(Path(path)) for role, path in job["inputs"].items()}
 
     def should_stop() -> bool:
-        return (scratch / "stop").exists() or not _lives(job["starter"])
+        return (scratch / "stop").exists() or not _lives(*job["starter"])
 
     with parallel.join() as device, FileLock(scratch / f"process-{parallel.rank()}.lock"):
         try:
@@ -122,7 +131,9 @@ def _open(path: Path) -> Dataset:
     return Dataset(path, Manifest.model_validate_json((path / "manifest.json").read_bytes()))
 
 
-def _lives(pid: int) -> bool:
+def _lives(host: str, pid: int) -> bool:
+    if host != platform.node():
+        return True  # its own processes see it end, and torchrun ends the others with them
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

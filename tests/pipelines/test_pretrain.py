@@ -1,6 +1,11 @@
 """Pretraining as a step: what it makes, how it ends when asked to, and that several processes are one run."""
 
+import os
 import pydoc_data.topics
+import socket
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -85,6 +90,31 @@ def test_two_processes_train_as_one(inputs, tmp_path, sharded):
     assert together.losses.keys() == alone.losses.keys()
     assert list(together.losses.values()) == pytest.approx(list(alone.losses.values()), rel=1e-4)
     assert (tmp_path / "together" / "out" / "model.safetensors").exists()
+
+
+def test_two_nodes_train_as_one(inputs, tmp_path, monkeypatch):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    nodes = {"PET_NNODES": "2", "PET_MASTER_ADDR": "127.0.0.1", "PET_MASTER_PORT": str(port)}
+    for name, value in (nodes | {"PET_NODE_RANK": "0"}).items():
+        monkeypatch.setenv(name, value)
+    job = tmp_path / "together" / "scratch" / "job.json"
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=1", "-m", "pipelines.processes"]
+    # The other machine's, which waits for the job as a person would.
+    code = "import os, sys, time\nwhile not os.path.exists(sys.argv[-1]): time.sleep(0.1)\nos.execv(sys.argv[1], sys.argv[1:])"
+    environment = os.environ | nodes | {"PET_NODE_RANK": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
+    other = subprocess.Popen([sys.executable, "-c", code, *torchrun, str(job)], env=environment, stderr=subprocess.PIPE)
+    alone, together = Log(), Log()
+    try:
+        pretrain(inputs, tmp_path / "alone", alone, steps=2, model={"size": "pico"})
+        pretrain(inputs, tmp_path / "together", together, steps=2, processes=2, model={"size": "pico"})
+        assert other.wait(60) == 0, other.stderr.read().decode()
+    finally:
+        other.kill()
+    assert list(together.losses.values()) == pytest.approx(list(alone.losses.values()), rel=1e-4)
+    with pytest.raises(InputError, match="which 2 nodes cannot share"):
+        pretrain(inputs, tmp_path, Log(), processes=3, accumulation=3)
 
 
 def test_two_processes_stop_when_asked_and_go_on(inputs, tmp_path):

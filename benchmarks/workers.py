@@ -1,0 +1,56 @@
+"""What more workers, and which kind of them, do for ingest and for tokenize: one against two.
+
+    python -m benchmarks.workers [--megabytes 200] [runner ...]
+
+Each runner works on the same corpus (the King James Version, salted so that nothing is a duplicate) in a home of its
+own, against one running Prefect server. What it takes to start workers, which the first step pays, is in the numbers.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from benchmarks.ingest_memory import write_corpus
+from pipelines.store import Store
+
+RUNNERS = ("threads=1", "threads=2", "processes=1", "processes=2", "dask=2")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runners", nargs="*", default=RUNNERS)
+    parser.add_argument("--megabytes", type=int, default=200)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        server = os.environ | {"TOKENMILL_HOME": folder}
+        tokenmill(server, "up")
+        status = json.loads((Path(folder) / ".tokenmill" / "prefect.json").read_text())
+        try:
+            write_corpus(Path(folder) / "corpus.jsonl", options.megabytes * 1_000_000)
+            config = Path(folder) / "workers.toml"
+            config.write_text(
+                f'name = "workers"\n[ingest]\npartition_bytes = {options.megabytes * 1_000_000 // 8}\n'
+                f'[[ingest.sources]]\nuri = "{folder}/corpus.jsonl"\n'
+            )
+            print(f"{options.megabytes} MB in 8 parts\n{'':14}{'ingest':>10}{'tokenize':>10}   seconds")
+            for runner in options.runners:
+                home = Path(folder) / runner
+                home.mkdir()
+                settings = {"TOKENMILL_HOME": str(home), "TOKENMILL_RUNNER": runner}
+                tokenmill(os.environ | settings | {"PREFECT_API_URL": f"{status['url']}/api"}, "tokenize", str(config))
+                took = {each.manifest.step: each.manifest.built["seconds"] for each in Store(home / "data").list()}
+                print(f"{runner:14}{took['ingest']:10.1f}{took['tokenize']:10.1f}", flush=True)
+        finally:
+            tokenmill(server, "down")
+
+
+def tokenmill(environment: dict[str, str], *arguments: str) -> None:
+    subprocess.run([sys.executable, "-m", "flows.cli", *arguments], env=environment, check=True, stdout=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()
