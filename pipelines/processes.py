@@ -3,8 +3,8 @@
 The processes end with the one that started them, be it killed: each asks before every micro-batch whether it still
 lives, and a lock keeps the next attempt from beginning before the last one has let go of the checkpoints.
 
-torchrun's own variables spread them over machines that see the same home folder: with `PET_NNODES=2`, `PET_NODE_RANK=0`,
-`PET_MASTER_ADDR` and `PET_MASTER_PORT` here, half of the processes start here, and the others with
+torchrun's own variables spread them over machines that see the same home folder: with `PET_NNODES=2`,
+`PET_NODE_RANK=0`, `PET_MASTER_ADDR` and `PET_MASTER_PORT`, half of the processes start here, and the others with
 
     PET_NNODES=2 PET_NODE_RANK=1 ... torchrun --nproc-per-node N -m pipelines.processes <scratch folder>/job.json
 """

@@ -102,7 +102,8 @@ def test_two_nodes_train_as_one(inputs, tmp_path, monkeypatch):
     job = tmp_path / "together" / "scratch" / "job.json"
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=1", "-m", "pipelines.processes"]
     # The other machine's, which waits for the job as a person would.
-    code = "import os, sys, time\nwhile not os.path.exists(sys.argv[-1]): time.sleep(0.1)\nos.execv(sys.argv[1], sys.argv[1:])"
+    code = "import os, sys, time\nwhile not os.path.exists(sys.argv[-1]): time.sleep(0.1)\n"
+    code += "os.execv(sys.argv[1], sys.argv[1:])"
     environment = os.environ | nodes | {"PET_NODE_RANK": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
     other = subprocess.Popen([sys.executable, "-c", code, *torchrun, str(job)], env=environment, stderr=subprocess.PIPE)
     alone, together = Log(), Log()
