@@ -69,7 +69,7 @@ def publish_tokens(store: Store) -> Any:
 
     def run(out: Path, scratch: Path) -> dict[str, Any]:
         tokenizer.save(out)
-        write_shard(out / "tokens-00000.arrow", "train", pa.array(["0"]), np.array([len(ids)]), ids, pa.uint16())
+        write_shard(out / "tokens-00000.arrow", "train", pa.array(["0"]), np.array([len(ids)]), ids)
         return {}
 
     return store.build(StepType("tokenize", "tokens", 1, Config, run).using("benchmark", Config()), run)

@@ -57,7 +57,7 @@ def publish(store: Store, total: int) -> Dataset:
             flat = np.resize(np.roll(ids, shard * 1000), per_shard * LENGTH)
             doc_ids = pa.array([f"{shard:02d}{i:030d}" for i in range(per_shard)])
             lengths = np.full(per_shard, LENGTH)
-            write_shard(out / f"tokens-{shard:05d}.arrow", "train", doc_ids, lengths, flat, pa.uint16())
+            write_shard(out / f"tokens-{shard:05d}.arrow", "train", doc_ids, lengths, flat)
         tokenizer.save(out)
         return {}
 

@@ -27,8 +27,10 @@ SIGNATURES = pa.schema([("row", pa.int64()), ("signature", pa.list_(pa.uint32())
 # Of each text the place of the first document stays. A place is a part's number in the high bits, and a row.
 EXACT = """
     CREATE TEMP TABLE exact AS
-    WITH placed AS (
+    WITH candidates AS (SELECT hash(doc_id) AS number FROM ids GROUP BY number HAVING count(*) > 1),  -- few, and small
+    placed AS (
         SELECT doc_id, (part::BIGINT << 40) + file_row_number AS place FROM ids JOIN parts USING (filename)
+        WHERE hash(doc_id) IN (FROM candidates)
     ),
     firsts AS (SELECT doc_id, min(place) AS first FROM placed GROUP BY doc_id HAVING count(*) > 1)
     SELECT place, first FROM placed JOIN firsts USING (doc_id) WHERE place > first

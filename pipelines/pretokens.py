@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 PATTERN = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"
 """As tiktoken spells it."""
 
-REMEMBERED = 16 << 20  # bytes of pieces and of what it takes to find them, after which all are forgotten
+REMEMBERED = 8 << 20  # bytes of pieces and of what it takes to find them, after which all are forgotten
 
 Bools = NDArray[np.bool_]
 Bytes = NDArray[np.uint8]

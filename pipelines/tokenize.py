@@ -48,7 +48,7 @@ from pipelines.tokenizers import (
 )
 
 PARTS = "parts.json"
-CHUNK = 2 << 20  # bytes of text encoded in one call
+CHUNK = 1 << 20  # bytes of text encoded in one call
 
 
 class TokenizeConfig(Config):
@@ -266,12 +266,15 @@ class ShardWriter:
 
     def __init__(self, folder: Path, split: str, tokenizer: Tokenizer, shard_tokens: int) -> None:
         self._folder, self._split, self._limit = folder, split, shard_tokens
-        self._type = pa.from_numpy_dtype(tokenizer.dtype)
+        self._dtype = tokenizer.dtype
+        # Ids wait in a file: a shard of them in memory, and once more while it is written, would be the most there is.
+        self._ids = (folder / f"{split}.ids").open("w+b")
         self._shards: list[Shard] = []
         self._clear()
 
     def _clear(self) -> None:
-        self._ids: list[NDArray[np.unsignedinteger]] = []
+        self._ids.seek(0)
+        self._ids.truncate()
         self._lengths: list[NDArray[np.int64]] = []
         self._doc_ids: list[pa.Array] = []
         self._tokens = self._bytes = 0
@@ -289,23 +292,27 @@ class ShardWriter:
 
     def _take(self, documents: pa.RecordBatch, ids: NDArray[np.unsignedinteger], lengths: NDArray[np.int64]) -> None:
         if len(documents):
-            self._ids.append(ids)
+            self._ids.write(ids.data)
             self._lengths.append(lengths)
             self._doc_ids.append(documents["doc_id"])
             self._tokens += len(ids)
             self._bytes += pc.sum(documents["n_bytes"]).as_py()
 
     def _write(self) -> None:
-        if not self._ids:
+        if not self._tokens:
             return
         path = self._folder / f"{self._split}-{len(self._shards):05d}.arrow"
+        self._ids.flush()
+        ids = np.memmap(self._ids.name, self._dtype, "r", shape=(self._tokens,))
         lengths = np.concatenate(self._lengths)
-        write_shard(path, self._split, pa.concat_arrays(self._doc_ids), lengths, np.concatenate(self._ids), self._type)
+        write_shard(path, self._split, pa.concat_arrays(self._doc_ids), lengths, ids)
         self._shards.append(Shard(path, self._split, len(lengths), self._tokens, self._bytes))
         self._clear()
 
     def close(self) -> list[Shard]:
         self._write()
+        self._ids.close()
+        Path(self._ids.name).unlink()
         return self._shards
 
 
@@ -315,7 +322,6 @@ def write_shard(
     doc_ids: pa.StringArray,
     lengths: NDArray[np.int64],
     ids: NDArray[np.unsignedinteger],
-    type_: pa.DataType,
 ) -> None:
     """Write documents as an Arrow IPC file of one record batch, whose flat list values are the training stream."""
     offsets = np.concatenate([[0], np.cumsum(lengths)])
@@ -323,7 +329,7 @@ def write_shard(
         "doc_id": doc_ids,
         "split": pa.array([split] * len(doc_ids), pa.string()),
         "n_tokens": pa.array(lengths, pa.int64()),
-        "tokens": pa.LargeListArray.from_arrays(pa.array(offsets, pa.int64()), pa.array(ids, type_)),
+        "tokens": pa.LargeListArray.from_arrays(pa.array(offsets, pa.int64()), pa.array(ids)),
     }
     batch = pa.RecordBatch.from_pydict(columns)
     with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, batch.schema) as writer:
