@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 ALL = (
+    "encoding",
     "tokenization",
     "loader",
     "ingest_memory",
