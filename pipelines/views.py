@@ -170,7 +170,14 @@ VIEWS = {
     "predictions": View(
         kinds=("evaluation",),
         files="predictions.parquet",
-        columns={"model": "VARCHAR", "item": "VARCHAR"},
+        columns={
+            "model": "VARCHAR",
+            "item": "VARCHAR",
+            "truth": "VARCHAR",
+            "model_label": "VARCHAR",
+            "model_answer": "VARCHAR",
+            "model_loss": "DOUBLE",
+        },
         comment="What each system said to each held-out item.",
         facts={"model": _input("model")},
     ),

@@ -28,6 +28,10 @@ ELSEWHERE = {  # servers and schedules have tests of their own, with real server
     "status": "tests/flows/test_stack.py",
     "serve": "tests/flows/test_serve.py",
     "run": "tests/e2e/test_chain.py",
+    "compare": "tests/e2e/test_promotion.py",
+    "promote": "tests/e2e/test_promotion.py",
+    "rollback": "tests/e2e/test_promotion.py",
+    "reevaluate": "tests/e2e/test_promotion.py",
     "doctor": "the quick start's packages may not be installed",
 }
 

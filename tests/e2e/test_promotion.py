@@ -68,6 +68,7 @@ def test_people_compare_take_back_and_let_the_gate_decide_again(grown, monkeypat
     assert "tiny/2 is the champion now" in tokenmill("promote", "tiny/2", "--reason", "it does not")
     tokenmill("rollback", "tiny")
     place.tokenmill("promote", str(place.config), "--again")
+    place.tokenmill("reevaluate", str(place.config))
     assert "champion" in next(line for line in tokenmill("models", "tiny").splitlines() if "tiny/2" in line)
     said = tokenmill("datasets", "gc", "--keep-days", "0", "--dry-run")
     assert "Would delete 0 datasets" not in said and "corpus/topics" not in said
