@@ -17,6 +17,7 @@ ALL = (
     "sql",
     "listing",
     "orchestration",
+    "workers",
 )
 
 

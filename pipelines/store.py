@@ -202,7 +202,12 @@ class Store:
 
     def _now(self, step: Step) -> datetime:
         """The time; should the clock have gone back, just after the newest version, which this one then follows."""
-        before = [d.manifest.built["at"] for d in self.list(step.type.kind) if d.ref.name == step.name]
+        try:
+            before = [d.manifest.built["at"] for d in self.list(step.type.kind) if d.ref.name == step.name]
+        except InputError:
+            if not self.bucket:
+                raise
+            before = []  # a bucket that is away for a moment must not cost what was just built
         newest = datetime.fromisoformat(max(before)) + timedelta(milliseconds=1) if before else datetime.min
         return max(datetime.now(UTC), newest.replace(tzinfo=UTC))
 

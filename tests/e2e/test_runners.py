@@ -31,7 +31,8 @@ def main():
             os.environ["TOKENMILL_HOME"] = str(Path(home) / runner)
             chosen = chain.FLOWS["tokenize"].with_options(task_runner=table.task_runner(runner))
             outcomes = chosen(load_config(config))
-            print(json.dumps({str(each.dataset): each.dataset.manifest.files for each in outcomes}, default=dict))
+            made = {str(o.dataset): o.dataset.manifest.files for o in outcomes if o.step in ("ingest", "tokenize")}
+            print(json.dumps(made, default=dict))
 
 if __name__ == "__main__":
     main()
