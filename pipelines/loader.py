@@ -3,14 +3,12 @@
 A batch is a pure function of its position. The order of an epoch is a permutation that is computed where it is
 needed, so to resume is to ask for a later position, in constant time and memory, and every number of processes
 sees the same global order. Tokens come straight from the memory map: one copy, into 64-bit integers for the model.
+Batches are made some dozens at a time, and the next dozens on a thread while the model works on these.
 """
 
 from __future__ import annotations
 
-import queue
-import threading
-from collections.abc import Callable
-from functools import lru_cache
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 import torch
@@ -22,7 +20,7 @@ from gpt.train import Batch
 from pipelines.datasets import Samples, Tokens
 from pipelines.errors import InputError
 
-AHEAD = 1 << 12  # places of the order that are computed at once
+BLOCK = 4 << 20  # bytes of token ids that are read at once
 
 
 class Loader:
@@ -36,6 +34,7 @@ class Loader:
         seed: of the order, which is another one in every epoch.
         shuffle: false reads the samples as they lie.
         rank, world_size: which of how many processes this is; each gets its part of every micro-batch.
+        ahead: false for reading here and there, a batch at a time.
 
     Raises:
         InputError: the split has no samples, or the processes do not divide the batch.
@@ -53,6 +52,7 @@ class Loader:
         shuffle: bool = True,
         rank: int = 0,
         world_size: int = 1,
+        ahead: bool = True,
     ) -> None:
         if batch_size % world_size:
             raise InputError(f"A batch of {batch_size} samples cannot be divided among {world_size} processes.")
@@ -62,39 +62,41 @@ class Loader:
         self.n_samples = int(self._windows.first[-1])
         if not self.n_samples:
             raise InputError(f"{samples.dataset} has no {split} samples.")
-        self._places = lru_cache(maxsize=4)(self._compute_places)
+        self._ahead = ahead
+        self._per_block = max(1, BLOCK // (8 * self._local * (samples.context + 1))) if ahead else 1
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="loader")
+        self._blocks: dict[int, Future[list[Batch]]] = {}
 
     def __len__(self) -> int:
         """Micro-batches in an epoch, the last of them filled from the next epoch."""
         return -(-self.n_samples // self.batch_size)
 
     def __call__(self, step: int, micro: int = 0) -> Batch:
-        """The micro-batch at a position: inputs and targets (B, T)."""
-        first = (step * self.accumulation + micro) * self.batch_size + self._rank * self._local
-        return self._windows.batch(*self._at(first, self._local))
+        """The micro-batch at a position: inputs and targets (B, T), in pinned memory where there is a GPU."""
+        block, number = divmod(step * self.accumulation + micro, self._per_block)
+        if not self._ahead:
+            return self._make_block(block)[0]
+        if block not in self._blocks or block + 1 not in self._blocks:
+            wanted = (block, block + 1)
+            self._blocks = {b: self._blocks.get(b) or self._thread.submit(self._make_block, b) for b in wanted}
+        return self._blocks[block].result()[number]
 
     def samples_at(self, step: int, micro: int = 0) -> NDArray[np.int64]:
         """Which samples of the split make up the micro-batch at a position, over all processes."""
         first = (step * self.accumulation + micro) * self.batch_size
         return self._order(np.arange(first, first + self.batch_size))
 
-    def _at(self, first: int, count: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Groups and places of so many samples from a position in the endless order."""
-        block, offset = divmod(first, AHEAD)
-        groups, places = self._places(block)
-        if offset + count <= AHEAD:
-            return groups[offset : offset + count], places[offset : offset + count]
-        rest = self._at((block + 1) * AHEAD, offset + count - AHEAD)
-        return np.concatenate([groups[offset:], rest[0]]), np.concatenate([places[offset:], rest[1]])
-
-    def _compute_places(self, block: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        samples = self._order(np.arange(block * AHEAD, (block + 1) * AHEAD))
+    def _make_block(self, block: int) -> list[Batch]:
+        """So many micro-batches from a place in the endless order; of each the part that is this process's."""
+        first, count = block * self._per_block * self.batch_size, self._per_block * self.batch_size
+        positions = np.arange(first, first + count).reshape(self._per_block, -1, self._local)
+        samples = self._order(positions[:, self._rank].ravel())
         groups = np.searchsorted(self._windows.first, samples, side="right") - 1
-        places = np.empty_like(samples)
-        for group in np.unique(groups):
-            here = groups == group
-            places[here] = self._windows.places(int(group), samples[here] - self._windows.first[group])
-        return groups, places
+        whole = self._windows.batch(groups, samples - self._windows.first[groups])
+        if torch.cuda.is_available():
+            whole = Batch(*(None if tensor is None else tensor.pin_memory() for tensor in whole))  # type: ignore[arg-type]
+        each = [None if tensor is None else tensor.split(self._local) for tensor in whole]
+        return [Batch(*(part and part[i] for part in each)) for i in range(self._per_block)]  # type: ignore[arg-type]
 
     def _order(self, positions: NDArray[np.int64]) -> NDArray[np.int64]:
         epochs, places = np.divmod(positions, self.n_samples)
@@ -120,18 +122,15 @@ class StreamWindows:
         self._starts = [batch["start"].to_numpy(zero_copy_only=True) for _, batch in groups]
         self._windows = [sliding_window_view(tokens.flat(shard), self.context + 1) for shard, _ in groups]
 
-    def places(self, group: int, windows: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Where some windows of a group begin."""
-        return self._starts[group][windows]
-
-    def batch(self, groups: NDArray[np.int64], starts: NDArray[np.int64]) -> Batch:
+    def batch(self, groups: NDArray[np.int64], windows: NDArray[np.int64]) -> Batch:
+        """Inputs and targets (N, T) of N windows, by their groups and their numbers in them."""
         if len(self._windows) == 1:
-            window = self._windows[0][starts].astype(np.int64)
+            window = self._windows[0][self._starts[0][windows]].astype(np.int64)
         else:
-            window = np.empty((len(starts), self.context + 1), np.int64)
-            for group in set(groups.tolist()):
+            window = np.empty((len(windows), self.context + 1), np.int64)
+            for group in np.unique(groups):
                 here = groups == group
-                window[here] = self._windows[group][starts[here]]
+                window[here] = self._windows[group][self._starts[group][windows[here]]]
         both = torch.from_numpy(window)  # (B, T + 1)
         return Batch(both[:, :-1], both[:, 1:])
 
@@ -151,9 +150,6 @@ class PackedWindows:
         self._offsets = [batch["starts"].offsets.to_numpy() for _, batch in groups]
         self._starts = [batch["starts"].values.to_numpy() for _, batch in groups]
         self._lengths = [batch["lengths"].values.to_numpy() for _, batch in groups]
-
-    def places(self, group: int, windows: NDArray[np.int64]) -> NDArray[np.int64]:
-        return windows
 
     def batch(self, groups: NDArray[np.int64], windows: NDArray[np.int64]) -> Batch:
         shape = len(windows), self.context
@@ -204,60 +200,3 @@ def _mixed(value: NDArray[np.uint64]) -> NDArray[np.uint64]:
     value = value ^ value >> np.uint64(33)
     value = value * np.uint64(0xC4CEB9FE1A85EC53)
     return value ^ value >> np.uint64(33)
-
-
-class Prefetch:
-    """Batches made on a thread while the model works, and in pinned memory if there is a CUDA device.
-
-    Call it like the loader. It expects positions in order; any other position costs one batch made in vain.
-    """
-
-    def __init__(self, batches: Callable[[int, int], Batch], accumulation: int = 1, depth: int = 2) -> None:
-        self._batches, self._accumulation, self._depth = batches, accumulation, depth
-        self._pin = torch.cuda.is_available()
-        self._ready: queue.Queue[tuple[int, Batch | BaseException]] | None = None
-        self._stop = threading.Event()
-        self._next = -1
-
-    def __call__(self, step: int, micro: int = 0) -> Batch:
-        position = step * self._accumulation + micro
-        if self._ready is None or position != self._next:
-            self._start(position)
-        assert self._ready is not None
-        _, batch = self._ready.get()
-        self._next = position + 1
-        if isinstance(batch, BaseException):
-            self.close()
-            raise batch
-        return batch
-
-    def close(self) -> None:
-        """Stop the thread."""
-        self._stop.set()
-        self._ready = None
-
-    def _start(self, position: int) -> None:
-        self._stop.set()
-        self._stop, self._ready = threading.Event(), queue.Queue(self._depth)
-        threading.Thread(target=self._work, args=(position, self._ready, self._stop), daemon=True).start()
-
-    def _work(
-        self, position: int, ready: queue.Queue[tuple[int, Batch | BaseException]], stop: threading.Event
-    ) -> None:
-        while not stop.is_set():
-            made: Batch | BaseException
-            try:
-                made = self._batches(*divmod(position, self._accumulation))
-                if self._pin:
-                    made = Batch(*(None if tensor is None else tensor.pin_memory() for tensor in made))  # type: ignore[arg-type]
-            except BaseException as error:
-                made = error
-            while not stop.is_set():
-                try:
-                    ready.put((position, made), timeout=0.1)
-                    break
-                except queue.Full:
-                    continue
-            if isinstance(made, BaseException):
-                return
-            position += 1

@@ -117,7 +117,7 @@ def train_model(
     batches = Loader(
         samples, tokens, "train", batch_size=config.batch_size, accumulation=config.accumulation, seed=seed
     )
-    validation = Loader(samples, tokens, "validation", batch_size=config.batch_size, shuffle=False)
+    validation = Loader(samples, tokens, "validation", batch_size=config.batch_size, shuffle=False, ahead=False)
     n_validation = max(1, min(config.evaluation_samples // config.batch_size, len(validation)))
 
     def evaluate(model: nn.Module) -> Metrics:

@@ -16,7 +16,7 @@ from pipelines import loader as loader_module
 from pipelines.datasets import Samples, Tokens
 from pipelines.errors import InputError
 from pipelines.ingest import INGEST
-from pipelines.loader import Loader, Prefetch, permuted
+from pipelines.loader import Loader, permuted
 from pipelines.sample import SAMPLE
 from pipelines.store import Dataset
 from pipelines.tokenize import TOKENIZE
@@ -85,9 +85,12 @@ def test_a_batch_is_a_function_of_its_position_alone(make: Make, monkeypatch: py
     first, resumed = make(batch_size=4, accumulation=3), make(batch_size=4, accumulation=3)
     expected = {(step, micro): rows(first(step, micro)) for step in range(30) for micro in range(3)}
     assert all(rows(resumed(*position)) == expected[position] for position in [(29, 2), (0, 0), (7, 1)])
-    monkeypatch.setattr(loader_module, "AHEAD", 5)
-    in_small_steps = make(batch_size=4, accumulation=3)
-    assert all(rows(in_small_steps(*position)) == batch for position, batch in expected.items())
+    for block in (1, 5 * 8 * 4 * (CONTEXT + 1)):  # bytes: a batch at a time, and five
+        monkeypatch.setattr(loader_module, "BLOCK", block)
+        in_small_steps = make(batch_size=4, accumulation=3)
+        assert all(rows(in_small_steps(*position)) == batch for position, batch in expected.items())
+    here_and_there = make(batch_size=4, accumulation=3, ahead=False)
+    assert all(rows(here_and_there(*position)) == expected[position] for position in [(29, 2), (0, 0), (7, 1)])
 
 
 @pytest.mark.parametrize("world_size", [2, 3, 6])
@@ -112,22 +115,24 @@ def test_what_cannot_be_loaded_is_one_sentence(make: Make) -> None:
         make(batch_size=5, world_size=2)
 
 
-def test_prefetched_batches_are_the_same_in_any_order(make: Make) -> None:
-    loader = make(batch_size=4, accumulation=2)
-    ahead = Prefetch(loader, accumulation=2)
-    for position in [(0, 0), (0, 1), (1, 0), (9, 1), (10, 0), (2, 1), (3, 0)]:
-        assert rows(ahead(*position)) == rows(loader(*position))
-    ahead.close()
+def test_the_next_batches_are_made_while_these_are_used(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loader_module, "BLOCK", 2 * 8 * 4 * (CONTEXT + 1))  # two batches
+    loader, straight = make(batch_size=4), make(batch_size=4)
+    made: list[int] = []
+    make_block = loader._make_block
+    monkeypatch.setattr(loader, "_make_block", lambda block: made.append(block) or make_block(block))
+    for step, ahead in [(0, [0, 1]), (1, [0, 1]), (2, [0, 1, 2]), (19, [0, 1, 2, 9, 10]), (18, [0, 1, 2, 9, 10])]:
+        assert rows(loader(step)) == rows(straight(step))
+        loader._thread.submit(int).result()  # the thread has come to its end
+        assert made == ahead
 
 
-def test_an_error_on_the_thread_reaches_the_caller() -> None:
-    def broken(step: int, micro: int) -> Any:
-        if step == 2:
-            raise OSError("gone")
-        return Batch(torch.zeros(1, 1), torch.zeros(1, 1))
+def test_an_error_on_the_thread_reaches_the_caller(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    loader = make(batch_size=4)
 
-    ahead = Prefetch(broken)
-    ahead(0)
-    ahead(1)
+    def broken(groups: Any, windows: Any) -> Batch:
+        raise OSError("gone")
+
+    monkeypatch.setattr(loader._windows, "batch", broken)
     with pytest.raises(OSError, match="gone"):
-        ahead(2)
+        loader(2)
