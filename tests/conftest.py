@@ -5,10 +5,19 @@ import signal
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before anything imports torch
 
+import pytest
 from hypothesis import settings
 
 settings.register_profile("tokenmill", deadline=None, max_examples=40, derandomize=True)
 settings.load_profile("tokenmill")
+
+
+@pytest.fixture(autouse=True)
+def forget_tracking_uri(monkeypatch):
+    """MLflow puts the address that a test's run wrote to into the environment, where the next test would find it."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+
 
 # pytest-xdist's workers ignore SIGINT, and so would the programs that tests start and interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)

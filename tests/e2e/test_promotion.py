@@ -6,9 +6,7 @@ import shutil
 import sqlite3
 
 import pytest
-from typer.testing import CliRunner
 
-from flows.cli import app
 from pipelines.registry import registered
 from pipelines.store import Store
 
@@ -49,15 +47,11 @@ def test_a_refresh_goes_on_from_the_champion_and_promotes_what_is_better(grown):
     assert "| test/bits_per_byte |" in note and "better" in note
 
 
-def test_people_compare_take_back_and_let_the_gate_decide_again(grown, monkeypatch):
+def test_people_compare_take_back_and_let_the_gate_decide_again(grown):
     place, _ = grown
-    monkeypatch.setenv("TOKENMILL_HOME", str(place.home))
-    monkeypatch.setenv("COLUMNS", "200")
 
     def tokenmill(*arguments):
-        done = CliRunner().invoke(app, arguments, catch_exceptions=False)
-        assert done.exit_code == 0, done.output
-        return done.output
+        return place.tokenmill(*arguments, COLUMNS="200").stdout
 
     compared = tokenmill("compare", "tiny/1", "tiny/2")
     assert "test/bits_per_byte" in compared and "better (-" in compared and "p < 0.001" in compared

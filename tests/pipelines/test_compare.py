@@ -5,10 +5,11 @@ import pyarrow as pa
 import pytest
 from sacrebleu import corpus_chrf
 
+from pipelines.classification_metrics import Answers, classification_metrics
 from pipelines.compare import compare, matching, same_items
 from pipelines.errors import InputError
 from pipelines.evaluate_assistant import EVALUATE_ASSISTANT, EvaluateAssistantConfig
-from pipelines.evaluate_classifier import EVALUATE_CLASSIFIER, EvaluateClassifierConfig, classification_metrics
+from pipelines.evaluate_classifier import EVALUATE_CLASSIFIER, EvaluateClassifierConfig
 from pipelines.evaluate_language import EVALUATE_LANGUAGE, EvaluateLanguageConfig, language_metrics
 from pipelines.evaluation import statistics, write_evaluation
 from pipelines.step import Ref
@@ -49,7 +50,8 @@ def classified(judged, name, right, seed=0, **facts):
     other = np.where(truth == "spam", "ham", "spam")
     said = np.where(np.random.default_rng(int(right * 1000)).random(200) < right, truth, other)
     numbers = [np.array([["ham", "spam"].index(x) for x in each]) for each in (truth, said)]
-    metrics = classification_metrics(*numbers, ["ham", "spam"], "spam")
+    answers = Answers(*numbers, np.eye(2)[numbers[1]], ("ham", "spam"), 1, 2)
+    metrics = classification_metrics(answers)
     predictions = {"item": ITEMS, "truth": truth.tolist(), "model_label": said.tolist()}
     return judged("classification", name, metrics, predictions, positive="spam", **facts)
 
@@ -135,5 +137,5 @@ def test_only_the_same_items_are_compared(judged, store):
         matching([model("ours"), model("theirs")], store)
     validation = classified(judged, "theirs", 0.9, config={"split": "validation"})
     assert not same_items(ours, validation), "another split"
-    fitting = classified(judged, "theirs", 0.9, config={"positive": "spam"})
-    assert matching([model("ours"), model("theirs")], store) == [ours, fitting]
+    fitting = classified(judged, "fitting", 0.9)
+    assert matching([model("ours"), model("fitting")], store) == [ours, fitting]

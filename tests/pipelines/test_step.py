@@ -20,6 +20,7 @@ from pipelines.step import (
     SourceFile,
     StepType,
     Work,
+    _plain_code,
     canonical_json,
     code_digest,
     fingerprinted,
@@ -190,7 +191,7 @@ def test_what_cannot_name_a_dataset_is_refused(name):
 def test_the_code_digest_counts_code_and_nothing_else(monkeypatch):
     def digest(code):
         monkeypatch.setattr("pipelines.step.inspect.getsource", lambda module: code)
-        code_digest.cache_clear()
+        forget()
         return code_digest(("pipelines.step",))
 
     plain = digest("def f(a):\n    return a + 1\n\nclass C:\n    x = 'text'\n")
@@ -208,7 +209,12 @@ def test_the_code_digest_counts_code_and_nothing_else(monkeypatch):
 @pytest.fixture(autouse=True)
 def forget_code_digests():
     yield
+    forget()
+
+
+def forget():
     code_digest.cache_clear()
+    _plain_code.cache_clear()
 
 
 def test_the_code_digest_is_of_all_modules_in_any_order():
