@@ -19,7 +19,7 @@ import rensa
 
 from pipelines.tables import read_batches
 
-MEMORY = "256MB"
+MEMORY = (32, 256, 2048)  # megabytes: as little as does
 HASHES, BANDS, WORDS = 128, 16, 5  # numbers of a signature; bands of it; words in a sequence
 
 SIGNATURES = pa.schema([("row", pa.int64()), ("signature", pa.list_(pa.uint32())), ("bands", pa.list_(pa.uint64()))])
@@ -89,9 +89,19 @@ def find_duplicates(files: Sequence[Path], scratch: Path, near: float | None = N
         scratch: where the table and whatever does not fit into memory is written.
         near: the share of a signature from which two documents are near duplicates; None looks for equal ones only.
     """
+    for memory in MEMORY:
+        try:
+            return _find_duplicates(files, scratch, near, memory)
+        except duckdb.OutOfMemoryException:
+            if memory == MEMORY[-1]:
+                raise
+    raise AssertionError
+
+
+def _find_duplicates(files: Sequence[Path], scratch: Path, near: float | None, memory: int) -> Path:
     target = scratch / "duplicates.parquet"
     database = duckdb.connect()
-    database.execute(f"SET memory_limit = '{MEMORY}'; SET threads = 2; SET preserve_insertion_order = false")
+    database.execute(f"SET memory_limit = '{memory}MB'; SET threads = 2; SET preserve_insertion_order = false")
     database.execute(f"SET temp_directory = '{scratch / 'spill'}'")
     database.execute("CREATE TEMP TABLE parts (part INTEGER, filename VARCHAR, signature_file VARCHAR)")
     database.executemany(

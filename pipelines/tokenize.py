@@ -48,7 +48,7 @@ from pipelines.tokenizers import (
 )
 
 PARTS = "parts.json"
-CHUNK = 1 << 20  # bytes of text encoded in one call
+CHUNK = 1 << 19  # bytes of text encoded in one call
 
 
 class TokenizeConfig(Config):

@@ -6,9 +6,11 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import numpy as np
 import pytest
 
+from pipelines import duplicates
 from pipelines.datasets import Corpus
 from pipelines.duplicates import BANDS, HASHES, band_hashes
 from pipelines.ingest import INGEST
@@ -92,3 +94,22 @@ def test_signatures_agree_in_about_the_share_of_common_sequences() -> None:
     assert bands.shape == (3, BANDS) and (bands[0] == bands[1]).all()
     same = (a.reshape(BANDS, -1) == b.reshape(BANDS, -1)).all(axis=1)
     assert ((bands[0] == bands[2]) == same).all()
+
+
+def test_more_memory_is_taken_where_little_does_not_do(
+    build: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limits, find = [], duplicates._find_duplicates
+
+    def scarce(files: Any, scratch: Path, near: float | None, memory: int) -> Path:
+        limits.append(memory)
+        if memory < 256:
+            raise duckdb.OutOfMemoryException("no room")
+        return find(files, scratch, near, memory)
+
+    monkeypatch.setattr(duplicates, "_find_duplicates", scarce)
+    assert kept_texts(ingest(build, tmp_path, ["a text", "another", "a text"])) == ["a text", "another"]
+    assert limits == [32, 256]
+    monkeypatch.setattr(duplicates, "MEMORY", (32, 64))
+    with pytest.raises(duckdb.OutOfMemoryException):
+        ingest(build, tmp_path, ["a text", "a third"])
