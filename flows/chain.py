@@ -131,11 +131,10 @@ def _conduct(
             with tracker.flow_run(config, tags):
                 conductor = Conductor(home.store, tracker, rebuild, should_stop)
                 judged = judge(conductor.perform, home)
-                shown = [
-                    *(each for one in judged for each in one.inputs.values()),
-                    *(o.dataset for o in conductor.done),
-                ]
-                made = {f"{dataset.ref.kind}/{dataset.ref.name}": dataset for dataset in shown}
+                done = [outcome.dataset for outcome in conductor.done]
+                made: dict[str, Dataset] = {}  # in the order of the chain, then what was judged but not made here
+                for dataset in [*done, *(each for one in judged for each in one.inputs.values())]:
+                    made.setdefault(f"{dataset.ref.kind}/{dataset.ref.name}", dataset)
                 report = conductor.perform(REPORT, config.name, config.report, made)
                 if promote:
                     conductor.done += Gate(conductor.perform, home, tracker, config, again).pass_all(judged)
