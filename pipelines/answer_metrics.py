@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.significance import Interval, OfSums, Rows, bootstrap
+from pipelines.significance import Interval, OfSums, Rows, bootstrap, share
 
 SHORT = 5  # words of a response, up to which an answer can be expected to be the same
 ORDER, BETA = 6, 2  # chrF2, as sacrebleu computes it by default
@@ -90,12 +90,6 @@ def chrf(sums: Rows) -> Rows:
     precision = (share(both, said) * orders).sum(-1) / n
     recall = (share(both, real) * orders).sum(-1) / n
     return 100 * share((1 + BETA**2) * precision * recall, BETA**2 * precision + recall)
-
-
-def share(part: Rows, whole: Rows) -> Rows:
-    """part / whole, 0 where there is nothing."""
-    part, whole = np.asarray(part, float), np.asarray(whole, float)
-    return np.divide(part, whole, out=np.zeros_like(part), where=whole > 0)
 
 
 def _character_ngrams(answer: str, reference: str) -> list[int]:

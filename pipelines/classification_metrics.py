@@ -12,7 +12,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from sklearn import metrics as sk
 
-from pipelines.significance import Interval, interval, resamples
+from pipelines.significance import Interval, class_ratios, interval, resamples, share
 
 BINS = 15
 """Of the calibration error, as in Guo et al. (2017)."""
@@ -127,7 +127,7 @@ def resampled(answers: Answers, weights: NDArray[np.float64]) -> dict[str, NDArr
     one_hot, n = np.eye(len(answers.labels)), weights.sum(axis=1)
     real, said = weights @ one_hot[answers.truth], weights @ one_hot[answers.predicted]  # (R, K)
     hits = weights @ (one_hot[answers.truth] * one_hot[answers.predicted])
-    ratios = dict(zip(RATIOS, (_ratio(hits, said), _ratio(hits, real), _ratio(2 * hits, said + real)), strict=True))
+    ratios = class_ratios(hits, said, real)
     seen = (real + said) > 0
     found = {"accuracy": hits.sum(axis=1) / n, "balanced_accuracy": _mean(ratios["recall"], real > 0)}
     found |= {name: values[:, answers.positive] for name, values in ratios.items()}
@@ -145,10 +145,6 @@ def resampled(answers: Answers, weights: NDArray[np.float64]) -> dict[str, NDArr
     return found
 
 
-def _ratio(a: NDArray, b: NDArray) -> NDArray:
-    return np.divide(a, b, out=np.zeros_like(a), where=b > 0)
-
-
 def _mean(values: NDArray, where: NDArray[np.bool_]) -> NDArray:
     return np.where(where, values, 0).sum(axis=1) / where.sum(axis=1)
 
@@ -164,7 +160,7 @@ def _areas(true: NDArray[np.bool_], scores: NDArray, weights: NDArray) -> tuple[
     with np.errstate(invalid="ignore"):
         below = np.diff(alarms, axis=1, prepend=0) * (hits - new_hits / 2)
         auc = below.sum(axis=1) / np.where(negatives > 0, positives * negatives, np.nan)
-        precision = (new_hits * _ratio(hits, hits + alarms)).sum(axis=1) / positives
+        precision = (new_hits * share(hits, hits + alarms)).sum(axis=1) / positives
     return auc, precision
 
 

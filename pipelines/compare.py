@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from pipelines.answer_metrics import measure_answers
 from pipelines.errors import InputError
-from pipelines.significance import Interval, OfSums, Rows, mcnemar, paired_bootstrap
+from pipelines.significance import Interval, OfSums, Rows, class_ratios, mcnemar, paired_bootstrap
 from pipelines.step import Ref
 from pipelines.store import Dataset, Store
 
@@ -207,12 +207,12 @@ def _classification(a: pa.Table, b: pa.Table, statistics: Mapping[str, Any]) -> 
     if (positive := statistics.get("positive")) in labels:
         at = labels.index(positive)
         for name in ("precision", "recall", "f1"):
-            measures[name] = Measure(hits, lambda sums, name=name: PER_CLASS[name](*_by_class(sums))[..., at])  # type: ignore[misc]
+            measures[name] = Measure(hits, lambda sums, name=name: class_ratios(*_by_class(sums))[name][..., at])  # type: ignore[misc]
     measures["f1_macro"] = Measure(hits, _mean_f1)
     if len(set(truth)) > 1:
         classes = [labels.index(label) for label in sorted(set(truth))]
         measures["balanced_accuracy"] = Measure(
-            hits, lambda sums: PER_CLASS["recall"](*_by_class(sums))[..., classes].mean(-1)
+            hits, lambda sums: class_ratios(*_by_class(sums))["recall"][..., classes].mean(-1)
         )
     return measures
 
@@ -228,21 +228,10 @@ def _by_class(sums: Rows) -> tuple[Rows, Rows, Rows]:
     return right, said, real
 
 
-def _share(part: Rows, whole: Rows) -> Rows:
-    return np.divide(part, whole, out=np.zeros_like(part), where=whole > 0)
-
-
-PER_CLASS: Mapping[str, Callable[[Rows, Rows, Rows], Rows]] = {
-    "precision": lambda right, said, real: _share(right, said),
-    "recall": lambda right, said, real: _share(right, real),
-    "f1": lambda right, said, real: _share(2 * right, said + real),
-}
-
-
 def _mean_f1(sums: Rows) -> Rows:
     right, said, real = _by_class(sums)
     seen = said + real > 0
-    return (PER_CLASS["f1"](right, said, real) * seen).sum(-1) / seen.sum(-1)
+    return (class_ratios(right, said, real)["f1"] * seen).sum(-1) / seen.sum(-1)
 
 
 def _instruction(a: pa.Table, b: pa.Table, statistics: Mapping[str, Any]) -> dict[str, Measure]:

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from gpt.config import Config
 from gpt.generate import generate
 from gpt.loss import IGNORE
-from pipelines.answer_metrics import Measure, distinct, interval, mean_of, measure_answers, share
+from pipelines.answer_metrics import Measure, distinct, interval, mean_of, measure_answers
 from pipelines.datasets import Example, Examples
 from pipelines.errors import InputError
 from pipelines.evaluation import MODEL, Metrics, key_of, statistics, write_evaluation
@@ -26,6 +26,7 @@ from pipelines.finetune_assistant import fits
 from pipelines.judge import JudgeConfig, Verdict, judge
 from pipelines.lessons import encode_lesson
 from pipelines.model import Assistant, as_assistant, open_gpt, open_model
+from pipelines.significance import share
 from pipelines.step import StepType, Work
 from pipelines.store import Dataset
 from pipelines.training import pad

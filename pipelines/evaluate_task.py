@@ -23,7 +23,7 @@ from pipelines.evaluation import MODEL, key_of, statistics, write_evaluation
 from pipelines.likelihood import log_likelihoods
 from pipelines.model import open_gpt
 from pipelines.readers import Bad, ReadOptions, read_file
-from pipelines.significance import Interval, bootstrap
+from pipelines.significance import Interval, mean_interval
 from pipelines.sources import describe, label_of, list_files
 from pipelines.step import SourceFile, StepType, Work
 from pipelines.store import Dataset
@@ -76,7 +76,7 @@ def run_task(inputs: Mapping[str, Dataset], config: TaskConfig, out: Path, work:
             "accuracy": np.array([each.argmax() for each in scores]),
             "accuracy_normalised": np.array([(s / n).argmax() for s, n in zip(scores, lengths, strict=True)]),
         }
-        metrics[system] = {name: _share(each == answers) for name, each in chosen.items()}
+        metrics[system] = {name: mean_interval(each == answers) for name, each in chosen.items()}
         key = key_of(system)
         predictions |= {
             f"{key}_choice": [item.choices[i] for item, i in zip(items, chosen["accuracy_normalised"], strict=True)],
@@ -148,11 +148,6 @@ def _item(fields: Mapping[str, Any]) -> Item:
     if isinstance(answer, bool) or not isinstance(answer, int) or not 0 <= answer < len(choices):
         raise ValueError(f"answer is {answer!r}, which is none of the {len(choices)} choices, nor a number from 0")
     return Item(document_id("\0".join([prompt, *choices])), prompt, tuple(choices), answer)
-
-
-def _share(right: NDArray[np.bool_]) -> Interval:
-    rows = np.stack([right, np.ones(len(right))], 1).astype(np.float64)
-    return bootstrap(rows, lambda sums: sums[..., 0] / sums[..., 1])
 
 
 def sources(config: TaskConfig) -> tuple[SourceFile, ...]:

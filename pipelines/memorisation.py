@@ -17,7 +17,7 @@ from gpt.config import Config
 from gpt.generate import generate
 from gpt.model import GPT
 from pipelines.datasets import Tokens
-from pipelines.significance import Interval, bootstrap
+from pipelines.significance import Interval, mean_interval
 
 
 class MemorisationConfig(Config):
@@ -76,16 +76,12 @@ def memorisation_metrics(
     metrics: dict[str, float | Interval] = {}
     for where, recitals in (("", trained), ("_held_out", held_out)):
         runs = np.array([each.run for each in recitals], float)
-        metrics[f"memorised_run{where}"] = _mean(runs)
-        metrics[f"memorised_share{where}"] = _mean((runs >= at_least).astype(float))
+        metrics[f"memorised_run{where}"] = mean_interval(runs)
+        metrics[f"memorised_share{where}"] = mean_interval(runs >= at_least)
     apart = np.mean([each.run for each in held_out])
     if apart:
         metrics["memorised_ratio"] = float(np.mean([each.run for each in trained]) / apart)
     return metrics
-
-
-def _mean(values: NDArray[np.float64]) -> Interval:
-    return bootstrap(np.stack([values, np.ones(len(values))], 1), lambda sums: sums[..., 0] / sums[..., 1])
 
 
 def _pairs(offsets: NDArray[np.int64]) -> list[tuple[int, int]]:

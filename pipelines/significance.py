@@ -71,6 +71,27 @@ def bootstrap(rows: Rows, of_sums: OfSums, seed: int = 0) -> Interval:
     return interval(float(of_sums(rows.sum(0))), drawn)
 
 
+def mean_interval(values: NDArray[np.bool_] | Rows) -> Interval:
+    """The mean of each item's value (N,), with its interval."""
+    rows = np.stack([values, np.ones(len(values))], 1).astype(np.float64)
+    return bootstrap(rows, lambda sums: sums[..., 0] / sums[..., 1])
+
+
+def share(part: Rows, whole: Rows) -> Rows:
+    """part / whole, 0 where there is nothing."""
+    part, whole = np.asarray(part, float), np.asarray(whole, float)
+    return np.divide(part, whole, out=np.zeros_like(part), where=whole > 0)
+
+
+def class_ratios(right: Rows, said: Rows, real: Rows) -> dict[str, Rows]:
+    """Precision, recall and F1 of each class, 0 where there is nothing to divide by.
+
+    Args:
+        right, said, real: (..., classes) how many items were rightly put into a class, were put into it, belong to it.
+    """
+    return {"precision": share(right, said), "recall": share(right, real), "f1": share(2 * right, said + real)}
+
+
 def mcnemar(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> float:
     """The exact two-sided p-value of McNemar's test (1947): of the items that one system alone gets right, is the
     share of either so far from a half?
