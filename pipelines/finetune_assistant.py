@@ -12,7 +12,7 @@ from pydantic import Field
 from torch import nn
 
 from gpt.loss import next_token_loss
-from gpt.train import Metrics, TrainConfig
+from gpt.train import Metrics
 from gpt.trainable import choose_trainable
 from gpt.weights import save_model
 from pipelines.datasets import Examples
@@ -22,10 +22,10 @@ from pipelines.model import Assistant, as_assistant, open_gpt
 from pipelines.step import StepType, Work
 from pipelines.store import Dataset
 from pipelines.templates import Message, NamedTemplate, save_template, template_named
-from pipelines.training import MODULES, PackedBatches, PaddedBatches, device, fit, training_statistics
+from pipelines.training import MODULES, FinetuneConfig, PackedBatches, PaddedBatches, device, fit, training_statistics
 
 
-class AssistantConfig(TrainConfig):
+class AssistantConfig(FinetuneConfig):
     """How an assistant is fine-tuned."""
 
     batch_size: int = Field(default=16, gt=0, description="Examples in a micro-batch; with packing, windows.")
@@ -45,8 +45,6 @@ class AssistantConfig(TrainConfig):
         pattern=r"^(all|last:[1-9][0-9]*|lora)$",
         description="What learns: all, last:N for the last N blocks and the final norm, or lora.",
     )
-    lora_rank: int = Field(default=8, gt=0, description="Rank of LoRA's changes, where trainable is lora.")
-    lora_alpha: float = Field(default=16.0, gt=0, description="LoRA's changes are multiplied by alpha / rank.")
 
     @property
     def lessons(self) -> LessonsConfig:

@@ -18,7 +18,7 @@ from gpt.classifier import Classifier, Decision, trainable
 from gpt.lora import merge_lora
 from gpt.loss import IGNORE, classification_loss
 from gpt.model import GPT
-from gpt.train import Metrics, TrainConfig
+from gpt.train import Metrics
 from gpt.weights import save_classifier
 from pipelines.datasets import Examples
 from pipelines.errors import InputError
@@ -27,10 +27,10 @@ from pipelines.model import class_probabilities, open_gpt
 from pipelines.step import StepType, Work
 from pipelines.store import Dataset
 from pipelines.threshold import check, choose_threshold
-from pipelines.training import MODULES, PaddedBatches, device, fit, training_statistics
+from pipelines.training import MODULES, FinetuneConfig, PaddedBatches, device, fit, training_statistics
 
 
-class ClassifierConfig(TrainConfig):
+class ClassifierConfig(FinetuneConfig):
     """How a classifier is fine-tuned."""
 
     batch_size: int = Field(default=32, gt=0, description="Texts in a micro-batch.")
@@ -39,8 +39,6 @@ class ClassifierConfig(TrainConfig):
         pattern=r"^(all|head|last:[1-9][0-9]*|lora)$",
         description="What learns: all, head, last:N for the head, the last N blocks and the final norm, or lora.",
     )
-    lora_rank: int = Field(default=8, gt=0, description="Rank of LoRA's changes, where trainable is lora.")
-    lora_alpha: float = Field(default=16.0, gt=0, description="LoRA's changes are multiplied by alpha / rank.")
     from_scratch: bool = Field(
         default=False, description="Start from random weights, which all learn, and not from the pretrained ones."
     )

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import Field
 from torch import Tensor, nn
 
 from gpt import parallel
@@ -46,6 +47,13 @@ MODULES = (
 
 Module = TypeVar("Module", bound=nn.Module)
 Ids = Sequence[int] | NDArray[np.integer[Any]]
+
+
+class FinetuneConfig(TrainConfig):
+    """What every fine-tuning can be told."""
+
+    lora_rank: int = Field(default=8, gt=0, description="Rank of LoRA's changes, where trainable is lora.")
+    lora_alpha: float = Field(default=16.0, gt=0, description="LoRA's changes are multiplied by alpha / rank.")
 
 
 def device() -> torch.device:
