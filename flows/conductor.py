@@ -17,7 +17,7 @@ from prefect.states import Cancelled
 from flows.progress import StepReport, say, step_bar, warn
 from flows.runners import map_tasks
 from flows.summary import Outcome, headline, publish_artifacts
-from flows.tracking import StepRun, Tracker
+from flows.tracking import StepRun, Tracker, ending
 from gpt.config import Config
 from pipelines.errors import InputError
 from pipelines.step import Step, StepType, Stopped, Work
@@ -114,8 +114,7 @@ class Conductor:
             )
         except BaseException as error:
             if tracked:
-                stopped = isinstance(error, KeyboardInterrupt | Stopped)
-                tracked.end("KILLED" if stopped else "FAILED", str(error) or error.__class__.__name__)
+                tracked.end(*ending(error))
             raise
         if not tracked:  # another process has built it meanwhile
             return self._reuse(step, dataset, inputs, started)

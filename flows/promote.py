@@ -30,7 +30,7 @@ from pipelines.evaluate_classifier import EVALUATE_CLASSIFIER
 from pipelines.evaluate_language import EVALUATE_LANGUAGE
 from pipelines.examples import EXAMPLES
 from pipelines.promote import Decision, decide
-from pipelines.registry import CHALLENGER, CHAMPION, ModelVersion, registered
+from pipelines.registry import CHALLENGER, CHAMPION, ModelVersion, find_version, registered
 from pipelines.step import StepType
 from pipelines.store import Dataset
 from pipelines.tokenize import TOKENIZE, TokenizeConfig
@@ -116,7 +116,7 @@ class Gate:
             else:
                 decision = self._against(champion, judged)
             with self.home.store.lock(f"registry-{name}"):
-                now = next((each for each in registered(self.home.mlflow_uri, name) if CHAMPION in each.aliases), None)
+                now = find_version(self.home.mlflow_uri, name, CHAMPION)
                 if (now and now.version) != (champion and champion.version):
                     continue  # another run has moved it meanwhile
                 tags = {"tokenmill.evaluation": str(judged.evaluation), "tokenmill.against": str(champion or "")}

@@ -81,8 +81,7 @@ class Tracker:
             yield self.parent
             self.client.set_terminated(self.parent, "FINISHED")
         except BaseException as error:
-            stopped = isinstance(error, KeyboardInterrupt | Stopped)
-            end_run(self.client, self.parent, "KILLED" if stopped else "FAILED", str(error) or type(error).__name__)
+            end_run(self.client, self.parent, *ending(error))
             raise
         finally:
             lock.release()
@@ -222,8 +221,7 @@ class Tracker:
         """The figures of a report as artifacts of the run that made the dataset."""
         for part in figures.parts(dataset, inputs, warn=lambda sentence: None):
             if part.svg:
-                name = re.sub("[^a-z0-9]+", "-", part.title.lower()).strip("-")
-                self.client.log_text(run_id, standalone(part.svg), f"plots/{name}.svg")
+                self.client.log_text(run_id, standalone(part.svg), f"plots/{figures.slug(part.title)}.svg")
 
     def _log_mistakes(self, run_id: str, dataset: Dataset) -> None:
         """A classifier's mistakes as a table to read. One that is there stays: MLflow would append to it."""
@@ -383,6 +381,12 @@ class Words(NamedTuple):
 
     path: str
     text: str
+
+
+def ending(error: BaseException) -> tuple[str, str]:
+    """The status of a run that an error ended, and why it ended."""
+    stopped = isinstance(error, KeyboardInterrupt | Stopped)
+    return "KILLED" if stopped else "FAILED", str(error) or type(error).__name__
 
 
 def end_run(client: MlflowClient, run_id: str, status: str, why: str) -> None:

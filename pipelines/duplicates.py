@@ -8,6 +8,7 @@ compared, so the work grows with the number of documents and not of pairs.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -89,13 +90,11 @@ def find_duplicates(files: Sequence[Path], scratch: Path, near: float | None = N
         scratch: where the table and whatever does not fit into memory is written.
         near: the share of a signature from which two documents are near duplicates; None looks for equal ones only.
     """
-    for memory in MEMORY:
-        try:
+    *little, most = MEMORY
+    for memory in little:
+        with suppress(duckdb.OutOfMemoryException):
             return _find_duplicates(files, scratch, near, memory)
-        except duckdb.OutOfMemoryException:
-            if memory == MEMORY[-1]:
-                raise
-    raise AssertionError
+    return _find_duplicates(files, scratch, near, most)
 
 
 def _find_duplicates(files: Sequence[Path], scratch: Path, near: float | None, memory: int) -> Path:

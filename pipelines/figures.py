@@ -7,6 +7,7 @@ users' data; whoever writes them into a page escapes them.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -86,6 +87,11 @@ def _parts(dataset: Dataset, inputs: Mapping[str, Dataset]) -> Iterator[Part]:
             yield from embedding_parts(dataset, inputs.get("tokens"))
     elif kind == "evaluation":
         yield from evaluation_parts(dataset)
+
+
+def slug(text: str) -> str:
+    """A title as part of a file's name or of a page's address."""
+    return re.sub("[^a-z0-9]+", "-", text.lower()).strip("-")
 
 
 # Corpora and examples

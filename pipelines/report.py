@@ -10,7 +10,6 @@ Output: `report.html`.
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -24,7 +23,7 @@ from pydantic import Field
 from gpt.config import Config
 from pipelines import charts
 from pipelines.datasets import Tokens
-from pipelines.figures import Part, ReadToken, parts
+from pipelines.figures import Part, ReadToken, parts, slug
 from pipelines.lineage_graph import chain_to_svg
 from pipelines.step import StepType, Work
 from pipelines.store import Dataset
@@ -65,7 +64,7 @@ def to_html(datasets: Sequence[Dataset], config: ReportConfig, work: Work) -> tu
     sections = [chain_section(datasets)]
     for at, dataset in enumerate(datasets):
         work.report.progress(at, len(datasets), "sections")
-        section = Section(_slug(str(dataset)), title_of(dataset, datasets), dataset=str(dataset), note=note_of(dataset))
+        section = Section(slug(str(dataset)), title_of(dataset, datasets), dataset=str(dataset), note=note_of(dataset))
         inputs = _inputs(dataset, datasets)
         section.parts.extend(parts(dataset, inputs, work.report.warn))
         if dataset.manifest.kind == "model" and dataset.manifest.statistics.get("task") == "language":
@@ -265,10 +264,6 @@ def _duration(seconds: float) -> str:
     if seconds < 120:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
-
-
-def _slug(text: str) -> str:
-    return re.sub("[^a-z0-9]+", "-", text.lower()).strip("-")
 
 
 REPORT = StepType(
