@@ -7,16 +7,18 @@ processes, so the number of processes changes nothing about what is learnt.
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.fsdp import FSDPModule, fully_shard
-from torch.distributed.tensor import DTensor, Replicate
 from torch.nn.parallel import DistributedDataParallel
 
 from gpt.model import Block
+
+if TYPE_CHECKING:
+    from torch.distributed.fsdp import FSDPModule
+    from torch.distributed.tensor import DTensor
 
 
 @contextmanager
@@ -52,6 +54,8 @@ def distribute(objective: nn.Module, sharded: bool) -> nn.Module:
         return objective
     if not sharded:
         return DistributedDataParallel(objective)
+    from torch.distributed.fsdp import fully_shard  # half a second, for those who shard
+
     for module in objective.modules():
         if isinstance(module, Block):
             fully_shard(module)
@@ -62,7 +66,7 @@ def distribute(objective: nn.Module, sharded: bool) -> nn.Module:
 @contextmanager
 def readable(objective: nn.Module) -> Iterator[None]:
     """Let the model within be called by itself, as evaluation does: what FSDP2 gathers in `forward` is at hand."""
-    if not isinstance(objective, FSDPModule):
+    if not _sharded(objective):
         yield
         return
     objective.unshard()
@@ -79,7 +83,7 @@ def last_micro_batch(objective: nn.Module, last: bool) -> Iterator[None]:
         with objective.no_sync():
             yield
         return
-    if isinstance(objective, FSDPModule):
+    if _sharded(objective):
         objective.set_requires_gradient_sync(last)
     yield
 
@@ -112,7 +116,7 @@ def wait() -> None:
 
 def whole(tensor: Tensor) -> Tensor:
     """A tensor gathered from its shards. All processes must ask together."""
-    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+    return tensor.full_tensor() if _is_shard(tensor) else tensor
 
 
 def whole_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -122,8 +126,26 @@ def whole_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def cut_like(tensor: Tensor, parameter: Tensor) -> Tensor:
     """A whole tensor, sharded as a parameter of its shape is."""
-    if not isinstance(parameter, DTensor) or tensor.shape != parameter.shape:
+    if not _is_shard(parameter) or tensor.shape != parameter.shape:
         return tensor
+    from torch.distributed.tensor import DTensor, Replicate
+
     mesh = parameter.device_mesh
     replicated = DTensor.from_local(tensor, mesh, [Replicate()] * mesh.ndim, run_check=False)
     return replicated.redistribute(mesh, parameter.placements)
+
+
+def _sharded(objective: nn.Module) -> TypeGuard["FSDPModule"]:
+    if size() == 1:
+        return False
+    from torch.distributed.fsdp import FSDPModule
+
+    return isinstance(objective, FSDPModule)
+
+
+def _is_shard(tensor: Tensor) -> TypeGuard["DTensor"]:
+    if size() == 1:
+        return False
+    from torch.distributed.tensor import DTensor
+
+    return isinstance(tensor, DTensor)

@@ -15,12 +15,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import Field
-from sklearn.metrics import confusion_matrix
 
 from gpt.classifier import Decision
 from gpt.config import Config
-from pipelines.baseline_classifiers import BASELINES
-from pipelines.classification_metrics import Answers, curves, with_intervals
 from pipelines.datasets import Examples
 from pipelines.errors import InputError
 from pipelines.evaluation import MODEL, key_of, statistics, write_evaluation
@@ -46,6 +43,11 @@ def run_classifier(
     inputs: Mapping[str, Dataset], config: EvaluateClassifierConfig, out: Path, work: Work
 ) -> dict[str, Any]:
     """Metrics with intervals of the model, its baselines and, if there is one, the model from `scratch`."""
+    from sklearn.metrics import confusion_matrix  # most of a second, with what both of these need of it
+
+    from pipelines.baseline_classifiers import BASELINES
+    from pipelines.classification_metrics import Answers, curves, with_intervals
+
     model, examples = _classifier(inputs["model"]), Examples(inputs["examples"])
     rows, validation = examples.rows(config.split), examples.rows("validation")
     if not rows:

@@ -92,9 +92,7 @@ PRESETS = {
 
 SEEN = {name: pa.string() for name in ("text", "source", "split", "language")} | {"n_bytes": pa.int64()}
 COLUMNS = (*SEEN, *STATISTICS, *ON_DEMAND)
-NOTHING = pa.schema(
-    [*SEEN.items(), ("row", pa.int64()), *(STATISTICS_TYPE.field(name) for name in ON_DEMAND)]
-).empty_table()
+SCHEMA = pa.schema([*SEEN.items(), ("row", pa.int64()), *(STATISTICS_TYPE.field(name) for name in ON_DEMAND)])
 
 
 def rules_of(keep: Sequence[str], has_list: bool = True) -> list[str]:
@@ -107,7 +105,7 @@ def rules_of(keep: Sequence[str], has_list: bool = True) -> list[str]:
         raise InputError(f"The rule {rule!r} counts bad words, but ingest.bad_words names no list of them.")
     rules = [rule for entry in keep for rule in PRESETS.get(entry, (entry,))]
     database = _database()
-    database.register("documents", NOTHING)
+    database.register("documents", SCHEMA.empty_table())
     for rule in rules:
         try:
             database.execute(_query([rule]))

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import binomtest
 
 Rows = NDArray[np.float64]
 OfSums = Callable[[Rows], Rows]
@@ -102,6 +101,8 @@ def mcnemar(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> float:
     only_first, only_second = int((first & ~second).sum()), int((second & ~first).sum())
     if not only_first + only_second:
         return 1.0
+    from scipy.stats import binomtest  # half a second, which few who come here have to wait
+
     return float(binomtest(only_first, only_first + only_second).pvalue)
 
 

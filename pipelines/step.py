@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import ast
 import hashlib
-import importlib
-import inspect
+import importlib.util
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -219,7 +218,9 @@ def code_digest(modules: tuple[str, ...]) -> str:
 
 @lru_cache  # steps share modules, and this takes some 10 ms for each
 def _plain_code(module: str) -> str:
-    tree = ast.parse(inspect.getsource(importlib.import_module(module)))
+    source = importlib.util.find_spec(module)  # not imported: that takes longer than all of this
+    assert source and source.origin
+    tree = ast.parse(Path(source.origin).read_bytes())
     for node in ast.walk(tree):
         body = getattr(node, "body", None)
         if isinstance(body, list) and body and _is_docstring(body[0]):
