@@ -1,7 +1,6 @@
 """How good are written answers? Overlap with references, repetition, length, and whether they end by themselves.
 
-Each metric is a function of sums over items, so that it has an interval (see `pipelines.significance`); only
-distinct-n has none, since a resample repeats answers, and repetition is what it measures.
+Each metric is a function of sums over items, so that it has an interval (see `pipelines.significance`).
 """
 
 from __future__ import annotations
@@ -9,7 +8,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
@@ -42,6 +41,7 @@ def measure_answers(answers: Sequence[str], references: Sequence[str]) -> dict[s
     exact_match: share of the answers that are the reference, but for case, where that has few words.
     repetition: share of an answer's runs of four words that it has had before (Welleck et al. 2020).
     length_ratio: words of an answer for each of its reference's, on average.
+    distinct_1, distinct_2: distinct words, and pairs of words, as a share of all (Li et al. 2016).
     """
     said, real = [[words(text) for text in texts] for texts in (answers, references)]
     counts = np.array([_character_ngrams(a, r) for a, r in zip(answers, references, strict=True)], float)
@@ -51,30 +51,29 @@ def measure_answers(answers: Sequence[str], references: Sequence[str]) -> dict[s
     same = [a.strip().casefold() == r.strip().casefold() for a, r in zip(answers, references, strict=True)]
     if any(short):
         measures["exact_match"] = mean_of([float(s) if few else np.nan for s, few in zip(same, short, strict=True)])
-    runs = np.array([_repeated(each) for each in said], float)
-    measures["repetition"] = Measure(
-        runs, lambda sums: share(sums[..., 0], sums[..., 1]), share(runs[:, 0], runs[:, 1])
+    runs_of_four = [_runs(each, 4) for each in said]
+    measures["repetition"] = ratio_of(
+        [len(runs) - len(set(runs)) for runs in runs_of_four], [len(runs) for runs in runs_of_four]
     )
     measures["length_ratio"] = mean_of([len(a) / max(len(r), 1) for a, r in zip(said, real, strict=True)])
-    return measures
+    return measures | {f"distinct_{n}": _distinct(said, n) for n in (1, 2)}
+
+
+def ratio_of(part: Sequence[float] | Rows, whole: Sequence[float] | Rows) -> Measure:
+    """One sum over another, of what each item has of the two (N,)."""
+    rows = np.stack([part, whole], 1).astype(np.float64)
+    return Measure(rows, lambda sums: share(sums[..., 0], sums[..., 1]), share(*rows.T))
 
 
 def mean_of(values: Sequence[float]) -> Measure:
     """The mean of each item's value; items without one (not a number) do not count."""
     each = np.array(values, float)
     known = ~np.isnan(each)
-    rows = np.stack([np.where(known, each, 0), known], 1)
-    return Measure(rows, lambda sums: share(sums[..., 0], sums[..., 1]), each)
+    return replace(ratio_of(np.where(known, each, 0), known), each=each)
 
 
 def interval(measure: Measure) -> Interval:
     return bootstrap(measure.rows, measure.of_sums)
-
-
-def distinct(answers: Sequence[str], n: int) -> float:
-    """Distinct runs of n words, as a share of all that the answers have together (Li et al. 2016)."""
-    runs = [tuple(said[i : i + n]) for said in map(words, answers) for i in range(len(said) - n + 1)]
-    return len(set(runs)) / max(len(runs), 1)
 
 
 def words(text: str) -> list[str]:
@@ -102,10 +101,24 @@ def _character_ngrams(answer: str, reference: str) -> list[int]:
     return counts
 
 
-def _repeated(said: Sequence[str], n: int = 4) -> tuple[int, int]:
-    """How many runs of n words came before in the text, and how many there are."""
-    runs = [tuple(said[i : i + n]) for i in range(len(said) - n + 1)]
-    return len(runs) - len(set(runs)), len(runs)
+def _distinct(said: Sequence[Sequence[str]], n: int) -> Measure:
+    """Distinct runs of n words, as a share of all that the answers have together.
+
+    A resample repeats answers, and must not count that as repetition. So it varies the runs that one answer alone has,
+    and leaves those of several answers, of which each answer gets an equal part, as many as they are: the jackknife's
+    view, which never sees too small a variance (Efron and Stein 1981).
+    """
+    runs = [_runs(each, n) for each in said]
+    answers_with = Counter(run for each in runs for run in set(each))
+    alone = [sum(answers_with[run] == 1 for run in set(each)) for each in runs]
+    of_several = len(answers_with) - sum(alone)
+    counted = ratio_of([each + of_several / len(said) for each in alone], [len(each) for each in runs])
+    return replace(counted, each=share(np.array([len(set(each)) for each in runs]), counted.rows[:, 1]))
+
+
+def _runs(said: Sequence[str], n: int) -> list[tuple[str, ...]]:
+    """Every run of n words."""
+    return [tuple(said[i : i + n]) for i in range(len(said) - n + 1)]
 
 
 class _Words:

@@ -241,7 +241,7 @@ def _instruction(a: pa.Table, b: pa.Table, statistics: Mapping[str, Any]) -> dic
     if a["tokens"].equals(b["tokens"]):  # the same tokenizer, and the same responses fit into both contexts
         losses = [_columns(each, "model_loss", "tokens") for each in (a, b)]
         measures["loss"] = Measure(losses, lambda sums: sums[..., 0] / sums[..., 1])
-    for name in ("chrf", "rouge_l", "repetition"):
+    for name in ("chrf", "rouge_l", "repetition", "distinct_1", "distinct_2"):
         measures[name] = Measure([each[name].rows for each in answers], answers[0][name].of_sums)
     if "exact_match" in answers[0]:
         rows = [each["exact_match"].rows for each in answers]

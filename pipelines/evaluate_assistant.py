@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from gpt.config import Config
 from gpt.generate import generate
 from gpt.loss import IGNORE
-from pipelines.answer_metrics import Measure, distinct, interval, mean_of, measure_answers
+from pipelines.answer_metrics import Measure, interval, mean_of, measure_answers, ratio_of
 from pipelines.datasets import Example, Examples
 from pipelines.errors import InputError
 from pipelines.evaluation import MODEL, Metrics, key_of, statistics, write_evaluation
@@ -26,7 +26,6 @@ from pipelines.finetune_assistant import fits
 from pipelines.judge import JudgeConfig, Verdict, judge
 from pipelines.lessons import encode_lesson
 from pipelines.model import Assistant, as_assistant, open_gpt, open_model
-from pipelines.significance import share
 from pipelines.step import StepType, Work
 from pipelines.store import Dataset
 from pipelines.training import pad
@@ -69,9 +68,8 @@ def run_assistant(
         answers[system], ended = answer_all(each, rows, config.max_new_tokens, work)
         losses, n_tokens = response_losses(each, rows)
         columns |= {"tokens": n_tokens, f"{key_of(system)}_loss": losses}
-        sums = np.stack([losses, n_tokens], 1)
         measures[system] = {
-            "loss": Measure(sums, lambda sums: sums[..., 0] / sums[..., 1], share(*sums.T)),
+            "loss": ratio_of(losses, n_tokens),
             **measure_answers(answers[system], references),
             "ended": mean_of(ended),
         }
@@ -86,11 +84,7 @@ def run_assistant(
             if name not in ("loss", "judge_score"):
                 columns[f"{key_of(system)}_{name}"] = pa.array(measure.each, from_pandas=True)
     metrics: dict[str, Metrics] = {
-        system: {
-            **{name: interval(measure) for name, measure in each.items()},
-            **{f"distinct_{n}": distinct(answers[system], n) for n in (1, 2)},
-        }
-        for system, each in measures.items()
+        system: {name: interval(measure) for name, measure in each.items()} for system, each in measures.items()
     }
     write_evaluation(out, metrics, pa.table(columns))
     shown = [
@@ -184,7 +178,7 @@ _MODULES = (
 EVALUATE_ASSISTANT = StepType(
     "evaluate-assistant",
     kind="evaluation",
-    version=4,
+    version=5,
     config=EvaluateAssistantConfig,
     run=run_assistant,
     modules=_MODULES,

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from rouge_score.rouge_scorer import RougeScorer
 from sacrebleu import corpus_chrf, sentence_chrf
 
-from pipelines.answer_metrics import distinct, interval, mean_of, measure_answers
+from pipelines.answer_metrics import interval, mean_of, measure_answers
 
 text = st.text("abc ,.A", max_size=30)
 pairs = st.lists(st.tuples(text, text.filter(str.strip)), min_size=1, max_size=8)
@@ -48,9 +48,25 @@ def test_repetition_length_and_distinct_words_are_counted():
     measures = measure_answers([looping, "x"], ["a b c", "x"])
     assert measures["repetition"].each == pytest.approx([5 / 9, 0]) and value(measures["repetition"]) == 5 / 9
     assert measures["length_ratio"].each == pytest.approx([4, 1]) and value(measures["length_ratio"]) == 2.5
-    assert distinct([looping, "x"], 1) == pytest.approx(5 / 13)
-    assert distinct(["a b", "a b", "b a"], 2) == pytest.approx(2 / 3)
-    assert distinct([""], 2) == 0
+    assert value(measures["distinct_1"]) == pytest.approx(5 / 13)
+    assert measures["distinct_2"].each == pytest.approx([4 / 11, 0])
+    assert value(measure_answers(["a b", "a b", "b a"], ["r"] * 3)["distinct_2"]) == pytest.approx(2 / 3)
+    assert value(measure_answers([""], ["r"])["distinct_2"]) == 0
+
+
+def test_the_interval_of_distinct_words_tells_how_other_answers_would_come_out():
+    rng = np.random.default_rng(0)
+    frequencies = 1 / np.arange(1, 500)
+
+    def drawn():
+        said = (rng.choice(499, rng.integers(1, 15), p=frequencies / frequencies.sum()) for _ in range(60))
+        return measure_answers([" ".join(map(str, each)) for each in said], ["r"] * 60)["distinct_1"]
+
+    found = interval(drawn())
+    others = [value(drawn()) for _ in range(40)]
+    assert found.low < found.value < found.high
+    assert np.mean([found.low < other < found.high for other in others]) > 0.5
+    assert 0.6 < (found.high - found.low) / (2 * 1.96 * np.std(others)) < 1.6
 
 
 @given(values=st.lists(st.floats(0, 1) | st.just(float("nan")), min_size=2, max_size=30))

@@ -105,7 +105,7 @@ def test_assistants_have_sacrebleus_chrf(judged):
         name: judged(
             "instruction",
             name,
-            {"chrf": corpus_chrf(said, [responses]).score, "distinct_1": 0.5},
+            {"chrf": corpus_chrf(said, [responses]).score, "judge_score": 0.5},
             {
                 "item": ITEMS,
                 "response": responses,
@@ -122,7 +122,9 @@ def test_assistants_have_sacrebleus_chrf(judged):
         assert found["instruct/chrf"].better() == found["instruct/exact_match"].better() == "first"
         assert found["instruct/loss"].better() is None
         assert found["instruct/rouge_l"].better() == "first" and found["instruct/exact_match"].test == "McNemar"
-        assert found["instruct/distinct_1"].p is None and found["instruct/distinct_1"].better() is None
+        assert found["instruct/judge_score"].p is None and found["instruct/judge_score"].better() is None
+        assert found["instruct/distinct_1"].test == "paired bootstrap"
+    assert found["instruct/distinct_1"].better() == "first"
 
 
 def test_only_the_same_items_are_compared(judged, store):

@@ -249,7 +249,7 @@ def test_an_assistant_is_judged_beside_its_base_with_every_item_kept(build, warn
     assert f"{len(items)} of {len(items)} answers have no score from the judge" in warnings.sentences[-1]
     rows = pq.read_table(made.file("metrics.parquet")).to_pylist()
     metrics = {(row["system"], row["metric"]): row for row in rows}
-    for name in ("loss", "chrf", "rouge_l", "exact_match", "repetition", "length_ratio", "ended"):
+    for name in ("loss", "chrf", "rouge_l", "exact_match", "repetition", "length_ratio", "ended", "distinct_1"):
         row = metrics["model", name]
         assert row["low"] <= row["value"] <= row["high"] and statistics[f"instruct/{name}"] == row["value"]
     losses, tokens = (np.array([item[name] for item in items]) for name in ("model_loss", "tokens"))
