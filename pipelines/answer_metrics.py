@@ -13,6 +13,7 @@ from functools import cache
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pipelines.significance import Interval, OfSums, Rows, bootstrap, share
 
@@ -59,7 +60,7 @@ def measure_answers(answers: Sequence[str], references: Sequence[str]) -> dict[s
     return measures | {f"distinct_{n}": _distinct(said, n) for n in (1, 2)}
 
 
-def ratio_of(part: Sequence[float] | Rows, whole: Sequence[float] | Rows) -> Measure:
+def ratio_of(part: Sequence[float] | NDArray[Any], whole: Sequence[float] | NDArray[Any]) -> Measure:
     """One sum over another, of what each item has of the two (N,)."""
     rows = np.stack([part, whole], 1).astype(np.float64)
     return Measure(rows, lambda sums: share(sums[..., 0], sums[..., 1]), share(*rows.T))

@@ -132,7 +132,7 @@ def sources(config: ExamplesConfig) -> tuple[SourceFile, ...]:
 EXAMPLES = StepType(
     "examples",
     kind="examples",
-    version=3,
+    version=4,
     config=ExamplesConfig,
     run=run,
     sources=sources,

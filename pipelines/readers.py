@@ -18,12 +18,11 @@ import json
 import lzma
 import re
 import tempfile
-import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import Any, BinaryIO, NamedTuple, cast
+from typing import Any, BinaryIO, ClassVar, NamedTuple, cast
 
 import orjson
 import pyarrow as pa
@@ -99,6 +98,10 @@ def read_file(file: BinaryIO, name: str, options: ReadOptions, first_line: int =
 
     Args:
         first_line: the number of the file's first line, where it is a part of another that is read by line.
+
+    Raises:
+        InputError: there is no such format or encoding, or a package that the format needs is not installed.
+        ConnectionError, OSError: it could not be read to its end, for which the file is not to blame.
     """
     compression, format_ = formats_of(name, options)
     last = "start"
@@ -107,17 +110,15 @@ def read_file(file: BinaryIO, name: str, options: ReadOptions, first_line: int =
             for record in format_.read(stream, options, *([first_line] if format_.by_line else [])):
                 last = record.location
                 yield record
-    except (
-        UnreadableError,
-        EOFError,
-        OSError,
-        ValueError,
-        zlib.error,
-        lzma.LZMAError,
-        zstandard.ZstdError,
-        pa.ArrowException,
-    ) as error:
+    except ImportError as error:
+        raise InputError(f"{name} needs the package {error.name}; pip install 'tokenmill[formats]'.") from None
+    except (InputError, ConnectionError, MemoryError):
+        raise
+    except Exception as error:  # of whichever parser, about bytes that nobody foresaw
+        if isinstance(error, OSError) and error.errno:
+            raise  # the machine's fault and not the file's: a full disk, a broken one
         sentence = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        sentence = re.sub(" at 0x[0-9a-f]+", "", sentence)  # which is another one each time
         yield Bad(sentence, "file" if last == "start" else f"after {last}")
 
 
@@ -344,20 +345,31 @@ def _rows(batches: Iterable[pa.RecordBatch]) -> Iterator[Record]:
 def read_conversations(file: BinaryIO, options: ReadOptions) -> Iterator[Record | Bad]:
     """YAML with `conversations`, each a list of what was said in turn, and optionally `categories`."""
     try:
-        value = yaml.safe_load(_whole(file))
+        value = yaml.load(_whole(file), _Texts)  # noqa: S506 - a safe loader
     except yaml.YAMLError as error:
         raise UnreadableError(f"not YAML: {' '.join(str(error).split())}") from None
+    except RecursionError:
+        raise UnreadableError("YAML nested too deeply") from None
     conversations = value.get("conversations") if isinstance(value, dict) else value
     if not isinstance(conversations, list):
         raise UnreadableError("no list of conversations in this file")
     categories = value.get("categories") if isinstance(value, dict) else None
     for number, turns in enumerate(conversations, 1):
-        if isinstance(turns, list) and len(turns) > 1 and all(isinstance(turn, str | int | float) for turn in turns):
-            yield Record(
-                {"messages": [str(turn) for turn in turns], "categories": categories}, f"conversation {number}"
-            )
+        if isinstance(turns, list) and len(turns) > 1 and all(isinstance(turn, str) for turn in turns):
+            yield Record({"messages": turns, "categories": categories}, f"conversation {number}")
         else:
             yield Bad("not a list of two or more turns", f"conversation {number}", str(turns)[:1000])
+
+
+class _Texts(yaml.SafeLoader):
+    """Reads every scalar as the text that stands there: `Yes` is an answer, and 1.10 is not 1.1."""
+
+    yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {}
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):  # a few bytes of them unfold to more than memory holds
+            raise yaml.YAMLError("an alias (*), which is not read")
+        return super().compose_node(parent, index)
 
 
 def read_python_dict(file: BinaryIO, options: ReadOptions) -> Iterator[Record | Bad]:
@@ -399,6 +411,7 @@ def detect_encoding(head: bytes, declared: str | None = None) -> str:
     if declared:
         try:
             name = codecs.lookup(declared).name
+            io.TextIOWrapper(io.BytesIO(), name)  # refuses what is no encoding of text, such as hex
         except LookupError:
             raise InputError(
                 f"There is no encoding {declared!r}; Python's names are meant, such as utf-8 or cp1252."

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import importlib.util
+import io
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -19,7 +20,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any, BinaryIO
+from typing import Annotated, Any, BinaryIO, cast
 
 import fsspec
 from fsspec.registry import known_implementations
@@ -30,6 +31,7 @@ from pipelines.errors import InputError
 from pipelines.step import SourceFile
 
 GLOB = frozenset("*?[")
+BUFFER = 1 << 18  # bytes that are read at once
 
 
 def refuse_secrets(uri: str) -> str:
@@ -71,9 +73,12 @@ class File:
 
         Raises:
             InputError: the file is gone, may not be read, or is not what it was when it was listed.
+            ConnectionError: it is far away and cannot be reached; reading raises this too.
         """
         try:
-            file = fsspec.open(self.uri, "rb").open() if "://" in self.uri else open(self.uri, "rb", 1 << 18)  # noqa: SIM115, PTH123
+            file = _open_remote(self.uri) if "://" in self.uri else open(self.uri, "rb", BUFFER)  # noqa: SIM115, PTH123
+        except ConnectionError:
+            raise
         except OSError as error:
             raise InputError(f"{self.uri} cannot be opened: {error.strerror or error}.") from None
         self.check_unchanged()
@@ -254,6 +259,50 @@ def _package_files(package: str, uri: str) -> tuple[Path, list[str]]:
 
 
 # Whatever fsspec reaches
+
+
+def _open_remote(uri: str) -> BinaryIO:
+    try:
+        file = fsspec.open(uri, "rb").open()
+    except (FileNotFoundError, PermissionError):
+        raise
+    except Exception as error:
+        raise _not_reached(uri, error) from error
+    return cast(BinaryIO, io.BufferedReader(_Remote(file, uri), BUFFER))
+
+
+class _Remote(io.RawIOBase):
+    """A file far away, a connection to which that breaks off is not taken for a file that is broken."""
+
+    def __init__(self, file: Any, uri: str) -> None:
+        self._file, self._uri = file, uri
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return bool(self._file.seekable())
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        return int(self._file.seek(offset, whence))
+
+    def readinto(self, buffer: Any) -> int:
+        try:
+            block = self._file.read(len(buffer))
+        except Exception as error:
+            raise _not_reached(self._uri, error) from error
+        buffer[: len(block)] = block
+        return len(block)
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
+
+
+def _not_reached(uri: str, error: Exception) -> ConnectionError:
+    """Each file system has errors of its own; this one stands for them."""
+    why = " ".join(str(error).split()) or type(error).__name__
+    return ConnectionError(f"{uri} could not be read ({why})")
 
 
 def _package_for(uri: str) -> str:

@@ -8,7 +8,9 @@ import gzip
 import io
 import json
 import lzma
+import sys
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -165,10 +167,13 @@ def test_warc_gives_the_pages_and_their_addresses(packed: bool) -> None:
 
 def test_yaml_conversations_give_their_turns() -> None:
     content = b"categories: [mill]\nconversations:\n- - Hello\n  - Hi\n- - alone\n- - How many?\n  - 12\n"
+    content += b"- - Are you a robot?\n  - Yes\n- - Which version, and since when?\n  - 1.10\n  - 2026-02-30\n"
     found = read(content, "chat.yml")
     assert [record.fields["messages"] for record in found if isinstance(record, Record)] == [
         ["Hello", "Hi"],
         ["How many?", "12"],
+        ["Are you a robot?", "Yes"],
+        ["Which version, and since when?", "1.10", "2026-02-30"],
     ]
     assert problems(found) == [("conversation 2", "not a list of two or more turns")]
 
@@ -315,9 +320,62 @@ def test_formats_without_columns_may_be_packed_too(extension: str, packing: str)
     assert said.strip() == sentence.strip()
 
 
-def test_json_nested_without_end_is_a_problem_and_not_a_crash() -> None:
-    assert problems(read(b"[" * 100_000, "a.jsonl"))
-    assert problems(read(b"[" * 100_000, "a.json"))
+def test_what_is_nested_without_end_is_a_problem_and_not_a_crash() -> None:
+    for name in ("a.jsonl", "a.json", "a.yml"):
+        assert problems(read(b"[" * 100_000, name))
+
+
+def test_aliases_in_yaml_do_not_unfold() -> None:
+    names = "abcdefghi"
+    content = "a: &a [x, x]\n" + "".join(
+        f"{name}: &{name} [{', '.join([f'*{before}'] * 9)}]\n" for before, name in pairwise(names)
+    )
+    (bad,) = read(f"{content}conversations: [*i]\n".encode(), "chat.yml")
+    assert isinstance(bad, Bad) and "alias" in bad.reason and len(bad.text) <= 1000
+
+
+def test_values_that_python_cannot_hold_are_a_problem_and_not_a_crash() -> None:
+    for values in (pa.array([2**50], pa.timestamp("s")), pa.array([2**30], pa.date32())):
+        out = io.BytesIO()
+        table = pa.table({"text": ["long ago"], "at": values})
+        with pa.ipc.new_file(out, table.schema) as writer:
+            writer.write_table(table)
+        assert len(problems(read(out.getvalue(), "a.arrow"))) == 1
+
+
+def test_a_page_that_is_not_packed_as_it_says_ends_an_archive() -> None:
+    page = "HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Encoding: gzip\r\n\r\nnot gzip"
+    head = "WARC/1.0\r\nWARC-Type: response\r\nContent-Type: application/http; msgtype=response\r\n"
+    assert problems(read(f"{head}Content-Length: 999\r\n\r\n{page}".encode(), "a.warc"))
+
+
+def test_the_same_damage_is_told_in_the_same_words() -> None:
+    first, second = (read(b"topics = {'a': f()}", "a.py", format="python-dict") for _ in range(2))
+    assert problems(first) == problems(second) and "0x" not in problems(first)[0][1]
+
+
+@pytest.mark.parametrize("error", [ConnectionResetError("reset"), OSError(28, "No space left on device")])
+def test_what_is_not_the_files_fault_is_not_held_against_it(error: OSError) -> None:
+    class Broken(io.BytesIO):
+        def read1(self, size: int | None = -1) -> bytes:
+            raise error
+
+        readinto = read = read1  # type: ignore[assignment]
+
+    with pytest.raises(type(error)):
+        list(read_file(io.BufferedReader(Broken(b"text")), "a.txt", ReadOptions()))
+
+
+def test_a_package_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "trafilatura", None)
+    with pytest.raises(InputError, match=r"a.html needs the package trafilatura; pip install 'tokenmill\[formats\]'"):
+        read(b"<p>text", "a.html")
+
+
+@pytest.mark.parametrize("encoding", ["hex", "rot13", "nope", "zlib"])
+def test_what_is_no_encoding_of_text_is_one_sentence(encoding: str) -> None:
+    with pytest.raises(InputError, match=f"There is no encoding '{encoding}'"):
+        read(b"abc", "a.txt", encoding=encoding)
 
 
 def test_an_unknown_format_names_the_known_ones() -> None:

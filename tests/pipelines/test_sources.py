@@ -1,15 +1,19 @@
+import io
 import os
 from pathlib import Path
 from typing import ClassVar
 
 import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pipelines.errors import InputError
-from pipelines.sources import describe, label_of, list_files, matches
+from pipelines.readers import ReadOptions, read_file
+from pipelines.sources import describe, file_digest, label_of, list_files, matches
 
 
 @pytest.fixture
@@ -153,3 +157,42 @@ def test_a_remote_file_that_changed_is_noticed_behind_a_remembered_listing() -> 
     memory.pipe_file("/remembered/a.txt", b"and after")
     with pytest.raises(InputError, match="changed while it was read"):
         file.check_unchanged()
+
+
+class BreakingFileSystem(MemoryFileSystem):
+    """A connection that ends after some bytes, with an error of its own kind."""
+
+    protocol = "breaking"
+    cachable = False
+
+    @classmethod
+    def _strip_protocol(cls, path: str) -> str:
+        return MemoryFileSystem._strip_protocol(path.replace("breaking://", "memory://"))
+
+    def open(self, path: str, mode: str = "rb", **options: object) -> io.BytesIO:
+        class Cut(io.BytesIO):
+            def read(self, size: int | None = -1) -> bytes:
+                if self.tell() > 100:
+                    raise RuntimeError("the peer went away")
+                return super().read(min(size or 50, 50))
+
+        return Cut(self.cat_file(path))
+
+
+def test_a_connection_that_breaks_off_is_no_broken_file() -> None:
+    fsspec.register_implementation("breaking", BreakingFileSystem, clobber=True)
+    fsspec.filesystem("memory").pipe_file("/far/a.jsonl", b'{"text": "a line"}\n' * 100)
+    (file,) = list_files("breaking://far/a.jsonl")[0]
+    with pytest.raises(ConnectionError, match="could not be read"):
+        file_digest(file)
+    with file.open() as stream, pytest.raises(ConnectionError):
+        list(read_file(stream, file.name, ReadOptions()))
+
+
+def test_parquet_far_away_is_read_where_it_is_looked_for() -> None:
+    out = io.BytesIO()
+    pq.write_table(pa.table({"text": ["one", "two"]}), out)
+    fsspec.filesystem("memory").pipe_file("/far/a.parquet", out.getvalue())
+    (file,) = list_files("memory://far/a.parquet")[0]
+    with file.open() as stream:
+        assert [record.fields["text"] for record in read_file(stream, file.name, ReadOptions())] == ["one", "two"]  # type: ignore[union-attr]
