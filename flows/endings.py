@@ -69,6 +69,8 @@ def tell_mlflow(flow: Any, flow_run: FlowRun, state: State[Any]) -> None:
     """Prefect's hook for failure, crash and cancellation: MLflow's runs of this flow run end too, and say why."""
     from mlflow.tracking import MlflowClient
 
+    from flows.tracking import ENDED
+
     client = MlflowClient(Home.from_environment().mlflow_uri)
     experiments = [experiment.experiment_id for experiment in client.search_experiments()]
     (parent, *_) = client.search_runs(experiments, f"tags.`prefect.flow_run_id` = '{flow_run.id}'") or [None]
@@ -76,6 +78,6 @@ def tell_mlflow(flow: Any, flow_run: FlowRun, state: State[Any]) -> None:
         return
     children = f"tags.`mlflow.parentRunId` = '{parent.info.run_id}' and attributes.status = 'RUNNING'"
     for run in [parent, *client.search_runs(experiments, children)]:
-        client.set_tag(run.info.run_id, "tokenmill.ended", f"{state.name}: {state.message}"[:500])
+        client.set_tag(run.info.run_id, ENDED, f"{state.name}: {state.message}"[:500])
         if run.info.status == "RUNNING":
             client.set_terminated(run.info.run_id, "FAILED" if state.is_failed() else "KILLED")

@@ -11,6 +11,8 @@ import platform
 from dataclasses import dataclass
 from pathlib import Path
 
+from filelock import FileLock
+
 from flows.stack import NO_TELEMETRY
 from pipelines.bucket import Bucket
 from pipelines.errors import InputError
@@ -27,7 +29,8 @@ class Home:
     def from_environment(cls) -> Home:
         # Six tries with ever longer pauses are some two minutes in which an MLflow server may be away.
         patience = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "6", "MLFLOW_HTTP_REQUEST_TIMEOUT": "20"}
-        for name, value in {**NO_TELEMETRY, **patience}.items():
+        quiet = {"MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true"}  # two lines for every step; a run's end has a link
+        for name, value in {**NO_TELEMETRY, **patience, **quiet}.items():
             os.environ.setdefault(name, value)
         return cls(Path(os.environ.get("TOKENMILL_HOME") or ".").resolve())
 
@@ -42,6 +45,11 @@ class Home:
     def label(self) -> str:
         """Tells this home from those of other machines, as a tag of MLflow's runs."""
         return f"{platform.node()}:{self.path}".replace("'", "")
+
+    @property
+    def starting(self) -> FileLock:
+        """Held while a flow run begins, and while datasets are tidied away, which none may do meanwhile."""
+        return self.store.lock("starting")
 
     @property
     def mlflow_uri(self) -> str:

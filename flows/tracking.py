@@ -7,6 +7,7 @@ through `MlflowClient` with a run id: MLflow's active run belongs to a thread, a
 from __future__ import annotations
 
 import json
+import logging
 import math
 import os
 import re
@@ -23,12 +24,13 @@ import pyarrow.parquet as pq
 from filelock import Timeout
 from mlflow.entities import Dataset as MlflowDataset
 from mlflow.entities import DatasetInput, InputTag, Metric, Param, RunTag
-from mlflow.exceptions import MlflowException
+from mlflow.exceptions import MlflowException, RestException
 from mlflow.tracking import MlflowClient
 from mlflow.utils.mlflow_tags import MLFLOW_MODEL_VERSIONS, MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NOTE
 
 from flows.home import Home
 from flows.models import crown
+from flows.progress import warn
 from flows.stack import ensure_mlflow_database, pages
 from flows.summary import Outcome, run_note, step_note
 from gpt.config import Config
@@ -43,6 +45,9 @@ from pipelines.store import Dataset, write_synced
 
 BATCH_SECONDS = 5.0  # a call costs 6 to 9 ms on SQLite, so values wait for company
 PATIENCE_SECONDS = 10.0  # so long a checkpoint waits for MLflow to take what was told before
+ENDED = "tokenmill.ended"  # the tag that says why a run did not end well
+SENDER = "tells MLflow"
+LOST = "Its process died, or MLflow was away when it ended; the next run noticed."
 MAX_PARAM, MAX_TAG = 6000, 8000  # MLflow cuts off what is longer
 
 
@@ -58,27 +63,33 @@ class Tracker:
         self.parent: str | None = None
 
     def _experiment(self, name: str) -> str:
-        found = self.client.get_experiment_by_name(name)
-        if found:
+        if found := self.client.get_experiment_by_name(name):
             return str(found.experiment_id)
         # A server decides for itself where artifacts lie.
         root = os.environ.get("MLFLOW_DEFAULT_ARTIFACT_ROOT") or self.home.artifacts.as_uri()
         location = None if self.home.mlflow_uri.startswith("http") else f"{root.rstrip('/')}/{name}"
         tags = {"mlflow.experimentKind": "custom_model_development"}  # which of its two faces MLflow's UI shows
-        return str(self.client.create_experiment(name, artifact_location=location, tags=tags))
+        try:
+            return str(self.client.create_experiment(name, artifact_location=location, tags=tags))
+        except MlflowException as error:  # another process was first
+            if error.error_code == "RESOURCE_ALREADY_EXISTS" and (found := self.client.get_experiment_by_name(name)):
+                return str(found.experiment_id)
+            raise
 
     @contextmanager
     def flow_run(self, config: RunConfig, tags: Mapping[str, str]) -> Iterator[str]:
         """A parent run around a flow; ends as FINISHED, FAILED or, when asked to stop, KILLED."""
-        self._end_dead_runs()
         tags = {"tokenmill.kind": "flow", "tokenmill.home": self.home.label, **tags}
-        run = self.client.create_run(self.experiment_id, run_name=config.name, tags=tags)
-        self.parent = run.info.run_id
-        self._log_params(self.parent, config)
-        lock = self.home.store.lock(self.parent)
-        lock.acquire()
+        with self.home.starting:  # or who looks for dead runs would find one that does not hold its lock yet
+            self._end_dead_runs()
+            run = self.client.create_run(self.experiment_id, run_name=config.name, tags=tags)
+            self.parent = run.info.run_id
+            lock = self.home.store.lock(self.parent)
+            lock.acquire()
         try:
+            self._log_params(self.parent, config)
             yield self.parent
+            self._delete_doubles()
             self.client.set_terminated(self.parent, "FINISHED")
         except BaseException as error:
             end_run(self.client, self.parent, *ending(error))
@@ -112,8 +123,8 @@ class Tracker:
             run_id = unfinished[0].info.run_id
             self.client.update_run(run_id, status="RUNNING")
             self.client.log_batch(run_id, tags=_run_tags(identity))
-            if "tokenmill.ended" in unfinished[0].data.tags:
-                self.client.delete_tag(run_id, "tokenmill.ended")
+            if ENDED in unfinished[0].data.tags:
+                self.client.delete_tag(run_id, ENDED)
         else:
             tags = {tag.key: tag.value for tag in _run_tags(identity)}
             run = self.client.create_run(self.experiment_id, run_name=f"{step.type.name} {step.name}", tags=tags)
@@ -148,6 +159,8 @@ class Tracker:
         if run_id and self._is_incomplete(run_id, dataset):
             StepRun(self.client, run_id, self.home.unsent).deliver()
             self.finish_step(run_id, dataset, inputs)
+            if ENDED in self.client.get_run(run_id).data.tags:  # it came to a good end after all
+                self.client.delete_tag(run_id, ENDED)
         if self.parent:
             key = f"tokenmill.reused.{dataset.ref.kind}.{dataset.ref.name}"
             self.client.set_tag(self.parent, key, run_id or "built outside MLflow")
@@ -263,8 +276,16 @@ class Tracker:
             lock = self.home.store.lock(run.data.tags.get(MLFLOW_PARENT_RUN_ID) or run.info.run_id)
             with suppress(Timeout), lock.acquire(timeout=0):
                 if self.client.get_run(run.info.run_id).info.status == "RUNNING":  # it may have ended just now
-                    end_run(self.client, run.info.run_id, "KILLED", "its process died; the next run noticed")
+                    end_run(self.client, run.info.run_id, "KILLED", LOST)
                 Path(lock.lock_file).unlink(missing_ok=True)
+
+    def _delete_doubles(self) -> None:
+        """Delete child runs that nobody works on: MLflow's client asks again when an answer takes too long, and the
+        server may have heard it both times.
+        """
+        doubles = f"attributes.status = 'RUNNING' and tags.`{MLFLOW_PARENT_RUN_ID}` = '{self.parent}'"
+        for run in self.client.search_runs([self.experiment_id], doubles):
+            self.client.delete_run(run.info.run_id)
 
 
 class StepRun:
@@ -337,7 +358,8 @@ class StepRun:
         """The thread that sends what waits, started if none is at it."""
         self._asked = time.monotonic()
         if not self._sender or not self._sender.is_alive():
-            self._sender = threading.Thread(target=self._send_waiting, daemon=True)  # a hanging call holds up no exit
+            # As a daemon, so that a hanging call holds up no exit.
+            self._sender = threading.Thread(target=self._send_waiting, name=SENDER, daemon=True)
             self._sender.start()
         return self._sender
 
@@ -351,7 +373,10 @@ class StepRun:
                     sent = 1
                 else:
                     batch = [each for each in takewhile(_is_metric, waiting) if _is_metric(each)]
-                    self.client.log_batch(self.run_id, metrics=batch)
+                    try:
+                        self.client.log_batch(self.run_id, metrics=batch)
+                    except RestException:  # a server that hung is still about the same values, sent and given up on
+                        self.client.log_batch(self.run_id, metrics=batch)
                     sent = len(batch)
                 del self._waiting[:sent]
                 self._problem = None
@@ -392,13 +417,15 @@ def ending(error: BaseException) -> tuple[str, str]:
 def end_run(client: MlflowClient, run_id: str, status: str, why: str) -> None:
     """Close a run that did not end well; if MLflow does not answer now, the next run in this home sees to it."""
     with suppress(MlflowException):
-        client.set_tag(run_id, "tokenmill.ended", why[:500])
+        client.set_tag(run_id, ENDED, why[:500])
         client.set_terminated(run_id, status)
 
 
 @contextmanager
 def reaching(uri: str) -> Iterator[None]:
     """Say in a sentence that MLflow cannot be reached, where its client would tell of pools and retries."""
+    log, waiting = logging.getLogger("urllib3.connectionpool"), _Waiting(logging.WARNING)
+    log.addHandler(waiting)
     try:
         yield
     except MlflowException as error:
@@ -409,6 +436,20 @@ def reaching(uri: str) -> Iterator[None]:
             f"MLflow at {where} does not answer. What was built is kept; when MLflow is back, run again: "
             "that goes on from here and tells MLflow what it has missed."
         ) from error
+    finally:
+        log.removeHandler(waiting)
+
+
+class _Waiting(logging.Handler):
+    """Tells a person that the run waits for MLflow, of which only a log of retries knows."""
+
+    said = -math.inf
+
+    def emit(self, record: logging.LogRecord) -> None:
+        waits = "/mlflow/" in record.getMessage() and record.threadName != SENDER
+        if waits and time.monotonic() - self.said > 120:
+            self.said = time.monotonic()
+            warn("MLflow does not answer; waiting for it.")
 
 
 class TrackingError(Exception):

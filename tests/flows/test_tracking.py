@@ -1,15 +1,19 @@
 """MLflow may be away: a step goes on, what it tells is kept, and arrives when MLflow is back."""
 
 import json
+import logging
 import threading
 import time
 
 import pytest
 from mlflow.entities import Metric
-from mlflow.exceptions import MlflowException
+from mlflow.exceptions import MlflowException, RestException
+from mlflow.tracking import MlflowClient
 
 from flows import tracking
-from flows.tracking import StepRun, TrackingError, reaching
+from flows.home import Home
+from flows.tracking import SENDER, StepRun, Tracker, TrackingError, reaching
+from pipelines.config import RunConfig
 
 
 class Client:
@@ -124,3 +128,75 @@ def test_mlflow_that_stays_away_ends_a_run_with_a_sentence_and_keeps_the_curves(
     client.away = False
     run.end("FAILED", "no MLflow")
     assert client.ended == ["FAILED"] and not kept.exists()
+
+
+def test_a_server_that_still_deals_with_what_was_given_up_on_is_told_again(client, tmp_path, monkeypatch):
+    refused = []
+
+    def refuse_once(run_id, metrics):
+        if not refused:
+            refused.append(metrics)
+            raise RestException({"error_code": "BAD_REQUEST", "message": "UNIQUE constraint failed: metrics.key"})
+        return Client.log_batch(client, run_id, metrics)
+
+    monkeypatch.setattr(client, "log_batch", refuse_once)
+    run = StepRun(client, "r", tmp_path)
+    train(run, range(3))
+    run.deliver()
+    assert refused and len(client.metrics) == 6
+
+
+def test_a_person_learns_once_that_a_run_waits_for_mlflow(capsys):
+    log = logging.getLogger("urllib3.connectionpool")
+
+    def retry(url):
+        log.warning("Retrying (%r) after connection broken by '%r': %s", "Retry(total=5)", "refused", url)
+
+    with reaching("http://mlflow:5000"):
+        retry("/bucket/key")
+        sender = threading.Thread(target=retry, args=["/api/2.0/mlflow/runs/log-batch"], name=SENDER)
+        sender.start()
+        sender.join()
+        assert "waiting" not in capsys.readouterr().err
+        retry("/api/2.0/mlflow/runs/create")
+        retry("/api/2.0/mlflow/runs/create")
+    retry("/api/2.0/mlflow/runs/create")
+    assert capsys.readouterr().err.count("waiting") == 1
+
+
+def test_two_runs_may_begin_at_once(tmp_path, monkeypatch):
+    home, config = Home(tmp_path), RunConfig(name="x", ingest={"sources": [{"uri": "x.txt"}]})
+    unseen = iter([None, None])  # both look for the experiment before either has made it
+    find = MlflowClient.get_experiment_by_name
+    monkeypatch.setattr(
+        MlflowClient,
+        "get_experiment_by_name",
+        lambda client, name: next(unseen) if unseen.__length_hint__() else find(client, name),
+    )
+    first, second = Tracker(home, "x"), Tracker(home, "x")
+    assert first.experiment_id == second.experiment_id
+
+    ended = []
+
+    def begin_and_end():
+        with second.flow_run(config, {}):
+            pass
+        ended.append(second.parent)
+
+    other = threading.Thread(target=begin_and_end)
+    create = MlflowClient.create_run
+
+    def create_while_another_looks(client, *arguments, **named):
+        run = create(client, *arguments, **named)
+        if client is first.client:
+            other.start()
+            other.join(0.5)
+        return run
+
+    monkeypatch.setattr(MlflowClient, "create_run", create_while_another_looks)
+    with first.flow_run(config, {}):
+        other.join()
+        run = first.client.get_run(first.parent)
+        assert run.info.status == "RUNNING" and "tokenmill.ended" not in run.data.tags
+    assert ended and first.client.get_run(ended[0]).info.status == "FINISHED"
+    assert first.client.get_run(first.parent).info.status == "FINISHED"
