@@ -2,3 +2,9 @@
 
 Read `model.py` first, then `loss.py` and `train.py`.
 """
+
+import os
+
+# PyTorch's threads wait for each other by spinning: up to forty times slower where another program wants their core.
+# This short a spin leaves a quiet machine as fast as it is. libgomp reads it as it is loaded, with torch.
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")

@@ -1,3 +1,6 @@
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -67,3 +70,19 @@ def test_a_loaded_model_trains_as_the_one_that_was_saved(make_model: Callable[..
 def test_peak_speed_and_memory_are_of_this_world() -> None:
     assert 1e8 < measure_peak(CPU, torch.float32) < 1e15
     assert 5e7 < peak_memory(CPU) < 1e12
+
+
+@pytest.mark.parametrize("module", ["gpt.train", "flows.cli", "pipelines.pretrain"])
+def test_threads_spin_for_a_moment_only_unless_the_user_has_it_otherwise(module: str) -> None:
+    said = (
+        "import os, sys\n"
+        "class Watch:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name == 'torch': print(os.environ['GOMP_SPINCOUNT']); sys.meta_path.remove(self)\n"
+        "sys.meta_path.insert(0, Watch())\n"
+        f"import {module}, torch\n"
+    )
+    free = {name: value for name, value in os.environ.items() if name != "GOMP_SPINCOUNT"}
+    for environment, expected in ((free, "1000"), (free | {"GOMP_SPINCOUNT": "7"}, "7")):
+        command = [sys.executable, "-c", said]
+        assert subprocess.run(command, env=environment, capture_output=True, text=True).stdout.strip() == expected
