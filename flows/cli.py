@@ -582,7 +582,7 @@ def _one_sentence() -> Iterator[None]:
 
         _fail(error, exit_code())
     except Exception as error:
-        cause = _input_error_behind(error)
+        cause = _input_error_behind(error) or _full_disk(error)
         _fail(cause or error, 2 if cause else 1)
 
 
@@ -590,6 +590,14 @@ def _input_error_behind(error: BaseException) -> InputError | None:
     """What went wrong first, if something else did while that was told: a full disk takes no last word of MLflow's."""
     behind = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
     return behind if isinstance(behind, InputError) else _input_error_behind(behind) if behind else None
+
+
+def _full_disk(error: Exception) -> InputError | None:
+    """Without room, a server's database fails too, and says so in many ways."""
+    home = Path(os.environ.get("TOKENMILL_HOME") or ".").resolve()
+    if not home.exists() or shutil.disk_usage(home).free > 1_000_000:
+        return None
+    return InputError(f"The disk is full where {home} lies; free some space and run again. ({type(error).__name__})")
 
 
 def _fail(error: BaseException, code: int) -> None:

@@ -71,14 +71,18 @@ class Checkpoints:
             shutil.rmtree(leftover)
         building = self.folder / f".writing-{path.name}"
         building.mkdir()
-        digests = {}
-        for name, tensors in parts.items():
-            file = building / f"{name}.safetensors"
-            save_file({key: t.detach().contiguous() for key, t in tensors.items()}, file)
-            digests[file.name] = _digest(file)
-        (building / "state.json").write_text(json.dumps({"state": state, "sha256": digests}, indent=1))
-        for file in (*building.iterdir(), building):
-            _flush(file)
+        try:
+            digests = {}
+            for name, tensors in parts.items():
+                file = building / f"{name}.safetensors"
+                save_file({key: t.detach().contiguous() for key, t in tensors.items()}, file)
+                digests[file.name] = _digest(file)
+            (building / "state.json").write_text(json.dumps({"state": state, "sha256": digests}, indent=1))
+            for file in (*building.iterdir(), building):
+                _flush(file)
+        except BaseException:
+            shutil.rmtree(building, ignore_errors=True)  # on a disk that is full it would be in the way
+            raise
         if path.exists():  # damaged: it was not whole above
             shutil.rmtree(path)
         building.rename(path)

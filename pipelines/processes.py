@@ -11,6 +11,7 @@ torchrun's own variables spread them over machines that see the same home folder
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import platform
@@ -27,7 +28,7 @@ from gpt import parallel
 from gpt.train import Diverged, TrainResult
 from pipelines.errors import InputError
 from pipelines.step import Report, Stopped, Work
-from pipelines.store import Dataset, Manifest, write_json
+from pipelines.store import Dataset, Manifest, disk_is_full, write_json
 
 
 def launch(inputs: Mapping[str, Dataset], config: Any, work: Work) -> TrainResult:
@@ -75,6 +76,8 @@ def launch(inputs: Mapping[str, Dataset], config: Any, work: Work) -> TrainResul
             raise Stopped(sentence)
         case {"input": sentence}:
             raise InputError(sentence)
+        case {"full": sentence}:
+            raise OSError(errno.ENOSPC, sentence)
         case {"failed": sentence}:
             raise RuntimeError(sentence)
     raise RuntimeError(f"a training process died with exit code {started.returncode}; its last words are in {log}")
@@ -125,6 +128,10 @@ def _take_part(job_file: Path) -> None:
             relay.send("end", {"input": str(error)})
         except (Diverged, ValueError) as error:
             relay.send("end", {"failed": str(error)})
+        except Exception as error:
+            if disk_is_full(error):
+                relay.send("end", {"full": str(error)})
+            raise
 
 
 def _open(path: Path) -> Dataset:

@@ -452,7 +452,7 @@ class Store:
         try:
             yield
         except Exception as error:
-            if not _disk_is_full(error):
+            if not disk_is_full(error):
                 raise
             raise InputError(
                 f"The disk filled up while {step} was built, of which nothing is published; free some space where "
@@ -555,7 +555,8 @@ def _sync_folders(folder: Path) -> None:
         _sync(path)
 
 
-def _disk_is_full(error: Exception) -> bool:
+def disk_is_full(error: Exception) -> bool:
+    """Whether an error came of a disk, or a quota, without room."""
     # Arrow and Python give a number; DuckDB, SQLite and safetensors a sentence.
     by_number = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
     return by_number or any(words in str(error) for words in ("No space left on device", "disk is full"))

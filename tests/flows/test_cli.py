@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 import typer
@@ -62,6 +63,20 @@ def test_what_goes_wrong_is_one_sentence_with_its_exit_code(error, code, said, m
         cli.main()
     assert exit.value.code == code
     assert capsys.readouterr().err.strip() == said
+
+
+def test_whatever_fails_where_a_disk_is_full_is_bad_input(monkeypatch, capsys, tmp_path):
+    def fail() -> None:
+        raise RuntimeError("Server error '500 Internal Server Error'")
+
+    monkeypatch.delenv("TOKENMILL_DEBUG", raising=False)
+    monkeypatch.setenv("TOKENMILL_HOME", str(tmp_path))
+    monkeypatch.setattr(cli, "app", fail)
+    monkeypatch.setattr(cli.shutil, "disk_usage", lambda home: SimpleNamespace(free=4096))
+    with pytest.raises(SystemExit) as exit:
+        cli.main()
+    assert exit.value.code == 2
+    assert capsys.readouterr().err.startswith(f"tokenmill: The disk is full where {tmp_path} lies; free some space")
 
 
 def test_debug_shows_where(monkeypatch):

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -45,3 +49,32 @@ def build(store: Store, warnings: Warnings) -> Callable[..., Dataset]:
         )
 
     return build_step
+
+
+@pytest.fixture
+def on_small_disk(tmp_path: Path) -> Callable[..., list[Any]]:
+    """on_small_disk(SCRIPT, arguments ...) runs a script beside a disk of 24 MB, whose folder is its first argument.
+
+    Returns the lines of JSON that it prints.
+    """
+    unshare = ["unshare", "--mount"] if os.geteuid() == 0 else ["unshare", "--mount", "--map-root-user"]
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = f"mount -t tmpfs -o size=24m none {disk}"
+    try:
+        subprocess.run([*unshare, "sh", "-c", mount], check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("this process may not mount a small disk of its own (unshare --mount, mount -t tmpfs)")
+
+    def run(script: str, *arguments: object) -> list[Any]:
+        command = [sys.executable, "-c", script, str(disk), *map(str, arguments)]
+        done = subprocess.run(
+            [*unshare, "sh", "-c", f'{mount} && exec "$0" "$@"', *command],
+            capture_output=True,
+            text=True,
+            cwd=Path(__file__).parents[2],
+        )
+        assert done.returncode == 0, done.stderr
+        return [json.loads(line) for line in done.stdout.splitlines()]
+
+    return run

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import io
 import json
-import os
 import random
 import subprocess
 import sys
@@ -189,7 +188,7 @@ from pipelines.step import Work
 from pipelines.store import Store
 from pipelines.tokenize import TOKENIZE, TokenizeConfig
 
-source, disk = sys.argv[1], Path(sys.argv[2])
+disk, source = Path(sys.argv[1]), sys.argv[2]
 store = Store(disk / "data")
 
 def attempt(type_, config, room, **inputs):
@@ -214,26 +213,13 @@ attempt(TOKENIZE, TokenizeConfig(encoding="gpt2"), 7_000_000, corpus=corpus)
 """
 
 
-def test_a_disk_that_fills_up_is_one_sentence_and_the_next_run_goes_on(tmp_path: Path) -> None:
-    unshare = ["unshare", "--mount"] if os.geteuid() == 0 else ["unshare", "--mount", "--map-root-user"]
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mount = f"mount -t tmpfs -o size=24m none {disk}"
-    try:
-        subprocess.run([*unshare, "sh", "-c", mount], check=True, capture_output=True)
-    except (OSError, subprocess.CalledProcessError):
-        pytest.skip("this process may not mount a small disk of its own (unshare --mount, mount -t tmpfs)")
+def test_a_disk_that_fills_up_is_one_sentence_and_the_next_run_goes_on(
+    tmp_path: Path, on_small_disk: Callable[..., list[Any]]
+) -> None:
     source = tmp_path / "a.jsonl"
     rng = np.random.default_rng(0)
     source.write_text("".join(json.dumps({"text": rng.bytes(400).hex()}) + "\n" for _ in range(2000)))
-    done = subprocess.run(
-        [*unshare, "sh", "-c", f'{mount} && exec "$0" "$@"', sys.executable, "-c", FILL, str(source), str(disk)],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-    )
-    assert done.returncode == 0, done.stderr
-    results: list[Any] = [json.loads(line) for line in done.stdout.splitlines()]
+    results = on_small_disk(FILL, source)
     assert [(problems, documents) for _, _, problems, documents in results] == [([], 2000)] * 2
     for (said, (published, staged), *_), number in zip(results, (0, 1), strict=True):
         assert said.startswith("The disk filled up while ") and "free some space" in said and "\n" not in said

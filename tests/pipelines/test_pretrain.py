@@ -1,5 +1,6 @@
 """Pretraining as a step: what it makes, how it ends when asked to, and that several processes are one run."""
 
+import json
 import os
 import pydoc_data.topics
 import socket
@@ -80,6 +81,57 @@ def test_stopped_and_run_again_it_ends_with_the_bytes_of_a_run_left_alone(inputs
     assert one.read_bytes() == two.read_bytes()
     assert list(whole.texts) == ["samples/step-000003.txt", "samples/step-000006.txt"]
     assert all(text.startswith("The") for text in whole.texts.values())
+
+
+FILL = """
+import json, os, sys
+from pathlib import Path
+from pipelines.errors import InputError
+from pipelines.pretrain import PRETRAIN, PretrainConfig
+from pipelines.step import Report, Work
+from pipelines.store import Store
+
+disk, root, config = Path(sys.argv[1]), Path(sys.argv[2]), json.loads(sys.argv[3])
+inputs = {kind: Store(root).open(kind) for kind in ("samples", "tokens")}
+store, ballast = Store(disk / "data"), disk / "ballast"
+
+class Filling(Report):
+    def metrics(self, step, values):
+        if step == 4:  # the checkpoints after steps 2 and 4 are written; there is room for half of one more
+            space = os.statvfs(disk)
+            ballast.write_bytes(bytes(space.f_bavail * space.f_frsize - 300_000))
+
+def pretrain(config, report):
+    step = PRETRAIN.using("test", PretrainConfig.model_validate(config), {k: one.ref for k, one in inputs.items()})
+    return store.build(step, lambda out, scratch: PRETRAIN.run(inputs, step.config, out, Work(scratch, report)))
+
+for processes in (2, 1):
+    try:
+        pretrain(config | {"processes": processes}, Filling())
+    except InputError as error:
+        checkpoints = sorted(path.name for path in disk.glob("data/.scratch/*/checkpoints/*"))
+        left = [str(path) for pattern in ("[!.]*/*", ".staging/*") for path in store.root.glob(pattern)]
+        print(json.dumps([str(error), checkpoints, left]))
+    ballast.unlink()
+    if processes == 2:
+        store.sweep(checkpoint_days=0)
+warned = []
+Report.warn = lambda self, sentence: warned.append(sentence)
+made = pretrain(config, Report())
+print(json.dumps([warned, store.verify(made), {name: entry.sha256 for name, entry in made.manifest.files.items()}]))
+"""
+
+
+def test_a_disk_that_fills_up_at_a_checkpoint_costs_only_the_work_since_the_last(build, store, inputs, on_small_disk):
+    peaceful = build(PRETRAIN, CONFIG, **inputs)
+    *full, (warned, problems, files) = on_small_disk(FILL, store.root, json.dumps(CONFIG))
+    assert len(full) == 2
+    for said, checkpoints, left in full:
+        assert said.startswith("The disk filled up while model/test@") and "\n" not in said
+        assert [name for name in checkpoints if not name.startswith("best")] == ["step-00000002", "step-00000004"]
+        assert left == []
+    assert warned == ["going on from step 4 of 6, where an earlier run was stopped"]
+    assert problems == [] and files == {name: entry.sha256 for name, entry in peaceful.manifest.files.items()}
 
 
 @pytest.mark.parametrize("sharded", [False, True])
