@@ -136,14 +136,14 @@ class Chat:
         self.assistant = open_assistant(reference)
 
     def save(self, file: str) -> None:
-        if not self.said:
-            raise InputError("There is nothing to save yet.")
+        if not self.said or not file:
+            raise InputError("Name the file: /save FILE." if self.said else "There is nothing to save yet.")
         messages = [{"role": each.role, "content": each.content} for each in self.with_system(self.said)]
         try:
             with Path(file).expanduser().open("a", encoding="utf-8") as lines:
                 lines.write(json.dumps({"messages": messages}, ensure_ascii=False) + "\n")
         except OSError as error:
-            raise InputError(f"{file or 'No file'} cannot be written: {error.strerror}.") from None
+            raise InputError(f"{file} cannot be written: {error.strerror}.") from None
         typer.echo(f"{len(self.said)} turns saved in {file}", err=True)
 
     def help(self, _: str) -> None:

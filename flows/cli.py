@@ -99,7 +99,7 @@ def _carry_out(
 
     def tell(choice: str) -> None:
         if choice == "temporary":
-            say("[dim]Starting a Prefect server for this run; with `tokenmill up` there is one to use.[/]")
+            say("Starting a Prefect server for this run; with `tokenmill up` there is one to use.", "dim")
 
     with ThreadPoolExecutor(1) as pool:
         warm = pool.submit(import_module, "mlflow")  # three seconds in which the server starts too
@@ -367,9 +367,12 @@ def generate(
 
     language_model = open_gpt(find_model(model).path)
     typer.echo(prompt, nl=False)
-    for piece in language_model.stream(prompt, max_new_tokens, temperature, top_k or None, top_p, seed):
-        typer.echo(piece, nl=False)
-        sys.stdout.flush()
+    try:
+        for piece in language_model.stream(prompt, max_new_tokens, temperature, top_k or None, top_p, seed):
+            typer.echo(piece, nl=False)
+            sys.stdout.flush()
+    except ValueError as error:
+        raise InputError(f"{error}.") from None
     typer.echo()
 
 

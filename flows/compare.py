@@ -37,7 +37,7 @@ def compare_models(references: Sequence[str], significance: float = 0.05) -> Non
     for reference, model in zip(references, models, strict=True):
         table.add_column(f"{reference}\n[dim]{model.ref}[/]")
     for row in zip(*_shared(pairs), strict=True):
-        table.add_row(row[0].metric, shown(row[0].first), *(_beside(each, significance) for each in row))
+        table.add_row(Text(row[0].metric), Text(shown(row[0].first)), *(_beside(each, significance) for each in row))
     Console().print(table)
     n = f"95% intervals by bootstrap over the items; each model tested against the first, at p < {significance:g}."
     Console().print(Text(n, style="dim"))

@@ -78,7 +78,7 @@ class Conductor:
         if self.store.changed_code(step, dataset):
             warn(f"{dataset} was built by other code of the same version; --rebuild builds it again.")
         self.tracker.reuse_step(dataset, inputs)
-        say(f"{step.type.name:<19} [dim] reused[/]  {headline(dataset)}")
+        say(f"{step.type.name:<19}  reused  {headline(dataset)}")
         outcome = Outcome(step.type.name, dataset, time.perf_counter() - started, reused=True)
         self.done.append(outcome)
         return outcome

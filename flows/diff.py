@@ -13,8 +13,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from flows.pages import write_page
 from pipelines.diff import Comparison, Document, DocumentChanges, compare
-from pipelines.store import Store, write_synced
+from pipelines.store import Store
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ def diff(a: str, b: str, store: Store, page: Path | None = None, console: Consol
         if section.note:
             console.print(f"[dim]{escape(section.note)}[/]\n")
     if page:
-        write_synced(page, to_html(comparison).encode())
+        write_page(page, to_html(comparison))
         console.print(f"Written to {page}.")
 
 

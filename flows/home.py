@@ -32,7 +32,10 @@ class Home:
         quiet = {"MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true"}  # two lines for every step; a run's end has a link
         for name, value in {**NO_TELEMETRY, **patience, **quiet}.items():
             os.environ.setdefault(name, value)
-        return cls(Path(os.environ.get("TOKENMILL_HOME") or ".").resolve())
+        home = Path(os.environ.get("TOKENMILL_HOME") or ".").resolve()
+        if "?" in str(home):  # where an address of SQLite ends
+            raise InputError(f"The home folder {home} has a question mark in its path, which MLflow cannot read.")
+        return cls(home)
 
     @property
     def store(self) -> Store:

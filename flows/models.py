@@ -77,7 +77,7 @@ def version_of(home: Home, name: str, alias: str = "", version: int | None = Non
     """
     if found := find_version(home.mlflow_uri, name, alias, version):
         return found
-    what = f"{name}@{alias}" if alias else f"{name}/{version}"
+    what = f"{name}@{alias}" if version is None else f"{name}/{version}"
     raise InputError(f"MLflow's registry has no model {what}; see `tokenmill models`.")
 
 
@@ -170,6 +170,7 @@ def models_table(home: Home, name: str | None = None) -> Table:
         InputError: nothing is registered, or nothing of that name.
     """
     from rich import box
+    from rich.markup import escape
     from rich.table import Table
 
     from pipelines.compare import evaluations_of
@@ -193,7 +194,7 @@ def models_table(home: Home, name: str | None = None) -> Table:
             values = [e.manifest.statistics[key] for e in judged if key in e.manifest.statistics]
             metric = f"{key} {values[0]:.4g}" if values else "not evaluated"
         decision = " ".join(filter(None, (each.tags.get(DECISION), each.tags.get(DECIDED, "")[:16].replace("T", " "))))
-        why = each.tags.get(WHY, "")
+        why = escape(each.tags.get(WHY, ""))
         table.add_row(
             str(each),
             ", ".join(each.aliases),

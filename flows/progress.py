@@ -8,7 +8,9 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.text import Text
 
 from flows.summary import short
 from pipelines.step import Report
@@ -31,7 +33,7 @@ class StepReport(Report):
     def progress(self, done: float, total: float, unit: str, note: str = "") -> None:
         task = self.bar.tasks[self.bar.task_ids.index(self.task)]
         rate = f"{short(task.speed)} {unit}/s" if task.speed else unit
-        self.bar.update(self.task, completed=done, total=total, rate=rate, note=note)
+        self.bar.update(self.task, completed=done, total=total, rate=rate, note=escape(note))
         if not console.is_terminal and time.monotonic() - self.said > QUIET_SECONDS:
             self.said = time.monotonic()
             say(f"{task.description}: {short(done)} of {short(total)} {unit}{', ' if note else ''}{note}")
@@ -71,8 +73,8 @@ def step_bar(title: str) -> Iterator[tuple[Progress, TaskID]]:
 
 
 def warn(sentence: str) -> None:
-    console.print(f"[yellow]![/] {sentence}", highlight=False, soft_wrap=True)
+    console.print(Text.assemble(("!", "yellow"), " ", sentence), soft_wrap=True)
 
 
-def say(sentence: str) -> None:
-    console.print(sentence, highlight=False, soft_wrap=True)
+def say(sentence: str, style: str = "") -> None:
+    console.print(Text(sentence, style), soft_wrap=True)

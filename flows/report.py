@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from flows.pages import write_page
 from pipelines import lineage
 from pipelines.report import FILE, ReportConfig, to_html
 from pipelines.step import Work
-from pipelines.store import Dataset, Store, write_synced
+from pipelines.store import Dataset, Store
 
 
 def find_or_draw(what: str, store: Store, output: Path | None = None) -> Path:
@@ -26,12 +27,12 @@ def find_or_draw(what: str, store: Store, output: Path | None = None) -> Path:
     if reports:
         published = reports[-1].file(FILE)
         if output:
-            write_synced(output, published.read_bytes())
+            write_page(output, published.read_text(encoding="utf-8"))
         return (output or published).absolute()
     dataset = store.open(what)
     page, _ = to_html(relatives(dataset, store), ReportConfig(), Work(store.root))
     path = output or Path(f"{dataset.ref.name}-report.html")
-    write_synced(path, page.encode())
+    write_page(path, page)
     return path.absolute()
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import warnings
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,11 @@ from mlflow.types.schema import ColSpec, ParamSchema, ParamSpec, Schema
 from pipelines.store import Dataset
 
 ROOT = Path(__file__).resolve().parent.parent
+PACKAGES = (
+    "duckdb", "filelock", "fsspec", "numpy", "orjson", "pandas",
+    "pyarrow", "pydantic", "regex", "safetensors", "tiktoken", "torch",
+)  # fmt: skip
+"""What a model's code imports, and so what a machine that serves it has to install."""
 
 
 def log_model(dataset: Dataset, run_id: str) -> Any:
@@ -52,6 +58,6 @@ def log_model(dataset: Dataset, run_id: str) -> Any:
             code_paths=[str(ROOT / "gpt"), str(ROOT / "pipelines")],
             signature=signature,
             input_example=example,
-            pip_requirements=["torch", "numpy", "pydantic", "safetensors", "tiktoken", "filelock", "pandas"],
+            pip_requirements=[f"{name}=={version(name).partition('+')[0]}" for name in PACKAGES],
             metadata={"fingerprint": dataset.ref.fingerprint, "dataset": str(dataset.ref)},
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pyarrow.parquet import read_table
 from rich import box
@@ -15,9 +15,6 @@ from rich.text import Text
 
 from pipelines.charts import short
 from pipelines.store import Dataset
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True)
@@ -272,7 +269,7 @@ def closing(name: str, outcomes: Sequence[Outcome], home: Path, seconds: float) 
         if number:
             table.add_row()
         if outcome.said:
-            table.add_row(outcome.step, outcome.said, "" if outcome.reused else f"{outcome.seconds:,.1f} s")
+            table.add_row(outcome.step, Text(outcome.said), "" if outcome.reused else f"{outcome.seconds:,.1f} s")
             continue
         path = outcome.dataset.file("report.html") if outcome.step == "report" else outcome.dataset.folder
         where = path.relative_to(home) if path.is_relative_to(home) else path

@@ -11,11 +11,12 @@ from rich.console import Console, Group, RenderableType
 from rich.markup import escape
 from rich.tree import Tree
 
+from flows.pages import write_page
 from pipelines import lineage
 from pipelines.errors import InputError
 from pipelines.lineage import Node
 from pipelines.lineage_graph import COUNTS, to_svg
-from pipelines.store import Dataset, Store, file_sha256, write_synced
+from pipelines.store import Dataset, Store, file_sha256
 
 FILES = 8  # source files of one dataset that a tree shows
 COLOURS = {
@@ -64,7 +65,7 @@ def trace(what: str, store: Store, page: Path | None = None, console: Console | 
         console.print(_heading("\nWhat came of it"))
         console.print(draw(lineage.outcomes(str(dataset), dataset.manifest.kind, datasets)))
         if page:
-            write_synced(page, to_html(dataset, datasets).encode())
+            write_page(page, to_html(dataset, datasets))
             console.print(f"\nDrawn in {page}.")
 
 

@@ -167,7 +167,7 @@ def _generators(prompts: Sequence[Sequence[int]], seed: int) -> list[torch.Gener
     generators = []
     for prompt in map(tuple, prompts):
         seen[prompt] = seen.get(prompt, -1) + 1
-        generators.append(torch.Generator().manual_seed(seed * 1_000_003 + seen[prompt]))
+        generators.append(torch.Generator().manual_seed((seed * 1_000_003 + seen[prompt]) % (1 << 63)))
     return generators
 
 

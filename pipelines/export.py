@@ -14,6 +14,7 @@ from pathlib import Path
 import duckdb
 
 from pipelines.catalog import Catalog, literal, quoted
+from pipelines.errors import InputError
 from pipelines.store import Dataset, Store
 from pipelines.views import VIEWS, View, files_of
 
@@ -45,11 +46,14 @@ def export_catalog(
 
     Returns:
         Rows of each table and view.
+
+    Raises:
+        InputError: it cannot be written there.
     """
     catalog = Catalog(store, mlflow_uri, datasets)
     unfinished = target.with_name(f".{target.name}.{os.getpid()}")
-    target.parent.mkdir(parents=True, exist_ok=True)
     try:
+        target.parent.mkdir(parents=True, exist_ok=True)
         with catalog.connect(external_access=True) as connection:
             connection.execute(
                 f"ATTACH {literal(str(unfinished))} AS file (STORAGE_VERSION {literal(STORAGE_VERSION)})"
@@ -65,6 +69,9 @@ def export_catalog(
             connection.execute("DETACH file")
         os.replace(unfinished, target)
         return rows
+    except (OSError, duckdb.IOException) as error:
+        why = getattr(error, "strerror", None) or str(error).partition("\n")[0]
+        raise InputError(f"{target} cannot be written ({why}); name another file.") from None
     finally:
         unfinished.unlink(missing_ok=True)
 

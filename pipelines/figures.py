@@ -9,7 +9,9 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import duckdb
@@ -20,6 +22,7 @@ from numpy.typing import NDArray
 
 from pipelines import charts, runs
 from pipelines.charts import Axis, Series, short
+from pipelines.compare import LOWER_IS_BETTER
 from pipelines.datasets import Corpus, Tokens
 from pipelines.errors import InputError
 from pipelines.evaluation import MODEL
@@ -98,48 +101,43 @@ def slug(text: str) -> str:
 
 
 def corpus_parts(dataset: Dataset) -> Iterator[Part]:
-    with duckdb.connect() as database:
-        database.register("documents", ds.dataset(Corpus(dataset).parts, format="parquet"))
-
-        def ask(query: str) -> list[tuple[Any, ...]]:
-            return database.execute(query).fetchall()
+    with _asked(documents=Corpus(dataset).parts, rejected=[Corpus(dataset).rejected]) as ask:
 
         def sizes(what: str) -> list[tuple[Any, ...]]:
-            query = f"SELECT {what}, count(*), sum(n_bytes)::BIGINT FROM documents GROUP BY ALL ORDER BY 3 DESC"  # noqa: S608
-            return ask(query)
+            return ask(
+                f"SELECT {what}, count(*), sum(n_bytes)::BIGINT FROM documents GROUP BY ALL ORDER BY 3 DESC, 1"  # noqa: S608
+            )
 
         yield _sizes("Text by source", "source", sizes("source"))
         languages = sizes("coalesce(language, 'not told')")
         if [name for name, _, _ in languages] != ["not told"]:
             yield _sizes("Text by language", "language", languages)
         yield _sizes("Text by split", "split", sizes("split"))
-        lengths = ask(
-            "SELECT floor(2 * log2(greatest(n_bytes, 1)))::INT AS half, count(*) FROM documents GROUP BY ALL ORDER BY 1"
-        )
-        yield _lengths("Length of documents", "bytes", lengths)
-        database.register("rejected", ds.dataset(Corpus(dataset).rejected, format="parquet"))
+        yield _lengths("Length of documents", "bytes", ask, "n_bytes", "documents")
         yield from _rejections(ask)
 
 
 def examples_parts(dataset: Dataset) -> Iterator[Part]:
-    with duckdb.connect() as database:
-        for name in ("examples", "rejected"):
-            database.register(name, ds.dataset(dataset.file(f"{name}.parquet"), format="parquet"))
-
-        def ask(query: str) -> list[tuple[Any, ...]]:
-            return database.execute(query).fetchall()
-
-        labels = ask("SELECT label, count(*), sum(length(text)) FROM examples GROUP BY ALL ORDER BY 2 DESC LIMIT 20")
+    with _asked(**{name: [dataset.file(f"{name}.parquet")] for name in ("examples", "rejected")}) as ask:
+        labels = ask("SELECT label, count(*) FROM examples GROUP BY ALL ORDER BY 2 DESC, 1 LIMIT 20")
         if labels and labels[0][0] is not None:
-            bars = [(label, n, f"{n:,}") for label, n, _ in labels]
+            bars = [(label, n, f"{n:,}") for label, n in labels]
             yield Part("Examples by label", svg=charts.bars(bars, "examples by label"), columns=("label", "examples"),
-                       rows=[row[:2] for row in labels])  # fmt: skip
-        lengths = ask(
-            "SELECT floor(2 * log2(greatest(length(text), 1)))::INT AS half, count(*) FROM examples "
-            "GROUP BY ALL ORDER BY 1"
-        )
-        yield _lengths("Length of examples", "characters", lengths)
+                       rows=labels)  # fmt: skip
+        yield _lengths("Length of examples", "characters", ask, "length(text)", "examples")
         yield from _rejections(ask)
+
+
+Ask = Callable[[str], list[tuple[Any, ...]]]
+
+
+@contextmanager
+def _asked(**tables: Sequence[Path]) -> Iterator[Ask]:
+    """Answers SQL about tables, each of some Parquet files."""
+    with duckdb.connect() as database:
+        for name, files in tables.items():
+            database.register(name, ds.dataset(files, format="parquet"))
+        yield lambda query: database.execute(query).fetchall()
 
 
 def _sizes(title: str, what: str, rows: list[tuple[Any, ...]]) -> Part:
@@ -148,12 +146,13 @@ def _sizes(title: str, what: str, rows: list[tuple[Any, ...]]) -> Part:
     return Part(title, note, charts.bars(bars, title), (what, "documents", "bytes"), rows[:100])
 
 
-def _lengths(title: str, unit: str, halves: list[tuple[int, int]]) -> Part:
+def _lengths(title: str, unit: str, ask: Ask, length: str, table: str) -> Part:
     """A histogram over half octaves."""
-    if not halves:
+    half = f"floor(2 * log2(greatest({length}, 1)))::INT"
+    counts: dict[int, int] = dict(ask(f"SELECT {half}, count(*) FROM {table} GROUP BY ALL"))  # noqa: S608
+    if not counts:
         return Part(title)
-    counts = dict(halves)
-    first, last = halves[0][0], halves[-1][0]
+    first, last = min(counts), max(counts)
     edges = [2 ** (half / 2) for half in range(first, last + 2)]
     heights = [counts.get(half, 0) for half in range(first, last + 1)]
     svg = charts.histogram(edges, heights, Axis(unit, log=True), Axis("number"))
@@ -161,7 +160,7 @@ def _lengths(title: str, unit: str, halves: list[tuple[int, int]]) -> Part:
     return Part(title, svg=svg, columns=(unit, "number"), rows=rows)
 
 
-def _rejections(ask: Callable[[str], list[tuple[Any, ...]]]) -> Iterator[Part]:
+def _rejections(ask: Ask) -> Iterator[Part]:
     reasons = ask("SELECT reason, count(*) FROM rejected GROUP BY ALL ORDER BY 2 DESC, 1")
     if not reasons:
         return
@@ -263,11 +262,11 @@ def training_parts(dataset: Dataset) -> Iterator[Part]:
     """The curves of a training and what the model wrote meanwhile, as MLflow has recorded them."""
     run = dataset.manifest.built.get("mlflow_run_id")
     where = runs.tracking_uri(dataset.folder.parents[1])
-    try:
+    curves: dict[str, list[tuple[int, float]]] = {}
+    written: dict[str, str] = {}
+    with suppress(InputError):
         curves = runs.curves(where, run) if run else {}
         written = runs.texts(where, run, "samples") if run else {}
-    except InputError:
-        curves, written = {}, {}
     if not curves:
         yield Part("Curves", "MLflow here has no record of this training, which was done elsewhere or is deleted.")
     for title, unit, metrics in CURVES:
@@ -339,14 +338,8 @@ def embedding_parts(dataset: Dataset, tokens: Dataset | None, most: int = 500, n
 
 
 def evaluation_parts(dataset: Dataset) -> Iterator[Part]:
-    with duckdb.connect() as database:
-
-        def ask(query: str) -> list[tuple[Any, ...]]:
-            return database.execute(query).fetchall()
-
-        for file in sorted(dataset.manifest.files):
-            if file.endswith(".parquet"):
-                database.register(file.removesuffix(".parquet"), ds.dataset(dataset.file(file), format="parquet"))
+    files = [file for file in dataset.manifest.files if file.endswith(".parquet")]
+    with _asked(**{file.removesuffix(".parquet"): [dataset.file(file)] for file in files}) as ask:
         yield from _beside_baselines(ask)
         if "memorisation.parquet" in dataset.manifest.files:
             yield from _recitals(ask)
@@ -358,15 +351,9 @@ def evaluation_parts(dataset: Dataset) -> Iterator[Part]:
             yield from _curves(ask(labels if several else "SELECT curve, system, x, y FROM curves"))
         columns = [row[0] for row in ask("DESCRIBE predictions")]
         if "mistakes.parquet" in dataset.manifest.files:
-            table = database.execute("SELECT * FROM mistakes LIMIT 20")
-            names = tuple(each[0] for each in table.description or ())
-            yield Part("Mistakes", columns=names, rows=[tuple(map(_cell, row)) for row in table.fetchall()])
-        elif {"truth", "model_label"} <= set(columns):
-            rows = ask(
-                f"SELECT truth, model_label, round(model_probability, 3), left(text, {SHOWN}) FROM predictions "  # noqa: S608
-                "WHERE truth IS DISTINCT FROM model_label ORDER BY model_probability DESC LIMIT 20"
-            )
-            yield Part("Mistakes, the surest first", columns=("truth", "predicted", "probability", "text"), rows=rows)
+            names = tuple(row[0] for row in ask("DESCRIBE mistakes"))
+            rows = [tuple(map(_cell, row)) for row in ask("SELECT * FROM mistakes LIMIT 20")]
+            yield Part("Mistakes", columns=names, rows=rows)
         if {"instruction", "model_answer"} <= set(columns):
             rows = ask(
                 f"SELECT left(instruction, {SHOWN}), left(response, {SHOWN}), left(model_answer, {SHOWN}) "  # noqa: S608
@@ -381,7 +368,7 @@ def evaluation_parts(dataset: Dataset) -> Iterator[Part]:
 HEADLINE_METRICS = {"bits_per_byte": "Bits per byte", "accuracy": "Accuracy", "f1": "F1", "chrf": "chrF"}
 
 
-def _beside_baselines(ask: Callable[[str], list[tuple[Any, ...]]]) -> Iterator[Part]:
+def _beside_baselines(ask: Ask) -> Iterator[Part]:
     between = {row[0] for row in ask("DESCRIBE metrics")} >= {"low", "high"}
     rows = ask(f"SELECT system, metric, value, {'low, high' if between else 'NULL, NULL'} FROM metrics")  # noqa: S608
     systems, metrics = list(dict.fromkeys(row[0] for row in rows)), list(dict.fromkeys(row[1] for row in rows))
@@ -402,7 +389,7 @@ def _beside_baselines(ask: Callable[[str], list[tuple[Any, ...]]]) -> Iterator[P
 
     table = [(metric, *(cell(system, metric) for system in systems)) for metric in metrics]
     title = f"{HEADLINE_METRICS.get(chosen, chosen)}, beside baselines"
-    note = "Lower is better." if chosen in ("bits_per_byte", "loss", "perplexity") else "Higher is better."
+    note = "Lower is better." if chosen in LOWER_IS_BETTER else "Higher is better."
     shown = {name_of(system): pair for (system, metric), pair in ends.items() if metric == chosen}
     note += " Lines are 95% intervals." if shown else ""
     yield Part(title, note, charts.bars(bars, title, shown), ("metric", *map(name_of, systems)), table)
@@ -417,7 +404,7 @@ def _beside_baselines(ask: Callable[[str], list[tuple[Any, ...]]]) -> Iterator[P
         yield Part(by, svg=charts.bars(bars, by, pairs), columns=(column, chosen), rows=found)
 
 
-def _recitals(ask: Callable[[str], list[tuple[Any, ...]]]) -> Iterator[Part]:
+def _recitals(ask: Ask) -> Iterator[Part]:
     """What a model knows by heart: after words of a text, how much of the rest it writes down word for word."""
     splits = ask("SELECT split, avg(run), count(*), max(run) FROM memorisation GROUP BY ALL ORDER BY 2 DESC")
     bars = [(f"{split} text", mean, f"{mean:.2f} tokens") for split, mean, _, _ in splits]

@@ -21,6 +21,7 @@ from urllib.error import HTTPError
 from urllib.parse import quote, unquote, urlencode, urlsplit
 from urllib.request import Request, urlopen
 
+import fsspec
 import pyarrow as pa
 
 from pipelines.errors import InputError
@@ -116,10 +117,24 @@ def texts(tracking_uri: str, run_id: str, folder: str) -> dict[str, str]:
         return {Path(each["path"]).name: server.artifact(run_id, each["path"]) for each in files if not each["is_dir"]}
     for (uri,) in ask(tracking_uri, "SELECT artifact_uri FROM runs WHERE run_uuid = ?", run_id):
         place = urlsplit(uri)
-        if place.scheme in ("", "file"):
-            files = sorted((Path(unquote(place.path)) / folder).glob("*.txt"))
-            return {file.name: file.read_text(encoding="utf-8", errors="replace") for file in files}
+        if place.scheme not in ("", "file"):
+            return _texts_far_away(f"{uri}/{folder}")
+        files = sorted((Path(unquote(place.path)) / folder).glob("*.txt"))
+        return {file.name: file.read_text(encoding="utf-8", errors="replace") for file in files}
     return {}
+
+
+def _texts_far_away(folder: str) -> dict[str, str]:
+    endpoint = os.environ.get("MLFLOW_S3_ENDPOINT_URL")  # MLflow's name for what others call AWS_ENDPOINT_URL
+    options = {"endpoint_url": endpoint} if endpoint and folder.startswith("s3:") else {}
+    try:
+        filesystem, root = fsspec.core.url_to_fs(folder, **options)
+        paths = sorted(path for path in filesystem.ls(root, detail=False) if path.endswith(".txt"))
+        return {Path(path).name: filesystem.cat_file(path).decode("utf-8", "replace") for path in paths}
+    except FileNotFoundError:
+        return {}
+    except Exception as error:  # each file system has its own
+        raise InputError(f"MLflow's artifacts in {folder} cannot be read ({type(error).__name__}: {error}).") from None
 
 
 def ask(tracking_uri: str, query: str, *values: str) -> list[tuple[Any, ...]]:
@@ -166,7 +181,7 @@ def tracking_uri(store_root: Path) -> str:
 
 def sqlite_path(uri: str) -> Path:
     """The file that an SQLAlchemy URI names: three slashes and a relative path, or four and an absolute one."""
-    return Path(unquote(urlsplit(uri).path)[1:])
+    return Path(uri.partition("?")[0].partition(":///")[2])
 
 
 def _to_arrow(rows: list[tuple[Any, ...]], schema: pa.Schema) -> pa.Table:

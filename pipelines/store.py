@@ -385,7 +385,7 @@ class Store:
             manifests = self.bucket.manifests(kind, self._folder(".manifests", ""))
             found = [self._parse(self.root / folder, content) for folder, content in manifests.items()]
         else:
-            paths = self.root.glob(f"{kind or '[!.]*'}/*-*")
+            paths = [path for path in self.root.glob("[!.]*/*-*") if kind in (None, path.parent.name)]
             found = [dataset for path in paths if (dataset := self._load(path))]
         return sorted(found, key=lambda dataset: (dataset.manifest.built["at"], str(dataset.folder)))
 

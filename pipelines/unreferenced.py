@@ -36,10 +36,9 @@ def unreferenced(
     wanted = {dataset.ref.fingerprint for dataset in newest.values()}
     wanted |= {each.ref.fingerprint for each in datasets if datetime.fromisoformat(each.manifest.built["at"]) >= since}
     models = {each.fingerprint for each in versions if each.fingerprint and _may_be_asked_for(each)}
-    wanted |= models | _used(datasets, runs, since)
-    needed = _with_inputs(wanted, by_fingerprint)
     judged = {each.manifest.inputs["model"].fingerprint: each for each in datasets if each.ref.kind == "evaluation"}
-    needed |= {judged[model].ref.fingerprint for model in models if model in judged}
+    wanted |= {judged[model].ref.fingerprint for model in models if model in judged}
+    needed = _with_inputs(wanted | models | _used(datasets, runs, since), by_fingerprint)
     return [dataset for dataset in datasets if dataset.ref.fingerprint not in needed]
 
 

@@ -1,5 +1,6 @@
 """`mlflow models serve` answers with our models: text after a prompt, labels of texts."""
 
+import ast
 import json
 import os
 import signal
@@ -13,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from flows.serving import PACKAGES
 
 
 def test_served_by_mlflow_a_model_generates_and_another_classifies(finished: tuple[Any, Any], tmp_path: Path) -> None:
@@ -75,3 +78,22 @@ def ask(port: int, body: dict[str, Any]) -> list[dict[str, Any]]:
     with urllib.request.urlopen(request, timeout=60) as answer:
         predictions: list[dict[str, Any]] = json.load(answer)["predictions"]
         return predictions
+
+
+def test_a_served_model_asks_for_the_packages_that_its_code_imports() -> None:
+    loaded = (
+        "import sys, pipelines.model as m; print(*(x.__file__ for n, x in sys.modules.items() if n in sys.argv[1:]))"
+    )
+    ours = [
+        f"{path.parent.name}.{path.stem}" for package in ("gpt", "pipelines") for path in Path(package).glob("*.py")
+    ]
+    files = subprocess.run([sys.executable, "-c", loaded, *ours], capture_output=True, text=True, check=True).stdout
+    imported: set[str] = set()
+    for file in files.split():
+        for node in ast.parse(Path(file).read_text()).body:
+            if isinstance(node, ast.Import):
+                imported |= {alias.name.partition(".")[0] for alias in node.names}
+            if isinstance(node, ast.ImportFrom):
+                imported.add((node.module or "").partition(".")[0])
+    assert {"torch", "duckdb"} <= imported
+    assert imported - sys.stdlib_module_names - {"gpt", "pipelines", "pydantic_core"} <= set(PACKAGES)

@@ -3,16 +3,18 @@
 MLflow's registry is real; models and evaluations are small stand-ins.
 """
 
+import io
 import itertools
 from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
 import pytest
+from rich.console import Console
 
 from flows import models
 from flows.home import Home
-from flows.models import DECISION, WHY, crown, find_model, promote_by_hand, roll_back
+from flows.models import DECISION, WHY, crown, find_model, models_table, promote_by_hand, roll_back
 from flows.promote import Gate, Judged, evaluation_on
 from flows.stack import ensure_mlflow_database
 from gpt.config import Config
@@ -329,3 +331,17 @@ def test_finding_a_champion_does_not_import_mlflow(family):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == f"{model} False" and done.stderr == ""
+
+
+def test_a_reason_may_say_anything_and_the_list_of_models_shows_it(family):
+    family.model(0.7)
+    crown(family.client, family.name, 1, "see [/notes], it is [bold]")
+    out = io.StringIO()
+    Console(file=out, width=200).print(models_table(family.home, family.name))
+    assert "see [/notes], it is [bold]" in out.getvalue()
+
+
+def test_what_is_asked_for_and_not_there_is_named_as_it_was_asked_for(family):
+    for reference, named in (("x@", "x@"), ("x@mine", "x@mine"), ("x/7", "x/7")):
+        with pytest.raises(InputError, match=f"has no model {named};"):
+            find_model(reference, family.home)

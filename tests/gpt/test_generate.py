@@ -131,3 +131,10 @@ def test_a_model_that_has_generated_can_still_learn(make_model: Make, preset: st
     generate(model, [[1, 2]], 3)
     model(torch.tensor([[1, 2, 3]])).sum().backward()
     assert all(p.grad is not None for p in model.parameters())
+
+
+@pytest.mark.parametrize("seed", [-1, -(10**30), 2**63, 10**30])
+def test_any_whole_number_is_a_seed(make_model: Make, seed: int) -> None:
+    model = make_model()
+    first, again, other = (generate(model, [[1, 2]], 20, temperature=1.0, seed=each) for each in (seed, seed, seed + 1))
+    assert first == again != other

@@ -8,6 +8,7 @@ from pathlib import Path
 import duckdb
 import pytest
 
+from pipelines.errors import InputError
 from pipelines.export import TABLES, TEXTS, export_catalog
 from pipelines.ingest import INGEST, IngestConfig
 from pipelines.sample import SAMPLE, SampleConfig
@@ -82,3 +83,12 @@ def test_a_failed_export_leaves_the_old_file(store: Store, tmp_path: Path, monke
 
 def test_an_empty_store_exports_empty_tables(tmp_path: Path) -> None:
     assert set(export_catalog(Store(tmp_path / "data"), tmp_path / "catalog.duckdb").values()) == {0}
+
+
+def test_a_place_that_cannot_be_written_to_is_one_sentence(store: Store, tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").touch()
+    for target in (tmp_path / "file" / "catalog.duckdb", tmp_path / "folder"):
+        with pytest.raises(InputError, match=r"cannot be written \(.*\); name another file"):
+            export_catalog(store, target)
+    assert [path.name for path in tmp_path.glob(".*")] == []

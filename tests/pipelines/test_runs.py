@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 from urllib.parse import parse_qs, urlsplit
 
 import duckdb
+import fsspec
 import pytest
 
 from pipelines import runs
@@ -153,3 +154,27 @@ def test_a_database_of_something_else_is_one_sentence(tmp_path: Path) -> None:
     for name in ("other.db", "text.db"):
         with pytest.raises(InputError, match="cannot be read as MLflow's database"):
             runs.read("runs", f"sqlite:///{tmp_path}/{name}")
+
+
+@pytest.mark.parametrize("folder", ["a home", "100%20 sure", "C#", "it's ü"])
+def test_a_database_is_found_whatever_its_folder_is_called(tmp_path: Path, folder: str) -> None:
+    (tmp_path / folder).mkdir()
+    uri = f"sqlite:///{tmp_path / folder / 'mlflow.db'}"
+    with sqlite3.connect(tmp_path / folder / "mlflow.db") as database:
+        database.execute("CREATE TABLE runs (run_uuid, artifact_uri)")
+        database.execute("INSERT INTO runs VALUES ('r1', ?)", (tmp_path.as_uri(),))
+    assert runs.ask(uri, "SELECT run_uuid FROM runs") == [("r1",)]
+
+
+def test_texts_in_a_bucket_are_read_without_a_server(tmp_path: Path) -> None:
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    with sqlite3.connect(tmp_path / "mlflow.db") as database:
+        database.execute("CREATE TABLE runs (run_uuid, artifact_uri)")
+        for run_id, place in (("r1", "memory://bucket/r1"), ("r2", "memory://bucket/r2"), ("r3", "nowhere://r3")):
+            database.execute("INSERT INTO runs VALUES (?, ?)", (run_id, place))
+    memory = fsspec.filesystem("memory")
+    memory.pipe({f"/bucket/r1/samples/{name}": name.encode() for name in ("b.txt", "a.txt", "c.svg")})
+    assert runs.texts(uri, "r1", "samples") == {"a.txt": "a.txt", "b.txt": "b.txt"}
+    assert runs.texts(uri, "r2", "samples") == {}
+    with pytest.raises(InputError, match="MLflow's artifacts in nowhere://r3/samples cannot be read"):
+        runs.texts(uri, "r3", "samples")

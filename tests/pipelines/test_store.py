@@ -533,3 +533,9 @@ def leftovers(store):
     """What lies in the store beside datasets and locks."""
     found = [*store.root.glob(".staging/*"), *store.root.glob(".scratch/*")]
     return sorted(str(path.relative_to(store.root)) for path in found)
+
+
+@pytest.mark.parametrize("kind", ["/", "..", "../data/things", "thin*", ".staging", ""])
+def test_a_kind_is_a_name_and_no_path(store, kind):
+    store.build(step(), writes())
+    assert store.list(kind) == [] and len(store.list("things")) == 1

@@ -84,3 +84,12 @@ def test_what_a_run_of_the_last_days_used_stays(made, store):
     assert left(store, runs=[reused]) == [first[3], *second]
     assert left(store, runs=[run(5, fingerprint=second[1].ref.fingerprint)]) == [*first, *second[2:]]
     assert left(store, runs=[run(50, fingerprint=second[1].ref.fingerprint)]) == [*first, *second]
+
+
+def test_what_a_kept_evaluation_was_made_from_stays_too(made, store):
+    first, _, third = (chain(made, n) for n in range(3))
+    held_out = made("tokens", "held-out", 0, corpus=third[0])
+    made("evaluation", "gpt", 7, model=first[2], tokens=held_out)
+    made("evaluation", "gpt", 8, model=third[2], tokens=made("tokens", "held-out", 1, corpus=third[0]))
+    assert held_out in left(store)
+    assert held_out not in left(store, [version(1, first[2], ("champion",))])

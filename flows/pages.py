@@ -1,0 +1,21 @@
+"""Pages that a command writes where its user says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pipelines.errors import InputError
+from pipelines.store import write_synced
+
+
+def write_page(path: Path, page: str) -> None:
+    """
+    Raises:
+        InputError: it cannot be written there.
+    """
+    try:
+        write_synced(path, page.encode())
+    except OSError as error:
+        raise InputError(
+            f"{path} cannot be written ({error.strerror}); name a file in a folder that is there."
+        ) from None
