@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import duckdb
@@ -73,7 +74,8 @@ def export_catalog(
         why = getattr(error, "strerror", None) or str(error).partition("\n")[0]
         raise InputError(f"{target} cannot be written ({why}); name another file.") from None
     finally:
-        unfinished.unlink(missing_ok=True)
+        with suppress(OSError):
+            unfinished.unlink()
 
 
 def _over_parquet(catalog: Catalog, view: View) -> str:
