@@ -21,7 +21,7 @@ IGNORE = -100
 """The target of a position that nothing is to be learnt from."""
 
 CHUNK = 1 << 22
-"""Logits computed at a time. 16 MB in float32: they stay in a CPU's cache, and still fill a GPU."""
+"""Logits computed at a time: 16 MB in float32, which stay in a CPU's cache. A GPU wants more work at once."""
 
 
 def next_token_loss(model: "GPT", batch: "Batch") -> tuple[Tensor, Tensor]:
@@ -44,8 +44,7 @@ def linear_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor) -> tup
         rows = counts.nonzero().squeeze(1)
         hidden, targets = hidden.index_select(0, rows), targets[rows]
     if torch.is_autocast_enabled(hidden.device.type):
-        dtype = torch.get_autocast_dtype(hidden.device.type)
-        hidden, weight = hidden.to(dtype), weight.to(dtype)
+        hidden = hidden.to(torch.get_autocast_dtype(hidden.device.type))
     if torch.is_grad_enabled() and (hidden.requires_grad or weight.requires_grad):
         return _LinearCrossEntropy.apply(hidden, weight, targets), n
     return _sum_over_chunks(hidden, weight, targets, None, None), n
@@ -81,12 +80,17 @@ class _LinearCrossEntropy(torch.autograd.Function):
 def _sum_over_chunks(
     hidden: Tensor, weight: Tensor, targets: Tensor, d_hidden: Tensor | None, d_weight: Tensor | None
 ) -> Tensor:
-    """The loss; with buffers given, the gradients with respect to hidden and weight are left in them."""
+    """The loss; with buffers given, the gradients with respect to hidden and weight are left in them.
+
+    Products are of hidden's type. What they add to the weight's gradient is added up in the weight's own, since in
+    bfloat16 a sum soon no longer grows by what is small beside it.
+    """
     N, V = len(hidden), len(weight)
     total = torch.zeros((), device=hidden.device)
+    weight = weight.to(hidden.dtype)
     if hidden.is_cuda and V % 64:
         weight = F.pad(weight, (0, 0, 0, -V % 64))  # tensor cores want aligned rows
-    size = max(1, CHUNK // V)
+    size = max(1, CHUNK * (16 if hidden.is_cuda else 1) // V)
     memory = hidden.new_empty(min(size, N), len(weight))  # for every chunk's logits: fresh memory has to be cleared
     for at in range(0, N, size):
         rows, target = hidden[at : at + size], targets[at : at + size, None]
@@ -100,6 +104,8 @@ def _sum_over_chunks(
         d_logits = d_logits.to(rows.dtype)
         if d_hidden is not None:
             torch.mm(d_logits, weight[:V], out=d_hidden[at : at + size])
-        if d_weight is not None:
+        if d_weight is not None and d_weight.dtype == rows.dtype:
             d_weight.addmm_(d_logits.T, rows)
+        elif d_weight is not None:
+            d_weight += d_logits.T @ rows
     return total

@@ -43,6 +43,19 @@ def test_loss_and_gradients_are_those_of_the_whole_logits(
         torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-4)
 
 
+def test_the_gradient_of_a_head_in_bfloat16_does_not_depend_on_the_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    hidden, weight = torch.randn(512, 16, requires_grad=True), torch.randn(99, 16, requires_grad=True)
+    targets = torch.randint(0, 99, (512,))
+    wanted = torch.autograd.grad(F.cross_entropy(hidden @ weight.T, targets, reduction="sum"), weight)[0]
+    for rows in (512, 1):
+        monkeypatch.setattr(module, "CHUNK", rows * 99)
+        with torch.autocast("cpu", torch.bfloat16):
+            total, _ = linear_cross_entropy(hidden, weight, targets)
+        (gradient,) = torch.autograd.grad(total, weight)
+        assert (gradient - wanted).norm() < 0.005 * wanted.norm() and gradient.dtype == torch.float32
+
+
 def test_a_frozen_head_gets_no_gradient_and_the_rest_does() -> None:
     hidden, weight = torch.randn(5, 8, requires_grad=True), torch.randn(11, 8)
     linear_cross_entropy(hidden, weight, torch.arange(5))[0].backward()
