@@ -223,12 +223,12 @@ def _give_up_orphans(deployments: list[RunnerDeployment]) -> None:
 # For people who have workers
 
 
-def prefect_yaml(schedules: Mapping[str, Schedule], path: Path, flows: Flows | None = None) -> str:
+def prefect_yaml(schedules: Mapping[str, Schedule], path: Path) -> str:
     """The same deployments for work pools, as the `prefect.yaml` that `prefect deploy --all` reads."""
     import yaml
 
     deployments = []
-    for deployment in make_deployments(schedules, path, flows):
+    for deployment in make_deployments(schedules, path):
         schedule = schedules[deployment.name]
         entry: dict[str, Any] = {
             "name": deployment.name,

@@ -33,7 +33,6 @@ def run_sql(
     format: str = "table",
     datasets: Sequence[str] = (),
     home: Home | None = None,
-    mlflow_uri: str | None = None,
     output: Path | None = None,
     external_access: bool = False,
 ) -> None:
@@ -45,7 +44,6 @@ def run_sql(
         format: `table`, `csv`, `json` (an array of objects) or `parquet`.
         datasets: versions to pin, such as `tokens@0123`.
         home: whose data and runs; by default, those of the environment's.
-        mlflow_uri: where runs are tracked; by default, where the home says.
         output: write the result here instead of on standard output.
         external_access: let queries read and write other files.
 
@@ -62,7 +60,7 @@ def run_sql(
     elif query is None and not sys.stdin.isatty():
         query = sys.stdin.read()
     home = home or Home.from_environment()
-    connection = connect(home.store, mlflow_uri or home.mlflow_uri, datasets, external_access=external_access)
+    connection = connect(home.store, home.mlflow_uri, datasets, external_access=external_access)
     try:
         if query is None:
             from flows.sql_shell import Shell  # a terminal's worth of imports

@@ -14,7 +14,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -105,7 +104,7 @@ def _is_whole(path: Path) -> bool:
     try:
         digests = json.loads((path / "state.json").read_text())["sha256"]
         return all(_digest(path / name) == digest for name, digest in digests.items())
-    except (OSError, ValueError, KeyError, SafetensorError):
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
         return False
 
 

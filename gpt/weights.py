@@ -5,7 +5,6 @@ one table. Nothing here unpickles.
 """
 
 import json
-import os
 import re
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -99,8 +98,8 @@ def load_classifier(folder: str | Path, device: str | torch.device = "cpu") -> t
     """A classifier saved by `save_classifier`, and how it decides."""
     folder = Path(folder)
     config, described = _read_config(folder)
-    if "labels" not in described:
-        raise ValueError(f"{folder} holds a language model and no classifier: its config.json names no labels")
+    if "labels" not in described or "pooling" not in described:
+        raise ValueError(f"{folder} holds no classifier: its config.json names no labels, or no pooling")
     labels = tuple(described["labels"])
     decision = Decision(labels, described.get("positive", labels[-1]), described.get("threshold"))
     with torch.device("meta"):
@@ -190,10 +189,10 @@ def _write(folder: Path, weights: dict[str, Tensor], config: dict[str, Any]) -> 
     tensors = {name: t.detach().contiguous() for name, t in weights.items()}
     building = folder / ".model.safetensors"
     save_file(tensors, building, metadata={"format": "pt"})
-    building.rename(folder / "model.safetensors")
+    building.replace(folder / "model.safetensors")
     building = folder / ".config.json"
     building.write_text(json.dumps(config, indent=2) + "\n")
-    os.replace(building, folder / "config.json")
+    building.replace(folder / "config.json")
 
 
 def _fill(model: nn.Module, folder: Path, device: str | torch.device) -> None:
@@ -215,10 +214,13 @@ def _files(folder: Path) -> dict[str, Path]:
     index = folder / "model.safetensors.index.json"
     names = ["model.safetensors"]
     if index.exists():
-        names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+        try:
+            names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
+            raise ValueError(f"{index} names no files of weights ({error!r})") from None
     found = {}
     for name in names:
-        if Path(name).name != name:
+        if Path(str(name)).name != name:
             raise ValueError(f"{index} points at {name!r}, outside its folder")
         path = folder / name
         try:

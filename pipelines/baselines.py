@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 CHUNK = 4_000_000  # training tokens counted at a time: some 150 MB at work
+ROUNDS = 30  # of expectation maximisation
 
 
 def unigram_losses(train: Iterable[NDArray[np.unsignedinteger]], scored: Sequence[NDArray], vocabulary: int) -> NDArray:
@@ -123,10 +124,10 @@ def _components(counts: _Counts) -> tuple[NDArray[np.float64], NDArray[np.int64]
     return np.stack([trigram, bigram, token, uniform], axis=1), two * 16 + one
 
 
-def _fit_weights(probabilities: NDArray, buckets: NDArray, n_buckets: int, rounds: int = 30) -> NDArray:
+def _fit_weights(probabilities: NDArray, buckets: NDArray, n_buckets: int) -> NDArray:
     """(buckets, 4) mixture weights that maximise the likelihood, by expectation maximisation."""
     weights = np.full((n_buckets, probabilities.shape[1]), 1 / probabilities.shape[1])
-    for _ in range(rounds):
+    for _ in range(ROUNDS):
         share = weights[buckets] * probabilities
         share /= share.sum(axis=1, keepdims=True)
         # One pseudo-observation, spread evenly, keeps a bucket with little data from giving a component no weight.

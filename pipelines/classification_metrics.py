@@ -110,11 +110,11 @@ def calibration_error(answers: Answers) -> float:
     return float(np.abs((answers.likeliest_is_right - answers.confidence) @ answers.bins).sum() / len(answers.truth))
 
 
-def with_intervals(answers: Answers, seed: int = 0) -> dict[str, Interval]:
+def with_intervals(answers: Answers) -> dict[str, Interval]:
     """`classification_metrics` with 95% intervals: the percentile bootstrap over the held-out texts (Efron 1979)."""
     values = classification_metrics(answers)
     most = max(1000, 10_000 // len(answers.labels))
-    drawn = [resampled(answers, weights) for weights in resamples(len(answers.truth), seed, most)]
+    drawn = [resampled(answers, weights) for weights in resamples(len(answers.truth), most=most)]
     return {name: interval(value, np.concatenate([each[name] for each in drawn])) for name, value in values.items()}
 
 

@@ -30,6 +30,8 @@ from pipelines.step import StepType, Work
 from pipelines.store import Dataset
 from pipelines.training import pad
 
+BATCH = 32  # examples that the model reads at once
+
 
 class EvaluateAssistantConfig(Config):
     """How an assistant is judged: on held-out instructions, beside the base model and a retrieval of answers."""
@@ -118,13 +120,13 @@ def judged(
 
 
 def answer_all(
-    model: Assistant, rows: Sequence[Example], max_new_tokens: int, work: Work, batch: int = 32
+    model: Assistant, rows: Sequence[Example], max_new_tokens: int, work: Work
 ) -> tuple[list[str], list[float]]:
     """Greedy answers to the rows' instructions, and of each whether it ended before it had to (1 or 0)."""
     answers: list[str] = []
     ended: list[float] = []
-    for at in range(0, len(rows), batch):
-        prompts = [model.prompt(row.messages) for row in rows[at : at + batch]]
+    for at in range(0, len(rows), BATCH):
+        prompts = [model.prompt(row.messages) for row in rows[at : at + BATCH]]
         ids = generate(model.gpt, prompts, max_new_tokens, stop=model.stop)
         answers += [model.tokenizer.decode(each).strip() for each in ids]
         ended += [float(len(each) < max_new_tokens) for each in ids]
@@ -141,8 +143,8 @@ def response_losses(model: Assistant, rows: Sequence[Example]) -> tuple[NDArray[
         raise InputError("no held-out example fits the model's context; pretrain with a longer one.")
     where = next(model.gpt.parameters()).device
     losses, counts = np.zeros(len(rows)), np.zeros(len(rows), np.int64)
-    for at in range(0, len(fitting), 32):
-        part = fitting[at : at + 32]
+    for at in range(0, len(fitting), BATCH):
+        part = fitting[at : at + BATCH]
         batch = pad([pairs[i][0] for i in part], [pairs[i][1] for i in part]).to(where)
         logits = model.gpt(batch.inputs).float()  # (B, T, V)
         loss = F.cross_entropy(logits.flatten(0, 1), batch.targets.flatten(), ignore_index=IGNORE, reduction="none")

@@ -292,7 +292,10 @@ def training_parts(dataset: Dataset) -> Iterator[Part]:
         yield Part("What it wrote as training went on", texts=texts)
 
 
-def embedding_parts(dataset: Dataset, tokens: Dataset | None, most: int = 500, named: int = 250) -> Iterator[Part]:
+POINTS, NAMED = 500, 250  # tokens in the plane, and those of them whose names are written
+
+
+def embedding_parts(dataset: Dataset, tokens: Dataset | None) -> Iterator[Part]:
     """Token embeddings in the plane, and which lie nearest to each other."""
     from pipelines.model import open_gpt
 
@@ -300,7 +303,7 @@ def embedding_parts(dataset: Dataset, tokens: Dataset | None, most: int = 500, n
     vectors = model.gpt.tokens.weight.detach().float().cpu().numpy()  # (V, C)
     texts = [token.decode("utf-8", "replace") for token in model.tokenizer.token_bytes]
     counts = token_counts(Tokens(tokens)) if tokens else np.arange(len(texts))[::-1]
-    words = [i for i in np.argsort(-counts, kind="stable") if texts[i].strip().isalpha() and counts[i]][:most]
+    words = [i for i in np.argsort(-counts, kind="stable") if texts[i].strip().isalpha() and counts[i]][:POINTS]
     if len(words) < 3:
         return
     seen = np.flatnonzero(counts)
@@ -323,7 +326,7 @@ def embedding_parts(dataset: Dataset, tokens: Dataset | None, most: int = 500, n
         "Token embeddings in two dimensions",
         f"The {len(words)} most frequent tokens that are words or parts of words, along the two principal components, "
         f"which hold {share:.0%} of their variance. Each point tells its nearest neighbours.",
-        charts.cloud(points, named, "token embeddings along two principal components"),
+        charts.cloud(points, NAMED, "token embeddings along two principal components"),
         ("token", "nearest neighbours, with cosine similarity"),
         [
             (repr(texts[i]), ", ".join(f"{text!r} {value:.2f}" for text, value in neighbours[row]))

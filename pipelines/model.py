@@ -150,9 +150,9 @@ class TextClassifier:
         sequences = [classifier_tokens(self.tokenizer, text, context) for text in texts]
         return class_probabilities(self.classifier, sequences, batch_size)
 
-    def classify(self, texts: Sequence[str], batch_size: int = 64) -> list[tuple[str, float]]:
+    def classify(self, texts: Sequence[str]) -> list[tuple[str, float]]:
         """The label of each text and its probability. Below one half where a threshold chose the less likely label."""
-        probabilities = self.probabilities(texts, batch_size)
+        probabilities = self.probabilities(texts)
         classes = self.decision.classes(probabilities)
         return [(self.labels[each], float(row[each])) for each, row in zip(classes, probabilities, strict=True)]
 

@@ -61,7 +61,7 @@ def launch(inputs: Mapping[str, Dataset], config: Any, work: Work) -> TrainResul
         for line in started.stdout:
             try:
                 call, arguments = json.loads(line)
-            except ValueError:
+            except (ValueError, TypeError):
                 continue  # a library's own words
             if call == "end":
                 outcome = arguments

@@ -85,10 +85,10 @@ def read(table: str, tracking_uri: str) -> pa.Table:
 
 
 def curves(tracking_uri: str, run_id: str) -> dict[str, list[tuple[int, float]]]:
-    """The (step, value) points of every metric of one run, in order; none if the run is not there.
+    """The (step, value) points of every metric of one run, in order; none if the database does not know the run.
 
     Raises:
-        InputError: as `read`.
+        InputError: as `read`, or a server does not know the run.
     """
     found: dict[str, list[tuple[int, float]]] = {}
     if tracking_uri.startswith(("http://", "https://")):

@@ -64,9 +64,9 @@ def paired_bootstrap(first: Rows, second: Rows, of_sums: OfSums, seed: int = 0) 
     )
 
 
-def bootstrap(rows: Rows, of_sums: OfSums, seed: int = 0) -> Interval:
+def bootstrap(rows: Rows, of_sums: OfSums) -> Interval:
     """A metric with its interval, from (N, K) quantities of each item."""
-    drawn = np.concatenate([of_sums(weights @ rows) for weights in resamples(len(rows), seed)])
+    drawn = np.concatenate([of_sums(weights @ rows) for weights in resamples(len(rows))])
     return interval(float(of_sums(rows.sum(0))), drawn)
 
 
@@ -106,7 +106,7 @@ def mcnemar(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> float:
     return float(binomtest(only_first, only_first + only_second).pvalue)
 
 
-def resamples(n: int, seed: int, most: int = RESAMPLES) -> Iterator[Rows]:
+def resamples(n: int, seed: int = 0, most: int = RESAMPLES) -> Iterator[Rows]:
     """How often each of n items is drawn, (R, N), for all resamples, a few at a time."""
     rng = np.random.default_rng(seed)
     left = int(np.clip(2e8 / n, 1000, most))  # for very many items fewer do

@@ -287,17 +287,18 @@ def batches(path: Path) -> list[pa.RecordBatch]:
     return [reader.get_batch(i) for i in range(reader.num_record_batches)]
 
 
+SLICE = 4096  # documents
 SHARD, START = pa.field("shard", pa.int32()), pa.field("start", pa.int64())
 
 
-def token_batches(paths: Sequence[Path], rows: int = 4096) -> list[pa.RecordBatch]:
+def token_batches(paths: Sequence[Path]) -> list[pa.RecordBatch]:
     """Token shards with each document's place, in slices, so that DuckDB's threads share them."""
     placed = []
     for shard, path in enumerate(paths):
         for batch in batches(path):  # there is one
             batch = batch.append_column(SHARD, pa.repeat(pa.scalar(shard, pa.int32()), batch.num_rows))
             placed.append(batch.append_column(START, batch["tokens"].offsets[:-1].cast(pa.int64())))
-    return [batch.slice(at, rows) for batch in placed for at in range(0, batch.num_rows, rows)]
+    return [batch.slice(at, SLICE) for batch in placed for at in range(0, batch.num_rows, SLICE)]
 
 
 VOCABULARY = pa.schema(

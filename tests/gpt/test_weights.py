@@ -80,6 +80,14 @@ def test_a_language_model_is_no_classifier(make_model: Make, tmp_path: Path) -> 
         load_classifier(tmp_path)
 
 
+@pytest.mark.parametrize("index", ["{}", "[]", "not JSON", '{"weight_map": {"a": "../other.safetensors"}}'])
+def test_an_index_that_names_no_files_here_is_one_sentence(make_model: Make, tmp_path: Path, index: str) -> None:
+    save_model(make_model(), tmp_path)
+    (tmp_path / "model.safetensors.index.json").write_text(index)
+    with pytest.raises(ValueError, match=r"names no files of weights|outside its folder"):
+        load_model(tmp_path)
+
+
 class Malicious:
     def __reduce__(self) -> tuple:
         return exec, ("import gpt; gpt.was_hacked = True",)
