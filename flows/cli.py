@@ -11,11 +11,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from pipelines.errors import InputError
+
+if TYPE_CHECKING:
+    from flows.summary import Outcome
+    from pipelines.config import RunConfig
 
 app = typer.Typer(
     name="tokenmill",
@@ -60,41 +64,36 @@ def _options(
 # Runs
 
 
-def _run_flow(flow: str, config: Path, overrides: list[str], rebuild: bool = False, **parameters: Any) -> None:
+def _run_flow(flow: str, config: Path, overrides: list[str], until: str | None = None, **parameters: Any) -> None:
+    """Carry out a flow; one that goes through the chain `until` some step only if there is something to do."""
     from rich.console import Console
 
+    from flows.finished import find_finished
     from flows.home import Home
-    from flows.receipts import Receipt
     from flows.summary import closing, next_commands
+    from pipelines.config import load_config
 
     started = time.perf_counter()
-    home = Home.from_environment()
-    receipt = Receipt(home, flow, config, overrides)
-    name, outcomes = receipt.read()
-    if rebuild or parameters or not outcomes:
-        parameters |= {"rebuild": True} if rebuild else {}
-        name, outcomes = _carry_out(home.path, flow, config, overrides, parameters)
-        receipt.write(name, outcomes)
-    else:
+    home, run = Home.from_environment(), load_config(config, overrides)
+    outcomes = find_finished(run, until, home) if until and not any(parameters.values()) else []
+    if outcomes:
         typer.echo("Nothing has changed since this was run, and all of it is there.", err=True)
-    Console().print(closing(name, outcomes, home.path, time.perf_counter() - started))
-    for line in next_commands(name, outcomes):  # to be copied, so never broken to fit a width
+    else:
+        outcomes = _carry_out(home.path, flow, run, parameters)
+    Console().print(closing(run.name, outcomes, home.path, time.perf_counter() - started))
+    for line in next_commands(run.name, outcomes):  # to be copied, so never broken to fit a width
         typer.echo(line)
 
 
-def _carry_out(
-    home: Path, flow: str, path: Path, overrides: list[str], parameters: dict[str, Any]
-) -> tuple[str, list[Any]]:
-    """Run a flow against a Prefect server; returns the run's name and what came of each step."""
+def _carry_out(home: Path, flow: str, config: RunConfig, parameters: dict[str, Any]) -> list[Outcome]:
+    """Run a flow against a Prefect server; returns what came of each step."""
     from concurrent.futures import ThreadPoolExecutor
     from importlib import import_module
 
     from flows.progress import say
     from flows.stack import prefect_server
-    from pipelines.config import load_config
     from pipelines.step import Stopped
 
-    config = load_config(path, overrides)
     # Prefect prints failures with tracebacks; here they become a sentence. Its server keeps the whole log.
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
 
@@ -108,13 +107,16 @@ def _carry_out(
             warm.result()
             from prefect.exceptions import CancelledRun
 
-            from flows.chain import FLOWS
+            from flows.endings import show_ended
+            from flows.flows import FLOWS
 
             try:
                 outcomes: Any = FLOWS[flow](config, **parameters)
             except CancelledRun as cancelled:
                 raise Stopped(str(cancelled)) from None
-    return config.name, outcomes
+            finally:
+                show_ended()
+    return outcomes
 
 
 @app.command(rich_help_panel="Runs")
@@ -123,12 +125,12 @@ def run(config: Config, set: Set = [], rebuild: Rebuild = False) -> None:  # noq
 
     Example: tokenmill run configs/quickstart.toml --set pretrain.steps=200
     """
-    _run_flow("run", config, set, rebuild)
+    _run_flow("run", config, set, until="evaluate", rebuild=rebuild)
 
 
 def _step_command(name: str, what: str) -> None:
     def command(config: Config, set: Set = [], rebuild: Rebuild = False) -> None:  # noqa: B006
-        _run_flow(name, config, set, rebuild)
+        _run_flow(name, config, set, until=name, rebuild=rebuild)
 
     example = f"Example: tokenmill {name} configs/quickstart.toml"
     command.__doc__ = f"{what}.\n\nThe steps before it run as far as their results are missing. {example}"

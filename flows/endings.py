@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from contextlib import ExitStack, suppress
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -39,6 +40,14 @@ def show_alive(store: Store, flow_run_id: str) -> None:
     lock = store.lock(f"flow-{flow_run_id}")
     lock.acquire()
     _held.append(lock)  # a lock that nobody refers to is let go
+
+
+def show_ended() -> None:
+    """What this process did has ended, and the server knows."""
+    while _held:
+        lock = _held.pop()
+        Path(lock.lock_file).unlink(missing_ok=True)
+        lock.release()
 
 
 def crash_dead_runs(store: Store) -> None:

@@ -107,6 +107,12 @@ def decided(
     client.update_model_version(name, str(version), description=f"{decision.capitalize()} {now[:10]}. {why}")
 
 
+def decision_on(version: ModelVersion) -> str | None:
+    """What was decided about a version and why, in a sentence or two; None if nothing was yet."""
+    tags = version.tags
+    return f"{version} {tags[DECISION]}. {tags.get(WHY, '')}" if DECISION in tags else None
+
+
 def _reigns(client: MlflowClient, name: str, present: int | str | None) -> list[int]:
     """The champions up to the present one, whom somebody may have chosen in MLflow's own UI."""
     reigns = list(champions_of(client.get_registered_model(name).tags.get(HISTORY)))

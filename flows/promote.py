@@ -9,15 +9,15 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from flows.base import with_tokenizer_of
+from flows.chain import Judged, Perform
 from flows.compare import shown, verdict
 from flows.home import Home
-from flows.models import DECISION, KEPT_BACK, WHY, crown, decided
+from flows.models import DECISION, KEPT_BACK, WHY, crown, decided, decision_on
 from flows.progress import say
 from flows.summary import Outcome, artifact_key
 from flows.tracking import Tracker
@@ -36,24 +36,7 @@ from pipelines.store import Dataset
 from pipelines.tokenize import TOKENIZE, TokenizeConfig
 from pipelines.tokenizers import FILE
 
-if TYPE_CHECKING:
-    Perform = Callable[[StepType, str, Config, Mapping[str, Dataset]], Dataset]
-
 FIRST = "The first model of its name."
-
-
-@dataclass(frozen=True)
-class Judged:
-    """A model and its evaluation: the step that judged it, with its config and its inputs by role."""
-
-    type: StepType
-    config: Config
-    inputs: Mapping[str, Dataset]
-    evaluation: Dataset
-
-    @property
-    def model(self) -> Dataset:
-        return self.inputs["model"]
 
 
 @dataclass(frozen=True)
@@ -86,9 +69,8 @@ class Gate:
             version, decision = self.decide(judged)
             if version is None:
                 return decision.why
-            known = version.tags.get(DECISION) if not self.again else None
-            what = "promoted" if decision.promoted else "kept back"
-            said = f"{version} {known or what}. {decision.why}"
+            known = None if self.again else decision_on(version)
+            said = known or f"{version} {'promoted' if decision.promoted else 'kept back'}. {decision.why}"
             outcomes.append(Outcome("promote", judged.model, time.perf_counter() - started, bool(known), said))
             if self.tracker.parent:
                 self.tracker.client.set_tag(self.tracker.parent, f"tokenmill.promotion.{name}", said)

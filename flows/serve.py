@@ -161,7 +161,7 @@ def make_deployments(
 
 def tokenmill_flows() -> Flows:
     """Every flow that can be scheduled, by name."""
-    from flows.chain import FLOWS
+    from flows.flows import FLOWS
     from flows.housekeeping import housekeeping
 
     return {**FLOWS, housekeeping.name: housekeeping}

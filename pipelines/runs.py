@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.error import HTTPError
 from urllib.parse import quote, unquote, urlencode, urlsplit
 from urllib.request import Request, urlopen
@@ -82,6 +82,36 @@ def read(table: str, tracking_uri: str) -> pa.Table:
     if tracking_uri.startswith(("http://", "https://")):
         return _to_arrow(_SERVED[table](Server(tracking_uri)), TABLES[table])
     return _to_arrow(ask(tracking_uri, _QUERIES[table]), TABLES[table])
+
+
+class RunState(NamedTuple):
+    """How a run stands, and two of its tags: what it is of, and in which home it ran."""
+
+    run_id: str
+    status: str
+    kind: str | None
+    home: str | None
+
+
+def states(tracking_uri: str, experiment: str) -> list[RunState]:
+    """How every run of an experiment stands, oldest first; none if there is no such experiment.
+
+    Raises:
+        InputError: as `read`.
+    """
+    if tracking_uri.startswith(("http://", "https://")):
+        server = Server(tracking_uri)
+        found = ((run["info"], _tags(run)) for _, run in server.runs(experiment))
+        return [
+            RunState(info["run_id"], info["status"], *map(tags.get, ("tokenmill.kind", "tokenmill.home")))
+            for info, tags in found
+        ]
+    query = f"""
+        SELECT r.run_uuid, r.status, kind.value, home.value FROM runs r JOIN experiments e USING (experiment_id)
+        LEFT JOIN tags kind ON kind.run_uuid = r.run_uuid AND kind.key = 'tokenmill.kind'
+        LEFT JOIN tags home ON home.run_uuid = r.run_uuid AND home.key = 'tokenmill.home'
+        WHERE e.name = ? AND {_LIVE} ORDER BY r.start_time"""  # noqa: S608
+    return [RunState(*row) for row in ask(tracking_uri, query, experiment)]
 
 
 def curves(tracking_uri: str, run_id: str) -> dict[str, list[tuple[int, float]]]:
@@ -245,11 +275,12 @@ class Server:
             yield from page.get(key, [])
             token = page.get("next_page_token") or None
 
-    def runs(self) -> Iterator[tuple[str, Any]]:
-        """(name of its experiment, run), oldest first."""
+    def runs(self, experiment: str | None = None) -> Iterator[tuple[str, Any]]:
+        """(name of its experiment, run) of all experiments or of one, oldest first."""
         experiments = {
             each["experiment_id"]: each["name"]
             for each in self.pages("experiments/search", "experiments", {"max_results": 1000})
+            if experiment in (None, each["name"])
         }
         body = {"experiment_ids": [*experiments], "max_results": 1000, "order_by": ["attributes.start_time ASC"]}
         for run in self.pages("runs/search", "runs", body) if experiments else ():
@@ -262,7 +293,7 @@ class Server:
 def _served_runs(server: Server) -> list[tuple[Any, ...]]:
     rows = []
     for experiment, run in server.runs():
-        info, tags = run["info"], {tag["key"]: tag["value"] for tag in run["data"].get("tags", [])}
+        info, tags = run["info"], _tags(run)
         rows.append(
             (
                 info["run_id"],
@@ -277,6 +308,10 @@ def _served_runs(server: Server) -> list[tuple[Any, ...]]:
             )
         )
     return rows
+
+
+def _tags(run: Any) -> dict[str, str]:
+    return {tag["key"]: tag["value"] for tag in run["data"].get("tags", [])}
 
 
 def _served_params(server: Server) -> list[tuple[Any, ...]]:

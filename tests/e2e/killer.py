@@ -23,6 +23,7 @@ from sqlalchemy.orm import configure_mappers
 
 import flows.chain
 import flows.conductor
+import flows.flows
 import gpt.checkpoint
 import gpt.weights
 from flows.home import Home
@@ -74,7 +75,7 @@ def run_until_done(home: Path, config: Path) -> list[Point]:
     store = Store(home / "data")
     killed = []
     for point in [*plan(), None]:
-        at = run_in_child(home, lambda: flows.chain.FLOWS["run"](load_config(config)), point)
+        at = run_in_child(home, lambda: flows.flows.FLOWS["run"](load_config(config)), point)
         if at is None:
             break
         killed.append(at)
@@ -87,7 +88,7 @@ def import_all_that_runs_import() -> None:
     """What each child would else do anew."""
     importlib.import_module("mlflow.store.tracking.sqlalchemy_store")
     configure_mappers()
-    for value in vars(flows.chain).values():
+    for value in (vars(flows.chain) | vars(flows.flows)).values():
         if isinstance(value, StepType):
             code_digest(value.modules)
 

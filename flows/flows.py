@@ -1,0 +1,130 @@
+"""The flows: the whole chain as `run`, and one flow per step that carries the chain that far."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import prefect
+from prefect import State, flow
+from prefect.runtime import flow_run
+from prefect.states import Cancelled
+
+from flows.base import find_base
+from flows.chain import Judged, Perform, chain, corpus_of, reported
+from flows.conductor import Conductor
+from flows.endings import crash_dead_runs, show_alive, tell_mlflow
+from flows.home import Home
+from flows.promote import Gate, judge_registered
+from flows.runners import task_runner
+from flows.signals import stop_on_signals
+from flows.summary import Outcome, publish_chain
+from flows.tracking import Tracker, reaching
+from pipelines.config import RunConfig
+from pipelines.report import FILE as REPORT_FILE
+from pipelines.report import REPORT
+from pipelines.step import Stopped
+
+Judge = Callable[[Perform, Home], list[Judged]]
+
+
+def _conduct(
+    config: RunConfig, judge: Judge, rebuild: bool = False, promote: bool = True, again: bool = False
+) -> list[Outcome] | State[None]:
+    """What every flow does around its steps: sweeps, tracks, heeds signals, reports, promotes, and sums up."""
+    home = Home.from_environment()
+    show_alive(home.store, str(flow_run.id))
+    crash_dead_runs(home.store)
+    home.store.sweep()
+    tags = {"prefect.flow_run_id": str(flow_run.id), "prefect.flow_run_name": str(flow_run.name)}
+    try:
+        with stop_on_signals() as should_stop, reaching(home.mlflow_uri):
+            tracker = Tracker(home, config.name)
+            with tracker.flow_run(config, tags):
+                conductor = Conductor(home.store, tracker, rebuild, should_stop)
+                judged = judge(conductor.perform, home)
+                made = reported([outcome.dataset for outcome in conductor.done], judged)
+                report = conductor.perform(REPORT, config.name, config.report, made)
+                if promote:
+                    conductor.done += Gate(conductor.perform, home, tracker, config, again).pass_all(judged)
+                links = tracker.summarise(config.name, conductor.done, report.file(REPORT_FILE))
+                publish_chain(config.name, conductor.done, links["report"])
+    except Stopped as stopped:
+        return Cancelled(message=str(stopped))
+    return conductor.done
+
+
+def _our_flow(name: str, description: str | None = None) -> Callable[[Callable[..., Any]], prefect.Flow[..., Any]]:
+    hooks: list[Any] = [tell_mlflow]
+    make: Any = flow(
+        name=name,
+        description=description,
+        task_runner=task_runner(),
+        persist_result=False,
+        on_failure=hooks,
+        on_crashed=hooks,
+        on_cancellation=hooks,
+    )
+    return make
+
+
+def _flow(name: str, until: str, description: str) -> prefect.Flow[..., Any]:
+    def conduct(config: RunConfig, rebuild: bool = False) -> list[Outcome] | State[None]:
+        """Carry the chain so far.
+
+        Args:
+            config: The run, as its TOML file says it.
+            rebuild: Run every step again and put its result in the old one's place.
+        """
+
+        def judge(perform: Perform, home: Home) -> list[Judged]:
+            base = find_base(config.base, config.name, home) if config.base else None
+            return chain(perform, config, until, base)
+
+        return _conduct(config, judge, rebuild)
+
+    conduct.__name__ = conduct.__qualname__ = name
+    return _our_flow(name=name, description=description)(conduct)
+
+
+run = _flow("run", "evaluate", "The whole chain: raw text to evaluated, fine-tuned models, the better ones promoted.")
+ingest = _flow("ingest", "ingest", "Source files to a corpus.")
+tokenize = _flow("tokenize", "tokenize", "Source files to token shards.")
+sample = _flow("sample", "sample", "Source files to training samples.")
+pretrain = _flow("pretrain", "pretrain", "Source files to a pretrained model.")
+finetune = _flow("finetune", "finetune", "Source files to fine-tuned models.")
+evaluate = _flow("evaluate", "evaluate", "Every model of the run judged on held-out data, the better ones promoted.")
+
+
+@_our_flow(name="reevaluate")
+def reevaluate(config: RunConfig) -> list[Outcome] | State[None]:
+    """Judge the champions and their challengers on the run's held-out data as it is today. Trains nothing.
+
+    Args:
+        config: The run, as its TOML file says it.
+    """
+
+    def judge(perform: Perform, home: Home) -> list[Judged]:
+        return judge_registered(
+            perform, config, home, corpus_of(perform, config), lambda vs: [v for v in vs if v.aliases]
+        )
+
+    return _conduct(config, judge, promote=False)
+
+
+@_our_flow(name="promote")
+def promote(config: RunConfig, again: bool = False) -> list[Outcome] | State[None]:
+    """Hold the newest model of each name against its champion, and promote the better ones. Trains nothing.
+
+    Args:
+        config: The run, as its TOML file says it; its `promote` table says what better means.
+        again: Decide also about models that were decided about before.
+    """
+
+    def judge(perform: Perform, home: Home) -> list[Judged]:
+        return judge_registered(perform, config, home, corpus_of(perform, config), lambda versions: versions[-1:])
+
+    return _conduct(config, judge, again=again)
+
+
+FLOWS = {each.name: each for each in (run, ingest, tokenize, sample, pretrain, finetune, evaluate, reevaluate, promote)}
