@@ -84,14 +84,13 @@ def _check_ended(experiment: str, made: Sequence[Dataset], home: Home) -> None:
     """Raises:
     Unfinished: a run of this home did not end, or ended otherwise than well.
     """
-    known = states(home.mlflow_uri, experiment)
-    ours = [run for run in known if run.home == home.label]
-    flows = [run.status for run in ours if run.kind == "flow"]
-    status = {run.run_id: run.status for run in known}
+    runs = states(home.mlflow_uri, experiment)
+    flows = [run.status for run in runs if run.kind == "flow"]
+    status = {run.run_id: run.status for run in runs}
     built_by = [dataset.manifest.built.get("mlflow_run_id", "") for dataset in made]
     if (
         flows[-1:] != ["FINISHED"]
-        or any(run.status == "RUNNING" for run in ours)
+        or any(run.status == "RUNNING" for run in runs if run.home == home.label)
         or any(status.get(run_id, "FINISHED") != "FINISHED" for run_id in built_by)
         or any((home.store.root / ".locks").glob("flow-*.lock"))  # of a flow of which Prefect was not told the end
     ):

@@ -2,8 +2,10 @@
 
 import json
 import re
+import shutil
 import sqlite3
 from pathlib import Path
+from uuid import uuid4
 
 import mlflow
 import pytest
@@ -203,9 +205,10 @@ def test_prefect_recorded_the_flow_its_tasks_and_artifacts(finished):
     assert {"run-tiny", "report-tiny", "pretrain-tiny", "pretrain-tiny-statistics"} <= keys
 
 
-def test_a_second_run_reuses_everything_and_points_at_what_built_it(finished, client):
+def test_a_run_after_one_that_died_reuses_everything_and_points_at_what_built_it(finished, client):
     place, _ = finished
     before = {path: path.stat().st_mtime_ns for path in (place.home / "data").rglob("*") if path.is_file()}
+    (place.home / "data" / ".locks" / f"flow-{uuid4()}.lock").touch()  # so the next one looks at all of it
     done = place.tokenmill("evaluate", str(place.config))
     assert done.stdout.count("reused") == len(STEPS)
     assert all(path.stat().st_mtime_ns == time for path, time in before.items())
@@ -225,6 +228,18 @@ def test_the_same_run_again_has_nothing_to_do_and_says_so(finished, client):
     before = len(client.search_runs([experiment.experiment_id]))
     again = place.tokenmill("run", str(place.config), PREFECT_API_URL="http://127.0.0.1:9/api")  # needs no server
     assert "Nothing has changed" in again.stderr and again.stdout.count("reused") == len(STEPS)
+    words = [re.sub(r"reused|[\d.]+ s\b|─", "", out).split() for out in (done.stdout, again.stdout)]
+    assert words[0] == words[1]
+    assert len(client.search_runs([experiment.experiment_id])) == before
+
+
+def test_what_was_made_is_found_without_a_receipt_or_a_server(finished, client):
+    place, done = finished
+    shutil.rmtree(place.home / ".tokenmill" / "receipts")
+    experiment = client.get_experiment_by_name("tiny")
+    before = len(client.search_runs([experiment.experiment_id]))
+    again = place.tokenmill("evaluate", str(place.config), PREFECT_API_URL="http://127.0.0.1:9/api")
+    assert "made before" in again.stderr and again.stdout.count("reused") == len(STEPS)
     words = [re.sub(r"reused|[\d.]+ s\b|─", "", out).split() for out in (done.stdout, again.stdout)]
     assert words[0] == words[1]
     assert len(client.search_runs([experiment.experiment_id])) == before

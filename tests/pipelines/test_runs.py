@@ -108,6 +108,11 @@ def test_a_server_is_asked_page_by_page(server: str, tmp_path: Path) -> None:
     assert connection.execute(query).fetchall() == [(0, None, False, 1000), (10, 3.5, True, 2000)]
 
 
+def test_a_server_says_how_the_runs_of_an_experiment_stand(server: str) -> None:
+    assert runs.states(server, "quickstart") == [runs.RunState(f"r{i}", "FINISHED", None, None) for i in range(3)]
+    assert runs.states(server, "another") == []
+
+
 def test_a_server_gives_one_runs_curves_and_texts(server: str) -> None:
     assert runs.curves(server, "r0") == {"val/loss": [(10, 3.5)]}  # what is no number has no place in a curve
     assert runs.texts(server, "r0", "samples") == {"a.txt": '"samples/a.txt"'}
