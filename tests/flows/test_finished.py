@@ -129,9 +129,7 @@ def test_what_was_made_is_found_in_the_chains_order(made, capsys):
         "nothing is decided": lambda made: change(
             made.home, "DELETE FROM model_version_tags WHERE key = 'tokenmill.decision'"
         ),
-        "Prefect was not told of a flow's end": lambda made: (
-            made.home.store.root / ".locks" / "flow-1.lock"
-        ).touch(),
+        "Prefect was not told of a flow's end": lambda made: (made.home.store.root / ".locks" / "flow-1.lock").touch(),
     }.items(),
     ids=lambda item: item[0],
 )
