@@ -7,6 +7,7 @@ import os
 import shutil
 import sys
 import time
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
@@ -621,6 +622,7 @@ def _fail(error: BaseException, code: int) -> None:
     text = " ".join(str(error).split()) or type(error).__name__
     hint = "" if isinstance(error, InputError) or code > 100 else f" ({type(error).__name__}; --debug shows where.)"
     typer.echo(f"tokenmill: {text}{hint}", err=True)
+    traceback.clear_frames(error.__traceback__)  # Prefect keeps the error, and DuckDB tells of connections left behind
     sys.exit(code)
 
 

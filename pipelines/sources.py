@@ -125,7 +125,7 @@ def list_files(uri: str) -> tuple[list[File], list[Skipped]]:
         raise
     except ImportError:
         raise InputError(f"{uri} needs a package; install it with: pip install {_package_for(uri)}") from None
-    except (OSError, ValueError) as error:
+    except Exception as error:  # each file system has its own
         raise InputError(f"{uri} cannot be listed: {error}.") from None
     files = sorted((file for file in listed if isinstance(file, File)), key=lambda file: file.name)
     skipped = sorted((file for file in listed if isinstance(file, Skipped)), key=lambda file: file.name)

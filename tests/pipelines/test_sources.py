@@ -169,6 +169,11 @@ class BreakingFileSystem(MemoryFileSystem):
     def _strip_protocol(cls, path: str) -> str:
         return MemoryFileSystem._strip_protocol(path.replace("breaking://", "memory://"))
 
+    def exists(self, path: str, **options: object) -> bool:
+        if "gone" in path:
+            raise RuntimeError("no such host")
+        return super().exists(path, **options)
+
     def open(self, path: str, mode: str = "rb", **options: object) -> io.BytesIO:
         class Cut(io.BytesIO):
             def read(self, size: int | None = -1) -> bytes:
@@ -187,6 +192,8 @@ def test_a_connection_that_breaks_off_is_no_broken_file() -> None:
         file_digest(file)
     with file.open() as stream, pytest.raises(ConnectionError):
         list(read_file(stream, file.name, ReadOptions()))
+    with pytest.raises(InputError, match="breaking://gone/a.txt cannot be listed: no such host"):
+        list_files("breaking://gone/a.txt")
 
 
 def test_parquet_far_away_is_read_where_it_is_looked_for() -> None:
