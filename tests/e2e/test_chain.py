@@ -270,6 +270,7 @@ def test_models_and_data_answer_on_the_command_line(finished):
         ("pretrain.step=3", "unknown key 'pretrain.step'; did you mean 'steps'?"),
         ("ingest.sources=[{uri='nowhere/*.txt'}]", "nowhere"),
         ("ingest.sources=[{uri='empty.txt'}]", "no usable document"),
+        ("ingest.keep=['n_words >']", "neither a preset"),
         ("sample.context=1000000", "context"),
         ("finetune.sort.examples.sources=[{uri='texts/labels.tsv', label='lable'}]", "lable"),
     ],

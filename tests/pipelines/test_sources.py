@@ -192,7 +192,7 @@ def test_a_connection_that_breaks_off_is_no_broken_file() -> None:
         file_digest(file)
     with file.open() as stream, pytest.raises(ConnectionError):
         list(read_file(stream, file.name, ReadOptions()))
-    with pytest.raises(InputError, match="breaking://gone/a.txt cannot be listed: no such host"):
+    with pytest.raises(InputError, match="cannot be listed: no such host"):
         list_files("breaking://gone/a.txt")
 
 
