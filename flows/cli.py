@@ -73,6 +73,8 @@ def _run_flow(flow: str, config: Path, overrides: list[str], until: str | None =
     from flows.receipts import Receipt
     from flows.summary import closing, next_commands
 
+    if full := _full_disk():
+        raise full
     started = time.perf_counter()
     home, lazy = Home.from_environment(), not any(parameters.values())
     receipt = Receipt(home, flow, config, overrides)
@@ -598,7 +600,7 @@ def _one_sentence() -> Iterator[None]:
 
         _fail(error, exit_code())
     except Exception as error:
-        cause = _input_error_behind(error) or _full_disk(error)
+        cause = _input_error_behind(error) or _full_disk()
         _fail(cause or error, 2 if cause else 1)
 
 
@@ -608,12 +610,12 @@ def _input_error_behind(error: BaseException) -> InputError | None:
     return behind if isinstance(behind, InputError) else _input_error_behind(behind) if behind else None
 
 
-def _full_disk(error: Exception) -> InputError | None:
-    """Without room, a server's database fails too, and says so in many ways."""
+def _full_disk() -> InputError | None:
+    """Where there is no room, servers and databases fail too, each in its own words."""
     home = Path(os.environ.get("TOKENMILL_HOME") or ".").resolve()
     if not home.exists() or shutil.disk_usage(home).free > 1_000_000:
         return None
-    return InputError(f"The disk is full where {home} lies; free some space and run again. ({type(error).__name__})")
+    return InputError(f"The disk is full where {home} lies; free some space and run again.")
 
 
 def _fail(error: BaseException, code: int) -> None:

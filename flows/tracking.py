@@ -47,7 +47,7 @@ BATCH_SECONDS = 5.0  # a call costs 6 to 9 ms on SQLite, so values wait for comp
 PATIENCE_SECONDS = 10.0  # so long a checkpoint waits for MLflow to take what was told before
 ENDED = "tokenmill.ended"  # the tag that says why a run did not end well
 SENDER = "tells MLflow"
-LOST = "Its process died, or MLflow was away when it ended; the next run noticed."
+LOST = "Its process died, or could not tell MLflow how it ended; the next run noticed."
 MAX_PARAM, MAX_TAG = 6000, 8000  # MLflow cuts off what is longer
 
 
