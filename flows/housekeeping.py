@@ -40,19 +40,21 @@ def housekeeping(checkpoint_days: float = 30, keep_days: float | None = None, dr
 
 
 def tidy(home: Home, keep_days: float, dry_run: bool) -> list[Dataset]:
-    """Delete unreferenced datasets, or only find them. Does nothing while a run is going on.
+    """Delete unreferenced datasets, or only find them. Does nothing while a run is going on; none begins meanwhile.
 
     Raises:
         InputError: MLflow, which knows what is in use, cannot be read.
     """
-    known = runs.read("runs", home.mlflow_uri).to_pylist()
-    if any(run["status"] == "RUNNING" and _lives(home, run) for run in known):
-        say("a run is going on; datasets are tidied another time")
-        return []
-    datasets = home.store.list()
-    found = unreferenced(datasets, registered(home.mlflow_uri), known, datetime.now(UTC), keep_days)
-    for dataset in [] if dry_run else found:
-        home.store.remove(dataset)
+    with home.starting:
+        known = runs.read("runs", home.mlflow_uri).to_pylist()
+        if any(run["status"] == "RUNNING" and _lives(home, run) for run in known):
+            say("a run is going on; datasets are tidied another time")
+            return []
+        datasets = home.store.list()
+        found = unreferenced(datasets, registered(home.mlflow_uri), known, datetime.now(UTC), keep_days)
+        # The newest first: should this end midway, nothing that is left was made from what is gone.
+        for dataset in [] if dry_run else reversed(found):
+            home.store.remove(dataset)
     return found
 
 

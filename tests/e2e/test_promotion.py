@@ -1,12 +1,22 @@
 """A team's days: text comes in, training goes on from the champion, the gate decides, people compare and take back."""
 
 import json
+import os
 import pydoc_data.topics
 import shutil
+import signal
 import sqlite3
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
+from flows.home import Home
+from flows.tracking import Tracker
+from pipelines.config import load_config
 from pipelines.registry import registered
 from pipelines.store import Store
 
@@ -64,5 +74,74 @@ def test_people_compare_take_back_and_let_the_gate_decide_again(grown):
     place.tokenmill("promote", str(place.config), "--again")
     place.tokenmill("reevaluate", str(place.config))
     assert "champion" in next(line for line in tokenmill("models", "tiny").splitlines() if "tiny/2" in line)
-    said = tokenmill("datasets", "gc", "--keep-days", "0", "--dry-run")
-    assert "Would delete 0 datasets" not in said and "corpus/topics" not in said
+
+
+TIDY = """
+import os, shutil, signal, sys
+from filelock import Timeout
+from flows.home import Home
+
+def kill(path, ignore_errors=False):
+    os.remove(next(each for each in path.rglob("*") if each.is_file()))
+    try:
+        Home.from_environment().starting.acquire(timeout=0)
+    except Timeout:  # as it should be: no run begins now
+        os.kill(os.getpid(), signal.SIGKILL)
+
+if sys.argv[1] == "killed":
+    from flows.housekeeping import tidy
+    shutil.rmtree = kill
+    tidy(Home.from_environment(), 0, False)
+else:
+    from flows.stack import prefect_server
+    with prefect_server(Home.from_environment().path):
+        from flows.housekeeping import housekeeping
+        print(*housekeeping(checkpoint_days=30, keep_days=0), sep="\\n")
+"""
+
+
+def test_housekeeping_deletes_what_it_chose_and_nothing_else(grown, monkeypatch):
+    place, _ = grown
+    home = Home(place.home)
+    before = {str(each): each for each in home.store.list()}
+    said = place.tokenmill("datasets", "gc", "--keep-days", "0", "--dry-run").stdout
+    chosen = {line.strip() for line in said.splitlines() if line.startswith("  ")}
+    assert chosen and chosen < before.keys() and f"Would delete {len(chosen)} datasets" in said
+    assert not [name for name in chosen if name.startswith(("corpus/", "model/tiny@"))]
+
+    # Neither by the clock nor by asking while a run is going on, and none begins while it deletes.
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", home.mlflow_uri)
+    tracker = Tracker(home, "another")
+    with tracker.flow_run(load_config(place.config), {}):
+        said = place.tokenmill("datasets", "gc", "--keep-days", "0")
+        assert "a run is going on" in said.stderr and "Deleted 0 datasets" in said.stdout
+    run = tracker.flow_run(load_config(place.config), {})
+    with ThreadPoolExecutor(1) as pool:
+        with home.starting:
+            begun = pool.submit(run.__enter__)
+            with pytest.raises(TimeoutError):
+                begun.result(0.5)
+        begun.result(30)
+        run.__exit__(None, None, None)
+
+    # Killed while it deletes: what it had begun with is gone, what it had not come to is whole.
+    environment = place.environment | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    assert subprocess.run([sys.executable, "-c", TIDY, "killed"], env=environment).returncode == -signal.SIGKILL
+    (gone,) = before.keys() - {str(each) for each in home.store.list()}
+    assert gone in chosen
+    assert [home.store.verify(each) for each in home.store.list()] == [[]] * (len(before) - 1)
+
+    old, fresh, dead = (home.store.root / folder for folder in (".scratch/0a", ".scratch/0b", ".staging/0c"))
+    for folder in (old, fresh, dead):
+        (folder / "checkpoints").mkdir(parents=True)
+        (folder / "checkpoints" / "weights").write_bytes(bytes(1000))
+    for path in (old, *old.rglob("*")):
+        os.utime(path, (month_ago := time.time() - 31 * 86_400, month_ago))
+    done = subprocess.run(
+        [sys.executable, "-c", TIDY, "flow"], env=environment, capture_output=True, text=True, check=True
+    )
+    told = set(done.stdout.split())
+    assert told == {"0a", "0c", f"removed-{before[gone].ref.fingerprint}", *chosen - {gone}}
+    assert {str(each) for each in home.store.list()} == before.keys() - chosen
+    assert [home.store.verify(each) for each in home.store.list()] == [[]] * (len(before) - len(chosen))
+    assert [path.name for path in home.store.root.glob(".s*/*")] == ["0b"]
