@@ -150,7 +150,7 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
     """A validation error as one sentence that names the key and, for an unknown one, the nearest valid key."""
     first = error.errors()[0]
     location, known = _walk(model, first["loc"])
-    key = ".".join(location) or "the file"
+    key = ".".join(location)
     if first["type"] == "extra_forbidden":
         near = difflib.get_close_matches(location[-1], known, n=1, cutoff=0.5)
         hint = f"did you mean {near[0]!r}?" if near else f"known keys are {', '.join(sorted(known))}."
@@ -159,7 +159,8 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
         return f"{key!r} is missing; add it to the config."
     message = first["msg"].removeprefix("Value error, ")
     given = "" if isinstance(first["input"], dict | list) or first["type"] == "secret" else f", not {first['input']!r}"
-    return f"{key!r} is wrong: {message[0].lower()}{message[1:]}{given}."
+    said = f"{message[0].lower()}{message[1:]}{given}."
+    return f"{key!r} is wrong: {said}" if key else said
 
 
 def _walk(model: Any, location: Sequence[str | int]) -> tuple[list[str], list[str]]:

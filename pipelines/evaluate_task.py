@@ -60,7 +60,8 @@ def run_task(inputs: Mapping[str, Dataset], config: TaskConfig, out: Path, work:
     model, items = open_gpt(inputs["model"].path), read_items(config)
     if config.shots >= len(items):
         raise InputError(f"{config.uri} has {len(items)} items, too few to draw {config.shots} others as examples.")
-    prompts = {MODEL: [question(item, items, config) for item in items], "choices alone": [""] * len(items)}
+    by_id = sorted(items, key=lambda item: item.id)  # as every question wants its examples
+    prompts = {MODEL: [question(item, by_id, config) for item in items], "choices alone": [""] * len(items)}
     metrics: dict[str, dict[str, float | Interval]] = {}
     predictions: dict[str, Any] = {
         "item": [item.id for item in items],
@@ -103,6 +104,8 @@ def score(model: Any, items: Sequence[Item], prompts: Sequence[str], work: Work)
 
 def question(item: Item, items: Sequence[Item], config: TaskConfig) -> str:
     """What the model reads before a choice. Examples are drawn by the seed and the item, wherever it stands."""
+    if not config.shots:
+        return item.prompt
     others = sorted((each for each in items if each.id != item.id), key=lambda each: each.id)
     rng = np.random.default_rng([config.seed, int(item.id[:15], 16)])
     drawn = rng.permutation(len(others))[: config.shots]

@@ -51,7 +51,7 @@ class FileEntry(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     bytes: int
-    sha256: str
+    sha256: Digits
 
 
 class Manifest(BaseModel):

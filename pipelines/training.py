@@ -154,8 +154,8 @@ def training_statistics(model: nn.Module, result: TrainResult) -> dict[str, floa
 class PaddedBatches:
     """Batches of token sequences of unequal length, as a pure function of the position in training.
 
-    Each epoch visits every sequence once, in an order drawn from (seed, epoch). Sequences of like length are put
-    together, so that little is padded; which come together changes from epoch to epoch.
+    Each epoch visits every sequence once, but for a few that fill no batch, in an order drawn from (seed, epoch).
+    Sequences of like length are put together, so that little is padded; which come together changes with the epoch.
     """
 
     BUCKET = 16  # batches whose sequences are sorted by length among themselves
@@ -211,7 +211,7 @@ class PackedBatches:
     """The same of sequences that share windows, each its own document with positions from zero, to pad even less.
 
     A window holds as many sequences as best fit into a context. Which share one is settled once; each epoch visits
-    every window once, in an order drawn from (seed, epoch).
+    every window once, but for a few that fill no batch, in an order drawn from (seed, epoch).
     """
 
     def __init__(
