@@ -1,19 +1,24 @@
 """What share of a run's time is not spent in its steps: Prefect, MLflow, publishing, imports, servers?
 
-Runs a config from nothing in a fresh home, then again with nothing to do, and compares the wall clock with the time
-that the steps' own functions took, as their manifests record it.
+Runs a config from nothing in a fresh home and compares the wall clock with the time that the steps' own functions
+took, as their manifests record it. Where the rest goes is told by when MLflow's runs began and ended. Then runs it
+again with nothing to do: as it is, without the last run's receipt, and without a look for what is finished.
 
     python -m benchmarks.orchestration configs/quickstart.toml [--set KEY=VALUE ...] [--up]
 """
 
 import argparse
 import os
+import resource
+import shutil
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
+from uuid import uuid4
 
+from pipelines import runs
 from pipelines.store import Store
 
 
@@ -23,29 +28,55 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--up", action="store_true", help="with `tokenmill up` running")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as home:
-        environment = os.environ | {"TOKENMILL_HOME": home}
+    run = ["run", str(options.config), *(part for each in options.set for part in ("--set", each))]
+    with tempfile.TemporaryDirectory() as folder:
+        home = Path(folder)
 
-        def tokenmill(*arguments: str) -> float:
-            started = time.perf_counter()
+        def tokenmill(what: str, *arguments: str) -> float:
+            before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
             command = [sys.executable, "-m", "flows.cli", *arguments]
-            subprocess.run(command, env=environment, check=True, stdout=subprocess.DEVNULL)
-            return time.perf_counter() - started
+            subprocess.run(command, env=os.environ | {"TOKENMILL_HOME": folder}, check=True, stdout=subprocess.DEVNULL)
+            seconds, after = time.perf_counter() - started, resource.getrusage(resource.RUSAGE_CHILDREN)
+            busy = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+            print(f"{what:38}{seconds:8.1f} s   {busy:6.1f} s of a core, servers apart", flush=True)
+            return seconds
 
         if options.up:
-            print(f"tokenmill up                      {tokenmill('up'):8.1f} s")
-        run = ["run", str(options.config), *(part for each in options.set for part in ("--set", each))]
+            tokenmill("tokenmill up", "up")
         try:
-            whole, again = tokenmill(*run), tokenmill(*run)
+            began = time.time()
+            whole = tokenmill("the whole run", *run)
+            _tell_shares(home, began, whole)
+            tokenmill("again, nothing to do", *run)
+            shutil.rmtree(home / ".tokenmill" / "receipts")
+            tokenmill("the same without a receipt", *run)
+            shutil.rmtree(home / ".tokenmill" / "receipts")
+            (home / "data" / ".locks" / f"flow-{uuid4()}.lock").touch()  # as a run leaves it that was killed
+            tokenmill("the same in Prefect and MLflow", *run)
         finally:
             if options.up:
-                tokenmill("down")
-        published = Store(Path(home) / "data").list()
-        steps = sum(float(dataset.manifest.built["seconds"]) for dataset in published)
-    print(f"the whole run                     {whole:8.1f} s")
-    print(f"of which {len(published):2} steps' own work        {steps:8.1f} s")
-    print(f"orchestration and tracking        {whole - steps:8.1f} s   {(whole - steps) / whole:6.1%} of the run")
-    print(f"a second run, nothing to do       {again:8.1f} s")
+                tokenmill("tokenmill down", "down")
+
+
+def _tell_shares(home: Path, began: float, whole: float) -> None:
+    steps = [float(dataset.manifest.built["seconds"]) for dataset in Store(home / "data").list()]
+    own = sum(steps)
+    spans = [
+        (row["started_at"].timestamp(), row["ended_at"].timestamp(), row["parent_run_id"])
+        for row in runs.read("runs", f"sqlite:///{home / 'mlruns' / 'mlflow.db'}").to_pylist()
+    ]
+    ((start, end, _),) = (span for span in spans if not span[2])
+    around = sum(ended - started for started, ended, parent in spans if parent)
+    parts = {
+        f"{len(steps)} steps' own work": own,
+        "orchestration and tracking": whole - own,
+        "  starting: imports, servers": start - began,
+        "  steps: publishing, MLflow": around - own,
+        "  between: Prefect, promotion": end - start - around,
+        "  ending": began + whole - end,
+    }
+    for what, seconds in parts.items():
+        print(f"  {what:36}{seconds:8.1f} s   {seconds / whole:6.1%} of the run")
 
 
 if __name__ == "__main__":

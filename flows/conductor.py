@@ -87,7 +87,7 @@ class Conductor:
         started = time.perf_counter()
         step = type.using(name, config, {role: dataset.ref for role, dataset in inputs.items()})
         tracked: StepRun | None = None
-        built_by = {"revision": code_revision()}
+        built_by: dict[str, Any] = {"revision": code_revision()}
 
         # The MLflow run is opened under the step's lock: no two processes write into one, none is left open.
         def run(out: Path, scratch: Path) -> dict[str, Any]:
@@ -102,7 +102,10 @@ class Conductor:
             with step_bar(f"{type.name} {name}") as (bar, bar_task):
                 report = StepReport(bar, bar_task, tracked)
                 work = Work(scratch, report, map_tasks, self.should_stop, previous)
-                return type.run(inputs, config, out, work)
+                began = time.perf_counter()
+                statistics = type.run(inputs, config, out, work)
+                built_by["seconds"] = round(time.perf_counter() - began, 3)  # its own, without what is about it
+                return statistics
 
         try:
             dataset = self.store.build(
