@@ -1,6 +1,7 @@
 """What does it cost to make a partition a mapped Prefect task, beside simply calling its function?
 
-Maps a function that does next to nothing over many items, in a flow against a Prefect server of its own.
+Maps a function that does next to nothing over many items, in a flow against a Prefect server of its own; and does the
+same with Prefect's `task(function).map(items)` as it comes, in turns.
 
     python -m benchmarks.mapped_task [--tasks 200]
 """
@@ -29,20 +30,31 @@ def main() -> None:
     os.environ["PREFECT_LOGGING_LEVEL"] = "CRITICAL"
     os.environ.pop("PREFECT_API_URL", None)
     with tempfile.TemporaryDirectory() as home, prefect_server(Path(home)):
-        from prefect import flow
+        from prefect import flow, task
 
         from flows.runners import map_tasks, task_runner
 
         @flow(task_runner=task_runner("threads"), persist_result=False)
-        def mapped(tasks: int) -> float:
+        def ours(tasks: int) -> float:
             return _seconds(lambda: map_tasks(square, range(tasks)))
 
-        mapped(2)  # what comes but once
-        few, many = mapped(2), mapped(options.tasks)
+        @flow(task_runner=task_runner("threads"))
+        def bare(tasks: int) -> float:
+            return _seconds(lambda: task(square).map(range(tasks)).result())
+
+        ways = {"bare": bare, "ours": ours}
+        for mapped in ways.values():
+            mapped(2)  # what comes but once
+        times: dict[str, list[float]] = {way: [] for way in ways}
+        for _ in range(3):
+            for way, mapped in ways.items():
+                few, many = mapped(2), mapped(options.tasks)
+                times[way].append((many - few) / (options.tasks - 2))
     called = _seconds(lambda: map_in_turn(square, range(options.tasks))) / options.tasks
-    each = (many - few) / (options.tasks - 2)
+    each, plain = min(times["ours"]), min(times["bare"])
     print(f"a call                {called * 1e6:9.1f} µs")
-    print(f"a mapped task         {each * 1e3:9.1f} ms   {each / called:,.0f} times that")
+    print(f"Prefect's own task    {plain * 1e3:9.1f} ms")
+    print(f"a mapped task         {each * 1e3:9.1f} ms   {each / plain:.2f} times that, or {each / called:,.0f} calls")
     print(f"so a partition's work should take {each * 100:.1f} s or more, for tasks to cost 1% of it")
 
 

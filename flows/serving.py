@@ -34,7 +34,7 @@ def log_model(dataset: Dataset, run_id: str) -> Any:
     if classifier:
         outputs = Schema([ColSpec("string", "label"), ColSpec("double", "probability")])
         params = ParamSchema([])
-        example = pd.DataFrame({"text": ["Congratulations, you have won a prize! Call now."]})
+        example: Any = pd.DataFrame({"text": ["Congratulations, you have won a prize! Call now."]})
     else:
         outputs = Schema([ColSpec("string", "text")])
         params = ParamSchema(
@@ -45,7 +45,7 @@ def log_model(dataset: Dataset, run_id: str) -> Any:
                 ParamSpec("seed", "long", 0),
             ]
         )
-        example = pd.DataFrame({"text": ["In the beginning"]})
+        example = pd.DataFrame({"text": ["In the beginning"]}), {"max_new_tokens": 8}  # MLflow tries it
     signature = ModelSignature(Schema([ColSpec("string", "text")]), outputs, params)
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     logging.getLogger("mlflow").setLevel(logging.WARNING)
