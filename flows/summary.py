@@ -30,6 +30,12 @@ class Outcome:
     reused: bool
     said: str = ""
 
+    @property
+    def took(self) -> str:
+        if self.reused:
+            return "" if self.said else "reused"
+        return f"{self.seconds:,.1f} s"
+
 
 def headline(dataset: Dataset) -> str:
     """What a dataset is, in one line of the numbers that a person wants first."""
@@ -225,10 +231,7 @@ def step_note(dataset: Dataset, seconds: float) -> str:
 def run_note(outcomes: Sequence[Outcome], links: Mapping[str, str]) -> str:
     """What a run made, in Markdown, for its page in MLflow."""
     listed = " · ".join(f"[{title}]({link})" for title, link in links.items())
-    rows = [
-        f"| {o.step} | {o.said or headline(o.dataset)} | {'reused' if o.reused else f'{o.seconds:,.1f} s'} |"
-        for o in outcomes
-    ]
+    rows = [f"| {o.step} | {o.said or headline(o.dataset)} | {o.took} |" for o in outcomes]
     return "\n".join([listed, "", "| step | what came of it | took |", "| --- | --- | --- |", *rows])
 
 
@@ -241,7 +244,7 @@ def publish_chain(name: str, outcomes: Sequence[Outcome], report: str) -> None:
             "step": o.step,
             "result": str(o.dataset),
             "what came of it": o.said or headline(o.dataset),
-            "seconds": "reused" if o.reused else round(o.seconds, 1),
+            "took": o.took,
         }
         for o in outcomes
     ]
@@ -269,11 +272,11 @@ def closing(name: str, outcomes: Sequence[Outcome], home: Path, seconds: float) 
         if number:
             table.add_row()
         if outcome.said:
-            table.add_row(outcome.step, Text(outcome.said), "" if outcome.reused else f"{outcome.seconds:,.1f} s")
+            table.add_row(outcome.step, Text(outcome.said), outcome.took)
             continue
         path = outcome.dataset.file("report.html") if outcome.step == "report" else outcome.dataset.folder
         where = path.relative_to(home) if path.is_relative_to(home) else path
-        time = Text("reused", style="dim") if outcome.reused else Text(f"{outcome.seconds:,.1f} s")
+        time = Text(outcome.took, style="dim" if outcome.reused else "")
         table.add_row(
             outcome.step,
             Group(Text(details(outcome.dataset)), Text(str(where), style="dim", overflow="fold")),
