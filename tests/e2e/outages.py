@@ -130,7 +130,8 @@ def main(home: Path, config: Path, server: str) -> list[dict[str, Any]]:
     proxy = Proxy(server, home)
     threading.Thread(target=proxy.serve_forever, daemon=True).start()
     os.environ["MLFLOW_TRACKING_URI"] = f"http://127.0.0.1:{proxy.server_port}"
-    from flows import chain, tracking
+    from flows import tracking
+    from flows.flows import FLOWS
     from pipelines.config import load_config
 
     tracking.PATIENCE_SECONDS = 0.2
@@ -138,7 +139,7 @@ def main(home: Path, config: Path, server: str) -> list[dict[str, Any]]:
     told = []
     for outages in RUNS:
         proxy.outages, proxy.begun = list(outages), False
-        error = attempt(lambda: chain.FLOWS["pretrain"](load_config(config)))
+        error = attempt(lambda: FLOWS["pretrain"](load_config(config)))
         proxy.outages = []
         told.append({"error": error, "outages": [{"failed": each.failed, **each.left} for each in outages]})
     return told

@@ -24,12 +24,13 @@ from flows.stack import prefect_server
 def main():
     home, config, *runners = sys.argv[1:]
     with prefect_server(home):
-        from flows import chain, runners as table
+        from flows import runners as table
+        from flows.flows import FLOWS
         from flows.home import Home
         from pipelines.config import load_config
         for runner in runners:
             os.environ["TOKENMILL_HOME"] = str(Path(home) / runner)
-            chosen = chain.FLOWS["tokenize"].with_options(task_runner=table.task_runner(runner))
+            chosen = FLOWS["tokenize"].with_options(task_runner=table.task_runner(runner))
             outcomes = chosen(load_config(config))
             made = {str(o.dataset): o.dataset.manifest.files for o in outcomes if o.step in ("ingest", "tokenize")}
             print(json.dumps(made, default=dict))
