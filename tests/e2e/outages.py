@@ -83,7 +83,7 @@ class Proxy(ThreadingHTTPServer):
             saved = max(
                 (int(each.name[5:]) for each in self.home.glob("data/.scratch/*/checkpoints/step-*")), default=0
             )
-            if outage.failed < outage.tries or (outage.checkpoint and not list(saved)):
+            if outage.failed < outage.tries or saved < outage.checkpoint:
                 outage.failed += 1
                 return outage
             outage.left = {"published": sorted(path.parent.name for path in self.home.glob("data/[!.]*/*"))}
