@@ -509,7 +509,7 @@ def _show_services(services: list[Any]) -> None:
 
     table = Table(box=None, pad_edge=False)
     for column in ("server", "address", "state", "pid", "since", "log"):
-        table.add_column(column, overflow="fold")
+        table.add_column(column, overflow="fold", no_wrap=column == "address")
     for service in services:
         since = service.since.astimezone().strftime("%Y-%m-%d %H:%M") if service.since else ""
         state = "[green]running[/]" if service.running else "[dim]not running[/]"

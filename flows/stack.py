@@ -135,7 +135,7 @@ def prefect_server(home: Path | str, tell: Callable[[Choice], None] = lambda cho
         InputError: the server does not answer or does not come up.
     """
     home = Path(home).absolute()
-    _prefect_home(home).mkdir(parents=True, exist_ok=True)  # Prefect makes a folder, but none above it
+    (_private(home) / "prefect").mkdir(exist_ok=True)  # Prefect would complain that it cannot make it
     for name, value in {**NO_TELEMETRY, "PREFECT_HOME": str(_prefect_home(home))}.items():
         os.environ.setdefault(name, value)
     own = _prefect(home, 0)
@@ -291,7 +291,10 @@ def _mlflow(home: Path, port: int) -> Server:
 
 def _private(home: Path) -> Path:
     folder = home / ".tokenmill"
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{home} cannot be used ({error.strerror}); set TOKENMILL_HOME to another folder.") from None
     return folder
 
 

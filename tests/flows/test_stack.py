@@ -14,12 +14,14 @@ import threading
 import time
 import urllib.error
 import urllib.request
+from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
-from flows.stack import NO_TELEMETRY, Stack, ensure_mlflow_database, pages, prefect_server
+from flows import cli
+from flows.stack import NO_TELEMETRY, Service, Stack, ensure_mlflow_database, pages, prefect_server
 from pipelines.errors import InputError
 
 
@@ -314,3 +316,18 @@ def test_links_lead_to_pages_and_else_to_where_up_will_show_them(tmp_path, monke
         found = pages(tmp_path)
         served.shutdown()
     assert found == {"prefect": named if is_page else "http://127.0.0.1:4200", "mlflow": "http://127.0.0.1:5055"}
+
+
+def test_a_home_that_cannot_be_is_one_sentence(tmp_path):
+    (tmp_path / "file").touch()
+    for home in (tmp_path / "file", tmp_path / "file" / "home"):
+        for use in (Stack(home).up, Stack(home).down, prefect_server(home).__enter__):
+            with pytest.raises(InputError, match=r"cannot be used .* set TOKENMILL_HOME to another folder"):
+                use()
+
+
+def test_an_address_is_never_broken(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "40")
+    since, log = datetime(2026, 1, 1, tzinfo=UTC), Path("/a/very/long/path/to/some/log")
+    cli._show_services([Service("prefect", "http://127.0.0.1:24200", True, True, 123456, since, log)])
+    assert "http://127.0.0.1:24200" in capsys.readouterr().out
