@@ -24,7 +24,7 @@ from pipelines.likelihood import log_likelihoods
 from pipelines.model import open_gpt
 from pipelines.readers import Bad, ReadOptions, read_file
 from pipelines.significance import Interval, mean_interval
-from pipelines.sources import describe, label_of, list_files
+from pipelines.sources import Uri, describe, label_of, list_files
 from pipelines.step import SourceFile, StepType, Work
 from pipelines.store import Dataset
 
@@ -32,7 +32,7 @@ from pipelines.store import Dataset
 class TaskConfig(ReadOptions):
     """A task of multiple choice, and how it is put to the model."""
 
-    uri: str = Field(
+    uri: Uri = Field(
         description="Its file: JSON Lines with prompt, choices and answer.", json_schema_extra={"fingerprint": False}
     )
     shots: int = Field(

@@ -20,6 +20,7 @@ from pydantic import Field, model_validator
 
 from gpt.config import Config
 from pipelines.errors import InputError
+from pipelines.sources import Uri
 
 PROMPT = """\
 Judge how well an answer follows an instruction. Do not explain.
@@ -40,7 +41,7 @@ PLACES = re.compile(r"\{(instruction|response|answer)\}")
 class JudgeConfig(Config):
     """Who judges answers, how it is asked, and how long it may take."""
 
-    url: str = Field(
+    url: Uri = Field(
         description="Where the protocol is spoken, such as http://localhost:11434/v1.",
         json_schema_extra={"fingerprint": False},
     )
@@ -73,8 +74,6 @@ class JudgeConfig(Config):
         parts = urlsplit(self.url)
         if parts.scheme not in ("http", "https") or not parts.netloc:
             raise ValueError("url must begin with http:// or https://")
-        if "@" in parts.netloc:
-            raise ValueError("url must hold no password; name the key's environment variable in key_variable")
         if "{answer}" not in self.prompt:
             raise ValueError("prompt must hold {answer}")
         if self.lowest >= self.highest:

@@ -6,6 +6,7 @@ assistant `template.json`.
 
 from __future__ import annotations
 
+import codecs
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -74,8 +75,8 @@ class LanguageModel:
         seed: int = 0,
     ) -> Iterator[str]:
         """`complete` for one prompt, piece by piece. A piece ends where a whole character does."""
-        written = ""
-        ids: list[int] = []
+        decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        tokens = self.tokenizer.token_bytes
         for token in stream(
             self.gpt,
             self.encode(prompt),
@@ -86,11 +87,10 @@ class LanguageModel:
             stop=self.stop,
             seed=seed,
         ):
-            ids.append(token)
-            text = self.tokenizer.decode(ids)
-            if not text.endswith("\N{REPLACEMENT CHARACTER}"):
-                yield text[len(written) :]
-                written = text
+            if piece := decoder.decode(tokens[token]):
+                yield piece
+        if rest := decoder.decode(b"", final=True):
+            yield rest
 
 
 @dataclass(frozen=True)

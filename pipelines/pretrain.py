@@ -6,10 +6,10 @@ import math
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal, Self, cast
 
 import torch
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 from torch import nn
 
 from gpt.config import Config, GPTConfig, gpt_config
@@ -33,25 +33,24 @@ class ModelConfig(Config):
 
     size: str = Field(default="nano", description="A named size: pico to small for a CPU, gpt2 and up for a GPU.")
     preset: Literal["gpt2", "modern"] = Field(default="gpt2", description="GPT-2's architecture, or the modern one.")
-    layers: int | None = Field(default=None, description="Blocks, in place of the size's own.")
-    heads: int | None = Field(default=None, description="Attention heads, in place of the size's own.")
-    width: int | None = Field(default=None, description="Channels, in place of the size's own.")
-    dropout: float = Field(default=0.0, description="Share of activations dropped while training.")
+    layers: int | None = Field(default=None, gt=0, description="Blocks, in place of the size's own.")
+    heads: int | None = Field(default=None, gt=0, description="Attention heads, in place of the size's own.")
+    width: int | None = Field(default=None, gt=0, description="Channels, in place of the size's own.")
+    dropout: float = Field(default=0.0, ge=0, lt=1, description="Share of activations dropped while training.")
     tied: bool | None = Field(default=None, description="Output head tied to the embedding, in place of the preset's.")
 
     def gpt(self, vocabulary: int, context: int) -> GPTConfig:
-        """The whole architecture.
-
-        Raises:
-            InputError: no such size, or numbers that do not go together.
-        """
+        """The whole architecture."""
         overrides = self.model_dump(exclude={"size", "preset"}, exclude_none=True)
+        return gpt_config(self.size, self.preset, vocabulary=vocabulary, context=context, **overrides)
+
+    @model_validator(mode="after")
+    def _goes_together(self) -> Self:
         try:
-            return gpt_config(self.size, self.preset, vocabulary=vocabulary, context=context, **overrides)
+            self.gpt(1, 1)
         except ValidationError as error:
-            raise InputError(f"pretrain.model: {error.errors()[0]['msg'].removeprefix('Value error, ')}.") from None
-        except ValueError as error:
-            raise InputError(f"pretrain.model: {error}.") from None
+            raise ValueError(error.errors()[0]["msg"].removeprefix("Value error, ")) from None
+        return self
 
 
 class PretrainConfig(TrainConfig):
@@ -63,14 +62,18 @@ class PretrainConfig(TrainConfig):
     evaluation_samples: int = Field(default=64, gt=0, description="Most validation samples read at an evaluation.")
     prompts: tuple[str, ...] = Field(default=("",), description="What the model continues at each evaluation.")
 
+    @model_validator(mode="after")
+    def _shared_equally(self) -> Self:
+        if self.accumulation % self.processes:
+            raise ValueError(
+                f"accumulation is {self.accumulation}, which {self.processes} processes cannot share equally; "
+                "make it a multiple of processes"
+            )
+        return self
+
 
 def run(inputs: Mapping[str, Dataset], config: PretrainConfig, out: Path, work: Work) -> dict[str, Any]:
     """Train a GPT, or a base further, on the samples' train split, watched on the validation split."""
-    if config.accumulation % config.processes:
-        raise InputError(
-            f"pretrain.accumulation is {config.accumulation}, which {config.processes} processes cannot share equally; "
-            f"make it a multiple of pretrain.processes."
-        )
     if config.processes > 1:
         result = launch(inputs, config, work)
         model = load_best(new_model(inputs, config), work)

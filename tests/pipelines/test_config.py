@@ -41,6 +41,14 @@ def test_a_good_file_loads_with_overrides(config_file):
     ("text", "sentence"),
     [
         (GOOD + "[pretrain.model]\nlayer = 3", "unknown key 'pretrain.model.layer'; did you mean 'layers'?"),
+        (GOOD + "[pretrain.model]\nsize = 'huge'", "'pretrain.model' is wrong: no size or preset is called 'huge'"),
+        (GOOD + "[pretrain.model]\nlayers = 0", "'pretrain.model.layers' is wrong: input should be greater than 0"),
+        (GOOD + "[pretrain.model]\nheads = 7", "width 128 is not a multiple of heads 7"),
+        (
+            GOOD.replace("steps = 10", "accumulation = 2\nprocesses = 3"),
+            "accumulation is 2, which 3 processes cannot share",
+        ),
+        (GOOD + "[tasks.x]\nuri = 'https://me:secret@x/a.jsonl'", "'tasks.x.uri' is wrong: it carries a password"),
         (GOOD.replace("steps", "step"), "unknown key 'pretrain.step'; did you mean 'steps'?"),
         (GOOD.replace("[pretrain]", "[pretraining]"), "unknown key 'pretraining'; did you mean 'pretrain'?"),
         (

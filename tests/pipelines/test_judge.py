@@ -141,7 +141,7 @@ def test_a_score_is_the_first_number_if_it_lies_within_the_bounds(answer, score)
     ("wrong", "sentence"),
     [
         ({"url": "ftp://x"}, "http://"),
-        ({"url": "http://me:secret@x/v1"}, "must hold no password"),
+        ({"url": "http://me:secret@x/v1"}, "carries a password or a token"),
         ({"prompt": "rate it"}, "must hold"),
         ({"lowest": 10}, "lowest must be below highest"),
     ],

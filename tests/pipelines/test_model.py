@@ -53,11 +53,17 @@ def test_streamed_pieces_are_the_completed_text(folder):
     assert model.complete(["ab"], max_new_tokens=30, seed=4) == whole[:1]
 
 
-def test_a_streamed_piece_never_ends_within_a_character():
-    tokenizer = named_tokenizer("gpt2")
+def test_a_streamed_piece_never_ends_within_a_character(monkeypatch):
+    tokenizer, text = named_tokenizer("gpt2"), "naïve ☃ 🦉🦉, said \N{REPLACEMENT CHARACTER}"
     model = LanguageModel(GPT(gpt_config("pico", vocabulary=tokenizer.vocabulary, context=16)), tokenizer)
-    pieces = list(model.stream("", 40, temperature=2.0, top_k=None, seed=1))
-    assert pieces and not any(piece.endswith("\N{REPLACEMENT CHARACTER}") for piece in pieces)
+    settings = {"max_new_tokens": 40, "temperature": 2.0, "top_k": None, "seed": 1}
+    assert "".join(model.stream("", **settings)) == model.complete([""], **settings)[0], "bytes that make no sense too"
+    for cut, rest in ((0, ""), (1, "\N{REPLACEMENT CHARACTER}")):  # with a last character that is whole, or not
+        ids = tokenizer.encode(text[:-1] if cut else text).tolist() + tokenizer.encode("🦉").tolist()[:cut]
+        monkeypatch.setattr("pipelines.model.stream", lambda *_, ids=ids, **__: iter(ids))
+        pieces = list(model.stream(""))
+        assert "".join(pieces) == (text[:-1] + rest if cut else text) and len(pieces) > 5
+        assert "".join(pieces[:-1]).count("\N{REPLACEMENT CHARACTER}") == 0
 
 
 @settings(deadline=None, max_examples=20)

@@ -177,8 +177,3 @@ def test_two_processes_stop_when_asked_and_go_on(inputs, tmp_path):
     assert max(log.losses) < 199
     pretrain(inputs, tmp_path, rest, processes=2, steps=max(log.losses) + 5)
     assert min(rest.losses) == max(log.losses) + 1
-
-
-def test_processes_have_to_share_the_micro_batches_equally(inputs, tmp_path):
-    with pytest.raises(InputError, match=r"accumulation is 2, which 3 processes"):
-        pretrain(inputs, tmp_path, Log(), processes=3)
