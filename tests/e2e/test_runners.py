@@ -2,8 +2,10 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,38 +30,69 @@ def main():
         from flows.flows import FLOWS
         from flows.home import Home
         from pipelines.config import load_config
-        for runner in runners:
-            os.environ["TOKENMILL_HOME"] = str(Path(home) / runner)
-            chosen = FLOWS["tokenize"].with_options(task_runner=table.task_runner(runner))
+        for number, runner in enumerate(runners):
+            os.environ |= {"TOKENMILL_HOME": f"{home}/{number}", "TOKENMILL_RUNNER": runner}
+            chosen = FLOWS["tokenize"].with_options(task_runner=table.task_runner())
             outcomes = chosen(load_config(config))
             made = {str(o.dataset): o.dataset.manifest.files for o in outcomes if o.step in ("ingest", "tokenize")}
             print(json.dumps(made, default=dict))
+            if "://" in runner:
+                from distributed import Client
+                steps = ("pipelines.ingest", "pipelines.tokenize")
+                with Client(runner.removeprefix("dask=")) as client:
+                    print(json.dumps(list(client.run(lambda: [step in sys.modules for step in steps]).values())))
 
 if __name__ == "__main__":
     main()
 """
 
 
-def test_bytes_are_the_same_on_threads_processes_and_dask(place: Any, tmp_path: Path) -> None:
+@pytest.fixture
+def cluster(place: Any) -> Iterator[str]:
+    """The address of a Dask scheduler with two workers, each a process of its own, as people start them by hand."""
     pytest.importorskip("prefect_dask", reason="Dask is not installed; the extra `dask` brings it")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        address = f"tcp://127.0.0.1:{probe.getsockname()[1]}"
+    here = ["--host", "127.0.0.1", "--no-dashboard"]
+    worker = ["worker", address, *here, "--nthreads", "1", "--no-nanny"]
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-m", "dask", *arguments],
+            env=place.environment | {"PYTHONPATH": str(Path(__file__).parents[2])},
+            cwd=place.home,
+            stderr=subprocess.DEVNULL,
+        )
+        for arguments in (["scheduler", *here, "--port", address.rpartition(":")[2]], worker, worker)
+    ]
+    try:
+        yield address
+    finally:
+        for process in started:
+            process.kill()
+            process.wait()
+
+
+def test_bytes_are_the_same_on_threads_processes_and_dask(place: Any, cluster: str, tmp_path: Path) -> None:
     text = place.config.read_text().replace("[ingest]", "[ingest]\npartition_bytes = 12000")
     place.config.write_text(text)
     one_database = f"sqlite:///{place.home}/mlflow.db"  # making one takes longer than all of this
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
     done = subprocess.run(
-        [sys.executable, str(script), str(place.home), str(place.config), *RUNNERS],
+        [sys.executable, str(script), str(place.home), str(place.config), *RUNNERS, f"dask={cluster}"],
         env=place.environment | {"PYTHONPATH": str(Path(__file__).parents[2]), "MLFLOW_TRACKING_URI": one_database},
         capture_output=True,
         text=True,
         timeout=300,
     )
     assert done.returncode == 0, done.stderr
-    made = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
-    assert len(made) == len(RUNNERS) and len(made[0]) == 2
-    assert made[0] == made[1] == made[2]
+    *made, imported = [json.loads(line) for line in done.stdout.splitlines() if line.startswith(("{", "["))]
+    assert len(made) == len(RUNNERS) + 1 and len(made[0]) == 2
+    assert all(each == made[0] for each in made)
     corpus = next(files for name, files in made[0].items() if name.startswith("corpus/"))
     assert sum(name.startswith("documents/") for name in corpus) > 4, "there was something to share out"
+    assert imported == [[True, True]] * 2, "both workers of the cluster worked on both steps"
 
 
 def test_a_setting_names_a_runner_and_how_many_work() -> None:
