@@ -80,10 +80,9 @@ class Proxy(ThreadingHTTPServer):
             self.begun = self.begun or (where in path and what in body)
             if not self.begun:
                 return None
-            saved = max(
-                (int(each.name[5:]) for each in self.home.glob("data/.scratch/*/checkpoints/step-*")), default=0
-            )
-            if outage.failed < outage.tries or saved < outage.checkpoint:
+            saved = [int(each.name[5:]) for each in self.home.glob("data/.scratch/*/checkpoints/step-*")]
+            trained = max(saved, default=0) >= outage.checkpoint or list(self.home.glob("data/model/*"))
+            if outage.failed < outage.tries or not trained:
                 outage.failed += 1
                 return outage
             outage.left = {"published": sorted(path.parent.name for path in self.home.glob("data/[!.]*/*"))}
