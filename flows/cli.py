@@ -11,6 +11,7 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -54,9 +55,18 @@ class Format(StrEnum):
     parquet = "parquet"
 
 
+def _say_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"tokenmill {version('tokenmill')}")
+        raise typer.Exit
+
+
 @app.callback()
 def _options(
     debug: Annotated[bool, typer.Option(help="Show a traceback when something fails.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_say_version, is_eager=True, help="Its version.")
+    ] = False,
 ) -> None:
     if debug:
         os.environ["TOKENMILL_DEBUG"] = "1"

@@ -39,6 +39,9 @@ LOWER_IS_BETTER = {
     "calibration_error",
     "brier",
     "repetition",
+    "memorised_run",
+    "memorised_share",
+    "memorised_ratio",
 }
 
 
@@ -69,8 +72,11 @@ class Difference:
 
 
 def gain(metric: str, difference: float) -> float:
-    """A difference as an improvement: of a loss, lower is better."""
-    return -difference if metric.rpartition("/")[2] in LOWER_IS_BETTER else difference
+    """A difference as an improvement: of a loss, lower is better, and so it is of the loss on one source alone.
+
+    metric: named `stage/metric`, and what else it is of behind that: `test/loss/source/NAME`.
+    """
+    return -difference if metric.split("/")[1] in LOWER_IS_BETTER else difference
 
 
 def compare(first: Dataset, second: Dataset) -> list[Difference]:
@@ -94,7 +100,7 @@ def compare(first: Dataset, second: Dataset) -> list[Difference]:
             if measure.right:
                 p, test = mcnemar(measure.right[0], measure.right[1]), "McNemar"
             found.append(Difference(metric, paired.first, paired.second, paired.difference, p, test))
-        elif name not in NOT_ACROSS_TOKENIZERS or task != "language":
+        elif name.partition("/")[0] not in NOT_ACROSS_TOKENIZERS or "loss" in measures or task != "language":
             a, b = values[0][name], values[1][name]
             d = b.value - a.value
             found.append(Difference(metric, a, b, Interval(d, math.nan, math.nan), None, ""))

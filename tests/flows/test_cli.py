@@ -1,5 +1,6 @@
 """The command line: help with an example for each command, one sentence for what goes wrong, exit codes."""
 
+import re
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -107,3 +108,8 @@ def test_help_imports_nothing_heavy():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]" and "classify" in done.stdout
+
+
+def test_it_tells_its_version():
+    said = CliRunner().invoke(app, ["--version"])
+    assert said.exit_code == 0 and re.fullmatch(r"tokenmill \d+\.\d+.*", said.output.strip())

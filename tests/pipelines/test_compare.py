@@ -6,7 +6,7 @@ import pytest
 from sacrebleu import corpus_chrf
 
 from pipelines.classification_metrics import Answers, classification_metrics
-from pipelines.compare import compare, matching, same_items
+from pipelines.compare import compare, gain, matching, same_items
 from pipelines.errors import InputError
 from pipelines.evaluate_assistant import EVALUATE_ASSISTANT, EvaluateAssistantConfig
 from pipelines.evaluate_classifier import EVALUATE_CLASSIFIER, EvaluateClassifierConfig
@@ -92,6 +92,25 @@ def test_language_models_lower_is_better_and_another_tokenizer_leaves_bits_per_b
         assert each.gain > 0 > each.difference.value
     assert [each.metric for each in compare(first, other)] == everywhere
     assert compare(first, other)[0].better() == "second"
+
+
+def test_what_a_metric_is_of_changes_not_which_way_it_points(judged):
+    def judge(name, loss, tokens):
+        sizes = {"tokens": np.full(200, tokens), "bytes": np.full(200, 500), "words": np.full(200, 80)}
+        metrics = language_metrics(np.full(200, loss), *sizes.values())
+        metrics |= {
+            "loss/source/f1": loss / tokens,
+            "bits_per_byte/source/accuracy": loss / 500,
+            "memorised_share": 0.1,
+        }
+        return judged("language", name, metrics, {"item": ITEMS, **sizes, "model_loss": np.full(200, float(loss))})
+
+    first, worse, other = judge("first", 300.0, 100), judge("worse", 310.0, 100), judge("other", 310.0, 50)
+    found = {each.metric: each for each in compare(first, worse)}
+    for name in ("test/loss/source/f1", "test/bits_per_byte/source/accuracy", "test/bits_per_byte"):
+        assert found[name].gain < 0, name
+    assert gain("test/memorised_share", 0.1) < 0 < gain("classify/precision/loss", 0.1)
+    assert "test/loss/source/f1" not in {each.metric for each in compare(first, other)}, "of other tokens"
 
 
 def test_assistants_have_sacrebleus_chrf(judged):
