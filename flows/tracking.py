@@ -136,7 +136,7 @@ class Tracker:
         """Record what a step made: statistics as metrics, inputs and output as datasets, the manifest, the model."""
         statistics = dataset.manifest.statistics
         now = int(time.time() * 1000)
-        metrics = [Metric(key, float(value), now, 0) for key, value in statistics.items() if _is_number(value)]
+        metrics = [Metric(_name(key), float(value), now, 0) for key, value in statistics.items() if _is_number(value)]
         words = {f"tokenmill.{key}": value for key, value in statistics.items() if isinstance(value, str)}
         self.client.log_batch(run_id, metrics=metrics, tags=_run_tags({**words, "tokenmill.path": dataset.address}))
         entries = [*inputs.items(), ("output", dataset)]
@@ -212,7 +212,7 @@ class Tracker:
             for key, value in dataset.manifest.statistics.items()
             if "/" in key and _is_number(value)
         }
-        self.client.log_batch(self.parent, metrics=[Metric(key, value, now, 0) for key, value in values.items()])
+        self.client.log_batch(self.parent, metrics=[Metric(_name(key), value, now, 0) for key, value in values.items()])
         self.client.log_artifact(self.parent, str(report))
         links = self.links()
         self.client.set_tag(self.parent, MLFLOW_RUN_NOTE, run_note(outcomes, links)[:MAX_TAG])
@@ -244,7 +244,7 @@ class Tracker:
             self.client.log_table(run_id, table, "mistakes.json")
 
     def _log_params(self, run_id: str, config: Config) -> None:
-        params = [Param(key, value[:MAX_PARAM]) for key, value in flatten(config.model_dump(mode="json"))]
+        params = [Param(_name(key), value[:MAX_PARAM]) for key, value in flatten(config.model_dump(mode="json"))]
         for at in range(0, len(params), 100):  # MLflow takes a hundred at a time
             self.client.log_batch(run_id, params=params[at : at + 100])
 
@@ -489,6 +489,12 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]
 
 def _is_metric(told: Metric | Words) -> TypeGuard[Metric]:
     return isinstance(told, Metric)
+
+
+def _name(key: str) -> str:
+    """A key, which may hold a label of the user's, as MLflow takes it for the name of a metric or parameter."""
+    plain = re.sub(r"[^\w/. :-]", "_", key)
+    return "/".join(part if part.strip(".") else "_" for part in plain.split("/"))
 
 
 def _is_number(value: Any) -> bool:

@@ -6,9 +6,12 @@ import threading
 import time
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 from mlflow.entities import Metric
 from mlflow.exceptions import MlflowException, RestException
 from mlflow.tracking import MlflowClient
+from mlflow.utils.validation import _validate_metric_name, _validate_param_name
 
 from flows import tracking
 from flows.home import Home
@@ -200,3 +203,18 @@ def test_two_runs_may_begin_at_once(tmp_path, monkeypatch):
         assert run.info.status == "RUNNING" and "tokenmill.ended" not in run.data.tags
     assert ended and first.client.get_run(ended[0]).info.status == "FINISHED"
     assert first.client.get_run(first.parent).info.status == "FINISHED"
+
+
+@given(key=st.text(min_size=1))
+@example("classify/f1//x")
+@example("../label")
+@example("label_[INST] 😀")
+@example("tokenmill/.")
+def test_any_label_of_a_users_makes_a_name_that_mlflow_takes(key):
+    for check in (_validate_metric_name, _validate_param_name):
+        check(tracking._name(key))
+
+
+def test_names_of_our_own_stay_as_they_are():
+    for name in ("test/bits_per_byte", "classify-baseline/tf_idf/f1", "promote.classification.guard.classify/accuracy"):
+        assert tracking._name(name) == name
