@@ -16,7 +16,8 @@ ALL = (
     "import_weights",
     "sql",
     "listing",
-    "orchestration",
+    "mapped_task",
+    "orchestration --up",
     "workers",
 )
 
@@ -25,7 +26,7 @@ def main() -> None:
     failed = []
     for name in ALL:
         print(f"\n# {name}", flush=True)
-        if subprocess.run([sys.executable, "-m", f"benchmarks.{name}"], check=False).returncode:
+        if subprocess.run([sys.executable, "-m", *f"benchmarks.{name}".split()], check=False).returncode:
             failed.append(name)
     if failed:
         sys.exit(f"failed: {', '.join(failed)}")

@@ -11,6 +11,7 @@ import argparse
 import os
 import resource
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -28,14 +29,19 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--up", action="store_true", help="with `tokenmill up` running")
     options = parser.parse_args()
+    with socket.socket() as prefect, socket.socket() as mlflow:  # ports on which nobody listens
+        for variable, probe in (("TOKENMILL_PREFECT_PORT", prefect), ("TOKENMILL_MLFLOW_PORT", mlflow)):
+            probe.bind(("127.0.0.1", 0))
+            os.environ[variable] = str(probe.getsockname()[1])
     run = ["run", str(options.config), *(part for each in options.set for part in ("--set", each))]
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
+        os.environ["TOKENMILL_HOME"] = folder
 
         def tokenmill(what: str, *arguments: str) -> float:
             before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
             command = [sys.executable, "-m", "flows.cli", *arguments]
-            subprocess.run(command, env=os.environ | {"TOKENMILL_HOME": folder}, check=True, stdout=subprocess.DEVNULL)
+            subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
             seconds, after = time.perf_counter() - started, resource.getrusage(resource.RUSAGE_CHILDREN)
             busy = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
             print(f"{what:38}{seconds:8.1f} s   {busy:6.1f} s of a core, servers apart", flush=True)
