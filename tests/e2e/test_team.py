@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 PASSWORD = "sesame-4711-opens"  # planted, to see where it turns up
-STEPS = ("ingest", "tokenize", "sample", "pretrain", "report")
+STEPS = ("ingest", "tokenize", "sample", "pretrain", "evaluate-language", "report", "promote")
 
 
 def program(name: str) -> str | None:
@@ -106,7 +106,9 @@ def test_two_machines_share_a_bucket_and_postgresql(
         "TOKENMILL_PREFECT_PORT": str(free_port()),
         "TOKENMILL_MLFLOW_PORT": str(free_port()),
     }
-    run = ("pretrain", str(place.config), "--set", "pretrain.steps=2")
+    language = place.config.read_text().partition("[finetune")[0]  # without fine-tuning, to be quick
+    place.config.write_text(language)
+    run = ("run", str(place.config), "--set", "pretrain.steps=2")
     started = place.tokenmill("up", **settings)
     try:
         assert started.stdout.count("running") == 2
@@ -119,24 +121,30 @@ def test_two_machines_share_a_bucket_and_postgresql(
         Path(other["TOKENMILL_HOME"]).mkdir()
         servers = {"PREFECT_API_URL": f"http://127.0.0.1:{settings['TOKENMILL_PREFECT_PORT']}/api"}
         second = place.tokenmill(*run, **settings, **other, **servers)
+        people = (
+            settings
+            | other
+            | servers
+            | {"MLFLOW_TRACKING_URI": f"http://127.0.0.1:{settings['TOKENMILL_MLFLOW_PORT']}"}
+        )
+        promote_and_take_back(place, postgres, people)
     finally:
         ended = place.tokenmill("down", **settings)
     assert "prefect" in ended.stdout and "mlflow" in ended.stdout
-    assert first.stdout.count("reused") == 0 and second.stdout.count("reused") == len(STEPS)
+    made = len(STEPS) - 1  # the gate makes nothing
+    assert first.stdout.count("reused") == 0 and second.stdout.count("reused") == made
 
     with contextlib.closing(connection(f"postgresql://{postgres}/mlflow")) as database:
         cursor = database.cursor()
         cursor.execute("SELECT status, artifact_uri FROM runs JOIN tags USING (run_uuid) WHERE key = 'tokenmill.step'")
         found = cursor.fetchall()
-        assert len(found) == len(STEPS) and {status for status, _ in found} == {"FINISHED"}
+        assert len(found) == made + 3 and {status for status, _ in found} == {"FINISHED"}
         assert all(uri.startswith("s3://mill/mlflow/tiny/") for _, uri in found)
-        cursor.execute("SELECT name, version FROM registered_model_aliases WHERE alias = 'champion'")
-        assert cursor.fetchall() == [("tiny", 1)]
     query = "select count(*), sum(latest::int) from metrics where metric = 'train/loss'"
     asked = place.tokenmill("sql", query, "--format", "csv", **settings)
-    assert asked.stdout.split()[-1] == "2,1"
+    assert asked.stdout.split()[-1] == "22,2"
     tags = "select count(*) from runs where json_extract_string(tags, '$.\"tokenmill.step\"') = 'pretrain'"
-    assert place.tokenmill("sql", tags, "--format", "csv", **settings).stdout.split()[-1] == "1"
+    assert place.tokenmill("sql", tags, "--format", "csv", **settings).stdout.split()[-1] == "2"
 
     # No secret is written down on either machine, nor in the databases.
     for home in (place.home, tmp_path / "other"):
@@ -146,8 +154,34 @@ def test_two_machines_share_a_bucket_and_postgresql(
             assert PASSWORD not in everything(database)
 
 
+def promote_and_take_back(place: Any, postgres: str, people: dict[str, str]) -> None:
+    """Registry, gate and rollback over MLflow's REST API; PostgreSQL is asked what came of each."""
+
+    def champion() -> list[Any]:
+        with contextlib.closing(connection(f"postgresql://{postgres}/mlflow")) as database:
+            cursor = database.cursor()
+            cursor.execute("SELECT name, version FROM registered_model_aliases WHERE alias = 'champion'")
+            return list(cursor.fetchall())
+
+    assert champion() == [("tiny", 1)]
+    longer = place.tokenmill("run", str(place.config), "--set", "pretrain.steps=20", **people)
+    assert "tiny/2 promoted. " in " ".join(longer.stdout.split()) and champion() == [("tiny", 2)]
+    assert "tiny/1 is the champion again" in place.tokenmill("rollback", "tiny", **people).stdout
+    assert champion() == [("tiny", 1)]
+    assert "is the first champion" in place.tokenmill("rollback", "tiny", check=False, **people).stderr
+    assert "tiny/2 is the champion now" in place.tokenmill("promote", "tiny/2", "--reason", "no", **people).stdout
+    assert champion() == [("tiny", 2)]
+    listed = place.tokenmill("models", "tiny", **people).stdout
+    assert "By hand: no" in listed and "champion" in next(line for line in listed.splitlines() if "tiny/2" in line)
+    written = [
+        place.tokenmill("generate", "The", "--model", model, "--max-new-tokens", "8", **people).stdout
+        for model in ("tiny", "tiny@champion", "tiny/2", "tiny/1")
+    ]
+    assert written[0] == written[1] == written[2] != written[3]
+
+
 def names() -> list[tuple[str, str]]:
-    return [(step, "tiny" if step in ("pretrain", "report") else "topics") for step in STEPS]
+    return [(step, "topics" if step in ("ingest", "tokenize", "sample") else "tiny") for step in STEPS]
 
 
 def everything(database: Any) -> str:
