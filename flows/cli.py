@@ -343,7 +343,9 @@ def sql(
     query: Annotated[str | None, typer.Argument(help="The query; without one, a shell opens.")] = None,
     command: Annotated[str | None, typer.Option("-c", metavar="QUERY", help="The query, as an option.")] = None,
     file: Annotated[Path | None, typer.Option(help="Read the query from a file.")] = None,
-    format: Annotated[Format, typer.Option(help="How to write the result.")] = Format.table,
+    format: Annotated[
+        Format | None, typer.Option(help="How to write the result; by default a table, or as the output's name says.")
+    ] = None,
     dataset: Pins = [],  # noqa: B006
     output: Annotated[Path | None, typer.Option(help="Write the result to this file.")] = None,
     external_access: Annotated[bool, typer.Option(help="Let queries read and write other files.")] = False,
@@ -358,7 +360,7 @@ def sql(
     run_sql(
         query if query is not None else command,
         file=file,
-        format=format.value,
+        format=format,
         datasets=dataset,
         home=Home.from_environment(),
         output=output,

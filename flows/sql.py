@@ -30,7 +30,7 @@ READING = {"SELECT", "EXPLAIN", "PRAGMA", "MULTI"}
 def run_sql(
     query: str | None,
     file: Path | None = None,
-    format: str = "table",
+    format: str | None = None,
     datasets: Sequence[str] = (),
     home: Home | None = None,
     output: Path | None = None,
@@ -41,7 +41,8 @@ def run_sql(
     Args:
         query: one or more statements, or None.
         file: read the statements from here instead.
-        format: `table`, `csv`, `json` (an array of objects) or `parquet`.
+        format: `table`, `csv`, `json` (an array of objects) or `parquet`; by default what the output's name ends in, or
+            a table.
         datasets: versions to pin, such as `tokens@0123`.
         home: whose data and runs; by default, those of the environment's.
         output: write the result here instead of on standard output.
@@ -59,6 +60,8 @@ def run_sql(
             ) from None
     elif query is None and not sys.stdin.isatty():
         query = sys.stdin.read()
+    ending = output.suffix[1:] if output else ""
+    format = format or (ending if ending in WRITERS else "table")
     home = home or Home.from_environment()
     connection = connect(home.store, home.mlflow_uri, datasets, external_access=external_access)
     try:

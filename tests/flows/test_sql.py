@@ -121,6 +121,20 @@ def test_a_query_file_is_run(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert capsys.readouterr().out == "answer\n42\n"
 
 
+def test_a_file_is_of_the_format_that_its_name_says_unless_another_is_asked_for(tmp_path):
+    for name, format, content in (
+        ("a.csv", None, "answer\n42\n"),
+        ("a.json", None, '[\n{"answer": 42}\n]\n'),
+        ("a.json", "csv", "answer\n42\n"),
+    ):
+        run_sql("select 42 as answer", format=format, home=Home(tmp_path), output=tmp_path / name)
+        assert (tmp_path / name).read_text() == content
+    run_sql("select 42 as answer", home=Home(tmp_path), output=tmp_path / "a.parquet")
+    assert (tmp_path / "a.parquet").read_bytes().startswith(b"PAR1")
+    run_sql("select 42 as answer", home=Home(tmp_path), output=tmp_path / "a.txt")
+    assert "│" in (tmp_path / "a.txt").read_text()
+
+
 def test_ctrl_c_stops_the_query_and_the_connection_lives(connection: duckdb.DuckDBPyConnection) -> None:
     timer = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT))
     timer.start()
