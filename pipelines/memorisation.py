@@ -6,7 +6,7 @@ easy to guess, so the same is asked of held-out text: what training text has mor
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -43,15 +43,7 @@ class Recital:
 def recite(model: GPT, tokens: Tokens, split: str, config: MemorisationConfig) -> list[Recital]:
     """Let the model go on, greedily, from places spread evenly over a split; none runs over a document's end."""
     width = config.prefix_tokens + config.run_tokens
-    places = [
-        (shard, document, start)
-        for shard in range(len(tokens.shards))
-        if tokens.split(shard) == split
-        for document, (first, end) in enumerate(_pairs(tokens.offsets(shard)))
-        for start in range(first, end - width, width)
-    ]
-    if len(places) > config.prefixes:
-        places = [places[i] for i in np.linspace(0, len(places) - 1, config.prefixes).astype(int)]
+    places = list(_places(tokens, split, width, config.prefixes))
     texts = [tokens.flat(shard)[start : start + width] for shard, _, start in places]
     written: list[list[int]] = []
     for at in range(0, len(texts), 50):
@@ -84,5 +76,18 @@ def memorisation_metrics(
     return metrics
 
 
-def _pairs(offsets: NDArray[np.int64]) -> list[tuple[int, int]]:
-    return list(zip(offsets[:-1].tolist(), offsets[1:].tolist(), strict=True))
+def _places(tokens: Tokens, split: str, width: int, most: int) -> Iterator[tuple[int, int, int]]:
+    """Shard, document and first token of at most so many windows, of all that lie side by side in documents."""
+    shards = [shard for shard in range(len(tokens.shards)) if tokens.split(shard) == split]
+    ends = []  # of each shard, how many windows there are up to the end of each document
+    for shard in shards:
+        lengths = np.diff(tokens.offsets(shard))
+        ends.append(np.cumsum(np.maximum(-((width - lengths) // width), 0)))
+    total = np.cumsum([0, *(int(end[-1]) for end in ends)])
+    chosen = np.linspace(0, total[-1] - 1, most).astype(int) if total[-1] > most else np.arange(total[-1])
+    for number in chosen:
+        at = int(np.searchsorted(total, number, side="right")) - 1
+        document = int(np.searchsorted(ends[at], number - total[at], side="right"))
+        before = int(ends[at][document - 1]) if document else 0
+        first = int(tokens.offsets(shards[at])[document])
+        yield shards[at], document, first + (int(number - total[at]) - before) * width
