@@ -79,15 +79,15 @@ def memorisation_metrics(
 def _places(tokens: Tokens, split: str, width: int, most: int) -> Iterator[tuple[int, int, int]]:
     """Shard, document and first token of at most so many windows, of all that lie side by side in documents."""
     shards = [shard for shard in range(len(tokens.shards)) if tokens.split(shard) == split]
-    ends = []  # of each shard, how many windows there are up to the end of each document
+    ends = []  # of each shard, how many windows there are up to each document, and up to the end of the last one
     for shard in shards:
-        lengths = np.diff(tokens.offsets(shard))
-        ends.append(np.cumsum(np.maximum(-((width - lengths) // width), 0)))
+        windows = np.maximum(-((width - np.diff(tokens.offsets(shard))) // width), 0)
+        ends.append(np.concatenate([[0], np.cumsum(windows)]))
     total = np.cumsum([0, *(int(end[-1]) for end in ends)])
     chosen = np.linspace(0, total[-1] - 1, most).astype(int) if total[-1] > most else np.arange(total[-1])
     for number in chosen:
         at = int(np.searchsorted(total, number, side="right")) - 1
-        document = int(np.searchsorted(ends[at], number - total[at], side="right"))
-        before = int(ends[at][document - 1]) if document else 0
+        number = int(number - total[at])
+        document = int(np.searchsorted(ends[at], number, side="right")) - 1
         first = int(tokens.offsets(shards[at])[document])
-        yield shards[at], document, first + (int(number - total[at]) - before) * width
+        yield shards[at], document, first + (number - int(ends[at][document])) * width
