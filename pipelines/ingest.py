@@ -47,7 +47,18 @@ from pipelines.documents import (
 from pipelines.duplicates import find_duplicates, rows_to_drop, write_signatures
 from pipelines.errors import InputError
 from pipelines.quality import bad_words_of, judged, rules_of
-from pipelines.readers import Bad, Format, ReadOptions, Record, UnreadableError, detect_encoding, formats_of, read_file
+from pipelines.readers import (
+    Bad,
+    Format,
+    ReadOptions,
+    Record,
+    Records,
+    UnreadableError,
+    detect_encoding,
+    formats_of,
+    one_by_one,
+    read_records,
+)
 from pipelines.sources import File, Skipped, Uri, describe, file_digest, label_of, list_files
 from pipelines.step import SourceFile, StepType, Work, fingerprinted
 from pipelines.store import Dataset, write_json
@@ -482,15 +493,66 @@ def _batches(partition: Partition) -> Iterator[tuple[pa.RecordBatch, Batch]]:
 
     batch = Batch()
     for piece in partition.pieces:
-        for record in _texts(piece):
-            _take(record, piece, config, passages, batch)
-            if batch.size >= limit:
-                yield finished(batch)
-                batch = Batch()
+        for found in _texts(piece):
+            left = found if isinstance(found, Records) else [found]
+            while left:
+                left = _take(left, piece, config, passages, batch, limit)
+                if batch.size >= limit:
+                    yield finished(batch)
+                    batch = Batch()
     yield finished(batch)
 
 
-def _take(record: Record | Bad, piece: Piece, config: IngestConfig, passages: Passages | None, batch: Batch) -> None:
+Some = Records | list[Record | Bad]
+
+
+def _take(
+    records: Some, piece: Piece, config: IngestConfig, passages: Passages | None, batch: Batch, limit: int
+) -> Some:
+    """Put the documents in records into a batch, cleaned, until it is full; returns the records that are left."""
+    if isinstance(records, Records) and not config.clean and not passages:
+        fitting = records[: 1 + (limit - batch.size) // ROW_BYTES]
+        if texts := _plain_texts(fitting.fields, piece.source.text):
+            return records[_take_texts(texts, fitting, piece, batch, limit) :]
+    left = iter(records)
+    for record in left:
+        _take_one(record, piece, config, passages, batch)
+        if batch.size >= limit:
+            break
+    return list(left)
+
+
+def _plain_texts(records: Sequence[dict[str, Any]], column: str) -> list[bytes]:
+    """The normalised texts of records; none of them if anything is to be said of one."""
+    texts: list[Any] = [fields.get(column) for fields in records]
+    if set(map(type, texts)) != {str}:
+        return []
+    try:
+        plain = [normalise(text).encode() for text in texts]
+    except UnicodeEncodeError:
+        return []
+    return plain if all(plain) else []
+
+
+def _take_texts(texts: list[bytes], records: Records, piece: Piece, batch: Batch, limit: int) -> int:
+    """Put the texts of records into a batch until it is full; returns how many."""
+    source = piece.source
+    ends = batch.size + np.cumsum(np.fromiter(map(len, texts), np.int64, len(texts)) + ROW_BYTES)
+    taken = min(int(np.searchsorted(ends, limit)) + 1, len(texts))  # the last one is that which fills it
+    batch.text += texts[:taken]
+    batch.source += [source.label] * taken
+    batch.location += [f"{piece.file.name} {location}" for location in records[:taken].locations]
+    if source.kept:
+        batch.metadata += [_metadata(fields, source.kept) for fields in records.fields[:taken]]
+    else:
+        batch.metadata += ["{}"] * taken
+    batch.size = int(ends[taken - 1])
+    return taken
+
+
+def _take_one(
+    record: Record | Bad, piece: Piece, config: IngestConfig, passages: Passages | None, batch: Batch
+) -> None:
     """Put the document in a record into a batch, cleaned, and what was rejected of it."""
     source = piece.source
     if isinstance(record, Bad) or not isinstance(text := record.fields.get(source.text), str):
@@ -520,19 +582,21 @@ def _take(record: Record | Bad, piece: Piece, config: IngestConfig, passages: Pa
     batch.text.append(encoded)
     batch.source.append(source.label)
     batch.location.append(f"{piece.file.name} {record.location}")
-    batch.metadata.append(_metadata(record, source.kept) if source.kept else "{}")
+    batch.metadata.append(_metadata(record.fields, source.kept) if source.kept else "{}")
     batch.size += ROW_BYTES + len(encoded)
     return None
 
 
-def _metadata(record: Record, names: Sequence[str]) -> str:
-    kept = {name: record.fields[name] for name in names if name in record.fields}
+def _metadata(fields: dict[str, Any], names: Sequence[str]) -> str:
+    kept = {name: fields[name] for name in names if name in fields}
     return orjson.dumps(kept, default=str).decode()
 
 
 @lru_cache(maxsize=1)
 def _passages(pieces: tuple[Piece, ...], n: int) -> Passages:
-    records = ((piece.source.text, _usable(record, piece.source)) for piece in pieces for record in _texts(piece))
+    records = (
+        (piece.source.text, _usable(record, piece.source)) for piece in pieces for record in one_by_one(_texts(piece))
+    )
     return Passages((record.fields[text] for text, record in records if isinstance(record, Record)), n)
 
 
@@ -552,7 +616,7 @@ def language_of(text: str) -> str:
     return str(py3langid.classify(text[:1000])[0])
 
 
-def _texts(piece: Piece) -> Iterator[Record | Bad]:
+def _texts(piece: Piece) -> Iterator[Record | Records | Bad]:
     """The records of a piece; grouped ones joined."""
     source = piece.source
     if not source.group_by:
@@ -564,7 +628,7 @@ def _texts(piece: Piece) -> Iterator[Record | Bad]:
             return None
         return json.dumps([record.fields[name] for name in source.group_by], default=str)
 
-    for group, members in groupby((_usable(record, source) for record in _records(piece)), key):
+    for group, members in groupby((_usable(record, source) for record in one_by_one(_records(piece))), key):
         if group is None:
             yield from members
             continue
@@ -588,10 +652,10 @@ def _usable(record: Record | Bad, source: SourceConfig) -> Record | Bad:
     return Bad(f"column {source.text!r} holds {type(text).__name__}, not text", location, str(fields)[:SHOWN])
 
 
-def _records(piece: Piece) -> Iterator[Record | Bad]:
+def _records(piece: Piece) -> Iterator[Record | Records | Bad]:
     with piece.file.open() as file:
         stream = file if piece.end is None else cast(BinaryIO, _Range(file, piece.start, piece.end))
-        yield from read_file(stream, piece.file.name, piece.source, piece.lines_before + 1)
+        yield from read_records(stream, piece.file.name, piece.source, piece.lines_before + 1)
     piece.file.check_unchanged()
 
 

@@ -104,6 +104,8 @@ def rules_of(keep: Sequence[str], has_list: bool = True) -> list[str]:
     if not has_list and (rule := next((rule for rule in keep if "bad_words" in rule), None)):
         raise InputError(f"The rule {rule!r} counts bad words, but ingest.bad_words names no list of them.")
     rules = [rule for entry in keep for rule in PRESETS.get(entry, (entry,))]
+    if not rules:
+        return []
     database = _database()
     database.register("documents", SCHEMA.empty_table())
     for rule in rules:

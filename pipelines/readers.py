@@ -19,7 +19,7 @@ import lzma
 import re
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any, BinaryIO, ClassVar, NamedTuple, cast
@@ -29,7 +29,6 @@ import pyarrow as pa
 import pyarrow.ipc
 import pyarrow.parquet
 import yaml
-import zstandard
 from charset_normalizer import from_bytes
 from pydantic import Field
 
@@ -48,6 +47,28 @@ class Record(NamedTuple):
 
     fields: dict[str, Any]
     location: str
+
+
+@dataclass(frozen=True)
+class Records:
+    """Consecutive records, such as a block of lines: of small ones there are too many for an object each."""
+
+    fields: Sequence[dict[str, Any]]
+    unit: str  # in which a file counts them
+    first: int  # number of the first one
+
+    def __len__(self) -> int:
+        return len(self.fields)
+
+    def __getitem__(self, part: slice) -> Records:
+        return Records(self.fields[part], self.unit, self.first + part.indices(len(self))[0])
+
+    @property
+    def locations(self) -> list[str]:
+        return [f"{self.unit} {number}" for number in range(self.first, self.first + len(self))]
+
+    def __iter__(self) -> Iterator[Record]:
+        return map(Record, self.fields, self.locations)
 
 
 class Bad(NamedTuple):
@@ -81,7 +102,8 @@ class ReadOptions(Config):
     )
 
 
-Reader = Callable[..., Iterator["Record | Bad"]]  # of an open file and options; and the first line's number, by line
+# Of an open file and options; one that reads by line is told the number of the first one too.
+Reader = Callable[..., Iterator["Record | Records | Bad"]]
 
 
 @dataclass(frozen=True)
@@ -94,6 +116,22 @@ class Format:
 
 
 def read_file(file: BinaryIO, name: str, options: ReadOptions, first_line: int = 1) -> Iterator[Record | Bad]:
+    """The records of an open file, one by one; the rest is said of `read_records`."""
+    return one_by_one(read_records(file, name, options, first_line))
+
+
+def one_by_one(found: Iterable[Record | Records | Bad]) -> Iterator[Record | Bad]:
+    """Records, consecutive ones taken apart."""
+    for each in found:
+        if isinstance(each, Records):
+            yield from each
+        else:
+            yield each
+
+
+def read_records(
+    file: BinaryIO, name: str, options: ReadOptions, first_line: int = 1
+) -> Iterator[Record | Records | Bad]:
     """The records of an open file, whose name or options say its format. Ends with a `Bad` if the file is broken.
 
     Args:
@@ -108,7 +146,7 @@ def read_file(file: BinaryIO, name: str, options: ReadOptions, first_line: int =
     try:
         with _unpacked(file, compression) as stream:
             for record in format_.read(stream, options, *([first_line] if format_.by_line else [])):
-                last = record.location
+                last = record[-1:].locations[0] if isinstance(record, Records) else record.location
                 yield record
     except ImportError as error:
         raise InputError(f"{name} needs the package {error.name}; pip install 'tokenmill[formats]'.") from None
@@ -226,18 +264,16 @@ def read_warc(file: BinaryIO, options: ReadOptions) -> Iterator[Record | Bad]:
 # Records
 
 
-def read_json_lines(file: BinaryIO, options: ReadOptions, first_line: int = 1) -> Iterator[Record | Bad]:
+def read_json_lines(file: BinaryIO, options: ReadOptions, first_line: int = 1) -> Iterator[Record | Records | Bad]:
     for lines in _lines(file, options):
-        numbered = enumerate(lines, first_line)
         try:
             values = list(map(orjson.loads, lines))
         except orjson.JSONDecodeError:  # something in some line
             values = []
         if set(map(type, values)) == {dict}:
-            for (number, _), fields in zip(numbered, values, strict=True):
-                yield Record(fields, f"line {number}")
+            yield Records(values, "line", first_line)
         else:
-            for number, line in numbered:
+            for number, line in enumerate(lines, first_line):
                 if isinstance(line, Bad):
                     yield line._replace(location=f"line {number}")
                 elif line.strip():
@@ -307,13 +343,13 @@ def _bounded_lines(text: io.TextIOWrapper) -> Iterator[str]:
         yield line
 
 
-def read_parquet(file: BinaryIO, options: ReadOptions) -> Iterator[Record | Bad]:
+def read_parquet(file: BinaryIO, options: ReadOptions) -> Iterator[Records]:
     parquet = pyarrow.parquet.ParquetFile(pa.PythonFile(_seekable(file), mode="r"), pre_buffer=False)
     _check_columns(parquet.schema_arrow)
     yield from _rows(parquet.iter_batches(batch_size=256))
 
 
-def read_arrow(file: BinaryIO, options: ReadOptions) -> Iterator[Record | Bad]:
+def read_arrow(file: BinaryIO, options: ReadOptions) -> Iterator[Records]:
     seekable = _seekable(file)
     is_file = seekable.read(6) == b"ARROW1"
     seekable.seek(0)
@@ -333,13 +369,13 @@ def _check_columns(schema: pa.Schema) -> None:
         raise UnreadableError(f"two columns are called {twice[0]!r}")
 
 
-def _rows(batches: Iterable[pa.RecordBatch]) -> Iterator[Record]:
-    number = 0
+def _rows(batches: Iterable[pa.RecordBatch]) -> Iterator[Records]:
+    first = 1
     for batch in batches:
         for start in range(0, len(batch), 256):
-            for fields in batch.slice(start, 256).to_pylist():
-                number += 1
-                yield Record(fields, f"row {number}")
+            records = Records(batch.slice(start, 256).to_pylist(), "row", first)
+            yield records
+            first += len(records)
 
 
 def read_conversations(file: BinaryIO, options: ReadOptions) -> Iterator[Record | Bad]:
@@ -541,7 +577,7 @@ COMPRESSIONS: dict[str, Callable[[BinaryIO], Any]] = {
     "gz": lambda file: gzip.GzipFile(fileobj=file),
     "bz2": bz2.BZ2File,
     "xz": lzma.LZMAFile,
-    "zst": lambda file: zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True),
+    "zst": lambda file: pa.CompressedInputStream(pa.PythonFile(file, mode="r"), "zstd"),
 }
 
 # The table

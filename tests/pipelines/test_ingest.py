@@ -3,6 +3,7 @@ from __future__ import annotations
 import gzip
 import json
 import random
+import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines import ingest
+from pipelines import ingest, readers
 from pipelines.datasets import Corpus
 from pipelines.documents import DOCUMENTS, SplitConfig, document_id, name_texts, normalise, split_of
 from pipelines.errors import InputError
@@ -154,6 +155,32 @@ def test_bytes_do_not_depend_on_who_works_in_what_order(tmp_path: Path, build: B
     expected = corpus_bytes(corpus)
     store.remove(corpus)
     assert corpus_bytes(build(INGEST, config, map_=backwards)) == expected
+
+
+@given(
+    st.lists(
+        st.one_of(
+            st.text(max_size=30), st.sampled_from(["", " a\r\n", "e\u0301", "\ud800", None, 7]), st.just("x" * 40)
+        ),
+        max_size=40,
+    ),
+    st.integers(1, 400),
+    st.integers(64, 2000),
+)
+@settings(max_examples=60, deadline=None)
+def test_blocks_of_records_give_what_the_records_give_one_by_one(texts: list[Any], limit: int, buffer: int) -> None:
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        path = Path(folder) / "a.jsonl"
+        path.write_text("".join(json.dumps({"text": text, "n": i}) + "\n" for i, text in enumerate(texts)))
+        source = {"uri": str(path), "metadata": ["n"]}
+        config = IngestConfig.model_validate({"sources": [source], "partition_bytes": 1 << 20})
+        (partition,) = plan(config, Path(folder))[0]
+        patch.setattr(ingest, "BATCH_BYTES", limit)
+        patch.setattr(readers, "BUFFER", buffer)
+        found = [(rows.to_pylist(), batch.rejected, batch.counts) for rows, batch in ingest._batches(partition)]
+        assert sum(len(rows) + len(bad) for rows, bad, _ in found) == len(texts)
+        patch.setattr(ingest, "_plain_texts", lambda records, column: [])
+        assert found == [(rows.to_pylist(), batch.rejected, batch.counts) for rows, batch in ingest._batches(partition)]
 
 
 def test_one_large_file_is_divided_at_line_ends_and_lines_keep_their_numbers(build: Build, tmp_path: Path) -> None:

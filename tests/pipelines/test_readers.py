@@ -8,6 +8,7 @@ import gzip
 import io
 import json
 import lzma
+import random
 import sys
 from collections.abc import Callable
 from itertools import pairwise
@@ -18,7 +19,6 @@ import pyarrow as pa
 import pyarrow.feather
 import pyarrow.parquet as pq
 import pytest
-import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -82,7 +82,7 @@ PACK: dict[str, Callable[[bytes], bytes]] = {
     ".gz": gzip.compress,
     ".bz2": bz2.compress,
     ".xz": lzma.compress,
-    ".zst": zstandard.compress,
+    ".zst": lambda content: pa.compress(content, "zstd", asbytes=True),
 }
 
 
@@ -267,6 +267,15 @@ def test_two_columns_of_one_name_are_refused(name: str) -> None:
     pq.write_table(pa.table([["a"], ["b"]], names=["text", "text"]), out)
     content = {"a.csv": b"text,text\na,b\n", "a.parquet": out.getvalue()}[name]
     assert problems(read(content, name)) == [("file", "two columns are called 'text'")]
+
+
+@pytest.mark.parametrize("packing", [".gz", ".bz2", ".xz", ".zst"])
+def test_an_archive_that_breaks_where_a_line_ends_is_broken(packing: str) -> None:
+    lines = [json.dumps({"text": f"{random.getrandbits(180):051x}"}) for _ in range(30_000)]
+    assert {len(line) for line in lines} == {64 - 1}  # zstd packs 128 KB at a time, so each of these ends with a line
+    packed = PACK[packing]("\n".join([*lines, ""]).encode())
+    for kept in (len(packed) // 2, len(packed) - 1):
+        assert problems(read(packed[:kept], "a.jsonl" + packing))
 
 
 @pytest.mark.parametrize("packing", [".gz", ".bz2", ".xz", ".zst"])
