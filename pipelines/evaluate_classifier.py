@@ -6,7 +6,6 @@ Besides metrics and predictions an evaluation holds `confusion.parquet` (truth, 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -121,14 +120,13 @@ def run_classifier(
         system: {name: value for name, value in each.items() if "/" not in name or (few and system == MODEL)}
         for system, each in metrics.items()
     }
-    counts = {f"{labels[i]}_as_{labels[j]}": int(confusion[i, j]) for i, j in pairs} if few else {}
-    named = {**statistics("classify", shown), **{f"confusion/{name}": n for name, n in counts.items()}}
+    counts = {f"confusion/{labels[i]}_as_{labels[j]}": int(confusion[i, j]) for i, j in pairs} if few else {}
     return {
         "task": "classification",
         "scored_examples": len(rows),
         "positive": decision.positive,
-        # A label may hold what MLflow takes in no metric's name.
-        **{re.sub(r"[^\w/. -]", "_", name): value for name, value in named.items()},
+        **statistics("classify", shown),
+        **counts,
     }
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -91,13 +90,12 @@ def run_language(
     if texts:
         work.report.text("generated.txt", "\n\n----\n\n".join(texts) + "\n")
         (out / "generated.txt").write_text("\n\n----\n\n".join(texts) + "\n", encoding="utf-8")
-    named = {re.sub(r"[^\w/. -]", "_", name): value for name, value in statistics("test", metrics).items()}
     return {
         "task": "language",
         "scored_tokens": len(targets),
         "scored_bytes": int(sizes["bytes"].sum()),
         "scored_words": int(sizes["words"].sum()),
-        **named,
+        **statistics("test", metrics),
     }
 
 
