@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 import unicodedata
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, Self
 
 import numpy as np
 import pyarrow as pa
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from gpt.config import Config
 from pipelines.quality import STATISTICS_TYPE
@@ -23,6 +23,12 @@ class SplitConfig(Config):
 
     validation: float = Field(default=0.05, ge=0, le=1, description="Share of documents held out for validation.")
     test: float = Field(default=0.05, ge=0, le=1, description="Share of documents held out for the final test.")
+
+    @model_validator(mode="after")
+    def _at_most_all(self) -> Self:
+        if self.validation + self.test > 1 + 1e-9:
+            raise ValueError(f"validation {self.validation} and test {self.test} together are more than all there is")
+        return self
 
 
 def normalise(text: str) -> str:

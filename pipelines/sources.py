@@ -194,7 +194,9 @@ def _walk(root: Path, wanted: Callable[[str], bool]) -> Iterator[File | Skipped]
             name = path.relative_to(root).as_posix()
             if base.startswith(".") or not wanted(name):
                 continue
-            if not Path(os.path.realpath(path)).is_relative_to(inside):  # which, unlike `resolve`, takes a loop
+            if (written := name.encode("utf-8", "backslashreplace").decode()) != name:
+                yield Skipped(written, "its name is not UTF-8")
+            elif not Path(os.path.realpath(path)).is_relative_to(inside):  # which, unlike `resolve`, takes a loop
                 yield Skipped(name, "a link that leaves the folder")
             elif not path.is_file():
                 yield Skipped(name, "not a regular file")

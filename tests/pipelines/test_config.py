@@ -41,6 +41,10 @@ def test_a_good_file_loads_with_overrides(config_file):
     ("text", "sentence"),
     [
         (GOOD + "[pretrain.model]\nlayer = 3", "unknown key 'pretrain.model.layer'; did you mean 'layers'?"),
+        (
+            GOOD.replace("[pretrain]", "[ingest.split]\ntest = 0.6\nvalidation = 0.5\n[pretrain]"),
+            "more than all there is",
+        ),
         (GOOD + "[pretrain.model]\nsize = 'huge'", "'pretrain.model' is wrong: no size or preset is called 'huge'"),
         (GOOD + "[pretrain.model]\nlayers = 0", "'pretrain.model.layers' is wrong: input should be greater than 0"),
         (GOOD + "[pretrain.model]\nheads = 7", "width 128 is not a multiple of heads 7"),

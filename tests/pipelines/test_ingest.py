@@ -120,7 +120,7 @@ def test_holding_out_more_moves_no_held_out_document(texts: list[str], v: float,
 
 @given(st.lists(st.text(), max_size=20), st.floats(0, 1), st.floats(0, 1))
 def test_many_texts_are_named_and_placed_as_each_alone(texts: list[str], validation: float, test: float) -> None:
-    shares = SplitConfig(validation=validation, test=test)
+    shares = SplitConfig(validation=validation, test=test * (1 - validation))
     texts = [text.encode("utf-8", "replace").decode() for text in texts]
     doc_ids, splits = name_texts([text.encode() for text in texts], shares)
     assert doc_ids.to_pylist() == [document_id(text) for text in texts]

@@ -54,6 +54,14 @@ def test_a_loop_of_links_ends_and_links_out_of_the_folder_are_skipped(folder: Pa
     assert [(each.name, each.reason) for each in skipped] == [("out.txt", "a link that leaves the folder")]
 
 
+def test_a_name_that_is_no_text_is_skipped_and_told(folder: Path) -> None:
+    (folder / os.fsdecode(b"caf\xe9.txt")).write_text("named by an old machine")
+    files, skipped = list_files(str(folder))
+    assert len(files) == 4 and [(each.name, each.reason) for each in skipped] == [
+        ("caf\\udce9.txt", "its name is not UTF-8")
+    ]
+
+
 def test_a_pipe_is_not_opened(folder: Path) -> None:
     os.mkfifo(folder / "pipe.txt")
     assert [each.name for each in list_files(str(folder))[1]] == ["pipe.txt"]
