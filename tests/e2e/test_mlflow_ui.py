@@ -90,9 +90,11 @@ def compare_two(page: Any, ui: str, experiment: str, parent: str, first: str, se
     text = page.locator("body").inner_text()
     for name in ("learning_rate", "steps", "batch_size", "train/loss", "parameters", "best_val_loss"):
         assert name in text, name
-    page.get_by_role("link", name="train/loss", exact=True).first.click()
+    # The address that the link leads to, since the page moves while its plots are drawn, and a click would miss.
+    link = page.get_by_role("link", name="train/loss", exact=True).first.get_attribute("href")
+    assert "/metric?" in link and first in link and second in link
     for metric in ("train/loss", "val/loss"):
-        page.goto(page.url.replace("train%2Floss", metric.replace("/", "%2F")))
+        page.goto(f"{ui}/{link[link.index('#') :]}".replace("train%2Floss", metric.replace("/", "%2F")))
         page.get_by_text(f"({metric})").nth(1).wait_for()
         curves = page.locator(".scatterlayer").first.locator("path.js-line")
         curves.nth(1).wait_for(state="attached")
