@@ -13,7 +13,6 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Self
-from urllib.parse import urlsplit
 
 import httpx
 from pydantic import Field, model_validator
@@ -71,8 +70,11 @@ class JudgeConfig(Config):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        parts = urlsplit(self.url)
-        if parts.scheme not in ("http", "https") or not parts.netloc:
+        try:
+            url = httpx.URL(self.url)
+        except httpx.InvalidURL as error:
+            raise ValueError(f"url is no address: {error}") from None
+        if url.scheme not in ("http", "https") or not url.host:
             raise ValueError("url must begin with http:// or https://")
         if "{answer}" not in self.prompt:
             raise ValueError("prompt must hold {answer}")
@@ -139,7 +141,7 @@ def _ask(client: httpx.Client, item: dict[str, str], config: JudgeConfig, pause:
             status = f"refused: HTTP {code}"
             if code < 500 and code not in (408, 429):
                 break
-        except httpx.TransportError as error:
+        except httpx.RequestError as error:
             status = f"unreachable: {type(error).__name__}"
         except (ValueError, LookupError, TypeError):
             return Verdict(prompt, reply.text, None, "nonsense: not the protocol's reply")

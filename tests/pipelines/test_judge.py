@@ -36,6 +36,8 @@ class Endpoint(BaseHTTPRequestHandler):
             text = '{"choices": []}'
         try:
             self.send_response(code)
+            if what == "garbled":
+                self.send_header("Content-Encoding", "gzip")
             self.end_headers()
             self.wfile.write(text.encode())
         except OSError:
@@ -90,6 +92,11 @@ def test_every_item_keeps_prompt_answer_and_score_and_failures_are_marked(endpoi
     assert {each[0] for each in endpoint.asked} == {"/v1/chat/completions"}
 
 
+def test_a_reply_that_is_not_packed_as_it_says_costs_its_item_and_no_other(endpoint):
+    garbled, good = ask(endpoint, "garbled", "good", retries=0)
+    assert garbled.score is None and garbled.status == "unreachable: DecodingError" and good.score == 8
+
+
 def test_a_judge_that_takes_too_long_costs_its_item_and_no_other(endpoint):
     slow, good = ask(endpoint, "slow", "good", timeout=0.3, retries=0, workers=1)
     assert (slow.score, slow.status, good.score) == (None, "timed out", 8)
@@ -141,6 +148,7 @@ def test_a_score_is_the_first_number_if_it_lies_within_the_bounds(answer, score)
     ("wrong", "sentence"),
     [
         ({"url": "ftp://x"}, "http://"),
+        ({"url": "http://x:port/v1"}, "url is no address"),
         ({"url": "http://me:secret@x/v1"}, "carries a password or a token"),
         ({"prompt": "rate it"}, "must hold"),
         ({"lowest": 10}, "lowest must be below highest"),
