@@ -176,8 +176,8 @@ def _examples(fields: Mapping[str, Any], source: ExampleSource) -> Iterator[dict
         yield {"text": _text(fields, source.text), "label": _text(fields, source.label)}
     elif source.response is not None:
         instruction, response = _text(fields, source.instruction), _text(fields, source.response)
-        about = normalise(str(fields.get(source.input) or "")) if source.input else ""
-        system = normalise(str(fields.get(source.system) or "")) if source.system else ""
+        about = _said(fields.get(source.input), source.input) if source.input else ""
+        system = _said(fields.get(source.system), source.system) if source.system else ""
         yield _instruction(instruction, response, about, system)
     else:
         messages = _messages(_column(fields, str(source.conversation)), source.turns)
@@ -243,11 +243,17 @@ def _column(fields: Mapping[str, Any], name: str) -> Any:
 
 
 def _text(fields: Mapping[str, Any], name: str) -> str:
-    value = _column(fields, name)
-    text = normalise(str(value)) if value is not None else ""
+    text = _said(_column(fields, name), name)
     if not text:
         raise ValueError(f"column {name!r} is empty")
     return text
+
+
+def _said(value: Any, name: str) -> str:
+    """A column's text: of numbers, as they are written; of nothing, none."""
+    if not isinstance(value, str | int | float | None):
+        raise ValueError(f"column {name!r} holds {type(value).__name__}, not text")
+    return "" if value is None else normalise(str(value))
 
 
 # Duplicates

@@ -134,6 +134,24 @@ def test_one_text_is_never_on_both_sides_and_on_the_side_where_a_corpus_has_it(b
         assert row["split"] == sides[row["text"]] == split_of(document_id(row["text"]), SplitConfig(**split))
 
 
+def test_what_is_no_text_is_no_example(build: Build, tmp_path: Path) -> None:
+    rows = [
+        {"text": "one", "label": 1},
+        {"text": ["two"], "label": 2},
+        {"text": "three", "label": {"a": 3}},
+        {"text": "four", "label": None},
+    ]
+    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    made = build(EXAMPLES, {"sources": [{"uri": str(tmp_path / "a.jsonl"), "label": "label"}]})
+    assert [(each.text, each.label) for each in all_rows(made)] == [("one", "1")]
+    reasons = [row["reason"] for row in read_rows(made.file("rejected.parquet"))]
+    assert reasons == [
+        "column 'text' holds list, not text",
+        "column 'label' holds dict, not text",
+        "column 'label' is empty",
+    ]
+
+
 def test_a_label_column_that_is_not_there_says_which_are(build: Build, store: Store, tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("text,kind\nhello,ham\n")
     with pytest.raises(InputError, match="no column 'label'; there are text, kind"):
