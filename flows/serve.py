@@ -5,8 +5,8 @@ from __future__ import annotations
 import difflib
 import importlib.metadata
 import tomllib
-from collections.abc import Mapping
-from datetime import timedelta
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 from zoneinfo import ZoneInfo
@@ -22,6 +22,8 @@ from pipelines.step import NAME
 
 if TYPE_CHECKING:
     from prefect import Flow
+    from prefect.client.orchestration import SyncPrefectClient
+    from prefect.client.schemas.objects import FlowRun
     from prefect.deployments.runner import RunnerDeployment
 
     Flows = Mapping[str, Flow[..., Any]]
@@ -198,26 +200,47 @@ def _when(schedule: Schedule) -> list[Any]:
 
 
 def _give_up_orphans(deployments: list[RunnerDeployment]) -> None:
-    """Tell Prefect that runs died whose `serve` was killed: it would let them count against the limit of one."""
+    """Tell Prefect of runs that died with their `serve`, which would count against the limit of one, and of those that
+    were due while nothing served: the newest of each deployment makes up for the others, or they would pile up.
+    """
     from prefect.client.orchestration import get_client
-    from prefect.client.schemas.filters import (
-        DeploymentFilter,
-        DeploymentFilterName,
-        FlowRunFilter,
-        FlowRunFilterState,
-        FlowRunFilterStateType,
-    )
-    from prefect.client.schemas.objects import StateType
-    from prefect.states import Crashed
+    from prefect.states import Cancelled, Crashed
 
-    going_on = [StateType.PENDING, StateType.RUNNING, StateType.CANCELLING]
+    made_up_for = set()
     with get_client(sync_client=True) as client:
-        orphans = client.read_flow_runs(
-            deployment_filter=DeploymentFilter(name=DeploymentFilterName(any_=[each.name for each in deployments])),
-            flow_run_filter=FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=going_on))),
-        )
-        for run in orphans:
-            client.set_flow_run_state(run.id, Crashed(message="The process that served it was killed."))
+        for run in list(_due(client, deployments)):
+            assert run.state
+            if not run.state.is_scheduled():
+                client.set_flow_run_state(run.id, Crashed(message="The process that served it was killed."))
+            elif run.auto_scheduled and run.deployment_id in made_up_for:
+                client.set_flow_run_state(
+                    run.id, Cancelled(message="Due while nothing served it; a later run was too.")
+                )
+            elif run.auto_scheduled:
+                made_up_for.add(run.deployment_id)
+
+
+def _due(client: SyncPrefectClient, deployments: list[RunnerDeployment]) -> Iterator[FlowRun]:
+    """Runs of deployments that should have begun by now and have not ended, the latest first."""
+    from prefect.client.schemas import filters
+    from prefect.client.schemas.objects import StateType
+    from prefect.client.schemas.sorting import FlowRunSort
+
+    names = filters.DeploymentFilterName(any_=[each.name for each in deployments])
+    not_ended = [StateType.SCHEDULED, StateType.PENDING, StateType.RUNNING, StateType.CANCELLING]
+    due = filters.FlowRunFilter(
+        state=filters.FlowRunFilterState(type=filters.FlowRunFilterStateType(any_=not_ended)),
+        expected_start_time=filters.FlowRunFilterExpectedStartTime(before_=datetime.now(UTC)),
+    )
+    offset = 0  # Prefect hands out some at a time
+    while page := client.read_flow_runs(
+        deployment_filter=filters.DeploymentFilter(name=names),
+        flow_run_filter=due,
+        sort=FlowRunSort.EXPECTED_START_TIME_DESC,
+        offset=offset,
+    ):
+        offset += len(page)
+        yield from page
 
 
 # For people who have workers
