@@ -145,15 +145,21 @@ def describe(files: Iterable[File], prefix: str) -> tuple[SourceFile, ...]:
         )
 
 
-@lru_cache(maxsize=200_000)
 def file_digest(file: File) -> str:
-    """SHA-256 of a file's content, in hex."""
+    """SHA-256 of a file's content, in hex; a file that says when it changes is read once."""
+    return _remembered_digest(file) if file.state else _digest(file)
+
+
+def _digest(file: File) -> str:
     with file.open() as stream:
         digest = hashlib.sha256()
         while block := stream.read(1 << 20):
             digest.update(block)
     file.check_unchanged()
     return digest.hexdigest()
+
+
+_remembered_digest = lru_cache(maxsize=200_000)(_digest)
 
 
 def label_of(uri: str) -> str:
@@ -326,7 +332,7 @@ def _remote_file(filesystem: fsspec.AbstractFileSystem, path: str, uri: str, nam
 
 def state_of(info: Mapping[str, Any]) -> str:
     """What changes when a file does that fsspec describes so."""
-    tags = ("ETag", "etag", "md5Hash", "LastModified", "last_modified", "mtime", "created")
+    tags = ("ETag", "etag", "md5Hash", "blob_id", "LastModified", "last_modified", "mtime", "created")
     return next((str(info[tag]) for tag in tags if info.get(tag)), "")
 
 

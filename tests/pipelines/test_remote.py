@@ -1,22 +1,28 @@
-"""Sources that are elsewhere: a bucket behind a real S3 API, and a web server, both on this machine."""
+"""Sources that are elsewhere: buckets of S3 and of Google's storage, a hub, a web server; all on this machine."""
 
 from __future__ import annotations
 
 import gzip
+import json
+import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from hashlib import sha1, sha256
+from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
+from urllib.parse import parse_qs, unquote, urlsplit
 
+import fsspec
 import pytest
 
 from pipelines.datasets import Corpus
 from pipelines.errors import InputError
 from pipelines.ingest import INGEST
-from pipelines.sources import list_files
+from pipelines.sources import File, file_digest, list_files
 from pipelines.store import Dataset
 from pipelines.tables import read_rows
 
@@ -29,6 +35,13 @@ OBJECTS = {
     "texts/.hidden": b"no",
     "other/d.txt": b"four",
 }
+
+
+def write_objects(folder: Path) -> Path:
+    for key, content in OBJECTS.items():
+        (folder / key).parent.mkdir(parents=True, exist_ok=True)
+        (folder / key).write_bytes(content)
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -76,10 +89,7 @@ def test_a_bucket_is_read_like_a_folder(build: Build, bucket: Any) -> None:
 def test_a_bucket_gives_the_same_version_as_a_folder_of_the_same_files(
     build: Build, bucket: Any, tmp_path: Path
 ) -> None:
-    for key, content in OBJECTS.items():
-        (tmp_path / key).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / key).write_bytes(content)
-    here = build(INGEST, {"sources": [{"uri": str(tmp_path / "texts")}]})
+    here = build(INGEST, {"sources": [{"uri": str(write_objects(tmp_path) / "texts")}]})
     assert build(INGEST, {"sources": [{"uri": "s3://mill/texts"}]}).ref == here.ref
 
 
@@ -103,6 +113,115 @@ def test_what_is_not_in_a_bucket_is_one_sentence(bucket: Any, uri: str) -> None:
     with pytest.raises(InputError, match=r"does not exist|names no file") as caught:
         list_files(uri)
     assert "\n" not in str(caught.value) and str(caught.value).startswith(uri)
+
+
+@pytest.fixture
+def google(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """The file system of a Google Cloud Storage server with the same objects in one bucket."""
+    from gcp_storage_emulator.server import create_server
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    server = create_server("127.0.0.1", port, in_memory=True, default_bucket="mill")
+    server.start()
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", f"http://127.0.0.1:{port}")
+    monkeypatch.setenv("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")  # asks Google for the kind of bucket
+    client = fsspec.filesystem("gs")
+    for key, content in OBJECTS.items():
+        client.pipe(f"mill/{key}", content)
+    yield client
+    server.stop()
+
+
+def test_googles_storage_is_read_like_a_folder(build: Build, google: Any, tmp_path: Path) -> None:
+    here = build(INGEST, {"sources": [{"uri": str(write_objects(tmp_path) / "texts")}]})
+    assert build(INGEST, {"sources": [{"uri": "gs://mill/texts"}]}).ref == here.ref
+    assert [file.name for file in list_files("gs://mill/**/*.txt")[0]] == ["other/d.txt", "texts/a.txt"]
+    with pytest.raises(InputError, match="does not exist"):
+        list_files("gs://mill/nothing")
+    (file,) = list_files("gs://mill/texts/a.txt")[0]
+    google.pipe("mill/texts/a.txt", b"two")
+    with pytest.raises(InputError, match="changed while it was read"):
+        file.open()
+
+
+class Hub(BaseHTTPRequestHandler):
+    """As much of the Hugging Face Hub as it takes to read the dataset me/mine."""
+
+    files: ClassVar[dict[str, bytes]] = {}
+
+    def do_GET(self) -> None:
+        address = urlsplit(self.path)
+        _, found, inside = address.path.partition("/api/datasets/me/mine")
+        if found and not inside:
+            return self.answer({"id": "me/mine", "sha": "0" * 40})
+        if inside.startswith("/tree/main"):
+            folder = unquote(inside.removeprefix("/tree/main").strip("/"))
+            recursive = parse_qs(address.query)["recursive"] == ["true"]
+            return self.answer(self.tree(folder + "/" if folder else "", recursive))
+        content = self.files.get(address.path.removeprefix("/datasets/me/mine/resolve/main/"))
+        if content is None:
+            return self.answer({"error": "not found"}, 404)
+        start, end = map(int, self.headers["Range"].removeprefix("bytes=").split("-"))
+        return self.answer(content[start : end + 1], 206)
+
+    def tree(self, inside: str, recursive: bool) -> list[dict[str, Any]]:
+        entries: dict[str, dict[str, Any]] = {}
+        for path, content in self.files.items():
+            if path.startswith(inside):
+                parts = path.removeprefix(inside).split("/")
+                for depth in range(1, len(parts)):
+                    folder = inside + "/".join(parts[:depth])
+                    entries[folder] = {"type": "directory", "path": folder, "oid": "1" * 40}
+                entries[path] = {"type": "file", "path": path, "size": len(content), "oid": sha1(content).hexdigest()}
+        return [entry for path, entry in entries.items() if recursive or "/" not in path.removeprefix(inside)]
+
+    def answer(self, body: Any, status: int = 200) -> None:
+        content = body if isinstance(body, bytes) else json.dumps(body).encode()
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, bytes]]:
+    """The files of a dataset on a hub, to be changed at will."""
+    Hub.files = dict(OBJECTS)
+    with ThreadingHTTPServer(("127.0.0.1", 0), Hub) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setitem(fsspec.config.conf, "hf", {"endpoint": f"http://127.0.0.1:{server.server_port}"})
+        yield Hub.files
+        server.shutdown()
+
+
+def test_a_dataset_on_the_hub_is_read_like_a_folder(build: Build, hub: dict[str, bytes], tmp_path: Path) -> None:
+    here = build(INGEST, {"sources": [{"uri": str(write_objects(tmp_path) / "texts")}]})
+    assert build(INGEST, {"sources": [{"uri": "hf://datasets/me/mine/texts"}]}).ref == here.ref
+    names = [file.name for file in list_files("hf://datasets/me/mine/**/*.txt")[0]]
+    assert names == ["other/d.txt", "texts/a.txt"]
+    with pytest.raises(InputError, match="does not exist"):
+        list_files("hf://datasets/me/mine/nothing")
+    (file,) = list_files("hf://datasets/me/mine/texts/a.txt")[0]
+    hub["texts/a.txt"] = b"two"  # of the same size
+    with pytest.raises(InputError, match="changed while it was read"):
+        file.open()
+
+
+def test_a_file_that_does_not_say_when_it_changes_is_read_each_time(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_bytes(b"one")
+    (file,) = list_files(f"local://{path}")[0]
+    silent = replace(file, state="")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(File, "check_unchanged", lambda self: None)
+        before = file_digest(silent)
+        path.write_bytes(b"two")
+        assert file_digest(silent) == sha256(b"two").hexdigest() != before
 
 
 class Quiet(SimpleHTTPRequestHandler):
