@@ -90,9 +90,10 @@ class Stack:
             InputError: a port is taken, or a server did not come up.
         """
         with self._alone():
-            started = {
-                server.name: _spawn(server) for server in self.servers if not _record(server) and not _named(server)
-            }
+            missing = [server for server in self.servers if not _record(server) and not _named(server)]
+            for server in missing:  # both, before one of them starts
+                _make_way(server)
+            started = {server.name: _spawn(server) for server in missing}
             for server in self.servers:
                 if _record(server) or server.name in started:
                     _wait_until_healthy(server, started.get(server.name))
@@ -312,13 +313,16 @@ def _port(variable: str, default: int) -> int:
 # Starting and ending
 
 
-def _spawn(server: Server) -> subprocess.Popen[bytes]:
+def _make_way(server: Server) -> None:
     _end_orphans(server)
     if not _is_free(server.port):
         raise InputError(
             f"Port {server.port}, meant for {server.name}, is taken by another program; end that, "
             f"or choose another port with {server.variable}."
         )
+
+
+def _spawn(server: Server) -> subprocess.Popen[bytes]:
     server.prepare()
     server.record.parent.mkdir(parents=True, exist_ok=True)
     with server.record.open("w") as record, _open_log(server.log) as log:
@@ -437,7 +441,7 @@ def _read_record(server: Server, file: IO[str]) -> Record:
             found = json.loads(file.read())
             return Record(found["pid"], found["url"], datetime.fromisoformat(found["since"]), Path(found["log"]))
         time.sleep(0.02)
-    raise InputError(f"A {server.name} server runs, but {server.record} does not say which; end it yourself.")
+    raise InputError(f"The {server.name} server runs, but {server.record} does not say which; end it yourself.")
 
 
 def _named(server: Server) -> str | None:

@@ -152,12 +152,13 @@ def test_a_taken_port_is_named_with_the_variable_that_changes_it(tmp_path, monke
         other.bind(("127.0.0.1", 0))
         other.listen()
         port = other.getsockname()[1]
-        monkeypatch.setenv(
-            "MLFLOW_TRACKING_URI" if "PREFECT" in variable else "PREFECT_API_URL", "http://127.0.0.1:9/api"
-        )
+        monkeypatch.setenv("TOKENMILL_PREFECT_PORT", str(free_port()))
+        monkeypatch.setenv("TOKENMILL_MLFLOW_PORT", str(free_port()))
         monkeypatch.setenv(variable, str(port))
+        stack = Stack(tmp_path)
         with pytest.raises(InputError, match=f"{port}.*{variable}"):
-            Stack(tmp_path).up()
+            stack.up()
+        assert stack.down() == [], "nor has the other server been started"
 
 
 @pytest.mark.parametrize("port", ["", "http", "0", "65536", "-1", "²"])
