@@ -99,9 +99,14 @@ def find_duplicates(files: Sequence[Path], scratch: Path, near: float | None = N
 
 def _find_duplicates(files: Sequence[Path], scratch: Path, near: float | None, memory: int) -> Path:
     target = scratch / "duplicates.parquet"
-    database = duckdb.connect()
-    database.execute(f"SET memory_limit = '{memory}MB'; SET threads = 2; SET preserve_insertion_order = false")
-    database.execute(f"SET temp_directory = '{scratch / 'spill'}'")
+    database = duckdb.connect(
+        config={
+            "memory_limit": f"{memory}MB",
+            "preserve_insertion_order": False,
+            "temp_directory": str(scratch / "spill"),
+            "threads": 2,
+        }
+    )
     database.execute("CREATE TEMP TABLE parts (part INTEGER, filename VARCHAR, signature_file VARCHAR)")
     database.executemany(
         "INSERT INTO parts VALUES (?, ?, ?)", [[i, str(path), str(signatures_of(path))] for i, path in enumerate(files)]

@@ -17,7 +17,7 @@ import io
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from itertools import groupby, islice
@@ -108,7 +108,7 @@ class IngestConfig(Config):
     keep: tuple[str, ...] = Field(
         default=(), description="Rules that a document has to meet: SQL over its statistics, or the presets gopher, c4."
     )
-    bad_words: str | None = Field(
+    bad_words: Uri | None = Field(
         default=None,
         description="A file of words and phrases, one a line, that the statistic bad_words counts in a document.",
         json_schema_extra={"fingerprint": False},
@@ -163,7 +163,7 @@ def run(inputs: Mapping[str, Dataset], config: IngestConfig, out: Path, work: Wo
     return {
         **{name: total[name] for name in names},
         "rejected": sum(rejected.values()),
-        **{f"rejected_{_slug(reason)}": count for reason, count in rejected.most_common(12)},
+        **_by_reason(rejected.most_common(12)),
         "repaired_characters": total["repaired_characters"],
         **{f"cleaned_{name}": sum(part.counts[f"cleaned_{name}"] for part in parts) for name in config.clean},
         "parts": len(parts),
@@ -766,5 +766,11 @@ def _write_rejected(
     return reasons, entries
 
 
-def _slug(reason: str) -> str:
-    return re.sub(r"\W+", "_", reason.lower()).strip("_")[:40]
+def _by_reason(rejected: Iterable[tuple[str, int]]) -> Counter[str]:
+    counts: Counter[str] = Counter()
+    for reason, count in rejected:
+        words = reason.lower()
+        for sign, word in ((">=", "at least"), ("<=", "at most"), (">", "above"), ("<", "below")):
+            words = words.replace(sign, f" {word} ")
+        counts["rejected_" + re.sub(r"\W+", "_", words).strip("_")[:48]] += count
+    return counts

@@ -33,11 +33,10 @@ class Loader:
         accumulation: micro-batches in a step.
         seed: of the order, which is another one in every epoch.
         shuffle: false reads the samples as they lie.
-        rank, world_size: which of how many processes this is; each gets its part of every micro-batch.
         ahead: false for reading here and there, a batch at a time.
 
     Raises:
-        InputError: the split has no samples, or the processes do not divide the batch.
+        InputError: the split has no samples.
     """
 
     def __init__(
@@ -50,20 +49,15 @@ class Loader:
         accumulation: int = 1,
         seed: int = 0,
         shuffle: bool = True,
-        rank: int = 0,
-        world_size: int = 1,
         ahead: bool = True,
     ) -> None:
-        if batch_size % world_size:
-            raise InputError(f"A batch of {batch_size} samples cannot be divided among {world_size} processes.")
         self.batch_size, self.accumulation, self.seed, self.shuffle = batch_size, accumulation, seed, shuffle
-        self._local, self._rank = batch_size // world_size, rank
         self._windows = (PackedWindows if samples.packed else StreamWindows)(samples, tokens, split)
         self.n_samples = int(self._windows.first[-1])
         if not self.n_samples:
             raise InputError(f"{samples.dataset} has no {split} samples.")
         self._ahead = ahead
-        self._per_block = max(1, BLOCK // (8 * self._local * (samples.context + 1))) if ahead else 1
+        self._per_block = max(1, BLOCK // (8 * batch_size * (samples.context + 1))) if ahead else 1
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="loader")
         self._blocks: dict[int, Future[list[Batch]]] = {}
 
@@ -87,15 +81,14 @@ class Loader:
         return self._order(np.arange(first, first + self.batch_size))
 
     def _make_block(self, block: int) -> list[Batch]:
-        """So many micro-batches from a place in the endless order; of each the part that is this process's."""
-        first, count = block * self._per_block * self.batch_size, self._per_block * self.batch_size
-        positions = np.arange(first, first + count).reshape(self._per_block, -1, self._local)
-        samples = self._order(positions[:, self._rank].ravel())
+        """So many micro-batches from a place in the endless order."""
+        count = self._per_block * self.batch_size
+        samples = self._order(np.arange(block * count, (block + 1) * count))
         groups = np.searchsorted(self._windows.first, samples, side="right") - 1
         whole = self._windows.batch(groups, samples - self._windows.first[groups])
         if torch.cuda.is_available():
             whole = Batch(*(None if tensor is None else tensor.pin_memory() for tensor in whole))  # type: ignore[arg-type]
-        each = [None if tensor is None else tensor.split(self._local) for tensor in whole]
+        each = [None if tensor is None else tensor.split(self.batch_size) for tensor in whole]
         return [Batch(*(part and part[i] for part in each)) for i in range(self._per_block)]  # type: ignore[arg-type]
 
     def _order(self, positions: NDArray[np.int64]) -> NDArray[np.int64]:

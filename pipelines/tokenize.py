@@ -27,6 +27,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.ipc
+import tiktoken
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
@@ -48,6 +49,7 @@ from pipelines.tokenizers import (
 )
 
 PARTS = "parts.json"
+LEARNT = ("bpe", "characters", "words")  # encodings that are made of the corpus
 CHUNK = 1 << 19  # bytes of text encoded in one call
 
 
@@ -75,6 +77,13 @@ class TokenizeConfig(Config):
     def _check_tokenizer(self) -> Self:
         if self.tokenizer and (self.vocabulary or self.encoding != "gpt2"):
             raise ValueError("tokenizer takes the place of encoding and vocabulary; leave those out")
+        published = tiktoken.list_encoding_names()
+        if self.encoding not in (*LEARNT, *published):
+            raise ValueError(f"there is no encoding {self.encoding!r}; known are {', '.join((*LEARNT, *published))}")
+        if self.encoding == "bpe" and self.vocabulary is None:
+            raise ValueError("encoding is bpe, so vocabulary has to say how many tokens to learn")
+        if self.encoding in published and self.vocabulary is not None:
+            raise ValueError(f"vocabulary cannot be set for {self.encoding!r}, whose vocabulary is published")
         return self
 
 
@@ -153,15 +162,12 @@ def make_tokenizer(config: TokenizeConfig, corpus: Corpus) -> Tokenizer:
     if config.tokenizer is not None:
         tokenizer = load_tokenizer(Path(config.tokenizer))
     elif config.encoding == "bpe":
-        if config.vocabulary is None:
-            raise InputError("tokenize.encoding is bpe, so tokenize.vocabulary has to say how many tokens to learn.")
+        assert config.vocabulary is not None
         tokenizer = train_byte_pairs(_training_texts(config, corpus), config.vocabulary)
     elif config.encoding == "characters":
         tokenizer = count_characters(_training_texts(config, corpus), config.vocabulary)
     elif config.encoding == "words":
         tokenizer = count_words(_training_texts(config, corpus), config.vocabulary)
-    elif config.vocabulary is not None:
-        raise InputError(f"tokenize.vocabulary cannot be set for {config.encoding!r}, whose vocabulary is published.")
     else:
         tokenizer = named_tokenizer(config.encoding)
     return tokenizer.with_special(config.special_tokens) if config.special_tokens else tokenizer

@@ -97,11 +97,10 @@ class Tokenizer(ABC):
         Raises:
             ValueError: an id outside the vocabulary.
         """
-        tokens = self.token_bytes
-        try:
-            return b"".join([tokens[i] for i in ids])
-        except IndexError:
-            raise ValueError(f"a token id lies outside the vocabulary of {self.vocabulary}") from None
+        tokens, ids = self.token_bytes, list(ids)
+        if ids and not 0 <= min(ids) <= max(ids) < len(tokens):
+            raise ValueError(f"a token id lies outside the vocabulary of {self.vocabulary}")
+        return b"".join([tokens[i] for i in ids])
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text that ids stand for; bytes that are no whole character become U+FFFD."""
@@ -347,8 +346,7 @@ def named_tokenizer(name: str) -> BytePairTokenizer:
         InputError: tiktoken has no such encoding, or it cannot be downloaded.
     """
     if name not in tiktoken.list_encoding_names():
-        known = ", ".join(["bpe", "characters", "words", *tiktoken.list_encoding_names()])
-        raise InputError(f"There is no encoding {name!r}; known are {known}.")
+        raise InputError(f"There is no encoding {name!r}; known are {', '.join(tiktoken.list_encoding_names())}.")
     if name == "gpt2":
         return _gpt2()
     try:

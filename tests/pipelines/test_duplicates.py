@@ -13,8 +13,9 @@ import pytest
 from pipelines import duplicates
 from pipelines.datasets import Corpus
 from pipelines.duplicates import BANDS, HASHES, band_hashes
-from pipelines.ingest import INGEST
-from pipelines.store import Dataset
+from pipelines.ingest import INGEST, IngestConfig
+from pipelines.step import Work
+from pipelines.store import Dataset, Store
 from pipelines.tables import read_rows
 
 Build = Callable[..., Dataset]
@@ -113,3 +114,13 @@ def test_more_memory_is_taken_where_little_does_not_do(
     monkeypatch.setattr(duplicates, "MEMORY", (32, 64))
     with pytest.raises(duckdb.OutOfMemoryException):
         ingest(build, tmp_path, ["a text", "a third"])
+
+
+def test_a_home_may_have_an_apostrophe_in_its_name(tmp_path: Path) -> None:
+    home = tmp_path / "o'neill's"
+    home.mkdir()
+    store = Store(home / "data")
+    (home / "a.jsonl").write_text('{"text": "one"}\n{"text": "one"}\n')
+    step = INGEST.using("test", IngestConfig.model_validate({"sources": [{"uri": str(home / "a.jsonl")}]}))
+    made = store.build(step, lambda out, scratch: INGEST.run({}, step.config, out, Work(scratch)))
+    assert made.manifest.statistics["documents"] == 1

@@ -258,6 +258,14 @@ def test_what_cannot_be_read_is_in_rejected_and_the_rest_is_kept(build: Build, t
     assert reasons["b.txt"] == "binary, not text" and reasons["g.txt"] == "a link that leaves the folder"
 
 
+def test_rules_that_differ_in_a_sign_are_counted_apart(build: Build, tmp_path: Path) -> None:
+    path = write_lines(tmp_path / "a.jsonl", ["one", "one two three four", "one two"])
+    keep = ["n_words >= 2", "n_words <= 2"]
+    statistics = build(INGEST, {"sources": [{"uri": str(path)}], "keep": keep}).manifest.statistics
+    counts = {name: count for name, count in statistics.items() if name.startswith("rejected_")}
+    assert counts == {"rejected_quality_n_words_at_least_2": 1, "rejected_quality_n_words_at_most_2": 1}
+
+
 def test_a_missing_column_says_which_there_are(build: Build, store: Store, tmp_path: Path) -> None:
     path = write_lines(tmp_path / "a.jsonl", ["fine"], title="x")
     with pytest.raises(InputError, match="line 1: no column 'body'; there are text, title"):

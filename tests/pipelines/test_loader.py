@@ -93,14 +93,6 @@ def test_a_batch_is_a_function_of_its_position_alone(make: Make, monkeypatch: py
     assert all(rows(here_and_there(*position)) == expected[position] for position in [(29, 2), (0, 0), (7, 1)])
 
 
-@pytest.mark.parametrize("world_size", [2, 3, 6])
-def test_any_number_of_processes_sees_the_same_global_order(make: Make, world_size: int) -> None:
-    alone = make(batch_size=6, accumulation=2)
-    each = [make(batch_size=6, accumulation=2, rank=rank, world_size=world_size) for rank in range(world_size)]
-    for step in range(5):
-        assert rows(alone(step, 1)) == [row for loader in each for row in rows(loader(step, 1))]
-
-
 def test_unshuffled_it_reads_the_samples_as_they_lie(make: Make) -> None:
     loader = make("validation", batch_size=3, shuffle=False)
     assert loader.samples_at(0).tolist() == [0, 1, 2]
@@ -111,8 +103,6 @@ def test_unshuffled_it_reads_the_samples_as_they_lie(make: Make) -> None:
 def test_what_cannot_be_loaded_is_one_sentence(make: Make) -> None:
     with pytest.raises(InputError, match="has no test samples"):
         make("test", batch_size=2)
-    with pytest.raises(InputError, match="5 samples cannot be divided among 2"):
-        make(batch_size=5, world_size=2)
 
 
 def test_the_next_batches_are_made_while_these_are_used(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -211,6 +211,6 @@ def test_an_ingest_keeps_what_meets_the_rules_and_says_why_it_does_not_keep_the_
     assert rejected[0]["statistics"]["n_words"] == 1 and rejected[1]["language"] == "de"
     statistics = corpus.dataset.manifest.statistics
     assert Counter({name: n for name, n in statistics.items() if name.startswith("rejected_")}) == {
-        "rejected_quality_n_words_50": 1,
+        "rejected_quality_n_words_at_least_50": 1,
         "rejected_quality_language_en": 1,
     }

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
 from pipelines import tokenize
 from pipelines.datasets import Samples, Tokens
@@ -17,7 +18,7 @@ from pipelines.ingest import INGEST
 from pipelines.sample import SAMPLE
 from pipelines.store import Dataset, Store
 from pipelines.tables import read_rows
-from pipelines.tokenize import TOKENIZE
+from pipelines.tokenize import TOKENIZE, TokenizeConfig
 
 Build = Callable[..., Dataset]
 BPE = {"encoding": "bpe", "vocabulary": 300}
@@ -150,9 +151,9 @@ def test_an_encoding_of_the_corpus_learns_from_its_training_split_alone(build: B
         ({"encoding": "nothing"}, "no encoding 'nothing'"),
     ],
 )
-def test_a_wrong_encoding_is_one_sentence(build: Build, corpus: Dataset, config: dict[str, Any], says: str) -> None:
-    with pytest.raises(InputError, match=says):
-        build(TOKENIZE, config, corpus=corpus)
+def test_a_wrong_encoding_is_said_before_anything_starts(config: dict[str, Any], says: str) -> None:
+    with pytest.raises(ValidationError, match=says):
+        TokenizeConfig(**config)
 
 
 # Samples

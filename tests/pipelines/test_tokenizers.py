@@ -131,7 +131,9 @@ def test_ids_are_stored_in_two_bytes_while_they_fit() -> None:
 def test_an_unknown_id_and_an_unknown_encoding_are_refused() -> None:
     with pytest.raises(ValueError, match="outside the vocabulary of 300"):
         KINDS["bpe"].decode([300])
-    with pytest.raises(InputError, match="no encoding 'gpt9'; known are bpe, characters, words"):
+    with pytest.raises(ValueError, match="outside the vocabulary of 300"):
+        KINDS["bpe"].decode(iter([1, -1]))
+    with pytest.raises(InputError, match="no encoding 'gpt9'; known are gpt2, "):
         named_tokenizer("gpt9")
 
 
