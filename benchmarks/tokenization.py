@@ -11,6 +11,7 @@ which are the default, make 250 MB; with few, what a run costs once weighs too m
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sys
 import tempfile
@@ -133,6 +134,7 @@ def encode_batch(batch: dict[str, list[str]]) -> dict[str, list[Any]]:
 
 
 def datatrove(path: Path, folder: Path) -> tuple[int, float]:
+    os.environ["LOGURU_AUTOINIT"] = "0"  # its workers log much
     from datatrove.executor import LocalPipelineExecutor
     from datatrove.pipeline.readers import JsonlReader
     from datatrove.pipeline.tokens import DocumentTokenizer

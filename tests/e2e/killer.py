@@ -11,6 +11,7 @@ import os
 import random
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -137,6 +138,7 @@ class Killer:
         self.home, self.point, self.tell = str(home), point, tell
         self.step, self.phase = "flow", "record"
         self.count = 0
+        self.killing = threading.Lock()
         self.passed = {"flow"}
 
     def event(self, moment: str, what: str) -> None:
@@ -154,6 +156,8 @@ class Killer:
         return self.step != self.point.step or order.index(self.phase) > order.index(phase)
 
     def kill(self, moment: str, what: str) -> None:
+        if not self.killing.acquire(blocking=False):
+            return  # another thread is at it
         os.write(self.tell, json.dumps([self.step, moment, self.count, what.removeprefix(self.home)]).encode())
         os.killpg(0, signal.SIGKILL)
 
