@@ -20,7 +20,7 @@ import rensa
 
 from pipelines.tables import read_batches
 
-MEMORY = (32, 256, 2048)  # megabytes: as little as does
+MEMORY = (16, 256, 2048)  # megabytes: as little as does
 HASHES, BANDS, WORDS = 128, 16, 5  # numbers of a signature; bands of it; words in a sequence
 
 SIGNATURES = pa.schema([("row", pa.int64()), ("signature", pa.list_(pa.uint32())), ("bands", pa.list_(pa.uint64()))])
