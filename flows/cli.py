@@ -79,30 +79,22 @@ def _run_flow(flow: str, config: Path, overrides: list[str], until: str | None =
     """Carry out a flow; one that goes through the chain `until` some step only if there is something to do."""
     from rich.console import Console
 
+    from flows.finished import find_finished
     from flows.home import Home
-    from flows.receipts import Receipt
     from flows.summary import closing, next_commands
+    from pipelines.config import load_config
 
     if full := _full_disk():
         raise full
     started = time.perf_counter()
-    home, lazy = Home.from_environment(), not any(parameters.values())
-    receipt = Receipt(home, flow, config, overrides)
-    name, outcomes = receipt.read() if lazy else ("", [])
-    if not outcomes:
-        from flows.finished import find_finished  # it imports PyTorch, which takes a second
-        from pipelines.config import load_config
-
-        run = load_config(config, overrides)
-        name, outcomes = run.name, find_finished(run, until, home) if lazy and until else []
-        if outcomes:
-            typer.echo("All of it has been made before.", err=True)
-        outcomes = outcomes or _carry_out(home.path, flow, run, parameters)
-        receipt.write(name, outcomes)
+    home, run = Home.from_environment(), load_config(config, overrides)
+    outcomes = find_finished(run, until, home) if until and not any(parameters.values()) else []
+    if outcomes:
+        typer.echo("All of it has been made before.", err=True)
     else:
-        typer.echo("Nothing has changed since this was run, and all of it is there.", err=True)
-    Console().print(closing(name, outcomes, home.path, time.perf_counter() - started))
-    for line in next_commands(name, outcomes):  # to be copied, so never broken to fit a width
+        outcomes = _carry_out(home.path, flow, run, parameters)
+    Console().print(closing(run.name, outcomes, home.path, time.perf_counter() - started))
+    for line in next_commands(run.name, outcomes):  # to be copied, so never broken to fit a width
         typer.echo(line)
 
 

@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 import sqlite3
 from pathlib import Path
 from uuid import uuid4
@@ -222,23 +221,12 @@ def test_a_run_after_one_that_died_reuses_everything_and_points_at_what_built_it
     assert len(reused) == len(STEPS)
 
 
-def test_the_same_run_again_has_nothing_to_do_and_says_so(finished, client):
+@pytest.mark.parametrize("flow", ["run", "evaluate"])
+def test_the_same_run_again_has_nothing_to_do_and_says_so(finished, client, flow):
     place, done = finished
     experiment = client.get_experiment_by_name("tiny")
     before = len(client.search_runs([experiment.experiment_id]))
-    again = place.tokenmill("run", str(place.config), PREFECT_API_URL="http://127.0.0.1:9/api")  # needs no server
-    assert "Nothing has changed" in again.stderr and again.stdout.count("reused") == len(STEPS)
-    words = [re.sub(r"reused|[\d.]+ s\b|─", "", out).split() for out in (done.stdout, again.stdout)]
-    assert words[0] == words[1]
-    assert len(client.search_runs([experiment.experiment_id])) == before
-
-
-def test_what_was_made_is_found_without_a_receipt_or_a_server(finished, client):
-    place, done = finished
-    shutil.rmtree(place.home / ".tokenmill" / "receipts")
-    experiment = client.get_experiment_by_name("tiny")
-    before = len(client.search_runs([experiment.experiment_id]))
-    again = place.tokenmill("evaluate", str(place.config), PREFECT_API_URL="http://127.0.0.1:9/api")
+    again = place.tokenmill(flow, str(place.config), PREFECT_API_URL="http://127.0.0.1:9/api")  # needs no server
     assert "made before" in again.stderr and again.stdout.count("reused") == len(STEPS)
     words = [re.sub(r"reused|[\d.]+ s\b|─", "", out).split() for out in (done.stdout, again.stdout)]
     assert words[0] == words[1]
