@@ -103,7 +103,7 @@ def ours(path: Path, folder: Path, pool: ProcessPoolExecutor | None, whole: bool
 
     started = time.perf_counter()
     source = {"uri": str(path)}
-    corpus = build(INGEST, IngestConfig.model_validate({"sources": [source], "partition_bytes": 8 << 20}))
+    corpus = build(INGEST, IngestConfig.model_validate({"sources": [source], "partition_bytes": 16 << 20}))
     ingested = time.perf_counter()
     tokens = build(TOKENIZE, TokenizeConfig(encoding="gpt2"), corpus=corpus)
     return tokens.manifest.statistics["tokens"], time.perf_counter() - (started if whole else ingested)

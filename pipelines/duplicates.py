@@ -20,7 +20,8 @@ import rensa
 
 from pipelines.tables import read_batches
 
-MEMORY = (16, 256, 2048)  # megabytes: as little as does
+MEMORY = (16, 64, 256, 2048)  # megabytes: as little as does
+ROW_BYTES = 25  # of it that a document takes at least
 HASHES, BANDS, WORDS = 128, 16, 5  # numbers of a signature; bands of it; words in a sequence
 
 SIGNATURES = pa.schema([("row", pa.int64()), ("signature", pa.list_(pa.uint32())), ("bands", pa.list_(pa.uint64()))])
@@ -91,7 +92,8 @@ def find_duplicates(files: Sequence[Path], scratch: Path, near: float | None = N
         near: the share of a signature from which two documents are near duplicates; None looks for equal ones only.
     """
     *little, most = MEMORY
-    for memory in little:
+    least = ROW_BYTES * sum(pq.read_metadata(file).num_rows for file in files) / 1e6
+    for memory in (each for each in little if each > least):
         with suppress(duckdb.OutOfMemoryException):
             return _find_duplicates(files, scratch, near, memory)
     return _find_duplicates(files, scratch, near, most)

@@ -41,6 +41,7 @@ from pipelines.documents import (
     document_id,
     name_texts,
     normalise,
+    normalise_all,
     split_of,
     text_array,
 )
@@ -528,7 +529,7 @@ def _plain_texts(records: Sequence[dict[str, Any]], column: str) -> list[bytes]:
     if set(map(type, texts)) != {str}:
         return []
     try:
-        plain = [normalise(text).encode() for text in texts]
+        plain = normalise_all(texts)
     except UnicodeEncodeError:
         return []
     return plain if all(plain) else []
@@ -541,7 +542,7 @@ def _take_texts(texts: list[bytes], records: Records, piece: Piece, batch: Batch
     taken = min(int(np.searchsorted(ends, limit)) + 1, len(texts))  # the last one is that which fills it
     batch.text += texts[:taken]
     batch.source += [source.label] * taken
-    batch.location += [f"{piece.file.name} {location}" for location in records[:taken].locations]
+    batch.location += records[:taken].locations(f"{piece.file.name} ")
     if source.kept:
         batch.metadata += [_metadata(fields, source.kept) for fields in records.fields[:taken]]
     else:

@@ -63,12 +63,12 @@ class Records:
     def __getitem__(self, part: slice) -> Records:
         return Records(self.fields[part], self.unit, self.first + part.indices(len(self))[0])
 
-    @property
-    def locations(self) -> list[str]:
-        return [f"{self.unit} {number}" for number in range(self.first, self.first + len(self))]
+    def locations(self, before: str = "") -> list[str]:
+        start = before + self.unit
+        return [f"{start} {number}" for number in range(self.first, self.first + len(self))]
 
     def __iter__(self) -> Iterator[Record]:
-        return map(Record, self.fields, self.locations)
+        return map(Record, self.fields, self.locations())
 
 
 class Bad(NamedTuple):
@@ -146,7 +146,7 @@ def read_records(
     try:
         with _unpacked(file, compression) as stream:
             for record in format_.read(stream, options, *([first_line] if format_.by_line else [])):
-                last = record[-1:].locations[0] if isinstance(record, Records) else record.location
+                last = record[-1:].locations()[0] if isinstance(record, Records) else record.location
                 yield record
     except ImportError as error:
         raise InputError(f"{name} needs the package {error.name}; pip install 'tokenmill[formats]'.") from None

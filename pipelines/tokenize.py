@@ -333,7 +333,7 @@ def write_shard(
     offsets = np.concatenate([[0], np.cumsum(lengths)])
     columns = {
         "doc_id": doc_ids,
-        "split": pa.array([split] * len(doc_ids), pa.string()),
+        "split": pa.repeat(split, len(doc_ids)),
         "n_tokens": pa.array(lengths, pa.int64()),
         "tokens": pa.LargeListArray.from_arrays(pa.array(offsets, pa.int64()), pa.array(ids)),
     }

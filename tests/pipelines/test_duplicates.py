@@ -110,7 +110,7 @@ def test_more_memory_is_taken_where_little_does_not_do(
 
     monkeypatch.setattr(duplicates, "_find_duplicates", scarce)
     assert kept_texts(ingest(build, tmp_path, ["a text", "another", "a text"])) == ["a text", "another"]
-    assert limits == [16, 256]
+    assert limits == [16, 64, 256]
     monkeypatch.setattr(duplicates, "MEMORY", (32, 64))
     with pytest.raises(duckdb.OutOfMemoryException):
         ingest(build, tmp_path, ["a text", "a third"])

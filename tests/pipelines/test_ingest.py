@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from pipelines import ingest, readers
 from pipelines.datasets import Corpus
-from pipelines.documents import DOCUMENTS, SplitConfig, document_id, name_texts, normalise, split_of
+from pipelines.documents import DOCUMENTS, SplitConfig, document_id, name_texts, normalise, normalise_all, split_of
 from pipelines.errors import InputError
 from pipelines.ingest import INGEST, IngestConfig, Partition, plan
 from pipelines.store import Dataset, Store
@@ -98,6 +98,11 @@ def test_duplicates_are_found_across_sources_and_the_first_one_stays(build: Buil
     assert [row["text"] for row in kept] == [normalise(text) for text in texts]
     assert [row["source"] for row in kept] == ["one"] * 30 + ["two"] * 20
     assert {row["source"] for row in rejected(corpus)} == {"two"} and len(rejected(corpus)) == 10
+
+
+@given(st.lists(st.text(max_size=9) | st.sampled_from([" a", "\r\n", "\x1f", "e\u0301"]), max_size=9))
+def test_many_texts_are_normalised_as_each_alone(texts: list[str]) -> None:
+    assert normalise_all(texts) == [normalise(text).encode() for text in texts]
 
 
 @given(st.text(max_size=50))
