@@ -22,7 +22,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import Any, BinaryIO, ClassVar, NamedTuple, cast
+from typing import Any, BinaryIO, NamedTuple, cast
 
 import orjson
 import pyarrow as pa
@@ -400,12 +400,13 @@ def read_conversations(file: BinaryIO, options: ReadOptions) -> Iterator[Record 
 class _Texts(yaml.SafeLoader):
     """Reads every scalar as the text that stands there: `Yes` is an answer, and 1.10 is not 1.1."""
 
-    yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {}
-
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):  # a few bytes of them unfold to more than memory holds
             raise yaml.YAMLError("an alias (*), which is not read")
         return super().compose_node(parent, index)
+
+
+_Texts.yaml_implicit_resolvers = {}
 
 
 def read_python_dict(file: BinaryIO, options: ReadOptions) -> Iterator[Record | Bad]:
