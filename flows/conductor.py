@@ -14,7 +14,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.runtime import task_run
 from prefect.states import Cancelled
 
-from flows.progress import StepReport, say, step_bar, warn
+from flows.progress import StepReport, say, step_bar, warn_of_other_code
 from flows.runners import map_tasks
 from flows.summary import Outcome, headline, publish_artifacts
 from flows.tracking import StepRun, Tracker, ending
@@ -76,7 +76,7 @@ class Conductor:
 
     def _reuse(self, step: Step, dataset: Dataset, inputs: Mapping[str, Dataset], started: float) -> Outcome:
         if self.store.changed_code(step, dataset):
-            warn(f"{dataset} was built by other code of the same version; --rebuild builds it again.")
+            warn_of_other_code(dataset)
         self.tracker.reuse_step(dataset, inputs)
         say(f"{step.type.name:<19}  reused  {headline(dataset)}")
         outcome = Outcome(step.type.name, dataset, time.perf_counter() - started, reused=True)

@@ -54,7 +54,7 @@ def crash_dead_runs(store: Store) -> None:
     """Mark as crashed, in Prefect, the flow and task runs whose process is gone; SIGKILL leaves them running."""
     with ExitStack() as locks:
         dead = {}
-        for path in (store.root / ".locks").glob("flow-*.lock"):
+        for path in store.locks("flow-"):
             with suppress(Timeout):
                 locks.enter_context(FileLock(path).acquire(timeout=0))
                 dead[UUID(path.stem.removeprefix("flow-"))] = path

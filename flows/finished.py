@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from flows.chain import Judged, chain, reported
 from flows.home import Home
 from flows.models import decision_on
-from flows.progress import warn
+from flows.progress import warn_of_other_code
 from flows.summary import Outcome
 from gpt.config import Config
 from pipelines.config import RunConfig
@@ -31,7 +31,7 @@ def find_finished(config: RunConfig, until: str, home: Home) -> list[Outcome]:
     """
     home.store.sweep()
     outcomes: list[Outcome] = []
-    warnings: list[str] = []
+    by_other_code: list[Dataset] = []
 
     def find(type: StepType, name: str, config: Config, inputs: Mapping[str, Dataset]) -> Dataset:
         step = type.using(name, config, {role: dataset.ref for role, dataset in inputs.items()})
@@ -39,7 +39,7 @@ def find_finished(config: RunConfig, until: str, home: Home) -> list[Outcome]:
         if not dataset:
             raise Unfinished
         if home.store.changed_code(step, dataset):
-            warnings.append(f"{dataset} was built by other code of the same version; --rebuild builds it again.")
+            by_other_code.append(dataset)
         outcomes.append(Outcome(type.name, dataset, 0.0, reused=True))
         return dataset
 
@@ -53,8 +53,8 @@ def find_finished(config: RunConfig, until: str, home: Home) -> list[Outcome]:
         outcomes += _decisions(made, judged, home)
     except (Unfinished, InputError, OSError):
         return []  # whoever carries it out comes to the same end, where it is seen and may be tried again
-    for warning in warnings:
-        warn(warning)
+    for dataset in by_other_code:
+        warn_of_other_code(dataset)
     return outcomes
 
 
@@ -92,6 +92,6 @@ def _check_ended(experiment: str, made: Sequence[Dataset], home: Home) -> None:
         flows[-1:] != ["FINISHED"]
         or any(run.status == "RUNNING" for run in runs if run.home == home.label)
         or any(status.get(run_id, "FINISHED") != "FINISHED" for run_id in built_by)
-        or any((home.store.root / ".locks").glob("flow-*.lock"))  # of a flow of which Prefect was not told the end
+        or home.store.locks("flow-")  # of a flow of which Prefect was not told the end
     ):
         raise Unfinished

@@ -14,6 +14,7 @@ from rich.text import Text
 
 from flows.summary import short
 from pipelines.step import Report
+from pipelines.store import Dataset
 
 if TYPE_CHECKING:  # it brings MLflow along, which takes seconds, and most who come here only want to say a word
     from flows.tracking import StepRun
@@ -74,6 +75,10 @@ def step_bar(title: str) -> Iterator[tuple[Progress, TaskID]]:
 
 def warn(sentence: str) -> None:
     console.print(Text.assemble(("!", "yellow"), " ", sentence), soft_wrap=True)
+
+
+def warn_of_other_code(dataset: Dataset) -> None:
+    warn(f"{dataset} was built by other code of the same version; --rebuild builds it again.")
 
 
 def say(sentence: str, style: str = "") -> None:

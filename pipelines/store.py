@@ -397,6 +397,10 @@ class Store:
         """The lock of that name between processes. It ends with its holder, however that one dies."""
         return FileLock(self._folder(".locks", "") / f"{name}.lock")
 
+    def locks(self, prefix: str) -> tuple[Path, ...]:
+        """The files of the locks whose names begin so, whether somebody holds them or left them behind."""
+        return tuple((self.root / ".locks").glob(f"{prefix}*.lock"))
+
     # The bucket
 
     def fetch(self, dataset: Dataset) -> None:

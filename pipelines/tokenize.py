@@ -77,12 +77,14 @@ class TokenizeConfig(Config):
     def _check_tokenizer(self) -> Self:
         if self.tokenizer and (self.vocabulary or self.encoding != "gpt2"):
             raise ValueError("tokenizer takes the place of encoding and vocabulary; leave those out")
-        published = tiktoken.list_encoding_names()
-        if self.encoding not in (*LEARNT, *published):
-            raise ValueError(f"there is no encoding {self.encoding!r}; known are {', '.join((*LEARNT, *published))}")
         if self.encoding == "bpe" and self.vocabulary is None:
             raise ValueError("encoding is bpe, so vocabulary has to say how many tokens to learn")
-        if self.encoding in published and self.vocabulary is not None:
+        if self.encoding in LEARNT:
+            return self
+        published = tiktoken.list_encoding_names()  # which imports them all
+        if self.encoding not in published:
+            raise ValueError(f"there is no encoding {self.encoding!r}; known are {', '.join((*LEARNT, *published))}")
+        if self.vocabulary is not None:
             raise ValueError(f"vocabulary cannot be set for {self.encoding!r}, whose vocabulary is published")
         return self
 

@@ -2,6 +2,9 @@
 
 import os
 import signal
+import threading
+from contextlib import ExitStack
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before anything imports torch
 
@@ -21,3 +24,18 @@ def forget_tracking_uri(monkeypatch):
 
 # pytest-xdist's workers ignore SIGINT, and so would the programs that tests start and interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture
+def serve(monkeypatch):
+    """serve(handler) starts a server on a free port of this machine, which answers in silence until the test ends."""
+    monkeypatch.setattr(BaseHTTPRequestHandler, "log_message", lambda *_: None)
+    with ExitStack() as servers:
+
+        def start(handler):
+            server = servers.enter_context(ThreadingHTTPServer(("127.0.0.1", 0), handler))
+            servers.callback(server.shutdown)
+            threading.Thread(target=server.serve_forever, daemon=True).start()
+            return server
+
+        yield start

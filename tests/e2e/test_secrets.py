@@ -1,8 +1,7 @@
 """Secrets come from the environment and stay there: not in a config, a manifest, MLflow, Prefect or a log."""
 
 import json
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 
 import pytest
 
@@ -48,7 +47,7 @@ def test_other_addresses_are_taken(place, uri):
     assert load_config(place.config, [f"ingest.sources=[{{uri='{uri}'}}]"]).ingest.sources[0].uri == uri
 
 
-def test_a_secret_that_a_run_uses_is_found_nowhere(place):
+def test_a_secret_that_a_run_uses_is_found_nowhere(place, serve):
     asked = []
 
     class Guarded(BaseHTTPRequestHandler):
@@ -66,20 +65,14 @@ def test_a_secret_that_a_run_uses_is_found_nowhere(place):
 
         do_HEAD = do_GET  # noqa: N815
 
-        def log_message(self, *_):
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Guarded) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        source = f"ingest.sources=[{{uri='http://127.0.0.1:{server.server_port}/x.txt'}}]"
-        planted = {
-            "FSSPEC_HTTP": json.dumps({"client_kwargs": {"headers": {"Authorization": f"Bearer {SECRET}"}}}),
-            "AWS_SECRET_ACCESS_KEY": SECRET,
-            "MLFLOW_TRACKING_PASSWORD": SECRET,
-        }
-        done = place.tokenmill("ingest", str(place.config), "--set", source, **planted)
-        refused = place.tokenmill("ingest", str(place.config), "--set", source, check=False)
-        server.shutdown()
+    source = f"ingest.sources=[{{uri='http://127.0.0.1:{serve(Guarded).server_port}/x.txt'}}]"
+    planted = {
+        "FSSPEC_HTTP": json.dumps({"client_kwargs": {"headers": {"Authorization": f"Bearer {SECRET}"}}}),
+        "AWS_SECRET_ACCESS_KEY": SECRET,
+        "MLFLOW_TRACKING_PASSWORD": SECRET,
+    }
+    done = place.tokenmill("ingest", str(place.config), "--set", source, **planted)
+    refused = place.tokenmill("ingest", str(place.config), "--set", source, check=False)
     assert f"Bearer {SECRET}" in asked, "the secret was used"
     assert Store(place.home / "data").open("corpus/topics").manifest.statistics["documents"] == 1
     assert refused.returncode == 2 and "credentials" in refused.stderr

@@ -10,12 +10,11 @@ import socket
 import sqlite3
 import subprocess
 import sys
-import threading
 import time
 import urllib.error
 import urllib.request
 from datetime import UTC, datetime
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
@@ -182,34 +181,29 @@ def test_servers_named_by_the_environment_are_used_not_started(tmp_path, monkeyp
     assert choices == ["named"]
 
 
-def test_a_server_named_by_the_environment_is_asked_and_left_alone(tmp_path, monkeypatch):
+def test_a_server_named_by_the_environment_is_asked_and_left_alone(tmp_path, monkeypatch, serve):
     class Locked(BaseHTTPRequestHandler):
         """A server that wants a login is there all the same."""
 
         def do_GET(self):
             self.send_error(401)
 
-        def log_message(self, *_):
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Locked) as httpd:
-        threading.Thread(target=httpd.serve_forever, daemon=True).start()
-        monkeypatch.setenv("PREFECT_API_URL", url := f"http://127.0.0.1:{httpd.server_port}/api")
-        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{httpd.server_port}")
-        monkeypatch.delenv("PREFECT_HOME")
-        assert [(s.running, s.ours) for s in Stack(tmp_path, free_port(), free_port()).up()] == [(True, False)] * 2
-        # Even at the very port that `up` would take.
-        assert [(s.running, s.ours) for s in Stack(tmp_path, httpd.server_port, httpd.server_port).up()] == [
-            (True, False)
-        ] * 2
-        choices = []
-        with prefect_server(tmp_path, choices.append) as named:
-            assert named == url == os.environ["PREFECT_API_URL"]
-            assert Path(os.environ["PREFECT_HOME"]).is_dir(), "Prefect would complain that it cannot make it"
-        assert choices == ["named"]
-        assert os.environ["PREFECT_API_URL"] == url
-        assert os.environ["DO_NOT_TRACK"] == "true"
-        httpd.shutdown()
+    httpd = serve(Locked)
+    monkeypatch.setenv("PREFECT_API_URL", url := f"http://127.0.0.1:{httpd.server_port}/api")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{httpd.server_port}")
+    monkeypatch.delenv("PREFECT_HOME")
+    assert [(s.running, s.ours) for s in Stack(tmp_path, free_port(), free_port()).up()] == [(True, False)] * 2
+    # Even at the very port that `up` would take.
+    assert [(s.running, s.ours) for s in Stack(tmp_path, httpd.server_port, httpd.server_port).up()] == [
+        (True, False)
+    ] * 2
+    choices = []
+    with prefect_server(tmp_path, choices.append) as named:
+        assert named == url == os.environ["PREFECT_API_URL"]
+        assert Path(os.environ["PREFECT_HOME"]).is_dir(), "Prefect would complain that it cannot make it"
+    assert choices == ["named"]
+    assert os.environ["PREFECT_API_URL"] == url
+    assert os.environ["DO_NOT_TRACK"] == "true"
 
 
 def test_a_temporary_server_dies_with_a_run_that_is_killed(tmp_path):
@@ -299,23 +293,17 @@ def answers(url):
 
 
 @pytest.mark.parametrize(("content", "is_page"), [("text/html", True), ("application/json", False)])
-def test_links_lead_to_pages_and_else_to_where_up_will_show_them(tmp_path, monkeypatch, content, is_page):
+def test_links_lead_to_pages_and_else_to_where_up_will_show_them(tmp_path, monkeypatch, serve, content, is_page):
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self):
             self.send_response(200)
             self.send_header("Content-Type", content)
             self.end_headers()
 
-        def log_message(self, *_):
-            pass
-
     monkeypatch.setenv("TOKENMILL_MLFLOW_PORT", "5055")
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as served:
-        threading.Thread(target=served.serve_forever, daemon=True).start()
-        named = f"http://127.0.0.1:{served.server_port}"
-        monkeypatch.setenv("PREFECT_API_URL", f"{named}/api".replace("//", "//ada:s3same@"))
-        found = pages(tmp_path)
-        served.shutdown()
+    named = f"http://127.0.0.1:{serve(Handler).server_port}"
+    monkeypatch.setenv("PREFECT_API_URL", f"{named}/api".replace("//", "//ada:s3same@"))
+    found = pages(tmp_path)
     assert found == {"prefect": named if is_page else "http://127.0.0.1:4200", "mlflow": "http://127.0.0.1:5055"}
 
 

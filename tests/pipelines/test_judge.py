@@ -1,9 +1,8 @@
 """The judge against a server that speaks OpenAI's protocol: scores, refusals, nonsense, time-outs."""
 
 import json
-import threading
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 
 import pytest
 from pydantic import ValidationError
@@ -43,17 +42,12 @@ class Endpoint(BaseHTTPRequestHandler):
         except OSError:
             pass  # who timed out is gone
 
-    def log_message(self, *arguments):
-        pass
-
 
 @pytest.fixture
-def endpoint():
-    with ThreadingHTTPServer(("127.0.0.1", 0), Endpoint) as server:
-        server.asked = []
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield server
-        server.shutdown()
+def endpoint(serve):
+    server = serve(Endpoint)
+    server.asked = []
+    return server
 
 
 def config(server, **more):

@@ -6,7 +6,6 @@ import gzip
 import json
 import socket
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
@@ -27,6 +26,7 @@ from pipelines.store import Dataset
 from pipelines.tables import read_rows
 
 Build = Callable[..., Dataset]
+Serve = Callable[..., ThreadingHTTPServer]
 
 OBJECTS = {
     "texts/a.txt": b"one",
@@ -184,19 +184,13 @@ class Hub(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(content)
 
-    def log_message(self, *_: Any) -> None:
-        pass
-
 
 @pytest.fixture
-def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, bytes]]:
+def hub(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> dict[str, bytes]:
     """The files of a dataset on a hub, to be changed at will."""
     Hub.files = dict(OBJECTS)
-    with ThreadingHTTPServer(("127.0.0.1", 0), Hub) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        monkeypatch.setitem(fsspec.config.conf, "hf", {"endpoint": f"http://127.0.0.1:{server.server_port}"})
-        yield Hub.files
-        server.shutdown()
+    monkeypatch.setitem(fsspec.config.conf, "hf", {"endpoint": f"http://127.0.0.1:{serve(Hub).server_port}"})
+    return Hub.files
 
 
 def test_a_dataset_on_the_hub_is_read_like_a_folder(build: Build, hub: dict[str, bytes], tmp_path: Path) -> None:
@@ -224,21 +218,14 @@ def test_a_file_that_does_not_say_when_it_changes_is_read_each_time(tmp_path: Pa
         assert file_digest(silent) == sha256(b"two").hexdigest() != before
 
 
-class Quiet(SimpleHTTPRequestHandler):
-    def log_message(self, *_: Any) -> None:
-        pass
-
-
-def test_a_file_on_the_web(build: Build, tmp_path: Path) -> None:
+def test_a_file_on_the_web(build: Build, serve: Serve, tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_bytes(b'{"text": "one"}\n{"text": "two"}\n')
-    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(tmp_path))) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        address = f"http://127.0.0.1:{server.server_port}"
-        corpus = Corpus(build(INGEST, {"sources": [{"uri": f"{address}/a.jsonl"}]}))
-        assert [row["text"] for part in corpus.parts for row in read_rows(part)] == ["one", "two"]
-        with pytest.raises(InputError, match="does not exist, or may not be read"):
-            list_files(f"{address}/b.jsonl")
-        server.shutdown()
+    server = serve(partial(SimpleHTTPRequestHandler, directory=str(tmp_path)))
+    address = f"http://127.0.0.1:{server.server_port}"
+    corpus = Corpus(build(INGEST, {"sources": [{"uri": f"{address}/a.jsonl"}]}))
+    assert [row["text"] for part in corpus.parts for row in read_rows(part)] == ["one", "two"]
+    with pytest.raises(InputError, match="does not exist, or may not be read"):
+        list_files(f"{address}/b.jsonl")
 
 
 @pytest.mark.parametrize(
