@@ -127,6 +127,11 @@ def _find_duplicates(files: Sequence[Path], scratch: Path, near: float | None, m
     return target
 
 
+def parts_with_duplicates(duplicates: Path) -> set[int]:
+    """The numbers of the parts that the table says anything of."""
+    return set().union(*(batch["part"].unique().to_pylist() for batch in read_batches(duplicates, ["part"])))
+
+
 def rows_to_drop(duplicates: Path, part: int) -> dict[int, dict[str, Any]]:
     """Row number -> what the table says of it, for one part."""
     table = pq.read_table(duplicates, filters=[("part", "==", part)])

@@ -18,9 +18,10 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
-from itertools import groupby, islice
+from itertools import chain, groupby, islice, pairwise
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, cast
 
@@ -45,7 +46,7 @@ from pipelines.documents import (
     split_of,
     text_array,
 )
-from pipelines.duplicates import find_duplicates, rows_to_drop, write_signatures
+from pipelines.duplicates import find_duplicates, parts_with_duplicates, rows_to_drop, write_signatures
 from pipelines.errors import InputError
 from pipelines.quality import bad_words_of, judged, rules_of
 from pipelines.readers import (
@@ -142,20 +143,15 @@ def run(inputs: Mapping[str, Dataset], config: IngestConfig, out: Path, work: Wo
     work.report.progress(len(partitions), len(partitions), "partitions", "looking for duplicates")
     duplicates = find_duplicates([part.documents for part in parts], work.scratch, config.near_duplicates)
     (out / "documents").mkdir()
-    writes = [
-        Write(part, number, duplicates, out / "documents" / f"part-{number:05d}.parquet")
-        for number, part in enumerate(parts)
-    ]
-    written = work.map(write_part, writes)
+    targets = [out / "documents" / f"part-{number:05d}.parquet" for number in range(len(parts))]
+    written = _write(work, parts, targets, duplicates)
     rejected, entries = _write_rejected(out / "rejected.parquet", parts, written, skipped)
     entry = iter(entries)
     table = [
         [partition.key, [next(entry) for _ in parts]] for partition, parts in zip(partitions, parts_of, strict=True)
     ]
     write_json(out / PARTITIONS, [[key, [entry.__dict__ for entry in entries]] for key, entries in table])
-    total = sum(
-        (part.counts for part in written), Counter(repaired_characters=sum(part.counts["repaired"] for part in parts))
-    )
+    total = sum((part.counts for part in written), Counter())
     if not total["documents"]:
         raise InputError(
             "Every document was rejected; the first: " + next(part.problem for part in parts if part.problem)
@@ -165,7 +161,7 @@ def run(inputs: Mapping[str, Dataset], config: IngestConfig, out: Path, work: Wo
         **{name: total[name] for name in names},
         "rejected": sum(rejected.values()),
         **_by_reason(rejected.most_common(12)),
-        "repaired_characters": total["repaired_characters"],
+        "repaired_characters": sum(part.counts["repaired"] for part in parts),
         **{f"cleaned_{name}": sum(part.counts[f"cleaned_{name}"] for part in parts) for name in config.clean},
         "parts": len(parts),
         "parts_shared": sum(part.previous is not None for part in parts),
@@ -195,7 +191,7 @@ def sources(config: IngestConfig) -> tuple[SourceFile, ...]:
 INGEST = StepType(
     "ingest",
     kind="corpus",
-    version=3,
+    version=4,
     config=IngestConfig,
     run=run,
     sources=sources,
@@ -319,20 +315,36 @@ def _can_be_divided(source: SourceConfig, file: File, format_: Format) -> bool:
 
 
 def _by_lines(source: SourceConfig, file: File, size: int) -> Iterator[Piece]:
+    bounds = [0]
     with file.open() as stream:
-        start = lines = 0
-        while start < file.bytes:
-            end, count, digest = start, 0, hashlib.sha256()
-            while end < start + size and (block := stream.read(min(1 << 20, start + size - end))):
-                end += len(block)
-                count += block.count(b"\n")
-                digest.update(block)
-            while not block.endswith(b"\n") and (block := stream.readline(1 << 20)):
-                end += len(block)
-                count += block.endswith(b"\n")
-                digest.update(block)
-            yield Piece(source, file, start, end, lines, digest.hexdigest())
-            start, lines = end, lines + count
+        while bounds[-1] < file.bytes:
+            bounds.append(_line_end(stream, min(bounds[-1] + size, file.bytes)))
+    lines = 0
+    with ThreadPoolExecutor(4) as pool:  # hashing, counting and reading all release the interpreter
+        for (start, end), (sha256, count) in zip(
+            pairwise(bounds), pool.map(lambda span: _scan(file, *span), pairwise(bounds)), strict=True
+        ):
+            yield Piece(source, file, start, end, lines, sha256)
+            lines += count
+
+
+def _line_end(stream: BinaryIO, at: int) -> int:
+    """The first position from one on at which a line has just ended."""
+    stream.seek(at - 1)
+    while (block := stream.readline(1 << 20)) and not block.endswith(b"\n"):
+        pass
+    return stream.tell()
+
+
+def _scan(file: File, start: int, end: int) -> tuple[str, int]:
+    """SHA-256 of a part of a file, and how many lines end in it."""
+    digest, lines = hashlib.sha256(), 0
+    with file.open() as stream:
+        stream.seek(start)
+        while block := stream.read(min(1 << 20, end - stream.tell())):
+            digest.update(block)
+            lines += int(np.count_nonzero(np.frombuffer(block, np.uint8) == ord("\n")))
+    return digest.hexdigest(), lines
 
 
 # The first pass: read
@@ -399,29 +411,25 @@ def _restore(partition: Partition) -> Iterator[Part]:
 
 
 def _read(partition: Partition) -> Iterator[Part]:
-    number = 0
     batches = _batches(partition)
-    more = True
-    while more:
+    for number, first in enumerate(batches):
         good_path, bad_path = (partition.folder / f"{what}-{number:05d}.parquet" for what in ("documents", "rejected"))
         part = Part(good_path, bad_path, Counter(), Counter())
-        more = False
         with TableWriter(good_path, DOCUMENTS) as good, TableWriter(bad_path, REJECTED) as bad:
-            for documents, batch in batches:
+            for documents, batch in chain([first], batches):
                 good.write_batch(documents)
                 for row in batch.rejected:
                     bad.write(row)
                 part.counts.update(batch.counts)
+                part.counts.update(_sizes(documents))
                 usable = documents["source"].value_counts().to_pylist()
                 part.usable.update({each["values"]: each["counts"] for each in usable})
                 if batch.rejected and not part.problem:
-                    first = batch.rejected[0]
-                    part = replace(part, problem=f"{first['location']}: {first['reason']}")
-                if good.bytes + bad.bytes >= partition.config.partition_bytes:
-                    more = True
+                    row = batch.rejected[0]
+                    part = replace(part, problem=f"{row['location']}: {row['reason']}")
+                if good.text_bytes + bad.text_bytes >= partition.config.partition_bytes:
                     break
         yield part
-        number += 1
 
 
 def _part_from_json(part: dict[str, Any]) -> Part:
@@ -501,7 +509,8 @@ def _batches(partition: Partition) -> Iterator[tuple[pa.RecordBatch, Batch]]:
                 if batch.size >= limit:
                     yield finished(batch)
                     batch = Batch()
-    yield finished(batch)
+    if batch.size:
+        yield finished(batch)
 
 
 Some = Records | list[Record | Bad]
@@ -704,45 +713,56 @@ class Written:
     """What a part holds in the end, and the file of its duplicates, if it has any."""
 
     counts: Counter[str]
-    dropped: Path | None
+    dropped: Path | None = None
     rows: tuple[int, ...] = ()
+
+
+def _write(work: Work, parts: list[Part], targets: list[Path], duplicates: Path) -> list[Written]:
+    """Parts with duplicates are written anew, each by a task of its own; the others stay as they are."""
+    with_duplicates = parts_with_duplicates(duplicates)
+    writes = [Write(parts[number], number, duplicates, targets[number]) for number in sorted(with_duplicates)]
+    rewritten = dict(zip(sorted(with_duplicates), work.map(write_part, writes), strict=True))
+    for number, part in enumerate(parts):
+        if number not in rewritten:
+            link_or_copy(part.documents, targets[number])
+    return [rewritten.get(number, Written(part.counts)) for number, part in enumerate(parts)]
 
 
 def write_part(write: Write) -> Written:
     drop = rows_to_drop(write.duplicates, write.number)
-    if not drop:
-        link_or_copy(write.part.documents, write.target)
-        return Written(_count(write.target), None)
     dropped = write.part.documents.with_name(f"dropped-{write.number:05d}.parquet")
     rows = tuple(sorted(drop))
     as_before = write.part.previous and rows == write.part.dropped_before
     kept = write.target.with_suffix(".unused") if as_before else write.target
+    counts: Counter[str] = Counter()
     with TableWriter(kept, DOCUMENTS) as good, TableWriter(dropped, REJECTED) as bad:
         first = 0
         for batch in read_batches(write.part.documents):
             here = [row - first for row in rows if first <= row < first + len(batch)]
             for place, row in zip(here, batch.take(pa.array(here, pa.int64())).to_pylist(), strict=True):
                 bad.write(row | drop[first + place])
-            if not as_before:
-                mask = np.ones(len(batch), bool)
-                mask[here] = False
-                good.write_batch(batch.filter(pa.array(mask)))
             first += len(batch)
+            mask = np.ones(len(batch), bool)
+            mask[here] = False
+            staying = batch.filter(pa.array(mask))
+            counts.update(_sizes(staying))
+            if not as_before:
+                good.write_batch(staying)
     if as_before:
         kept.unlink()
         link_or_copy(cast(Path, write.part.previous), write.target)
-    return Written(_count(write.target), dropped, rows)
+    return Written(counts, dropped, rows)
 
 
-def _count(path: Path) -> Counter[str]:
-    counts: Counter[str] = Counter()
-    for batch in read_batches(path, ["split", "n_bytes"]):
-        for split in SPLITS:
-            n_bytes = batch["n_bytes"].filter(pc.equal(batch["split"], split))
-            for suffix in ("", f"_{split}"):
-                counts["documents" + suffix] += len(n_bytes)
-                counts["bytes" + suffix] += pc.sum(n_bytes).as_py() or 0
-    return counts
+def _sizes(documents: pa.RecordBatch) -> Counter[str]:
+    """How many documents and bytes there are, of all and of each split."""
+    sizes: Counter[str] = Counter()
+    for split in SPLITS:
+        n_bytes = documents["n_bytes"].filter(pc.equal(documents["split"], split))
+        for suffix in ("", f"_{split}"):
+            sizes["documents" + suffix] += len(n_bytes)
+            sizes["bytes" + suffix] += pc.sum(n_bytes).as_py() or 0
+    return sizes
 
 
 def _write_rejected(

@@ -14,6 +14,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from functools import cache
+from itertools import repeat
 
 import numpy as np
 import pyarrow as pa
@@ -50,7 +51,7 @@ class PieceEncoder:
         self._forget()
 
     def _forget(self) -> None:
-        self._rows = {b"": 0}  # of `_ids`, by piece; the empty one ends a document
+        self._rows: dict[bytes, int] = {b"": 0}  # of `_ids`, by piece; the empty one ends a document
         self._ids = pa.array([[self._end]], pa.list_(pa.from_numpy_dtype(self._dtype)))
         self._held = 0
 
@@ -62,11 +63,14 @@ class PieceEncoder:
 
     def _ids_of(self, pieces: list[bytes]) -> pa.ListArray:
         with self._lock:
-            if new := [piece for piece in pieces if piece not in self._rows]:
-                self._rows.update(zip(new, range(len(self._rows), len(self._rows) + len(new)), strict=True))
+            rows = np.fromiter(map(self._rows.get, pieces, repeat(-1)), np.int64, len(pieces))
+            unknown = np.flatnonzero(rows < 0)
+            if len(unknown):
+                new = [pieces[place] for place in unknown]
+                rows[unknown] = len(self._rows) + np.arange(len(new))
+                self._rows.update(zip(new, rows[unknown].tolist(), strict=True))
                 self._ids = pa.concat_arrays([self._ids, self._encoded(new)])
                 self._held += sum(map(len, new)) + 128 * len(new)
-            rows = np.fromiter(map(self._rows.__getitem__, pieces), np.int64, len(pieces))
             found = self._ids.take(pa.array(rows))
             if self._held > REMEMBERED:
                 self._forget()

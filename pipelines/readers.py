@@ -265,20 +265,33 @@ def read_warc(file: BinaryIO, options: ReadOptions) -> Iterator[Record | Bad]:
 
 
 def read_json_lines(file: BinaryIO, options: ReadOptions, first_line: int = 1) -> Iterator[Record | Records | Bad]:
+    number = first_line
     for lines in _lines(file, options):
-        try:
-            values = list(map(orjson.loads, lines))
-        except orjson.JSONDecodeError:  # something in some line
-            values = []
-        if set(map(type, values)) == {dict}:
-            yield Records(values, "line", first_line)
+        if isinstance(lines, Bad):
+            yield lines._replace(location=f"line {number}")
+            number += 1
+        elif objects := _objects(lines):
+            yield Records(objects, "line", number)
+            number += len(objects)
         else:
-            for number, line in enumerate(lines, first_line):
-                if isinstance(line, Bad):
-                    yield line._replace(location=f"line {number}")
-                elif line.strip():
+            for line in lines.split(b"\n"):
+                if line.strip():
                     yield _record(line, f"line {number}")
-        first_line += len(lines)
+                number += 1
+
+
+def _objects(lines: bytes) -> list[dict[str, Any]]:
+    """The objects on lines of JSON, of which there is one on each; none if anything else is on one of them.
+
+    They are parsed at once, as a list with a null for each line end, which shows what runs over two lines.
+    """
+    try:
+        values = orjson.loads(b"[%s]" % lines.replace(b"\n", b",null,"))
+    except orjson.JSONDecodeError:
+        return []
+    objects, ends = values[::2], values[1::2]
+    whole = ends.count(None) == len(ends) == lines.count(b"\n") and set(map(type, objects)) == {dict}
+    return objects if whole else []
 
 
 def _record(line: bytes, location: str) -> Record | Bad:
@@ -485,8 +498,8 @@ UNDECODED = re.compile("[\udc80-\udcff]")
 CONTROLS = [bytes([code]) for code in (*range(9), *range(14, 27), *range(28, 32))]
 
 
-def _lines(file: BinaryIO, options: ReadOptions) -> Iterator[list[Any]]:
-    """Lines as UTF-8, some at a time; one that is too long comes as a `Bad` and is never held in memory."""
+def _lines(file: BinaryIO, options: ReadOptions) -> Iterator[bytes | Bad]:
+    """Some lines at a time, in UTF-8; one that is too long comes as a `Bad` and is never held in memory."""
     buffered = _buffered(file)
     encoding = detect_encoding(buffered.peek(HEAD)[:HEAD], options.encoding)
     if encoding in ("utf-8-sig", "ascii"):
@@ -497,24 +510,24 @@ def _lines(file: BinaryIO, options: ReadOptions) -> Iterator[list[Any]]:
         blocks = iter(lambda: text.read(BUFFER).encode("utf-8", "surrogatepass"), b"")
     begun: list[bytes] = []  # the line whose end is yet to come
     size = 0
-
-    def ended() -> bytes | Bad:
-        line = b"".join(begun)
-        if size < MAX_LINE:
-            return line
-        return Bad(f"a line of more than {MAX_LINE:,} bytes", "", line[:1000].decode("utf-8", "replace"))
-
     for block in blocks:
-        first, *others = block.split(b"\n")
-        begun.append(first)
-        size += len(first)
+        if size >= MAX_LINE and (after := block.find(b"\n") + 1):
+            yield _too_long(begun)
+            block, begun, size = block[after:], [], 0
+        lines, end, rest = block.rpartition(b"\n")
+        if end:
+            yield b"".join([*begun, lines])
+            begun, size = [], 0
+        begun.append(rest)
+        size += len(rest)
         if size >= MAX_LINE:
             begun = [b"".join(begun)[:1000]]
-        if others:
-            yield [ended(), *others[:-1]]
-            begun, size = others[-1:], len(others[-1])
     if size:
-        yield [ended()]
+        yield _too_long(begun) if size >= MAX_LINE else b"".join(begun)
+
+
+def _too_long(begun: list[bytes]) -> Bad:
+    return Bad(f"a line of more than {MAX_LINE:,} bytes", "", b"".join(begun)[:1000].decode("utf-8", "replace"))
 
 
 def _whole(file: BinaryIO) -> bytes:

@@ -238,10 +238,11 @@ def tokenize_part(task: Task) -> list[Shard]:
     writers: dict[str, ShardWriter] = {
         split: ShardWriter(task.folder, split, tokenizer, task.shard_tokens) for split in SPLITS
     }
-    with ThreadPoolExecutor(task.threads) as pool:  # tiktoken releases the interpreter
+    with ThreadPoolExecutor(task.threads) as pool:  # Arrow, NumPy and tiktoken release the interpreter
+        map_ = pool.map if task.threads > 1 else map  # one thread more would only be waited for
         chunks = ((split, chunk) for batch in read_batches(task.part, COLUMNS) for split, chunk in _chunks(batch))
         while ahead := list(islice(chunks, 4 * task.threads)):
-            encoded = pool.map(lambda each: tokenizer.encode_documents(each[1]["text"]), ahead)
+            encoded = map_(lambda each: tokenizer.encode_documents(each[1]["text"]), ahead)
             for (split, chunk), (ids, lengths) in zip(ahead, encoded, strict=True):
                 writers[split].add(chunk, ids, lengths)
     shards = [shard for writer in writers.values() for shard in writer.close()]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import json
 import random
 import tempfile
@@ -199,6 +200,33 @@ def test_one_large_file_is_divided_at_line_ends_and_lines_keep_their_numbers(bui
     assert [row["location"] for row in rejected(divided)] == ["a.jsonl line 101"]
 
 
+def test_each_piece_of_a_divided_file_is_named_by_what_it_holds(tmp_path: Path) -> None:
+    lines = [json.dumps({"text": "x" * (7 * i % 40)}) + "\n" for i in range(200)]
+    content = "".join([*lines, '{"text": "the last line has no end"}'])
+    path = tmp_path / "a.jsonl"
+    path.write_text(content)
+    for size in (1, 50, 999, len(content) // 2):
+        config = IngestConfig.model_validate({"sources": [{"uri": str(path)}], "partition_bytes": size})
+        pieces = [piece for partition in plan(config, tmp_path)[0] for piece in partition.pieces]
+        held = [content[piece.start : piece.end] for piece in pieces]
+        assert "".join(held) == content and len(held) > 1
+        assert all(text.endswith("\n") and size <= len(text) < size + 70 for text in held[:-1])
+        assert [piece.sha256 for piece in pieces] == [hashlib.sha256(text.encode()).hexdigest() for text in held]
+        assert [piece.lines_before for piece in pieces] == [content[: piece.start].count("\n") for piece in pieces]
+
+
+def test_many_small_documents_stay_one_part_and_a_few_that_unpack_to_much_do_not(tmp_path: Path, build: Build) -> None:
+    config = {"sources": [{"uri": str(tmp_path / "small.jsonl")}], "partition_bytes": 20_000}
+    path = write_lines(tmp_path / "small.jsonl", [f"text {i}" for i in range(700)])
+    assert path.stat().st_size < 20_000
+    assert build(INGEST, config).manifest.statistics["parts"] == 1
+    packed = tmp_path / "large.jsonl.gz"
+    packed.write_bytes(gzip.compress("".join(json.dumps({"text": f"{i} " * 4000}) + "\n" for i in range(9)).encode()))
+    assert packed.stat().st_size < 20_000
+    large = build(INGEST, {**config, "sources": [{"uri": str(packed)}]})
+    assert large.manifest.statistics["parts"] == 3  # of 24,000 bytes each
+
+
 def test_a_new_file_moves_only_the_partitions_beside_it(tmp_path: Path) -> None:
     for i in range(200):
         write_lines(tmp_path / f"texts/{i:03d}.jsonl", several(3))
@@ -325,7 +353,7 @@ def test_a_table_is_the_same_by_rows_and_by_batches_of_any_size(
                 else:
                     for row in rows:
                         table.write(row)
-        assert (table.rows, table.bytes) == (100, 3200 + sum(len((row["text"] or "").encode()) for row in rows))
+        assert (table.rows, table.text_bytes) == (100, sum(len((row["text"] or "").encode()) for row in rows))
     assert len({(tmp_path / name).read_bytes() for name in ("rows", "one", "some", "all")}) == 1
     file = pq.ParquetFile(tmp_path / "all")
     assert file.read().to_batches()[0].schema == DOCUMENTS and file.read().to_pylist() == whole.to_pylist()

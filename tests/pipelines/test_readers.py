@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.feather
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pipelines import readers
@@ -243,6 +243,40 @@ def test_a_bad_line_of_json_among_good_ones_costs_only_itself() -> None:
         ("line 2", "not JSON"),
         ("line 4", "not a JS"),
     ]
+
+
+@given(
+    st.lists(
+        st.lists(
+            st.sampled_from(
+                ['{"text": "a"}', '{"text": "', 'b"}', "{}", "[", "]", "{", "}", ",", "null", " ", "\r", '{"a": [{}']
+            ),
+            max_size=4,
+        ),
+        max_size=6,
+    ),
+    st.integers(1, 60),
+)
+@example([['{"a": [{}'], ["{}", "]", "}", ",", "{}"]], 60)  # as many objects as lines, if one ran over a line's end
+@settings(deadline=None)
+def test_lines_of_json_are_read_each_by_itself(lines: list[list[str]], buffer: int) -> None:
+    content = "\n".join("".join(line) for line in lines).encode()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(readers, "BUFFER", buffer)
+        found = read(content, "a.jsonl")
+        patch.setattr(readers, "_objects", lambda lines: [])
+        assert found == read(content, "a.jsonl")
+    good = [(line, number) for number, line in enumerate(content.split(b"\n"), 1) if is_object(line)]
+    assert [record for record in found if isinstance(record, Record)] == [
+        Record(json.loads(line), f"line {number}") for line, number in good
+    ]
+
+
+def is_object(line: bytes) -> bool:
+    try:
+        return isinstance(json.loads(line), dict)
+    except ValueError:
+        return False
 
 
 @pytest.mark.parametrize("buffer", [1, 7, 900])
