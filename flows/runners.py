@@ -10,13 +10,14 @@ N is how many work side by side; by default, as many as there are processor core
 
 from __future__ import annotations
 
+import importlib
 import os
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from typing import Any, Self
 
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
@@ -83,8 +84,19 @@ def _threads(size: str) -> TaskRunner[Any]:
     return ThreadPoolTaskRunner(max_workers=int(size))
 
 
+class _Processes(ProcessPoolTaskRunner):
+    """Starts its processes with the flow and not with its first partition: they import while sources are hashed."""
+
+    def __enter__(self) -> Self:
+        super().__enter__()
+        assert self._executor
+        for _ in range(self._max_workers):
+            self._executor.submit(os.getpid)
+        return self
+
+
 def _processes(size: str) -> TaskRunner[Any]:
-    return ProcessPoolTaskRunner(max_workers=int(size), initializer=_belong_to, initargs=(os.getpid(),))
+    return _Processes(max_workers=int(size), initializer=_belong_to, initargs=(os.getpid(),))
 
 
 def _dask(size: str) -> TaskRunner[Any]:
@@ -103,7 +115,7 @@ RUNNERS: dict[str, Callable[[str], TaskRunner[Any]]] = {"threads": _threads, "pr
 
 
 def _belong_to(parent: int) -> None:
-    """In a worker process: end with the run, however that ends, and leave Ctrl-C to it."""
+    """In a worker process: end with the run, however that ends, and leave Ctrl-C to it. Also import what it will do."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def watch() -> None:
@@ -112,3 +124,5 @@ def _belong_to(parent: int) -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
+    importlib.import_module("pipelines.ingest")
+    importlib.import_module("pipelines.tokenize")

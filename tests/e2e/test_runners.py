@@ -1,6 +1,7 @@
 """Ingest and tokenize on each of Prefect's task runners: who works, and how many of them, changes no byte."""
 
 import json
+import multiprocessing
 import os
 import socket
 import subprocess
@@ -103,6 +104,13 @@ def test_a_setting_names_a_runner_and_how_many_work() -> None:
     for wrong in ("thread", "threads=0", "processes=x", "dask=somewhere", "ray=2", "threads=2:3"):
         with pytest.raises(InputError, match="TOKENMILL_RUNNER"):
             task_runner(wrong)
+
+
+def test_processes_start_with_the_flow() -> None:
+    before = set(multiprocessing.active_children())
+    with task_runner("processes=2"):
+        assert len(set(multiprocessing.active_children()) - before) == 2
+    assert set(multiprocessing.active_children()) == before
 
 
 def test_a_dask_cluster_that_is_there_is_named_by_its_address() -> None:
