@@ -44,7 +44,7 @@ def tidy_whitespace(text: str) -> tuple[str, int]:
 
 
 WHITESPACE = (
-    (re.compile(r"[^\S\n]+(?=\n|\Z)"), ""),
+    (re.compile(r"(?<![^\S\n])[^\S\n]++(?=\n|\Z)"), ""),  # looks at each run once, however long
     (re.compile(r"(?<=\S)[^\S\n]{2,}|(?<=\S)[^\S\n ]"), " "),
     (re.compile(r"\n{3,}"), "\n\n"),
 )
@@ -105,7 +105,8 @@ def redact(text: str) -> tuple[str, int]:
 EMAIL = re.compile(r"(?<![\w.+-])[\w.+-]{1,64}@(?:[A-Za-z0-9-]{1,63}\.){1,8}[A-Za-z]{2,24}\b")
 IP = re.compile(
     r"(?<![\w.])\d{1,3}(?:\.\d{1,3}){3}(?![\w.]*\w)"  # version 4
-    r"|(?<![\w:])(?=[0-9a-fA-F:]*[0-9a-fA-F]:)[0-9a-fA-F]{0,4}(?::[0-9a-fA-F]{0,4}){2,7}(?![\w:])"  # version 6
+    r"|(?<![\w:])(?=[0-9a-fA-F:]*[0-9a-fA-F]:)[0-9a-fA-F]{0,4}(?::[0-9a-fA-F]{0,4}){2,7}"  # version 6
+    r"(?:(?<=:)\d{1,3}(?:\.\d{1,3}){3})?(?![\w:]|\.\d)"  # which may end in one of version 4
 )
 
 CLEANERS: dict[str, Cleaner] = {

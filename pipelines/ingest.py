@@ -23,13 +23,13 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from itertools import chain, groupby, islice, pairwise
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, cast
+from typing import Annotated, Any, BinaryIO, Literal, Self, cast
 
 import numpy as np
 import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
-from pydantic import Field
+from pydantic import BeforeValidator, Field, model_validator
 
 from gpt.config import Config
 from pipelines.cleaning import CleanerName, clean
@@ -50,6 +50,7 @@ from pipelines.duplicates import find_duplicates, parts_with_duplicates, rows_to
 from pipelines.errors import InputError
 from pipelines.quality import bad_words_of, judged, rules_of
 from pipelines.readers import (
+    SURROGATE,
     Bad,
     Format,
     ReadOptions,
@@ -67,7 +68,6 @@ from pipelines.store import Dataset, write_json
 from pipelines.tables import ROW_BYTES, TableWriter, link_or_copy, read_batches, read_rows, read_some_rows
 
 PARTITIONS = "partitions.json"
-SURROGATE = re.compile("[\ud800-\udfff]")
 BATCH_BYTES = 2 << 20  # of text that is handled at once
 SHOWN = 2_000  # characters of an unreadable record that are kept to look at
 
@@ -107,7 +107,7 @@ class IngestConfig(Config):
     )
     clean: tuple[CleanerName, ...] = Field(default=(), description="What to do to the texts, in this order.")
     language: bool = Field(default=False, description="Whether to tell the language of each document.")
-    keep: tuple[str, ...] = Field(
+    keep: Annotated[tuple[str, ...], BeforeValidator(lambda keep: (keep,) if isinstance(keep, str) else keep)] = Field(
         default=(), description="Rules that a document has to meet: SQL over its statistics, or the presets gopher, c4."
     )
     bad_words: Uri | None = Field(
@@ -132,10 +132,17 @@ class IngestConfig(Config):
         default=64 << 20, ge=1, description="Size of source files, and of text, that one task handles."
     )
 
+    @model_validator(mode="after")
+    def _languages_are_told(self) -> Self:
+        asks = (rule for rule in self.keep if re.search(r"\blanguage\b", re.sub("'[^']*'", "", rule)))
+        if not self.language and (rule := next(asks, None)):
+            raise ValueError(f"the rule {rule!r} asks for the language, so language has to be true")
+        return self
+
 
 def run(inputs: Mapping[str, Dataset], config: IngestConfig, out: Path, work: Work) -> dict[str, Any]:
     rules_of(config.keep, config.bad_words is not None)
-    partitions, skipped = plan(config, work.scratch, _known(work.previous))
+    partitions, skipped = plan(config, work.scratch, _known(work))
     work.report.progress(0, len(partitions), "partitions", "reading")
     parts_of = work.map(read_partition, partitions)
     parts = [part for parts in parts_of for part in parts]
@@ -245,9 +252,9 @@ class Partition:
 Known = dict[str, tuple[Path, tuple[Entry, ...]]]
 
 
-def _known(previous: Dataset | None) -> Known:
+def _known(work: Work) -> Known:
     """What an earlier version of the corpus made of its partitions, by their keys."""
-    if previous is None or PARTITIONS not in previous.manifest.files:
+    if not (previous := work.usable_previous(PARTITIONS)):
         return {}
     table = json.loads(previous.file(PARTITIONS).read_text())
     return {
@@ -272,8 +279,8 @@ def plan(
         for file in files:
             try:
                 compression, format_ = formats_of(file.name, source)
-            except KeyError:
-                skipped.append((source.label, Skipped(file.name, f"no reader for {Path(file.name).suffix}")))
+            except KeyError as unknown:
+                skipped.append((source.label, Skipped(file.name, f"no reader for .{unknown.args[0]}")))
                 continue
             if file.bytes > config.partition_bytes and not compression and _can_be_divided(source, file, format_):
                 groups += [[piece] for piece in _by_lines(source, file, config.partition_bytes)] + [[]]
@@ -319,6 +326,8 @@ def _by_lines(source: SourceConfig, file: File, size: int) -> Iterator[Piece]:
     with file.open() as stream:
         while bounds[-1] < file.bytes:
             bounds.append(_line_end(stream, min(bounds[-1] + size, file.bytes)))
+            if bounds[-1] <= bounds[-2]:  # the file is shorter than it was
+                file.check_unchanged()
     lines = 0
     with ThreadPoolExecutor(4) as pool:  # hashing, counting and reading all release the interpreter
         for (start, end), (sha256, count) in zip(
@@ -599,15 +608,34 @@ def _take_one(
 
 def _metadata(fields: dict[str, Any], names: Sequence[str]) -> str:
     kept = {name: fields[name] for name in names if name in fields}
-    return orjson.dumps(kept, default=str).decode()
+    try:
+        return orjson.dumps(kept, default=str).decode()
+    except TypeError:  # integers of more than 64 bits, or bytes outside the encoding
+        return SURROGATE.sub("\ufffd", json.dumps(kept, default=str, ensure_ascii=False, separators=(",", ":")))
 
 
 @lru_cache(maxsize=1)
 def _passages(pieces: tuple[Piece, ...], n: int) -> Passages:
-    records = (
-        (piece.source.text, _usable(record, piece.source)) for piece in pieces for record in one_by_one(_texts(piece))
-    )
-    return Passages((record.fields[text] for text, record in records if isinstance(record, Record)), n)
+    return Passages((text for _, of in groupby(pieces, lambda piece: piece.source) for text in _held_out(of)), n)
+
+
+def _held_out(pieces: Iterable[Piece]) -> Iterator[str]:
+    """The texts of an evaluation set.
+
+    Raises:
+        InputError: there are none, and so nothing would be found.
+    """
+    n_texts, problem = 0, ""
+    for piece in pieces:
+        source = piece.source
+        for record in (_usable(record, source) for record in one_by_one(_texts(piece))):
+            if isinstance(record, Record):
+                n_texts += 1
+                yield record.fields[source.text]
+            elif not problem:
+                problem = f"; the first problem: {piece.file.name} {record.location}: {record.reason}"
+    if not n_texts:
+        raise InputError(f"The evaluation set {source.label!r} ({source.uri}) has no usable text{problem}.")
 
 
 @lru_cache(maxsize=1)
@@ -658,7 +686,8 @@ def _usable(record: Record | Bad, source: SourceConfig) -> Record | Bad:
         missing = [name for name in source.group_by if name not in fields] if source.group_by else None
         return Bad(f"no column {missing[0]!r} to group by", location, text) if missing else record
     if source.text not in fields:
-        return Bad(f"no column {source.text!r}; there are {', '.join(fields)}", location, str(fields)[:SHOWN])
+        there = SURROGATE.sub("\ufffd", ", ".join(fields))
+        return Bad(f"no column {source.text!r}; there are {there}", location, str(fields)[:SHOWN])
     return Bad(f"column {source.text!r} holds {type(text).__name__}, not text", location, str(fields)[:SHOWN])
 
 

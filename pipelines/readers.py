@@ -3,7 +3,7 @@
 `FORMATS` is the table; a new format is a function from an open file and the options to records, and a line in it.
 A reader yields what it can: a `Bad` stands for a record that could not be read, and an exception ends the file with
 all that came before kept. Compression is peeled off first, by the name's last suffix. Bytes that do not fit a text's
-encoding arrive as lone surrogates (Python's `surrogateescape`), for the caller to count, reject or repair.
+encoding arrive as lone surrogates (as of Python's `surrogateescape`), for the caller to count, reject or repair.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import io
 import json
 import lzma
 import re
+import secrets
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -141,13 +142,17 @@ def read_records(
         InputError: there is no such format or encoding, or a package that the format needs is not installed.
         ConnectionError, OSError: it could not be read to its end, for which the file is not to blame.
     """
-    compression, format_ = formats_of(name, options)
+    try:
+        compression, format_ = formats_of(name, options)
+    except KeyError as unknown:
+        yield Bad(f"no reader for .{unknown.args[0]}", "file")
+        return
     last = "start"
     try:
         with _unpacked(file, compression) as stream:
             for record in format_.read(stream, options, *([first_line] if format_.by_line else [])):
                 last = record[-1:].locations()[0] if isinstance(record, Records) else record.location
-                yield record
+                yield _shown(record) if isinstance(record, Bad) else record
     except ImportError as error:
         raise InputError(f"{name} needs the package {error.name}; pip install 'tokenmill[formats]'.") from None
     except (InputError, ConnectionError, MemoryError):
@@ -157,7 +162,15 @@ def read_records(
             raise  # the machine's fault and not the file's: a full disk, a broken one
         sentence = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         sentence = re.sub(" at 0x[0-9a-f]+", "", sentence)  # which is another one each time
-        yield Bad(sentence, "file" if last == "start" else f"after {last}")
+        yield _shown(Bad(sentence, "file" if last == "start" else f"after {last}"))
+
+
+def _shown(bad: Bad) -> Bad:
+    """What can be written into a table: a `Bad` tells of text, and is none that could be repaired."""
+    return Bad(*(SURROGATE.sub("\ufffd", each) for each in bad))
+
+
+SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def formats_of(name: str, options: ReadOptions) -> tuple[str | None, Format]:
@@ -165,7 +178,7 @@ def formats_of(name: str, options: ReadOptions) -> tuple[str | None, Format]:
 
     Raises:
         InputError: the options name a format that does not exist.
-        KeyError: no reader takes files of this extension.
+        KeyError: no reader takes files of this extension, which it names.
     """
     suffixes = [suffix.lower().lstrip(".") for suffix in PurePosixPath(name).suffixes]
     compression = suffixes.pop() if suffixes and suffixes[-1] in COMPRESSIONS else None
@@ -211,17 +224,33 @@ def _cut(text: str, limit: int) -> int:
 
 
 def read_html(file: BinaryIO, options: ReadOptions) -> Iterator[Record | Bad]:
-    yield from _from_html(_whole(file), "file")
+    yield from _from_html(_whole(file), "file", options.encoding)
 
 
-def _from_html(page: bytes, location: str) -> Iterator[Record | Bad]:
+def _from_html(page: bytes, location: str, encoding: str | None) -> Iterator[Record | Bad]:
     import trafilatura
 
-    found: Any = trafilatura.bare_extraction(page, with_metadata=True, include_comments=False)
+    content, n_broken = _page(page, encoding)
+    found: Any = trafilatura.bare_extraction(content, with_metadata=True, include_comments=False)
     if not found or not found.text:
         yield Bad("no text in this page", location, page[:1000].decode("utf-8", "replace"))
     else:
-        yield Record({"text": found.text, "title": found.title, "date": found.date}, location)
+        text = found.text.replace("\ufffd", "\udcff") if n_broken else found.text
+        yield Record({"text": text, "title": found.title, "date": found.date}, location)
+
+
+def _page(page: bytes, declared: str | None) -> tuple[str | bytes, int]:
+    """A page's text and the number of its broken bytes, each a U+FFFD in it: the extractor takes no lone surrogates.
+
+    A page whose encoding is not declared is left to the extractor to decode, unless it is UTF-8 with a little damage.
+    """
+    text, n_broken = UNDECODED.subn("\ufffd", _decode(page, declared or "utf-8"))
+    if declared or (n_broken and len(NOT_ASCII.findall(text)) > 10 * n_broken):
+        return text, n_broken
+    return page, 0
+
+
+NOT_ASCII = re.compile("[^\0-\x7f]")
 
 
 def read_pdf(file: BinaryIO, options: ReadOptions) -> Iterator[Record | Bad]:
@@ -249,10 +278,10 @@ def read_warc(file: BinaryIO, options: ReadOptions) -> Iterator[Record | Bad]:
             body = record.content_stream().read(MAX_LINE)
             if record.rec_type == "conversion" or kind.startswith("text/plain"):
                 found: Iterable[Record | Bad] = [
-                    Record({"text": body.decode("utf-8", "surrogateescape")}, f"record {number}")
+                    Record({"text": _decode(body, options.encoding or "utf-8")}, f"record {number}")
                 ]
             elif "html" in kind:
-                found = _from_html(body, f"record {number}")
+                found = _from_html(body, f"record {number}", options.encoding)
             else:
                 continue
             for each in found:
@@ -283,15 +312,18 @@ def read_json_lines(file: BinaryIO, options: ReadOptions, first_line: int = 1) -
 def _objects(lines: bytes) -> list[dict[str, Any]]:
     """The objects on lines of JSON, of which there is one on each; none if anything else is on one of them.
 
-    They are parsed at once, as a list with a null for each line end, which shows what runs over two lines.
+    They are parsed at once, as a list with a number for each line end, which shows what runs over two lines.
     """
     try:
-        values = orjson.loads(b"[%s]" % lines.replace(b"\n", b",null,"))
+        values = orjson.loads(b"[%s]" % lines.replace(b"\n", b",%d," % LINE_END))
     except orjson.JSONDecodeError:
         return []
     objects, ends = values[::2], values[1::2]
-    whole = ends.count(None) == len(ends) == lines.count(b"\n") and set(map(type, objects)) == {dict}
+    whole = ends.count(LINE_END) == len(ends) == lines.count(b"\n") and set(map(type, objects)) == {dict}
     return objects if whole else []
+
+
+LINE_END = secrets.randbits(53)  # so that it stands on no line
 
 
 def _record(line: bytes, location: str) -> Record | Bad:
@@ -357,8 +389,11 @@ def _bounded_lines(text: io.TextIOWrapper) -> Iterator[str]:
 
 
 def read_parquet(file: BinaryIO, options: ReadOptions) -> Iterator[Records]:
-    parquet = pyarrow.parquet.ParquetFile(pa.PythonFile(_seekable(file), mode="r"), pre_buffer=False)
+    seekable = _seekable(file)
+    parquet = pyarrow.parquet.ParquetFile(pa.PythonFile(seekable, mode="r"), pre_buffer=False)
     _check_columns(parquet.schema_arrow)
+    groups = map(parquet.metadata.row_group, range(parquet.num_row_groups))
+    _refuse_bomb(sum(group.total_byte_size for group in groups), seekable.seek(0, io.SEEK_END))
     yield from _rows(parquet.iter_batches(batch_size=256))
 
 
@@ -394,7 +429,8 @@ def _rows(batches: Iterable[pa.RecordBatch]) -> Iterator[Records]:
 def read_conversations(file: BinaryIO, options: ReadOptions) -> Iterator[Record | Bad]:
     """YAML with `conversations`, each a list of what was said in turn, and optionally `categories`."""
     try:
-        value = yaml.load(_whole(file), _Texts)  # noqa: S506 - a safe loader
+        text = _decoded(io.BytesIO(_whole(file)), options).read()
+        value = yaml.load(text, _Texts)  # noqa: S506 - a safe loader
     except yaml.YAMLError as error:
         raise UnreadableError(f"not YAML: {' '.join(str(error).split())}") from None
     except RecursionError:
@@ -443,8 +479,27 @@ def read_python_dict(file: BinaryIO, options: ReadOptions) -> Iterator[Record | 
 def _decoded(file: BinaryIO, options: ReadOptions, newline: str | None = None) -> io.TextIOWrapper:
     buffered = _buffered(file)
     encoding = detect_encoding(buffered.peek(HEAD)[:HEAD], options.encoding)
-    errors = "replace" if encoding.startswith(("utf-16", "utf-32")) else "surrogateescape"
-    return io.TextIOWrapper(buffered, encoding, errors, newline)
+    return io.TextIOWrapper(buffered, encoding, _errors(encoding), newline)
+
+
+def _decode(content: bytes, declared: str) -> str:
+    encoding = detect_encoding(b"", declared)
+    return content.decode(encoding, _errors(encoding))
+
+
+def _errors(encoding: str) -> str:
+    return "surrogateescape" if encoding.startswith("utf-8") else UNDECODABLE
+
+
+def _to_surrogates(error: UnicodeError) -> tuple[str, int]:
+    """A lone surrogate for each byte that is in no character. Python's own handler takes no bytes below 128."""
+    if not isinstance(error, UnicodeDecodeError):
+        raise error
+    return "".join(chr(0xDC80 | byte) for byte in error.object[error.start : error.end]), error.end
+
+
+UNDECODABLE = "tokenmill.undecodable"
+codecs.register_error(UNDECODABLE, _to_surrogates)
 
 
 def _buffered(file: BinaryIO) -> io.BufferedReader:
@@ -471,10 +526,13 @@ def detect_encoding(head: bytes, declared: str | None = None) -> str:
         if head.startswith(mark):
             return encoding
     if b"\0" in head:
-        # Latin letters in UTF-16 have a zero as every other byte.
+        # Latin letters in UTF-16 have a zero as every other byte, and whatever the script, spaces and line ends have.
         even, odd = head[::2].count(0), head[1::2].count(0)
+        utf_16 = "utf-16-be" if even > odd else "utf-16-le"
         if max(even, odd) > 0.4 * len(head) / 2 and min(even, odd) < 0.05 * len(head) / 2:
-            return "utf-16-be" if even > odd else "utf-16-le"
+            return utf_16
+        if min(even, odd) == 0 and _is_text(head, utf_16):
+            return utf_16
         raise UnreadableError("binary, not text")
     if sum(head.count(byte) for byte in CONTROLS) > 0.05 * len(head):
         raise UnreadableError("binary, not text")
@@ -485,6 +543,14 @@ def detect_encoding(head: bytes, declared: str | None = None) -> str:
     if guess is None:
         raise UnreadableError("text in no known encoding")
     return guess.encoding
+
+
+def _is_text(head: bytes, encoding: str) -> bool:
+    try:
+        text = codecs.getincrementaldecoder(encoding)().decode(head)  # which may end within a character
+    except UnicodeDecodeError:
+        return False
+    return sum(letter.isprintable() or letter.isspace() for letter in text) > 0.98 * len(text)
 
 
 MARKS = {
@@ -506,8 +572,8 @@ def _lines(file: BinaryIO, options: ReadOptions) -> Iterator[bytes | Bad]:
         buffered.read(len(codecs.BOM_UTF8) if buffered.peek(3).startswith(codecs.BOM_UTF8) else 0)
         blocks = iter(lambda: buffered.read1(BUFFER), b"")
     else:
-        text = io.TextIOWrapper(buffered, encoding, "replace", "\n")
-        blocks = iter(lambda: text.read(BUFFER).encode("utf-8", "surrogatepass"), b"")
+        text = io.TextIOWrapper(buffered, encoding, _errors(encoding), "\n")
+        blocks = iter(lambda: UNDECODED.sub("\udcff", text.read(BUFFER)).encode("utf-8", "surrogateescape"), b"")
     begun: list[bytes] = []  # the line whose end is yet to come
     size = 0
     for block in blocks:
@@ -576,9 +642,14 @@ class _Unpacked(io.RawIOBase):
             if not filled:
                 raise
             self._break = error
-        if self._bytes > BOMB_BYTES and self._bytes > BOMB_RATIO * max(self._packed.tell(), 1):
-            raise UnreadableError(f"a decompression bomb: unpacks to more than {BOMB_RATIO} times its size")
+        if self._bytes > BOMB_BYTES:
+            _refuse_bomb(self._bytes, self._packed.tell())
         return filled
+
+
+def _refuse_bomb(unpacked: int, packed: int) -> None:
+    if unpacked > BOMB_BYTES and unpacked > BOMB_RATIO * max(packed, 1):
+        raise UnreadableError(f"a decompression bomb: unpacks to more than {BOMB_RATIO} times its size")
 
 
 def _unpacked(file: BinaryIO, compression: str | None) -> BinaryIO:

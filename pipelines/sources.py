@@ -14,6 +14,8 @@ import importlib.util
 import io
 import os
 import re
+import shutil
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -32,6 +34,7 @@ from pipelines.step import SourceFile
 
 GLOB = frozenset("*?[")
 BUFFER = 1 << 18  # bytes that are read at once
+SPOOLED = 64 << 20  # bytes of a fetched file that stay in memory
 
 
 def refuse_secrets(uri: str) -> str:
@@ -193,7 +196,7 @@ def _local_files(path: Path, uri: str) -> Iterator[File | Skipped]:
 
 def _walk(root: Path, wanted: Callable[[str], bool]) -> Iterator[File | Skipped]:
     inside = root.resolve()
-    for folder, folders, names in os.walk(root):  # does not follow links to folders, so loops cannot trap it
+    for folder, folders, names in os.walk(root, onerror=_raise):  # follows no links to folders, so loops cannot trap it
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for base in sorted(names):
             path = Path(folder, base)
@@ -208,6 +211,10 @@ def _walk(root: Path, wanted: Callable[[str], bool]) -> Iterator[File | Skipped]
                 yield Skipped(name, "not a regular file")
             else:
                 yield _local(path, name)
+
+
+def _raise(error: OSError) -> None:
+    raise error
 
 
 def matches(name: str, pattern: str) -> bool:
@@ -283,7 +290,7 @@ class _Remote(io.RawIOBase):
     """A file far away, a connection to which that breaks off is not taken for a file that is broken."""
 
     def __init__(self, file: Any, uri: str) -> None:
-        self._file, self._uri = file, uri
+        self._file, self._uri, self._is_whole = file, uri, False
 
     def readable(self) -> bool:
         return True
@@ -292,15 +299,38 @@ class _Remote(io.RawIOBase):
         return bool(self._file.seekable())
 
     def seek(self, offset: int, whence: int = 0) -> int:
-        return int(self._file.seek(offset, whence))
+        try:
+            self._file.seek(offset, whence)
+        except ValueError:
+            if self._is_whole:
+                raise
+            self._fetch_whole()
+            self._file.seek(offset, whence)
+        return int(self._file.tell())
 
     def readinto(self, buffer: Any) -> int:
         try:
             block = self._file.read(len(buffer))
         except Exception as error:
-            raise _not_reached(self._uri, error) from error
+            if self._is_whole or "range requests" not in str(error):
+                raise _not_reached(self._uri, error) from error
+            self._fetch_whole()
+            block = self._file.read(len(buffer))
         buffer[: len(block)] = block
         return len(block)
+
+    def _fetch_whole(self) -> None:
+        """From a web server that gives no part of a file but its beginning, it is fetched all at once."""
+        filesystem, path = fsspec.core.url_to_fs(self._uri)
+        whole = tempfile.SpooledTemporaryFile(SPOOLED)  # noqa: SIM115
+        try:
+            with filesystem.open(path, block_size=0) as stream:
+                shutil.copyfileobj(stream, whole, BUFFER)
+        except Exception as error:
+            raise _not_reached(self._uri, error) from error
+        whole.seek(self._file.tell())
+        self._file.close()
+        self._file, self._is_whole = whole, True
 
     def close(self) -> None:
         self._file.close()

@@ -99,6 +99,15 @@ class Work:
     should_stop: Callable[[], bool] = lambda: False
     previous: Dataset | None = None
 
+    def usable_previous(self, table: str) -> Dataset | None:
+        """The version before, if it has the table that says what is what in it, and no byte of it is damaged."""
+        if not self.previous or table not in self.previous.manifest.files:
+            return None
+        if self.previous.is_intact():
+            return self.previous
+        self.report.warn(f"{self.previous} is damaged, so nothing is taken from it; see `tokenmill datasets verify`")
+        return None
+
 
 class Stopped(Exception):
     """A step ended early because it was asked to; what it had done is saved and the next run goes on from there."""
@@ -163,6 +172,14 @@ class Step:
             "inputs": {role: ref.model_dump() for role, ref in sorted(self.inputs.items())},
             "sources": [source.model_dump() for source in self.sources],
         }
+
+    def check_sources(self) -> None:
+        """Raises:
+        InputError: a source file is no longer what the fingerprint says.
+        """
+        now = self.type.sources(self.config) if self.type.sources else ()
+        if changed := sorted({source.name for source in {*now} ^ {*self.sources}}):
+            raise InputError(f"{changed[0]} changed while it was read; run again when nothing writes to it.")
 
     @property
     def folder(self) -> str:

@@ -125,6 +125,12 @@ class Dataset:
         self._entry(name)
         return self.path / name
 
+    def is_intact(self) -> bool:
+        """Whether every byte of its files is as it was published."""
+        paths = [self.path / name for name in self.manifest.files]
+        with ThreadPoolExecutor(4) as pool:  # hashing and reading both release the interpreter
+            return all(pool.map(_is_as_published, paths, self.manifest.files.values()))
+
     def open(self, name: str) -> BinaryIO:
         """One of its files, to read some of it: what lies in a bucket only is not fetched for that."""
         entry, path = self._entry(name), self.folder / name
@@ -175,7 +181,7 @@ class Store:
             on_wait: called once if another process is building the same step; its result is then taken.
 
         Raises:
-            InputError: the disk filled up.
+            InputError: the disk filled up, or a source file changed meanwhile.
         """
         before = self.find(step)
         if before and not rebuild:
@@ -189,6 +195,7 @@ class Store:
             scratch = self._folder(".scratch", step.fingerprint)
             try:
                 statistics = run(staging, scratch)
+                step.check_sources()
                 built = {
                     "at": self._now(step).isoformat(timespec="milliseconds"),
                     "seconds": round(time.perf_counter() - started, 3),
@@ -571,7 +578,7 @@ def _days_since_written(folder: Path) -> float:
     return (time.time() - max(times)) / 86_400
 
 
-def _is_as_published(path: Path, entry: FileEntry, trusted: int) -> bool:
+def _is_as_published(path: Path, entry: FileEntry, trusted: int = 0) -> bool:
     """Whether a file is what its entry says; one that was not written to since then (in nanoseconds) is believed."""
     try:
         status = path.stat()

@@ -100,7 +100,7 @@ def run(inputs: Mapping[str, Dataset], config: TokenizeConfig, out: Path, work: 
     made = {name: entry.sha256 for name, entry in corpus.dataset.manifest.files.items()}
     by = file_sha256(saved)
     keys = [_key(made[f"documents/{part.name}"], by, config) for part in parts]
-    known = _known(getattr(work, "previous", None))
+    known = _known(work)
     tasks = [
         Task(part, saved, config.shard_tokens, threads, work.scratch / f"part-{number:05d}")
         for number, part in enumerate(parts)
@@ -220,9 +220,9 @@ def _key(part: str, tokenizer: str, config: TokenizeConfig) -> str:
     return hashlib.sha256(canonical_json(made_of).encode()).hexdigest()
 
 
-def _known(previous: Dataset | None) -> dict[str, list[Shard]]:
+def _known(work: Work) -> dict[str, list[Shard]]:
     """The shards of an earlier version, by the key of their part."""
-    if previous is None or PARTS not in previous.manifest.files:
+    if not (previous := work.usable_previous(PARTS)):
         return {}
     table = json.loads(previous.file(PARTS).read_text())
     return {key: [Shard(previous.path / name, *counts) for name, *counts in shards] for key, shards in table}

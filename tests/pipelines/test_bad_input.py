@@ -18,6 +18,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipelines.datasets import Corpus, Tokens
+from pipelines.errors import InputError
+from pipelines.examples import EXAMPLES
 from pipelines.ingest import INGEST
 from pipelines.store import Dataset
 from pipelines.tables import read_rows
@@ -68,6 +70,18 @@ DAMAGED: dict[str, tuple[str, bytes, list[str], list[tuple[str, str]]]] = {
         ["one", "three"],
         [("a.jsonl line 2", "not JSON")],
     ),
+    "a column whose name is no text, JSON Lines": (
+        "a.jsonl",
+        b'{"text": "one"}\n{"\\ud800": "two"}\n',
+        ["one"],
+        [("a.jsonl line 2", "no column 'text'; there are \ufffd")],
+    ),
+    "a column whose name is no text, CSV": (
+        "a.csv",
+        b"Titel,\xdcberschrift\na,b\n",
+        [],
+        [("a.csv line 2", "no column 'text'; there are Titel, \ufffdberschrift")],
+    ),
     "duplicate column names, CSV": (
         "a.csv",
         b"text,text\na,b\n",
@@ -105,6 +119,25 @@ def test_good_records_are_kept_and_bad_ones_are_rejected_with_their_place(
     assert all(
         said.startswith(reason) or reason in said for (_, said), (_, reason) in zip(rejected, problems, strict=True)
     )
+
+
+def test_metadata_may_hold_what_json_cannot(build: Build, tmp_path: Path) -> None:
+    lines = b'{"text": "one", "by": "M\xffhle", "n": 1}\n{"text": "two", "by": "\\udc00", "n": %d}\n' % 10**30
+    (tmp_path / "a.jsonl").write_bytes(lines)
+    source = {"uri": str(tmp_path / "a.jsonl"), "metadata": ["by", "n"]}
+    (part,) = Corpus(build(INGEST, {"sources": [source]})).parts
+    kept = [json.loads(row["metadata"]) for row in read_rows(part)]
+    assert kept == [{"by": "M\ufffdhle", "n": 1}, {"by": "\ufffd", "n": 10**30}]
+
+
+def test_a_broken_row_among_examples_is_rejected(build: Build, tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_bytes(b"text,label\none,a\nM\xffhle\n")
+    made = build(EXAMPLES, {"sources": [{"uri": str(tmp_path / "a.csv"), "label": "label"}]})
+    (row,) = read_rows(made.file("rejected.parquet"))
+    assert (row["location"], row["text"]) == ("a.csv line 3", "M\ufffdhle")
+    (tmp_path / "a.csv").write_bytes(b"text,k\xfcnd\none,a\n")
+    with pytest.raises(InputError, match="no column 'label'; there are text, k\ufffdnd"):
+        build(EXAMPLES, {"sources": [{"uri": str(tmp_path / "a.csv"), "label": "label"}]})
 
 
 def test_loops_and_links_out_of_the_folder(build: Build, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from pipelines.cleaning import CLEANERS, clean
         ("citations", "So it was.[12] Or not.[citation needed] [see] a[i]", "So it was. Or not. [see] a[i]", 2),
         ("c4_lines", "Home\nThis line ends like a sentence.\nToo short.\nThis one has no end at all", None, 3),
         ("redact", "to a.b+c@mail.example.org, not a@b", "to [EMAIL], not a@b", 1),
+        ("redact", "from ::ffff:192.0.2.1, 64:ff9b::192.0.2.33. Or fe80::1.", "from [IP], [IP]. Or [IP].", 3),
         ("redact", "10.0.0.1 and 2001:db8::1, not 1.2.3.4.5, 300.1.1.1, 12:30:45, std::map or v1.2.3", None, 2),
     ],
 )
@@ -39,3 +40,7 @@ def test_cleaning_twice_is_cleaning_once_and_an_untouched_text_counts_nothing(na
     assert (count == 0) == (once == text)
     if name != "unicode":  # a text mangled three times is mended three times
         assert CLEANERS[name](once)[0] == once
+
+
+def test_a_long_run_of_spaces_is_looked_at_once() -> None:
+    assert CLEANERS["whitespace"]("a" + " " * 300_000 + "b") == ("a b", 1)

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from pipelines.contamination import Passages, cut
 from pipelines.datasets import Corpus
+from pipelines.errors import InputError
 from pipelines.ingest import INGEST
 from pipelines.store import Dataset
 from pipelines.tables import read_rows
@@ -61,3 +62,18 @@ def test_contaminated_documents_are_dropped_or_cut_and_listed(
         assert kept == ["clean text", "Before. ? After.", "?"]
         assert rejected == [("contaminated passage", QUESTION[:-1])] * 2
     assert "eval.jsonl/eval.jsonl" in {source.name for source in corpus.dataset.manifest.sources}
+
+
+def test_an_evaluation_set_in_which_nothing_is_found_is_said_and_one_file_of_it_may_be_of_no_use(
+    build: Callable[..., Dataset], tmp_path: Path
+) -> None:
+    (tmp_path / "eval").mkdir()
+    (tmp_path / "eval/a.jsonl").write_text(json.dumps({"question": QUESTION}) + "\n")
+    (tmp_path / "eval/about.docx").write_bytes(b"PK")
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in ("clean", QUESTION)))
+    config = {"sources": [{"uri": str(tmp_path / "a.jsonl")}]}
+    evaluation = {"uri": str(tmp_path / "eval")}
+    with pytest.raises(InputError, match=r"'eval' .* has no usable text; .* no column 'text'; there are question"):
+        build(INGEST, config | {"decontaminate": [evaluation]})
+    corpus = build(INGEST, config | {"decontaminate": [evaluation | {"text": "question"}]})
+    assert corpus.manifest.statistics["rejected_contaminated"] == 1

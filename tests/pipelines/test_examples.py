@@ -203,3 +203,13 @@ def test_one_label_more_is_no_near_duplicate(build: Build, tmp_path: Path) -> No
     source = {"uri": str(tmp_path / "a.jsonl"), "label": "label"}
     found = all_rows(build(EXAMPLES, {"sources": [source], "near_duplicates": 0.6}))
     assert {row.label for row in found} == {"ham", "spam"} and len({row.split for row in found}) == 1
+
+
+def test_a_file_that_no_reader_takes_is_rejected_and_the_rest_is_read(build: Build, tmp_path: Path) -> None:
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "texts/a.csv").write_text("text,label\nhello,ham\n")
+    (tmp_path / "texts/about.docx").write_bytes(b"PK")
+    made = build(EXAMPLES, {"sources": [{"uri": str(tmp_path / "texts"), "label": "label"}]})
+    assert [row.label for row in all_rows(made)] == ["ham"]
+    rejected = [(row["location"], row["reason"]) for row in read_rows(made.file("rejected.parquet"))]
+    assert rejected == [("about.docx file", "no reader for .docx")]

@@ -148,3 +148,25 @@ def test_another_config_reads_everything_again(tmp_path: Path, texts: Path, monk
     monkeypatch.setattr(ingest, "_records", lambda piece: read.append(piece.file.name) or records(piece))
     build(store, INGEST, {"sources": [source], "partition_bytes": 2500, "clean": ["whitespace"]}, previous=old)
     assert len(read) == 20
+
+
+@pytest.mark.parametrize("damage", ["flipped", "missing"])
+def test_nothing_is_taken_from_a_version_that_is_damaged(tmp_path: Path, texts: Path, damage: str) -> None:
+    config = {"sources": [{"uri": str(texts)}], "partition_bytes": 2500}
+    store = Store(tmp_path / "data")
+    old = build(store, INGEST, config)
+    old_tokens = build(store, TOKENIZE, {"encoding": "gpt2"}, corpus=old)
+    write(texts / "99.jsonl", ["new here"])
+    fresh = Store(tmp_path / "fresh")
+    over = build(fresh, INGEST, config)
+    over_tokens = build(fresh, TOKENIZE, {"encoding": "gpt2"}, corpus=over)
+    for path in (old.path / "documents/part-00000.parquet", old_tokens.path / "tokens-00000.arrow"):
+        if damage == "missing":
+            path.unlink()
+        else:
+            content = bytearray(path.read_bytes())
+            content[len(content) // 2] ^= 1
+            path.write_bytes(content)
+    new = build(store, INGEST, config, previous=old)
+    new_tokens = build(store, TOKENIZE, {"encoding": "gpt2"}, previous=old_tokens, corpus=new)
+    assert new.manifest.files == over.manifest.files and new_tokens.manifest.files == over_tokens.manifest.files

@@ -3,6 +3,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+import os
 import random
 import tempfile
 from collections.abc import Callable, Iterable
@@ -20,6 +21,7 @@ from pipelines.datasets import Corpus
 from pipelines.documents import DOCUMENTS, SplitConfig, document_id, name_texts, normalise, normalise_all, split_of
 from pipelines.errors import InputError
 from pipelines.ingest import INGEST, IngestConfig, Partition, plan
+from pipelines.step import Work
 from pipelines.store import Dataset, Store
 from pipelines.tables import TableWriter, read_rows
 
@@ -227,6 +229,20 @@ def test_many_small_documents_stay_one_part_and_a_few_that_unpack_to_much_do_not
     assert large.manifest.statistics["parts"] == 3  # of 24,000 bytes each
 
 
+def test_a_file_that_is_cut_while_it_is_planned_stops_the_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_lines(tmp_path / "a.jsonl", several(50))
+    real = ingest._line_end
+
+    def line_end(stream: Any, at: int) -> int:
+        os.truncate(path, 1500)
+        return real(stream, at)
+
+    monkeypatch.setattr(ingest, "_line_end", line_end)
+    config = IngestConfig.model_validate({"sources": [{"uri": str(path)}], "partition_bytes": 1000})
+    with pytest.raises(InputError, match="changed while it was read"):
+        plan(config, tmp_path)
+
+
 def test_a_new_file_moves_only_the_partitions_beside_it(tmp_path: Path) -> None:
     for i in range(200):
         write_lines(tmp_path / f"texts/{i:03d}.jsonl", several(3))
@@ -321,6 +337,15 @@ def test_a_file_that_changes_while_it_is_read_stops_the_step(
     monkeypatch.setattr(ingest, "_take", take)
     with pytest.raises(InputError, match="changed while it was read"):
         build(INGEST, {"sources": [{"uri": str(path)}]})
+    assert not store.list()
+
+
+def test_a_file_that_changes_before_it_is_read_is_not_taken_for_what_it_was(store: Store, tmp_path: Path) -> None:
+    path = write_lines(tmp_path / "a.jsonl", ["before"])
+    step = INGEST.using("test", IngestConfig.model_validate({"sources": [{"uri": str(path)}]}))
+    write_lines(path, ["and after"])
+    with pytest.raises(InputError, match=r"a\.jsonl/a\.jsonl changed while it was read"):
+        store.build(step, lambda out, scratch: INGEST.run({}, step.config, out, Work(scratch)))
     assert not store.list()
 
 

@@ -126,3 +126,11 @@ def test_an_error_on_the_thread_reaches_the_caller(make: Make, monkeypatch: pyte
     monkeypatch.setattr(loader._windows, "batch", broken)
     with pytest.raises(OSError, match="gone"):
         loader(2)
+
+
+def test_where_there_is_a_gpu_batches_are_pinned(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    pinned: list[int] = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: pinned.append(tensor.data_ptr()) or tensor)
+    batch = make(batch_size=4, ahead=False)(0)
+    assert pinned == [batch.inputs.data_ptr(), batch.targets.data_ptr()]

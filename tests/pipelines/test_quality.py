@@ -11,12 +11,13 @@ import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from pipelines import quality
 from pipelines.datasets import Corpus
 from pipelines.documents import DOCUMENTS
 from pipelines.errors import InputError
-from pipelines.ingest import INGEST
+from pipelines.ingest import INGEST, IngestConfig
 from pipelines.quality import PRESETS, judged, rules_of
 from pipelines.store import Dataset
 from pipelines.tables import read_rows
@@ -168,6 +169,16 @@ def test_a_list_of_bad_words_counts_for_rules_and_enters_the_version(
         build(INGEST, config | {"bad_words": str(tmp_path / "bad.txt")})
     with pytest.raises(InputError, match=r"ingest\.bad_words names no list"):
         build(INGEST, config | {"keep": ["bad_words < 3"]})
+
+
+def test_one_rule_needs_no_list_and_a_rule_on_the_language_needs_the_language() -> None:
+    source = {"uri": "a.jsonl"}
+    rule = "n_words >= 50 and mean_word_length between 3 and 10 and symbol_ratio < 0.1 and language = 'en'"
+    config = IngestConfig.model_validate({"sources": [source], "keep": rule, "language": True})
+    assert config.keep == (rule,) and rules_of(config.keep) == [rule]
+    with pytest.raises(ValidationError, match="asks for the language, so language has to be true"):
+        IngestConfig.model_validate({"sources": [source], "keep": ["gopher", rule]})
+    IngestConfig.model_validate({"sources": [source], "keep": "not contains(text, 'a language')"})
 
 
 @pytest.mark.parametrize("text", ["", " ", "\n\n", "#", "..."])

@@ -10,6 +10,7 @@ import json
 import lzma
 import random
 import sys
+from array import array
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -215,6 +216,57 @@ def test_old_encodings_are_detected_and_a_declared_one_wins() -> None:
         read(b"a", "a.txt", encoding="klingon")
 
 
+@pytest.mark.parametrize("text", ["Мельница мелет медленно, но мелет. " * 9, "水车慢慢地磨,但磨得很好。\n" * 9])
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+def test_utf16_without_a_mark_is_detected_in_any_script(text: str, encoding: str) -> None:
+    assert texts(read(text.encode(encoding), "a.txt")) == [text]
+
+
+PARAGRAPH = "Мельница у реки мелет медленно, но мелет хорошо, и мелет весь день до вечера. " * 5
+
+
+def test_a_declared_encoding_wins_in_every_format_of_text() -> None:
+    page = f"<html><body><article><p>{PARAGRAPH}</p></article></body></html>"
+    head = "WARC/1.0\r\nWARC-Type: response\r\nWARC-Target-URI: http://mill/\r\n"
+    head += "Content-Type: application/http; msgtype=response\r\n"
+    body = f"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n\r\n{PARAGRAPH}".encode("koi8-r")
+    contents = {
+        "a.html": page.encode("koi8-r"),
+        "a.warc": f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body + b"\r\n\r\n",
+        "a.yml": f"conversations:\n- [{PARAGRAPH!r}, Да]\n".encode("koi8-r"),
+        "a.json": json.dumps({"text": PARAGRAPH}, ensure_ascii=False).encode("koi8-r"),
+        "a.jsonl": json.dumps({"text": PARAGRAPH}, ensure_ascii=False).encode("koi8-r"),
+        "a.csv": f'text\n"{PARAGRAPH}"\n'.encode("koi8-r"),
+        "a.md": PARAGRAPH.encode("koi8-r"),
+    }
+    for name, content in contents.items():
+        (record,) = read(content, name, encoding="koi8-r")
+        assert isinstance(record, Record), record
+        said = record.fields["messages"][0] if name == "a.yml" else record.fields["text"]
+        assert said.strip() == PARAGRAPH.strip(), name
+
+
+def test_broken_bytes_of_a_page_are_told_and_garble_nothing_else() -> None:
+    page = f"<html><body><article><p>{PARAGRAPH}</p><p>{PARAGRAPH}</p></article></body></html>".encode()
+    (text,) = texts(read(page.replace(" весь".encode(), b" \xff", 1), "a.html"))
+    assert text.count("\udcff") == 1 and text.replace("\udcff", "весь").split() == (PARAGRAPH * 2).split()
+
+
+@pytest.mark.parametrize(
+    ("content", "name", "encoding"),
+    [
+        ("gut".encode("utf-16") + b"\x00\xd8" + "e Mühle".encode("utf-16-le"), "a.txt", None),
+        ("gut".encode("utf-16") + "e Mühle".encode("utf-16-le") + b"\x20", "a.txt", None),
+        (b'{"text": "gut\x81e M\xfchle"}', "a.jsonl", "cp1252"),
+        (b"gut\x81e M\xfchle", "a.txt", "cp1252"),
+    ],
+)
+def test_bytes_outside_other_encodings_are_told_too(content: bytes, name: str, encoding: str | None) -> None:
+    (text,) = texts(read(content, name, encoding=encoding))
+    assert readers.UNDECODED.search(text) and "\ufffd" not in text
+    assert readers.UNDECODED.sub("", text) == "gute Mühle"
+
+
 def test_bytes_outside_the_encoding_arrive_as_lone_surrogates() -> None:
     (text,) = texts(read(b"good " * 1000 + b"\xff" + b" good" * 1000, "a.txt"))
     assert text.count("\udcff") == 1
@@ -222,7 +274,15 @@ def test_bytes_outside_the_encoding_arrive_as_lone_surrogates() -> None:
     assert text == "good \udcff"
 
 
-@pytest.mark.parametrize("content", [bytes(range(256)) * 20, b"\x7fELF\0\0\0\1\2\3" * 50, b"\x01\x02\x03abc" * 50])
+@pytest.mark.parametrize(
+    "content",
+    [
+        bytes(range(256)) * 20,
+        b"\x7fELF\0\0\0\1\2\3" * 50,
+        b"\x01\x02\x03abc" * 50,
+        array("H", range(5000)).tobytes(),
+    ],
+)
 def test_binary_files_are_not_text(content: bytes) -> None:
     assert problems(read(content, "a.txt")) == [("file", "binary, not text")]
 
@@ -257,7 +317,8 @@ def test_a_bad_line_of_json_among_good_ones_costs_only_itself() -> None:
     ),
     st.integers(1, 60),
 )
-@example([['{"a": [{}'], ["{}", "]", "}", ",", "{}"]], 60)  # as many objects as lines, if one ran over a line's end
+@example([['{"a": [{}'], ["{}", "]", "}", ",", "{}"], []], 60)  # as many objects as lines, if one ran over a line's end
+@example([['{"a": [{}'], ["{}", "]", "}", ",", "null", ",", "{}"], []], 60)
 @settings(deadline=None)
 def test_lines_of_json_are_read_each_by_itself(lines: list[list[str]], buffer: int) -> None:
     content = "\n".join("".join(line) for line in lines).encode()
@@ -345,6 +406,16 @@ def test_a_decompression_bomb_is_refused(name: str, packing: str, monkeypatch: p
     assert "decompression bomb" in problems(found)[-1][1]
 
 
+@pytest.mark.parametrize("packing", ["gzip", "zstd"])
+def test_a_bomb_within_a_parquet_file_is_refused_before_it_is_unpacked(
+    packing: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(readers, "BOMB_BYTES", 1 << 20)
+    out = io.BytesIO()
+    pq.write_table(pa.table({"text": ["0" * (8 << 20)]}), out, compression=packing)
+    assert "decompression bomb" in problems(read(out.getvalue(), "a.parquet"))[0][1]
+
+
 def test_what_packs_well_is_no_bomb() -> None:
     assert texts(read(gzip.compress(b"0" * 1_000_000), "a.txt.gz")) == ["0" * 1_000_000]
 
@@ -426,3 +497,4 @@ def test_an_unknown_format_names_the_known_ones() -> None:
         formats_of("a.txt", ReadOptions(format="docx"))
     with pytest.raises(KeyError):
         formats_of("a.docx", ReadOptions())
+    assert problems(read(b"PK", "a.docx.gz")) == [("file", "no reader for .docx")]

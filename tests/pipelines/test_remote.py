@@ -16,6 +16,8 @@ from typing import Any, ClassVar
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from pipelines.datasets import Corpus
@@ -226,6 +228,30 @@ def test_a_file_on_the_web(build: Build, serve: Serve, tmp_path: Path) -> None:
     assert [row["text"] for part in corpus.parts for row in read_rows(part)] == ["one", "two"]
     with pytest.raises(InputError, match="does not exist, or may not be read"):
         list_files(f"{address}/b.jsonl")
+
+
+class SaysSo(SimpleHTTPRequestHandler):
+    """Gives no part of a file either, and says so."""
+
+    def end_headers(self) -> None:
+        self.send_header("Accept-Ranges", "none")
+        super().end_headers()
+
+
+@pytest.mark.parametrize("handler", [SimpleHTTPRequestHandler, SaysSo])
+@pytest.mark.parametrize("name", ["a.jsonl", "a.jsonl.gz", "a.parquet"])
+def test_a_web_server_that_gives_no_part_of_a_file(
+    build: Build, serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, handler: Any
+) -> None:
+    texts = [f"{i} {sha256(str(i).encode()).hexdigest()}" for i in range(5000)]
+    lines = "".join(json.dumps({"text": text}) + "\n" for text in texts).encode()
+    (tmp_path / "a.jsonl").write_bytes(lines)
+    (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(lines))
+    pq.write_table(pa.table({"text": texts}), tmp_path / "a.parquet")
+    monkeypatch.setitem(fsspec.config.conf, "http", {"block_size": 10_000})
+    server = serve(partial(handler, directory=str(tmp_path)))
+    corpus = Corpus(build(INGEST, {"sources": [{"uri": f"http://127.0.0.1:{server.server_port}/{name}"}]}))
+    assert [row["text"] for part in corpus.parts for row in read_rows(part)] == texts
 
 
 @pytest.mark.parametrize(

@@ -62,6 +62,19 @@ def test_a_name_that_is_no_text_is_skipped_and_told(folder: Path) -> None:
     ]
 
 
+def test_a_folder_that_may_not_be_read_is_not_passed_over(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = os.scandir
+
+    def scandir(path: str) -> object:
+        if str(path).endswith("er"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    with pytest.raises(InputError, match=r"cannot be listed: .*Permission denied: .*deep/er"):
+        list_files(str(folder))
+
+
 def test_a_pipe_is_not_opened(folder: Path) -> None:
     os.mkfifo(folder / "pipe.txt")
     assert [each.name for each in list_files(str(folder))[1]] == ["pipe.txt"]
