@@ -101,7 +101,7 @@ class Conductor:
                 built_by["previous"] = str(previous)
             with step_bar(f"{type.name} {name}") as (bar, bar_task):
                 report = StepReport(bar, bar_task, tracked)
-                work = Work(scratch, report, map_tasks, self.should_stop, previous)
+                work = Work(scratch, report, map_tasks, self.should_stop, previous, step.sources)
                 began = time.perf_counter()
                 statistics = type.run(inputs, config, out, work)
                 built_by["seconds"] = round(time.perf_counter() - began, 3)  # its own, without what is about it

@@ -91,6 +91,7 @@ class Work:
     map: runs an importable function over picklable items, in order, on whatever workers there are.
     should_stop: whether somebody asked the run to end; long steps then save and raise `Stopped`.
     previous: the newest other version of what is being made, for steps that take over what has not changed.
+    sources: the source files that the step's fingerprint is of; steps that list them again take these and no others.
     """
 
     scratch: Path
@@ -98,6 +99,7 @@ class Work:
     map: Callable[[Callable[..., Any], Iterable[Any]], list[Any]] = map_in_turn
     should_stop: Callable[[], bool] = lambda: False
     previous: Dataset | None = None
+    sources: tuple[SourceFile, ...] | None = None
 
     def usable_previous(self, table: str) -> Dataset | None:
         """The version before, if it has the table that says what is what in it, and no byte of it is damaged."""
@@ -172,14 +174,6 @@ class Step:
             "inputs": {role: ref.model_dump() for role, ref in sorted(self.inputs.items())},
             "sources": [source.model_dump() for source in self.sources],
         }
-
-    def check_sources(self) -> None:
-        """Raises:
-        InputError: a source file is no longer what the fingerprint says.
-        """
-        now = self.type.sources(self.config) if self.type.sources else ()
-        if changed := sorted({source.name for source in {*now} ^ {*self.sources}}):
-            raise InputError(f"{changed[0]} changed while it was read; run again when nothing writes to it.")
 
     @property
     def folder(self) -> str:

@@ -341,12 +341,24 @@ def test_a_file_that_changes_while_it_is_read_stops_the_step(
 
 
 def test_a_file_that_changes_before_it_is_read_is_not_taken_for_what_it_was(store: Store, tmp_path: Path) -> None:
-    path = write_lines(tmp_path / "a.jsonl", ["before"])
-    step = INGEST.using("test", IngestConfig.model_validate({"sources": [{"uri": str(path)}]}))
+    path = write_lines(tmp_path / "texts/a.jsonl", ["before"])
+    other = write_lines(tmp_path / "others/texts/a.jsonl", ["another of that name"])
+    uris = [{"uri": str(each.parent)} for each in (path, other)]
+    step = INGEST.using("test", IngestConfig.model_validate({"sources": uris}))
+    write_lines(tmp_path / "texts/b.jsonl", ["a file that came later"])
+
+    def run(out: Path, scratch: Path) -> dict[str, Any]:
+        return INGEST.run({}, step.config, out, Work(scratch, sources=step.sources))
+
     write_lines(path, ["and after"])
-    with pytest.raises(InputError, match=r"a\.jsonl/a\.jsonl changed while it was read"):
-        store.build(step, lambda out, scratch: INGEST.run({}, step.config, out, Work(scratch)))
+    with pytest.raises(InputError, match=r"texts/a\.jsonl changed while it was read"):
+        store.build(step, run)
+    path.unlink()
+    with pytest.raises(InputError, match=r"texts/a\.jsonl changed while it was read"):
+        store.build(step, run)
     assert not store.list()
+    write_lines(path, ["before"])
+    assert [row["text"] for row in documents(store.build(step, run))] == ["before", "another of that name"]
 
 
 def test_text_that_spells_the_end_of_text_stays_text(build: Build, tmp_path: Path) -> None:
