@@ -121,10 +121,12 @@ def _packed(tokens: Tokens, shard: int, context: int, stride: int, count: Counte
     n_pieces = -(-inputs // stride)  # a long document's pieces begin a stride apart
     which = np.repeat(np.arange(len(inputs)), n_pieces)
     begin = (np.arange(len(which)) - np.repeat(np.cumsum(n_pieces) - n_pieces, n_pieces)) * stride
-    starts, lengths = offsets[which] + begin, np.minimum(inputs[which] - begin, context)
+    rest = inputs[which] - begin
+    starts, lengths = offsets[which] + begin, np.minimum(rest, context)
     windows = best_fit(lengths, context)
     count["tokens"] += int(offsets[-1])
-    count["cropped"] += int(np.maximum(np.minimum(stride, inputs[which] - begin) - lengths, 0).sum())
+    # A piece holds one token more than its inputs, its last target; the next one may begin later, or there be none.
+    count["cropped"] += int(np.maximum(np.where(rest > stride, stride - 1, rest) - lengths, 0).sum())
     count["padded"] += len(windows) * context - int(lengths.sum())
     windows.sort(key=lambda window: window[0])
     for first in range(0, len(windows), BATCH):

@@ -113,15 +113,21 @@ def test_best_fit_fills_the_tightest_window() -> None:
     assert sorted(map(sorted, windows)) == [[0, 2], [1, 3]]
 
 
+@pytest.mark.parametrize("boundaries", ["stream", "document"])
 @pytest.mark.parametrize("stride", [3, CONTEXT, CONTEXT + 1, CONTEXT + 7])
-def test_the_share_of_tokens_in_no_window_is_reported(build: Build, tokens: Dataset, stride: int) -> None:
-    samples = build(SAMPLE, {"context": CONTEXT, "stride": stride, "held_out_stride": stride}, tokens=tokens)
+def test_the_share_of_tokens_in_no_window_is_reported(
+    build: Build, tokens: Dataset, stride: int, boundaries: str
+) -> None:
+    strides = {"stride": stride, "held_out_stride": stride}
+    samples = build(SAMPLE, {"context": CONTEXT, "boundaries": boundaries, **strides}, tokens=tokens)
     left = total = 0
     for shard in range(len(Tokens(tokens).shards)):
         seen = np.zeros(len(Tokens(tokens).flat(shard)), bool)
         for split in ("train", "validation"):
             for number, batch in Samples(samples).of(split):
-                for start in batch["start"].to_pylist() if number == shard else []:
-                    seen[start : start + CONTEXT + 1] = True
+                for row in batch.to_pylist() if number == shard else []:
+                    pieces = zip(row.get("starts", [row["start"]]), row.get("lengths", [CONTEXT]), strict=True)
+                    for start, length in pieces:
+                        seen[start : start + length + 1] = True
         left, total = left + int((~seen).sum()), total + len(seen)
     assert samples.manifest.statistics["cropped_share"] == pytest.approx(left / total, abs=1e-6)
