@@ -146,7 +146,7 @@ def run(inputs: Mapping[str, Dataset], config: IngestConfig, out: Path, work: Wo
     work.report.progress(0, len(partitions), "partitions", "reading")
     parts_of = work.map(read_partition, partitions)
     parts = [part for parts in parts_of for part in parts]
-    _check_usable(config, parts)
+    _check_usable(config, parts, skipped)
     work.report.progress(len(partitions), len(partitions), "partitions", "looking for duplicates")
     duplicates = find_duplicates([part.documents for part in parts], work.scratch, config.near_duplicates)
     (out / "documents").mkdir()
@@ -732,12 +732,16 @@ class _Range(io.RawIOBase):
         return len(block)
 
 
-def _check_usable(config: IngestConfig, parts: list[Part]) -> None:
+def _check_usable(config: IngestConfig, parts: list[Part], skipped: list[tuple[str, Skipped]]) -> None:
     usable = sum((part.usable for part in parts), Counter())
     for source in config.sources:
         if not usable[source.label]:
-            problems = [part.problem for part in parts if part.problem]
-            why = f"; the first problem: {problems[0]}" if problems else ""
+            rejected = (row for part in parts for row in read_rows(part.rejected, ["source", "location", "reason"]))
+            problems = chain(
+                (f"{row['location']}: {row['reason']}" for row in rejected if row["source"] == source.label),
+                (f"{file.name}: {file.reason}" for label, file in skipped if label == source.label),
+            )
+            why = f"; the first problem: {problem}" if (problem := next(problems, None)) else ""
             raise InputError(f"The source {source.label!r} ({source.uri}) has no usable document{why}.")
 
 

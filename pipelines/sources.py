@@ -380,5 +380,6 @@ def _remote_files(uri: str) -> Iterator[File | Skipped]:
         root, found = path.rstrip("/"), filesystem.find(path, detail=True)
     for each, info in found.items():
         name = each[len(root) :].lstrip("/")
+        name = name.partition("?")[0] if uri.startswith(("http://", "https://")) else name
         if info.get("type") == "file" and not any(part.startswith(".") for part in name.split("/")):
             yield _remote_file(filesystem, each, filesystem.unstrip_protocol(each), name, info)

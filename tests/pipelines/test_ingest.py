@@ -324,6 +324,22 @@ def test_a_missing_column_says_which_there_are(build: Build, store: Store, tmp_p
     assert not store.list()
 
 
+def test_a_source_of_which_nothing_is_usable_says_why_and_not_what_was_wrong_with_another(
+    build: Build, tmp_path: Path
+) -> None:
+    path = write_lines(tmp_path / "a.jsonl", ["fine"])
+    with path.open("a") as file:
+        file.write("broken\n")
+    (tmp_path / "b.docx").write_bytes(b"PK")
+    other = write_lines(tmp_path / "c.jsonl", ["fine"])
+    for source, problem in (
+        ({"uri": str(tmp_path / "b.docx")}, r"b\.docx: no reader for \.docx"),
+        ({"uri": str(other), "text": "body"}, r"c\.jsonl line 1: no column 'body'"),
+    ):
+        with pytest.raises(InputError, match=f"has no usable document; the first problem: {problem}"):
+            build(INGEST, {"sources": [{"uri": str(path)}, source]})
+
+
 def test_a_file_that_changes_while_it_is_read_stops_the_step(
     build: Build, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -226,6 +226,8 @@ def test_a_file_on_the_web(build: Build, serve: Serve, tmp_path: Path) -> None:
     address = f"http://127.0.0.1:{server.server_port}"
     corpus = Corpus(build(INGEST, {"sources": [{"uri": f"{address}/a.jsonl"}]}))
     assert [row["text"] for part in corpus.parts for row in read_rows(part)] == ["one", "two"]
+    (file,) = list_files(f"{address}/a.jsonl?download=true")[0]
+    assert (file.name, file.open().readline()) == ("a.jsonl", b'{"text": "one"}\n')
     with pytest.raises(InputError, match="does not exist, or may not be read"):
         list_files(f"{address}/b.jsonl")
 
