@@ -346,7 +346,7 @@ def _by_lines(source: SourceConfig, file: File, size: int) -> Iterator[Piece]:
             if bounds[-1] <= bounds[-2]:  # the file is shorter than it was
                 file.check_unchanged()
     lines = 0
-    with ThreadPoolExecutor(4) as pool:  # hashing, counting and reading all release the interpreter
+    with ThreadPoolExecutor(2) as pool:  # hashing, counting and reading all release the interpreter
         for (start, end), (sha256, count) in zip(
             pairwise(bounds), pool.map(lambda span: _scan(file, *span), pairwise(bounds)), strict=True
         ):
@@ -367,7 +367,7 @@ def _scan(file: File, start: int, end: int) -> tuple[str, int]:
     digest, lines = hashlib.sha256(), 0
     with file.open() as stream:
         stream.seek(start)
-        while block := stream.read(min(1 << 20, end - stream.tell())):
+        while block := stream.read(min(1 << 18, end - stream.tell())):
             digest.update(block)
             lines += int(np.count_nonzero(np.frombuffer(block, np.uint8) == ord("\n")))
     return digest.hexdigest(), lines

@@ -312,18 +312,20 @@ def read_json_lines(file: BinaryIO, options: ReadOptions, first_line: int = 1) -
 def _objects(lines: bytes) -> list[dict[str, Any]]:
     """The objects on lines of JSON, of which there is one on each; none if anything else is on one of them.
 
-    They are parsed at once, as a list with a number for each line end, which shows what runs over two lines.
+    They are parsed at once, as a list with something for each line end that is on no line: so what runs over two
+    lines is seen. A null is parsed fastest.
     """
+    end = NUMBER if b"null" in lines else None
     try:
-        values = orjson.loads(b"[%s]" % lines.replace(b"\n", b",%d," % LINE_END))
+        values = orjson.loads(b"[%s]" % lines.replace(b"\n", b",%s," % orjson.dumps(end)))
     except orjson.JSONDecodeError:
         return []
     objects, ends = values[::2], values[1::2]
-    whole = ends.count(LINE_END) == len(ends) == lines.count(b"\n") and set(map(type, objects)) == {dict}
+    whole = ends.count(end) == len(ends) == lines.count(b"\n") and set(map(type, objects)) == {dict}
     return objects if whole else []
 
 
-LINE_END = secrets.randbits(53)  # so that it stands on no line
+NUMBER = secrets.randbits(53)  # which nobody can have written
 
 
 def _record(line: bytes, location: str) -> Record | Bad:
