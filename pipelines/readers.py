@@ -468,9 +468,9 @@ def read_python_dict(file: BinaryIO, options: ReadOptions) -> Iterator[Record | 
         entries = [item for value in values for item in ast.literal_eval(value).items()]
     except (SyntaxError, RecursionError, MemoryError) as error:
         raise UnreadableError(f"not a Python file of literals: {error}") from None
-    for key, text in entries:
+    for key, text in ((SURROGATE.sub("\ufffd", str(key)), text) for key, text in entries):
         if isinstance(text, str):
-            yield Record({"key": str(key), "text": text}, f"entry {key}")
+            yield Record({"key": key, "text": text}, f"entry {key}")
         else:
             yield Bad("the value is not a text", f"entry {key}", str(text)[:1000])
 

@@ -185,9 +185,10 @@ def test_yaml_runs_nothing() -> None:
 
 
 def test_a_python_file_of_literals_is_read_and_not_run(tmp_path: Path) -> None:
-    content = b"import os\ntopics = {'a': 'one' 'two', 'b': 3}\nopen('ran', 'w')\n"
+    content = b"import os\ntopics = {'a': 'one' 'two', 'b': 3, '\\ud800': 'three'}\nopen('ran', 'w')\n"
     found = read(content, "topics.py", format="python-dict")
-    assert texts(found) == ["onetwo"] and problems(found) == [("entry b", "the value is not a text")]
+    assert texts(found) == ["onetwo", "three"] and problems(found) == [("entry b", "the value is not a text")]
+    assert found[2].location == "entry \ufffd"
     (bad,) = read(b"topics = {'a': open('ran')}", "topics.py", format="python-dict")
     assert isinstance(bad, Bad)
 
