@@ -11,7 +11,7 @@ Output: `examples.parquet` with the columns of `EXAMPLES_SCHEMA`, and `rejected.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -95,12 +95,13 @@ class ExamplesConfig(Config):
 
 def run(inputs: Mapping[str, Dataset], config: ExamplesConfig, out: Path, work: Work) -> dict[str, Any]:
     counts: Counter[str] = Counter()
+    later = work.files_that_came_later(lambda: sources(config))
     found = work.scratch / "found.parquet"
     with TableWriter(out / "rejected.parquet", REJECTED) as rejected:
         with TableWriter(found, EXAMPLES_SCHEMA) as table:
             for source in config.sources:
                 before, problem = table.rows, ""
-                for row in _rows(source, config):
+                for row in _rows(source, config, later):
                     if "reason" in row:
                         problem = problem or f"{row['location']}: {row['reason']}"
                         rejected.write(row)
@@ -143,9 +144,11 @@ EXAMPLES = StepType(
 )
 
 
-def _rows(source: ExampleSource, config: ExamplesConfig) -> Iterator[dict[str, Any]]:
+def _rows(source: ExampleSource, config: ExamplesConfig, later: Collection[str]) -> Iterator[dict[str, Any]]:
     """Rows of examples, and rows of rejected ones, which have a reason."""
     for file in list_files(source.uri)[0]:
+        if f"{source.called}/{file.name}" in later:
+            continue
         with file.open() as stream:
             for record in read_file(stream, file.name, source):
                 place = {"source": source.called, "location": f"{file.name} {record.location}"}

@@ -17,7 +17,7 @@ import io
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
@@ -142,7 +142,8 @@ class IngestConfig(Config):
 
 def run(inputs: Mapping[str, Dataset], config: IngestConfig, out: Path, work: Work) -> dict[str, Any]:
     rules_of(config.keep, config.bad_words is not None)
-    partitions, skipped = plan(config, work.scratch, _known(work), work.sources)
+    later = work.files_that_came_later(lambda: sources(config))
+    partitions, skipped = plan(config, work.scratch, _known(work), later)
     work.report.progress(0, len(partitions), "partitions", "reading")
     parts_of = work.map(read_partition, partitions)
     parts = [part for parts in parts_of for part in parts]
@@ -267,17 +268,13 @@ def plan(
     config: IngestConfig,
     folder: Path,
     known: Known | None = None,
-    fingerprinted_files: Sequence[SourceFile] | None = None,
+    later: Collection[str] = (),
 ) -> tuple[list[Partition], list[tuple[str, Skipped]]]:
     """Divide the source files into partitions, which depend on nothing but the files' names, sizes and line ends.
 
     A new partition begins behind a file with a chance of its size in partitions, drawn from its name: so a file
-    that is added or removed moves the boundaries beside it, and no others.
-
-    Raises:
-        InputError: a file is no longer what it was when its fingerprint was taken.
+    that is added or removed moves the boundaries beside it, and no others. Files that came `later` are left out.
     """
-    later = set() if fingerprinted_files is None else _came_later(config, fingerprinted_files)
     skipped: list[tuple[str, Skipped]] = []
     groups: list[list[Piece]] = [[]]
     for source in config.sources:
@@ -308,14 +305,6 @@ def plan(
         key = _key(common, pieces)
         partitions.append(Partition(config, tuple(pieces), folder / f"read-{i:05d}", key, (known or {}).get(key)))
     return partitions, skipped
-
-
-def _came_later(config: IngestConfig, fingerprinted_files: Sequence[SourceFile]) -> set[str]:
-    """The names of files that were not there yet when the fingerprint was taken; they are for the next version."""
-    now, before = ({(file.name, file.sha256) for file in files} for files in (sources(config), fingerprinted_files))
-    if changed := before - now:
-        raise InputError(f"{min(changed)[0]} changed while it was read; run again when nothing writes to it.")
-    return {name for name, _ in now - before}
 
 
 def _key(common: dict[str, Any], pieces: list[Piece]) -> str:

@@ -101,6 +101,19 @@ class Work:
     previous: Dataset | None = None
     sources: tuple[SourceFile, ...] | None = None
 
+    def files_that_came_later(self, list_now: Callable[[], Iterable[SourceFile]]) -> set[str]:
+        """The names of source files that the fingerprint is not of; they are for the next version.
+
+        Raises:
+            InputError: a file that it is of is no longer what it was.
+        """
+        if self.sources is None:
+            return set()
+        now, before = ({(file.name, file.sha256) for file in files} for files in (list_now(), self.sources))
+        if changed := before - now:
+            raise InputError(f"{min(changed)[0]} changed while it was read; run again when nothing writes to it.")
+        return {name for name, _ in now - before}
+
     def usable_previous(self, table: str) -> Dataset | None:
         """The version before, if it has the table that says what is what in it, and no byte of it is damaged."""
         if not self.previous or table not in self.previous.manifest.files:

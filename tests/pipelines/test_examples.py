@@ -14,6 +14,7 @@ from pipelines.documents import SPLITS, SplitConfig, document_id, split_of
 from pipelines.errors import InputError
 from pipelines.examples import EXAMPLES, ExamplesConfig
 from pipelines.ingest import INGEST
+from pipelines.step import Work
 from pipelines.store import Dataset, Store
 from pipelines.tables import read_rows
 
@@ -213,3 +214,21 @@ def test_a_file_that_no_reader_takes_is_rejected_and_the_rest_is_read(build: Bui
     assert [row.label for row in all_rows(made)] == ["ham"]
     rejected = [(row["location"], row["reason"]) for row in read_rows(made.file("rejected.parquet"))]
     assert rejected == [("about.docx file", "no reader for .docx")]
+
+
+def test_examples_are_those_of_the_fingerprint(store: Store, tmp_path: Path) -> None:
+    path = tmp_path / "texts/a.csv"
+    path.parent.mkdir()
+    path.write_text("text,label\nhello,ham\n")
+    config = ExamplesConfig.model_validate({"sources": [{"uri": str(path.parent), "label": "label"}]})
+    step = EXAMPLES.using("test", config)
+    (tmp_path / "texts/b.csv").write_text("text,label\nlater,ham\n")
+
+    def run(out: Path, scratch: Path) -> dict[str, Any]:
+        return EXAMPLES.run({}, config, out, Work(scratch, sources=step.sources))
+
+    path.write_text("text,label\nhello,spam\n")
+    with pytest.raises(InputError, match=r"texts/a\.csv changed while it was read"):
+        store.build(step, run)
+    path.write_text("text,label\nhello,ham\n")
+    assert [row.text for row in all_rows(store.build(step, run))] == ["hello"]
