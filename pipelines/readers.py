@@ -654,6 +654,29 @@ def _refuse_bomb(unpacked: int, packed: int) -> None:
         raise UnreadableError(f"a decompression bomb: unpacks to more than {BOMB_RATIO} times its size")
 
 
+class _Streams:
+    """Packed streams, one behind the other. Python's own readers pass over one that is broken behind a whole one."""
+
+    def __init__(self, file: BinaryIO, decompressor: Callable[[], Any]) -> None:
+        self._file, self._new, self._stream = file, decompressor, decompressor()
+
+    def read1(self, size: int) -> bytes:
+        """Some bytes, and none at the end."""
+        while True:
+            packed = b""
+            if self._stream.eof:
+                packed = self._stream.unused_data.lstrip(b"\0")  # zeros fill up a block or a tape
+                while not packed:
+                    if not (packed := self._file.read(BUFFER)):
+                        return b""
+                    packed = packed.lstrip(b"\0")
+                self._stream = self._new()
+            elif self._stream.needs_input and not (packed := self._file.read(BUFFER)):
+                raise EOFError("Compressed file ended before the end-of-stream marker was reached")
+            if block := self._stream.decompress(packed, size):
+                return cast(bytes, block)
+
+
 def _unpacked(file: BinaryIO, compression: str | None) -> BinaryIO:
     if compression is None:
         return file
@@ -662,8 +685,8 @@ def _unpacked(file: BinaryIO, compression: str | None) -> BinaryIO:
 
 COMPRESSIONS: dict[str, Callable[[BinaryIO], Any]] = {
     "gz": lambda file: gzip.GzipFile(fileobj=file),
-    "bz2": bz2.BZ2File,
-    "xz": lzma.LZMAFile,
+    "bz2": lambda file: _Streams(file, bz2.BZ2Decompressor),
+    "xz": lambda file: _Streams(file, lzma.LZMADecompressor),
     "zst": lambda file: pa.CompressedInputStream(pa.PythonFile(file, mode="r"), "zstd"),
 }
 

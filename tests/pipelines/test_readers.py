@@ -384,6 +384,18 @@ def test_a_broken_archive_gives_what_came_before_the_break(packing: str) -> None
     assert problems(found)
 
 
+@pytest.mark.parametrize("packing", [".gz", ".bz2", ".xz", ".zst"])
+def test_an_archive_may_be_of_several_parts_and_one_that_is_broken_is_told(packing: str) -> None:
+    pack = PACK[packing]
+    first, second = (pack("".join(json.dumps({"text": f"{i} {j}"}) + "\n" for j in range(9)).encode()) for i in (1, 2))
+    assert len(texts(read(first + second, "a.jsonl" + packing))) == 18
+    broken = read(first + b"X" + second, "a.jsonl" + packing)
+    assert problems(broken)
+    if packing != ".zst":  # whose blocks come out together
+        assert len(texts(broken)) == 9
+        assert not problems(read(first + bytes(512), "a.jsonl" + packing))
+
+
 @pytest.mark.parametrize("name", ["a.parquet", "a.arrow", "a.txt.gz", "a.json", "a.pdf", "a.warc"])
 def test_garbage_is_one_problem(name: str) -> None:
     assert len(problems(read(b"garbage, nothing but garbage", name))) == 1
