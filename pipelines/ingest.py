@@ -152,7 +152,7 @@ def run(inputs: Mapping[str, Dataset], config: IngestConfig, out: Path, work: Wo
     duplicates = find_duplicates([part.documents for part in parts], work.scratch, config.near_duplicates)
     (out / "documents").mkdir()
     targets = [out / "documents" / f"part-{number:05d}.parquet" for number in range(len(parts))]
-    written = _write(work, parts, targets, duplicates)
+    written = _write_documents(work, parts, targets, duplicates)
     rejected, entries = _write_rejected(out / "rejected.parquet", parts, written, skipped)
     entry = iter(entries)
     table = [
@@ -169,7 +169,7 @@ def run(inputs: Mapping[str, Dataset], config: IngestConfig, out: Path, work: Wo
         **{name: total[name] for name in names},
         "rejected": sum(rejected.values()),
         **_by_reason(rejected.most_common(12)),
-        "repaired_characters": sum(part.counts["repaired"] for part in parts),
+        "undecodable_bytes": sum(part.counts["undecodable"] for part in parts),
         **{f"cleaned_{name}": sum(part.counts[f"cleaned_{name}"] for part in parts) for name in config.clean},
         "parts": len(parts),
         "parts_shared": sum(part.previous is not None for part in parts),
@@ -586,10 +586,10 @@ def _take_one(
     try:
         text = normalise(text)
     except UnicodeEncodeError:
-        text, repaired = SURROGATE.subn("\ufffd", text)
+        text, undecodable = SURROGATE.subn("\ufffd", text)
+        batch.counts["undecodable"] += undecodable
         if config.undecodable == "reject":
             return batch.reject(piece, record, "bytes outside the encoding", text[:SHOWN])
-        batch.counts["repaired"] += repaired
         text = normalise(text)
     if config.clean:
         text, cleaned = clean(text, config.clean)
@@ -756,7 +756,7 @@ class Written:
     rows: tuple[int, ...] = ()
 
 
-def _write(work: Work, parts: list[Part], targets: list[Path], duplicates: Path) -> list[Written]:
+def _write_documents(work: Work, parts: list[Part], targets: list[Path], duplicates: Path) -> list[Written]:
     """Parts with duplicates are written anew, each by a task of its own; the others stay as they are."""
     with_duplicates = parts_with_duplicates(duplicates)
     writes = [Write(parts[number], number, duplicates, targets[number]) for number in sorted(with_duplicates)]

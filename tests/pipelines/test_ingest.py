@@ -286,9 +286,12 @@ def test_bytes_outside_the_encoding_are_rejected_or_repaired(build: Build, tmp_p
     sources = [{"uri": str(tmp_path / name)} for name in ("ok.jsonl", "bad.txt")]
     with pytest.raises(InputError, match="bytes outside the encoding"):
         build(INGEST, {"sources": sources})
+    (tmp_path / "mixed.jsonl").write_bytes(b'{"text": "also fine"}\n{"text": "b\xff\xfe\xffd"}\n')
+    rejecting = build(INGEST, {"sources": [{"uri": str(tmp_path / "mixed.jsonl")}]}).manifest.statistics
+    assert (rejecting["documents"], rejecting["rejected"], rejecting["undecodable_bytes"]) == (1, 1, 3)
     repaired = build(INGEST, {"sources": sources, "undecodable": "repair"})
     assert documents(repaired)[1]["text"].count("\ufffd") == 2
-    assert repaired.manifest.statistics["repaired_characters"] == 2
+    assert repaired.manifest.statistics["undecodable_bytes"] == 2
 
 
 def test_what_cannot_be_read_is_in_rejected_and_the_rest_is_kept(build: Build, tmp_path: Path) -> None:
