@@ -758,9 +758,9 @@ class Written:
 
 def _write_documents(work: Work, parts: list[Part], targets: list[Path], duplicates: Path) -> list[Written]:
     """Parts with duplicates are written anew, each by a task of its own; the others stay as they are."""
-    with_duplicates = parts_with_duplicates(duplicates)
-    writes = [Write(parts[number], number, duplicates, targets[number]) for number in sorted(with_duplicates)]
-    rewritten = dict(zip(sorted(with_duplicates), work.map(write_part, writes), strict=True))
+    numbers = sorted(parts_with_duplicates(duplicates))
+    writes = [Write(parts[number], number, duplicates, targets[number]) for number in numbers]
+    rewritten = dict(zip(numbers, work.map(write_part, writes), strict=True))
     for number, part in enumerate(parts):
         if number not in rewritten:
             link_or_copy(part.documents, targets[number])

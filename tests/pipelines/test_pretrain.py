@@ -126,9 +126,10 @@ def test_a_disk_that_fills_up_at_a_checkpoint_costs_only_the_work_since_the_last
     peaceful = build(PRETRAIN, CONFIG, **inputs)
     *full, (warned, problems, files) = on_small_disk(FILL, store.root, json.dumps(CONFIG))
     assert len(full) == 2
-    for said, checkpoints, left in full:
+    in_time, too_late = [2, 4], [4, 6]  # processes of their own go on while the disk is being filled
+    for (said, checkpoints, left), possible in zip(full, ([in_time, too_late], [in_time]), strict=True):
         assert said.startswith("The disk filled up while model/test@") and "\n" not in said
-        assert [name for name in checkpoints if not name.startswith("best")] == ["step-00000002", "step-00000004"]
+        assert [int(name[5:]) for name in checkpoints if name.startswith("step-")] in possible
         assert left == []
     assert warned == ["going on from step 4 of 6, where an earlier run was stopped"]
     assert problems == [] and files == {name: entry.sha256 for name, entry in peaceful.manifest.files.items()}
