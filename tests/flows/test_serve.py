@@ -211,7 +211,7 @@ def test_a_schedule_fires_survives_a_kill_and_does_not_pile_up(server):
     assert not orphans & {run["id"] for state in ("PENDING", "RUNNING") for run in runs(url, state)}
 
     serving.terminate()
-    assert serving.wait(60) == 0
+    assert serving.wait(180) == 0
 
 
 def by_deployment(found):
