@@ -22,7 +22,7 @@ from gpt.config import Config
 from pipelines.documents import REJECTED, SPLITS, SplitConfig, document_id, normalise, split_of
 from pipelines.duplicates import find_duplicates, rows_to_drop, write_signatures
 from pipelines.errors import InputError
-from pipelines.readers import SURROGATE, Bad, ReadOptions, read_file
+from pipelines.readers import Bad, ReadOptions, no_column, read_file
 from pipelines.sources import Uri, describe, label_of, list_files
 from pipelines.step import SourceFile, StepType, Work
 from pipelines.store import Dataset
@@ -241,8 +241,7 @@ def _message(turn: Any, number: int, with_roles: bool) -> Message:
 
 def _column(fields: Mapping[str, Any], name: str) -> Any:
     if name not in fields:
-        there = SURROGATE.sub("\ufffd", ", ".join(fields))
-        raise ValueError(f"no column {name!r}; there are {there}")
+        raise ValueError(no_column(name, fields))
     return fields[name]
 
 

@@ -59,6 +59,7 @@ from pipelines.readers import (
     UnreadableError,
     detect_encoding,
     formats_of,
+    no_column,
     one_by_one,
     read_records,
 )
@@ -692,8 +693,7 @@ def _usable(record: Record | Bad, source: SourceConfig) -> Record | Bad:
         missing = [name for name in source.group_by if name not in fields] if source.group_by else None
         return Bad(f"no column {missing[0]!r} to group by", location, text) if missing else record
     if source.text not in fields:
-        there = SURROGATE.sub("\ufffd", ", ".join(fields))
-        return Bad(f"no column {source.text!r}; there are {there}", location, str(fields)[:SHOWN])
+        return Bad(no_column(source.text, fields), location, str(fields)[:SHOWN])
     return Bad(f"column {source.text!r} holds {type(text).__name__}, not text", location, str(fields)[:SHOWN])
 
 

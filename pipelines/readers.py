@@ -173,6 +173,11 @@ def _shown(bad: Bad) -> Bad:
 SURROGATE = re.compile("[\ud800-\udfff]")
 
 
+def no_column(name: str, fields: Iterable[str]) -> str:
+    """The sentence about a column that is not there."""
+    return f"no column {name!r}; there are {SURROGATE.sub(chr(0xFFFD), ', '.join(fields))}"
+
+
 def formats_of(name: str, options: ReadOptions) -> tuple[str | None, Format]:
     """Compression and format of a file.
 
