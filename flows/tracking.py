@@ -21,7 +21,7 @@ from typing import Any, NamedTuple, TypeGuard
 
 import mlflow
 import pyarrow.parquet as pq
-from filelock import Timeout
+from filelock import FileLock, Timeout
 from mlflow.entities import Dataset as MlflowDataset
 from mlflow.entities import DatasetInput, InputTag, Metric, Param, RunTag
 from mlflow.exceptions import MlflowException, RestException
@@ -134,21 +134,9 @@ class Tracker:
 
     def finish_step(self, run_id: str, dataset: Dataset, inputs: Mapping[str, Dataset]) -> None:
         """Record what a step made: statistics as metrics, inputs and output as datasets, the manifest, the model."""
-        statistics = dataset.manifest.statistics
-        now = int(time.time() * 1000)
-        metrics = [Metric(_name(key), float(value), now, 0) for key, value in statistics.items() if _is_number(value)]
-        words = {f"tokenmill.{key}": value for key, value in statistics.items() if isinstance(value, str)}
-        self.client.log_batch(run_id, metrics=metrics, tags=_run_tags({**words, "tokenmill.path": dataset.address}))
-        entries = [*inputs.items(), ("output", dataset)]
-        self.client.log_inputs(run_id, datasets=[_dataset_input(role, one) for role, one in entries])
-        self.client.log_dict(run_id, json.loads(dataset.manifest.model_dump_json()), "manifest.json")
-        self.client.set_tag(run_id, MLFLOW_RUN_NOTE, step_note(dataset, dataset.manifest.built["seconds"])[:MAX_TAG])
-        self._log_figures(run_id, dataset, inputs)
-        if dataset.ref.kind == "model":
-            self.register_model(dataset, run_id)
-        if dataset.ref.kind == "evaluation":
-            self._log_mistakes(run_id, dataset)
-        self.client.set_terminated(run_id, "FINISHED")
+        with self._recording:
+            if self._is_incomplete(run_id, dataset):
+                self._record(run_id, dataset, inputs)
 
     def reuse_step(self, dataset: Dataset, inputs: Mapping[str, Dataset]) -> None:
         """Point from the parent run at the run that once built a step's result.
@@ -157,10 +145,12 @@ class Tracker:
         """
         run_id = dataset.manifest.built.get("mlflow_run_id")
         if run_id and self._is_incomplete(run_id, dataset):
-            StepRun(self.client, run_id, self.home.unsent).deliver()
-            self.finish_step(run_id, dataset, inputs)
-            if ENDED in self.client.get_run(run_id).data.tags:  # it came to a good end after all
-                self.client.delete_tag(run_id, ENDED)
+            with self._recording:
+                if self._is_incomplete(run_id, dataset):
+                    StepRun(self.client, run_id, self.home.unsent).deliver()
+                    self._record(run_id, dataset, inputs)
+                    if ENDED in self.client.get_run(run_id).data.tags:  # it came to a good end after all
+                        self.client.delete_tag(run_id, ENDED)
         if self.parent:
             key = f"tokenmill.reused.{dataset.ref.kind}.{dataset.ref.name}"
             self.client.set_tag(self.parent, key, run_id or "built outside MLflow")
@@ -229,6 +219,31 @@ class Tracker:
         if flow_run := run.data.tags.get("prefect.flow_run_id"):
             links["Prefect's page on this run"] = f"{page['prefect']}/runs/flow-run/{flow_run}"
         return links
+
+    @property
+    def _recording(self) -> FileLock:
+        """Held while a step is recorded: who waited for it finds it published before its builder has told MLflow.
+
+        It is the experiment's, for MLflow fails where two processes tell it of the same dataset for the first time.
+        """
+        return self.home.store.lock(f"experiment-{self.experiment_id}")
+
+    def _record(self, run_id: str, dataset: Dataset, inputs: Mapping[str, Dataset]) -> None:
+        statistics = dataset.manifest.statistics
+        now = int(time.time() * 1000)
+        metrics = [Metric(_name(key), float(value), now, 0) for key, value in statistics.items() if _is_number(value)]
+        words = {f"tokenmill.{key}": value for key, value in statistics.items() if isinstance(value, str)}
+        self.client.log_batch(run_id, metrics=metrics, tags=_run_tags({**words, "tokenmill.path": dataset.address}))
+        entries = [*inputs.items(), ("output", dataset)]
+        self.client.log_inputs(run_id, datasets=[_dataset_input(role, one) for role, one in entries])
+        self.client.log_dict(run_id, json.loads(dataset.manifest.model_dump_json()), "manifest.json")
+        self.client.set_tag(run_id, MLFLOW_RUN_NOTE, step_note(dataset, dataset.manifest.built["seconds"])[:MAX_TAG])
+        self._log_figures(run_id, dataset, inputs)
+        if dataset.ref.kind == "model":
+            self.register_model(dataset, run_id)
+        if dataset.ref.kind == "evaluation":
+            self._log_mistakes(run_id, dataset)
+        self.client.set_terminated(run_id, "FINISHED")
 
     def _log_figures(self, run_id: str, dataset: Dataset, inputs: Mapping[str, Dataset]) -> None:
         """The figures of a report as artifacts of the run that made the dataset."""

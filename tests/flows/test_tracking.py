@@ -16,7 +16,9 @@ from mlflow.utils.validation import _validate_metric_name, _validate_param_name
 from flows import tracking
 from flows.home import Home
 from flows.tracking import SENDER, StepRun, Tracker, TrackingError, reaching
+from gpt.config import Config
 from pipelines.config import RunConfig
+from pipelines.step import StepType
 
 
 class Client:
@@ -203,6 +205,40 @@ def test_two_runs_may_begin_at_once(tmp_path, monkeypatch):
         assert run.info.status == "RUNNING" and "tokenmill.ended" not in run.data.tags
     assert ended and first.client.get_run(ended[0]).info.status == "FINISHED"
     assert first.client.get_run(first.parent).info.status == "FINISHED"
+
+
+def test_a_step_that_another_run_waited_for_is_recorded_once(tmp_path, monkeypatch):
+    """Who waits for a step finds it published, and its run unfinished for as long as the builder still tells MLflow."""
+    home = Home(tmp_path)
+    builder, waiter = Tracker(home, "x"), Tracker(home, "x")
+    step = StepType("read", "corpus", 1, Config, lambda: {}).using("x", Config(), {})
+    run = builder.open_step(step, {})
+    built_by = {"mlflow_run_id": run.run_id, "seconds": 1.0}
+    dataset = home.store.build(step, lambda out, scratch: {"documents": 3}, built_by=built_by)
+
+    recorded, problems = [], []
+    log_inputs = MlflowClient.log_inputs
+
+    def reuse():
+        try:
+            waiter.reuse_step(dataset, {})
+        except Exception as error:
+            problems.append(error)
+
+    other = threading.Thread(target=reuse)
+
+    def log_inputs_while_another_looks(client, run_id, **named):
+        recorded.append(client)
+        if client is builder.client:
+            other.start()
+            other.join(0.5)
+        log_inputs(client, run_id, **named)
+
+    monkeypatch.setattr(MlflowClient, "log_inputs", log_inputs_while_another_looks)
+    builder.finish_step(run.run_id, dataset, {})
+    other.join()
+    assert recorded == [builder.client] and not problems
+    assert builder.client.get_run(run.run_id).info.status == "FINISHED"
 
 
 @given(key=st.text(min_size=1))
