@@ -1,4 +1,7 @@
-"""Duplicates: documents of the same text, and of nearly the same, found out of core by DuckDB; the first one stays.
+"""Duplicates: documents of the same text, and of nearly the same, found out of core; the first one stays.
+
+Equal texts have equal ids, whose first 64 bits are sorted, a part and then a range of them at a time. What comes up
+twice is hardly anything but duplicates, and goes to DuckDB, which finds out where they are.
 
 Near duplicates are found by MinHash (Broder 1997): documents whose sets of word sequences overlap agree in that
 share of their signatures. Signatures are divided into bands, and only documents that agree in a whole band are
@@ -7,8 +10,11 @@ compared, so the work grows with the number of documents and not of pairs.
 
 from __future__ import annotations
 
+from binascii import unhexlify
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -17,22 +23,25 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import rensa
+from numpy.typing import NDArray
 
 from pipelines.tables import read_batches
 
-MEMORY = (16, 64, 256, 2048)  # megabytes: as little as does
+SORTED = 1 << 20  # numbers that are compared at once, about
+MEMORY = (16, 64, 256, 2048)  # megabytes for DuckDB: as little as does
 ROW_BYTES = 25  # of it that a document takes at least
 HASHES, BANDS, WORDS = 128, 16, 5  # numbers of a signature; bands of it; words in a sequence
+
+Numbers = NDArray[np.uint64]
 
 SIGNATURES = pa.schema([("row", pa.int64()), ("signature", pa.list_(pa.uint32())), ("bands", pa.list_(pa.uint64()))])
 
 # Of each text the place of the first document stays. A place is a part's number in the high bits, and a row.
 EXACT = """
-    CREATE TEMP TABLE exact AS
-    WITH candidates AS (SELECT hash(doc_id) AS number FROM ids GROUP BY number HAVING count(*) > 1),  -- few, and small
-    placed AS (
+    INSERT INTO exact
+    WITH placed AS (
         SELECT doc_id, (part::BIGINT << 40) + file_row_number AS place FROM ids JOIN parts USING (filename)
-        WHERE hash(doc_id) IN (FROM candidates)
+        WHERE ('0x' || doc_id[:16])::UBIGINT IN (SELECT number FROM repeated)
     ),
     firsts AS (SELECT doc_id, min(place) AS first FROM placed GROUP BY doc_id HAVING count(*) > 1)
     SELECT place, first FROM placed JOIN firsts USING (doc_id) WHERE place > first
@@ -91,15 +100,43 @@ def find_duplicates(files: Sequence[Path], scratch: Path, near: float | None = N
         scratch: where the table and whatever does not fit into memory is written.
         near: the share of a signature from which two documents are near duplicates; None looks for equal ones only.
     """
+    rows = sum(pq.read_metadata(file).num_rows for file in files)
+    repeated = _repeated(files, rows, scratch / "numbers")
     *little, most = MEMORY
-    least = ROW_BYTES * sum(pq.read_metadata(file).num_rows for file in files) / 1e6
+    least = ROW_BYTES * (len(repeated) if near is None else rows) / 1e6
     for memory in (each for each in little if each > least):
         with suppress(duckdb.OutOfMemoryException):
-            return _find_duplicates(files, scratch, near, memory)
-    return _find_duplicates(files, scratch, near, most)
+            return _find_duplicates(files, scratch, near, repeated, memory)
+    return _find_duplicates(files, scratch, near, repeated, most)
 
 
-def _find_duplicates(files: Sequence[Path], scratch: Path, near: float | None, memory: int) -> Path:
+def _repeated(files: Sequence[Path], rows: int, scratch: Path) -> Numbers:
+    """The numbers, the first 64 bits of an id, that come up more than once."""
+    scratch.mkdir(exist_ok=True)
+    ranges = rows // SORTED + 1
+    edges = np.array([number * 2**64 // ranges for number in range(1, ranges)], np.uint64)
+
+    def sort(part: int, file: Path) -> tuple[Numbers, list[tuple[Path, int, int]]]:
+        """What comes up twice in a file, and where the numbers of each range lie."""
+        ids = (batch["doc_id"].cast(pa.binary(32)).buffers()[1] for batch in read_batches(file, ["doc_id"]))
+        halves = np.frombuffer(unhexlify(b"".join(ids)), ">u8").astype(np.uint64)
+        numbers, counts = np.unique(halves[::2], return_counts=True)
+        target = scratch / str(part)
+        numbers.tofile(target)
+        cuts = pairwise([0, *np.searchsorted(numbers, edges).tolist(), len(numbers)])
+        return numbers[counts > 1], [(target, start, end) for start, end in cuts]
+
+    with ThreadPoolExecutor(2) as pool:
+        found, places = zip(*pool.map(sort, range(len(files)), files), strict=True)
+    repeated = list(found)
+    for of_range in zip(*places, strict=True):
+        read = [np.fromfile(path, np.uint64, end - start, offset=8 * start) for path, start, end in of_range]
+        numbers = np.sort(np.concatenate(read))
+        repeated.append(numbers[1:][numbers[1:] == numbers[:-1]])
+    return np.unique(np.concatenate(repeated))
+
+
+def _find_duplicates(files: Sequence[Path], scratch: Path, near: float | None, repeated: Numbers, memory: int) -> Path:
     target = scratch / "duplicates.parquet"
     database = duckdb.connect(
         config={
@@ -114,7 +151,10 @@ def _find_duplicates(files: Sequence[Path], scratch: Path, near: float | None, m
         "INSERT INTO parts VALUES (?, ?, ?)", [[i, str(path), str(signatures_of(path))] for i, path in enumerate(files)]
     )
     database.read_parquet([str(path) for path in files], filename=True, file_row_number=True).create_view("ids")
-    database.execute(EXACT)
+    database.execute("CREATE TEMP TABLE exact (place BIGINT, first BIGINT)")
+    if len(repeated):
+        database.register("repeated", pa.table({"number": repeated}))
+        database.execute(EXACT)
     database.execute("CREATE TEMP TABLE links (place BIGINT, first BIGINT, similarity DOUBLE)")
     if near is not None:
         database.execute("DROP TABLE links")

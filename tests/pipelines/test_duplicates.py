@@ -8,11 +8,14 @@ from typing import Any
 
 import duckdb
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from pipelines import duplicates
 from pipelines.datasets import Corpus
-from pipelines.duplicates import BANDS, HASHES, band_hashes
+from pipelines.documents import document_id
+from pipelines.duplicates import BANDS, HASHES, band_hashes, find_duplicates
 from pipelines.ingest import INGEST, IngestConfig
 from pipelines.step import Work
 from pipelines.store import Dataset, Store
@@ -97,16 +100,34 @@ def test_signatures_agree_in_about_the_share_of_common_sequences() -> None:
     assert ((bands[0] == bands[2]) == same).all()
 
 
+@pytest.mark.parametrize("sorted_at_once", [2, 1 << 20])
+def test_equal_documents_are_found_in_any_part_and_any_range_of_their_ids(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sorted_at_once: int
+) -> None:
+    monkeypatch.setattr(duplicates, "SORTED", sorted_at_once)
+    rng, first, files, expected = random.Random(0), {}, [], {}
+    for part in range(6):
+        ids = [document_id(str(rng.randrange(40))) for _ in range(12)] if part != 2 else []
+        files.append(tmp_path / f"{part}.parquet")
+        pq.write_table(pa.table({"doc_id": pa.array(ids, pa.string())}), files[-1])
+        for row, doc_id in enumerate(ids):
+            if first.setdefault(doc_id, (part, row)) != (part, row):
+                expected[part, row] = doc_id
+    found = list(read_rows(find_duplicates(files, tmp_path)))
+    assert {(row["part"], row["row"]): row["kept"] for row in found} == expected
+    assert 20 < len(expected) == len(found)
+
+
 def test_more_memory_is_taken_where_little_does_not_do(
     build: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     limits, find = [], duplicates._find_duplicates
 
-    def scarce(files: Any, scratch: Path, near: float | None, memory: int) -> Path:
+    def scarce(files: Any, scratch: Path, near: float | None, repeated: Any, memory: int) -> Path:
         limits.append(memory)
         if memory < 256:
             raise duckdb.OutOfMemoryException("no room")
-        return find(files, scratch, near, memory)
+        return find(files, scratch, near, repeated, memory)
 
     monkeypatch.setattr(duplicates, "_find_duplicates", scarce)
     assert kept_texts(ingest(build, tmp_path, ["a text", "another", "a text"])) == ["a text", "another"]
