@@ -460,14 +460,20 @@ def _part_from_json(part: dict[str, Any]) -> Part:
     )
 
 
+Strings = list[str | pa.StringArray]
+
+
 @dataclass
 class Batch:
-    """What came of some records: documents, in columns since there may be many million small ones, and `rejected`."""
+    """What came of some records: documents, in columns since there may be many million small ones, and `rejected`.
+
+    In columns of `Strings` stand single values beside arrays of the values of many documents.
+    """
 
     text: list[bytes] = field(default_factory=list)
-    source: list[str] = field(default_factory=list)
-    location: list[str] = field(default_factory=list)
-    metadata: list[str] = field(default_factory=list)
+    source: Strings = field(default_factory=list)
+    location: Strings = field(default_factory=list)
+    metadata: Strings = field(default_factory=list)
     rejected: list[dict[str, Any]] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
     size: int = 0
@@ -484,17 +490,24 @@ class Batch:
         texts = text_array(self.text)
         columns = {
             "doc_id": doc_ids,
-            "source": pa.array(self.source, pa.string()),
-            "location": pa.array(self.location, pa.string()),
+            "source": _joined(self.source),
+            "location": _joined(self.location),
             "split": splits,
             "text": texts,
             "n_bytes": pc.binary_length(texts).cast(pa.int64()),
-            "metadata": pa.array(self.metadata, pa.string()),
+            "metadata": _joined(self.metadata),
         }
         if config.language:
             columns["language"] = pa.array([language_of(text.decode()) for text in self.text], pa.string())
         arrays = [columns.get(field.name, pa.nulls(len(texts), field.type)) for field in DOCUMENTS]
         return pa.RecordBatch.from_arrays(arrays, schema=DOCUMENTS)
+
+
+def _joined(column: Strings) -> pa.StringArray:
+    arrays: list[pa.StringArray] = []
+    for single, values in groupby(column, lambda value: isinstance(value, str)):
+        arrays += [pa.array(list(values), pa.string())] if single else values
+    return pa.concat_arrays(arrays or [pa.array([], pa.string())])
 
 
 def _batches(partition: Partition) -> Iterator[tuple[pa.RecordBatch, Batch]]:
@@ -566,12 +579,12 @@ def _take_texts(texts: list[bytes], records: Records, piece: Piece, batch: Batch
     ends = batch.size + np.cumsum(np.fromiter(map(len, texts), np.int64, len(texts)) + ROW_BYTES)
     taken = min(int(np.searchsorted(ends, limit)) + 1, len(texts))  # the last one is that which fills it
     batch.text += texts[:taken]
-    batch.source += [source.label] * taken
-    batch.location += records[:taken].locations(f"{piece.file.name} ")
+    batch.source.append(pa.repeat(source.label, taken))
+    batch.location.append(records[:taken].locations(f"{piece.file.name} "))
     if source.kept:
         batch.metadata += [_metadata(fields, source.kept) for fields in records.fields[:taken]]
     else:
-        batch.metadata += ["{}"] * taken
+        batch.metadata.append(pa.repeat("{}", taken))
     batch.size = int(ends[taken - 1])
     return taken
 

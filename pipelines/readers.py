@@ -25,8 +25,10 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any, BinaryIO, NamedTuple, cast
 
+import numpy as np
 import orjson
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.ipc
 import pyarrow.parquet
 import yaml
@@ -64,12 +66,12 @@ class Records:
     def __getitem__(self, part: slice) -> Records:
         return Records(self.fields[part], self.unit, self.first + part.indices(len(self))[0])
 
-    def locations(self, before: str = "") -> list[str]:
-        start = before + self.unit
-        return [f"{start} {number}" for number in range(self.first, self.first + len(self))]
+    def locations(self, before: str = "") -> pa.StringArray:
+        numbers = pa.array(np.arange(self.first, self.first + len(self))).cast(pa.string())
+        return pc.binary_join_element_wise(before + self.unit, numbers, " ")
 
     def __iter__(self) -> Iterator[Record]:
-        return map(Record, self.fields, self.locations())
+        return map(Record, self.fields, self.locations().to_pylist())
 
 
 class Bad(NamedTuple):
@@ -151,7 +153,7 @@ def read_records(
     try:
         with _unpacked(file, compression) as stream:
             for record in format_.read(stream, options, *([first_line] if format_.by_line else [])):
-                last = record[-1:].locations()[0] if isinstance(record, Records) else record.location
+                last = record[-1:].locations()[0].as_py() if isinstance(record, Records) else record.location
                 yield _shown(record) if isinstance(record, Bad) else record
     except ImportError as error:
         raise InputError(f"{name} needs the package {error.name}; pip install 'tokenmill[formats]'.") from None
