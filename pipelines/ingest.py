@@ -506,7 +506,8 @@ class Batch:
 def _joined(column: Strings) -> pa.StringArray:
     arrays: list[pa.StringArray] = []
     for single, values in groupby(column, lambda value: isinstance(value, str)):
-        arrays += [pa.array(list(values), pa.string())] if single else values
+        run = list(values)
+        arrays += [pa.array(run, pa.string())] if single else run
     return pa.concat_arrays(arrays or [pa.array([], pa.string())])
 
 

@@ -319,16 +319,16 @@ def read_json_lines(file: BinaryIO, options: ReadOptions, first_line: int = 1) -
 def _objects(lines: bytes) -> list[dict[str, Any]]:
     """The objects on lines of JSON, of which there is one on each; none if anything else is on one of them.
 
-    They are parsed at once, as a list with something for each line end that is on no line: so what runs over two
-    lines is seen. A null is parsed fastest.
+    They are parsed at once, as a list with a number for each line end that is on no line: so what runs over two lines
+    is seen.
     """
-    end = NUMBER if b"null" in lines else None
     try:
-        values = orjson.loads(b"[%s]" % lines.replace(b"\n", b",%s," % orjson.dumps(end)))
+        values = orjson.loads(b"[%s]" % lines.replace(b"\n", b",%d," % NUMBER))
     except orjson.JSONDecodeError:
         return []
     objects, ends = values[::2], values[1::2]
-    whole = ends.count(end) == len(ends) == lines.count(b"\n") and set(map(type, objects)) == {dict}
+    n_ends = np.count_nonzero(np.frombuffer(lines, np.uint8) == ord("\n"))
+    whole = ends.count(NUMBER) == len(ends) == n_ends and set(map(type, objects)) == {dict}
     return objects if whole else []
 
 
