@@ -14,7 +14,6 @@ from binascii import unhexlify
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +26,7 @@ from numpy.typing import NDArray
 
 from pipelines.tables import read_batches
 
-SORTED = 1 << 20  # numbers that are compared at once, about
+SORTED, MOST_RANGES = 1 << 20, 256  # numbers that are compared at once, about, but for very many
 MEMORY = (16, 64, 256, 2048)  # megabytes for DuckDB: as little as does
 ROW_BYTES = 25  # of it that a document takes at least
 HASHES, BANDS, WORDS = 128, 16, 5  # numbers of a signature; bands of it; words in a sequence
@@ -113,25 +112,25 @@ def find_duplicates(files: Sequence[Path], scratch: Path, near: float | None = N
 def _repeated(files: Sequence[Path], rows: int, scratch: Path) -> Numbers:
     """The numbers, the first 64 bits of an id, that come up more than once."""
     scratch.mkdir(exist_ok=True)
-    ranges = rows // SORTED + 1
+    ranges = min(rows // SORTED, MOST_RANGES) + 1
     edges = np.array([number * 2**64 // ranges for number in range(1, ranges)], np.uint64)
 
-    def sort(part: int, file: Path) -> tuple[Numbers, list[tuple[Path, int, int]]]:
-        """What comes up twice in a file, and where the numbers of each range lie."""
-        ids = (batch["doc_id"].cast(pa.binary(32)).buffers()[1] for batch in read_batches(file, ["doc_id"]))
+    def sort(part: int) -> tuple[Numbers, NDArray[np.int64]]:
+        """What comes up twice in a file, and where in its sorted numbers each range begins and the last one ends."""
+        ids = (batch["doc_id"].cast(pa.binary(32)).buffers()[1] for batch in read_batches(files[part], ["doc_id"]))
         halves = np.frombuffer(unhexlify(b"".join(ids)), ">u8").astype(np.uint64)
         numbers, counts = np.unique(halves[::2], return_counts=True)
-        target = scratch / str(part)
-        numbers.tofile(target)
-        cuts = pairwise([0, *np.searchsorted(numbers, edges).tolist(), len(numbers)])
-        return numbers[counts > 1], [(target, start, end) for start, end in cuts]
+        numbers.tofile(scratch / str(part))
+        return numbers[counts > 1], np.array([0, *np.searchsorted(numbers, edges), len(numbers)])
 
     with ThreadPoolExecutor(2) as pool:
-        found, places = zip(*pool.map(sort, range(len(files)), files), strict=True)
-    repeated = list(found)
-    for of_range in zip(*places, strict=True):
-        read = [np.fromfile(path, np.uint64, end - start, offset=8 * start) for path, start, end in of_range]
-        numbers = np.sort(np.concatenate(read))
+        repeated, cuts = map(list, zip(*pool.map(sort, range(len(files))), strict=True))
+    for number in range(ranges):
+        of_range = [
+            np.fromfile(scratch / str(part), np.uint64, at[number + 1] - at[number], offset=8 * at[number])
+            for part, at in enumerate(cuts)
+        ]
+        numbers = np.sort(np.concatenate(of_range))
         repeated.append(numbers[1:][numbers[1:] == numbers[:-1]])
     return np.unique(np.concatenate(repeated))
 
