@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import difflib
 import importlib.metadata
+import signal
 import tomllib
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -14,7 +17,8 @@ from zoneinfo import ZoneInfo
 from filelock import FileLock, Timeout
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from flows.stack import Stack, prefect_server
+from flows.progress import say
+from flows.stack import Stack, pages, prefect_server
 from gpt.config import Config
 from pipelines.config import explain, load_config
 from pipelines.errors import InputError
@@ -25,8 +29,11 @@ if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
     from prefect.client.schemas.objects import FlowRun
     from prefect.deployments.runner import RunnerDeployment
+    from prefect.runner import Runner
 
     Flows = Mapping[str, Flow[..., Any]]
+
+ENDING = 10.0  # seconds to end in good order, which takes a server that answers
 
 
 class Schedule(Config):
@@ -70,7 +77,7 @@ class Schedule(Config):
 
 
 def serve(path: Path | str, home: Path | str, flows: Flows | None = None) -> None:
-    """Serve the deployments of a file until this process is told to end (SIGINT, SIGTERM).
+    """Serve the deployments of a file until this process is told to end (SIGINT, SIGTERM); told again, it ends at once.
 
     Args:
         path: the schedules, in TOML.
@@ -84,16 +91,41 @@ def serve(path: Path | str, home: Path | str, flows: Flows | None = None) -> Non
         raise InputError("Schedules need a Prefect server that stays: `tokenmill up` first, or set PREFECT_API_URL.")
     lock = FileLock(Path(home) / ".tokenmill" / "serve.lock")
     with prefect_server(home):
-        import prefect
+        from prefect.runner import Runner
 
         deployments = make_deployments(load_schedules(path), Path(path), flows)
         try:
             with lock.acquire(timeout=0):
                 _give_up_orphans(deployments)
                 # Asks often and takes a run when it is due: taken earlier, it would hold the one place there is.
-                prefect.serve(*deployments, query_seconds=2, prefetch_seconds=0)
+                runner = Runner(query_seconds=2, prefetch_seconds=0)
+                for deployment in deployments:
+                    runner.add_deployment(deployment)
+                names = ", ".join(each.name for each in deployments)
+                say(f"Serving {names}; {pages(home)['prefect']}/deployments starts them too. Ctrl-C ends it.")
+                asyncio.run(_run_until_told_to_end(runner))
         except Timeout:
             raise InputError(f"Another `tokenmill serve` runs for {home}; end that one first.") from None
+
+
+async def _run_until_told_to_end(runner: Runner) -> None:
+    """Told to end, the runner pauses its schedules and kills its runs; after `ENDING` seconds without the first.
+
+    `prefect.serve` would wait for the server to pause them, for minutes if that hangs. And at SIGTERM it would raise
+    SystemExit in whatever it is doing, which pauses nothing if a run is going on.
+    """
+    loop = asyncio.get_running_loop()
+    running = asyncio.create_task(runner.start())
+
+    def end() -> None:
+        running.cancel()
+        loop.call_later(ENDING, running.cancel)  # gives up what the first one began
+
+    await asyncio.sleep(0)  # the runner sets its own handler of SIGTERM as it starts
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, end)
+    with suppress(asyncio.CancelledError):
+        await running
 
 
 def load_schedules(path: Path | str) -> dict[str, Schedule]:
