@@ -21,7 +21,7 @@ from typing import Any, NamedTuple, TypeGuard
 
 import mlflow
 import pyarrow.parquet as pq
-from filelock import FileLock, Timeout
+from filelock import Timeout
 from mlflow.entities import Dataset as MlflowDataset
 from mlflow.entities import DatasetInput, InputTag, Metric, Param, RunTag
 from mlflow.exceptions import MlflowException, RestException
@@ -132,11 +132,25 @@ class Tracker:
         self._log_params(run_id, step.config)
         return StepRun(self.client, run_id, self.home.unsent)
 
-    def finish_step(self, run_id: str, dataset: Dataset, inputs: Mapping[str, Dataset]) -> None:
-        """Record what a step made: statistics as metrics, inputs and output as datasets, the manifest, the model."""
-        with self._recording:
-            if self._is_incomplete(run_id, dataset):
-                self._record(run_id, dataset, inputs)
+    def finish_step(
+        self, run_id: str, dataset: Dataset, inputs: Mapping[str, Dataset], left_behind: bool = False
+    ) -> None:
+        """Record what a step made: statistics as metrics, inputs and output as datasets, the manifest, the model.
+
+        It is done once, and for an experiment by one process at a time: who waited for a step finds it published before
+        its builder has told MLflow, which fails where two tell it of the same dataset for the first time.
+
+        Args:
+            left_behind: the builder may have died, with curves that it could not send and a run that ended badly.
+        """
+        with self.home.store.lock(f"experiment-{self.experiment_id}"):
+            if not self._is_incomplete(run_id, dataset):
+                return
+            if left_behind:
+                StepRun(self.client, run_id, self.home.unsent).deliver()
+            self._record(run_id, dataset, inputs)
+            if left_behind and ENDED in self.client.get_run(run_id).data.tags:  # it came to a good end after all
+                self.client.delete_tag(run_id, ENDED)
 
     def reuse_step(self, dataset: Dataset, inputs: Mapping[str, Dataset]) -> None:
         """Point from the parent run at the run that once built a step's result.
@@ -145,12 +159,7 @@ class Tracker:
         """
         run_id = dataset.manifest.built.get("mlflow_run_id")
         if run_id and self._is_incomplete(run_id, dataset):
-            with self._recording:
-                if self._is_incomplete(run_id, dataset):
-                    StepRun(self.client, run_id, self.home.unsent).deliver()
-                    self._record(run_id, dataset, inputs)
-                    if ENDED in self.client.get_run(run_id).data.tags:  # it came to a good end after all
-                        self.client.delete_tag(run_id, ENDED)
+            self.finish_step(run_id, dataset, inputs, left_behind=True)
         if self.parent:
             key = f"tokenmill.reused.{dataset.ref.kind}.{dataset.ref.name}"
             self.client.set_tag(self.parent, key, run_id or "built outside MLflow")
@@ -219,14 +228,6 @@ class Tracker:
         if flow_run := run.data.tags.get("prefect.flow_run_id"):
             links["Prefect's page on this run"] = f"{page['prefect']}/runs/flow-run/{flow_run}"
         return links
-
-    @property
-    def _recording(self) -> FileLock:
-        """Held while a step is recorded: who waited for it finds it published before its builder has told MLflow.
-
-        It is the experiment's, for MLflow fails where two processes tell it of the same dataset for the first time.
-        """
-        return self.home.store.lock(f"experiment-{self.experiment_id}")
 
     def _record(self, run_id: str, dataset: Dataset, inputs: Mapping[str, Dataset]) -> None:
         statistics = dataset.manifest.statistics

@@ -26,7 +26,8 @@ from numpy.typing import NDArray
 
 from pipelines.tables import read_batches
 
-SORTED, MOST_RANGES = 1 << 20, 256  # numbers that are compared at once, about, but for very many
+SORTED = 1 << 20  # numbers that are compared at once, about
+MOST_RANGES = 256  # of them, so that of very many numbers more are compared at once
 MEMORY = (16, 64, 256, 2048)  # megabytes for DuckDB: as little as does
 ROW_BYTES = 25  # of it that a document takes at least
 HASHES, BANDS, WORDS = 128, 16, 5  # numbers of a signature; bands of it; words in a sequence

@@ -57,6 +57,7 @@ from pipelines.readers import (
     Record,
     Records,
     UnreadableError,
+    count_line_ends,
     detect_encoding,
     formats_of,
     no_column,
@@ -359,7 +360,7 @@ def _scan(file: File, start: int, end: int) -> tuple[str, int]:
         stream.seek(start)
         while block := stream.read(min(1 << 18, end - stream.tell())):
             digest.update(block)
-            lines += int(np.count_nonzero(np.frombuffer(block, np.uint8) == ord("\n")))
+            lines += count_line_ends(block)
     return digest.hexdigest(), lines
 
 

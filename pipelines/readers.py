@@ -70,6 +70,10 @@ class Records:
         numbers = pa.array(np.arange(self.first, self.first + len(self))).cast(pa.string())
         return pc.binary_join_element_wise(before + self.unit, numbers, " ")
 
+    @property
+    def last_location(self) -> str:
+        return f"{self.unit} {self.first + len(self) - 1}"
+
     def __iter__(self) -> Iterator[Record]:
         return map(Record, self.fields, self.locations().to_pylist())
 
@@ -153,7 +157,7 @@ def read_records(
     try:
         with _unpacked(file, compression) as stream:
             for record in format_.read(stream, options, *([first_line] if format_.by_line else [])):
-                last = record[-1:].locations()[0].as_py() if isinstance(record, Records) else record.location
+                last = record.last_location if isinstance(record, Records) else record.location
                 yield _shown(record) if isinstance(record, Bad) else record
     except ImportError as error:
         raise InputError(f"{name} needs the package {error.name}; pip install 'tokenmill[formats]'.") from None
@@ -327,8 +331,7 @@ def _objects(lines: bytes) -> list[dict[str, Any]]:
     except orjson.JSONDecodeError:
         return []
     objects, ends = values[::2], values[1::2]
-    n_ends = np.count_nonzero(np.frombuffer(lines, np.uint8) == ord("\n"))
-    whole = ends.count(NUMBER) == len(ends) == n_ends and set(map(type, objects)) == {dict}
+    whole = ends.count(NUMBER) == len(ends) == count_line_ends(lines) and set(map(type, objects)) == {dict}
     return objects if whole else []
 
 
@@ -599,6 +602,11 @@ def _lines(file: BinaryIO, options: ReadOptions) -> Iterator[bytes | Bad]:
             begun = [b"".join(begun)[:1000]]
     if size:
         yield _too_long(begun) if size >= MAX_LINE else b"".join(begun)
+
+
+def count_line_ends(block: bytes) -> int:
+    """How many lines end in it; several times as fast as `bytes.count`."""
+    return int(np.count_nonzero(np.frombuffer(block, np.uint8) == ord("\n")))
 
 
 def _too_long(begun: list[bytes]) -> Bad:

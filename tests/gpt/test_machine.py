@@ -18,8 +18,6 @@ from gpt.train import Batch, TrainConfig, train
 from gpt.weights import load_model, save_model
 
 CPU = torch.device("cpu")
-
-
 PROCESSOR = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
 
 
