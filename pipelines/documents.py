@@ -54,7 +54,7 @@ def normalise_all(texts: Sequence[str]) -> list[bytes]:
     """
     joined = "".join(texts)
     if joined.isascii() and "\r" not in joined:  # all that is left to do
-        return [text.strip().encode() for text in texts]
+        return list(map(str.encode, map(str.strip, texts)))
     return [normalise(text).encode() for text in texts]
 
 
@@ -90,7 +90,7 @@ def name_texts(texts: Sequence[bytes], shares: SplitConfig) -> tuple[pa.StringAr
 def text_array(texts: Sequence[bytes]) -> pa.StringArray:
     """An Arrow array of texts that are UTF-8 already."""
     offsets = np.zeros(len(texts) + 1, np.int32)
-    np.cumsum([len(text) for text in texts], out=offsets[1:])
+    np.cumsum(np.fromiter(map(len, texts), np.int32, len(texts)), out=offsets[1:])
     return pa.StringArray.from_buffers(len(texts), pa.py_buffer(offsets), pa.py_buffer(b"".join(texts)))
 
 
@@ -104,7 +104,7 @@ DOCUMENTS = pa.schema(
         ("n_bytes", pa.int64()),
         ("language", pa.string()),  # null unless it was asked for
         ("metadata", pa.string()),  # JSON
-        ("statistics", STATISTICS_TYPE),  # null unless there are rules of quality
+        ("statistics", STATISTICS_TYPE),  # if there are rules of quality
     ]
 )
 

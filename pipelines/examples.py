@@ -133,7 +133,7 @@ def sources(config: ExamplesConfig) -> tuple[SourceFile, ...]:
 EXAMPLES = StepType(
     "examples",
     kind="examples",
-    version=4,
+    version=5,
     config=ExamplesConfig,
     run=run,
     sources=sources,

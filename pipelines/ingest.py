@@ -29,6 +29,7 @@ import numpy as np
 import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 from pydantic import BeforeValidator, Field, model_validator
 
 from gpt.config import Config
@@ -201,7 +202,7 @@ def sources(config: IngestConfig) -> tuple[SourceFile, ...]:
 INGEST = StepType(
     "ingest",
     kind="corpus",
-    version=4,
+    version=5,
     config=IngestConfig,
     run=run,
     sources=sources,
@@ -412,7 +413,7 @@ def _restore(partition: Partition) -> Iterator[Part]:
         if entry.dropped:
             dropped = read_some_rows(before, entry.first_rejected + entry.rejected, len(entry.dropped))
             rows = read_rows(kept)
-            with TableWriter(documents, DOCUMENTS) as table:
+            with TableWriter(documents, columns_of(partition.config)) as table:
                 for place, row in zip(entry.dropped, dropped, strict=True):
                     for between in islice(rows, place - table.rows):
                         table.write(between)
@@ -432,7 +433,8 @@ def _read(partition: Partition) -> Iterator[Part]:
     for number, first in enumerate(batches):
         good_path, bad_path = (partition.folder / f"{what}-{number:05d}.parquet" for what in ("documents", "rejected"))
         part = Part(good_path, bad_path, Counter(), Counter())
-        with TableWriter(good_path, DOCUMENTS) as good, TableWriter(bad_path, REJECTED) as bad:
+        columns = columns_of(partition.config)
+        with TableWriter(good_path, columns) as good, TableWriter(bad_path, REJECTED) as bad:
             for documents, batch in chain([first], batches):
                 good.write_batch(documents)
                 for row in batch.rejected:
@@ -461,6 +463,11 @@ def _part_from_json(part: dict[str, Any]) -> Part:
     )
 
 
+def columns_of(config: IngestConfig) -> pa.Schema:
+    """The columns of a corpus: a couple of dozen statistics cost time in every row, though they be null."""
+    return DOCUMENTS if config.keep else DOCUMENTS.remove(DOCUMENTS.get_field_index("statistics"))
+
+
 Strings = list[str | pa.StringArray]
 
 
@@ -486,7 +493,7 @@ class Batch:
         self.size += ROW_BYTES + len(text)
 
     def documents(self, config: IngestConfig) -> pa.RecordBatch:
-        """Rows of `documents`."""
+        """Rows of `documents`, but for their statistics."""
         doc_ids, splits = name_texts(self.text, config.split)
         texts = text_array(self.text)
         columns = {
@@ -496,12 +503,12 @@ class Batch:
             "split": splits,
             "text": texts,
             "n_bytes": pc.binary_length(texts).cast(pa.int64()),
+            "language": pa.nulls(len(texts), pa.string()),
             "metadata": _joined(self.metadata),
         }
         if config.language:
             columns["language"] = pa.array([language_of(text.decode()) for text in self.text], pa.string())
-        arrays = [columns.get(field.name, pa.nulls(len(texts), field.type)) for field in DOCUMENTS]
-        return pa.RecordBatch.from_arrays(arrays, schema=DOCUMENTS)
+        return pa.RecordBatch.from_pydict(columns)
 
 
 def _joined(column: Strings) -> pa.StringArray:
@@ -789,7 +796,8 @@ def write_part(write: Write) -> Written:
     as_before = write.part.previous and rows == write.part.dropped_before
     kept = write.target.with_suffix(".unused") if as_before else write.target
     counts: Counter[str] = Counter()
-    with TableWriter(kept, DOCUMENTS) as good, TableWriter(dropped, REJECTED) as bad:
+    columns = pq.read_schema(write.part.documents)
+    with TableWriter(kept, columns) as good, TableWriter(dropped, REJECTED) as bad:
         first = 0
         for batch in read_batches(write.part.documents):
             here = [row - first for row in rows if first <= row < first + len(batch)]

@@ -124,11 +124,11 @@ def judged(
     """Documents with their statistics, and of each the rule that turns it away, or null.
 
     Args:
-        documents: rows of `documents.DOCUMENTS`.
+        documents: rows with the columns of `documents.DOCUMENTS`, but for the statistics.
         rules: SQL over `COLUMNS`.
         bad_words: what counts for the statistic of that name, of `bad_words_of`.
     """
-    if not rules or not len(documents):
+    if not rules:
         return documents, pa.nulls(len(documents), pa.string())
     demanded = [name for name in ON_DEMAND if any(re.search(rf"\b{name}\b", rule) for rule in rules)]
     measured = [_on_demand(text, demanded, bad_words) for text in (documents["text"].to_pylist() if demanded else [])]
@@ -144,8 +144,7 @@ def judged(
     statistics = pa.StructArray.from_arrays(
         [columns[field.name].cast(field.type) for field in STATISTICS_TYPE], fields=list(STATISTICS_TYPE)
     )
-    at = documents.schema.get_field_index("statistics")
-    return documents.set_column(at, documents.schema.field(at), statistics), found["broken"].combine_chunks()
+    return documents.append_column("statistics", statistics), found["broken"].combine_chunks()
 
 
 def _on_demand(text: str, names: Sequence[str], bad_words: Collection[str]) -> dict[str, float]:

@@ -40,7 +40,7 @@ from pipelines.errors import InputError
 
 MAX_LINE = 64 << 20  # bytes of one line of JSON Lines, or of one field of a CSV file
 MAX_WHOLE = 256 << 20  # bytes of a file whose format can only be read whole
-BUFFER = 1 << 18  # bytes that are read at once
+BUFFER = 1 << 20  # bytes that are read at once
 HEAD = 1 << 16  # bytes by which an encoding is detected
 BOMB_RATIO, BOMB_BYTES = 250, 256 << 20  # a file that unpacks to both of these is not text that somebody wrote
 
@@ -68,7 +68,7 @@ class Records:
 
     def locations(self, before: str = "") -> pa.StringArray:
         numbers = pa.array(np.arange(self.first, self.first + len(self))).cast(pa.string())
-        return pc.binary_join_element_wise(before + self.unit, numbers, " ")
+        return pc.utf8_replace_slice(numbers, 0, 0, f"{before}{self.unit} ")
 
     @property
     def last_location(self) -> str:

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
+from pipelines.documents import DOCUMENTS
 from pipelines.store import Dataset, Manifest
 
 
@@ -25,6 +26,7 @@ class View:
 
     files: which of a dataset's files, as a pattern; none, if the rows are made from the tokenizer.
     columns: name and DuckDB type of each; datasets may have more, and where one lacks some they are null.
+    schema: of the files, where some lack columns that others have; by default, the first file's.
     facts: those columns that are the same for all rows of a dataset, computed from its manifest.
     """
 
@@ -32,6 +34,7 @@ class View:
     files: str
     columns: Mapping[str, str]
     comment: str
+    schema: pa.Schema | None = None
     facts: Mapping[str, Callable[[Manifest], str | int | None]] = field(default_factory=dict)
 
     @property
@@ -65,6 +68,7 @@ VIEWS = {
             "metadata": "JSON",
         },
         comment="The documents of every corpus.",
+        schema=DOCUMENTS,
     ),
     "rejected": View(
         kinds=("corpus", "examples"),
@@ -263,8 +267,10 @@ def rows_of(dataset: Dataset, view: View) -> ds.Dataset | None:
         return None
     # The columns are asked for at once, the files when a query reads them: they may lie in a bucket.
     if names[0].endswith(".parquet"):
-        with dataset.open(names[0]) as file:
-            schema = pq.read_schema(file)
+        schema = view.schema
+        if schema is None:
+            with dataset.open(names[0]) as file:
+                schema = pq.read_schema(file)
         return MadeWhenRead(
             schema, lambda: ds.dataset([dataset.path / name for name in names], schema=schema, format="parquet")
         )

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from pipelines.catalog import connect
 from pipelines.datasets import Corpus
 from pipelines.errors import InputError
 from pipelines.ingest import INGEST
@@ -62,6 +63,17 @@ def test_part_of_an_epoch_draws_that_share_without_replacement(build: Build, cor
         assert statistics[f"share_of_{name}"] == pytest.approx(n_bytes[name] / sum(n_bytes.values()), abs=1e-5)
         there = corpus.manifest.statistics["bytes_train"]
         assert statistics[f"epochs_of_{name}"] == pytest.approx(n_bytes[name] / there, abs=1e-5)
+
+
+def test_a_corpus_with_statistics_is_mixed_with_one_without(build: Build, corpora: dict[str, Dataset]) -> None:
+    source = corpora["small"].manifest.config["sources"][0]
+    judged = build(INGEST, {"sources": [source], "keep": "n_words = 4", "partition_bytes": 4000})
+    mixed = build(MIX, {"epochs": {"large": 1, "small": 1.5}}, large=corpora["large"], small=judged)
+    with connect(mixed.path.parents[1], datasets=[str(mixed)]) as database:
+        query = "SELECT source, count(statistics.n_words), count(*) FROM documents WHERE split = 'train' GROUP BY 1"
+        found = {source: counts for source, *counts in database.sql(query).fetchall()}
+    drawn = Counter(source for source, _ in counted(mixed).elements())
+    assert found == {"large.jsonl": [0, drawn["large.jsonl"]], "small.jsonl": [drawn["small.jsonl"]] * 2}
 
 
 def test_more_of_a_corpus_holds_all_that_less_of_it_held(build: Build, corpora: dict[str, Dataset]) -> None:
