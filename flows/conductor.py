@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import time
 from collections.abc import Callable, Mapping
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +101,14 @@ class Conductor:
                 built_by["previous"] = str(previous)
             with step_bar(f"{type.name} {name}") as (bar, bar_task):
                 report = StepReport(bar, bar_task, tracked)
-                work = Work(scratch, report, map_tasks, self.should_stop, previous, step.sources)
+
+                def when_done() -> None:
+                    report.advance()
+                    if self.should_stop():
+                        raise Stopped(f"stopped within {type.name} {name}; what is done of it is kept")
+
+                map_ = partial(map_tasks, when_done=when_done)
+                work = Work(scratch, report, map_, self.should_stop, previous, step.sources)
                 began = time.perf_counter()
                 statistics = type.run(inputs, config, out, work)
                 built_by["seconds"] = round(time.perf_counter() - began, 3)  # its own, without what is about it

@@ -30,8 +30,14 @@ class StepReport(Report):
         self.bar, self.task, self.run = bar, task, run
         self.said = time.monotonic()
         self.heard = True  # MLflow answers
+        self.told: tuple[float, float, str, str] = (0, 0, "", "")
+
+    def advance(self) -> None:
+        done, total, unit, note = self.told
+        self.progress(done + 1, total, unit, note)
 
     def progress(self, done: float, total: float, unit: str, note: str = "") -> None:
+        self.told = (done, total, unit, note)
         task = self.bar.tasks[self.bar.task_ids.index(self.task)]
         rate = f"{short(task.speed)} {unit}/s" if task.speed else unit
         self.bar.update(self.task, completed=done, total=total, rate=rate, note=escape(note))

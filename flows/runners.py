@@ -16,12 +16,13 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any, Self
 
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 from prefect.context import FlowRunContext, TaskRunContext
+from prefect.futures import as_completed
 from prefect.task_runners import ProcessPoolTaskRunner, TaskRunner, ThreadPoolTaskRunner
 
 from pipelines.errors import InputError
@@ -46,14 +47,37 @@ def task_runner(setting: str = "") -> TaskRunner[Any]:
     return make(size or str(os.cpu_count() or 1))
 
 
-def map_tasks(function: Callable[[Any], Any], items: Iterable[Any]) -> list[Any]:
-    """Run a step's partitions as mapped Prefect tasks; a single one is simply called."""
+def map_tasks(
+    function: Callable[[Any], Any], items: Iterable[Any], when_done: Callable[[], None] = lambda: None
+) -> list[Any]:
+    """Run a step's partitions as mapped Prefect tasks; a single one is simply called.
+
+    Args:
+        when_done: called as often as an item is done, in whichever order.
+    """
     items = list(items)
     if len(items) < 2:
         return [function(item) for item in items]
     mapped = task(cache_policy=NO_CACHE, persist_result=False, tags=["tokenmill", "partition"])(function)
     with _light_luggage():
-        return list(mapped.map(items).result())
+        futures = mapped.map(items)
+        try:
+            for future in as_completed(list(futures)):
+                future.result()  # raises as soon as one has failed
+                when_done()
+        except Exception:
+            _let_end(futures)
+            raise
+        return list(futures.result())
+
+
+def _let_end(futures: Iterable[Any]) -> None:
+    """No more of them begin, and those that have begun end: else a step that is tried again would meet them."""
+    for future in futures:
+        future.wrapped_future.cancel()
+    for future in futures:
+        with suppress(Exception):
+            future.wrapped_future.result()
 
 
 @contextmanager

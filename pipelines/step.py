@@ -65,6 +65,9 @@ class Report:
     def progress(self, done: float, total: float, unit: str, note: str = "") -> None:
         """`done` of `total` `unit`s (documents, bytes, steps) are through; `note` is a word on how it goes."""
 
+    def advance(self) -> None:
+        """One more than told is through."""
+
     def metrics(self, step: int, values: Mapping[str, float]) -> None:
         """Values of a curve at an optimizer step, named `stage/quantity`."""
 
@@ -88,7 +91,8 @@ class Work:
     """What a running step may ask for.
 
     scratch: a folder that outlives a kill and is the same when the step is run again, for checkpoints.
-    map: runs an importable function over picklable items, in order, on whatever workers there are.
+    map: runs an importable function over picklable items, in order, on whatever workers there are; the report
+        advances with each that is through.
     should_stop: whether somebody asked the run to end; long steps then save and raise `Stopped`.
     previous: the newest other version of what is being made, for steps that take over what has not changed.
     sources: the source files that the step's fingerprint is of; steps that list them again take these and no others.

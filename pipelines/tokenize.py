@@ -106,7 +106,7 @@ def run(inputs: Mapping[str, Dataset], config: TokenizeConfig, out: Path, work: 
         for number, part in enumerate(parts)
         if keys[number] not in known
     ]
-    work.report.progress(0, len(parts), "parts", "encoding")
+    work.report.progress(len(parts) - len(tasks), len(parts), "parts", "encoding")
     encoded = iter(work.map(tokenize_part, tasks))
     of_parts = [known[key] if key in known else next(encoded) for key in keys]
     shards = [shard for shards in of_parts for shard in shards]
@@ -116,7 +116,6 @@ def run(inputs: Mapping[str, Dataset], config: TokenizeConfig, out: Path, work: 
     names = {shard.path: f"tokens-{number:05d}.arrow" for number, shard in enumerate(shards)}
     table = [[key, [shard.to_json(names[shard.path]) for shard in of]] for key, of in zip(keys, of_parts, strict=True)]
     write_json(out / PARTS, table)
-    work.report.progress(len(parts), len(parts), "parts")
     total: Counter[str] = Counter()
     for shard in shards:
         for name in ("documents", "tokens", "bytes"):

@@ -20,9 +20,32 @@ RUNNERS = ("threads=2", "processes=2", "dask=2")
 
 # Everything is imported once and one server serves all; homes are set between the flows.
 SCRIPT = """
-import json, os, sys
+import json, os, sys, time
 from pathlib import Path
 from flows.stack import prefect_server
+
+def work(item):
+    folder, number, failing = item
+    (folder / f"{number}.begun").touch()
+    time.sleep(0.05 if number == failing else 0.4)
+    (folder / f"{number}.ended").touch()
+    if number == failing:
+        raise OSError("the line is dead")
+    return number
+
+def share_out(runner, folder, failing):
+    from prefect import flow
+    from flows import runners as table
+    def mapped():
+        done, folder_ = [], folder / f"{runner} {failing}"
+        folder_.mkdir(parents=True)
+        try:
+            found = table.map_tasks(work, [(folder_, number, failing) for number in range(8)], lambda: done.append(1))
+        except OSError as error:
+            found = str(error)
+        begun, ended = (len(list(folder_.glob(f"*.{what}"))) for what in ("begun", "ended"))
+        print(json.dumps({"found": found, "done": len(done), "begun": begun, "ended": ended}))
+    flow(mapped, task_runner=table.task_runner(runner), persist_result=False)()
 
 def main():
     home, config, *runners = sys.argv[1:]
@@ -42,6 +65,9 @@ def main():
                 steps = ("pipelines.ingest", "pipelines.tokenize")
                 with Client(runner.removeprefix("dask=")) as client:
                     print(json.dumps(list(client.run(lambda: [step in sys.modules for step in steps]).values())))
+        for runner in ("threads=2", "processes=2"):
+            for failing in (-1, 1):
+                share_out(runner, Path(home) / "shared-out", failing)
 
 if __name__ == "__main__":
     main()
@@ -88,12 +114,17 @@ def test_bytes_are_the_same_on_threads_processes_and_dask(place: Any, cluster: s
         timeout=300,
     )
     assert done.returncode == 0, done.stderr
-    *made, imported = [json.loads(line) for line in done.stdout.splitlines() if line.startswith(("{", "["))]
+    lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith(("{", "["))]
+    *made, imported = lines[:-4]
     assert len(made) == len(RUNNERS) + 1 and len(made[0]) == 2
     assert all(each == made[0] for each in made)
     corpus = next(files for name, files in made[0].items() if name.startswith("corpus/"))
     assert sum(name.startswith("documents/") for name in corpus) > 4, "there was something to share out"
     assert imported == [[True, True]] * 2, "both workers of the cluster worked on both steps"
+    for well, failed in (lines[-4:-2], lines[-2:]):
+        assert well == {"found": list(range(8)), "done": 8, "begun": 8, "ended": 8}
+        assert failed["found"] == "the line is dead", failed
+        assert failed["begun"] == failed["ended"] < 8, "when it is told, no partition is worked on, and no other begins"
 
 
 def test_a_setting_names_a_runner_and_how_many_work() -> None:

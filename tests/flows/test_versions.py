@@ -7,9 +7,12 @@ from unittest.mock import MagicMock
 import pytest
 from typer.testing import CliRunner
 
+import flows.conductor
 from flows.cli import app
 from flows.conductor import Conductor
+from flows.progress import StepReport
 from pipelines.ingest import INGEST, IngestConfig
+from pipelines.step import Stopped
 from pipelines.store import Store
 from pipelines.tokenize import TOKENIZE, TokenizeConfig
 
@@ -39,6 +42,34 @@ def test_a_new_version_names_the_one_before_it(published, tmp_path):
     for before, after in zip(first, second, strict=True):
         assert "previous" not in before.manifest.built and after.manifest.built["previous"] == str(before)
         assert json.loads((after.path / "manifest.json").read_text())["built"]["previous"] == str(before)
+
+
+def test_a_step_stops_between_two_partitions_and_goes_on_from_there(tmp_path, monkeypatch):
+    read, told = [], []
+
+    def map_in_turn(function, items, when_done):
+        made = []
+        for item in items:
+            read.extend([item.key] if not (item.folder / "done.json").exists() else [])
+            made.append(function(item))
+            when_done()
+        return made
+
+    monkeypatch.setattr(flows.conductor, "map_tasks", map_in_turn)
+    monkeypatch.setattr(StepReport, "progress", lambda self, *told_: (setattr(self, "told", told_), told.append(told_)))
+    for name in "abcde":
+        (tmp_path / f"{name}.txt").write_text(f"The mill grinds {name}.")
+    tracker = MagicMock()
+    tracker.open_step.return_value.run_id = "r"
+    conductor = Conductor(Store(tmp_path / "data"), tracker, rebuild=False, should_stop=lambda: len(read) == 2)
+    config = IngestConfig(sources=[{"uri": str(tmp_path / "*.txt")}], partition_bytes=1)
+    with pytest.raises(Stopped, match="stopped within ingest mill; what is done of it is kept"):
+        conductor._perform(INGEST, "mill", config, {})
+    reading = [(done, 5, "partitions", "reading") for done in range(6)]
+    assert len(read) == 2 and told == reading[:3] and not list(conductor.store.list())
+    conductor.should_stop = lambda: False
+    assert conductor._perform(INGEST, "mill", config, {}).dataset.manifest.statistics["documents"] == 5
+    assert len(read) == len(set(read)) == 5 and told[3:9] == reading
 
 
 def flip_a_bit(path):
