@@ -28,6 +28,7 @@ from prefect.task_runners import ProcessPoolTaskRunner, TaskRunner, ThreadPoolTa
 from pipelines.errors import InputError
 
 VARIABLE = "TOKENMILL_RUNNER"
+LONG = 30.0  # seconds on threads, for which processes would have been worth their start
 
 
 def task_runner(setting: str = "") -> TaskRunner[Any]:
@@ -55,7 +56,7 @@ def map_tasks(
     Args:
         when_done: called as often as an item is done, in whichever order.
     """
-    items = list(items)
+    items, began = list(items), time.monotonic()
     if len(items) < 2:
         return [function(item) for item in items]
     mapped = task(cache_policy=NO_CACHE, persist_result=False, tags=["tokenmill", "partition"])(function)
@@ -68,7 +69,17 @@ def map_tasks(
         except Exception:
             _let_end(futures)
             raise
+        _tell_of_processes(time.monotonic() - began)
         return list(futures.result())
+
+
+def _tell_of_processes(seconds: float) -> None:
+    context = FlowRunContext.get()
+    on_threads = context is not None and isinstance(context.task_runner, ThreadPoolTaskRunner)
+    if on_threads and seconds > LONG and VARIABLE not in os.environ and (os.cpu_count() or 1) > 1:
+        from flows.progress import say  # which worker processes need not import
+
+        say(f"{VARIABLE}=processes is faster for so much work: threads wait for each other.")
 
 
 def _let_end(futures: Iterable[Any]) -> None:

@@ -98,6 +98,10 @@ class SourceConfig(ReadOptions):
         """The columns that become a document's metadata."""
         return (*self.group_by, *self.metadata)
 
+    @property
+    def wanted(self) -> tuple[str, ...]:
+        return (self.text, *self.kept)
+
 
 class IngestConfig(Config):
     """From source files to a corpus."""

@@ -20,7 +20,7 @@ import re
 import secrets
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any, BinaryIO, NamedTuple, cast
@@ -107,6 +107,11 @@ class ReadOptions(Config):
     delimiter: str | None = Field(
         default=None, min_length=1, max_length=1, description="What separates the fields of a CSV file."
     )
+
+    @property
+    def wanted(self) -> Collection[str]:
+        """The columns that are made use of, where that is known: formats that store columns read no others."""
+        return ()
 
 
 # Of an open file and options; one that reads by line is told the number of the first one too.
@@ -403,10 +408,10 @@ def _bounded_lines(text: io.TextIOWrapper) -> Iterator[str]:
 def read_parquet(file: BinaryIO, options: ReadOptions) -> Iterator[Records]:
     seekable = _seekable(file)
     parquet = pyarrow.parquet.ParquetFile(pa.PythonFile(seekable, mode="r"), pre_buffer=False)
-    _check_columns(parquet.schema_arrow)
+    columns = _columns(parquet.schema_arrow, options)
     groups = map(parquet.metadata.row_group, range(parquet.num_row_groups))
     _refuse_bomb(sum(group.total_byte_size for group in groups), seekable.seek(0, io.SEEK_END))
-    yield from _rows(parquet.iter_batches(batch_size=256))
+    yield from _rows(parquet.iter_batches(batch_size=256, columns=columns))
 
 
 def read_arrow(file: BinaryIO, options: ReadOptions) -> Iterator[Records]:
@@ -415,18 +420,25 @@ def read_arrow(file: BinaryIO, options: ReadOptions) -> Iterator[Records]:
     seekable.seek(0)
     if is_file:
         reader = pa.ipc.open_file(seekable)
-        _check_columns(reader.schema)
-        yield from _rows(reader.get_batch(i) for i in range(reader.num_record_batches))
+        columns = _columns(reader.schema, options)
+        yield from _rows(reader.get_batch(i).select(columns) for i in range(reader.num_record_batches))
     else:
         stream = pa.ipc.open_stream(seekable)
-        _check_columns(stream.schema)
-        yield from _rows(stream)
+        columns = _columns(stream.schema, options)
+        yield from _rows(batch.select(columns) for batch in stream)
 
 
-def _check_columns(schema: pa.Schema) -> None:
+def _columns(schema: pa.Schema, options: ReadOptions) -> list[str]:
+    """The columns to read: the wanted ones, or if one of them is not there, all, so that it can be said which are.
+
+    Raises:
+        UnreadableError: two have the same name.
+    """
     twice = [name for name, count in Counter(schema.names).items() if count > 1]
     if twice:
         raise UnreadableError(f"two columns are called {twice[0]!r}")
+    wanted = set(options.wanted)
+    return [name for name in schema.names if not wanted or not wanted <= set(schema.names) or name in wanted]
 
 
 def _rows(batches: Iterable[pa.RecordBatch]) -> Iterator[Records]:

@@ -65,6 +65,8 @@ def main():
                 steps = ("pipelines.ingest", "pipelines.tokenize")
                 with Client(runner.removeprefix("dask=")) as client:
                     print(json.dumps(list(client.run(lambda: [step in sys.modules for step in steps]).values())))
+        del os.environ["TOKENMILL_RUNNER"]
+        table.LONG = 0.0
         for runner in ("threads=2", "processes=2"):
             for failing in (-1, 1):
                 share_out(runner, Path(home) / "shared-out", failing)
@@ -121,6 +123,7 @@ def test_bytes_are_the_same_on_threads_processes_and_dask(place: Any, cluster: s
     corpus = next(files for name, files in made[0].items() if name.startswith("corpus/"))
     assert sum(name.startswith("documents/") for name in corpus) > 4, "there was something to share out"
     assert imported == [[True, True]] * 2, "both workers of the cluster worked on both steps"
+    assert done.stderr.count("TOKENMILL_RUNNER=processes is faster for so much work") == 1, "and only on threads"
     for well, failed in (lines[-4:-2], lines[-2:]):
         assert well == {"found": list(range(8)), "done": 8, "begun": 8, "ended": 8}
         assert failed["found"] == "the line is dead", failed

@@ -25,6 +25,7 @@ from hypothesis import strategies as st
 
 from pipelines import readers
 from pipelines.errors import InputError
+from pipelines.ingest import SourceConfig
 from pipelines.readers import Bad, ReadOptions, Record, detect_encoding, formats_of, read_file
 
 ROWS = [{"text": "one", "n": "1"}, {"text": "zwei\nZeilen, ä", "n": "2"}, {"text": 'three "quoted"', "n": "3"}]
@@ -93,6 +94,19 @@ def test_records_come_back_from_every_format_packed_or_not(extension: str, packi
     found = read(PACK[packing](WRITTEN[extension]), f"rows.{extension}{packing}")
     assert [record.fields for record in found if isinstance(record, Record)] == ROWS
     assert not problems(found)
+
+
+@pytest.mark.parametrize("extension", ["parquet", "arrow", "feather"])
+def test_of_stored_columns_only_those_are_read_that_are_made_use_of(extension: str) -> None:
+    def fields(**source: Any) -> list[dict[str, Any]]:
+        options = SourceConfig(uri="rows", **source)
+        found = read_file(io.BytesIO(WRITTEN[extension]), f"rows.{extension}", options)
+        return [record.fields for record in found if isinstance(record, Record)]
+
+    assert fields() == [{"text": row["text"]} for row in ROWS]
+    assert fields(text="n") == [{"n": row["n"]} for row in ROWS]
+    assert fields(metadata=["n"]) == fields(group_by=["n"]) == ROWS
+    assert fields(text="body") == ROWS, "what is not there is missed among all that is"
 
 
 def test_plain_text_is_one_document_or_as_many_as_a_separator_makes() -> None:
