@@ -127,9 +127,7 @@ class Dataset:
 
     def is_intact(self) -> bool:
         """Whether every byte of its files is as it was published."""
-        paths = [self.path / name for name in self.manifest.files]
-        with ThreadPoolExecutor(4) as pool:  # hashing and reading both release the interpreter
-            return all(pool.map(_is_as_published, paths, self.manifest.files.values()))
+        return not any(_problems(self.path, self.manifest.files))
 
     def open(self, name: str) -> BinaryIO:
         """One of its files, to read some of it: what lies in a bucket only is not fetched for that."""
@@ -372,17 +370,10 @@ class Store:
 
     def _verify_folder(self, dataset: Dataset) -> list[str]:
         present = {path.relative_to(dataset.folder).as_posix() for path in dataset.folder.rglob("*") if path.is_file()}
-        problems = []
-        for name, entry in sorted(dataset.manifest.files.items()):
-            path = dataset.folder / name
-            if name not in present:
-                problems.append(f"{name} is missing")
-            elif path.stat().st_size != entry.bytes:
-                problems.append(f"{name} has {path.stat().st_size:,} bytes instead of {entry.bytes:,}")
-            elif file_sha256(path) != entry.sha256:
-                problems.append(f"{name} was changed: its SHA-256 is not the one in the manifest")
-        return problems + [
-            f"{name} does not belong to it" for name in sorted(present - {*dataset.manifest.files, MANIFEST})
+        foreign = sorted(present - {*dataset.manifest.files, MANIFEST})
+        return [
+            *_problems(dataset.folder, dataset.manifest.files),
+            *(f"{name} does not belong to it" for name in foreign),
         ]
 
     def list(self, kind: str | None = None) -> list[Dataset]:
@@ -575,6 +566,22 @@ def disk_is_full(error: Exception) -> bool:
 def _days_since_written(folder: Path) -> float:
     times = [path.stat().st_mtime for path in [folder, *folder.rglob("*")]]
     return (time.time() - max(times)) / 86_400
+
+
+def _problems(folder: Path, files: Mapping[str, FileEntry]) -> Iterator[str]:
+    """What is not as it was published, a sentence for each such file, by name."""
+
+    def look(name: str) -> str:
+        path, entry = folder / name, files[name]
+        if not path.is_file():
+            return f"{name} is missing"
+        if path.stat().st_size != entry.bytes:
+            return f"{name} has {path.stat().st_size:,} bytes instead of {entry.bytes:,}"
+        changed = file_sha256(path) != entry.sha256
+        return f"{name} was changed: its SHA-256 is not the one in the manifest" if changed else ""
+
+    with ThreadPoolExecutor(4) as pool:  # hashing and reading both release the interpreter
+        yield from filter(None, pool.map(look, sorted(files)))
 
 
 def _is_as_published(path: Path, entry: FileEntry, trusted: int = 0) -> bool:
