@@ -54,7 +54,7 @@ NEAR = """
     FROM signatures JOIN parts ON signatures.filename = signature_file
     WHERE place NOT IN (SELECT place FROM exact);
 
-    CREATE TEMP TABLE links AS
+    CREATE OR REPLACE TEMP TABLE links AS
     WITH banded AS (SELECT place, unnest(bands) AS band, generate_subscripts(bands, 1) AS number FROM signed),
     buckets AS (SELECT band, number, min(place) AS first FROM banded GROUP BY ALL HAVING count(*) > 1),
     pairs AS (SELECT DISTINCT place, first FROM banded JOIN buckets USING (band, number) WHERE place > first),
@@ -157,7 +157,6 @@ def _find_duplicates(files: Sequence[Path], scratch: Path, near: float | None, r
         database.execute(EXACT)
     database.execute("CREATE TEMP TABLE links (place BIGINT, first BIGINT, similarity DOUBLE)")
     if near is not None:
-        database.execute("DROP TABLE links")
         signed = [str(signatures_of(path)) for path in files]
         database.read_parquet(signed, filename=True).create_view("signatures")
         database.execute(NEAR, {"threshold": near})
