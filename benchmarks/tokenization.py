@@ -2,7 +2,7 @@
 
     python -m benchmarks.tokenization [copies of the King James Version]
 
-All use GPT-2's vocabulary, two cores and the same text, and run in turns, three times; the best time counts. Ours reads,
+All use GPT-2's vocabulary, two cores and the same text, and run in turns; the best of three times counts. Ours reads,
 normalises, hashes, drops duplicates, encodes, writes shards and publishes them with checksums; bare tiktoken encodes
 texts that are in memory and throws the ids away; the other two read the same file, encode and write. Sixty copies,
 which are the default, make 250 MB; with few, what a run costs once weighs too much.

@@ -24,6 +24,7 @@ import pyarrow.parquet as pq
 import rensa
 from numpy.typing import NDArray
 
+from pipelines.store import whole_file
 from pipelines.tables import read_batches
 
 SORTED = 1 << 20  # numbers that are compared at once, about
@@ -185,7 +186,10 @@ def signatures_of(documents: Path) -> Path:
 def write_signatures(documents: Path) -> None:
     """Compute the MinHash signatures of a file of documents; texts without a sequence of words have none."""
     row = 0
-    with pq.ParquetWriter(signatures_of(documents), SIGNATURES, compression="zstd") as writer:
+    with (
+        whole_file(signatures_of(documents)) as temporary,
+        pq.ParquetWriter(temporary, SIGNATURES, compression="zstd") as writer,
+    ):
         for batch in read_batches(documents, ["text"]):
             rows, signatures = [], []
             for text in batch["text"].to_pylist():

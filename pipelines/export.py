@@ -84,8 +84,8 @@ def _over_parquet(catalog: Catalog, view: View) -> str:
     def read(label: str, dataset: Dataset) -> str:
         paths = [str((dataset.path / name).absolute()) for name in files_of(dataset, view.files)]
         facts = "".join(f", {literal(fact(dataset.manifest))} AS {quoted(name)}" for name, fact in view.facts.items())
-        files = ", ".join(literal(path) for path in paths)
-        return f"SELECT {literal(label)} AS dataset, *{facts} FROM read_parquet([{files}])"  # noqa: S608
+        files = f"[{', '.join(literal(path) for path in paths)}]"
+        return f"SELECT {literal(label)} AS dataset, *{facts} FROM read_parquet({files}, union_by_name = true)"  # noqa: S608
 
     branches = [view.empty_query] + [
         read(label, dataset)

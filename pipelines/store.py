@@ -27,6 +27,7 @@ from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, BinaryIO
+from uuid import uuid4
 
 from filelock import FileLock, Timeout
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
@@ -523,19 +524,27 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def write_synced(path: Path, content: bytes) -> None:
-    """Write a file so that it is whole or absent whatever happens, and on the disk when this returns."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Yields where to write a file so that it is whole or absent whatever happens, and on the disk after.
+
+    Two that write the same file at once, as workers of a cluster may, do not meet.
+    """
+    temporary = path.with_name(f".{path.name}.{uuid4().hex}")
     try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
+        yield temporary
+        _sync(temporary)
         os.replace(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
     _sync(path.parent)
+
+
+def write_synced(path: Path, content: bytes) -> None:
+    """Write a file as of `whole_file`."""
+    with whole_file(path) as temporary:
+        temporary.write_bytes(content)
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice, pairwise
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any, Self
 
 import numpy as np
@@ -36,7 +37,7 @@ from pipelines.datasets import Corpus
 from pipelines.documents import SPLITS
 from pipelines.errors import InputError
 from pipelines.step import SourceFile, StepType, Work, canonical_json, map_in_turn
-from pipelines.store import Dataset, file_sha256, write_json
+from pipelines.store import Dataset, file_sha256, whole_file, write_json
 from pipelines.tables import link_or_copy, read_batches
 from pipelines.tokenizers import (
     FILE,
@@ -276,7 +277,7 @@ class ShardWriter:
         self._folder, self._split, self._limit = folder, split, shard_tokens
         self._dtype = tokenizer.dtype
         # Ids wait in a file: a shard of them in memory, and once more while it is written, would be the most there is.
-        self._ids = (folder / f"{split}.ids").open("w+b")
+        self._ids = TemporaryFile(dir=folder)  # noqa: SIM115 - closed by `close`
         self._shards: list[Shard] = []
         self._clear()
 
@@ -311,7 +312,7 @@ class ShardWriter:
             return
         path = self._folder / f"{self._split}-{len(self._shards):05d}.arrow"
         self._ids.flush()
-        ids = np.memmap(self._ids.name, self._dtype, "r", shape=(self._tokens,))
+        ids = np.memmap(self._ids, self._dtype, "r", shape=(self._tokens,))
         lengths = np.concatenate(self._lengths)
         write_shard(path, self._split, pa.concat_arrays(self._doc_ids), lengths, ids)
         self._shards.append(Shard(path, self._split, len(lengths), self._tokens, self._bytes))
@@ -320,7 +321,6 @@ class ShardWriter:
     def close(self) -> list[Shard]:
         self._write()
         self._ids.close()
-        Path(self._ids.name).unlink()
         return self._shards
 
 
@@ -340,5 +340,9 @@ def write_shard(
         "tokens": pa.LargeListArray.from_arrays(pa.array(offsets, pa.int64()), pa.array(ids)),
     }
     batch = pa.RecordBatch.from_pydict(columns)
-    with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, batch.schema) as writer:
+    with (
+        whole_file(path) as temporary,
+        pa.OSFile(str(temporary), "wb") as file,
+        pa.ipc.new_file(file, batch.schema) as writer,
+    ):
         writer.write_batch(batch)

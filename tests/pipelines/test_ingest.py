@@ -17,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipelines import ingest, readers
+from pipelines import store as store_module
 from pipelines.datasets import Corpus
 from pipelines.documents import DOCUMENTS, SplitConfig, document_id, name_texts, normalise, normalise_all, split_of
 from pipelines.errors import InputError
@@ -24,6 +25,7 @@ from pipelines.ingest import INGEST, IngestConfig, Partition, plan
 from pipelines.step import Work
 from pipelines.store import Dataset, Store
 from pipelines.tables import TableWriter, read_rows
+from pipelines.tokenize import TOKENIZE
 
 Build = Callable[..., Dataset]
 
@@ -414,6 +416,45 @@ def test_a_table_is_the_same_by_rows_and_by_batches_of_any_size(
     file = pq.ParquetFile(tmp_path / "all")
     assert file.read().to_batches()[0].schema == DOCUMENTS and file.read().to_pylist() == whole.to_pylist()
     assert file.num_row_groups > 20
+
+
+def test_a_table_is_there_whole_or_not_at_all_and_two_that_write_it_do_not_meet(tmp_path: Path) -> None:
+    path, schema = tmp_path / "table.parquet", pa.schema([("text", pa.string())])
+    rows = [{"text": f"text {i}"} for i in range(2000)]
+    with TableWriter(path, schema) as one, TableWriter(path, schema) as other:
+        for row in rows:
+            one.write(row)
+            other.write(row)
+        assert not path.exists()
+    with pytest.raises(KeyError), TableWriter(tmp_path / "broken.parquet", schema) as broken:
+        broken.write(rows[0])
+        raise KeyError
+    assert list(read_rows(path)) == rows
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_is_said_to_be_done_is_on_the_disk_whenever_the_power_is_cut(
+    build: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events: list[tuple[str, str]] = []
+
+    def record(what: str, call: Callable[..., Any], which: int) -> Callable[..., Any]:
+        return lambda *paths: (events.append((what, Path(paths[which]).name)), call(*paths))[-1]
+
+    monkeypatch.setattr("pipelines.store._sync", record("flush", store_module._sync, 0))
+    monkeypatch.setattr(os, "replace", record("name", os.replace, 1))
+    path = write_lines(tmp_path / "a.jsonl", several(50))
+    corpus = build(INGEST, {"sources": [{"uri": str(path)}], "near_duplicates": 0.8})
+    build(TOKENIZE, {"encoding": "characters"}, corpus=corpus)
+    named = [name for what, name in events if what == "name"]
+    read = ["documents-00000.parquet", "rejected-00000.parquet", "documents-00000.signatures.parquet", "done.json"]
+    encoded = ["train-00000.arrow", "validation-00000.arrow", "test-00000.arrow", "done.json"]
+    assert sorted(named[:3]) == sorted(read[:3]) and named[3] == "done.json"
+    assert [name for name in named if name in encoded][1:] == encoded
+    for at, (what, name) in enumerate(events):
+        if what == "name":
+            before, flushed = events[at - 1]
+            assert before == "flush" and flushed.startswith(f".{name}."), f"{name} is flushed, and then gets its name"
 
 
 def test_the_place_and_the_workers_do_not_change_the_fingerprint(tmp_path: Path) -> None:

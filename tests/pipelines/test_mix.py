@@ -6,15 +6,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pytest
 from pydantic import ValidationError
 
 from pipelines.catalog import connect
 from pipelines.datasets import Corpus
 from pipelines.errors import InputError
+from pipelines.export import export_catalog
 from pipelines.ingest import INGEST
 from pipelines.mix import MIX, MixConfig
-from pipelines.store import Dataset
+from pipelines.store import Dataset, Store
 from pipelines.tables import read_rows
 from pipelines.tokenize import TOKENIZE
 
@@ -65,15 +67,21 @@ def test_part_of_an_epoch_draws_that_share_without_replacement(build: Build, cor
         assert statistics[f"epochs_of_{name}"] == pytest.approx(n_bytes[name] / there, abs=1e-5)
 
 
-def test_a_corpus_with_statistics_is_mixed_with_one_without(build: Build, corpora: dict[str, Dataset]) -> None:
-    source = corpora["small"].manifest.config["sources"][0]
+@pytest.mark.parametrize("with_rules", ["small", "large"])
+def test_a_corpus_with_statistics_is_mixed_with_one_without(
+    build: Build, corpora: dict[str, Dataset], tmp_path: Path, with_rules: str
+) -> None:
+    source = corpora[with_rules].manifest.config["sources"][0]
     judged = build(INGEST, {"sources": [source], "keep": "n_words = 4", "partition_bytes": 4000})
-    mixed = build(MIX, {"epochs": {"large": 1, "small": 1.5}}, large=corpora["large"], small=judged)
-    with connect(mixed.path.parents[1], datasets=[str(mixed)]) as database:
-        query = "SELECT source, count(statistics.n_words), count(*) FROM documents WHERE split = 'train' GROUP BY 1"
-        found = {source: counts for source, *counts in database.sql(query).fetchall()}
+    mixed = build(MIX, {"epochs": {"large": 1, "small": 1.5}}, **corpora | {with_rules: judged})
     drawn = Counter(source for source, _ in counted(mixed).elements())
-    assert found == {"large.jsonl": [0, drawn["large.jsonl"]], "small.jsonl": [drawn["small.jsonl"]] * 2}
+    store = Store(mixed.path.parents[1])
+    export_catalog(store, tmp_path / "catalog.duckdb", datasets=[str(mixed)])
+    query = "SELECT source, count(statistics.n_words), count(*) FROM documents WHERE split = 'train' GROUP BY 1"
+    for database in connect(store, datasets=[str(mixed)]), duckdb.connect(tmp_path / "catalog.duckdb"):
+        with database:
+            found = {source: tuple(counts) for source, *counts in database.sql(query).fetchall()}
+        assert found == {source: (n if source == f"{with_rules}.jsonl" else 0, n) for source, n in drawn.items()}
 
 
 def test_more_of_a_corpus_holds_all_that_less_of_it_held(build: Build, corpora: dict[str, Dataset]) -> None:
