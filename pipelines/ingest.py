@@ -68,7 +68,7 @@ from pipelines.readers import (
 )
 from pipelines.sources import File, Skipped, Uri, describe, file_digest, label_of, list_files
 from pipelines.step import SourceFile, StepType, Work, fingerprinted
-from pipelines.store import Dataset, write_json
+from pipelines.store import Dataset, said_done, say_done, write_json
 from pipelines.tables import ROW_BYTES, TableWriter, link_or_copy, read_batches, read_rows, read_some_rows
 
 PARTITIONS = "partitions.json"
@@ -388,17 +388,16 @@ class Part:
 
 def read_partition(partition: Partition) -> list[Part]:
     """Read a partition's files into one or more parts of limited size. Done once, even if the run was killed after."""
-    done = partition.folder / "done.json"
-    if done.exists():
-        return [_part_from_json(part) for part in json.loads(done.read_text())]
+    if (done := said_done(partition.folder)) is not None:
+        return [_part_from_json(part) for part in done]
     partition.folder.mkdir(parents=True, exist_ok=True)
     parts = list(_restore(partition) if partition.known else _read(partition))
     if partition.config.near_duplicates is not None:
         for part in parts:
             write_signatures(part.documents)
     paths = ("documents", "rejected", "previous")
-    write_json(
-        done,
+    say_done(
+        partition.folder,
         [part.__dict__ | {name: str(path) for name in paths if (path := getattr(part, name))} for part in parts],
     )
     return parts

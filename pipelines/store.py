@@ -21,7 +21,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
@@ -37,6 +37,7 @@ from pipelines.errors import InputError
 from pipelines.step import Digits, Name, Ref, SourceFile, Step, code_digest
 
 MANIFEST = "manifest.json"
+DONE = "done.json"  # in the folder of a partition that is done
 
 
 def _inside(name: str) -> str:
@@ -526,30 +527,48 @@ def file_sha256(path: Path) -> str:
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """Yields where to write a file so that it is whole or absent whatever happens, and on the disk after.
-
-    Two that write the same file at once, as workers of a cluster may, do not meet.
-    """
+    """Yields where to write a file, which is whole or absent then. Two that write the same at once do not meet."""
     temporary = path.with_name(f".{path.name}.{uuid4().hex}")
     try:
         yield temporary
-        _sync(temporary)
         os.replace(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    _sync(path.parent)
 
 
 def write_synced(path: Path, content: bytes) -> None:
-    """Write a file as of `whole_file`."""
+    """Write a file so that it is whole or absent whatever happens, and on the disk when this returns."""
     with whole_file(path) as temporary:
         temporary.write_bytes(content)
+        _sync(temporary)
+    _sync(path.parent)
 
 
 def write_json(path: Path, value: Any) -> None:
     """Write a value as JSON for people and programs, atomically."""
     write_synced(path, (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode())
+
+
+def say_done(folder: Path, value: Any) -> None:
+    """Write down that a partition's folder has all that belongs into it, and a value."""
+    sizes = {path.name: path.stat().st_size for path in folder.iterdir() if not path.name.startswith(".")}
+    write_json(folder / DONE, {"bytes": sizes, "value": value})
+
+
+def said_done(folder: Path) -> Any:
+    """The value that was written down of a folder; none if it is not done.
+
+    To flush every file of it before would take time that is lost only if the power is cut; a file that was not on the
+    disk is then shorter than it was.
+    """
+    if not (folder / DONE).exists():
+        return None
+    said = json.loads((folder / DONE).read_text())
+    with suppress(FileNotFoundError):
+        if all((folder / name).stat().st_size == size for name, size in said["bytes"].items()):
+            return said["value"]
+    return None
 
 
 def _sync(path: Path) -> None:

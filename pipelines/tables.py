@@ -26,7 +26,7 @@ NAMES = ("doc_id", "kept")  # hashes in hex: zstd would halve them, for a tenth 
 class TableWriter:
     """Writes rows to a Parquet file, with zstd. A row is a mapping; a column that it lacks is null.
 
-    The file is there once all is in it and on the disk.
+    The file is there once all is in it.
     The bytes of the file are a function of the rows alone, however they come. A null column of `text` counts no bytes.
     """
 

@@ -37,7 +37,7 @@ from pipelines.datasets import Corpus
 from pipelines.documents import SPLITS
 from pipelines.errors import InputError
 from pipelines.step import SourceFile, StepType, Work, canonical_json, map_in_turn
-from pipelines.store import Dataset, file_sha256, whole_file, write_json
+from pipelines.store import Dataset, file_sha256, said_done, say_done, whole_file, write_json
 from pipelines.tables import link_or_copy, read_batches
 from pipelines.tokenizers import (
     FILE,
@@ -230,9 +230,8 @@ def _known(work: Work) -> dict[str, list[Shard]]:
 
 def tokenize_part(task: Task) -> list[Shard]:
     """Encode a part into shards. Done once, even if the run was killed after."""
-    done = task.folder / "done.json"
-    if done.exists():
-        return [Shard(Path(path), *counts) for path, *counts in json.loads(done.read_text())]
+    if (done := said_done(task.folder)) is not None:
+        return [Shard(Path(path), *counts) for path, *counts in done]
     task.folder.mkdir(parents=True, exist_ok=True)
     tokenizer = _tokenizer(task.tokenizer, task.tokenizer.stat().st_mtime_ns)
     writers: dict[str, ShardWriter] = {
@@ -246,7 +245,7 @@ def tokenize_part(task: Task) -> list[Shard]:
             for (split, chunk), (ids, lengths) in zip(ahead, encoded, strict=True):
                 writers[split].add(chunk, ids, lengths)
     shards = [shard for writer in writers.values() for shard in writer.close()]
-    write_json(done, [shard.to_json(str(shard.path)) for shard in shards])
+    say_done(task.folder, [shard.to_json(str(shard.path)) for shard in shards])
     return shards
 
 
