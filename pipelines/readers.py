@@ -437,8 +437,9 @@ def _columns(schema: pa.Schema, options: ReadOptions) -> list[str]:
     twice = [name for name, count in Counter(schema.names).items() if count > 1]
     if twice:
         raise UnreadableError(f"two columns are called {twice[0]!r}")
-    wanted = set(options.wanted)
-    return [name for name in schema.names if not wanted or not wanted <= set(schema.names) or name in wanted]
+    if options.wanted and set(options.wanted) <= set(schema.names):
+        return [name for name in schema.names if name in options.wanted]
+    return list(schema.names)
 
 
 def _rows(batches: Iterable[pa.RecordBatch]) -> Iterator[Records]:

@@ -416,7 +416,7 @@ class Store:
             missing = {
                 path: entry.sha256
                 for name, entry in manifest.files.items()
-                if not _is_as_published(path := folder / name, entry, trusted)
+                if _problem(path := folder / name, entry, trusted)
             }
             if trusted and not missing:
                 return
@@ -599,26 +599,21 @@ def _days_since_written(folder: Path) -> float:
 def _problems(folder: Path, files: Mapping[str, FileEntry]) -> Iterator[str]:
     """What is not as it was published, a sentence for each such file, by name."""
 
-    def look(name: str) -> str:
-        path, entry = folder / name, files[name]
-        if not path.is_file():
-            return f"{name} is missing"
-        if path.stat().st_size != entry.bytes:
-            return f"{name} has {path.stat().st_size:,} bytes instead of {entry.bytes:,}"
-        changed = file_sha256(path) != entry.sha256
-        return f"{name} was changed: its SHA-256 is not the one in the manifest" if changed else ""
-
+    names = sorted(files)
     with ThreadPoolExecutor(4) as pool:  # hashing and reading both release the interpreter
-        yield from filter(None, pool.map(look, sorted(files)))
+        found = pool.map(lambda name: _problem(folder / name, files[name]), names)
+        yield from (f"{name} {what}" for name, what in zip(names, found, strict=True) if what)
 
 
-def _is_as_published(path: Path, entry: FileEntry, trusted: int = 0) -> bool:
-    """Whether a file is what its entry says; one that was not written to since then (in nanoseconds) is believed."""
-    try:
-        status = path.stat()
-    except FileNotFoundError:
-        return False
-    return status.st_size == entry.bytes and (status.st_mtime_ns <= trusted or file_sha256(path) == entry.sha256)
+def _problem(path: Path, entry: FileEntry, trusted: int = 0) -> str:
+    """How a file differs from its entry, if it does; one not written to since then (in nanoseconds) is believed."""
+    if not path.is_file():
+        return "is missing"
+    status = path.stat()
+    if status.st_size != entry.bytes:
+        return f"has {status.st_size:,} bytes instead of {entry.bytes:,}"
+    changed = status.st_mtime_ns > trusted and file_sha256(path) != entry.sha256
+    return "was changed: its SHA-256 is not the one in the manifest" if changed else ""
 
 
 def _starts(dataset: Dataset, digits: str) -> bool:

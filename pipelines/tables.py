@@ -20,7 +20,10 @@ from pipelines.store import whole_file
 ROW_GROUP_BYTES, ROW_GROUP_ROWS = 8 << 20, 1 << 16
 ROW_BYTES = 32  # what a row counts beside its text
 DISTINCT = ("doc_id", "location", "text", "kept")  # columns in which little is said twice
-NAMES = ("doc_id", "kept")  # hashes in hex: zstd would halve them, for a tenth of the time that small documents take
+NAMES = (
+    "doc_id",
+    "kept",
+)  # hashes in hex: zstd would halve them, for a tenth of the time that small documents take to write
 
 
 class TableWriter:

@@ -106,6 +106,9 @@ def test_verdicts_come_in_the_order_of_the_documents() -> None:
     assert [each["n_words"] for each in statistics] == [1 + i % 7 for i in range(5000)]
     assert all((rule is not None) == (i % 7 >= 4) for i, rule in enumerate(broken))
     assert verdicts([], ["n_words < 5"]) == ([], [])
+    unjudged = pa.RecordBatch.from_pydict({"text": ["x"]})
+    documents, broken = judged(unjudged, [])
+    assert documents == unjudged and broken.to_pylist() == [None], "without rules there is nothing to tell"
 
 
 def plainly(text: str, n: int) -> tuple[float, float]:
