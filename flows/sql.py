@@ -21,6 +21,7 @@ import duckdb
 from flows.home import Home
 from pipelines.catalog import connect, explain_error
 from pipelines.errors import InputError
+from pipelines.store import whole_file
 
 BLOCK = 10_000  # rows fetched at a time
 SHOWN = 100  # rows of a longer table that a terminal gets
@@ -200,15 +201,12 @@ def _opened(output: IO[Any] | Path | None, binary: bool) -> Iterator[IO[Any]]:
     if not isinstance(output, Path):
         yield output or (sys.stdout.buffer if binary else sys.stdout)
         return
-    partial_output = output.with_name(f".{output.name}.{os.getpid()}")
+    mode, encoding = ("wb", None) if binary else ("w", "utf-8")
     try:
-        with partial_output.open("wb" if binary else "w", encoding=None if binary else "utf-8") as out:
+        with whole_file(output) as unfinished, unfinished.open(mode, encoding=encoding) as out:
             yield out
-        os.replace(partial_output, output)
     except OSError as error:
         raise InputError(f"{output} cannot be written ({error.strerror}).") from None
-    finally:
-        partial_output.unlink(missing_ok=True)
 
 
 def _csv_value(value: Any) -> Any:

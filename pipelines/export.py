@@ -7,16 +7,14 @@ there as counts and lengths.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 
 import duckdb
 
 from pipelines.catalog import Catalog, literal, quoted
 from pipelines.errors import InputError
-from pipelines.store import Dataset, Store
+from pipelines.store import Dataset, Store, whole_file
 from pipelines.views import VIEWS, View, files_of
 
 STORAGE_VERSION = "v1.0.0"  # what DuckDB drivers of the last years read
@@ -52,10 +50,9 @@ def export_catalog(
         InputError: it cannot be written there.
     """
     catalog = Catalog(store, mlflow_uri, datasets)
-    unfinished = target.with_name(f".{target.name}.{os.getpid()}")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with catalog.connect(external_access=True) as connection:
+        with whole_file(target) as unfinished, catalog.connect(external_access=True) as connection:
             connection.execute(
                 f"ATTACH {literal(str(unfinished))} AS file (STORAGE_VERSION {literal(STORAGE_VERSION)})"
             )
@@ -68,14 +65,10 @@ def export_catalog(
                     connection.execute(f"CREATE VIEW file.{name} AS {_over_parquet(catalog, VIEWS[name])}")
             rows = {name: _count(connection, f"file.{name}") for name in (*TABLES, *TEXTS)}
             connection.execute("DETACH file")
-        os.replace(unfinished, target)
         return rows
     except (OSError, duckdb.IOException) as error:
         why = getattr(error, "strerror", None) or str(error).partition("\n")[0]
         raise InputError(f"{target} cannot be written ({why}); name another file.") from None
-    finally:
-        with suppress(OSError):
-            unfinished.unlink()
 
 
 def _over_parquet(catalog: Catalog, view: View) -> str:
