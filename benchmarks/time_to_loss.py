@@ -54,10 +54,11 @@ def reach_the_loss(path: Path, seed: int, steps: int, threads: int) -> None:
     """Train and evaluate once; the last word printed is the loss."""
     import torch
 
+    from gpt.batch import Batch
     from gpt.config import gpt_config
     from gpt.loss import next_token_loss
     from gpt.model import GPT
-    from gpt.train import Batch, TrainConfig, train
+    from gpt.train import TrainConfig, train
 
     torch.set_num_threads(threads)
     torch.manual_seed(seed)

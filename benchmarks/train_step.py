@@ -18,12 +18,12 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
+from gpt.batch import Batch
 from gpt.config import GPTConfig
 from gpt.loss import next_token_loss
 from gpt.machine import peak_memory
 from gpt.model import GPT
 from gpt.optim import OptimizerConfig, make_optimizers
-from gpt.train import Batch
 
 SHAPES = {
     "4 x 128, context 64, batch 12, vocabulary 65": (4, 4, 128, 64, 12, 65),

@@ -7,8 +7,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from gpt.lora import choose_trainable
 from gpt.model import GPT, Linear
-from gpt.trainable import choose_trainable
 
 
 class Classifier(nn.Module):
@@ -66,7 +66,7 @@ class Decision:
         return np.where(probabilities[:, positive] >= self.threshold, positive, 1 - positive)
 
 
-def trainable(model: Classifier, what: str, rank: int = 8, alpha: float = 16.0) -> None:
+def freeze(model: Classifier, what: str, rank: int = 8, alpha: float = 16.0) -> None:
     """Freeze all parameters but the classifier's head and what `choose_trainable` makes of the GPT; `head`: none of it.
 
     Raises ValueError for anything that it does not know, and for more blocks than there are.

@@ -10,15 +10,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from gpt.batch import IGNORE
 from gpt.machine import fast_matmul
 
 if TYPE_CHECKING:
+    from gpt.batch import Batch
     from gpt.classifier import Classifier
     from gpt.model import GPT
-    from gpt.train import Batch
-
-IGNORE = -100
-"""The target of a position that nothing is to be learnt from."""
 
 CHUNK = 1 << 22
 """Logits computed at a time: 16 MB in float32, which stay in a CPU's cache. A GPU wants more work at once."""

@@ -1,5 +1,7 @@
 """The machine under the model: its quickest exact matrix product, its peak speed, its memory."""
 
+from __future__ import annotations
+
 import math
 import sys
 import time
@@ -123,3 +125,8 @@ def peak_memory(device: torch.device) -> int:
 
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def device() -> torch.device:
+    """The first CUDA GPU if there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")

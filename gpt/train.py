@@ -10,13 +10,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
 from gpt import parallel
+from gpt.batch import Batch
 from gpt.checkpoint import Checkpoints
 from gpt.loss import next_token_loss
 from gpt.machine import lay_out_for_training, measure_peak, peak_memory
@@ -48,27 +49,12 @@ class TrainConfig(OptimizerConfig):
     sharded: bool = Field(False, description="With several processes: FSDP2 in place of DDP.")
 
 
-class Batch(NamedTuple):
-    """What one forward pass reads.
-
-    inputs: (B, T) token ids.
-    targets: (B, T) the ids to be predicted, `loss.IGNORE` where nothing counts; or (B,) labels.
-    lengths: (B,) number of real tokens in each row, where rows are padded.
-    positions, documents: (B, T) as `GPT.hidden` takes them.
-    """
-
-    inputs: Tensor
-    targets: Tensor
-    lengths: Tensor | None = None
-    positions: Tensor | None = None
-    documents: Tensor | None = None
-
-    def to(self, device: torch.device) -> "Batch":
-        return Batch(*(None if t is None else t.to(device, non_blocking=True) for t in self))  # type: ignore[arg-type]
-
-
 Metrics = dict[str, float]
+
+
 Batches = Callable[[int, int], Batch]
+
+
 Loss = Callable[[Any, Batch], tuple[Tensor, Tensor]]
 
 

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from pydantic import Field
 from torch.nn import functional as F
 
+from gpt.batch import IGNORE, pad
 from gpt.config import Config
 from gpt.generate import generate
-from gpt.loss import IGNORE
 from pipelines.answer_metrics import Measure, interval, mean_of, measure_answers, ratio_of
 from pipelines.datasets import Example, Examples
 from pipelines.errors import InputError
@@ -28,7 +28,6 @@ from pipelines.lessons import encode_lesson
 from pipelines.model import Assistant, as_assistant, open_gpt, open_model
 from pipelines.step import StepType, Work
 from pipelines.store import Dataset
-from pipelines.training import pad
 
 BATCH = 32  # examples that the model reads at once
 

@@ -11,9 +11,10 @@ import torch
 from pydantic import Field
 from torch import nn
 
+from gpt.lora import choose_trainable
 from gpt.loss import next_token_loss
+from gpt.machine import device
 from gpt.train import Metrics
-from gpt.trainable import choose_trainable
 from gpt.weights import save_model
 from pipelines.datasets import Examples
 from pipelines.errors import InputError
@@ -22,7 +23,7 @@ from pipelines.model import Assistant, as_assistant, open_gpt
 from pipelines.step import StepType, Work
 from pipelines.store import Dataset
 from pipelines.templates import Message, NamedTemplate, save_template, template_named
-from pipelines.training import MODULES, FinetuneConfig, PackedBatches, PaddedBatches, device, fit, training_statistics
+from pipelines.training import MODULES, FinetuneConfig, PackedBatches, PaddedBatches, fit, training_statistics
 
 
 class AssistantConfig(FinetuneConfig):
@@ -104,7 +105,7 @@ def fits(assistant: Assistant, messages: Sequence[Message]) -> bool:
     return True
 
 
-_MODULES = ("pipelines.finetune_assistant", "pipelines.model", "pipelines.templates", "gpt.trainable", *MODULES)
+_MODULES = ("pipelines.finetune_assistant", "pipelines.model", "pipelines.templates", *MODULES)
 
 
 FINETUNE_ASSISTANT = StepType(

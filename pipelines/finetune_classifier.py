@@ -14,9 +14,12 @@ import torch
 from pydantic import Field, field_validator
 from torch import Tensor, nn
 
-from gpt.classifier import Classifier, Decision, trainable
+from gpt.batch import IGNORE
+from gpt.classifier import Classifier, Decision
+from gpt.classifier import freeze as trainable
 from gpt.lora import merge_lora
-from gpt.loss import IGNORE, classification_loss
+from gpt.loss import classification_loss
+from gpt.machine import device
 from gpt.model import GPT
 from gpt.train import Metrics
 from gpt.weights import save_classifier
@@ -27,7 +30,7 @@ from pipelines.model import class_probabilities, open_gpt
 from pipelines.step import StepType, Work
 from pipelines.store import Dataset
 from pipelines.threshold import check, choose_threshold
-from pipelines.training import MODULES, FinetuneConfig, PaddedBatches, device, fit, training_statistics
+from pipelines.training import MODULES, FinetuneConfig, PaddedBatches, fit, training_statistics
 
 
 class ClassifierConfig(FinetuneConfig):
@@ -184,7 +187,6 @@ _MODULES = (
     "pipelines.threshold",
     "gpt.classifier",
     "gpt.lora",
-    "gpt.trainable",
     *MODULES,
 )
 

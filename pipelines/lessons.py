@@ -20,8 +20,8 @@ import pyarrow.ipc
 from numpy.typing import NDArray
 from pydantic import Field
 
+from gpt.batch import IGNORE
 from gpt.config import Config
-from gpt.loss import IGNORE
 from pipelines.datasets import Example, Examples
 from pipelines.documents import SPLITS
 from pipelines.errors import InputError

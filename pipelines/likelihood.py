@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import torch
 
+from gpt.batch import pad
 from gpt.machine import linear
 from pipelines.model import LanguageModel
-from pipelines.training import pad
 
 
 @torch.inference_mode()

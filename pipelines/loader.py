@@ -15,8 +15,7 @@ import torch
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from gpt.loss import IGNORE
-from gpt.train import Batch
+from gpt.batch import IGNORE, Batch
 from pipelines.datasets import Samples, Tokens
 from pipelines.errors import InputError
 

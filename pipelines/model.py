@@ -16,14 +16,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from gpt.batch import Ids, pad
 from gpt.classifier import Classifier, Decision
 from gpt.generate import generate, stream
+from gpt.machine import device
 from gpt.model import GPT
 from gpt.weights import load_classifier, load_model
 from pipelines.errors import InputError
 from pipelines.templates import Message, Template, load_template, recent
 from pipelines.tokenizers import Tokenizer, load_tokenizer
-from pipelines.training import Ids, device, pad
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from torch import nn
 
 from gpt.config import Config, GPTConfig, gpt_config
 from gpt.loss import next_token_loss
+from gpt.machine import device
 from gpt.model import GPT
 from gpt.train import Metrics, TrainConfig, TrainResult
 from gpt.weights import load_model, save_model
@@ -25,7 +26,7 @@ from pipelines.processes import launch
 from pipelines.step import StepType, Work
 from pipelines.store import Dataset
 from pipelines.tokenizers import FILE
-from pipelines.training import MODULES, device, fit, load_best, training_statistics
+from pipelines.training import MODULES, fit, load_best, training_statistics
 
 
 class ModelConfig(Config):

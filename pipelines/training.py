@@ -8,16 +8,14 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor, nn
 
 from gpt import parallel
+from gpt.batch import IGNORE, Batch, Ids, fill_rows, pad
 from gpt.checkpoint import Checkpoints
-from gpt.loss import IGNORE, next_token_loss
+from gpt.loss import next_token_loss
 from gpt.train import (
-    Batch,
     Batches,
     Evaluated,
     Event,
@@ -45,8 +43,8 @@ MODULES = (
 )
 """Whose code decides what training makes."""
 
+
 Module = TypeVar("Module", bound=nn.Module)
-Ids = Sequence[int] | NDArray[np.integer[Any]]
 
 
 class FinetuneConfig(TrainConfig):
@@ -54,11 +52,6 @@ class FinetuneConfig(TrainConfig):
 
     lora_rank: int = Field(default=8, gt=0, description="Rank of LoRA's changes, where trainable is lora.")
     lora_alpha: float = Field(default=16.0, gt=0, description="LoRA's changes are multiplied by alpha / rank.")
-
-
-def device() -> torch.device:
-    """The first CUDA GPU if there is one, else the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def fit(
@@ -240,7 +233,7 @@ class PackedBatches:
         rows = [self.windows[i] for i in windows]
 
         def joined(part: Callable[[int], Ids], fill: int) -> Tensor:
-            return _filled([[value for i in row for value in part(i)] for row in rows], fill, self.context)
+            return fill_rows([[value for i in row for value in part(i)] for row in rows], fill, self.context)
 
         return Batch(
             joined(lambda i: self.sequences[i], 0),
@@ -248,19 +241,3 @@ class PackedBatches:
             positions=joined(lambda i: range(len(self.sequences[i])), 0),
             documents=joined(lambda i: [i] * len(self.sequences[i]), -1),
         )
-
-
-def pad(sequences: Sequence[Ids], targets: Sequence[int | Ids]) -> Batch:
-    """Sequences side by side, filled up on the right with token 0, whose target is `IGNORE`."""
-    lengths = torch.tensor([len(sequence) for sequence in sequences])
-    inputs = _filled(sequences, 0, int(lengths.max()))  # (B, T)
-    if isinstance(targets[0], int | np.integer):
-        return Batch(inputs, torch.tensor(targets), lengths)
-    return Batch(inputs, _filled(targets, IGNORE, int(lengths.max())), lengths)  # type: ignore[arg-type]
-
-
-def _filled(rows: Sequence[Ids], fill: int, width: int) -> Tensor:
-    filled = torch.full((len(rows), width), fill, dtype=torch.long)
-    for row, values in zip(filled, rows, strict=True):
-        row[: len(values)] = torch.as_tensor(values)
-    return filled

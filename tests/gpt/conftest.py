@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 import torch
 
+from gpt.batch import Batch
 from gpt.config import GPTConfig, gpt_config
 from gpt.model import GPT
-from gpt.train import Batch
 
 torch.set_num_threads(1)  # models this small are slower on two threads, and far slower on a busy machine
 

@@ -11,10 +11,11 @@ from pathlib import Path
 import torch
 
 from gpt import parallel
+from gpt.batch import Batch
 from gpt.checkpoint import Checkpoints
 from gpt.config import gpt_config
 from gpt.model import GPT
-from gpt.train import Batch, Interrupted, Stepped, TrainConfig, train
+from gpt.train import Interrupted, Stepped, TrainConfig, train
 
 WAYS = [("ddp", "adamw"), ("ddp", "muon"), ("fsdp", "adamw"), ("fsdp", "muon")]
 

@@ -7,11 +7,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from gpt.classifier import Classifier, Decision, trainable
+from gpt.batch import Batch
+from gpt.classifier import Classifier, Decision
+from gpt.classifier import freeze as trainable
 from gpt.config import gpt_config
 from gpt.loss import classification_loss
 from gpt.model import GPT
-from gpt.train import Batch, TrainConfig, train
+from gpt.train import TrainConfig, train
 
 Make = Callable[..., GPT]
 

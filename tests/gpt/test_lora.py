@@ -4,9 +4,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from gpt.batch import Batch
 from gpt.lora import LoRALinear, add_lora, merge_lora
 from gpt.model import GPT
-from gpt.train import Batch, TrainConfig, train
+from gpt.train import TrainConfig, train
 from gpt.weights import load_model, save_model
 
 Make = Callable[..., GPT]

@@ -6,11 +6,11 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gpt import loss as module
+from gpt import loss
+from gpt.batch import IGNORE, Batch
 from gpt.classifier import Classifier
-from gpt.loss import IGNORE, classification_loss, linear_cross_entropy, next_token_loss
+from gpt.loss import classification_loss, linear_cross_entropy, next_token_loss
 from gpt.model import GPT
-from gpt.train import Batch
 
 
 @given(
@@ -31,7 +31,7 @@ def test_loss_and_gradients_are_those_of_the_whole_logits(
     expected = F.cross_entropy(hidden @ weight.T, targets, reduction="sum", ignore_index=IGNORE)
     wanted = torch.autograd.grad(3 * expected, (hidden, weight))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "CHUNK", chunk)
+        patch.setattr(loss, "CHUNK", chunk)
         total, n = linear_cross_entropy(hidden, weight, targets)
         gradients = torch.autograd.grad(3 * total, (hidden, weight))
         with torch.no_grad():
@@ -49,7 +49,7 @@ def test_the_gradient_of_a_head_in_bfloat16_does_not_depend_on_the_chunks(monkey
     targets = torch.randint(0, 99, (512,))
     wanted = torch.autograd.grad(F.cross_entropy(hidden @ weight.T, targets, reduction="sum"), weight)[0]
     for rows in (512, 1):
-        monkeypatch.setattr(module, "CHUNK", rows * 99)
+        monkeypatch.setattr(loss, "CHUNK", rows * 99)
         with torch.autocast("cpu", torch.bfloat16):
             total, _ = linear_cross_entropy(hidden, weight, targets)
         (gradient,) = torch.autograd.grad(total, weight)

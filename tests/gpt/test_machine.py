@@ -12,9 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpt import machine
+from gpt.batch import Batch
 from gpt.machine import fast_matmul, linear, measure_peak, peak_memory
 from gpt.model import GPT
-from gpt.train import Batch, TrainConfig, train
+from gpt.train import TrainConfig, train
 from gpt.weights import load_model, save_model
 
 CPU = torch.device("cpu")

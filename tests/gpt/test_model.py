@@ -8,11 +8,11 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gpt.batch import Batch
 from gpt.config import PRESETS, GPTConfig, gpt_config
 from gpt.loss import next_token_loss
 from gpt.model import GPT, Block, Cache
 from gpt.optim import OptimizerConfig, make_optimizers
-from gpt.train import Batch
 
 Make = Callable[..., GPT]
 

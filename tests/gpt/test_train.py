@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from gpt.batch import IGNORE, Batch
 from gpt.checkpoint import Checkpoints
-from gpt.loss import IGNORE, next_token_loss
+from gpt.loss import next_token_loss
 from gpt.model import GPT
 from gpt.optim import Optimizer, make_optimizers, optimizer_tensors
 from gpt.train import (
-    Batch,
     Checkpointed,
     Diverged,
     Evaluated,

@@ -61,13 +61,13 @@ def test_the_nearest_training_answer_is_found():
 
 
 def test_the_losses_of_responses_add_up_to_the_loss_that_training_has_on_them():
+    from gpt.batch import pad
     from gpt.loss import next_token_loss
     from pipelines.evaluate_assistant import response_losses
     from pipelines.lessons import encode_lesson
     from pipelines.model import Assistant
     from pipelines.templates import template_named
     from pipelines.tokenizers import count_characters
-    from pipelines.training import pad
 
     rows = [row("what is red?", "A colour."), row("who?", "Nobody"), row("long?", "x" * 300)]
     tokenizer = count_characters([string.printable])

@@ -10,10 +10,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gpt.batch import IGNORE, Batch, pad
 from gpt.config import Config, gpt_config
-from gpt.loss import IGNORE, next_token_loss
+from gpt.loss import next_token_loss
 from gpt.model import GPT
-from gpt.train import Batch, TrainConfig, train
+from gpt.train import TrainConfig, train
 from gpt.weights import save_model
 from pipelines.datasets import Example
 from pipelines.errors import InputError
@@ -25,7 +26,7 @@ from pipelines.model import Assistant, LanguageModel, as_assistant, open_model
 from pipelines.step import StepType
 from pipelines.templates import Message, shipped, template_named
 from pipelines.tokenizers import count_characters
-from pipelines.training import PackedBatches, pad
+from pipelines.training import PackedBatches
 
 TOKENIZER = count_characters([*(path.read_text() for path in shipped().values()), "abcdefghijklmnopqrstuvwxyz ?.!"])
 words = st.text("abc ?", min_size=1, max_size=8)

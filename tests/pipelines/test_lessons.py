@@ -13,8 +13,8 @@ import pyarrow.ipc
 import pytest
 import torch
 
+from gpt.batch import IGNORE
 from gpt.config import Config, gpt_config
-from gpt.loss import IGNORE
 from gpt.model import GPT
 from gpt.weights import save_model
 from pipelines import lessons, model

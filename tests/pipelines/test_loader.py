@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gpt.train import Batch
+from gpt.batch import Batch
 from pipelines import loader as loader_module
 from pipelines.datasets import Samples, Tokens
 from pipelines.errors import InputError

@@ -13,10 +13,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gpt.batch import IGNORE, Batch
 from gpt.config import gpt_config
-from gpt.loss import IGNORE, next_token_loss
+from gpt.loss import next_token_loss
 from gpt.model import GPT
-from gpt.train import Batch
 from pipelines.datasets import Samples, Tokens
 from pipelines.ingest import INGEST
 from pipelines.loader import Loader

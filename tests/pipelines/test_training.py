@@ -5,8 +5,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpt.loss import IGNORE
-from pipelines.training import PaddedBatches, pad
+from gpt.batch import IGNORE, pad
+from pipelines.training import PaddedBatches
 
 sequences = st.lists(st.lists(st.integers(1, 99), min_size=1, max_size=12), min_size=1, max_size=70)
 
