@@ -51,8 +51,8 @@ def write_corpus(path: Path, n_bytes: int) -> None:
 
 def measure(which: str, folder: Path) -> None:
     from pipelines.ingest import INGEST, IngestConfig
-    from pipelines.step import Work
-    from pipelines.store import Store
+    from pipelines.store.step import StepContext
+    from pipelines.store.store import Store
     from pipelines.tokenize import TOKENIZE, TokenizeConfig
 
     store = Store(folder / "data")
@@ -65,7 +65,7 @@ def measure(which: str, folder: Path) -> None:
     highest = [0.0]
     threading.Thread(target=watch, args=(highest,), daemon=True).start()
     started = time.perf_counter()
-    store.build(step, lambda out, scratch: step.type.run(inputs, step.config, out, Work(scratch)))
+    store.build(step, lambda out, scratch: step.type.run(inputs, step.config, out, StepContext(scratch)))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
     print(json.dumps({"seconds": time.perf_counter() - started, "peak": peak, "anonymous": highest[0]}))
 

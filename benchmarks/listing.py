@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from gpt.config import Config
-from pipelines.step import StepType
-from pipelines.store import Store
+from pipelines.store.step import StepType
+from pipelines.store.store import Store
 
 
 class Empty(Config):

@@ -30,8 +30,8 @@ from gpt.config import Config
 from pipelines.datasets import Samples, Tokens
 from pipelines.loader import Loader
 from pipelines.sample import SAMPLE, SampleConfig
-from pipelines.step import StepType, Work
-from pipelines.store import Store
+from pipelines.store.step import StepContext, StepType
+from pipelines.store.store import Store
 from pipelines.tokenize import write_shard
 from pipelines.tokenizers import named_tokenizer
 
@@ -49,7 +49,7 @@ def main() -> None:
             config = SampleConfig(context=context)
             step = SAMPLE.using("benchmark", config, {"tokens": tokens.ref})
             samples = store.build(
-                step, lambda out, scratch, c=config: SAMPLE.run({"tokens": tokens}, c, out, Work(scratch))
+                step, lambda out, scratch, c=config: SAMPLE.run({"tokens": tokens}, c, out, StepContext(scratch))
             )
             loader = Loader(Samples(samples), Tokens(tokens), "train", batch_size=batch_size)
             systems = [

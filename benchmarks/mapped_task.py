@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from flows.stack import prefect_server
-from pipelines.step import map_in_turn
+from pipelines.store.step import map_in_turn
 
 
 def square(number: int) -> int:

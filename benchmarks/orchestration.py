@@ -19,7 +19,7 @@ from pathlib import Path
 from uuid import uuid4
 
 from pipelines import runs
-from pipelines.store import Store
+from pipelines.store.store import Store
 
 
 def main() -> None:

@@ -21,8 +21,9 @@ from pipelines.evaluate_classifier import EVALUATE_CLASSIFIER
 from pipelines.examples import EXAMPLES
 from pipelines.finetune_classifier import FINETUNE_CLASSIFIER
 from pipelines.lessons import LESSONS
-from pipelines.step import StepType, Work
-from pipelines.store import Dataset, Store
+from pipelines.store.dataset import Dataset
+from pipelines.store.step import StepContext, StepType
+from pipelines.store.store import Store
 
 BASELINES = ("TF-IDF logistic regression", "hand-made features", "majority class")
 
@@ -47,7 +48,7 @@ def main() -> None:
 
         def build(type: StepType, config: object, **inputs: Dataset) -> Dataset:
             step = type.using("spam", config, {role: each.ref for role, each in inputs.items()})
-            return store.build(step, lambda out, scratch: type.run(inputs, config, out, Work(scratch)))
+            return store.build(step, lambda out, scratch: type.run(inputs, config, out, StepContext(scratch)))
 
         examples = build(EXAMPLES, spam.examples)
         lessons = build(LESSONS, spam.training.lessons, model=base, examples=examples)

@@ -27,8 +27,9 @@ import tiktoken
 from gpt.config import Config
 from pipelines.catalog import connect
 from pipelines.datasets import Tokens
-from pipelines.step import StepType
-from pipelines.store import Dataset, Store
+from pipelines.store.dataset import Dataset
+from pipelines.store.step import StepType
+from pipelines.store.store import Store
 from pipelines.tokenize import write_shard
 from pipelines.tokenizers import named_tokenizer
 

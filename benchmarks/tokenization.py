@@ -25,8 +25,9 @@ from typing import Any
 import numpy as np
 
 from pipelines.ingest import INGEST, IngestConfig
-from pipelines.step import StepType, Work
-from pipelines.store import Dataset, Store
+from pipelines.store.dataset import Dataset
+from pipelines.store.step import StepContext, StepType
+from pipelines.store.store import Store
 from pipelines.tokenize import TOKENIZE, TokenizeConfig
 from pipelines.tokenizers import named_tokenizer
 
@@ -106,7 +107,7 @@ def ours(path: Path, folder: Path, pool: ProcessPoolExecutor | None, whole: bool
     def build(type_: StepType, config: Any, **inputs: Dataset) -> Dataset:
         step = type_.using("benchmark", config, {role: one.ref for role, one in inputs.items()})
         map_ = (lambda function, items: list(pool.map(function, items))) if pool else in_turn
-        return store.build(step, lambda out, scratch: type_.run(inputs, config, out, Work(scratch, map=map_)))
+        return store.build(step, lambda out, scratch: type_.run(inputs, config, out, StepContext(scratch, map=map_)))
 
     started = time.perf_counter()
     source = {"uri": str(path)}

@@ -16,7 +16,7 @@ import tempfile
 from pathlib import Path
 
 from benchmarks.ingest_memory import write_corpus
-from pipelines.store import Store
+from pipelines.store.store import Store
 
 RUNNERS = ("threads=1", "threads=2", "processes=1", "processes=2", "dask=2")
 

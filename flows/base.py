@@ -9,7 +9,7 @@ from flows.models import champion, find_model
 from flows.progress import say
 from pipelines.errors import InputError
 from pipelines.registry import CHAMPION
-from pipelines.store import Dataset
+from pipelines.store.dataset import Dataset
 from pipelines.tokenize import TokenizeConfig
 from pipelines.tokenizers import FILE
 

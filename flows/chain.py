@@ -21,8 +21,8 @@ from pipelines.lessons import LESSONS
 from pipelines.mix import MIX
 from pipelines.pretrain import PRETRAIN
 from pipelines.sample import SAMPLE
-from pipelines.step import StepType
-from pipelines.store import Dataset
+from pipelines.store.dataset import Dataset
+from pipelines.store.step import StepType
 from pipelines.tokenize import TOKENIZE
 
 Perform = Callable[[StepType, str, Config, Mapping[str, Dataset]], Dataset]

@@ -105,7 +105,7 @@ def _carry_out(home: Path, flow: str, config: RunConfig, parameters: dict[str, A
 
     from flows.progress import say
     from flows.stack import prefect_server
-    from pipelines.step import Stopped
+    from pipelines.store.step import Stopped
 
     # Prefect prints failures with tracebacks; here they become a sentence. Its server keeps the whole log.
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
@@ -593,7 +593,7 @@ def main() -> None:
 
 @contextmanager
 def _one_sentence() -> Iterator[None]:
-    from pipelines.step import Stopped
+    from pipelines.store.step import Stopped
 
     try:
         yield

@@ -20,8 +20,9 @@ from flows.summary import Outcome, headline, publish_artifacts
 from flows.tracking import StepRun, Tracker, ending
 from gpt.config import Config
 from pipelines.errors import InputError
-from pipelines.step import Step, StepType, Stopped, Work
-from pipelines.store import Dataset, Store
+from pipelines.store.dataset import Dataset
+from pipelines.store.step import Step, StepContext, StepType, Stopped
+from pipelines.store.store import Store
 
 
 class Conductor:
@@ -108,7 +109,7 @@ class Conductor:
                         raise Stopped(f"stopped within {type.name} {name}; what is done of it is kept")
 
                 map_ = partial(map_tasks, when_done=when_done)
-                work = Work(scratch, report, map_, self.should_stop, previous, step.sources)
+                work = StepContext(scratch, report, map_, self.should_stop, previous, step.sources)
                 began = time.perf_counter()
                 statistics = type.run(inputs, config, out, work)
                 built_by["seconds"] = round(time.perf_counter() - began, 3)  # its own, without what is about it

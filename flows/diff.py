@@ -15,7 +15,7 @@ from rich.table import Table
 
 from flows.pages import write_page
 from pipelines.diff import Comparison, Document, DocumentChanges, compare
-from pipelines.store import Store
+from pipelines.store.store import Store
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.states import Crashed
 
 from flows.home import Home
-from pipelines.store import Store
+from pipelines.store.store import Store
 
 DIED = "Its process died; the next run noticed."
 SETTLED = timedelta(seconds=30)  # for so long after a run's end, its tasks may yet come up in Prefect's database

@@ -19,8 +19,8 @@ from pipelines.errors import InputError
 from pipelines.registry import CHAMPION, registered
 from pipelines.report import REPORT
 from pipelines.runs import states
-from pipelines.step import StepType
-from pipelines.store import Dataset
+from pipelines.store.dataset import Dataset
+from pipelines.store.step import StepType
 
 
 def find_finished(config: RunConfig, until: str, home: Home) -> list[Outcome]:

@@ -23,7 +23,7 @@ from flows.tracking import Tracker, reaching
 from pipelines.config import RunConfig
 from pipelines.report import FILE as REPORT_FILE
 from pipelines.report import REPORT
-from pipelines.step import Stopped
+from pipelines.store.step import Stopped
 
 Judge = Callable[[Perform, Home], list[Judged]]
 

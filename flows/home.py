@@ -14,9 +14,9 @@ from pathlib import Path
 from filelock import FileLock
 
 from flows.stack import NO_TELEMETRY
-from pipelines.bucket import Bucket
 from pipelines.errors import InputError
-from pipelines.store import Store
+from pipelines.store.bucket import Bucket
+from pipelines.store.store import Store
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from flows.home import Home
 from flows.progress import say
 from pipelines import runs
 from pipelines.registry import registered
-from pipelines.store import Dataset
+from pipelines.store.dataset import Dataset
 from pipelines.unreferenced import unreferenced
 
 

@@ -15,8 +15,8 @@ import typer
 from flows.home import Home
 from pipelines.errors import InputError
 from pipelines.registry import CHALLENGER, CHAMPION, HISTORY, ModelVersion, champions_of, find_version, registered
-from pipelines.step import hexadecimal
-from pipelines.store import Dataset
+from pipelines.store.dataset import Dataset
+from pipelines.store.manifest import hexadecimal
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient

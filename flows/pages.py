@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from pipelines.errors import InputError
-from pipelines.store import write_synced
+from pipelines.store.files import write_synced
 
 
 def write_page(path: Path, page: str) -> None:

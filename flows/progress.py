@@ -13,8 +13,8 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 from rich.text import Text
 
 from flows.summary import short
-from pipelines.step import Report
-from pipelines.store import Dataset
+from pipelines.store.dataset import Dataset
+from pipelines.store.step import Listener
 
 if TYPE_CHECKING:  # it brings MLflow along, which takes seconds, and most who come here only want to say a word
     from flows.tracking import StepRun
@@ -23,7 +23,7 @@ console = Console(stderr=True)
 QUIET_SECONDS = 30.0  # where no bar can be drawn, such as in a log, a line says so often how far a step is
 
 
-class StepReport(Report):
+class StepReport(Listener):
     """Draws a step's progress and passes its curves and texts on to MLflow."""
 
     def __init__(self, bar: Progress, task: TaskID, run: StepRun) -> None:

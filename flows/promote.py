@@ -31,8 +31,8 @@ from pipelines.evaluate_language import EVALUATE_LANGUAGE
 from pipelines.examples import EXAMPLES
 from pipelines.promote import Decision, decide
 from pipelines.registry import CHALLENGER, CHAMPION, ModelVersion, find_version, registered
-from pipelines.step import StepType
-from pipelines.store import Dataset
+from pipelines.store.dataset import Dataset
+from pipelines.store.step import StepType
 from pipelines.tokenize import TOKENIZE, TokenizeConfig
 from pipelines.tokenizers import FILE
 

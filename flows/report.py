@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from flows.pages import write_page
-from pipelines import lineage
 from pipelines.report import FILE, ReportConfig, to_html
-from pipelines.step import Work
-from pipelines.store import Dataset, Store
+from pipelines.store import lineage
+from pipelines.store.dataset import Dataset
+from pipelines.store.step import StepContext
+from pipelines.store.store import Store
 
 
 def find_or_draw(what: str, store: Store, output: Path | None = None) -> Path:
@@ -30,7 +31,7 @@ def find_or_draw(what: str, store: Store, output: Path | None = None) -> Path:
             write_page(output, published.read_text(encoding="utf-8"))
         return (output or published).absolute()
     dataset = store.open(what)
-    page, _ = to_html(relatives(dataset, store), ReportConfig(), Work(store.root))
+    page, _ = to_html(relatives(dataset, store), ReportConfig(), StepContext(store.root))
     path = output or Path(f"{dataset.ref.name}-report.html")
     write_page(path, page)
     return path.absolute()

@@ -22,7 +22,7 @@ from flows.stack import Stack, pages, prefect_server
 from gpt.config import Config
 from pipelines.config import explain, load_config
 from pipelines.errors import InputError
-from pipelines.step import NAME
+from pipelines.store.manifest import NAME
 
 if TYPE_CHECKING:
     from prefect import Flow

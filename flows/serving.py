@@ -18,7 +18,7 @@ import pandas as pd
 from mlflow.models import ModelSignature
 from mlflow.types.schema import ColSpec, ParamSchema, ParamSpec, Schema
 
-from pipelines.store import Dataset
+from pipelines.store.dataset import Dataset
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = (

@@ -21,7 +21,7 @@ import duckdb
 from flows.home import Home
 from pipelines.catalog import connect, explain_error
 from pipelines.errors import InputError
-from pipelines.store import whole_file
+from pipelines.store.files import whole_file
 
 BLOCK = 10_000  # rows fetched at a time
 SHOWN = 100  # rows of a longer table that a terminal gets

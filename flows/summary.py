@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pipelines.charts import short
-from pipelines.store import Dataset
+from pipelines.store.dataset import Dataset
 
 
 @dataclass(frozen=True)

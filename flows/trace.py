@@ -12,11 +12,13 @@ from rich.markup import escape
 from rich.tree import Tree
 
 from flows.pages import write_page
-from pipelines import lineage
 from pipelines.errors import InputError
-from pipelines.lineage import Node
 from pipelines.lineage_graph import COUNTS, to_svg
-from pipelines.store import Dataset, Store, file_sha256
+from pipelines.store import lineage
+from pipelines.store.dataset import Dataset
+from pipelines.store.files import file_sha256
+from pipelines.store.lineage import Node
+from pipelines.store.store import Store
 
 FILES = 8  # source files of one dataset that a tree shows
 COLOURS = {

@@ -38,10 +38,11 @@ from pipelines import figures
 from pipelines.charts import standalone
 from pipelines.config import RunConfig
 from pipelines.datasets import columns
-from pipelines.lineage import origins
 from pipelines.registry import CHALLENGER, CHAMPION
-from pipelines.step import Step, Stopped
-from pipelines.store import Dataset, write_synced
+from pipelines.store.dataset import Dataset
+from pipelines.store.files import write_synced
+from pipelines.store.lineage import origins
+from pipelines.store.step import Step, Stopped
 
 BATCH_SECONDS = 5.0  # a call costs 6 to 9 ms on SQLite, so values wait for company
 PATIENCE_SECONDS = 10.0  # so long a checkpoint waits for MLflow to take what was told before

@@ -22,11 +22,13 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from pipelines import lineage, runs
+from pipelines import runs
 from pipelines import store_tables as tables
 from pipelines.errors import InputError
 from pipelines.sql_functions import MACROS, Functions
-from pipelines.store import Dataset, Store
+from pipelines.store import lineage
+from pipelines.store.dataset import Dataset
+from pipelines.store.store import Store
 from pipelines.views import TOKENS_FLAT, TOKENS_FLAT_COMMENT, VIEWS, MadeWhenRead, View, rows_of
 
 

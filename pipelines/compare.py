@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 from pipelines.answer_metrics import measure_answers
 from pipelines.errors import InputError
 from pipelines.significance import Interval, OfSums, Rows, class_ratios, mcnemar, paired_bootstrap
-from pipelines.step import Ref
-from pipelines.store import Dataset, Store
+from pipelines.store.dataset import Dataset
+from pipelines.store.manifest import Ref
+from pipelines.store.store import Store
 
 STAGES = {"language": "test", "classification": "classify", "instruction": "instruct", "choice": "task"}
 SAME = {

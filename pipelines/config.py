@@ -27,7 +27,7 @@ from pipelines.pretrain import PretrainConfig
 from pipelines.promote import PromoteConfig
 from pipelines.report import ReportConfig
 from pipelines.sample import SampleConfig
-from pipelines.step import NAME
+from pipelines.store.manifest import NAME
 from pipelines.tokenize import TokenizeConfig
 
 

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from safetensors import safe_open
 
-from pipelines.store import Dataset
+from pipelines.store.dataset import Dataset
 from pipelines.tables import read_batches
 from pipelines.templates import Message
 from pipelines.tokenizers import FILE, Tokenizer, load_tokenizer

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.errors import InputError
-from pipelines.store import Dataset, Store
+from pipelines.store.dataset import Dataset
+from pipelines.store.store import Store
 from pipelines.views import VIEWS, rows_of
 
 SHOWN = 20  # documents and tokens that a comparison names

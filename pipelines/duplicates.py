@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 import rensa
 from numpy.typing import NDArray
 
-from pipelines.store import whole_file
+from pipelines.store.files import whole_file
 from pipelines.tables import read_batches
 
 SORTED = 1 << 20  # numbers that are compared at once, about

@@ -26,8 +26,8 @@ from pipelines.finetune_assistant import fits
 from pipelines.judge import JudgeConfig, Verdict, judge
 from pipelines.lessons import encode_lesson
 from pipelines.model import Assistant, as_assistant, open_gpt, open_model
-from pipelines.step import StepType, Work
-from pipelines.store import Dataset
+from pipelines.store.dataset import Dataset
+from pipelines.store.step import StepContext, StepType
 
 BATCH = 32  # examples that the model reads at once
 
@@ -42,7 +42,7 @@ class EvaluateAssistantConfig(Config):
 
 
 def run_assistant(
-    inputs: Mapping[str, Dataset], config: EvaluateAssistantConfig, out: Path, work: Work
+    inputs: Mapping[str, Dataset], config: EvaluateAssistantConfig, out: Path, work: StepContext
 ) -> dict[str, Any]:
     """Loss on held-out responses and metrics of greedy answers, beside the base model and retrieval."""
     model, examples = open_model(inputs["model"].path), Examples(inputs["examples"])
@@ -103,7 +103,7 @@ VERDICT = ("prompt", "answer", "score", "status")
 
 
 def judged(
-    rows: Sequence[Example], answers: Sequence[str], config: JudgeConfig, work: Work
+    rows: Sequence[Example], answers: Sequence[str], config: JudgeConfig, work: StepContext
 ) -> tuple[Measure, list[Verdict]]:
     """The judge's scores of the model's answers, and all that it said."""
     items = [
@@ -119,7 +119,7 @@ def judged(
 
 
 def answer_all(
-    model: Assistant, rows: Sequence[Example], max_new_tokens: int, work: Work
+    model: Assistant, rows: Sequence[Example], max_new_tokens: int, work: StepContext
 ) -> tuple[list[str], list[float]]:
     """Greedy answers to the rows' instructions, and of each whether it ended before it had to (1 or 0)."""
     answers: list[str] = []

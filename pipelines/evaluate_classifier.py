@@ -21,8 +21,8 @@ from pipelines.datasets import Examples
 from pipelines.errors import InputError
 from pipelines.evaluation import MODEL, key_of, statistics, write_evaluation
 from pipelines.model import TextClassifier, open_model
-from pipelines.step import StepType, Work
-from pipelines.store import Dataset
+from pipelines.store.dataset import Dataset
+from pipelines.store.step import StepContext, StepType
 from pipelines.threshold import choose_threshold
 
 SCRATCH = "from random weights"
@@ -39,7 +39,7 @@ class EvaluateClassifierConfig(Config):
 
 
 def run_classifier(
-    inputs: Mapping[str, Dataset], config: EvaluateClassifierConfig, out: Path, work: Work
+    inputs: Mapping[str, Dataset], config: EvaluateClassifierConfig, out: Path, work: StepContext
 ) -> dict[str, Any]:
     """Metrics with intervals of the model, its baselines and, if there is one, the model from `scratch`."""
     from sklearn.metrics import confusion_matrix  # most of a second, with what both of these need of it

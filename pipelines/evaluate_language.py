@@ -25,8 +25,8 @@ from pipelines.evaluation import MODEL, statistics, write_evaluation
 from pipelines.memorisation import MemorisationConfig, memorisation_metrics, recite
 from pipelines.model import LanguageModel, open_gpt
 from pipelines.significance import Interval, bootstrap
-from pipelines.step import StepType, Work
-from pipelines.store import Dataset
+from pipelines.store.dataset import Dataset
+from pipelines.store.step import StepContext, StepType
 from pipelines.tokenizers import Tokenizer
 
 
@@ -43,7 +43,7 @@ class EvaluateLanguageConfig(Config):
 
 
 def run_language(
-    inputs: Mapping[str, Dataset], config: EvaluateLanguageConfig, out: Path, work: Work
+    inputs: Mapping[str, Dataset], config: EvaluateLanguageConfig, out: Path, work: StepContext
 ) -> dict[str, Any]:
     """Loss, perplexity and bits per byte on a split, each token scored once with at least half a context before it."""
     model, tokens = open_gpt(inputs["model"].path), Tokens(inputs["tokens"])
@@ -130,7 +130,7 @@ def document_groups(corpus: Corpus, doc_ids: Sequence[str]) -> dict[str, list[st
 
 
 def memorised(
-    model: LanguageModel, tokens: Tokens, split: str, config: MemorisationConfig, out: Path, work: Work
+    model: LanguageModel, tokens: Tokens, split: str, config: MemorisationConfig, out: Path, work: StepContext
 ) -> dict[str, float | Interval]:
     """Memorisation as metrics; every place that was tried is kept in `memorisation.parquet`, to read."""
     trained, held_out = (recite(model.gpt, tokens, each, config) for each in ("train", split))
@@ -159,7 +159,7 @@ def doc_ids(tokens: Tokens, split: str) -> list[str]:
 
 
 @torch.inference_mode()
-def sliding_losses(model: GPT, streams: Sequence[NDArray], work: Work | None = None) -> NDArray:
+def sliding_losses(model: GPT, streams: Sequence[NDArray], work: StepContext | None = None) -> NDArray:
     """The loss of every token but each stream's first, (N,) in nats, in order.
 
     Windows of the context's length move by half of it, and only what no window scored before is counted, so that

@@ -25,8 +25,9 @@ from pipelines.model import open_gpt
 from pipelines.readers import Bad, ReadOptions, read_file
 from pipelines.significance import Interval, mean_interval
 from pipelines.sources import Uri, describe, label_of, list_files
-from pipelines.step import SourceFile, StepType, Work
-from pipelines.store import Dataset
+from pipelines.store.dataset import Dataset
+from pipelines.store.manifest import SourceFile
+from pipelines.store.step import StepContext, StepType
 
 
 class TaskConfig(ReadOptions):
@@ -55,7 +56,7 @@ class Item:
         return f"{self.prompt} {self.choices[self.answer]}"
 
 
-def run_task(inputs: Mapping[str, Dataset], config: TaskConfig, out: Path, work: Work) -> dict[str, Any]:
+def run_task(inputs: Mapping[str, Dataset], config: TaskConfig, out: Path, work: StepContext) -> dict[str, Any]:
     """Accuracy by likelihood and by likelihood per character, beside the choices read alone, and chance."""
     model, items = open_gpt(inputs["model"].path), read_items(config)
     if config.shots >= len(items):
@@ -90,7 +91,7 @@ def run_task(inputs: Mapping[str, Dataset], config: TaskConfig, out: Path, work:
     return {"task": "choice", "shots": config.shots, "scored_items": len(items), **statistics("task", metrics)}
 
 
-def score(model: Any, items: Sequence[Item], prompts: Sequence[str], work: Work) -> list[NDArray[np.float64]]:
+def score(model: Any, items: Sequence[Item], prompts: Sequence[str], work: StepContext) -> list[NDArray[np.float64]]:
     """The log-likelihood of each item's choices after its prompt, in nats."""
     found: list[NDArray[np.float64]] = []
     for at in range(0, len(items), 64):

@@ -24,8 +24,9 @@ from pipelines.duplicates import find_duplicates, rows_to_drop, write_signatures
 from pipelines.errors import InputError
 from pipelines.readers import Bad, ReadOptions, no_column, read_file
 from pipelines.sources import Uri, describe, label_of, list_files
-from pipelines.step import SourceFile, StepType, Work
-from pipelines.store import Dataset
+from pipelines.store.dataset import Dataset
+from pipelines.store.manifest import SourceFile
+from pipelines.store.step import StepContext, StepType
 from pipelines.tables import TableWriter, read_rows
 from pipelines.templates import Message, check_turns
 
@@ -93,7 +94,7 @@ class ExamplesConfig(Config):
     )
 
 
-def run(inputs: Mapping[str, Dataset], config: ExamplesConfig, out: Path, work: Work) -> dict[str, Any]:
+def run(inputs: Mapping[str, Dataset], config: ExamplesConfig, out: Path, work: StepContext) -> dict[str, Any]:
     counts: Counter[str] = Counter()
     later = work.files_that_came_later(lambda: sources(config))
     found = work.scratch / "found.parquet"

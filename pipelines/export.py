@@ -14,7 +14,9 @@ import duckdb
 
 from pipelines.catalog import Catalog, literal, quoted
 from pipelines.errors import InputError
-from pipelines.store import Dataset, Store, whole_file
+from pipelines.store.dataset import Dataset
+from pipelines.store.files import whole_file
+from pipelines.store.store import Store
 from pipelines.views import VIEWS, View, files_of
 
 STORAGE_VERSION = "v1.0.0"  # what DuckDB drivers of the last years read

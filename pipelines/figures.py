@@ -26,7 +26,7 @@ from pipelines.compare import LOWER_IS_BETTER
 from pipelines.datasets import Corpus, Tokens
 from pipelines.errors import InputError
 from pipelines.evaluation import MODEL
-from pipelines.store import Dataset
+from pipelines.store.dataset import Dataset
 
 EXAMPLES = 3  # of what a rule rejected
 SHOWN = 200  # characters of a text in a table

@@ -20,8 +20,8 @@ from pipelines.datasets import Examples
 from pipelines.errors import InputError
 from pipelines.lessons import Lessons, LessonsConfig, LossOn
 from pipelines.model import Assistant, as_assistant, open_gpt
-from pipelines.step import StepType, Work
-from pipelines.store import Dataset
+from pipelines.store.dataset import Dataset
+from pipelines.store.step import StepContext, StepType
 from pipelines.templates import Message, NamedTemplate, save_template, template_named
 from pipelines.training import MODULES, FinetuneConfig, PackedBatches, PaddedBatches, fit, training_statistics
 
@@ -53,7 +53,9 @@ class AssistantConfig(FinetuneConfig):
         return LessonsConfig(template=self.template, loss_on=self.loss_on)
 
 
-def run_assistant(inputs: Mapping[str, Dataset], config: AssistantConfig, out: Path, work: Work) -> dict[str, Any]:
+def run_assistant(
+    inputs: Mapping[str, Dataset], config: AssistantConfig, out: Path, work: StepContext
+) -> dict[str, Any]:
     """Train the model to answer: the loss counts on responses and their end of turn, and by default nowhere else."""
     assistant = as_assistant(open_gpt(inputs["model"].path), config.template)
     examples, lessons = Examples(inputs["examples"]), Lessons(inputs["lessons"])

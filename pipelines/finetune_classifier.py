@@ -27,8 +27,8 @@ from pipelines.datasets import Examples
 from pipelines.errors import InputError
 from pipelines.lessons import Lessons, LessonsConfig
 from pipelines.model import class_probabilities, open_gpt
-from pipelines.step import StepType, Work
-from pipelines.store import Dataset
+from pipelines.store.dataset import Dataset
+from pipelines.store.step import StepContext, StepType
 from pipelines.threshold import check, choose_threshold
 from pipelines.training import MODULES, FinetuneConfig, PaddedBatches, fit, training_statistics
 
@@ -72,7 +72,9 @@ class ClassifierConfig(FinetuneConfig):
         return LessonsConfig()
 
 
-def run_classifier(inputs: Mapping[str, Dataset], config: ClassifierConfig, out: Path, work: Work) -> dict[str, Any]:
+def run_classifier(
+    inputs: Mapping[str, Dataset], config: ClassifierConfig, out: Path, work: StepContext
+) -> dict[str, Any]:
     """Put a classification head on the model, train on the examples' train split, choose a threshold on validation."""
     base = open_gpt(inputs["model"].path)
     examples = Examples(inputs["examples"])

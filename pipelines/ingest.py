@@ -67,9 +67,12 @@ from pipelines.readers import (
     read_records,
 )
 from pipelines.sources import File, Skipped, Uri, describe, file_digest, label_of, list_files
-from pipelines.step import SourceFile, StepType, Work, fingerprinted
-from pipelines.store import Dataset, said_done, say_done, write_json
-from pipelines.tables import ROW_BYTES, TableWriter, link_or_copy, read_batches, read_rows, read_some_rows
+from pipelines.store.dataset import Dataset
+from pipelines.store.files import link_or_copy, write_json
+from pipelines.store.manifest import SourceFile
+from pipelines.store.partitions import mark_done, read_done
+from pipelines.store.step import StepContext, StepType, fingerprinted
+from pipelines.tables import ROW_BYTES, TableWriter, read_batches, read_rows, read_some_rows
 
 PARTITIONS = "partitions.json"
 BATCH_BYTES = 2 << 20  # of text that is handled at once
@@ -148,7 +151,7 @@ class IngestConfig(Config):
         return self
 
 
-def run(inputs: Mapping[str, Dataset], config: IngestConfig, out: Path, work: Work) -> dict[str, Any]:
+def run(inputs: Mapping[str, Dataset], config: IngestConfig, out: Path, work: StepContext) -> dict[str, Any]:
     rules_of(config.keep, config.bad_words is not None)
     later = work.files_that_came_later(lambda: sources(config))
     partitions, skipped = plan(config, work.scratch, _known(work), later)
@@ -261,7 +264,7 @@ class Partition:
 Known = dict[str, tuple[Path, tuple[Entry, ...]]]
 
 
-def _known(work: Work) -> Known:
+def _known(work: StepContext) -> Known:
     """What an earlier version of the corpus made of its partitions, by their keys."""
     if not (previous := work.usable_previous(PARTITIONS)):
         return {}
@@ -388,7 +391,7 @@ class Part:
 
 def read_partition(partition: Partition) -> list[Part]:
     """Read a partition's files into one or more parts of limited size. Done once, even if the run was killed after."""
-    if (done := said_done(partition.folder)) is not None:
+    if (done := read_done(partition.folder)) is not None:
         return [_part_from_json(part) for part in done]
     partition.folder.mkdir(parents=True, exist_ok=True)
     parts = list(_restore(partition) if partition.known else _read(partition))
@@ -396,7 +399,7 @@ def read_partition(partition: Partition) -> list[Part]:
         for part in parts:
             write_signatures(part.documents)
     paths = ("documents", "rejected", "previous")
-    say_done(
+    mark_done(
         partition.folder,
         [part.__dict__ | {name: str(path) for name in paths if (path := getattr(part, name))} for part in parts],
     )
@@ -779,7 +782,7 @@ class Written:
     rows: tuple[int, ...] = ()
 
 
-def _write_documents(work: Work, parts: list[Part], targets: list[Path], duplicates: Path) -> list[Written]:
+def _write_documents(work: StepContext, parts: list[Part], targets: list[Path], duplicates: Path) -> list[Written]:
     """Parts with duplicates are written anew, each by a task of its own; the others stay as they are."""
     numbers = sorted(parts_with_duplicates(duplicates))
     work.report.progress(0, len(numbers), "parts", "dropping duplicates")

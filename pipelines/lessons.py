@@ -26,8 +26,8 @@ from pipelines.datasets import Example, Examples
 from pipelines.documents import SPLITS
 from pipelines.errors import InputError
 from pipelines.model import Assistant, LanguageModel, as_assistant, classifier_tokens, open_gpt
-from pipelines.step import StepType, Work
-from pipelines.store import Dataset
+from pipelines.store.dataset import Dataset
+from pipelines.store.step import StepContext, StepType
 from pipelines.templates import Message, NamedTemplate, recent
 
 FILE = "lessons.arrow"
@@ -43,7 +43,7 @@ class LessonsConfig(Config):
     loss_on: LossOn = Field(default="responses", description="Which tokens of a conversation are learnt.")
 
 
-def run(inputs: Mapping[str, Dataset], config: LessonsConfig, out: Path, work: Work) -> dict[str, Any]:
+def run(inputs: Mapping[str, Dataset], config: LessonsConfig, out: Path, work: StepContext) -> dict[str, Any]:
     """Encode the examples of every split with the model's tokenizer, to no more tokens than its context."""
     model, examples = open_gpt(inputs["model"].path), Examples(inputs["examples"])
     model = as_assistant(model, config.template) if config.template else model

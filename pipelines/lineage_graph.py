@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from functools import cache
 from html import escape
 
-from pipelines import lineage
-from pipelines.store import Dataset
+from pipelines.store import lineage
+from pipelines.store.dataset import Dataset
 
 WIDTH, HEIGHT, GAP, RISE = 244, 62, 56, 18  # of a box, and between columns and rows
 COLOURS = {

@@ -22,9 +22,10 @@ from gpt.config import Config
 from pipelines.datasets import Corpus
 from pipelines.documents import DOCUMENTS, REJECTED, SPLITS
 from pipelines.errors import InputError
-from pipelines.step import StepType, Work
-from pipelines.store import Dataset
-from pipelines.tables import TableWriter, link_or_copy, read_rows
+from pipelines.store.dataset import Dataset
+from pipelines.store.files import link_or_copy
+from pipelines.store.step import StepContext, StepType
+from pipelines.tables import TableWriter, read_rows
 
 
 class MixConfig(Config):
@@ -52,7 +53,7 @@ class MixConfig(Config):
         return self
 
 
-def run(inputs: Mapping[str, Dataset], config: MixConfig, out: Path, work: Work) -> dict[str, Any]:
+def run(inputs: Mapping[str, Dataset], config: MixConfig, out: Path, work: StepContext) -> dict[str, Any]:
     if config.names != inputs.keys():
         unknown = ", ".join(sorted(config.names ^ inputs.keys()))
         raise InputError(f"The mix has to name each of its corpora once ({', '.join(inputs)}); look at {unknown}.")

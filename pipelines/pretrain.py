@@ -23,8 +23,8 @@ from pipelines.errors import InputError
 from pipelines.loader import Loader
 from pipelines.model import LanguageModel
 from pipelines.processes import launch
-from pipelines.step import StepType, Work
-from pipelines.store import Dataset
+from pipelines.store.dataset import Dataset
+from pipelines.store.step import StepContext, StepType
 from pipelines.tokenizers import FILE
 from pipelines.training import MODULES, fit, load_best, training_statistics
 
@@ -73,7 +73,7 @@ class PretrainConfig(TrainConfig):
         return self
 
 
-def run(inputs: Mapping[str, Dataset], config: PretrainConfig, out: Path, work: Work) -> dict[str, Any]:
+def run(inputs: Mapping[str, Dataset], config: PretrainConfig, out: Path, work: StepContext) -> dict[str, Any]:
     """Train a GPT, or a base further, on the samples' train split, watched on the validation split."""
     if config.processes > 1:
         result = launch(inputs, config, work)
@@ -111,7 +111,7 @@ def new_model(inputs: Mapping[str, Dataset], config: PretrainConfig) -> GPT:
 
 
 def train_model(
-    inputs: Mapping[str, Dataset], config: PretrainConfig, work: Work, where: torch.device
+    inputs: Mapping[str, Dataset], config: PretrainConfig, work: StepContext, where: torch.device
 ) -> tuple[GPT, TrainResult]:
     """The training itself, in this process, which may be one of several. Returns the model with its best weights."""
     samples, tokens = Samples(inputs["samples"]), Tokens(inputs["tokens"])

@@ -27,11 +27,13 @@ from filelock import FileLock
 from gpt import parallel
 from gpt.train import Diverged, TrainResult
 from pipelines.errors import InputError
-from pipelines.step import Report, Stopped, Work
-from pipelines.store import Dataset, Manifest, disk_is_full, write_json
+from pipelines.store.dataset import Dataset
+from pipelines.store.files import disk_is_full, write_json
+from pipelines.store.manifest import Manifest
+from pipelines.store.step import Listener, StepContext, Stopped
 
 
-def launch(inputs: Mapping[str, Dataset], config: Any, work: Work) -> TrainResult:
+def launch(inputs: Mapping[str, Dataset], config: Any, work: StepContext) -> TrainResult:
     """Pretrain on `config.processes` processes; the weights are then in the checkpoints of the scratch folder.
 
     Raises:
@@ -83,7 +85,7 @@ def launch(inputs: Mapping[str, Dataset], config: Any, work: Work) -> TrainResul
     raise RuntimeError(f"a training process died with exit code {started.returncode}; its last words are in {log}")
 
 
-class _Relay(Report):
+class _Relay(Listener):
     """Writes every call as a line of JSON for `launch` to repeat; only the first process speaks."""
 
     def progress(self, *arguments: Any) -> None:
@@ -119,7 +121,7 @@ def _take_part(job_file: Path) -> None:
 
     with parallel.join() as device, FileLock(scratch / f"process-{parallel.rank()}.lock"):
         try:
-            work = Work(scratch, relay, should_stop=should_stop)
+            work = StepContext(scratch, relay, should_stop=should_stop)
             _, result = train_model(inputs, PretrainConfig.model_validate(job["config"]), work, device)
             relay.send("end", {"result": asdict(result)})
         except Stopped as stopped:

@@ -12,7 +12,7 @@ from pydantic import Field
 
 from gpt.config import Config
 from pipelines.errors import InputError
-from pipelines.store import Dataset
+from pipelines.store.dataset import Dataset
 
 if TYPE_CHECKING:
     from pipelines.compare import Difference

@@ -25,8 +25,8 @@ from pipelines import charts
 from pipelines.datasets import Tokens
 from pipelines.figures import Part, ReadToken, parts, slug
 from pipelines.lineage_graph import chain_to_svg
-from pipelines.step import StepType, Work
-from pipelines.store import Dataset
+from pipelines.store.dataset import Dataset
+from pipelines.store.step import StepContext, StepType
 
 FILE = "report.html"
 READ = 120  # tokens whose probabilities are shown
@@ -52,14 +52,14 @@ class Section:
     note: str = ""
 
 
-def run(inputs: Mapping[str, Dataset], config: ReportConfig, out: Path, work: Work) -> dict[str, Any]:
+def run(inputs: Mapping[str, Dataset], config: ReportConfig, out: Path, work: StepContext) -> dict[str, Any]:
     """Draw the report of some datasets, in the order in which they were made."""
     page, figures = to_html(list(inputs.values()), config, work)
     (out / FILE).write_text(page, encoding="utf-8")
     return {"figures": figures, "bytes": len(page.encode())}
 
 
-def to_html(datasets: Sequence[Dataset], config: ReportConfig, work: Work) -> tuple[str, int]:
+def to_html(datasets: Sequence[Dataset], config: ReportConfig, work: StepContext) -> tuple[str, int]:
     """The page, and how many figures it has."""
     sections = [chain_section(datasets)]
     for at, dataset in enumerate(datasets):

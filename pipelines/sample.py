@@ -26,8 +26,8 @@ from gpt.config import Config
 from pipelines.datasets import Tokens
 from pipelines.documents import SPLITS
 from pipelines.errors import InputError
-from pipelines.step import StepType, Work
-from pipelines.store import Dataset
+from pipelines.store.dataset import Dataset
+from pipelines.store.step import StepContext, StepType
 
 COLUMNS = [
     ("sample_id", pa.int64()),
@@ -58,7 +58,7 @@ class SampleConfig(Config):
     )
 
 
-def run(inputs: Mapping[str, Dataset], config: SampleConfig, out: Path, work: Work) -> dict[str, Any]:
+def run(inputs: Mapping[str, Dataset], config: SampleConfig, out: Path, work: StepContext) -> dict[str, Any]:
     tokens = Tokens(inputs["tokens"])
     count: Counter[str] = Counter()
     longest: Counter[str] = Counter()

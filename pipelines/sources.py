@@ -16,7 +16,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -30,10 +30,15 @@ from pydantic import AfterValidator
 from pydantic_core import PydanticCustomError
 
 from pipelines.errors import InputError
-from pipelines.step import SourceFile
+from pipelines.store.files import state_of
+from pipelines.store.manifest import SourceFile
 
 GLOB = frozenset("*?[")
+
+
 BUFFER = 1 << 18  # bytes that are read at once
+
+
 SPOOLED = 64 << 20  # bytes of a fetched file that stay in memory
 
 
@@ -54,6 +59,8 @@ SECRET = re.compile(
     r"(?i)(^|[-_.])(api_?key|(access|account|secret)_?key(_?id)?|auth(orization)?|credentials?|key|pass(word|wd)?|pwd|"
     r"sas|secret|sig(nature)?|token)$|(token|secret|password|signature)"
 )
+
+
 Uri = Annotated[str, AfterValidator(refuse_secrets)]
 
 
@@ -358,12 +365,6 @@ def _remote(uri: str, name: str) -> File:
 
 def _remote_file(filesystem: fsspec.AbstractFileSystem, path: str, uri: str, name: str, info: dict) -> File:
     return File(uri, name, int(info.get("size") or 0), state_of(info))
-
-
-def state_of(info: Mapping[str, Any]) -> str:
-    """What changes when a file does that fsspec describes so."""
-    tags = ("ETag", "etag", "md5Hash", "blob_id", "LastModified", "last_modified", "mtime", "created")
-    return next((str(info[tag]) for tag in tags if info.get(tag)), "")
 
 
 def _remote_files(uri: str) -> Iterator[File | Skipped]:

@@ -10,8 +10,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipelines import lineage
-from pipelines.store import Dataset, Store
+from pipelines.store import lineage
+from pipelines.store.dataset import Dataset
+from pipelines.store.store import Store
 from pipelines.views import VIEWS, batches, files_of
 
 _TIME, _JSON = pa.timestamp("ms", tz="UTC"), pa.json_(pa.string())

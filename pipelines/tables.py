@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -15,11 +13,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipelines.store import whole_file
+from pipelines.store.files import whole_file
 
 ROW_GROUP_BYTES, ROW_GROUP_ROWS = 8 << 20, 1 << 16
+
+
 ROW_BYTES = 32  # what a row counts beside its text
+
+
 DISTINCT = ("doc_id", "location", "text", "kept")  # columns in which little is said twice
+
+
 NAMES = (
     "doc_id",
     "kept",
@@ -136,11 +140,3 @@ def read_some_rows(path: Path, start: int, count: int) -> Iterator[dict[str, Any
             if here:
                 yield from file.read_row_group(group).slice(here.start - first, len(here)).to_pylist()
             first += n_rows
-
-
-def link_or_copy(source: Path, target: Path) -> None:
-    """The same file under another name, without a copy where the disk can do that."""
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copyfile(source, target)

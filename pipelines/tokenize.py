@@ -36,9 +36,12 @@ from gpt.config import Config
 from pipelines.datasets import Corpus
 from pipelines.documents import SPLITS
 from pipelines.errors import InputError
-from pipelines.step import SourceFile, StepType, Work, canonical_json, map_in_turn
-from pipelines.store import Dataset, file_sha256, said_done, say_done, whole_file, write_json
-from pipelines.tables import link_or_copy, read_batches
+from pipelines.store.dataset import Dataset
+from pipelines.store.files import file_sha256, link_or_copy, whole_file, write_json
+from pipelines.store.manifest import SourceFile
+from pipelines.store.partitions import mark_done, read_done
+from pipelines.store.step import StepContext, StepType, canonical_json, map_in_turn
+from pipelines.tables import read_batches
 from pipelines.tokenizers import (
     FILE,
     Tokenizer,
@@ -90,7 +93,7 @@ class TokenizeConfig(Config):
         return self
 
 
-def run(inputs: Mapping[str, Dataset], config: TokenizeConfig, out: Path, work: Work) -> dict[str, Any]:
+def run(inputs: Mapping[str, Dataset], config: TokenizeConfig, out: Path, work: StepContext) -> dict[str, Any]:
     corpus = Corpus(inputs["corpus"])
     tokenizer = make_tokenizer(config, corpus)
     saved = tokenizer.save(out)
@@ -220,7 +223,7 @@ def _key(part: str, tokenizer: str, config: TokenizeConfig) -> str:
     return hashlib.sha256(canonical_json(made_of).encode()).hexdigest()
 
 
-def _known(work: Work) -> dict[str, list[Shard]]:
+def _known(work: StepContext) -> dict[str, list[Shard]]:
     """The shards of an earlier version, by the key of their part."""
     if not (previous := work.usable_previous(PARTS)):
         return {}
@@ -230,7 +233,7 @@ def _known(work: Work) -> dict[str, list[Shard]]:
 
 def tokenize_part(task: Task) -> list[Shard]:
     """Encode a part into shards. Done once, even if the run was killed after."""
-    if (done := said_done(task.folder)) is not None:
+    if (done := read_done(task.folder)) is not None:
         return [Shard(Path(path), *counts) for path, *counts in done]
     task.folder.mkdir(parents=True, exist_ok=True)
     tokenizer = _tokenizer(task.tokenizer, task.tokenizer.stat().st_mtime_ns)
@@ -245,7 +248,7 @@ def tokenize_part(task: Task) -> list[Shard]:
             for (split, chunk), (ids, lengths) in zip(ahead, encoded, strict=True):
                 writers[split].add(chunk, ids, lengths)
     shards = [shard for writer in writers.values() for shard in writer.close()]
-    say_done(task.folder, [shard.to_json(str(shard.path)) for shard in shards])
+    mark_done(task.folder, [shard.to_json(str(shard.path)) for shard in shards])
     return shards
 
 

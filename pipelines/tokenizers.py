@@ -32,7 +32,7 @@ from numpy.typing import NDArray
 
 from pipelines.errors import InputError
 from pipelines.pretokens import PATTERN, PieceEncoder
-from pipelines.store import write_synced
+from pipelines.store.files import write_synced
 
 END_OF_TEXT = "<|endoftext|>"
 UNKNOWN = "<|unk|>"

@@ -30,7 +30,7 @@ from gpt.train import (
     train,
 )
 from pipelines.sample import best_fit
-from pipelines.step import Report, Stopped, Work
+from pipelines.store.step import Listener, StepContext, Stopped
 
 MODULES = (
     "pipelines.training",
@@ -58,7 +58,7 @@ def fit(
     model: nn.Module,
     batches: Batches,
     config: TrainConfig,
-    work: Work,
+    work: StepContext,
     *,
     evaluate: Callable[[nn.Module], Metrics],
     loss: Loss = next_token_loss,
@@ -110,7 +110,7 @@ def fit(
     return result
 
 
-def load_best(model: Module, work: Work) -> Module:
+def load_best(model: Module, work: StepContext) -> Module:
     """Give a model the best weights that the checkpoints of a step's scratch folder hold."""
     checkpoints = Checkpoints(work.scratch / "checkpoints")
     if best := checkpoints.best():
@@ -123,7 +123,7 @@ def load_best(model: Module, work: Work) -> Module:
 class ToldCheckpoints(Checkpoints):
     """Checkpoints that wait until what was told before is safe: a run that goes on leaves no hole in its curves."""
 
-    def __init__(self, folder: Path, report: Report) -> None:
+    def __init__(self, folder: Path, report: Listener) -> None:
         super().__init__(folder)
         self.report = report
 

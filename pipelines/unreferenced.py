@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from pipelines.registry import ModelVersion
-from pipelines.store import Dataset
+from pipelines.store.dataset import Dataset
 
 
 def unreferenced(

@@ -17,7 +17,8 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from pipelines.documents import DOCUMENTS
-from pipelines.store import Dataset, Manifest
+from pipelines.store.dataset import Dataset
+from pipelines.store.manifest import Manifest
 
 
 @dataclass(frozen=True)

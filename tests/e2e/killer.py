@@ -31,8 +31,9 @@ from flows.home import Home
 from flows.stack import ensure_mlflow_database
 from flows.tracking import Tracker
 from pipelines.config import load_config
-from pipelines.step import StepType, code_digest
-from pipelines.store import Dataset, Store
+from pipelines.store.dataset import Dataset
+from pipelines.store.step import StepType, code_digest
+from pipelines.store.store import Store
 
 STEPS = ("ingest", "tokenize", "sample", "pretrain", "evaluate-language")
 STEPS += ("examples sort", "lessons tiny-sort", "finetune-classifier", "evaluate-classifier")

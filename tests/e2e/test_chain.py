@@ -10,7 +10,7 @@ import mlflow
 import pytest
 from mlflow.tracking import MlflowClient
 
-from pipelines.store import Store
+from pipelines.store.store import Store
 
 STEPS = [
     "ingest",

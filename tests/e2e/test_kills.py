@@ -20,7 +20,8 @@ from typing import Any
 import pytest
 
 from flows.stack import Stack
-from pipelines.store import Dataset, Store
+from pipelines.store.dataset import Dataset
+from pipelines.store.store import Store
 
 KILLER, OUTAGES = Path(__file__).with_name("killer.py"), Path(__file__).with_name("outages.py")
 TRAININGS = {"pretrain", "finetune-classifier", "finetune-assistant"}

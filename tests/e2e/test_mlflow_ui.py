@@ -14,7 +14,7 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 from flows.stack import Stack
-from pipelines.store import Store
+from pipelines.store.store import Store
 
 playwright = pytest.importorskip("playwright.sync_api", reason="the page tests need `pip install playwright`")
 CHROMIUM = os.environ.get("TOKENMILL_CHROMIUM") or shutil.which("chromium")

@@ -18,7 +18,7 @@ from flows.home import Home
 from flows.tracking import Tracker
 from pipelines.config import load_config
 from pipelines.registry import registered
-from pipelines.store import Store
+from pipelines.store.store import Store
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ import pytest
 
 from pipelines.config import load_config
 from pipelines.errors import InputError
-from pipelines.store import Store
+from pipelines.store.store import Store
 
 SECRET = "planted-d41d8cd98f00b204"
 

@@ -13,9 +13,9 @@ from gpt.weights import load_model
 from pipelines.config import parse_config
 from pipelines.datasets import Tokens
 from pipelines.errors import InputError
-from pipelines.lineage import origins
 from pipelines.pretrain import PRETRAIN
-from pipelines.step import Work
+from pipelines.store.lineage import origins
+from pipelines.store.step import StepContext
 from pipelines.tokenizers import FILE
 
 TOPICS = [text[:2000] for _, text in sorted(pydoc_data.topics.topics.items())]
@@ -52,7 +52,7 @@ class Run:
 
         def build(out, scratch):
             self.built.append(type.name)
-            return type.run(inputs, config, out, Work(scratch))
+            return type.run(inputs, config, out, StepContext(scratch))
 
         return self.home.store.build(step, build)
 

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from flows import cli, signals
 from flows.cli import app, datasets
 from pipelines.errors import InputError
-from pipelines.step import Stopped
+from pipelines.store.step import Stopped
 
 
 def every_command() -> list[str]:

@@ -10,14 +10,17 @@ from rich.console import Console
 
 from flows.diff import diff
 from pipelines.ingest import INGEST, IngestConfig
-from pipelines.step import Work
-from pipelines.store import Dataset, Store
+from pipelines.store.dataset import Dataset
+from pipelines.store.step import StepContext
+from pipelines.store.store import Store
 
 
 def corpus(store: Store, folder: Path, text: str) -> Dataset:
     (folder / "page.txt").write_text(text)
     config = IngestConfig(sources=[{"uri": str(folder / "page.txt")}])
-    return store.build(INGEST.using("site", config), lambda out, scratch: INGEST.run({}, config, out, Work(scratch)))
+    return store.build(
+        INGEST.using("site", config), lambda out, scratch: INGEST.run({}, config, out, StepContext(scratch))
+    )
 
 
 class Tags(HTMLParser):

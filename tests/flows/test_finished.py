@@ -13,7 +13,7 @@ from flows.home import Home
 from gpt.config import Config
 from pipelines.config import RunConfig
 from pipelines.report import REPORT
-from pipelines.step import StepType
+from pipelines.store.step import StepType
 
 TABLES = """
     CREATE TABLE experiments (experiment_id, name);

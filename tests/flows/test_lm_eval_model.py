@@ -14,7 +14,7 @@ from gpt.model import GPT  # noqa: E402
 from pipelines.evaluate_language import language_metrics, sliding_losses  # noqa: E402
 from pipelines.evaluate_task import Item, TaskConfig, question, read_items, score  # noqa: E402
 from pipelines.model import LanguageModel  # noqa: E402
-from pipelines.step import Report, Work  # noqa: E402
+from pipelines.store.step import Listener, StepContext  # noqa: E402
 from pipelines.tokenizers import count_characters  # noqa: E402
 
 TOKENIZER = count_characters(["abcdefghijklmnopqrstuvwxyz .?\n"])
@@ -74,7 +74,7 @@ def test_accuracy_on_a_task_is_ours(model, evaluate, tmp_path):
     )
     config = TaskConfig(uri=str(tmp_path / "multiple_choice.jsonl"))
     items = read_items(config)
-    scores = score(model, items, [question(item, items, config) for item in items], Work(tmp_path, Report()))
+    scores = score(model, items, [question(item, items, config) for item in items], StepContext(tmp_path, Listener()))
     right = [each.argmax() == item.answer for each, item in zip(scores, items, strict=True)]
     lengths = [[len(choice) for choice in item.choices] for item in items]
     normalised = [(s / n).argmax() == i.answer for s, n, i in zip(scores, map(np.array, lengths), items, strict=True)]

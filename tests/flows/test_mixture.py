@@ -6,11 +6,11 @@ import pytest
 
 from flows.chain import chain
 from flows.summary import headline
-from pipelines import lineage
 from pipelines.config import load_config
 from pipelines.errors import InputError
-from pipelines.step import Work
-from pipelines.store import Store
+from pipelines.store import lineage
+from pipelines.store.step import StepContext
+from pipelines.store.store import Store
 
 CONFIG = """
 name = "mixed"
@@ -44,7 +44,7 @@ def test_a_mixture_goes_through_the_chain_and_says_what_was_drawn(config_file, t
 
     def perform(type_, name, config, inputs):
         step = type_.using(name, config, {role: dataset.ref for role, dataset in inputs.items()})
-        done.append(store.build(step, lambda out, scratch: type_.run(inputs, config, out, Work(scratch))))
+        done.append(store.build(step, lambda out, scratch: type_.run(inputs, config, out, StepContext(scratch))))
         return done[-1]
 
     chain(perform, load_config(config_file), until="sample")

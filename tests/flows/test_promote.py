@@ -23,7 +23,7 @@ from pipelines.evaluate_classifier import EVALUATE_CLASSIFIER, EvaluateClassifie
 from pipelines.evaluation import statistics, write_evaluation
 from pipelines.promote import ClassificationCriterion, PromoteConfig
 from pipelines.registry import CHALLENGER, CHAMPION, find_version, registered
-from pipelines.step import StepType
+from pipelines.store.step import StepType
 
 TRUTH = ["spam", "ham"] * 100
 NUMBERS = itertools.count()

@@ -14,8 +14,9 @@ from flows.trace import FILES, trace
 from gpt.config import Config
 from pipelines.errors import InputError
 from pipelines.ingest import INGEST, IngestConfig
-from pipelines.step import StepType, Work
-from pipelines.store import Dataset, Store
+from pipelines.store.dataset import Dataset
+from pipelines.store.step import StepContext, StepType
+from pipelines.store.store import Store
 
 
 @pytest.fixture
@@ -28,7 +29,7 @@ def ingest(store: Store, tmp_path: Path, files: int = 1) -> Dataset:
         (tmp_path / f"book{i}.txt").write_text(f"It was a dark and stormy night, number {i}.")
     config = IngestConfig(sources=[{"uri": str(tmp_path / "*.txt")}])
     step = INGEST.using("novel", config)
-    return store.build(step, lambda out, scratch: INGEST.run({}, config, out, Work(scratch)))
+    return store.build(step, lambda out, scratch: INGEST.run({}, config, out, StepContext(scratch)))
 
 
 def make(store: Store, kind: str, name: str, inputs: dict[str, Dataset]) -> Dataset:

@@ -18,7 +18,7 @@ from flows.home import Home
 from flows.tracking import SENDER, StepRun, Tracker, TrackingError, reaching
 from gpt.config import Config
 from pipelines.config import RunConfig
-from pipelines.step import StepType
+from pipelines.store.step import StepType
 
 
 class Client:

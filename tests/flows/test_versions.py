@@ -12,8 +12,8 @@ from flows.cli import app
 from flows.conductor import Conductor
 from flows.progress import StepReport
 from pipelines.ingest import INGEST, IngestConfig
-from pipelines.step import Stopped
-from pipelines.store import Store
+from pipelines.store.step import Stopped
+from pipelines.store.store import Store
 from pipelines.tokenize import TOKENIZE, TokenizeConfig
 
 

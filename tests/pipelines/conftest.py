@@ -12,11 +12,12 @@ from typing import Any
 
 import pytest
 
-from pipelines.step import Report, StepType, Work, map_in_turn
-from pipelines.store import Dataset, Store
+from pipelines.store.dataset import Dataset
+from pipelines.store.step import Listener, StepContext, StepType, map_in_turn
+from pipelines.store.store import Store
 
 
-class Warnings(Report):
+class Warnings(Listener):
     """Keeps what a step warned of."""
 
     def __init__(self) -> None:
@@ -45,7 +46,7 @@ def build(store: Store, warnings: Warnings) -> Callable[..., Dataset]:
     ) -> Dataset:
         step = step_type.using("test", step_type.config(**config), {role: one.ref for role, one in inputs.items()})
         return store.build(
-            step, lambda out, scratch: step_type.run(inputs, step.config, out, Work(scratch, warnings, map_))
+            step, lambda out, scratch: step_type.run(inputs, step.config, out, StepContext(scratch, warnings, map_))
         )
 
     return build_step

@@ -21,7 +21,7 @@ from pipelines.datasets import Corpus, Tokens
 from pipelines.errors import InputError
 from pipelines.examples import EXAMPLES
 from pipelines.ingest import INGEST
-from pipelines.store import Dataset
+from pipelines.store.dataset import Dataset
 from pipelines.tables import read_rows
 from pipelines.tokenize import TOKENIZE
 

@@ -23,8 +23,10 @@ from pipelines.catalog import connect, explain_error
 from pipelines.errors import InputError
 from pipelines.sample import SAMPLE, SampleConfig
 from pipelines.sql_functions import MACROS, Functions, ngram_hashes, ngrams
-from pipelines.step import SourceFile, StepType, Work
-from pipelines.store import Dataset, Store
+from pipelines.store.dataset import Dataset
+from pipelines.store.manifest import SourceFile
+from pipelines.store.step import StepContext, StepType
+from pipelines.store.store import Store
 from pipelines.tokenizers import END_OF_TEXT, CharacterTokenizer, Tokenizer, named_tokenizer
 
 TEXTS = [
@@ -113,7 +115,9 @@ def tokens(
 
 def samples(store: Store, made_from: Dataset, context: int = 4) -> Dataset:
     step = SAMPLE.using(made_from.manifest.name, SampleConfig(context=context), {"tokens": made_from.ref})
-    return store.build(step, lambda out, scratch: SAMPLE.run({"tokens": made_from}, step.config, out, Work(scratch)))
+    return store.build(
+        step, lambda out, scratch: SAMPLE.run({"tokens": made_from}, step.config, out, StepContext(scratch))
+    )
 
 
 def track(home: Path) -> None:

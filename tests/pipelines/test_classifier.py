@@ -17,7 +17,7 @@ from pipelines.examples import EXAMPLES, ExamplesConfig
 from pipelines.finetune_classifier import FINETUNE_CLASSIFIER, ClassifierConfig
 from pipelines.lessons import LESSONS
 from pipelines.model import TextClassifier, open_model
-from pipelines.step import StepType, Work
+from pipelines.store.step import StepContext, StepType
 from pipelines.tokenizers import count_characters
 
 SHARES = SplitConfig(validation=0.33, test=0.33)
@@ -235,7 +235,7 @@ def test_a_test_split_of_one_class_is_judged_by_what_has_a_meaning(evaluated):
 def test_batch_size_changes_no_metric(batch_size, finetuned, examples, monkeypatch, tmp_path):
     published = examples(TWO)
     inputs = {"examples": published, "model": finetuned(published, trainable="all", steps=10)[0]}
-    expected = run_classifier(inputs, EvaluateClassifierConfig(), tmp_path, Work(tmp_path))
+    expected = run_classifier(inputs, EvaluateClassifierConfig(), tmp_path, StepContext(tmp_path))
     probabilities, used = TextClassifier.probabilities, []
 
     def in_batches(self, texts):
@@ -243,7 +243,7 @@ def test_batch_size_changes_no_metric(batch_size, finetuned, examples, monkeypat
         return probabilities(self, texts, batch_size)
 
     monkeypatch.setattr(TextClassifier, "probabilities", in_batches)
-    assert run_classifier(inputs, EvaluateClassifierConfig(), tmp_path, Work(tmp_path)) == pytest.approx(
+    assert run_classifier(inputs, EvaluateClassifierConfig(), tmp_path, StepContext(tmp_path)) == pytest.approx(
         expected, abs=1e-6
     )
     assert used == [batch_size]

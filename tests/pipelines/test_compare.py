@@ -12,7 +12,7 @@ from pipelines.evaluate_assistant import EVALUATE_ASSISTANT, EvaluateAssistantCo
 from pipelines.evaluate_classifier import EVALUATE_CLASSIFIER, EvaluateClassifierConfig
 from pipelines.evaluate_language import EVALUATE_LANGUAGE, EvaluateLanguageConfig, language_metrics
 from pipelines.evaluation import statistics, write_evaluation
-from pipelines.step import Ref
+from pipelines.store.manifest import Ref
 
 TYPES = {
     "language": (EVALUATE_LANGUAGE, EvaluateLanguageConfig, "test"),

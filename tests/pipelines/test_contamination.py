@@ -12,7 +12,7 @@ from pipelines.contamination import Passages, cut
 from pipelines.datasets import Corpus
 from pipelines.errors import InputError
 from pipelines.ingest import INGEST
-from pipelines.store import Dataset
+from pipelines.store.dataset import Dataset
 from pipelines.tables import read_rows
 
 QUESTION = "Which of the four mills by the old river grinds the most grain in a single day of work?"

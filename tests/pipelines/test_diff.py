@@ -16,8 +16,9 @@ from scipy.spatial.distance import jensenshannon
 from pipelines.diff import compare, jensen_shannon
 from pipelines.errors import InputError
 from pipelines.ingest import INGEST, IngestConfig
-from pipelines.step import StepType, Work
-from pipelines.store import Dataset, Store
+from pipelines.store.dataset import Dataset
+from pipelines.store.step import StepContext, StepType
+from pipelines.store.store import Store
 from pipelines.tokenize import TOKENIZE, TokenizeConfig
 
 BEFORE = {"one": "The quick brown fox.", "two": "The lazy dog.", "three": "It is gone tomorrow.", "four": "A twin."}
@@ -26,7 +27,7 @@ AFTER = {"one": "The quick brown fox.", "two": "The lazy dog sleeps.", "five": "
 
 def build(store: Store, type: StepType, config: Any, inputs: dict[str, Dataset]) -> Dataset:
     step = type.using("news", config, {role: dataset.ref for role, dataset in inputs.items()})
-    return store.build(step, lambda out, scratch: type.run(inputs, config, out, Work(scratch)))
+    return store.build(step, lambda out, scratch: type.run(inputs, config, out, StepContext(scratch)))
 
 
 def corpus(store: Store, folder: Path, texts: dict[str, str], copies: int = 0) -> Dataset:

@@ -17,8 +17,9 @@ from pipelines.datasets import Corpus
 from pipelines.documents import document_id
 from pipelines.duplicates import BANDS, HASHES, band_hashes, find_duplicates
 from pipelines.ingest import INGEST, IngestConfig
-from pipelines.step import Work
-from pipelines.store import Dataset, Store
+from pipelines.store.dataset import Dataset
+from pipelines.store.step import StepContext
+from pipelines.store.store import Store
 from pipelines.tables import read_rows
 
 Build = Callable[..., Dataset]
@@ -143,5 +144,5 @@ def test_a_home_may_have_an_apostrophe_in_its_name(tmp_path: Path) -> None:
     store = Store(home / "data")
     (home / "a.jsonl").write_text('{"text": "one"}\n{"text": "one"}\n')
     step = INGEST.using("test", IngestConfig.model_validate({"sources": [{"uri": str(home / "a.jsonl")}]}))
-    made = store.build(step, lambda out, scratch: INGEST.run({}, step.config, out, Work(scratch)))
+    made = store.build(step, lambda out, scratch: INGEST.run({}, step.config, out, StepContext(scratch)))
     assert made.manifest.statistics["documents"] == 1

@@ -15,7 +15,7 @@ from pipelines.evaluate_language import EVALUATE_LANGUAGE, doc_ids
 from pipelines.ingest import INGEST
 from pipelines.memorisation import MemorisationConfig, memorisation_metrics, recite
 from pipelines.model import open_gpt
-from pipelines.step import StepType
+from pipelines.store.step import StepType
 from pipelines.tables import read_rows
 from pipelines.tokenize import TOKENIZE
 

@@ -17,7 +17,7 @@ from pipelines.errors import InputError
 from pipelines.evaluate_task import EVALUATE_TASK, TaskConfig, question, read_items
 from pipelines.likelihood import log_likelihoods
 from pipelines.model import LanguageModel
-from pipelines.step import StepType
+from pipelines.store.step import StepType
 from pipelines.tokenizers import count_characters
 
 TOKENIZER = count_characters(["abcdefghijklmnopqrstuvwxyz .?\n"])

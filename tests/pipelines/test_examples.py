@@ -14,8 +14,9 @@ from pipelines.documents import SPLITS, SplitConfig, document_id, split_of
 from pipelines.errors import InputError
 from pipelines.examples import EXAMPLES, ExamplesConfig
 from pipelines.ingest import INGEST
-from pipelines.step import Work
-from pipelines.store import Dataset, Store
+from pipelines.store.dataset import Dataset
+from pipelines.store.step import StepContext
+from pipelines.store.store import Store
 from pipelines.tables import read_rows
 
 Build = Callable[..., Dataset]
@@ -225,7 +226,7 @@ def test_examples_are_those_of_the_fingerprint(store: Store, tmp_path: Path) -> 
     (tmp_path / "texts/b.csv").write_text("text,label\nlater,ham\n")
 
     def run(out: Path, scratch: Path) -> dict[str, Any]:
-        return EXAMPLES.run({}, config, out, Work(scratch, sources=step.sources))
+        return EXAMPLES.run({}, config, out, StepContext(scratch, sources=step.sources))
 
     path.write_text("text,label\nhello,spam\n")
     with pytest.raises(InputError, match=r"texts/a\.csv changed while it was read"):

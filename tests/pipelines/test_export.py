@@ -12,8 +12,8 @@ from pipelines.errors import InputError
 from pipelines.export import TABLES, TEXTS, export_catalog
 from pipelines.ingest import INGEST, IngestConfig
 from pipelines.sample import SAMPLE, SampleConfig
-from pipelines.step import Work
-from pipelines.store import Store
+from pipelines.store.step import StepContext
+from pipelines.store.store import Store
 from pipelines.tokenize import TOKENIZE, TokenizeConfig
 
 
@@ -24,12 +24,12 @@ def store(tmp_path: Path) -> Store:
         (tmp_path / f"page{i}.txt").write_text(f"This is page {i}. It says what its number is, which is {i}.")
     (tmp_path / "empty.txt").write_text(" ")
     ingest = IngestConfig(sources=[{"uri": str(tmp_path / "*.txt")}])
-    corpus = store.build(INGEST.using("pages", ingest), lambda out, s: INGEST.run({}, ingest, out, Work(s)))
+    corpus = store.build(INGEST.using("pages", ingest), lambda out, s: INGEST.run({}, ingest, out, StepContext(s)))
     tokenize, sample = TokenizeConfig(encoding="characters"), SampleConfig(context=16)
     step = TOKENIZE.using("pages", tokenize, {"corpus": corpus.ref})
-    tokens = store.build(step, lambda out, s: TOKENIZE.run({"corpus": corpus}, tokenize, out, Work(s)))
+    tokens = store.build(step, lambda out, s: TOKENIZE.run({"corpus": corpus}, tokenize, out, StepContext(s)))
     step = SAMPLE.using("pages", sample, {"tokens": tokens.ref})
-    store.build(step, lambda out, s: SAMPLE.run({"tokens": tokens}, sample, out, Work(s)))
+    store.build(step, lambda out, s: SAMPLE.run({"tokens": tokens}, sample, out, StepContext(s)))
     return store
 
 

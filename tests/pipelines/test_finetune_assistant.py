@@ -23,7 +23,7 @@ from pipelines.examples import EXAMPLES
 from pipelines.finetune_assistant import FINETUNE_ASSISTANT, AssistantConfig
 from pipelines.lessons import LESSONS, encode_lesson, lesson
 from pipelines.model import Assistant, LanguageModel, as_assistant, open_model
-from pipelines.step import StepType
+from pipelines.store.step import StepType
 from pipelines.templates import Message, shipped, template_named
 from pipelines.tokenizers import count_characters
 from pipelines.training import PackedBatches

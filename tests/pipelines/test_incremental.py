@@ -13,13 +13,14 @@ import pytest
 
 from pipelines import ingest, tokenize
 from pipelines.ingest import INGEST, SourceConfig
-from pipelines.step import StepType, Work
-from pipelines.store import Dataset, Store
+from pipelines.store.dataset import Dataset
+from pipelines.store.step import StepContext, StepType
+from pipelines.store.store import Store
 from pipelines.tokenize import TOKENIZE
 
 
 @dataclass(frozen=True)
-class WorkAfter(Work):
+class WorkAfter(StepContext):
     previous: Dataset | None = None
 
 

@@ -21,8 +21,9 @@ from pipelines.datasets import Corpus
 from pipelines.documents import DOCUMENTS, SplitConfig, document_id, name_texts, normalise, normalise_all, split_of
 from pipelines.errors import InputError
 from pipelines.ingest import INGEST, IngestConfig, Partition, plan
-from pipelines.step import Work
-from pipelines.store import Dataset, Store
+from pipelines.store.dataset import Dataset
+from pipelines.store.step import StepContext
+from pipelines.store.store import Store
 from pipelines.tables import TableWriter, read_rows
 from pipelines.tokenize import TOKENIZE
 
@@ -368,7 +369,7 @@ def test_a_file_that_changes_before_it_is_read_is_not_taken_for_what_it_was(stor
     write_lines(tmp_path / "texts/b.jsonl", ["a file that came later"])
 
     def run(out: Path, scratch: Path) -> dict[str, Any]:
-        return INGEST.run({}, step.config, out, Work(scratch, sources=step.sources))
+        return INGEST.run({}, step.config, out, StepContext(scratch, sources=step.sources))
 
     write_lines(path, ["and after"])
     with pytest.raises(InputError, match=r"texts/a\.jsonl changed while it was read"):

@@ -25,8 +25,8 @@ from pipelines.finetune_assistant import FINETUNE_ASSISTANT, AssistantConfig
 from pipelines.finetune_classifier import FINETUNE_CLASSIFIER
 from pipelines.lessons import LESSONS, Lessons, encode_lesson
 from pipelines.model import as_assistant, classifier_tokens, open_gpt
-from pipelines.step import StepType
-from pipelines.store import Dataset
+from pipelines.store.dataset import Dataset
+from pipelines.store.step import StepType
 from pipelines.templates import template_named
 from pipelines.tokenizers import count_characters
 

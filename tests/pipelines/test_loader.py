@@ -18,7 +18,7 @@ from pipelines.errors import InputError
 from pipelines.ingest import INGEST
 from pipelines.loader import Loader, permuted
 from pipelines.sample import SAMPLE
-from pipelines.store import Dataset
+from pipelines.store.dataset import Dataset
 from pipelines.tokenize import TOKENIZE
 
 CONTEXT = 8

@@ -16,7 +16,8 @@ from pipelines.errors import InputError
 from pipelines.export import export_catalog
 from pipelines.ingest import INGEST
 from pipelines.mix import MIX, MixConfig
-from pipelines.store import Dataset, Store
+from pipelines.store.dataset import Dataset
+from pipelines.store.store import Store
 from pipelines.tables import read_rows
 from pipelines.tokenize import TOKENIZE
 

@@ -21,7 +21,7 @@ from pipelines.datasets import Samples, Tokens
 from pipelines.ingest import INGEST
 from pipelines.loader import Loader
 from pipelines.sample import SAMPLE, best_fit
-from pipelines.store import Dataset
+from pipelines.store.dataset import Dataset
 from pipelines.tokenize import TOKENIZE
 
 Build = Callable[..., Dataset]

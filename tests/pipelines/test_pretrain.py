@@ -14,7 +14,7 @@ from pipelines.errors import InputError
 from pipelines.ingest import INGEST
 from pipelines.pretrain import PRETRAIN, PretrainConfig
 from pipelines.sample import SAMPLE
-from pipelines.step import Report, Stopped, Work
+from pipelines.store.step import Listener, StepContext, Stopped
 from pipelines.tokenize import TOKENIZE
 
 CONFIG = {
@@ -30,7 +30,7 @@ CONFIG = {
 }
 
 
-class Log(Report):
+class Log(Listener):
     """Keeps losses and texts, and can ask for an end at a step."""
 
     def __init__(self, stop_at: int | None = None) -> None:
@@ -67,7 +67,7 @@ def pretrain(inputs, folder, report, **changes):
     out = folder / "out"
     out.mkdir(exist_ok=True)
     config = PretrainConfig.model_validate(CONFIG | changes)
-    return PRETRAIN.run(inputs, config, out, Work(folder / "scratch", report, should_stop=report.should_stop))
+    return PRETRAIN.run(inputs, config, out, StepContext(folder / "scratch", report, should_stop=report.should_stop))
 
 
 def test_stopped_and_run_again_it_ends_with_the_bytes_of_a_run_left_alone(inputs, tmp_path):

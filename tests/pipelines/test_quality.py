@@ -19,7 +19,7 @@ from pipelines.documents import DOCUMENTS
 from pipelines.errors import InputError
 from pipelines.ingest import INGEST, IngestConfig
 from pipelines.quality import PRESETS, judged, rules_of
-from pipelines.store import Dataset
+from pipelines.store.dataset import Dataset
 from pipelines.tables import read_rows
 
 PROSE = (

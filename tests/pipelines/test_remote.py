@@ -24,7 +24,7 @@ from pipelines.datasets import Corpus
 from pipelines.errors import InputError
 from pipelines.ingest import INGEST
 from pipelines.sources import File, file_digest, list_files
-from pipelines.store import Dataset
+from pipelines.store.dataset import Dataset
 from pipelines.tables import read_rows
 
 Build = Callable[..., Dataset]

@@ -26,15 +26,17 @@ from pipelines.lessons import LESSONS
 from pipelines.pretrain import PRETRAIN
 from pipelines.report import REPORT, ReportConfig
 from pipelines.sample import SAMPLE
-from pipelines.step import Report, StepType, Work
-from pipelines.store import Dataset, Manifest, Store
+from pipelines.store.dataset import Dataset
+from pipelines.store.manifest import Manifest
+from pipelines.store.step import Listener, StepContext, StepType
+from pipelines.store.store import Store
 from pipelines.tokenize import TOKENIZE
 
 BAD = "<script>alert('x')</script><img src=http://evil.example/x.png onerror=alert(1)>"
 TRAINING: dict[str, Any] = {"steps": 2, "batch_size": 4, "threads": 1, "evaluate_every": 1}
 
 
-class Strict(Report):
+class Strict(Listener):
     def warn(self, sentence: str) -> None:
         raise AssertionError(sentence)
 
@@ -54,7 +56,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Dataset]:
 
     def build(step_type: StepType, config: dict[str, Any], **inputs: Dataset) -> Dataset:
         step = step_type.using("tiny", step_type.config(**config), {role: one.ref for role, one in inputs.items()})
-        run: Callable[..., Any] = lambda out, scratch: step_type.run(inputs, step.config, out, Work(scratch))  # noqa: E731
+        run: Callable[..., Any] = lambda out, scratch: step_type.run(inputs, step.config, out, StepContext(scratch))  # noqa: E731
         return store.build(step, run, built_by={"mlflow_run_id": f"r-{step_type.name}"})
 
     record(home, "r-pretrain")
@@ -96,7 +98,7 @@ def record(home: Path, run_id: str) -> None:
 @pytest.fixture(scope="module")
 def page(made: dict[str, Dataset], tmp_path_factory: pytest.TempPathFactory) -> str:
     out = tmp_path_factory.mktemp("out")
-    statistics = REPORT.run(made, ReportConfig(), out, Work(out, Strict()))
+    statistics = REPORT.run(made, ReportConfig(), out, StepContext(out, Strict()))
     written = (out / "report.html").read_text()
     assert statistics["bytes"] == len(written.encode()) and statistics["figures"] == written.count("<svg")
     return written
@@ -220,14 +222,14 @@ def test_curves_of_classifiers_are_drawn_where_an_evaluation_has_them(made: dict
 
 
 def test_what_cannot_be_drawn_is_told_and_the_rest_is_there(made: dict[str, Dataset], tmp_path: Path) -> None:
-    class Heard(Report):
+    class Heard(Listener):
         sentences: list[str] = []  # noqa: RUF012
 
         def warn(self, sentence: str) -> None:
             self.sentences.append(sentence)
 
     gone = Dataset(tmp_path / "corpus" / "gone", made["ingest"].manifest)
-    html, _ = report.to_html([gone, made["pretrain"]], ReportConfig(), Work(tmp_path, Heard()))
+    html, _ = report.to_html([gone, made["pretrain"]], ReportConfig(), StepContext(tmp_path, Heard()))
     assert len(Heard.sentences) == 1 and "could be drawn" in Heard.sentences[0]
     assert "Gradient norm" in html
 

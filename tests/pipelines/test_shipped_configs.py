@@ -10,7 +10,7 @@ from pipelines.config import load_config, parse_config
 from pipelines.ingest import INGEST
 from pipelines.pretrain import PRETRAIN
 from pipelines.sample import SAMPLE
-from pipelines.step import Report, Work
+from pipelines.store.step import Listener, StepContext
 from pipelines.tokenize import TOKENIZE
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -53,13 +53,13 @@ def test_gpt2_124m_trains_two_steps_at_a_cut_size(build, tmp_path):
     inputs = {"tokens": tokens, "samples": build(SAMPLE, config.sample.model_dump(), tokens=tokens)}
     losses = []
 
-    class Losses(Report):
+    class Losses(Listener):
         def metrics(self, step, values):
             losses.append(values.get("val/loss"))
 
     (tmp_path / "scratch").mkdir()
     (tmp_path / "out").mkdir()
-    statistics = PRETRAIN.run(inputs, config.pretrain, tmp_path / "out", Work(tmp_path / "scratch", Losses()))
+    statistics = PRETRAIN.run(inputs, config.pretrain, tmp_path / "out", StepContext(tmp_path / "scratch", Losses()))
     assert statistics["steps"] == 2 and statistics["tokens_trained"] == 2 * 2 * 2 * 16
     assert 10 < losses[-1] < 11.5  # ln 50257 is 10.8
 

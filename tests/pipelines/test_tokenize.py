@@ -16,7 +16,8 @@ from pipelines.documents import SPLITS
 from pipelines.errors import InputError
 from pipelines.ingest import INGEST
 from pipelines.sample import SAMPLE
-from pipelines.store import Dataset, Store
+from pipelines.store.dataset import Dataset
+from pipelines.store.store import Store
 from pipelines.tables import read_rows
 from pipelines.tokenize import TOKENIZE, TokenizeConfig
 

@@ -7,7 +7,7 @@ import pytest
 
 from gpt.config import Config
 from pipelines.registry import ModelVersion
-from pipelines.step import StepType
+from pipelines.store.step import StepType
 from pipelines.unreferenced import unreferenced
 
 NOW = datetime.now(UTC)

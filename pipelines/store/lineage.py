@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
-from pipelines.store import Dataset
+from pipelines.store.dataset import Dataset
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,10 @@ from pydantic import Field
 
 from gpt.config import Config
 from pipelines.errors import InputError
-from pipelines.step import Ref, StepType
-from pipelines.store import MANIFEST, Store, file_sha256, files_digest, write_json, write_synced
+from pipelines.store.files import file_sha256, write_json, write_synced
+from pipelines.store.manifest import MANIFEST, Ref, files_digest
+from pipelines.store.step import StepType
+from pipelines.store.store import Store
 
 
 class Example(Config):
@@ -134,7 +136,7 @@ def test_the_newest_is_the_newest_though_the_clock_goes_back(store, monkeypatch)
         def now(cls, tz=None):
             return datetime.now(tz) + timedelta(hours=next(hours))
 
-    monkeypatch.setattr("pipelines.store.datetime", Clock)
+    monkeypatch.setattr("pipelines.store.store.datetime", Clock)
     published = [store.build(step(f"text {number}"), writes()) for number in range(4)]
     assert [dataset.ref for dataset in store.list()] == [dataset.ref for dataset in published]
     assert store.open("things/x").ref == published[-1].ref
@@ -502,7 +504,7 @@ def test_a_file_that_is_not_there_is_answered_with_those_that_are(store):
 def test_code_that_changed_is_noticed(store, monkeypatch):
     dataset = store.build(step(), writes())
     assert not store.changed_code(step(), dataset)
-    monkeypatch.setattr("pipelines.store.code_digest", lambda modules: "other")
+    monkeypatch.setattr("pipelines.store.store.code_digest", lambda modules: "other")
     assert store.changed_code(step(), dataset)
 
 

@@ -12,139 +12,25 @@ there is fetched when it is first used.
 
 from __future__ import annotations
 
-import errno
-import hashlib
-import json
 import math
 import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from functools import cached_property
-from pathlib import Path, PurePosixPath
-from typing import Annotated, Any, BinaryIO
-from uuid import uuid4
+from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
-from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
-from pipelines.bucket import Bucket
 from pipelines.errors import InputError
-from pipelines.step import Digits, Name, Ref, SourceFile, Step, code_digest
-
-MANIFEST = "manifest.json"
-DONE = "done.json"  # in the folder of a partition that is done
-
-
-def _inside(name: str) -> str:
-    path = PurePosixPath(name)
-    if path.is_absolute() or ".." in path.parts or not path.parts:
-        raise ValueError(f"{name!r} names no file in its folder")
-    return name
-
-
-class FileEntry(BaseModel):
-    """A file of a dataset, as it was when published."""
-
-    model_config = ConfigDict(frozen=True)
-
-    bytes: int
-    sha256: Digits
-
-
-class Manifest(BaseModel):
-    """What a dataset is, how it was made and what it holds. The last file to be written, and the truth about it."""
-
-    model_config = ConfigDict(frozen=True)
-
-    format: int = 1
-    kind: Name
-    name: Name
-    step: str
-    step_version: int
-    fingerprint: Digits
-    digest: Digits
-    config: dict[str, Any]
-    inputs: dict[str, Ref]
-    sources: tuple[SourceFile, ...] = ()
-    files: dict[Annotated[str, AfterValidator(_inside)], FileEntry]
-    statistics: dict[str, Any]
-    code: str
-    built: dict[str, Any]
-
-    @property
-    def ref(self) -> Ref:
-        return Ref(kind=self.kind, name=self.name, fingerprint=self.fingerprint, digest=self.digest)
-
-    @property
-    def folder(self) -> str:
-        """Where the dataset lies below the store's root, as a relative path."""
-        return f"{self.kind}/{self.name}-{self.fingerprint[:12]}"
-
-    @property
-    def bytes(self) -> int:
-        return sum(file.bytes for file in self.files.values())
-
-
-@dataclass(frozen=True)
-class Dataset:
-    """A published dataset (or model): a folder and its manifest.
-
-    folder: where it lies on this machine, or will when it is fetched from the store's bucket.
-    """
-
-    folder: Path
-    manifest: Manifest
-    store: Store | None = field(default=None, compare=False, repr=False)
-
-    @property
-    def ref(self) -> Ref:
-        return self.manifest.ref
-
-    @cached_property
-    def path(self) -> Path:
-        """Its folder, in which all its files now are."""
-        if self.store and self.store.bucket:
-            self.store.fetch(self)
-        return self.folder
-
-    @property
-    def address(self) -> str:
-        """Where it is published, for people to read."""
-        bucket = self.store.bucket if self.store else None
-        return f"{bucket.address}/manifests/{self.manifest.folder}.json" if bucket else str(self.folder)
-
-    def file(self, name: str) -> Path:
-        """The path of one of its files.
-
-        Raises:
-            InputError: the dataset has no such file.
-        """
-        self._entry(name)
-        return self.path / name
-
-    def is_intact(self) -> bool:
-        """Whether every byte of its files is as it was published."""
-        return not any(_problems(self.path, self.manifest.files))
-
-    def open(self, name: str) -> BinaryIO:
-        """One of its files, to read some of it: what lies in a bucket only is not fetched for that."""
-        entry, path = self._entry(name), self.folder / name
-        if self.store and self.store.bucket and not path.exists():
-            return self.store.bucket.open(entry.sha256)
-        return path.open("rb")
-
-    def _entry(self, name: str) -> FileEntry:
-        if name not in self.manifest.files:
-            raise InputError(f"{self.ref} has no file {name!r}; it holds {', '.join(self.manifest.files)}.")
-        return self.manifest.files[name]
-
-    def __str__(self) -> str:
-        return str(self.ref)
+from pipelines.store.bucket import Bucket
+from pipelines.store.dataset import Dataset
+from pipelines.store.files import disk_is_full, lock, sync, sync_folders, write_synced
+from pipelines.store.manifest import MANIFEST, Manifest, Ref, damaged_files, describe_files, files_digest
+from pipelines.store.step import Step, code_digest
 
 
 class Store:
@@ -237,7 +123,7 @@ class Store:
             built=built,
         )
         write_synced(staging / MANIFEST, manifest.model_dump_json(indent=1).encode())
-        _sync_folders(staging)
+        sync_folders(staging)
         target = self.root / step.folder
         target.parent.mkdir(parents=True, exist_ok=True)
         if self.bucket and not (target / MANIFEST).exists():
@@ -251,10 +137,10 @@ class Store:
             if target.exists():
                 raise InputError(f"{target} is in the way: it has no {MANIFEST}; delete it and run again.") from None
             raise
-        _sync(target.parent)
+        sync(target.parent)
         if old:
             shutil.rmtree(old)
-        return self._share(Dataset(target, manifest, self), replace=replace is not None)
+        return self._share(Dataset(target, manifest, self.bucket), replace=replace is not None)
 
     def remove(self, dataset: Dataset) -> None:
         """Take a published dataset out of the store: gone in one step, its bytes freed after."""
@@ -294,7 +180,7 @@ class Store:
 
     def _bring_back(self, old: Path) -> None:
         """Put a dataset back whose replacement died before it was in place."""
-        if (dataset := self._load(old)) and not (target := self.root / dataset.manifest.folder).exists():
+        if (dataset := Dataset.load(old, self.bucket)) and not (target := self.root / dataset.manifest.folder).exists():
             os.rename(old, target)
 
     # Finding
@@ -304,7 +190,7 @@ class Store:
         if found := self._published(step.folder):
             return found
         # What was published here while there was no bucket, or none that could be reached, is put there now.
-        here = self._load(self.root / step.folder) if self.bucket else None
+        here = Dataset.load(self.root / step.folder, self.bucket) if self.bucket else None
         if here and self._verify_folder(here):
             shutil.rmtree(self._bury(here, "removed"))
             return None
@@ -374,7 +260,7 @@ class Store:
         present = {path.relative_to(dataset.folder).as_posix() for path in dataset.folder.rglob("*") if path.is_file()}
         foreign = sorted(present - {*dataset.manifest.files, MANIFEST})
         return [
-            *_problems(dataset.folder, dataset.manifest.files),
+            *damaged_files(dataset.folder, dataset.manifest.files),
             *(f"{name} does not belong to it" for name in foreign),
         ]
 
@@ -382,10 +268,10 @@ class Store:
         """All published datasets, oldest first."""
         if self.bucket:
             manifests = self.bucket.manifests(kind, self._folder(".manifests", ""))
-            found = [self._parse(self.root / folder, content) for folder, content in manifests.items()]
+            found = [Dataset.parse(self.root / folder, content, self.bucket) for folder, content in manifests.items()]
         else:
             paths = [path for path in self.root.glob("[!.]*/*-*") if kind in (None, path.parent.name)]
-            found = [dataset for path in paths if (dataset := self._load(path))]
+            found = [dataset for path in paths if (dataset := Dataset.load(path, self.bucket))]
         return sorted(found, key=lambda dataset: (dataset.manifest.built["at"], str(dataset.folder)))
 
     def changed_code(self, step: Step, dataset: Dataset) -> bool:
@@ -394,35 +280,13 @@ class Store:
 
     def lock(self, name: str) -> FileLock:
         """The lock of that name between processes. It ends with its holder, however that one dies."""
-        return FileLock(self._folder(".locks", "") / f"{name}.lock")
+        return lock(self.root, name)
 
     def locks(self, prefix: str) -> tuple[Path, ...]:
         """The files of the locks whose names begin so, whether somebody holds them or left them behind."""
         return tuple((self.root / ".locks").glob(f"{prefix}*.lock"))
 
     # The bucket
-
-    def fetch(self, dataset: Dataset) -> None:
-        """Make sure that a dataset's files are on this machine, as they were published.
-
-        Files of the published size that were not written to since they were fetched are taken as they are; others
-        are compared with their SHA-256, and fetched if that is not theirs.
-        """
-        assert self.bucket
-        folder, manifest = dataset.folder, dataset.manifest
-        with self.lock(f"fetch-{dataset.ref.fingerprint}"):
-            here = self._load(folder)
-            trusted = (folder / MANIFEST).stat().st_mtime_ns if here and here.manifest == manifest else 0
-            missing = {
-                path: entry.sha256
-                for name, entry in manifest.files.items()
-                if _problem(path := folder / name, entry, trusted)
-            }
-            if trusted and not missing:
-                return
-            (folder / MANIFEST).unlink(missing_ok=True)
-            self.bucket.get(missing)
-            write_synced(folder / MANIFEST, manifest.model_dump_json(indent=1).encode())
 
     def sweep_bucket(self, hours: float = 24) -> int:
         """Delete files in the bucket that belong to no dataset and are older than that; returns how many."""
@@ -444,9 +308,9 @@ class Store:
 
     def _published(self, folder: str) -> Dataset | None:
         if not self.bucket:
-            return self._load(self.root / folder)
+            return Dataset.load(self.root / folder, self.bucket)
         content = self.bucket.manifest(folder)
-        return self._parse(self.root / folder, content) if content else None
+        return Dataset.parse(self.root / folder, content, self.bucket) if content else None
 
     # Inside
 
@@ -461,20 +325,6 @@ class Store:
                 f"The disk filled up while {step} was built, of which nothing is published; free some space where "
                 f"{self.root} lies and run again: what was done so far is taken up."
             ) from error
-
-    def _load(self, path: Path) -> Dataset | None:
-        try:
-            return self._parse(path, (path / MANIFEST).read_bytes())
-        except (FileNotFoundError, NotADirectoryError):
-            return None
-
-    def _parse(self, path: Path, manifest: bytes) -> Dataset:
-        try:
-            return Dataset(path, Manifest.model_validate_json(manifest), self)
-        except ValidationError as error:
-            raise InputError(
-                f"{path / MANIFEST} cannot be read ({error.errors()[0]['msg']}); delete {path} and run again."
-            ) from None
 
     def _folder(self, area: str, name: str, empty: bool = False) -> Path:
         folder = self.root / area / name
@@ -501,119 +351,9 @@ class Store:
             lock.release()
 
 
-def describe_files(folder: Path) -> dict[str, FileEntry]:
-    """Size and SHA-256 of every file below a folder, by relative path; each is flushed to disk on the way."""
-    paths = sorted(path for path in folder.rglob("*") if path.is_file())
-
-    def describe(path: Path) -> FileEntry:
-        _sync(path)
-        return FileEntry(bytes=path.stat().st_size, sha256=file_sha256(path))
-
-    with ThreadPoolExecutor(4) as pool:  # hashing and flushing both release the interpreter
-        entries = pool.map(describe, paths)
-    return {path.relative_to(folder).as_posix(): entry for path, entry in zip(paths, entries, strict=True)}
-
-
-def files_digest(files: Mapping[str, FileEntry]) -> str:
-    """SHA-256 over names and digests of a dataset's files: equal for equal content, whoever made it and when."""
-    lines = "".join(f"{entry.sha256}  {name}\n" for name, entry in sorted(files.items()))
-    return hashlib.sha256(lines.encode()).hexdigest()
-
-
-def file_sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-@contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
-    """Yields where to write a file, which is whole or absent then. Two that write the same at once do not meet."""
-    temporary = path.with_name(f".{path.name}.{uuid4().hex}")
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-
-
-def write_synced(path: Path, content: bytes) -> None:
-    """Write a file so that it is whole or absent whatever happens, and on the disk when this returns."""
-    with whole_file(path) as temporary:
-        temporary.write_bytes(content)
-        _sync(temporary)
-    _sync(path.parent)
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write a value as JSON for people and programs, atomically."""
-    write_synced(path, (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode())
-
-
-def say_done(folder: Path, value: Any) -> None:
-    """Write down that a partition's folder has all that belongs into it, and a value."""
-    sizes = {path.name: path.stat().st_size for path in folder.iterdir() if not path.name.startswith(".")}
-    write_json(folder / DONE, {"bytes": sizes, "value": value})
-
-
-def said_done(folder: Path) -> Any:
-    """The value that was written down of a folder; none if it is not done.
-
-    To flush every file of it before would take time that is lost only if the power is cut; a file that was not on the
-    disk is then shorter than it was.
-    """
-    if not (folder / DONE).exists():
-        return None
-    said = json.loads((folder / DONE).read_text())
-    with suppress(FileNotFoundError):
-        if all((folder / name).stat().st_size == size for name, size in said["bytes"].items()):
-            return said["value"]
-    return None
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _sync_folders(folder: Path) -> None:
-    for path in [folder, *(path for path in folder.rglob("*") if path.is_dir())]:
-        _sync(path)
-
-
-def disk_is_full(error: Exception) -> bool:
-    """Whether an error came of a disk, or a quota, without room."""
-    # Arrow and Python give a number; DuckDB, SQLite and safetensors a sentence.
-    by_number = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
-    return by_number or any(words in str(error) for words in ("No space left on device", "disk is full"))
-
-
 def _days_since_written(folder: Path) -> float:
     times = [path.stat().st_mtime for path in [folder, *folder.rglob("*")]]
     return (time.time() - max(times)) / 86_400
-
-
-def _problems(folder: Path, files: Mapping[str, FileEntry]) -> Iterator[str]:
-    """What is not as it was published, a sentence for each such file, by name."""
-
-    names = sorted(files)
-    with ThreadPoolExecutor(4) as pool:  # hashing and reading both release the interpreter
-        found = pool.map(lambda name: _problem(folder / name, files[name]), names)
-        yield from (f"{name} {what}" for name, what in zip(names, found, strict=True) if what)
-
-
-def _problem(path: Path, entry: FileEntry, trusted: int = 0) -> str:
-    """How a file differs from its entry, if it does; one not written to since then (in nanoseconds) is believed."""
-    if not path.is_file():
-        return "is missing"
-    status = path.stat()
-    if status.st_size != entry.bytes:
-        return f"has {status.st_size:,} bytes instead of {entry.bytes:,}"
-    changed = status.st_mtime_ns > trusted and file_sha256(path) != entry.sha256
-    return "was changed: its SHA-256 is not the one in the manifest" if changed else ""
 
 
 def _starts(dataset: Dataset, digits: str) -> bool:

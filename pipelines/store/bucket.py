@@ -26,7 +26,7 @@ from typing import Any, BinaryIO, cast
 import fsspec
 
 from pipelines.errors import InputError
-from pipelines.sources import state_of
+from pipelines.store.files import state_of
 
 AT_ONCE = 8  # files that travel side by side
 

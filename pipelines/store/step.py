@@ -10,56 +10,23 @@ import ast
 import hashlib
 import importlib.util
 import json
-import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel
 
 from gpt.config import Config
 from pipelines.errors import InputError
+from pipelines.store.manifest import NAME, Ref, SourceFile
 
 if TYPE_CHECKING:
-    from pipelines.store import Dataset
-
-NAME = re.compile(r"^[a-z0-9][a-z0-9._-]{0,62}$")
-Name = Annotated[str, Field(pattern=NAME.pattern)]
-Digits = Annotated[str, Field(pattern=r"^[0-9a-f]+$")]
+    from pipelines.store.dataset import Dataset
 
 
-def hexadecimal(text: str) -> bool:
-    """Whether a text may be the first digits of a fingerprint."""
-    return len(text) >= 4 and all(c in "0123456789abcdef" for c in text)
-
-
-class Ref(BaseModel):
-    """Names one published dataset for good: its fingerprint says how it was made, its digest what it holds."""
-
-    model_config = ConfigDict(frozen=True)
-
-    kind: Name
-    name: Name
-    fingerprint: Digits
-    digest: Digits
-
-    def __str__(self) -> str:
-        return f"{self.kind}/{self.name}@{self.fingerprint[:12]}"
-
-
-class SourceFile(BaseModel):
-    """A file that was read from outside the store. Enters the fingerprint by name and content, not by place."""
-
-    model_config = ConfigDict(frozen=True)
-
-    name: str
-    bytes: int
-    sha256: str
-
-
-class Report:
+class Listener:
     """What a step tells while it works. This one keeps quiet; the conductor's draws bars and logs metrics."""
 
     def progress(self, done: float, total: float, unit: str, note: str = "") -> None:
@@ -87,7 +54,7 @@ def map_in_turn(function: Callable[..., Any], items: Iterable[Any]) -> list[Any]
 
 
 @dataclass(frozen=True)
-class Work:
+class StepContext:
     """What a running step may ask for.
 
     scratch: a folder that outlives a kill and is the same when the step is run again, for checkpoints.
@@ -99,7 +66,7 @@ class Work:
     """
 
     scratch: Path
-    report: Report = field(default_factory=Report)
+    report: Listener = field(default_factory=Listener)
     map: Callable[[Callable[..., Any], Iterable[Any]], list[Any]] = map_in_turn
     should_stop: Callable[[], bool] = lambda: False
     previous: Dataset | None = None

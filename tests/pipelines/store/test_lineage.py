@@ -10,10 +10,10 @@ import pyarrow.parquet as pq
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines import lineage
-from pipelines.lineage import Node
-from pipelines.step import Ref, SourceFile
-from pipelines.store import Dataset, Manifest
+from pipelines.store import lineage
+from pipelines.store.dataset import Dataset
+from pipelines.store.lineage import Node
+from pipelines.store.manifest import Manifest, Ref, SourceFile
 
 
 def dataset(

@@ -14,12 +14,11 @@ from pydantic import Field
 
 from gpt.config import Config
 from pipelines.errors import InputError
-from pipelines.step import (
-    Ref,
-    Report,
-    SourceFile,
+from pipelines.store.manifest import Ref, SourceFile
+from pipelines.store.step import (
+    Listener,
+    StepContext,
     StepType,
-    Work,
     _plain_code,
     canonical_json,
     code_digest,
@@ -156,7 +155,7 @@ def test_the_fingerprint_is_the_same_in_every_process():
         "spec.loader.exec_module(module)\n"
         "print(module.EXAMPLE.using('x', module.Example(words=frozenset('abcdefgh'))).fingerprint)\n"
     )
-    root = str(Path(__file__).parents[2])
+    root = str(Path(__file__).parents[3])
     prints = {
         subprocess.run(
             [sys.executable, "-c", code, __file__],
@@ -220,15 +219,15 @@ def forget():
 
 
 def test_the_code_digest_is_of_all_modules_in_any_order():
-    one = code_digest(("pipelines.errors", "pipelines.step"))
-    assert one == code_digest(("pipelines.step", "pipelines.errors"))
-    assert one != code_digest(("pipelines.step",))
+    one = code_digest(("pipelines.errors", "pipelines.store.step"))
+    assert one == code_digest(("pipelines.store.step", "pipelines.errors"))
+    assert one != code_digest(("pipelines.store.step",))
 
 
 def test_a_quiet_report_takes_everything(tmp_path):
-    work = Work(tmp_path)
+    work = StepContext(tmp_path)
     report = work.report
-    assert isinstance(report, Report)
+    assert isinstance(report, Listener)
     assert report.progress(1, 2, "documents") is None
     assert report.metrics(1, {"train/loss": 1.0}) is None
     assert report.text("sample", "text") is None

@@ -15,13 +15,15 @@ import pytest
 from typer.testing import CliRunner
 
 from flows.cli import app
-from pipelines.bucket import Bucket
 from pipelines.catalog import connect
 from pipelines.datasets import Tokens
 from pipelines.errors import InputError
 from pipelines.ingest import INGEST
-from pipelines.step import Step, Work
-from pipelines.store import MANIFEST, Dataset, Store
+from pipelines.store.bucket import Bucket
+from pipelines.store.dataset import Dataset
+from pipelines.store.manifest import MANIFEST
+from pipelines.store.step import Step, StepContext
+from pipelines.store.store import Store
 from pipelines.tokenize import TOKENIZE
 
 
@@ -71,7 +73,7 @@ def corpus_step(tmp_path: Path) -> Step:
 
 
 def run(store: Store, step: Step, **inputs: Dataset) -> Dataset:
-    return store.build(step, lambda out, scratch: step.type.run(inputs, step.config, out, Work(scratch)))
+    return store.build(step, lambda out, scratch: step.type.run(inputs, step.config, out, StepContext(scratch)))
 
 
 def refuses(out: Path, scratch: Path) -> dict[str, Any]:
@@ -159,7 +161,7 @@ def test_a_kill_during_the_upload_leaves_no_dataset_and_the_next_run_only_upload
     corpus_step(tmp_path)
     places = {"folder": str(Path(__file__).parent), "root": str(one.root), "texts": str(tmp_path)}
     script = KILLED.format(after=after, address=address, **places)
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[3])}
     done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True)
     assert done.returncode == -signal.SIGKILL, done.stderr
     assert two.list() == [] and two.find(corpus_step(tmp_path)) is None
@@ -278,7 +280,7 @@ def test_a_bucket_that_is_not_there_is_one_sentence(s3: Any, tmp_path: Path) -> 
 
 
 def corpus_like(name: str) -> Step:
-    from pipelines.step import StepType
+    from pipelines.store.step import StepType
 
     return StepType("example", "things", 1, INGEST.config, refuses, modules=("pipelines.errors",)).using(
         name, INGEST.config(sources=[{"uri": "x"}])

@@ -1,0 +1,1 @@
+"""A step, its fingerprint, and what it published."""

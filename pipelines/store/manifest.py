@@ -1,0 +1,143 @@
+"""A dataset's manifest: what the dataset is, how it was made and which files it has."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from pipelines.store.files import file_sha256, sync
+
+NAME = re.compile(r"^[a-z0-9][a-z0-9._-]{0,62}$")
+
+
+Name = Annotated[str, Field(pattern=NAME.pattern)]
+
+
+Digits = Annotated[str, Field(pattern=r"^[0-9a-f]+$")]
+
+
+def hexadecimal(text: str) -> bool:
+    """Whether a text may be the first digits of a fingerprint."""
+    return len(text) >= 4 and all(c in "0123456789abcdef" for c in text)
+
+
+class Ref(BaseModel):
+    """Names one published dataset for good: its fingerprint says how it was made, its digest what it holds."""
+
+    model_config = ConfigDict(frozen=True)
+
+    kind: Name
+    name: Name
+    fingerprint: Digits
+    digest: Digits
+
+    def __str__(self) -> str:
+        return f"{self.kind}/{self.name}@{self.fingerprint[:12]}"
+
+
+class SourceFile(BaseModel):
+    """A file that was read from outside the store. Enters the fingerprint by name and content, not by place."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    bytes: int
+    sha256: str
+
+
+MANIFEST = "manifest.json"
+
+
+def _inside(name: str) -> str:
+    path = PurePosixPath(name)
+    if path.is_absolute() or ".." in path.parts or not path.parts:
+        raise ValueError(f"{name!r} names no file in its folder")
+    return name
+
+
+class FileEntry(BaseModel):
+    """A file of a dataset, as it was when published."""
+
+    model_config = ConfigDict(frozen=True)
+
+    bytes: int
+    sha256: Digits
+
+
+class Manifest(BaseModel):
+    """What a dataset is, how it was made and what it holds. The last file to be written, and the truth about it."""
+
+    model_config = ConfigDict(frozen=True)
+
+    format: int = 1
+    kind: Name
+    name: Name
+    step: str
+    step_version: int
+    fingerprint: Digits
+    digest: Digits
+    config: dict[str, Any]
+    inputs: dict[str, Ref]
+    sources: tuple[SourceFile, ...] = ()
+    files: dict[Annotated[str, AfterValidator(_inside)], FileEntry]
+    statistics: dict[str, Any]
+    code: str
+    built: dict[str, Any]
+
+    @property
+    def ref(self) -> Ref:
+        return Ref(kind=self.kind, name=self.name, fingerprint=self.fingerprint, digest=self.digest)
+
+    @property
+    def folder(self) -> str:
+        """Where the dataset lies below the store's root, as a relative path."""
+        return f"{self.kind}/{self.name}-{self.fingerprint[:12]}"
+
+    @property
+    def bytes(self) -> int:
+        return sum(file.bytes for file in self.files.values())
+
+
+def describe_files(folder: Path) -> dict[str, FileEntry]:
+    """Size and SHA-256 of every file below a folder, by relative path; each is flushed to disk on the way."""
+    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+
+    def describe(path: Path) -> FileEntry:
+        sync(path)
+        return FileEntry(bytes=path.stat().st_size, sha256=file_sha256(path))
+
+    with ThreadPoolExecutor(4) as pool:  # hashing and flushing both release the interpreter
+        entries = pool.map(describe, paths)
+    return {path.relative_to(folder).as_posix(): entry for path, entry in zip(paths, entries, strict=True)}
+
+
+def files_digest(files: Mapping[str, FileEntry]) -> str:
+    """SHA-256 over names and digests of a dataset's files: equal for equal content, whoever made it and when."""
+    lines = "".join(f"{entry.sha256}  {name}\n" for name, entry in sorted(files.items()))
+    return hashlib.sha256(lines.encode()).hexdigest()
+
+
+def damaged_files(folder: Path, files: Mapping[str, FileEntry]) -> Iterator[str]:
+    """What is not as it was published, a sentence for each such file, by name."""
+
+    names = sorted(files)
+    with ThreadPoolExecutor(4) as pool:  # hashing and reading both release the interpreter
+        found = pool.map(lambda name: damage_of(folder / name, files[name]), names)
+        yield from (f"{name} {what}" for name, what in zip(names, found, strict=True) if what)
+
+
+def damage_of(path: Path, entry: FileEntry, trusted: int = 0) -> str:
+    """How a file differs from its entry, if it does; one not written to since then (in nanoseconds) is believed."""
+    if not path.is_file():
+        return "is missing"
+    status = path.stat()
+    if status.st_size != entry.bytes:
+        return f"has {status.st_size:,} bytes instead of {entry.bytes:,}"
+    changed = status.st_mtime_ns > trusted and file_sha256(path) != entry.sha256
+    return "was changed: its SHA-256 is not the one in the manifest" if changed else ""
