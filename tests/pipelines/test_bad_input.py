@@ -217,7 +217,7 @@ import json, os, sys
 from pathlib import Path
 from pipelines.errors import InputError
 from pipelines.ingest import INGEST, IngestConfig
-from pipelines.step import Work
+from pipelines.store.step import StepContext
 from pipelines.store import Store
 from pipelines.tokenize import TOKENIZE, TokenizeConfig
 
@@ -228,7 +228,7 @@ def attempt(type_, config, room, **inputs):
     space = os.statvfs(disk)
     (disk / "ballast").write_bytes(bytes(max(space.f_bavail * space.f_frsize - room, 0)))
     step = type_.using("test", config, {role: one.ref for role, one in inputs.items()})
-    run = lambda out, scratch: type_.run(inputs, config, out, Work(scratch))
+    run = lambda out, scratch: type_.run(inputs, config, out, StepContext(scratch))
     try:
         store.build(step, run)
     except InputError as error:

@@ -88,7 +88,7 @@ import json, os, sys
 from pathlib import Path
 from pipelines.errors import InputError
 from pipelines.pretrain import PRETRAIN, PretrainConfig
-from pipelines.step import Report, Work
+from pipelines.store.step import Listener, StepContext
 from pipelines.store import Store
 
 disk, root, config = Path(sys.argv[1]), Path(sys.argv[2]), json.loads(sys.argv[3])
@@ -99,21 +99,21 @@ def free():
     space = os.statvfs(disk)
     return space.f_bavail * space.f_frsize
 
-class Measuring(Report):
+class Measuring(Listener):
     def metrics(self, step, values):
         if step == 4:  # the checkpoints after steps 2 and 4 are written
             self.taken = before - free()
 
 def pretrain(config, report):
     step = PRETRAIN.using("test", PretrainConfig.model_validate(config), {k: one.ref for k, one in inputs.items()})
-    return store.build(step, lambda out, scratch: PRETRAIN.run(inputs, step.config, out, Work(scratch, report)))
+    return store.build(step, lambda out, scratch: PRETRAIN.run(inputs, step.config, out, StepContext(scratch, report)))
 
 before, measured = free(), Measuring()
 store.remove(pretrain(config, measured))
 for processes in (2, 1):
     ballast.write_bytes(bytes(free() - measured.taken - 300_000))  # there is room for half a checkpoint more
     try:
-        pretrain(config | {"processes": processes}, Report())
+        pretrain(config | {"processes": processes}, Listener())
     except InputError as error:
         checkpoints = sorted(path.name for path in disk.glob("data/.scratch/*/checkpoints/*"))
         left = [str(path) for pattern in ("[!.]*/*", ".staging/*") for path in store.root.glob(pattern)]
@@ -122,8 +122,8 @@ for processes in (2, 1):
     if processes == 2:
         store.sweep(checkpoint_days=0)
 warned = []
-Report.warn = lambda self, sentence: warned.append(sentence)
-made = pretrain(config, Report())
+Listener.warn = lambda self, sentence: warned.append(sentence)
+made = pretrain(config, Listener())
 print(json.dumps([warned, store.verify(made), {name: entry.sha256 for name, entry in made.manifest.files.items()}]))
 """
 

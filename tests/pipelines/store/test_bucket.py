@@ -133,8 +133,8 @@ def test_a_rebuild_replaces_what_every_machine_sees(machines: list[Store]) -> No
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from pipelines.bucket import Bucket
-from pipelines.store import Store
+from pipelines.store.bucket import Bucket
+from pipelines.store.store import Store
 sys.path.insert(0, {folder!r})
 from test_bucket import corpus_step, run
 calls = 0
