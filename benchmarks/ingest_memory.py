@@ -50,7 +50,8 @@ def write_corpus(path: Path, n_bytes: int) -> None:
 
 
 def measure(which: str, folder: Path) -> None:
-    from pipelines.ingest import INGEST, IngestConfig
+    from pipelines.corpus.ingest.config import IngestConfig
+    from pipelines.corpus.ingest.ingest import INGEST
     from pipelines.store.step import StepContext
     from pipelines.store.store import Store
     from pipelines.tokenize import TOKENIZE, TokenizeConfig

@@ -17,8 +17,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from pipelines.config import ClassificationRun, load_config
+from pipelines.corpus.examples import EXAMPLES
 from pipelines.evaluate_classifier import EVALUATE_CLASSIFIER
-from pipelines.examples import EXAMPLES
 from pipelines.finetune_classifier import FINETUNE_CLASSIFIER
 from pipelines.lessons import LESSONS
 from pipelines.store.dataset import Dataset

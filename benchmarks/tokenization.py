@@ -24,7 +24,8 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.ingest import INGEST, IngestConfig
+from pipelines.corpus.ingest.config import IngestConfig
+from pipelines.corpus.ingest.ingest import INGEST
 from pipelines.store.dataset import Dataset
 from pipelines.store.step import StepContext, StepType
 from pipelines.store.store import Store

@@ -9,16 +9,16 @@ from flows.base import Base, with_tokenizer_of
 from flows.progress import say
 from gpt.config import Config
 from pipelines.config import ClassificationRun, RunConfig
+from pipelines.corpus.examples import EXAMPLES
+from pipelines.corpus.ingest.ingest import INGEST
+from pipelines.corpus.mix import MIX
 from pipelines.evaluate_assistant import EVALUATE_ASSISTANT
 from pipelines.evaluate_classifier import EVALUATE_CLASSIFIER
 from pipelines.evaluate_language import EVALUATE_LANGUAGE
 from pipelines.evaluate_task import EVALUATE_TASK
-from pipelines.examples import EXAMPLES
 from pipelines.finetune_assistant import FINETUNE_ASSISTANT
 from pipelines.finetune_classifier import FINETUNE_CLASSIFIER
-from pipelines.ingest import INGEST
 from pipelines.lessons import LESSONS
-from pipelines.mix import MIX
 from pipelines.pretrain import PRETRAIN
 from pipelines.sample import SAMPLE
 from pipelines.store.dataset import Dataset

@@ -13,9 +13,9 @@ from pydantic import Field, ValidationError
 from flows.home import Home
 from flows.models import find_model
 from gpt.config import Config
+from pipelines.corpus.conversation import Message
 from pipelines.errors import InputError
 from pipelines.model import Assistant, open_model
-from pipelines.templates import Message
 
 HELP = """\
 Ctrl-C stops an answer, Ctrl-D leaves.

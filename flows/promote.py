@@ -24,11 +24,11 @@ from flows.tracking import Tracker
 from gpt.config import Config
 from pipelines.compare import evaluations_of
 from pipelines.config import ClassificationRun, RunConfig
+from pipelines.corpus.examples import EXAMPLES
 from pipelines.errors import InputError
 from pipelines.evaluate_assistant import EVALUATE_ASSISTANT
 from pipelines.evaluate_classifier import EVALUATE_CLASSIFIER
 from pipelines.evaluate_language import EVALUATE_LANGUAGE
-from pipelines.examples import EXAMPLES
 from pipelines.promote import Decision, decide
 from pipelines.registry import CHALLENGER, CHAMPION, ModelVersion, find_version, registered
 from pipelines.store.dataset import Dataset

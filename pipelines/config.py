@@ -13,16 +13,16 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from gpt.config import Config
+from pipelines.corpus.examples import ExamplesConfig
+from pipelines.corpus.ingest.config import IngestConfig
+from pipelines.corpus.mix import MixConfig
 from pipelines.errors import InputError
 from pipelines.evaluate_assistant import EvaluateAssistantConfig
 from pipelines.evaluate_classifier import EvaluateClassifierConfig
 from pipelines.evaluate_language import EvaluateLanguageConfig
 from pipelines.evaluate_task import TaskConfig
-from pipelines.examples import ExamplesConfig
 from pipelines.finetune_assistant import AssistantConfig
 from pipelines.finetune_classifier import ClassifierConfig
-from pipelines.ingest import IngestConfig
-from pipelines.mix import MixConfig
 from pipelines.pretrain import PretrainConfig
 from pipelines.promote import PromoteConfig
 from pipelines.report import ReportConfig

@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.ipc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from safetensors import safe_open
 
 from pipelines.store.dataset import Dataset
-from pipelines.tables import read_batches
-from pipelines.templates import Message
 from pipelines.tokenizers import FILE, Tokenizer, load_tokenizer
 
 
@@ -39,79 +35,6 @@ def columns(dataset: Dataset) -> list[tuple[str, str]]:
 
 
 MLFLOW_TYPES = {"int64": "long", "int32": "integer", "bool": "boolean", "large_string": "string"}
-
-
-@dataclass(frozen=True)
-class Corpus:
-    """Documents in Parquet files, with the columns of `documents.DOCUMENTS`."""
-
-    dataset: Dataset
-
-    @property
-    def parts(self) -> list[Path]:
-        """The Parquet files, in the order of the documents."""
-        return [
-            self.dataset.file(name) for name in sorted(self.dataset.manifest.files) if name.startswith("documents/")
-        ]
-
-    @property
-    def rejected(self) -> Path:
-        """The Parquet file of what was left out, with the columns of `documents.REJECTED`."""
-        return self.dataset.file("rejected.parquet")
-
-    def batches(self, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
-        """All documents in order, a few megabytes at a time."""
-        for part in self.parts:
-            yield from read_batches(part, columns)
-
-
-@dataclass(frozen=True)
-class Example:
-    """Something to fine-tune on: a text with a label, or a conversation that ends with an instruction's response.
-
-    text: what the model reads; for an instruction, it and its input.
-    history: what user and assistant said before, in turns, oldest first.
-    """
-
-    id: str
-    source: str
-    split: str
-    text: str
-    label: str | None = None
-    instruction: str | None = None
-    input: str | None = None
-    response: str | None = None
-    history: tuple[str, ...] = ()
-    system: str | None = None
-
-    @property
-    def messages(self) -> list[Message]:
-        """The conversation up to the instruction, whose response is due."""
-        before = [Message(role="system", content=self.system)] if self.system else []
-        for number, said in enumerate(self.history):
-            before.append(Message(role="assistant" if number % 2 else "user", content=said))
-        return [*before, Message(role="user", content=self.instruction or "", input=self.input or "")]
-
-    @property
-    def conversation(self) -> list[Message]:
-        """The whole of it, the response too."""
-        return [*self.messages, Message(role="assistant", content=self.response or "")]
-
-
-@dataclass(frozen=True)
-class Examples:
-    """Fine-tuning examples in one Parquet file, with the columns of `examples.EXAMPLES_SCHEMA`."""
-
-    dataset: Dataset
-
-    def rows(self, split: str) -> list[Example]:
-        """The examples of a split, in order."""
-        names = ["example_id", *(name for name in Example.__dataclass_fields__ if name != "id")]
-        table = pq.read_table(self.dataset.file("examples.parquet"), columns=names, filters=[("split", "==", split)])
-        return [
-            Example(row.pop("example_id"), **row | {"history": tuple(row["history"] or ())})
-            for row in table.to_pylist()
-        ]
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from gpt.batch import IGNORE, pad
 from gpt.config import Config
 from gpt.generate import generate
 from pipelines.answer_metrics import Measure, interval, mean_of, measure_answers, ratio_of
-from pipelines.datasets import Example, Examples
+from pipelines.corpus.examples import Example, Examples
 from pipelines.errors import InputError
 from pipelines.evaluation import MODEL, Metrics, key_of, statistics, write_evaluation
 from pipelines.finetune_assistant import fits

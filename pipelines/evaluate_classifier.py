@@ -17,7 +17,7 @@ from pydantic import Field
 
 from gpt.classifier import Decision
 from gpt.config import Config
-from pipelines.datasets import Examples
+from pipelines.corpus.examples import Examples
 from pipelines.errors import InputError
 from pipelines.evaluation import MODEL, key_of, statistics, write_evaluation
 from pipelines.model import TextClassifier, open_model

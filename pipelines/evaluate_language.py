@@ -19,7 +19,8 @@ from torch.nn import functional as F
 from gpt.config import Config
 from gpt.model import GPT
 from pipelines.baselines import trigram_losses, unigram_losses
-from pipelines.datasets import Corpus, Tokens
+from pipelines.corpus.documents import Corpus
+from pipelines.datasets import Tokens
 from pipelines.errors import InputError
 from pipelines.evaluation import MODEL, statistics, write_evaluation
 from pipelines.memorisation import MemorisationConfig, memorisation_metrics, recite

@@ -17,14 +17,15 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from pydantic import Field
 
-from pipelines.documents import document_id
+from pipelines.corpus.documents import document_id
+from pipelines.corpus.readers.formats import read_file
+from pipelines.corpus.readers.records import Bad, ReadOptions
+from pipelines.corpus.sources import Uri, describe, label_of, list_files
 from pipelines.errors import InputError
 from pipelines.evaluation import MODEL, key_of, statistics, write_evaluation
 from pipelines.likelihood import log_likelihoods
 from pipelines.model import open_gpt
-from pipelines.readers import Bad, ReadOptions, read_file
 from pipelines.significance import Interval, mean_interval
-from pipelines.sources import Uri, describe, label_of, list_files
 from pipelines.store.dataset import Dataset
 from pipelines.store.manifest import SourceFile
 from pipelines.store.step import StepContext, StepType

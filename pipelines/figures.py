@@ -23,7 +23,8 @@ from numpy.typing import NDArray
 from pipelines import charts, runs
 from pipelines.charts import Axis, Series, short
 from pipelines.compare import LOWER_IS_BETTER
-from pipelines.datasets import Corpus, Tokens
+from pipelines.corpus.documents import Corpus
+from pipelines.datasets import Tokens
 from pipelines.errors import InputError
 from pipelines.evaluation import MODEL
 from pipelines.store.dataset import Dataset

@@ -16,13 +16,14 @@ from gpt.loss import next_token_loss
 from gpt.machine import device
 from gpt.train import Metrics
 from gpt.weights import save_model
-from pipelines.datasets import Examples
+from pipelines.corpus.conversation import Message
+from pipelines.corpus.examples import Examples
 from pipelines.errors import InputError
 from pipelines.lessons import Lessons, LessonsConfig, LossOn
 from pipelines.model import Assistant, as_assistant, open_gpt
 from pipelines.store.dataset import Dataset
 from pipelines.store.step import StepContext, StepType
-from pipelines.templates import Message, NamedTemplate, save_template, template_named
+from pipelines.templates import NamedTemplate, save_template, template_named
 from pipelines.training import MODULES, FinetuneConfig, PackedBatches, PaddedBatches, fit, training_statistics
 
 

@@ -23,7 +23,7 @@ from gpt.machine import device
 from gpt.model import GPT
 from gpt.train import Metrics
 from gpt.weights import save_classifier
-from pipelines.datasets import Examples
+from pipelines.corpus.examples import Examples
 from pipelines.errors import InputError
 from pipelines.lessons import Lessons, LessonsConfig
 from pipelines.model import class_probabilities, open_gpt

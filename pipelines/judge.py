@@ -18,8 +18,8 @@ import httpx
 from pydantic import Field, model_validator
 
 from gpt.config import Config
+from pipelines.corpus.sources import Uri
 from pipelines.errors import InputError
-from pipelines.sources import Uri
 
 PROMPT = """\
 Judge how well an answer follows an instruction. Do not explain.

@@ -22,13 +22,14 @@ from pydantic import Field
 
 from gpt.batch import IGNORE
 from gpt.config import Config
-from pipelines.datasets import Example, Examples
-from pipelines.documents import SPLITS
+from pipelines.corpus.conversation import Message, recent
+from pipelines.corpus.documents import SPLITS
+from pipelines.corpus.examples import Example, Examples
 from pipelines.errors import InputError
 from pipelines.model import Assistant, LanguageModel, as_assistant, classifier_tokens, open_gpt
 from pipelines.store.dataset import Dataset
 from pipelines.store.step import StepContext, StepType
-from pipelines.templates import Message, NamedTemplate, recent
+from pipelines.templates import NamedTemplate
 
 FILE = "lessons.arrow"
 LossOn = Literal["responses", "last", "all"]

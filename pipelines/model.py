@@ -22,8 +22,9 @@ from gpt.generate import generate, stream
 from gpt.machine import device
 from gpt.model import GPT
 from gpt.weights import load_classifier, load_model
+from pipelines.corpus.conversation import Message, recent
 from pipelines.errors import InputError
-from pipelines.templates import Message, Template, load_template, recent
+from pipelines.templates import Template, load_template
 from pipelines.tokenizers import Tokenizer, load_tokenizer
 
 

@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from gpt.config import Config
+from pipelines.corpus.documents import SPLITS
 from pipelines.datasets import Tokens
-from pipelines.documents import SPLITS
 from pipelines.errors import InputError
 from pipelines.store.dataset import Dataset
 from pipelines.store.step import StepContext, StepType

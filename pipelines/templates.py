@@ -10,26 +10,21 @@ from __future__ import annotations
 import json
 import re
 import tomllib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Self
 
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from gpt.config import Config
+from pipelines.corpus.conversation import Message
 from pipelines.errors import InputError
 from pipelines.tokenizers import Tokenizer
 
 FOLDER = Path(__file__).parent / "templates"
+
+
 PLACE = re.compile(r"\{(?:content|input)\}")
-
-
-class Message(Config):
-    """What somebody says in a conversation."""
-
-    role: Literal["system", "user", "assistant"] = Field(description="Who says it.")
-    content: str = Field(description="What is said.")
-    input: str = Field(default="", description="What a user's instruction is about, where the two come apart.")
 
 
 class Template(Config):
@@ -142,32 +137,6 @@ def template_named(value: Any) -> Any:
 
 NamedTemplate = Annotated[Template, BeforeValidator(template_named)]
 """A config's template: it enters the config with what it says, so that an edited file is a new version."""
-
-
-def check_turns(messages: Sequence[Message]) -> None:
-    """
-    Raises:
-        ValueError: user and assistant do not take turns after an optional system prompt, or the last turn is no answer.
-    """
-    first = 1 if messages and messages[0].role == "system" else 0
-    for number, message in enumerate(messages[first:]):
-        due = ("user", "assistant")[number % 2]
-        if message.role != due:
-            raise ValueError(f"turn {first + number + 1} is the {message.role}'s, where the {due}'s was due")
-    if (len(messages) - first) % 2 or len(messages) == first:
-        raise ValueError("the last turn has no answer" if len(messages) > first else "nobody says anything")
-
-
-def recent(messages: Sequence[Message], fits: Callable[[Sequence[Message]], bool]) -> Sequence[Message] | None:
-    """A conversation without its oldest exchanges, as many as must go for it to fit; None if the last does not.
-
-    The system prompt stays.
-    """
-    first = 1 if messages[0].role == "system" else 0
-    for cut in range(first, len(messages), 2):
-        if fits(kept := [*messages[:first], *messages[cut:]]):
-            return kept
-    return None
 
 
 def load_template(path: Path) -> Template:

@@ -33,15 +33,14 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from gpt.config import Config
-from pipelines.datasets import Corpus
-from pipelines.documents import SPLITS
+from pipelines.corpus.documents import SPLITS, Corpus
+from pipelines.corpus.parquet import read_batches
 from pipelines.errors import InputError
 from pipelines.store.dataset import Dataset
 from pipelines.store.files import file_sha256, link_or_copy, whole_file, write_json
 from pipelines.store.manifest import SourceFile
 from pipelines.store.partitions import mark_done, read_done
 from pipelines.store.step import StepContext, StepType, canonical_json, map_in_turn
-from pipelines.tables import read_batches
 from pipelines.tokenizers import (
     FILE,
     Tokenizer,

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
-from pipelines.documents import DOCUMENTS
+from pipelines.corpus.documents import DOCUMENTS
 from pipelines.store.dataset import Dataset
 from pipelines.store.manifest import Manifest
 

@@ -16,9 +16,10 @@ from flows.cli import app
 from gpt.config import gpt_config
 from gpt.model import GPT
 from gpt.weights import save_model
-from pipelines.examples import ExamplesConfig, ExampleSource
+from pipelines.corpus.conversation import Message
+from pipelines.corpus.examples import ExamplesConfig, ExampleSource
 from pipelines.model import Assistant, LanguageModel, as_assistant
-from pipelines.templates import Message, save_template, template_named
+from pipelines.templates import save_template, template_named
 from pipelines.tokenizers import count_characters
 
 PLAIN = template_named("plain")

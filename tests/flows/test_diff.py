@@ -9,7 +9,8 @@ from pathlib import Path
 from rich.console import Console
 
 from flows.diff import diff
-from pipelines.ingest import INGEST, IngestConfig
+from pipelines.corpus.ingest.config import IngestConfig
+from pipelines.corpus.ingest.ingest import INGEST
 from pipelines.store.dataset import Dataset
 from pipelines.store.step import StepContext
 from pipelines.store.store import Store

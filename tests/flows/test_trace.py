@@ -12,8 +12,9 @@ from rich.console import Console
 
 from flows.trace import FILES, trace
 from gpt.config import Config
+from pipelines.corpus.ingest.config import IngestConfig
+from pipelines.corpus.ingest.ingest import INGEST
 from pipelines.errors import InputError
-from pipelines.ingest import INGEST, IngestConfig
 from pipelines.store.dataset import Dataset
 from pipelines.store.step import StepContext, StepType
 from pipelines.store.store import Store

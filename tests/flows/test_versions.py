@@ -11,7 +11,8 @@ import flows.conductor
 from flows.cli import app
 from flows.conductor import Conductor
 from flows.progress import StepReport
-from pipelines.ingest import INGEST, IngestConfig
+from pipelines.corpus.ingest.config import IngestConfig
+from pipelines.corpus.ingest.ingest import INGEST
 from pipelines.store.step import Stopped
 from pipelines.store.store import Store
 from pipelines.tokenize import TOKENIZE, TokenizeConfig

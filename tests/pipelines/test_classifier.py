@@ -10,10 +10,10 @@ from safetensors.torch import load_file
 from gpt.config import gpt_config
 from gpt.model import GPT
 from gpt.weights import save_model
-from pipelines.documents import SplitConfig, document_id, split_of
+from pipelines.corpus.documents import SplitConfig, document_id, split_of
+from pipelines.corpus.examples import EXAMPLES, ExamplesConfig
 from pipelines.errors import InputError
 from pipelines.evaluate_classifier import EVALUATE_CLASSIFIER, EvaluateClassifierConfig, run_classifier
-from pipelines.examples import EXAMPLES, ExamplesConfig
 from pipelines.finetune_classifier import FINETUNE_CLASSIFIER, ClassifierConfig
 from pipelines.lessons import LESSONS
 from pipelines.model import TextClassifier, open_model

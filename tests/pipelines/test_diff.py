@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.spatial.distance import jensenshannon
 
+from pipelines.corpus.ingest.config import IngestConfig
+from pipelines.corpus.ingest.ingest import INGEST
 from pipelines.diff import compare, jensen_shannon
 from pipelines.errors import InputError
-from pipelines.ingest import INGEST, IngestConfig
 from pipelines.store.dataset import Dataset
 from pipelines.store.step import StepContext, StepType
 from pipelines.store.store import Store

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from gpt.config import gpt_config
 from gpt.model import GPT
-from pipelines.datasets import Example
+from pipelines.corpus.examples import Example
 from pipelines.evaluate_assistant import nearest_answers
 from pipelines.evaluate_language import language_metrics, sliding_losses
 

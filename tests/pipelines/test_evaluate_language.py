@@ -10,13 +10,13 @@ import torch
 from gpt.config import Config, gpt_config
 from gpt.model import GPT
 from gpt.weights import save_model
+from pipelines.corpus.ingest.ingest import INGEST
+from pipelines.corpus.parquet import read_rows
 from pipelines.datasets import Tokens
 from pipelines.evaluate_language import EVALUATE_LANGUAGE, doc_ids
-from pipelines.ingest import INGEST
 from pipelines.memorisation import MemorisationConfig, memorisation_metrics, recite
 from pipelines.model import open_gpt
 from pipelines.store.step import StepType
-from pipelines.tables import read_rows
 from pipelines.tokenize import TOKENIZE
 
 

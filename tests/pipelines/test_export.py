@@ -8,9 +8,10 @@ from pathlib import Path
 import duckdb
 import pytest
 
+from pipelines.corpus.ingest.config import IngestConfig
+from pipelines.corpus.ingest.ingest import INGEST
 from pipelines.errors import InputError
 from pipelines.export import TABLES, TEXTS, export_catalog
-from pipelines.ingest import INGEST, IngestConfig
 from pipelines.sample import SAMPLE, SampleConfig
 from pipelines.store.step import StepContext
 from pipelines.store.store import Store

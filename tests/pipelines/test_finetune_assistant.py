@@ -16,15 +16,15 @@ from gpt.loss import next_token_loss
 from gpt.model import GPT
 from gpt.train import TrainConfig, train
 from gpt.weights import save_model
-from pipelines.datasets import Example
+from pipelines.corpus.conversation import Message
+from pipelines.corpus.examples import EXAMPLES, Example
 from pipelines.errors import InputError
 from pipelines.evaluate_assistant import EVALUATE_ASSISTANT
-from pipelines.examples import EXAMPLES
 from pipelines.finetune_assistant import FINETUNE_ASSISTANT, AssistantConfig
 from pipelines.lessons import LESSONS, encode_lesson, lesson
 from pipelines.model import Assistant, LanguageModel, as_assistant, open_model
 from pipelines.store.step import StepType
-from pipelines.templates import Message, shipped, template_named
+from pipelines.templates import shipped, template_named
 from pipelines.tokenizers import count_characters
 from pipelines.training import PackedBatches
 

@@ -18,9 +18,8 @@ from gpt.config import Config, gpt_config
 from gpt.model import GPT
 from gpt.weights import save_model
 from pipelines import lessons, model
-from pipelines.datasets import Examples
-from pipelines.documents import SPLITS
-from pipelines.examples import EXAMPLES
+from pipelines.corpus.documents import SPLITS
+from pipelines.corpus.examples import EXAMPLES, Examples
 from pipelines.finetune_assistant import FINETUNE_ASSISTANT, AssistantConfig
 from pipelines.finetune_classifier import FINETUNE_CLASSIFIER
 from pipelines.lessons import LESSONS, Lessons, encode_lesson

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from gpt.batch import Batch
 from pipelines import loader as loader_module
+from pipelines.corpus.ingest.ingest import INGEST
 from pipelines.datasets import Samples, Tokens
 from pipelines.errors import InputError
-from pipelines.ingest import INGEST
 from pipelines.loader import Loader, permuted
 from pipelines.sample import SAMPLE
 from pipelines.store.dataset import Dataset

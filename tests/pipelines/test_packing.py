@@ -17,8 +17,8 @@ from gpt.batch import IGNORE, Batch
 from gpt.config import gpt_config
 from gpt.loss import next_token_loss
 from gpt.model import GPT
+from pipelines.corpus.ingest.ingest import INGEST
 from pipelines.datasets import Samples, Tokens
-from pipelines.ingest import INGEST
 from pipelines.loader import Loader
 from pipelines.sample import SAMPLE, best_fit
 from pipelines.store.dataset import Dataset

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from pipelines.corpus.ingest.ingest import INGEST
 from pipelines.errors import InputError
-from pipelines.ingest import INGEST
 from pipelines.pretrain import PRETRAIN, PretrainConfig
 from pipelines.sample import SAMPLE
 from pipelines.store.step import Listener, StepContext, Stopped

@@ -16,12 +16,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipelines import figures, report
+from pipelines.corpus.examples import EXAMPLES
+from pipelines.corpus.ingest.ingest import INGEST
 from pipelines.datasets import columns
 from pipelines.evaluate_classifier import EVALUATE_CLASSIFIER
 from pipelines.evaluate_language import EVALUATE_LANGUAGE
-from pipelines.examples import EXAMPLES
 from pipelines.finetune_classifier import FINETUNE_CLASSIFIER
-from pipelines.ingest import INGEST
 from pipelines.lessons import LESSONS
 from pipelines.pretrain import PRETRAIN
 from pipelines.report import REPORT, ReportConfig

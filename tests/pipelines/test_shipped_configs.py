@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.config import load_config, parse_config
-from pipelines.ingest import INGEST
+from pipelines.corpus.ingest.ingest import INGEST
 from pipelines.pretrain import PRETRAIN
 from pipelines.sample import SAMPLE
 from pipelines.store.step import Listener, StepContext

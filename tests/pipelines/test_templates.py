@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipelines.corpus.conversation import Message, check_turns, recent
 from pipelines.errors import InputError
 from pipelines.finetune_assistant import AssistantConfig
-from pipelines.templates import Message, Template, check_turns, load_template, recent, save_template, shipped
+from pipelines.templates import Template, load_template, save_template, shipped
 from pipelines.templates import template_named as named
 from pipelines.tokenizers import count_characters, train_byte_pairs
 

@@ -11,14 +11,14 @@ import pytest
 from pydantic import ValidationError
 
 from pipelines import tokenize
+from pipelines.corpus.documents import SPLITS
+from pipelines.corpus.ingest.ingest import INGEST
+from pipelines.corpus.parquet import read_rows
 from pipelines.datasets import Samples, Tokens
-from pipelines.documents import SPLITS
 from pipelines.errors import InputError
-from pipelines.ingest import INGEST
 from pipelines.sample import SAMPLE
 from pipelines.store.dataset import Dataset
 from pipelines.store.store import Store
-from pipelines.tables import read_rows
 from pipelines.tokenize import TOKENIZE, TokenizeConfig
 
 Build = Callable[..., Dataset]

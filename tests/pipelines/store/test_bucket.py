@@ -16,9 +16,9 @@ from typer.testing import CliRunner
 
 from flows.cli import app
 from pipelines.catalog import connect
+from pipelines.corpus.ingest.ingest import INGEST
 from pipelines.datasets import Tokens
 from pipelines.errors import InputError
-from pipelines.ingest import INGEST
 from pipelines.store.bucket import Bucket
 from pipelines.store.dataset import Dataset
 from pipelines.store.manifest import MANIFEST

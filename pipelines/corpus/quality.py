@@ -45,15 +45,24 @@ STATISTICS = {
     "digits": "len(regexp_extract_all(text, '[0-9]')) / length(text)",
 }
 
+
 # What SQL is no language for. Computed only if a rule names it, and null otherwise.
 TOP_NGRAMS = {f"top_{n}gram": n for n in (2, 3, 4)}
+
+
 DUPLICATE_NGRAMS = {f"duplicate_{n}grams": n for n in range(5, 11)}
+
+
 ON_DEMAND = (*TOP_NGRAMS, *DUPLICATE_NGRAMS, "bad_words")
 
+
 COUNTS = {name for name in STATISTICS if name.startswith("n_")} | {"stop_words", "bad_words"}
+
+
 STATISTICS_TYPE = pa.struct(
     [(name, pa.int64() if name in COUNTS else pa.float64()) for name in (*STATISTICS, *ON_DEMAND)]
 )
+
 
 PRESETS = {
     # Rae et al. 2021, Scaling language models: methods, analysis and insights from training Gopher, appendix A.1.1:
@@ -90,8 +99,13 @@ PRESETS = {
     ),
 }
 
+
 SEEN = {name: pa.string() for name in ("text", "source", "split", "language")} | {"n_bytes": pa.int64()}
+
+
 COLUMNS = (*SEEN, *STATISTICS, *ON_DEMAND)
+
+
 SCHEMA = pa.schema([*SEEN.items(), ("row", pa.int64()), *(STATISTICS_TYPE.field(name) for name in ON_DEMAND)])
 
 

@@ -19,13 +19,12 @@ from typing import Any, Self
 from pydantic import Field, model_validator
 
 from gpt.config import Config
-from pipelines.datasets import Corpus
-from pipelines.documents import DOCUMENTS, REJECTED, SPLITS
+from pipelines.corpus.documents import DOCUMENTS, REJECTED, SPLITS, Corpus
+from pipelines.corpus.parquet import TableWriter, read_rows
 from pipelines.errors import InputError
 from pipelines.store.dataset import Dataset
 from pipelines.store.files import link_or_copy
 from pipelines.store.step import StepContext, StepType
-from pipelines.tables import TableWriter, read_rows
 
 
 class MixConfig(Config):

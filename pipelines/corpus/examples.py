@@ -12,23 +12,26 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 from pydantic import Field, model_validator
 
 from gpt.config import Config
-from pipelines.documents import REJECTED, SPLITS, SplitConfig, document_id, normalise, split_of
-from pipelines.duplicates import find_duplicates, rows_to_drop, write_signatures
+from pipelines.corpus.conversation import Message, check_turns
+from pipelines.corpus.documents import REJECTED, SPLITS, SplitConfig, document_id, normalise, split_of
+from pipelines.corpus.duplicates import find_duplicates, rows_to_drop, write_signatures
+from pipelines.corpus.parquet import TableWriter, read_rows
+from pipelines.corpus.readers.formats import read_file
+from pipelines.corpus.readers.records import Bad, ReadOptions, no_column
+from pipelines.corpus.sources import Uri, describe, label_of, list_files
 from pipelines.errors import InputError
-from pipelines.readers import Bad, ReadOptions, no_column, read_file
-from pipelines.sources import Uri, describe, label_of, list_files
 from pipelines.store.dataset import Dataset
 from pipelines.store.manifest import SourceFile
 from pipelines.store.step import StepContext, StepType
-from pipelines.tables import TableWriter, read_rows
-from pipelines.templates import Message, check_turns
 
 EXAMPLES_SCHEMA = pa.schema(
     [
@@ -314,3 +317,52 @@ def _answer(example: Mapping[str, Any]) -> str:
 def _opening(example: Mapping[str, Any]) -> str:
     """What decides the split: what the model reads, and of a conversation its first turn."""
     return str((example.get("history") or [example["text"]])[0])
+
+
+@dataclass(frozen=True)
+class Example:
+    """Something to fine-tune on: a text with a label, or a conversation that ends with an instruction's response.
+
+    text: what the model reads; for an instruction, it and its input.
+    history: what user and assistant said before, in turns, oldest first.
+    """
+
+    id: str
+    source: str
+    split: str
+    text: str
+    label: str | None = None
+    instruction: str | None = None
+    input: str | None = None
+    response: str | None = None
+    history: tuple[str, ...] = ()
+    system: str | None = None
+
+    @property
+    def messages(self) -> list[Message]:
+        """The conversation up to the instruction, whose response is due."""
+        before = [Message(role="system", content=self.system)] if self.system else []
+        for number, said in enumerate(self.history):
+            before.append(Message(role="assistant" if number % 2 else "user", content=said))
+        return [*before, Message(role="user", content=self.instruction or "", input=self.input or "")]
+
+    @property
+    def conversation(self) -> list[Message]:
+        """The whole of it, the response too."""
+        return [*self.messages, Message(role="assistant", content=self.response or "")]
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Fine-tuning examples in one Parquet file, with the columns of `examples.EXAMPLES_SCHEMA`."""
+
+    dataset: Dataset
+
+    def rows(self, split: str) -> list[Example]:
+        """The examples of a split, in order."""
+        names = ["example_id", *(name for name in Example.__dataclass_fields__ if name != "id")]
+        table = pq.read_table(self.dataset.file("examples.parquet"), columns=names, filters=[("split", "==", split)])
+        return [
+            Example(row.pop("example_id"), **row | {"history": tuple(row["history"] or ())})
+            for row in table.to_pylist()
+        ]

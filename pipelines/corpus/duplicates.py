@@ -24,18 +24,29 @@ import pyarrow.parquet as pq
 import rensa
 from numpy.typing import NDArray
 
+from pipelines.corpus.parquet import read_batches
 from pipelines.store.files import whole_file
-from pipelines.tables import read_batches
 
 SORTED = 1 << 20  # numbers that are compared at once, about
+
+
 MOST_RANGES = 256  # of them, so that of very many numbers more are compared at once
+
+
 MEMORY = (16, 64, 256, 2048)  # megabytes for DuckDB: as little as does
+
+
 ROW_BYTES = 25  # of it that a document takes at least
+
+
 HASHES, BANDS, WORDS = 128, 16, 5  # numbers of a signature; bands of it; words in a sequence
+
 
 Numbers = NDArray[np.uint64]
 
+
 SIGNATURES = pa.schema([("row", pa.int64()), ("signature", pa.list_(pa.uint32())), ("bands", pa.list_(pa.uint64()))])
+
 
 # Of each text the place of the first document stays. A place is a part's number in the high bits, and a row.
 EXACT = """
@@ -47,6 +58,7 @@ EXACT = """
     firsts AS (SELECT doc_id, min(place) AS first FROM placed GROUP BY doc_id HAVING count(*) > 1)
     SELECT place, first FROM placed JOIN firsts USING (doc_id) WHERE place > first
 """
+
 
 # Every document is linked to the first one of each band that it is in, if the two are similar enough.
 NEAR = """
@@ -69,13 +81,17 @@ NEAR = """
     FROM compared WHERE similarity >= $threshold GROUP BY place
 """
 
+
 # A document that a link leads to may itself have been dropped: follow the links to the one that stays.
 UNSETTLED = "SELECT 1 FROM links l JOIN links n ON l.first = n.place LIMIT 1"
+
+
 FOLLOW = """
     CREATE OR REPLACE TEMP TABLE links AS
     SELECT l.place, coalesce(n.first, l.first) AS first, l.similarity
     FROM links l LEFT JOIN links n ON l.first = n.place
 """
+
 
 # What equals a document that is itself left out as nearly another one goes with it.
 RESULT = """

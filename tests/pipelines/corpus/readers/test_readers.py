@@ -23,10 +23,12 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from pipelines import readers
+from pipelines.corpus.ingest.config import SourceConfig
+from pipelines.corpus.readers import compression, json_lines, records
+from pipelines.corpus.readers.encoding import detect_encoding
+from pipelines.corpus.readers.formats import formats_of, read_file
+from pipelines.corpus.readers.records import Bad, ReadOptions, Record
 from pipelines.errors import InputError
-from pipelines.ingest import SourceConfig
-from pipelines.readers import Bad, ReadOptions, Record, detect_encoding, formats_of, read_file
 
 ROWS = [{"text": "one", "n": "1"}, {"text": "zwei\nZeilen, ä", "n": "2"}, {"text": 'three "quoted"', "n": "3"}]
 
@@ -278,8 +280,8 @@ def test_broken_bytes_of_a_page_are_told_and_garble_nothing_else() -> None:
 )
 def test_bytes_outside_other_encodings_are_told_too(content: bytes, name: str, encoding: str | None) -> None:
     (text,) = texts(read(content, name, encoding=encoding))
-    assert readers.UNDECODED.search(text) and "\ufffd" not in text
-    assert readers.UNDECODED.sub("", text) == "gute Mühle"
+    assert encoding.UNDECODED.search(text) and "\ufffd" not in text
+    assert encoding.UNDECODED.sub("", text) == "gute Mühle"
 
 
 def test_bytes_outside_the_encoding_arrive_as_lone_surrogates() -> None:
@@ -338,9 +340,9 @@ def test_a_bad_line_of_json_among_good_ones_costs_only_itself() -> None:
 def test_lines_of_json_are_read_each_by_itself(lines: list[list[str]], buffer: int) -> None:
     content = "\n".join("".join(line) for line in lines).encode()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(readers, "BUFFER", buffer)
+        patch.setattr(records, "BUFFER", buffer)
         found = read(content, "a.jsonl")
-        patch.setattr(readers, "_objects", lambda lines: [])
+        patch.setattr(json_lines, "_objects", lambda lines: [])
         assert found == read(content, "a.jsonl")
     good = [(line, number) for number, line in enumerate(content.split(b"\n"), 1) if is_object(line)]
     assert [record for record in found if isinstance(record, Record)] == [
@@ -357,8 +359,8 @@ def is_object(line: bytes) -> bool:
 
 @pytest.mark.parametrize("buffer", [1, 7, 900])
 def test_a_line_that_is_too_long_costs_only_itself(monkeypatch: pytest.MonkeyPatch, buffer: int) -> None:
-    monkeypatch.setattr(readers, "MAX_LINE", 1000)
-    monkeypatch.setattr(readers, "BUFFER", buffer)
+    monkeypatch.setattr(records, "MAX_LINE", 1000)
+    monkeypatch.setattr(records, "BUFFER", buffer)
     content = b'{"text": "a"}\n{"text": "' + b"x" * 5000 + b'"}\n{"text": "b"}\n'
     found = read(content, "a.jsonl")
     assert texts(found) == ["a", "b"]
@@ -428,7 +430,7 @@ def test_an_empty_file_gives_no_text(extension: str) -> None:
 @pytest.mark.parametrize("packing", [".gz", ".bz2", ".xz", ".zst"])
 @pytest.mark.parametrize("name", ["a.txt", "a.jsonl", "a.csv", "a.json", "a.parquet", "a.pdf"])
 def test_a_decompression_bomb_is_refused(name: str, packing: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(readers, "BOMB_BYTES", 1 << 20)
+    monkeypatch.setattr(compression, "BOMB_BYTES", 1 << 20)
     found = read(PACK[packing](b"0" * (8 << 20)), name + packing)
     assert "decompression bomb" in problems(found)[-1][1]
 
@@ -437,7 +439,7 @@ def test_a_decompression_bomb_is_refused(name: str, packing: str, monkeypatch: p
 def test_a_bomb_within_a_parquet_file_is_refused_before_it_is_unpacked(
     packing: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(readers, "BOMB_BYTES", 1 << 20)
+    monkeypatch.setattr(compression, "BOMB_BYTES", 1 << 20)
     out = io.BytesIO()
     pq.write_table(pa.table({"text": ["0" * (8 << 20)]}), out, compression=packing)
     assert "decompression bomb" in problems(read(out.getvalue(), "a.parquet"))[0][1]

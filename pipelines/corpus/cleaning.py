@@ -13,7 +13,10 @@ from typing import Literal
 import ftfy
 
 Cleaner = Callable[[str], tuple[str, int]]
+
+
 CleanerName = Literal["unicode", "whitespace", "boilerplate", "citations", "c4_lines", "redact"]
+
 
 FIXES = ftfy.TextFixerConfig(uncurl_quotes=False, unescape_html="auto", normalization="NFC")
 
@@ -103,11 +106,14 @@ def redact(text: str) -> tuple[str, int]:
 
 
 EMAIL = re.compile(r"(?<![\w.+-])[\w.+-]{1,64}@(?:[A-Za-z0-9-]{1,63}\.){1,8}[A-Za-z]{2,24}\b")
+
+
 IP = re.compile(
     r"(?<![\w.])\d{1,3}(?:\.\d{1,3}){3}(?![\w.]*\w)"  # version 4
     r"|(?<![\w:])(?=[0-9a-fA-F:]*[0-9a-fA-F]:)[0-9a-fA-F]{0,4}(?::[0-9a-fA-F]{0,4}){2,7}"  # version 6
     r"(?:(?<=:)\d{1,3}(?:\.\d{1,3}){3})?(?![\w:]|\.\d)"  # which may end in one of version 4
 )
+
 
 CLEANERS: dict[str, Cleaner] = {
     "unicode": repair_unicode,

@@ -16,15 +16,26 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines import ingest, readers
-from pipelines.datasets import Corpus
-from pipelines.documents import DOCUMENTS, SplitConfig, document_id, name_texts, normalise, normalise_all, split_of
+from pipelines.corpus.documents import (
+    DOCUMENTS,
+    Corpus,
+    SplitConfig,
+    document_id,
+    name_texts,
+    normalise,
+    normalise_all,
+    split_of,
+)
+from pipelines.corpus.ingest import partitions, read
+from pipelines.corpus.ingest.config import IngestConfig
+from pipelines.corpus.ingest.ingest import INGEST
+from pipelines.corpus.ingest.partitions import Partition, plan
+from pipelines.corpus.parquet import TableWriter, read_rows
+from pipelines.corpus.readers import records
 from pipelines.errors import InputError
-from pipelines.ingest import INGEST, IngestConfig, Partition, plan
 from pipelines.store.dataset import Dataset
 from pipelines.store.step import StepContext
 from pipelines.store.store import Store
-from pipelines.tables import TableWriter, read_rows
 from pipelines.tokenize import TOKENIZE
 
 Build = Callable[..., Dataset]
@@ -185,12 +196,12 @@ def test_blocks_of_records_give_what_the_records_give_one_by_one(texts: list[Any
         source = {"uri": str(path), "metadata": ["n"]}
         config = IngestConfig.model_validate({"sources": [source], "partition_bytes": 1 << 20})
         (partition,) = plan(config, Path(folder))[0]
-        patch.setattr(ingest, "BATCH_BYTES", limit)
-        patch.setattr(readers, "BUFFER", buffer)
-        found = [(rows.to_pylist(), batch.rejected, batch.counts) for rows, batch in ingest._batches(partition)]
+        patch.setattr(read, "BATCH_BYTES", limit)
+        patch.setattr(records, "BUFFER", buffer)
+        found = [(rows.to_pylist(), batch.rejected, batch.counts) for rows, batch in read._batches(partition)]
         assert sum(len(rows) + len(bad) for rows, bad, _ in found) == len(texts)
-        patch.setattr(ingest, "_plain_texts", lambda records, column: [])
-        assert found == [(rows.to_pylist(), batch.rejected, batch.counts) for rows, batch in ingest._batches(partition)]
+        patch.setattr(read, "_plain_texts", lambda records, column: [])
+        assert found == [(rows.to_pylist(), batch.rejected, batch.counts) for rows, batch in read._batches(partition)]
 
 
 def test_one_large_file_is_divided_at_line_ends_and_lines_keep_their_numbers(build: Build, tmp_path: Path) -> None:
@@ -233,13 +244,13 @@ def test_many_small_documents_stay_one_part_and_a_few_that_unpack_to_much_do_not
 
 def test_a_file_that_is_cut_while_it_is_planned_stops_the_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_lines(tmp_path / "a.jsonl", several(50))
-    real = ingest._line_end
+    real = partitions._line_end
 
     def line_end(stream: Any, at: int) -> int:
         os.truncate(path, 1500)
         return real(stream, at)
 
-    monkeypatch.setattr(ingest, "_line_end", line_end)
+    monkeypatch.setattr(partitions, "_line_end", line_end)
     config = IngestConfig.model_validate({"sources": [{"uri": str(path)}], "partition_bytes": 1000})
     with pytest.raises(InputError, match="changed while it was read"):
         plan(config, tmp_path)
@@ -264,15 +275,15 @@ def test_a_killed_ingest_goes_on_where_it_was(tmp_path: Path, build: Build, monk
         write_lines(tmp_path / f"texts/{i}.jsonl", [f"text {i}"])
     config = {"sources": [{"uri": str(tmp_path / "texts")}], "partition_bytes": 1}
     read: list[str] = []
-    real = ingest._records
+    real = read._records
 
-    def records(piece: ingest.Piece) -> Any:
+    def records(piece: partitions.Piece) -> Any:
         read.append(piece.file.name)
         if len(read) == 6:
             raise KeyboardInterrupt
         return real(piece)
 
-    monkeypatch.setattr(ingest, "_records", records)
+    monkeypatch.setattr(read, "_records", records)
     with pytest.raises(KeyboardInterrupt):
         build(INGEST, config)
     assert len(documents(build(INGEST, config))) == 10
@@ -349,13 +360,13 @@ def test_a_file_that_changes_while_it_is_read_stops_the_step(
     build: Build, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = write_lines(tmp_path / "a.jsonl", several(3))
-    real = ingest._take
+    real = read._take
 
     def take(*args: Any) -> Any:
         path.touch()
         return real(*args)
 
-    monkeypatch.setattr(ingest, "_take", take)
+    monkeypatch.setattr(read, "_take", take)
     with pytest.raises(InputError, match="changed while it was read"):
         build(INGEST, {"sources": [{"uri": str(path)}]})
     assert not store.list()
@@ -390,7 +401,7 @@ def test_text_that_spells_the_end_of_text_stays_text(build: Build, tmp_path: Pat
 def test_large_parts_are_written_in_small_row_groups(
     build: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipelines.tables.ROW_GROUP_BYTES", 2000)
+    monkeypatch.setattr("pipelines.corpus.parquet.ROW_GROUP_BYTES", 2000)
     path = write_lines(tmp_path / "a.jsonl", several(100))
     (part,) = Corpus(build(INGEST, {"sources": [{"uri": str(path)}]})).parts
     assert pq.ParquetFile(part).num_row_groups >= 10
@@ -399,8 +410,8 @@ def test_large_parts_are_written_in_small_row_groups(
 def test_a_table_is_the_same_by_rows_and_by_batches_of_any_size(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipelines.tables.ROW_GROUP_BYTES", 700)
-    monkeypatch.setattr("pipelines.tables.ROW_GROUP_ROWS", 9)
+    monkeypatch.setattr("pipelines.corpus.parquet.ROW_GROUP_BYTES", 700)
+    monkeypatch.setattr("pipelines.corpus.parquet.ROW_GROUP_ROWS", 9)
     rows = [{"doc_id": str(i), "text": "é" * (i * 37 % 400) or None} for i in range(100)]
     whole = pa.RecordBatch.from_pylist(rows, DOCUMENTS)
     for name, step in {"rows": 0, "one": 1, "some": 7, "all": 100}.items():

@@ -20,12 +20,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines.datasets import Corpus
+from pipelines.corpus.documents import Corpus
+from pipelines.corpus.ingest.ingest import INGEST
+from pipelines.corpus.parquet import read_rows
+from pipelines.corpus.sources import File, file_digest, list_files
 from pipelines.errors import InputError
-from pipelines.ingest import INGEST
-from pipelines.sources import File, file_digest, list_files
 from pipelines.store.dataset import Dataset
-from pipelines.tables import read_rows
 
 Build = Callable[..., Dataset]
 Serve = Callable[..., ThreadingHTTPServer]

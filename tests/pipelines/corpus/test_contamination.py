@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.contamination import Passages, cut
-from pipelines.datasets import Corpus
+from pipelines.corpus.contamination import Passages, cut
+from pipelines.corpus.documents import Corpus
+from pipelines.corpus.ingest.ingest import INGEST
+from pipelines.corpus.parquet import read_rows
 from pipelines.errors import InputError
-from pipelines.ingest import INGEST
 from pipelines.store.dataset import Dataset
-from pipelines.tables import read_rows
 
 QUESTION = "Which of the four mills by the old river grinds the most grain in a single day of work?"
 LETTERS = st.lists(st.sampled_from("abc"), max_size=30)

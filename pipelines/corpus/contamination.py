@@ -14,6 +14,8 @@ import regex
 from numpy.typing import NDArray
 
 WORD = regex.compile(r"\w+")
+
+
 FACTOR = 0x9E3779B97F4A7C15  # odd, so that multiplying by it loses nothing
 
 

@@ -11,9 +11,10 @@ from fsspec.implementations.memory import MemoryFileSystem
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipelines.corpus.readers.formats import read_file
+from pipelines.corpus.readers.records import ReadOptions
+from pipelines.corpus.sources import describe, file_digest, label_of, list_files, matches
 from pipelines.errors import InputError
-from pipelines.readers import ReadOptions, read_file
-from pipelines.sources import describe, file_digest, label_of, list_files, matches
 
 
 @pytest.fixture

@@ -11,14 +11,14 @@ import pytest
 from pydantic import ValidationError
 
 from pipelines.catalog import connect
-from pipelines.datasets import Corpus
+from pipelines.corpus.documents import Corpus
+from pipelines.corpus.ingest.ingest import INGEST
+from pipelines.corpus.mix import MIX, MixConfig
+from pipelines.corpus.parquet import read_rows
 from pipelines.errors import InputError
 from pipelines.export import export_catalog
-from pipelines.ingest import INGEST
-from pipelines.mix import MIX, MixConfig
 from pipelines.store.dataset import Dataset
 from pipelines.store.store import Store
-from pipelines.tables import read_rows
 from pipelines.tokenize import TOKENIZE
 
 Build = Callable[..., Dataset]

@@ -13,14 +13,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from pipelines import quality
-from pipelines.datasets import Corpus
-from pipelines.documents import DOCUMENTS
+from pipelines.corpus import quality
+from pipelines.corpus.documents import DOCUMENTS, Corpus
+from pipelines.corpus.ingest.config import IngestConfig
+from pipelines.corpus.ingest.ingest import INGEST
+from pipelines.corpus.parquet import read_rows
+from pipelines.corpus.quality import PRESETS, judged, rules_of
 from pipelines.errors import InputError
-from pipelines.ingest import INGEST, IngestConfig
-from pipelines.quality import PRESETS, judged, rules_of
 from pipelines.store.dataset import Dataset
-from pipelines.tables import read_rows
 
 PROSE = (
     "The mill that stands by the river grinds slowly, and with it the people of our town have bread. "

@@ -12,15 +12,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines import duplicates
-from pipelines.datasets import Corpus
-from pipelines.documents import document_id
-from pipelines.duplicates import BANDS, HASHES, band_hashes, find_duplicates
-from pipelines.ingest import INGEST, IngestConfig
+from pipelines.corpus import duplicates
+from pipelines.corpus.documents import Corpus, document_id
+from pipelines.corpus.duplicates import BANDS, HASHES, band_hashes, find_duplicates
+from pipelines.corpus.ingest.config import IngestConfig
+from pipelines.corpus.ingest.ingest import INGEST
+from pipelines.corpus.parquet import read_rows
 from pipelines.store.dataset import Dataset
 from pipelines.store.step import StepContext
 from pipelines.store.store import Store
-from pipelines.tables import read_rows
 
 Build = Callable[..., Dataset]
 

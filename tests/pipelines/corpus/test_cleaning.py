@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.cleaning import CLEANERS, clean
+from pipelines.corpus.cleaning import CLEANERS, clean
 
 
 @pytest.mark.parametrize(

@@ -9,15 +9,14 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from pipelines.datasets import Example, Examples
-from pipelines.documents import SPLITS, SplitConfig, document_id, split_of
+from pipelines.corpus.documents import SPLITS, SplitConfig, document_id, split_of
+from pipelines.corpus.examples import EXAMPLES, Example, Examples, ExamplesConfig
+from pipelines.corpus.ingest.ingest import INGEST
+from pipelines.corpus.parquet import read_rows
 from pipelines.errors import InputError
-from pipelines.examples import EXAMPLES, ExamplesConfig
-from pipelines.ingest import INGEST
 from pipelines.store.dataset import Dataset
 from pipelines.store.step import StepContext
 from pipelines.store.store import Store
-from pipelines.tables import read_rows
 
 Build = Callable[..., Dataset]
 

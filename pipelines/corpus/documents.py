@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, Self
 
 import numpy as np
@@ -12,9 +14,13 @@ import pyarrow as pa
 from pydantic import Field, model_validator
 
 from gpt.config import Config
-from pipelines.quality import STATISTICS_TYPE
+from pipelines.corpus.parquet import read_batches
+from pipelines.corpus.quality import STATISTICS_TYPE
+from pipelines.store.dataset import Dataset
 
 Split = Literal["train", "validation", "test"]
+
+
 SPLITS: tuple[str, ...] = ("train", "validation", "test")
 
 
@@ -109,6 +115,7 @@ DOCUMENTS = pa.schema(
     ]
 )
 
+
 REJECTED = pa.schema(
     [
         ("doc_id", pa.string()),  # null if no text could be read
@@ -123,3 +130,27 @@ REJECTED = pa.schema(
         ("statistics", STATISTICS_TYPE),
     ]
 )
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Documents in Parquet files, with the columns of `documents.DOCUMENTS`."""
+
+    dataset: Dataset
+
+    @property
+    def parts(self) -> list[Path]:
+        """The Parquet files, in the order of the documents."""
+        return [
+            self.dataset.file(name) for name in sorted(self.dataset.manifest.files) if name.startswith("documents/")
+        ]
+
+    @property
+    def rejected(self) -> Path:
+        """The Parquet file of what was left out, with the columns of `documents.REJECTED`."""
+        return self.dataset.file("rejected.parquet")
+
+    def batches(self, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
+        """All documents in order, a few megabytes at a time."""
+        for part in self.parts:
+            yield from read_batches(part, columns)

@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
-from pipelines import ingest, tokenize
-from pipelines.ingest import INGEST, SourceConfig
+from pipelines import tokenize
+from pipelines.corpus.ingest.config import SourceConfig
+from pipelines.corpus.ingest.ingest import INGEST
 from pipelines.store.dataset import Dataset
 from pipelines.store.step import StepContext, StepType
 from pipelines.store.store import Store
@@ -76,8 +77,8 @@ def test_the_bytes_are_those_of_starting_over(
     CHANGES[change](texts)
 
     read: list[str] = []
-    records = ingest._records
-    monkeypatch.setattr(ingest, "_records", lambda piece: read.append(piece.file.name) or records(piece))
+    records = read._records
+    monkeypatch.setattr(read, "_records", lambda piece: read.append(piece.file.name) or records(piece))
     new = build(store, INGEST, config, previous=old)
     assert len(read) < 15
     over = build(Store(tmp_path / "fresh"), INGEST, config)
@@ -134,8 +135,8 @@ def test_lines_added_to_a_large_file_leave_the_ones_before_alone(
     with path.open("a") as file:
         file.write(json.dumps({"text": "one more"}) + "\n")
     read: list[int] = []
-    records = ingest._records
-    monkeypatch.setattr(ingest, "_records", lambda piece: read.append(piece.start) or records(piece))
+    records = read._records
+    monkeypatch.setattr(read, "_records", lambda piece: read.append(piece.start) or records(piece))
     new = build(store, INGEST, config, previous=old)
     assert len(read) == 1 and new.manifest.statistics["documents"] == 1001
 
@@ -145,8 +146,8 @@ def test_another_config_reads_everything_again(tmp_path: Path, texts: Path, monk
     source = SourceConfig(uri=str(texts))
     old = build(store, INGEST, {"sources": [source], "partition_bytes": 2500})
     read: list[str] = []
-    records = ingest._records
-    monkeypatch.setattr(ingest, "_records", lambda piece: read.append(piece.file.name) or records(piece))
+    records = read._records
+    monkeypatch.setattr(read, "_records", lambda piece: read.append(piece.file.name) or records(piece))
     build(store, INGEST, {"sources": [source], "partition_bytes": 2500, "clean": ["whitespace"]}, previous=old)
     assert len(read) == 20
 

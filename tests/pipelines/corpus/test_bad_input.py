@@ -17,17 +17,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines.datasets import Corpus, Tokens
+from pipelines.corpus.documents import Corpus
+from pipelines.corpus.examples import EXAMPLES
+from pipelines.corpus.ingest.ingest import INGEST
+from pipelines.corpus.parquet import read_rows
+from pipelines.datasets import Tokens
 from pipelines.errors import InputError
-from pipelines.examples import EXAMPLES
-from pipelines.ingest import INGEST
 from pipelines.store.dataset import Dataset
-from pipelines.tables import read_rows
 from pipelines.tokenize import TOKENIZE
 
 Build = Callable[..., Dataset]
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 TEXT = "The mill by the river grinds slowly, but it grinds all day. "
 
 
@@ -170,7 +171,8 @@ def test_the_end_of_text_spelled_out_is_encoded_as_text(build: Build, tmp_path: 
 PEAK = """
 import re, sys
 from pathlib import Path
-from pipelines.readers import ReadOptions, read_file
+from pipelines.corpus.readers.records import ReadOptions
+from pipelines.corpus.readers.formats import read_file
 found = {}
 with open(sys.argv[1], "rb") as file:
     for each in read_file(file, sys.argv[1], ReadOptions()):
@@ -216,7 +218,8 @@ FILL = """
 import json, os, sys
 from pathlib import Path
 from pipelines.errors import InputError
-from pipelines.ingest import INGEST, IngestConfig
+from pipelines.corpus.ingest.ingest import INGEST
+from pipelines.corpus.ingest.config import IngestConfig
 from pipelines.store.step import StepContext
 from pipelines.store import Store
 from pipelines.tokenize import TOKENIZE, TokenizeConfig

@@ -1,0 +1,1 @@
+"""Source files to clean text: corpora, and examples to fine-tune on."""

@@ -1,0 +1,44 @@
+"""Messages of a conversation and the order of their turns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+from pydantic import Field
+
+from gpt.config import Config
+
+
+class Message(Config):
+    """What somebody says in a conversation."""
+
+    role: Literal["system", "user", "assistant"] = Field(description="Who says it.")
+    content: str = Field(description="What is said.")
+    input: str = Field(default="", description="What a user's instruction is about, where the two come apart.")
+
+
+def check_turns(messages: Sequence[Message]) -> None:
+    """
+    Raises:
+        ValueError: user and assistant do not take turns after an optional system prompt, or the last turn is no answer.
+    """
+    first = 1 if messages and messages[0].role == "system" else 0
+    for number, message in enumerate(messages[first:]):
+        due = ("user", "assistant")[number % 2]
+        if message.role != due:
+            raise ValueError(f"turn {first + number + 1} is the {message.role}'s, where the {due}'s was due")
+    if (len(messages) - first) % 2 or len(messages) == first:
+        raise ValueError("the last turn has no answer" if len(messages) > first else "nobody says anything")
+
+
+def recent(messages: Sequence[Message], fits: Callable[[Sequence[Message]], bool]) -> Sequence[Message] | None:
+    """A conversation without its oldest exchanges, as many as must go for it to fit; None if the last does not.
+
+    The system prompt stays.
+    """
+    first = 1 if messages[0].role == "system" else 0
+    for cut in range(first, len(messages), 2):
+        if fits(kept := [*messages[:first], *messages[cut:]]):
+            return kept
+    return None

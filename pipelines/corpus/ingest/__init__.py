@@ -1,0 +1,1 @@
+"""Ingest: source files become a corpus of clean documents, each once."""

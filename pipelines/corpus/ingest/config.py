@@ -1,0 +1,89 @@
+"""The config of ingest: sources and the rules of cleaning."""
+
+from __future__ import annotations
+
+import re
+from functools import cached_property
+from typing import Annotated, Literal, Self
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from gpt.config import Config
+from pipelines.corpus.cleaning import CleanerName
+from pipelines.corpus.documents import SplitConfig
+from pipelines.corpus.readers.records import ReadOptions
+from pipelines.corpus.sources import Uri, label_of
+
+VERSION = 5  # raised when the meaning of ingest changes, so that old corpora are not taken for new ones
+
+
+class SourceConfig(ReadOptions):
+    """Files of one kind, and which of their columns to take."""
+
+    uri: Uri = Field(
+        description="A file, folder, glob, package://NAME/path or address.", json_schema_extra={"fingerprint": False}
+    )
+    name: str | None = Field(default=None, description="What to call the source; by default the last part of its URI.")
+    text: str = Field(default="text", description="The column that holds the text.")
+    group_by: tuple[str, ...] = Field(
+        default=(), description="Consecutive records equal in these columns make one document."
+    )
+    separator: str = Field(default="\n", description="What joins the texts of a group.")
+    metadata: tuple[str, ...] = Field(default=(), description="Columns to keep beside the text.")
+
+    @cached_property
+    def label(self) -> str:
+        return self.name or label_of(self.uri)
+
+    @cached_property
+    def kept(self) -> tuple[str, ...]:
+        """The columns that become a document's metadata."""
+        return (*self.group_by, *self.metadata)
+
+    @property
+    def wanted(self) -> tuple[str, ...]:
+        return (self.text, *self.kept)
+
+
+class IngestConfig(Config):
+    """From source files to a corpus."""
+
+    sources: tuple[SourceConfig, ...] = Field(min_length=1, description="Where the text comes from, in order.")
+    split: SplitConfig = Field(default=SplitConfig(), description="How much is held out.")
+    undecodable: Literal["reject", "repair"] = Field(
+        default="reject",
+        description="What to do with a text that has bytes outside its encoding: reject it, or mark them.",
+    )
+    clean: tuple[CleanerName, ...] = Field(default=(), description="What to do to the texts, in this order.")
+    language: bool = Field(default=False, description="Whether to tell the language of each document.")
+    keep: Annotated[tuple[str, ...], BeforeValidator(lambda keep: (keep,) if isinstance(keep, str) else keep)] = Field(
+        default=(), description="Rules that a document has to meet: SQL over its statistics, or the presets gopher, c4."
+    )
+    bad_words: Uri | None = Field(
+        default=None,
+        description="A file of words and phrases, one a line, that the statistic bad_words counts in a document.",
+        json_schema_extra={"fingerprint": False},
+    )
+    near_duplicates: float | None = Field(
+        default=None,
+        gt=0,
+        le=1,
+        description="Similarity from which documents are near duplicates; by default, none are.",
+    )
+    decontaminate: tuple[SourceConfig, ...] = Field(
+        default=(), description="Evaluation sets, whose passages must not be in the corpus."
+    )
+    passage_words: int = Field(default=13, gt=0, description="Equal words in a row that make a shared passage.")
+    contaminated: Literal["drop", "cut"] = Field(
+        default="drop", description="Whether to drop documents with such a passage, or cut the passage out."
+    )
+    partition_bytes: int = Field(
+        default=64 << 20, ge=1, description="Size of source files, and of text, that one task handles."
+    )
+
+    @model_validator(mode="after")
+    def _languages_are_told(self) -> Self:
+        asks = (rule for rule in self.keep if re.search(r"\blanguage\b", re.sub("'[^']*'", "", rule)))
+        if not self.language and (rule := next(asks, None)):
+            raise ValueError(f"the rule {rule!r} asks for the language, so language has to be true")
+        return self

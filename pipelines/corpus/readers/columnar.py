@@ -1,0 +1,61 @@
+"""Readers of Parquet and Arrow."""
+
+from __future__ import annotations
+
+import io
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from typing import BinaryIO
+
+import pyarrow as pa
+import pyarrow.ipc
+import pyarrow.parquet
+
+from pipelines.corpus.readers.compression import refuse_bomb
+from pipelines.corpus.readers.records import ReadOptions, Records, UnreadableError, to_seekable
+
+
+def read_parquet(file: BinaryIO, options: ReadOptions) -> Iterator[Records]:
+    seekable = to_seekable(file)
+    parquet = pyarrow.parquet.ParquetFile(pa.PythonFile(seekable, mode="r"), pre_buffer=False)
+    columns = _columns(parquet.schema_arrow, options)
+    groups = map(parquet.metadata.row_group, range(parquet.num_row_groups))
+    refuse_bomb(sum(group.total_byte_size for group in groups), seekable.seek(0, io.SEEK_END))
+    yield from _rows(parquet.iter_batches(batch_size=256, columns=columns))
+
+
+def read_arrow(file: BinaryIO, options: ReadOptions) -> Iterator[Records]:
+    seekable = to_seekable(file)
+    is_file = seekable.read(6) == b"ARROW1"
+    seekable.seek(0)
+    if is_file:
+        reader = pa.ipc.open_file(seekable)
+        columns = _columns(reader.schema, options)
+        yield from _rows(reader.get_batch(i).select(columns) for i in range(reader.num_record_batches))
+    else:
+        stream = pa.ipc.open_stream(seekable)
+        columns = _columns(stream.schema, options)
+        yield from _rows(batch.select(columns) for batch in stream)
+
+
+def _columns(schema: pa.Schema, options: ReadOptions) -> list[str]:
+    """The columns to read: the wanted ones, or if one of them is not there, all, so that it can be said which are.
+
+    Raises:
+        UnreadableError: two have the same name.
+    """
+    twice = [name for name, count in Counter(schema.names).items() if count > 1]
+    if twice:
+        raise UnreadableError(f"two columns are called {twice[0]!r}")
+    if options.wanted and set(options.wanted) <= set(schema.names):
+        return [name for name in schema.names if name in options.wanted]
+    return list(schema.names)
+
+
+def _rows(batches: Iterable[pa.RecordBatch]) -> Iterator[Records]:
+    first = 1
+    for batch in batches:
+        for start in range(0, len(batch), 256):
+            records = Records(batch.slice(start, 256).to_pylist(), "row", first)
+            yield records
+            first += len(records)

@@ -1,0 +1,90 @@
+"""Decompression of single files, with a limit on what a small file may become."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import io
+import lzma
+from collections.abc import Callable
+from typing import Any, BinaryIO, cast
+
+import pyarrow as pa
+
+from pipelines.corpus.readers.records import BUFFER, UnreadableError
+
+BOMB_RATIO, BOMB_BYTES = 250, 256 << 20  # a file that unpacks to both of these is not text that somebody wrote
+
+
+# Compression
+
+
+class _Unpacked(io.RawIOBase):
+    """A decompressed stream that refuses to grow without end out of a few bytes."""
+
+    def __init__(self, stream: Any, packed: BinaryIO) -> None:
+        self._stream, self._packed, self._bytes = stream, packed, 0
+        self._break: Exception | None = None
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """Fill the buffer; at a break in the file, hand over what came before it first."""
+        filled = 0
+        try:
+            if self._break:
+                raise self._break
+            while filled < len(buffer) and (block := self._stream.read1(len(buffer) - filled)):
+                buffer[filled : filled + len(block)] = block
+                filled += len(block)
+                self._bytes += len(block)
+        except Exception as error:
+            if not filled:
+                raise
+            self._break = error
+        if self._bytes > BOMB_BYTES:
+            refuse_bomb(self._bytes, self._packed.tell())
+        return filled
+
+
+def refuse_bomb(unpacked: int, packed: int) -> None:
+    if unpacked > BOMB_BYTES and unpacked > BOMB_RATIO * max(packed, 1):
+        raise UnreadableError(f"a decompression bomb: unpacks to more than {BOMB_RATIO} times its size")
+
+
+class _Streams:
+    """Packed streams, one behind the other. Python's own readers pass over one that is broken behind a whole one."""
+
+    def __init__(self, file: BinaryIO, decompressor: Callable[[], Any]) -> None:
+        self._file, self._new, self._stream = file, decompressor, decompressor()
+
+    def read1(self, size: int) -> bytes:
+        """Some bytes, and none at the end."""
+        while True:
+            packed = b""
+            if self._stream.eof:
+                packed = self._stream.unused_data.lstrip(b"\0")  # zeros fill up a block or a tape
+                while not packed:
+                    if not (packed := self._file.read(BUFFER)):
+                        return b""
+                    packed = packed.lstrip(b"\0")
+                self._stream = self._new()
+            elif self._stream.needs_input and not (packed := self._file.read(BUFFER)):
+                raise EOFError("Compressed file ended before the end-of-stream marker was reached")
+            if block := self._stream.decompress(packed, size):
+                return cast(bytes, block)
+
+
+def decompress(file: BinaryIO, compression: str | None) -> BinaryIO:
+    if compression is None:
+        return file
+    return cast(BinaryIO, io.BufferedReader(_Unpacked(COMPRESSIONS[compression](file), file), BUFFER))
+
+
+COMPRESSIONS: dict[str, Callable[[BinaryIO], Any]] = {
+    "gz": lambda file: gzip.GzipFile(fileobj=file),
+    "bz2": lambda file: _Streams(file, bz2.BZ2Decompressor),
+    "xz": lambda file: _Streams(file, lzma.LZMADecompressor),
+    "zst": lambda file: pa.CompressedInputStream(pa.PythonFile(file, mode="r"), "zstd"),
+}

@@ -1,0 +1,123 @@
+"""Readers of JSON Lines and JSON."""
+
+from __future__ import annotations
+
+import codecs
+import io
+import json
+import secrets
+from collections.abc import Iterator
+from typing import Any, BinaryIO
+
+import numpy as np
+import orjson
+
+from pipelines.corpus.readers.encoding import HEAD, UNDECODED, detect_encoding, errors_of, open_text, to_buffered
+from pipelines.corpus.readers.records import (
+    BUFFER,
+    MAX_LINE,
+    Bad,
+    ReadOptions,
+    Record,
+    Records,
+    UnreadableError,
+    read_whole,
+)
+
+# Records
+
+
+def read_json_lines(file: BinaryIO, options: ReadOptions, first_line: int = 1) -> Iterator[Record | Records | Bad]:
+    number = first_line
+    for lines in _lines(file, options):
+        if isinstance(lines, Bad):
+            yield lines._replace(location=f"line {number}")
+            number += 1
+        elif objects := _objects(lines):
+            yield Records(objects, "line", number)
+            number += len(objects)
+        else:
+            for line in lines.split(b"\n"):
+                if line.strip():
+                    yield _record(line, f"line {number}")
+                number += 1
+
+
+def _objects(lines: bytes) -> list[dict[str, Any]]:
+    """The objects on lines of JSON, of which there is one on each; none if anything else is on one of them.
+
+    They are parsed at once, as a list with a number for each line end that is on no line: so what runs over two lines
+    is seen.
+    """
+    try:
+        values = orjson.loads(b"[%s]" % lines.replace(b"\n", b",%d," % NUMBER))
+    except orjson.JSONDecodeError:
+        return []
+    objects, ends = values[::2], values[1::2]
+    whole = ends.count(NUMBER) == len(ends) == count_line_ends(lines) and set(map(type, objects)) == {dict}
+    return objects if whole else []
+
+
+NUMBER = secrets.randbits(53)  # which nobody can have written
+
+
+def _record(line: bytes, location: str) -> Record | Bad:
+    try:
+        fields = orjson.loads(line)
+    except orjson.JSONDecodeError as strict:
+        try:  # Python's parser takes NaN and lone surrogates, and bytes in the wrong encoding once they are decoded
+            fields = json.loads(line.decode("utf-8", "surrogateescape"))
+        except (ValueError, RecursionError):
+            return Bad(f"not JSON: {strict}", location, line[:1000].decode("utf-8", "replace"))
+    if not isinstance(fields, dict):
+        return Bad("not a JSON object", location, line[:1000].decode("utf-8", "replace"))
+    return Record(fields, location)
+
+
+def read_json(file: BinaryIO, options: ReadOptions) -> Iterator[Record | Bad]:
+    try:
+        value = json.loads(open_text(io.BytesIO(read_whole(file)), options).read())
+    except RecursionError:
+        raise UnreadableError("JSON nested too deeply") from None
+    for number, fields in enumerate(value if isinstance(value, list) else [value], 1):
+        if isinstance(fields, dict):
+            yield Record(fields, f"record {number}")
+        else:
+            yield Bad("not a JSON object", f"record {number}", str(fields)[:1000])
+
+
+def _lines(file: BinaryIO, options: ReadOptions) -> Iterator[bytes | Bad]:
+    """Some lines at a time, in UTF-8; one that is too long comes as a `Bad` and is never held in memory."""
+    buffered = to_buffered(file)
+    encoding = detect_encoding(buffered.peek(HEAD)[:HEAD], options.encoding)
+    if encoding in ("utf-8-sig", "ascii"):
+        buffered.read(len(codecs.BOM_UTF8) if buffered.peek(3).startswith(codecs.BOM_UTF8) else 0)
+        blocks = iter(lambda: buffered.read1(BUFFER), b"")
+    else:
+        text = io.TextIOWrapper(buffered, encoding, errors_of(encoding), "\n")
+        blocks = iter(lambda: UNDECODED.sub("\udcff", text.read(BUFFER)).encode("utf-8", "surrogateescape"), b"")
+    begun: list[bytes] = []  # the line whose end is yet to come
+    size = 0
+    for block in blocks:
+        if size >= MAX_LINE and (after := block.find(b"\n") + 1):
+            yield _too_long(begun)
+            block, begun, size = block[after:], [], 0
+        lines, end, rest = block.rpartition(b"\n")
+        if end:
+            yield b"".join([*begun, lines])
+            begun, size = [], 0
+        begun.append(rest)
+        size += len(rest)
+        if size >= MAX_LINE:
+            begun = [b"".join(begun)[:1000]]
+    if size:
+        yield _too_long(begun) if size >= MAX_LINE else b"".join(begun)
+
+
+def count_line_ends(block: bytes) -> int:
+    """How many lines end in it; several times as fast as `bytes.count`."""
+    return int(np.count_nonzero(np.frombuffer(block, np.uint8) == ord("\n")))
+
+
+def _too_long(begun: list[bytes]) -> Bad:
+    return Bad(f"a line of more than {MAX_LINE:,} bytes", "", b"".join(begun)[:1000].decode("utf-8", "replace"))

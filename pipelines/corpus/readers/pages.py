@@ -1,0 +1,85 @@
+"""Readers of HTML, PDF and WARC."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from typing import Any, BinaryIO
+
+from pipelines.corpus.readers.encoding import UNDECODED, decode
+from pipelines.corpus.readers.records import (
+    MAX_LINE,
+    Bad,
+    ReadOptions,
+    Record,
+    UnreadableError,
+    read_whole,
+    to_seekable,
+)
+
+
+def read_html(file: BinaryIO, options: ReadOptions) -> Iterator[Record | Bad]:
+    yield from _from_html(read_whole(file), "file", options.encoding)
+
+
+def _from_html(page: bytes, location: str, encoding: str | None) -> Iterator[Record | Bad]:
+    import trafilatura
+
+    content, n_broken = _page(page, encoding)
+    found: Any = trafilatura.bare_extraction(content, with_metadata=True, include_comments=False)
+    if not found or not found.text:
+        yield Bad("no text in this page", location, page[:1000].decode("utf-8", "replace"))
+    else:
+        text = found.text.replace("\ufffd", "\udcff") if n_broken else found.text
+        yield Record({"text": text, "title": found.title, "date": found.date}, location)
+
+
+def _page(page: bytes, declared: str | None) -> tuple[str | bytes, int]:
+    """A page's text and the number of its broken bytes, each a U+FFFD in it: the extractor takes no lone surrogates.
+
+    A page whose encoding is not declared is left to the extractor to decode, unless it is UTF-8 with a little damage.
+    """
+    text, n_broken = UNDECODED.subn("\ufffd", decode(page, declared or "utf-8"))
+    if declared or (n_broken and len(NOT_ASCII.findall(text)) > 10 * n_broken):
+        return text, n_broken
+    return page, 0
+
+
+NOT_ASCII = re.compile("[^\0-\x7f]")
+
+
+def read_pdf(file: BinaryIO, options: ReadOptions) -> Iterator[Record | Bad]:
+    import pypdf
+    from pypdf.errors import PyPdfError
+
+    try:
+        pages = pypdf.PdfReader(to_seekable(file)).pages
+        text = "\n\n".join(page.extract_text() for page in pages)
+    except PyPdfError as error:
+        raise UnreadableError(f"not a readable PDF: {error}") from None
+    yield Record({"text": text, "pages": len(pages)}, "file")
+
+
+def read_warc(file: BinaryIO, options: ReadOptions) -> Iterator[Record | Bad]:
+    from warcio.archiveiterator import ArchiveIterator
+    from warcio.exceptions import ArchiveLoadFailed
+
+    try:
+        for number, record in enumerate(ArchiveIterator(file), 1):
+            if record.rec_type not in ("response", "conversion"):
+                continue
+            kind = (record.http_headers or record.rec_headers).get_header("Content-Type") or ""
+            address = record.rec_headers.get_header("WARC-Target-URI")
+            body = record.content_stream().read(MAX_LINE)
+            if record.rec_type == "conversion" or kind.startswith("text/plain"):
+                found: Iterable[Record | Bad] = [
+                    Record({"text": decode(body, options.encoding or "utf-8")}, f"record {number}")
+                ]
+            elif "html" in kind:
+                found = _from_html(body, f"record {number}", options.encoding)
+            else:
+                continue
+            for each in found:
+                yield each._replace(fields={**each.fields, "url": address}) if isinstance(each, Record) else each
+    except ArchiveLoadFailed as error:
+        raise UnreadableError(f"not a readable WARC: {error}") from None

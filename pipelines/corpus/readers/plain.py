@@ -1,0 +1,42 @@
+"""Readers of plain text, Markdown and source code."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import BinaryIO
+
+from pipelines.corpus.readers.encoding import open_text
+from pipelines.corpus.readers.records import Bad, ReadOptions, Record
+
+# Plain text, whole or in pieces
+
+
+def read_text(file: BinaryIO, options: ReadOptions) -> Iterator[Record | Bad]:
+    text = open_text(file, options)
+    held, line = "", 1
+    while True:
+        block = text.read(1 << 20)
+        held += block
+        *whole, held = held.split(options.split_at) if options.split_at else [held]
+        while len(held) > options.max_document:
+            at = _cut(held, options.max_document)
+            whole.append(held[:at])
+            held = held[at:]
+        if not block:
+            whole.append(held)
+        for piece in whole:
+            yield Record({"text": piece}, f"line {line}")
+            line += piece.count("\n")
+            if options.split_at:
+                line += options.split_at.count("\n")
+        if not block:
+            return
+
+
+def _cut(text: str, limit: int) -> int:
+    """Where to cut a text that is too long: behind the last paragraph, line, sentence or word of its second half."""
+    for end in ("\n\n", "\n", ". ", " "):
+        at = text.rfind(end, limit // 2, limit)
+        if at >= 0:
+            return at + len(end)
+    return limit
