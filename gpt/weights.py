@@ -168,6 +168,14 @@ def understand(described: dict[str, Any]) -> GPTConfig:
     return GPTConfig(**{ours: described[theirs] for ours, theirs in GPT2_CONFIG.items() if theirs in described})
 
 
+def read_config(folder: str | Path) -> GPTConfig:
+    """Return the architecture of the model that a folder holds, without its weights.
+
+    Raises ValueError with a sentence when the folder holds no such model.
+    """
+    return _read_config(Path(folder))[0]
+
+
 def _read_config(folder: Path) -> tuple[GPTConfig, dict[str, Any]]:
     path = folder / "config.json"
     try:

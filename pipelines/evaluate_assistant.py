@@ -24,7 +24,7 @@ from pipelines.errors import InputError
 from pipelines.evaluation import MODEL, Metrics, key_of, statistics, write_evaluation
 from pipelines.finetune_assistant import fits
 from pipelines.judge import JudgeConfig, Verdict, judge
-from pipelines.lessons import encode_lesson
+from pipelines.lessons import inputs_and_targets
 from pipelines.model import Assistant, as_assistant, open_gpt, open_model
 from pipelines.store.dataset import Dataset
 from pipelines.store.step import StepContext, StepType
@@ -136,7 +136,7 @@ def answer_all(
 @torch.inference_mode()
 def response_losses(model: Assistant, rows: Sequence[Example]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """Summed loss, in nats, and number of each response's tokens, end of text included; 0 where it does not fit."""
-    pairs = [encode_lesson(model, row.conversation, "last") for row in rows]
+    pairs = [inputs_and_targets(model.template, model.tokenizer, row.conversation, "last") for row in rows]
     fitting = [i for i, (ids, _) in enumerate(pairs) if len(ids) <= model.gpt.config.context]
     if not fitting:
         raise InputError("no held-out example fits the model's context; pretrain with a longer one.")

@@ -19,7 +19,7 @@ from gpt.weights import save_model
 from pipelines.corpus.conversation import Message
 from pipelines.corpus.examples import Examples
 from pipelines.errors import InputError
-from pipelines.lessons import Lessons, LessonsConfig, LossOn
+from pipelines.lessons import Lessons, LossOn, TokenizeExamplesConfig
 from pipelines.model import Assistant, as_assistant, open_gpt
 from pipelines.store.dataset import Dataset
 from pipelines.store.step import StepContext, StepType
@@ -49,9 +49,9 @@ class AssistantConfig(FinetuneConfig):
     )
 
     @property
-    def lessons(self) -> LessonsConfig:
+    def lessons(self) -> TokenizeExamplesConfig:
         """How the examples are written."""
-        return LessonsConfig(template=self.template, loss_on=self.loss_on)
+        return TokenizeExamplesConfig(template=self.template, loss_on=self.loss_on)
 
 
 def run_assistant(

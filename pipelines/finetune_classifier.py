@@ -25,7 +25,7 @@ from gpt.train import Metrics
 from gpt.weights import save_classifier
 from pipelines.corpus.examples import Examples
 from pipelines.errors import InputError
-from pipelines.lessons import Lessons, LessonsConfig
+from pipelines.lessons import Lessons, TokenizeExamplesConfig
 from pipelines.model import class_probabilities, open_gpt
 from pipelines.store.dataset import Dataset
 from pipelines.store.step import StepContext, StepType
@@ -67,9 +67,9 @@ class ClassifierConfig(FinetuneConfig):
         return metric and check(metric)
 
     @property
-    def lessons(self) -> LessonsConfig:
+    def lessons(self) -> TokenizeExamplesConfig:
         """How the examples are written."""
-        return LessonsConfig()
+        return TokenizeExamplesConfig()
 
 
 def run_classifier(

@@ -22,20 +22,22 @@ from pydantic import Field
 
 from gpt.batch import IGNORE
 from gpt.config import Config
+from gpt.weights import read_config
 from pipelines.corpus.conversation import Message, recent
 from pipelines.corpus.documents import SPLITS
 from pipelines.corpus.examples import Example, Examples
 from pipelines.errors import InputError
-from pipelines.model import Assistant, LanguageModel, as_assistant, classifier_tokens, open_gpt
 from pipelines.store.dataset import Dataset
 from pipelines.store.step import StepContext, StepType
-from pipelines.templates import NamedTemplate
+from pipelines.templates import NamedTemplate, Template
+from pipelines.tokenizers import FILE as TOKENIZER
+from pipelines.tokenizers import Tokenizer, load_tokenizer
 
 FILE = "lessons.arrow"
 LossOn = Literal["responses", "last", "all"]
 
 
-class LessonsConfig(Config):
+class TokenizeExamplesConfig(Config):
     """How examples are written for a model to read; follows from how it is fine-tuned."""
 
     template: NamedTemplate | None = Field(
@@ -44,17 +46,18 @@ class LessonsConfig(Config):
     loss_on: LossOn = Field(default="responses", description="Which tokens of a conversation are learnt.")
 
 
-def run(inputs: Mapping[str, Dataset], config: LessonsConfig, out: Path, work: StepContext) -> dict[str, Any]:
+def run(inputs: Mapping[str, Dataset], config: TokenizeExamplesConfig, out: Path, work: StepContext) -> dict[str, Any]:
     """Encode the examples of every split with the model's tokenizer, to no more tokens than its context."""
-    model, examples = open_gpt(inputs["model"].path), Examples(inputs["examples"])
-    model = as_assistant(model, config.template) if config.template else model
-    context = model.gpt.config.context
-    schema = columns_of(model.tokenizer.dtype)
+    folder, examples = inputs["model"].path, Examples(inputs["examples"])
+    tokenizer, context = load_tokenizer(folder / TOKENIZER), read_config(folder).context
+    if config.template and config.template.special:
+        tokenizer = tokenizer.with_special(config.template.special)
+    schema = columns_of(tokenizer.dtype)
     count: Counter[str] = Counter()
     with pa.OSFile(str(out / FILE), "wb") as file, pa.ipc.new_file(file, schema) as writer:
         for split in SPLITS:
             found = examples.rows(split)
-            rows = list(_encoded(model, found, config.loss_on, count))
+            rows = list(_tokenized(tokenizer, found, config, context, count))
             if split != "test" and not found:
                 raise InputError(
                     f"{inputs['examples']} has no {split} examples; give it more, or another share of them."
@@ -92,7 +95,7 @@ LESSONS = StepType(
     "lessons",
     kind="lessons",
     version=1,
-    config=LessonsConfig,
+    config=TokenizeExamplesConfig,
     run=run,
     modules=("pipelines.lessons", "pipelines.model", "pipelines.templates", "pipelines.tokenizers"),
 )
@@ -127,50 +130,67 @@ def _rows(column: pa.LargeListArray, dtype: Any) -> list[NDArray[Any]]:
     return np.split(flat, (column.offsets.to_numpy() - column.offsets[0].as_py())[1:-1]) if len(column) else []
 
 
-def _encoded(
-    model: LanguageModel, examples: Sequence[Example], loss_on: LossOn, count: Counter[str]
+def _tokenized(
+    tokenizer: Tokenizer,
+    examples: Sequence[Example],
+    config: TokenizeExamplesConfig,
+    context: int,
+    count: Counter[str],
 ) -> Iterator[dict[str, Any]]:
     for example in examples:
-        if isinstance(model, Assistant):
-            taught = lesson(model, example.conversation, loss_on, count)
-            if taught is None:
+        if config.template:
+            fitted = fit_conversation(config.template, tokenizer, example.conversation, config.loss_on, context, count)
+            if fitted is None:
                 continue
-            tokens, learnt = taught
+            tokens, learnt = fitted
         else:
-            tokens, learnt = classifier_tokens(model.tokenizer, example.text, model.gpt.config.context), None
+            tokens, learnt = classifier_tokens(tokenizer, example.text, context), None
         count["tokens"] += len(tokens)
         count["tokens_learnt"] += sum(learnt or ())
         yield {"example_id": example.id, "label": example.label, "tokens": tokens, "learnt": learnt}
 
 
-def lesson(
-    assistant: Assistant, conversation: Sequence[Message], loss_on: LossOn, count: Counter[str]
-) -> tuple[list[int], list[bool]] | None:
-    """Token ids of a conversation and which are learnt, its oldest exchanges left out where they do not fit.
+def classifier_tokens(tokenizer: Tokenizer, text: str, context: int) -> list[int]:
+    """Return the tokens that a classifier reads: the text's, cut to leave room for the end-of-text token.
 
-    None if its last exchange alone does not fit, or its response is empty. What was done to it is counted.
+    The classifier reads its answer from that last token, which is there even when the text is empty.
+    """
+    return [*tokenizer.encode(text)[: context - 1].tolist(), tokenizer.end_of_text]
+
+
+def fit_conversation(
+    template: Template,
+    tokenizer: Tokenizer,
+    conversation: Sequence[Message],
+    loss_on: LossOn,
+    context: int,
+    count: Counter[str],
+) -> tuple[list[int], list[bool]] | None:
+    """Return the token ids of a conversation and which are learnt, without the oldest exchanges that do not fit.
+
+    Returns None if the last exchange alone does not fit, or if its response is empty. `count` says what was done.
     """
     if not conversation[-1].content.strip():
         count["nothing_to_learn"] += 1
         return None
-    most = assistant.gpt.config.context + 1  # the last token is a target only
-    kept = recent(conversation, lambda some: len(write_lesson(assistant, some)[0]) <= most)
+    most = context + 1  # the last token is a target only
+    kept = recent(conversation, lambda some: len(tokenize_conversation(template, tokenizer, some)[0]) <= most)
     if kept is None:
         count["too_long"] += 1
         return None
     count["shortened"] += len(kept) < len(conversation)
-    return write_lesson(assistant, kept, loss_on)
+    return tokenize_conversation(template, tokenizer, kept, loss_on)
 
 
-def write_lesson(
-    assistant: Assistant, conversation: Sequence[Message], loss_on: LossOn = "responses"
+def tokenize_conversation(
+    template: Template, tokenizer: Tokenizer, conversation: Sequence[Message], loss_on: LossOn = "responses"
 ) -> tuple[list[int], list[bool]]:
-    """Token ids of a whole conversation, and of each whether it is learnt.
+    """Return the token ids of a whole conversation, and for each whether it is learnt.
 
-    Prompts and responses are encoded apart, so that the tokens at their border are those the model will meet when
-    it answers. A response that is learnt ends with one end of turn, which is learnt too.
+    Prompts and responses are encoded separately, so that the tokens at their border are those that the model meets
+    when it answers. A response that is learnt ends with one end of turn, which is learnt too.
     """
-    runs = list(assistant.template.runs(assistant.tokenizer, conversation))
+    runs = list(template.runs(tokenizer, conversation))
     ids: list[int] = []
     learnt: list[bool] = []
     for number, (run, answer) in enumerate(runs):
@@ -180,9 +200,9 @@ def write_lesson(
     return ids, learnt
 
 
-def encode_lesson(
-    assistant: Assistant, conversation: Sequence[Message], loss_on: LossOn = "responses"
+def inputs_and_targets(
+    template: Template, tokenizer: Tokenizer, conversation: Sequence[Message], loss_on: LossOn = "responses"
 ) -> tuple[list[int], list[int]]:
-    """Input ids and targets of a conversation: the ids one place on, or `IGNORE` where nothing is to be learnt."""
-    ids, learnt = write_lesson(assistant, conversation, loss_on)
+    """Return a conversation's input ids and targets: the ids one place on, or `IGNORE` where nothing is learnt."""
+    ids, learnt = tokenize_conversation(template, tokenizer, conversation, loss_on)
     return ids[:-1], [token if learns else IGNORE for token, learns in zip(ids[1:], learnt[1:], strict=True)]

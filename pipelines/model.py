@@ -24,6 +24,7 @@ from gpt.model import GPT
 from gpt.weights import load_classifier, load_model
 from pipelines.corpus.conversation import Message, recent
 from pipelines.errors import InputError
+from pipelines.lessons import classifier_tokens
 from pipelines.templates import Template, load_template
 from pipelines.tokenizers import Tokenizer, load_tokenizer
 
@@ -157,14 +158,6 @@ class TextClassifier:
         probabilities = self.probabilities(texts)
         classes = self.decision.classes(probabilities)
         return [(self.labels[each], float(row[each])) for each, row in zip(classes, probabilities, strict=True)]
-
-
-def classifier_tokens(tokenizer: Tokenizer, text: str, context: int) -> list[int]:
-    """The tokens that a classifier reads: the text's, cut to leave room for the end-of-text token behind it.
-
-    The classifier reads its answer off that last token, which is there even when the text is empty.
-    """
-    return [*tokenizer.encode(text)[: context - 1].tolist(), tokenizer.end_of_text]
 
 
 @torch.inference_mode()

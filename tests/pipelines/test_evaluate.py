@@ -64,7 +64,7 @@ def test_the_losses_of_responses_add_up_to_the_loss_that_training_has_on_them():
     from gpt.batch import pad
     from gpt.loss import next_token_loss
     from pipelines.evaluate_assistant import response_losses
-    from pipelines.lessons import encode_lesson
+    from pipelines.lessons import inputs_and_targets
     from pipelines.model import Assistant
     from pipelines.templates import template_named
     from pipelines.tokenizers import count_characters
@@ -74,7 +74,7 @@ def test_the_losses_of_responses_add_up_to_the_loss_that_training_has_on_them():
     gpt = GPT(gpt_config("pico", vocabulary=tokenizer.vocabulary, context=256)).eval()
     model = Assistant(gpt, tokenizer, template_named("alpaca"))
     losses, counts = response_losses(model, rows)
-    pairs = [encode_lesson(model, each.conversation) for each in rows[:2]]
+    pairs = [inputs_and_targets(model.template, model.tokenizer, each.conversation) for each in rows[:2]]
     total, n = next_token_loss(gpt, pad([ids for ids, _ in pairs], [targets for _, targets in pairs]))
     assert losses.sum() == pytest.approx(total.item(), rel=1e-5) and counts.sum() == n
     assert (losses > 0).tolist() == [True, True, False] and counts[2] == 0

@@ -21,7 +21,7 @@ from pipelines.corpus.examples import EXAMPLES, Example
 from pipelines.errors import InputError
 from pipelines.evaluate_assistant import EVALUATE_ASSISTANT
 from pipelines.finetune_assistant import FINETUNE_ASSISTANT, AssistantConfig
-from pipelines.lessons import LESSONS, encode_lesson, lesson
+from pipelines.lessons import LESSONS, fit_conversation, inputs_and_targets
 from pipelines.model import Assistant, LanguageModel, as_assistant, open_model
 from pipelines.store.step import StepType
 from pipelines.templates import shipped, template_named
@@ -53,26 +53,30 @@ def test_targets_are_the_responses_and_one_end_of_turn_each_one_place_on(name, e
     conversation = talk(*(text for pair in exchanges for text in pair))
     (end,) = model.template.end_ids(model.tokenizer)
     responses = [[*TOKENIZER.encode(answer).tolist(), end] for _, answer in exchanges]
-    ids, targets = encode_lesson(model, conversation, "responses")
+    ids, targets = inputs_and_targets(model.template, model.tokenizer, conversation, "responses")
     assert [target for target in targets if target != IGNORE] == [token for each in responses for token in each]
     assert all(a == b for a, b in zip(ids[1:], targets, strict=False) if b != IGNORE)
     prompt = model.template.prompt(model.tokenizer, conversation[:-1])
     assert ids[: len(prompt)] == prompt  # what the model meets when it answers
-    same, last = encode_lesson(model, conversation, "last")
+    same, last = inputs_and_targets(model.template, model.tokenizer, conversation, "last")
     assert same == ids and [target for target in last if target != IGNORE] == responses[-1]
-    _, everything = encode_lesson(model, conversation, "all")
+    _, everything = inputs_and_targets(model.template, model.tokenizer, conversation, "all")
     assert everything == [*ids[1:], end]
 
 
 @given(exchanges=exchanges, seed=st.integers(0, 9))
 def test_the_loss_does_not_move_when_the_targets_of_prompts_do(exchanges, seed):
     model = ASSISTANTS["plain"]
-    ids, targets = encode_lesson(model, talk(*(text for pair in exchanges for text in pair)))
+    ids, targets = inputs_and_targets(
+        model.template, model.tokenizer, talk(*(text for pair in exchanges for text in pair))
+    )
     ids, targets = ids[:128], targets[:128]
     loss, n = next_token_loss(model.gpt, pad([ids], [targets]))
     # Perturb what stands one place on from every prompt position: the inputs stay, so only targets could tell.
     generator = torch.Generator().manual_seed(seed)
-    _, everything = encode_lesson(model, talk(*(text for pair in exchanges for text in pair)), "all")
+    _, everything = inputs_and_targets(
+        model.template, model.tokenizer, talk(*(text for pair in exchanges for text in pair)), "all"
+    )
     noise = torch.randint(0, TOKENIZER.vocabulary, (len(ids),), generator=generator).tolist()
     perturbed = [e if t != IGNORE else r for t, e, r in zip(targets, everything, noise, strict=False)]
     masked = [p if t != IGNORE else IGNORE for t, p in zip(targets, perturbed, strict=True)]
@@ -110,16 +114,38 @@ def test_history_goes_by_whole_exchanges_and_a_message_that_cannot_be_read_is_re
 
 def test_examples_that_do_not_fit_are_shortened_or_left_out_and_counted():
     model, counts = assistant(context=100), Counter()
-    short = lesson(model, talk("a?", "b."), "responses", counts)
-    assert lesson(model, talk("x" * 60, "y" * 30, "a?", "b."), "responses", counts) == short
-    assert lesson(model, talk("a?", "y" * 100), "responses", counts) is None
-    assert lesson(model, talk("a?", " "), "responses", counts) is None
+    short = fit_conversation(
+        model.template, model.tokenizer, talk("a?", "b."), "responses", model.gpt.config.context, counts
+    )
+    assert (
+        fit_conversation(
+            model.template,
+            model.tokenizer,
+            talk("x" * 60, "y" * 30, "a?", "b."),
+            "responses",
+            model.gpt.config.context,
+            counts,
+        )
+        == short
+    )
+    assert (
+        fit_conversation(
+            model.template, model.tokenizer, talk("a?", "y" * 100), "responses", model.gpt.config.context, counts
+        )
+        is None
+    )
+    assert (
+        fit_conversation(
+            model.template, model.tokenizer, talk("a?", " "), "responses", model.gpt.config.context, counts
+        )
+        is None
+    )
     assert counts == {"shortened": 1, "too_long": 1, "nothing_to_learn": 1}
 
 
 def test_a_batch_with_nothing_to_learn_is_an_error():
     model = assistant()
-    ids, targets = encode_lesson(model, talk("a?", "b."))
+    ids, targets = inputs_and_targets(model.template, model.tokenizer, talk("a?", "b."))
     nothing = pad([ids], [[IGNORE] * len(targets)])
     with pytest.raises(ValueError, match="no target that counts"):
         train(model.gpt, lambda step, micro: nothing, TrainConfig(steps=1))
@@ -129,7 +155,7 @@ def test_a_batch_with_nothing_to_learn_is_an_error():
 @given(said=st.lists(st.tuples(words, words), min_size=1, max_size=12), batch_size=st.integers(1, 4))
 def test_packed_examples_have_the_loss_that_they_have_alone(preset, said, batch_size):
     model = PRESETS[preset]
-    lessons = [encode_lesson(model, talk(*pair)) for pair in said]
+    lessons = [inputs_and_targets(model.template, model.tokenizer, talk(*pair)) for pair in said]
     ids, targets = zip(*lessons, strict=True)
     packed = PackedBatches(ids, targets, batch_size, 1, 0, context=128)
     assert sorted(i for window in packed.windows for i in window) == list(range(len(said)))
@@ -146,7 +172,7 @@ PRESETS = {preset: assistant(preset=preset, zero_init=False) for preset in ("gpt
 
 def test_packed_gradients_are_those_of_the_examples_alone():
     model = PRESETS["modern"]
-    lessons = [encode_lesson(model, talk("a" * i, "b" * i)) for i in range(1, 9)]
+    lessons = [inputs_and_targets(model.template, model.tokenizer, talk("a" * i, "b" * i)) for i in range(1, 9)]
     ids, targets = zip(*lessons, strict=True)
     packed = PackedBatches(ids, targets, 9, 1, 0, context=128)
     assert len(packed.windows) < len(lessons)

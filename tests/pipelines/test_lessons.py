@@ -22,8 +22,8 @@ from pipelines.corpus.documents import SPLITS
 from pipelines.corpus.examples import EXAMPLES, Examples
 from pipelines.finetune_assistant import FINETUNE_ASSISTANT, AssistantConfig
 from pipelines.finetune_classifier import FINETUNE_CLASSIFIER
-from pipelines.lessons import LESSONS, Lessons, encode_lesson
-from pipelines.model import as_assistant, classifier_tokens, open_gpt
+from pipelines.lessons import LESSONS, Lessons, classifier_tokens, inputs_and_targets
+from pipelines.model import as_assistant, open_gpt
 from pipelines.store.dataset import Dataset
 from pipelines.store.step import StepType
 from pipelines.templates import template_named
@@ -83,7 +83,10 @@ def test_conversations_are_stored_with_what_is_learnt(
     stored = Lessons(build(LESSONS, {"template": "plain", "loss_on": loss_on}, model=base, examples=talks))
     assistant = as_assistant(open_gpt(base.path), template_named("plain"))
     for split in SPLITS:
-        expected = [encode_lesson(assistant, row.conversation, loss_on) for row in Examples(talks).rows(split)]
+        expected = [
+            inputs_and_targets(assistant.template, assistant.tokenizer, row.conversation, loss_on)
+            for row in Examples(talks).rows(split)
+        ]
         inputs, targets = stored.pairs(split)
         assert [(ids.tolist(), ts.tolist()) for ids, ts in zip(inputs, targets, strict=True)] == expected
         assert any(IGNORE in ts for ts in targets) == (loss_on == "responses")
@@ -110,7 +113,7 @@ def test_training_again_and_otherwise_encodes_nothing(
 
     for module in (lessons, model):
         monkeypatch.setattr(module, "classifier_tokens", refuse)
-    monkeypatch.setattr(lessons, "write_lesson", refuse)
+    monkeypatch.setattr(lessons, "tokenize_conversation", refuse)
     for seed in (1, 2):
         settings = TRAINING | {"seed": seed}
         build(FINETUNE_CLASSIFIER, settings | {"trainable": "all"}, model=base, examples=texts, lessons=of_texts)
