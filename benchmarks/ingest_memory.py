@@ -54,7 +54,8 @@ def measure(which: str, folder: Path) -> None:
     from pipelines.corpus.ingest.ingest import INGEST
     from pipelines.store.step import StepContext
     from pipelines.store.store import Store
-    from pipelines.tokenize import TOKENIZE, TokenizeConfig
+    from pipelines.tokens.tokenize import TOKENIZE
+    from pipelines.tokens.tokenizers import TokenizeConfig
 
     store = Store(folder / "data")
     ingest = INGEST.using(

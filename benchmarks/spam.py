@@ -20,10 +20,10 @@ from pipelines.config import ClassificationRun, load_config
 from pipelines.corpus.examples import EXAMPLES
 from pipelines.evaluate_classifier import EVALUATE_CLASSIFIER
 from pipelines.finetune_classifier import FINETUNE_CLASSIFIER
-from pipelines.lessons import LESSONS
 from pipelines.store.dataset import Dataset
 from pipelines.store.step import StepContext, StepType
 from pipelines.store.store import Store
+from pipelines.tokens.tokenized_examples import TOKENIZE_EXAMPLES
 
 BASELINES = ("TF-IDF logistic regression", "hand-made features", "majority class")
 
@@ -51,7 +51,7 @@ def main() -> None:
             return store.build(step, lambda out, scratch: type.run(inputs, config, out, StepContext(scratch)))
 
         examples = build(EXAMPLES, spam.examples)
-        lessons = build(LESSONS, spam.training.lessons, model=base, examples=examples)
+        lessons = build(TOKENIZE_EXAMPLES, spam.training.lessons, model=base, examples=examples)
         sources = {"model": base, "examples": examples, "lessons": lessons}
         scratch = build(FINETUNE_CLASSIFIER, spam.training.model_copy(update={"from_scratch": True}), **sources)
         ours, ratios, rows = [], [], []

@@ -26,12 +26,11 @@ import tiktoken
 
 from gpt.config import Config
 from pipelines.catalog import connect
-from pipelines.datasets import Tokens
 from pipelines.store.dataset import Dataset
 from pipelines.store.step import StepType
 from pipelines.store.store import Store
-from pipelines.tokenize import write_shard
-from pipelines.tokenizers import named_tokenizer
+from pipelines.tokens.byte_pairs import named_tokenizer
+from pipelines.tokens.shards import Tokens, write_shard
 
 LENGTH, SHARDS = 512, 5
 

@@ -29,8 +29,9 @@ from pipelines.corpus.ingest.ingest import INGEST
 from pipelines.store.dataset import Dataset
 from pipelines.store.step import StepContext, StepType
 from pipelines.store.store import Store
-from pipelines.tokenize import TOKENIZE, TokenizeConfig
-from pipelines.tokenizers import named_tokenizer
+from pipelines.tokens.byte_pairs import named_tokenizer
+from pipelines.tokens.tokenize import TOKENIZE
+from pipelines.tokens.tokenizers import TokenizeConfig
 
 CORES = 2
 

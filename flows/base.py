@@ -10,8 +10,8 @@ from flows.progress import say
 from pipelines.errors import InputError
 from pipelines.registry import CHAMPION
 from pipelines.store.dataset import Dataset
-from pipelines.tokenize import TokenizeConfig
-from pipelines.tokenizers import FILE
+from pipelines.tokens.tokenizer import FILE
+from pipelines.tokens.tokenizers import TokenizeConfig
 
 
 @dataclass(frozen=True)

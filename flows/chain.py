@@ -18,12 +18,12 @@ from pipelines.evaluate_language import EVALUATE_LANGUAGE
 from pipelines.evaluate_task import EVALUATE_TASK
 from pipelines.finetune_assistant import FINETUNE_ASSISTANT
 from pipelines.finetune_classifier import FINETUNE_CLASSIFIER
-from pipelines.lessons import LESSONS
 from pipelines.pretrain import PRETRAIN
-from pipelines.sample import SAMPLE
 from pipelines.store.dataset import Dataset
 from pipelines.store.step import StepType
-from pipelines.tokenize import TOKENIZE
+from pipelines.tokens.samples import SAMPLE
+from pipelines.tokens.tokenize import TOKENIZE
+from pipelines.tokens.tokenized_examples import TOKENIZE_EXAMPLES
 
 Perform = Callable[[StepType, str, Config, Mapping[str, Dataset]], Dataset]
 
@@ -87,7 +87,9 @@ def chain(perform: Perform, config: RunConfig, until: str = "evaluate", base: Ba
     for key, part in config.finetune.items():
         examples = perform(EXAMPLES, key, part.examples, {})
         finetune = FINETUNE_CLASSIFIER if isinstance(part, ClassificationRun) else FINETUNE_ASSISTANT
-        lessons = perform(LESSONS, f"{name}-{key}", part.training.lessons, {"model": model, "examples": examples})
+        lessons = perform(
+            TOKENIZE_EXAMPLES, f"{name}-{key}", part.training.lessons, {"model": model, "examples": examples}
+        )
         sources = {"model": model, "examples": examples, "lessons": lessons}
         tuned = perform(finetune, f"{name}-{key}", part.training, sources)
         if until != "evaluate":

@@ -33,8 +33,9 @@ from pipelines.promote import Decision, decide
 from pipelines.registry import CHALLENGER, CHAMPION, ModelVersion, find_version, registered
 from pipelines.store.dataset import Dataset
 from pipelines.store.step import StepType
-from pipelines.tokenize import TOKENIZE, TokenizeConfig
-from pipelines.tokenizers import FILE
+from pipelines.tokens.tokenize import TOKENIZE
+from pipelines.tokens.tokenizer import FILE
+from pipelines.tokens.tokenizers import TokenizeConfig
 
 FIRST = "The first model of its name."
 

@@ -159,5 +159,5 @@ def _belong_to(parent: int) -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
-    importlib.import_module("pipelines.ingest")
-    importlib.import_module("pipelines.tokenize")
+    importlib.import_module("pipelines.corpus.ingest.ingest")
+    importlib.import_module("pipelines.tokens.tokenize")

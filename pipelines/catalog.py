@@ -103,7 +103,7 @@ class Catalog:
 
     def tokenizer(self, name: str = "") -> Any:
         """The tokenizer of a token dataset, by the name that the views show or any other reference."""
-        from pipelines.tokenizers import load_tokenizer  # not needed by most queries
+        from pipelines.tokens.tokenizers import load_tokenizer  # not needed by most queries
 
         return load_tokenizer(self.dataset("tokens", name).path)
 

@@ -26,9 +26,9 @@ from pipelines.finetune_classifier import ClassifierConfig
 from pipelines.pretrain import PretrainConfig
 from pipelines.promote import PromoteConfig
 from pipelines.report import ReportConfig
-from pipelines.sample import SampleConfig
 from pipelines.store.manifest import NAME
-from pipelines.tokenize import TokenizeConfig
+from pipelines.tokens.samples import SampleConfig
+from pipelines.tokens.tokenizers import TokenizeConfig
 
 
 class ClassificationRun(Config):

@@ -244,7 +244,7 @@ def _compare_tokens(connection: duckdb.DuckDBPyConnection, a: Dataset, b: Datase
 
 def _count_tokens(connection: duckdb.DuckDBPyConnection, view: str, dataset: Dataset) -> dict[bytes, int]:
     """How often each token occurs, by its bytes, so that different tokenizers can be compared."""
-    from pipelines.tokenizers import load_tokenizer
+    from pipelines.tokens.tokenizers import load_tokenizer
 
     spelled = load_tokenizer(dataset.path).token_bytes
     counts = connection.execute(f"SELECT unnest(tokens) AS token, count(*) FROM {view} GROUP BY token").fetchall()  # noqa: S608

@@ -24,10 +24,10 @@ from pipelines.errors import InputError
 from pipelines.evaluation import MODEL, Metrics, key_of, statistics, write_evaluation
 from pipelines.finetune_assistant import fits
 from pipelines.judge import JudgeConfig, Verdict, judge
-from pipelines.lessons import inputs_and_targets
 from pipelines.model import Assistant, as_assistant, open_gpt, open_model
 from pipelines.store.dataset import Dataset
 from pipelines.store.step import StepContext, StepType
+from pipelines.tokens.tokenized_examples import inputs_and_targets
 
 BATCH = 32  # examples that the model reads at once
 

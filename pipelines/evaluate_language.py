@@ -20,7 +20,6 @@ from gpt.config import Config
 from gpt.model import GPT
 from pipelines.baselines import trigram_losses, unigram_losses
 from pipelines.corpus.documents import Corpus
-from pipelines.datasets import Tokens
 from pipelines.errors import InputError
 from pipelines.evaluation import MODEL, statistics, write_evaluation
 from pipelines.memorisation import MemorisationConfig, memorisation_metrics, recite
@@ -28,7 +27,8 @@ from pipelines.model import LanguageModel, open_gpt
 from pipelines.significance import Interval, bootstrap
 from pipelines.store.dataset import Dataset
 from pipelines.store.step import StepContext, StepType
-from pipelines.tokenizers import Tokenizer
+from pipelines.tokens.shards import Tokens
+from pipelines.tokens.tokenizer import Tokenizer
 
 
 class EvaluateLanguageConfig(Config):

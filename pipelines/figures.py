@@ -24,10 +24,10 @@ from pipelines import charts, runs
 from pipelines.charts import Axis, Series, short
 from pipelines.compare import LOWER_IS_BETTER
 from pipelines.corpus.documents import Corpus
-from pipelines.datasets import Tokens
 from pipelines.errors import InputError
 from pipelines.evaluation import MODEL
 from pipelines.store.dataset import Dataset
+from pipelines.tokens.shards import Tokens
 
 EXAMPLES = 3  # of what a rule rejected
 SHOWN = 200  # characters of a text in a table

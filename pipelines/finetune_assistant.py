@@ -19,11 +19,11 @@ from gpt.weights import save_model
 from pipelines.corpus.conversation import Message
 from pipelines.corpus.examples import Examples
 from pipelines.errors import InputError
-from pipelines.lessons import Lessons, LossOn, TokenizeExamplesConfig
 from pipelines.model import Assistant, as_assistant, open_gpt
 from pipelines.store.dataset import Dataset
 from pipelines.store.step import StepContext, StepType
-from pipelines.templates import NamedTemplate, save_template, template_named
+from pipelines.tokens.templates import NamedTemplate, save_template, template_named
+from pipelines.tokens.tokenized_examples import LossOn, TokenizedExamples, TokenizeExamplesConfig
 from pipelines.training import MODULES, FinetuneConfig, PackedBatches, PaddedBatches, fit, training_statistics
 
 
@@ -59,7 +59,7 @@ def run_assistant(
 ) -> dict[str, Any]:
     """Train the model to answer: the loss counts on responses and their end of turn, and by default nowhere else."""
     assistant = as_assistant(open_gpt(inputs["model"].path), config.template)
-    examples, lessons = Examples(inputs["examples"]), Lessons(inputs["lessons"])
+    examples, lessons = Examples(inputs["examples"]), TokenizedExamples(inputs["lessons"])
     model, context = assistant.gpt, assistant.gpt.config.context
     batches = partial(PackedBatches, context=context) if config.packing else PaddedBatches
     train = batches(*lessons.pairs("train"), config.batch_size, config.accumulation, config.seed)

@@ -25,11 +25,11 @@ from gpt.train import Metrics
 from gpt.weights import save_classifier
 from pipelines.corpus.examples import Examples
 from pipelines.errors import InputError
-from pipelines.lessons import Lessons, TokenizeExamplesConfig
 from pipelines.model import class_probabilities, open_gpt
 from pipelines.store.dataset import Dataset
 from pipelines.store.step import StepContext, StepType
 from pipelines.threshold import check, choose_threshold
+from pipelines.tokens.tokenized_examples import TokenizedExamples, TokenizeExamplesConfig
 from pipelines.training import MODULES, FinetuneConfig, PaddedBatches, fit, training_statistics
 
 
@@ -82,7 +82,7 @@ def run_classifier(
     positive = positive_label(examples, labels, config.positive)
     if config.threshold and len(labels) > 2:
         raise InputError(f"training.threshold: there are {len(labels)} labels, and a threshold decides between two.")
-    lessons = Lessons(inputs["lessons"])
+    lessons = TokenizedExamples(inputs["lessons"])
 
     def batches(split: str) -> PaddedBatches:
         targets = [labels.index(label) if label in labels else IGNORE for label in lessons.labels(split)]

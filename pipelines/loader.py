@@ -16,8 +16,9 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from gpt.batch import IGNORE, Batch
-from pipelines.datasets import Samples, Tokens
 from pipelines.errors import InputError
+from pipelines.tokens.samples import Samples
+from pipelines.tokens.shards import Tokens
 
 BLOCK = 4 << 20  # bytes of token ids that are read at once
 

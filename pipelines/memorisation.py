@@ -16,8 +16,8 @@ from pydantic import Field
 from gpt.config import Config
 from gpt.generate import generate
 from gpt.model import GPT
-from pipelines.datasets import Tokens
 from pipelines.significance import Interval, mean_interval
+from pipelines.tokens.shards import Tokens
 
 
 class MemorisationConfig(Config):

@@ -24,9 +24,10 @@ from gpt.model import GPT
 from gpt.weights import load_classifier, load_model
 from pipelines.corpus.conversation import Message, recent
 from pipelines.errors import InputError
-from pipelines.lessons import classifier_tokens
-from pipelines.templates import Template, load_template
-from pipelines.tokenizers import Tokenizer, load_tokenizer
+from pipelines.tokens.templates import Template, load_template
+from pipelines.tokens.tokenized_examples import classifier_tokens
+from pipelines.tokens.tokenizer import Tokenizer
+from pipelines.tokens.tokenizers import load_tokenizer
 
 
 @dataclass(frozen=True)

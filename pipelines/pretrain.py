@@ -18,14 +18,15 @@ from gpt.machine import device
 from gpt.model import GPT
 from gpt.train import Metrics, TrainConfig, TrainResult
 from gpt.weights import load_model, save_model
-from pipelines.datasets import Samples, Tokens
 from pipelines.errors import InputError
 from pipelines.loader import Loader
 from pipelines.model import LanguageModel
 from pipelines.processes import launch
 from pipelines.store.dataset import Dataset
 from pipelines.store.step import StepContext, StepType
-from pipelines.tokenizers import FILE
+from pipelines.tokens.samples import Samples
+from pipelines.tokens.shards import Tokens
+from pipelines.tokens.tokenizer import FILE
 from pipelines.training import MODULES, fit, load_best, training_statistics
 
 

@@ -22,11 +22,11 @@ from pydantic import Field
 
 from gpt.config import Config
 from pipelines import charts
-from pipelines.datasets import Tokens
 from pipelines.figures import Part, ReadToken, parts, slug
 from pipelines.lineage_graph import chain_to_svg
 from pipelines.store.dataset import Dataset
 from pipelines.store.step import StepContext, StepType
+from pipelines.tokens.shards import Tokens
 
 FILE = "report.html"
 READ = 120  # tokens whose probabilities are shown

@@ -20,7 +20,8 @@ from pipelines.errors import InputError
 
 if TYPE_CHECKING:
     from pipelines.catalog import Catalog
-    from pipelines.datasets import Samples, Tokens
+    from pipelines.tokens.samples import Samples
+    from pipelines.tokens.shards import Tokens
 
 # Signature: body, what it is for, example. In a body, columns of a view are renamed or qualified, lest the caller's
 # own column of the same name be taken for them.
@@ -194,7 +195,8 @@ class Functions:
         return pa.array([tokens.tokenizer.decode(window.tolist()) for window in windows], pa.large_string())
 
     def _open_windows(self, dataset: str) -> tuple[Samples, Tokens, pa.Table]:
-        from pipelines.datasets import Samples, Tokens
+        from pipelines.tokens.samples import Samples
+        from pipelines.tokens.shards import Tokens
 
         samples = Samples(self._catalog.dataset("samples", dataset))
         tokens = Tokens(self._catalog.store.open(samples.dataset.manifest.inputs["tokens"]))

@@ -29,8 +29,8 @@ from gpt.train import (
     TrainResult,
     train,
 )
-from pipelines.sample import best_fit
 from pipelines.store.step import Listener, StepContext, Stopped
+from pipelines.tokens.packing import best_fit
 
 MODULES = (
     "pipelines.training",

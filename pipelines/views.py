@@ -320,7 +320,7 @@ VOCABULARY = pa.schema(
 
 
 def _vocabulary(dataset: Dataset) -> pa.Table:
-    from pipelines.tokenizers import load_tokenizer
+    from pipelines.tokens.tokenizers import load_tokenizer
 
     tokenizer = load_tokenizer(dataset.path)
     special = set(tokenizer.special.values())

@@ -11,12 +11,12 @@ from flows.chain import chain
 from flows.home import Home
 from gpt.weights import load_model
 from pipelines.config import parse_config
-from pipelines.datasets import Tokens
 from pipelines.errors import InputError
 from pipelines.pretrain import PRETRAIN
 from pipelines.store.lineage import origins
 from pipelines.store.step import StepContext
-from pipelines.tokenizers import FILE
+from pipelines.tokens.shards import Tokens
+from pipelines.tokens.tokenizer import FILE
 
 TOPICS = [text[:2000] for _, text in sorted(pydoc_data.topics.topics.items())]
 

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 from flows.chain import chain
 from pipelines.config import load_config
-from pipelines.templates import shipped
+from pipelines.tokens.templates import shipped
 
 ROOT = Path(__file__).parents[2]
 

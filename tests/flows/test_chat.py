@@ -19,8 +19,8 @@ from gpt.weights import save_model
 from pipelines.corpus.conversation import Message
 from pipelines.corpus.examples import ExamplesConfig, ExampleSource
 from pipelines.model import Assistant, LanguageModel, as_assistant
-from pipelines.templates import save_template, template_named
-from pipelines.tokenizers import count_characters
+from pipelines.tokens.characters import count_characters
+from pipelines.tokens.templates import save_template, template_named
 
 PLAIN = template_named("plain")
 TOKENIZER = count_characters([PLAIN.user, PLAIN.assistant, "abcdefghijklmnopqrstuvwxyz .?!"])

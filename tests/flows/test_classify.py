@@ -15,7 +15,7 @@ from gpt.model import GPT
 from gpt.weights import save_classifier
 from pipelines.errors import InputError
 from pipelines.model import open_model
-from pipelines.tokenizers import count_characters
+from pipelines.tokens.characters import count_characters
 
 TOKENIZER = count_characters(["abcdefgh \n"])
 

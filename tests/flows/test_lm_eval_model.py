@@ -15,7 +15,7 @@ from pipelines.evaluate_language import language_metrics, sliding_losses  # noqa
 from pipelines.evaluate_task import Item, TaskConfig, question, read_items, score  # noqa: E402
 from pipelines.model import LanguageModel  # noqa: E402
 from pipelines.store.step import Listener, StepContext  # noqa: E402
-from pipelines.tokenizers import count_characters  # noqa: E402
+from pipelines.tokens.characters import count_characters  # noqa: E402
 
 TOKENIZER = count_characters(["abcdefghijklmnopqrstuvwxyz .?\n"])
 

@@ -15,7 +15,8 @@ from pipelines.corpus.ingest.config import IngestConfig
 from pipelines.corpus.ingest.ingest import INGEST
 from pipelines.store.step import Stopped
 from pipelines.store.store import Store
-from pipelines.tokenize import TOKENIZE, TokenizeConfig
+from pipelines.tokens.tokenize import TOKENIZE
+from pipelines.tokens.tokenizers import TokenizeConfig
 
 
 @pytest.fixture

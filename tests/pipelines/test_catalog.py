@@ -21,13 +21,15 @@ from hypothesis import strategies as st
 from gpt.config import Config
 from pipelines.catalog import connect, explain_error
 from pipelines.errors import InputError
-from pipelines.sample import SAMPLE, SampleConfig
 from pipelines.sql_functions import MACROS, Functions, ngram_hashes, ngrams
 from pipelines.store.dataset import Dataset
 from pipelines.store.manifest import SourceFile
 from pipelines.store.step import StepContext, StepType
 from pipelines.store.store import Store
-from pipelines.tokenizers import END_OF_TEXT, CharacterTokenizer, Tokenizer, named_tokenizer
+from pipelines.tokens.byte_pairs import named_tokenizer
+from pipelines.tokens.characters import CharacterTokenizer
+from pipelines.tokens.samples import SAMPLE, SampleConfig
+from pipelines.tokens.tokenizer import END_OF_TEXT, Tokenizer
 
 TEXTS = [
     "Jesus wept.",

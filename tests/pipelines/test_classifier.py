@@ -15,10 +15,10 @@ from pipelines.corpus.examples import EXAMPLES, ExamplesConfig
 from pipelines.errors import InputError
 from pipelines.evaluate_classifier import EVALUATE_CLASSIFIER, EvaluateClassifierConfig, run_classifier
 from pipelines.finetune_classifier import FINETUNE_CLASSIFIER, ClassifierConfig
-from pipelines.lessons import LESSONS
 from pipelines.model import TextClassifier, open_model
 from pipelines.store.step import StepContext, StepType
-from pipelines.tokenizers import count_characters
+from pipelines.tokens.characters import count_characters
+from pipelines.tokens.tokenized_examples import TOKENIZE_EXAMPLES
 
 SHARES = SplitConfig(validation=0.33, test=0.33)
 TOKENIZER = count_characters(["abcdefghijklmnopqrstuvwxyz !£0123456789"])
@@ -53,7 +53,7 @@ def finetuned(build):
     def finetune(examples, **config):
         base = build(BASE, {"sources": [{"uri": "x", "label": "y"}]})
         settings = {"steps": 3, "batch_size": 8, "evaluate_every": 2, "threads": 1} | config
-        lessons = build(LESSONS, {}, model=base, examples=examples)
+        lessons = build(TOKENIZE_EXAMPLES, {}, model=base, examples=examples)
         return build(FINETUNE_CLASSIFIER, settings, model=base, examples=examples, lessons=lessons), base
 
     return finetune

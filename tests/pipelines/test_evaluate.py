@@ -64,10 +64,10 @@ def test_the_losses_of_responses_add_up_to_the_loss_that_training_has_on_them():
     from gpt.batch import pad
     from gpt.loss import next_token_loss
     from pipelines.evaluate_assistant import response_losses
-    from pipelines.lessons import inputs_and_targets
     from pipelines.model import Assistant
-    from pipelines.templates import template_named
-    from pipelines.tokenizers import count_characters
+    from pipelines.tokens.characters import count_characters
+    from pipelines.tokens.templates import template_named
+    from pipelines.tokens.tokenized_examples import inputs_and_targets
 
     rows = [row("what is red?", "A colour."), row("who?", "Nobody"), row("long?", "x" * 300)]
     tokenizer = count_characters([string.printable])

@@ -12,12 +12,12 @@ from gpt.model import GPT
 from gpt.weights import save_model
 from pipelines.corpus.ingest.ingest import INGEST
 from pipelines.corpus.parquet import read_rows
-from pipelines.datasets import Tokens
 from pipelines.evaluate_language import EVALUATE_LANGUAGE, doc_ids
 from pipelines.memorisation import MemorisationConfig, memorisation_metrics, recite
 from pipelines.model import open_gpt
 from pipelines.store.step import StepType
-from pipelines.tokenize import TOKENIZE
+from pipelines.tokens.shards import Tokens
+from pipelines.tokens.tokenize import TOKENIZE
 
 
 @pytest.fixture

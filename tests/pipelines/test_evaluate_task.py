@@ -18,7 +18,7 @@ from pipelines.evaluate_task import EVALUATE_TASK, TaskConfig, question, read_it
 from pipelines.likelihood import log_likelihoods
 from pipelines.model import LanguageModel
 from pipelines.store.step import StepType
-from pipelines.tokenizers import count_characters
+from pipelines.tokens.characters import count_characters
 
 TOKENIZER = count_characters(["abcdefghijklmnopqrstuvwxyz .?\n"])
 

@@ -12,10 +12,11 @@ from pipelines.corpus.ingest.config import IngestConfig
 from pipelines.corpus.ingest.ingest import INGEST
 from pipelines.errors import InputError
 from pipelines.export import TABLES, TEXTS, export_catalog
-from pipelines.sample import SAMPLE, SampleConfig
 from pipelines.store.step import StepContext
 from pipelines.store.store import Store
-from pipelines.tokenize import TOKENIZE, TokenizeConfig
+from pipelines.tokens.samples import SAMPLE, SampleConfig
+from pipelines.tokens.tokenize import TOKENIZE
+from pipelines.tokens.tokenizers import TokenizeConfig
 
 
 @pytest.fixture

@@ -21,11 +21,11 @@ from pipelines.corpus.examples import EXAMPLES, Example
 from pipelines.errors import InputError
 from pipelines.evaluate_assistant import EVALUATE_ASSISTANT
 from pipelines.finetune_assistant import FINETUNE_ASSISTANT, AssistantConfig
-from pipelines.lessons import LESSONS, fit_conversation, inputs_and_targets
 from pipelines.model import Assistant, LanguageModel, as_assistant, open_model
 from pipelines.store.step import StepType
-from pipelines.templates import shipped, template_named
-from pipelines.tokenizers import count_characters
+from pipelines.tokens.characters import count_characters
+from pipelines.tokens.templates import shipped, template_named
+from pipelines.tokens.tokenized_examples import TOKENIZE_EXAMPLES, fit_conversation, inputs_and_targets
 from pipelines.training import PackedBatches
 
 TOKENIZER = count_characters([*(path.read_text() for path in shipped().values()), "abcdefghijklmnopqrstuvwxyz ?.!"])
@@ -232,7 +232,7 @@ TRAINING = {"steps": 2, "batch_size": 4, "evaluate_every": 2, "learning_rate": 0
 def test_an_assistant_is_trained_in_whole_in_part_or_by_lora(build, warnings, inputs, how, packing):
     template = "chatml" if packing else "plain"
     config = TRAINING | {"trainable": how, "packing": packing, "template": template, "lora_rank": 2}
-    lessons = build(LESSONS, AssistantConfig(**config).lessons.model_dump(), **inputs)
+    lessons = build(TOKENIZE_EXAMPLES, AssistantConfig(**config).lessons.model_dump(), **inputs)
     assert lessons.manifest.statistics["too_long"] == 1
     assert "1 examples are longer than the context of 100" in warnings.sentences[0]
     made = build(FINETUNE_ASSISTANT, config, lessons=lessons, **inputs)
@@ -257,14 +257,14 @@ def test_examples_of_which_none_can_be_learnt_from_are_an_error(build, inputs, t
     long = build(EXAMPLES, {"sources": [source], "split": {"validation": 0, "test": 0}})
     template = {"template": "plain"}
     with pytest.raises(InputError, match="no train example of at most 100 tokens to learn from"):
-        build(LESSONS, template, model=inputs["model"], examples=long)
-    lessons = build(LESSONS, template, **inputs)
+        build(TOKENIZE_EXAMPLES, template, model=inputs["model"], examples=long)
+    lessons = build(TOKENIZE_EXAMPLES, template, **inputs)
     with pytest.raises(InputError, match="last:N with N from 1 to 2"):
         build(FINETUNE_ASSISTANT, TRAINING | {"trainable": "last:9"}, lessons=lessons, **inputs)
 
 
 def test_an_assistant_is_judged_beside_its_base_with_every_item_kept(build, warnings, inputs):
-    lessons = build(LESSONS, {"template": "chatml"}, **inputs)
+    lessons = build(TOKENIZE_EXAMPLES, {"template": "chatml"}, **inputs)
     model = build(FINETUNE_ASSISTANT, TRAINING | {"template": "chatml"}, lessons=lessons, **inputs)
     roles = {"model": model, "base": inputs["model"], "examples": inputs["examples"]}
     judge = {"url": "http://127.0.0.1:9/v1", "model": "nobody", "retries": 0, "timeout": 1}

@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 from gpt.batch import Batch
 from pipelines import loader as loader_module
 from pipelines.corpus.ingest.ingest import INGEST
-from pipelines.datasets import Samples, Tokens
 from pipelines.errors import InputError
 from pipelines.loader import Loader, permuted
-from pipelines.sample import SAMPLE
 from pipelines.store.dataset import Dataset
-from pipelines.tokenize import TOKENIZE
+from pipelines.tokens.samples import SAMPLE, Samples
+from pipelines.tokens.shards import Tokens
+from pipelines.tokens.tokenize import TOKENIZE
 
 CONTEXT = 8
 Make = Callable[..., Loader]

@@ -12,8 +12,9 @@ from gpt.model import GPT
 from gpt.weights import save_classifier, save_model
 from pipelines.errors import InputError
 from pipelines.model import Assistant, LanguageModel, TextClassifier, open_gpt, open_model
-from pipelines.templates import save_template, template_named
-from pipelines.tokenizers import count_characters, named_tokenizer
+from pipelines.tokens.byte_pairs import named_tokenizer
+from pipelines.tokens.characters import count_characters
+from pipelines.tokens.templates import save_template, template_named
 
 PLAIN = template_named("plain")
 TOKENIZER = count_characters([PLAIN.user, PLAIN.assistant, "abcdefghijklmnopqrstuvwxyz é?"])

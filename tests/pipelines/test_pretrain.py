@@ -13,9 +13,9 @@ import pytest
 from pipelines.corpus.ingest.ingest import INGEST
 from pipelines.errors import InputError
 from pipelines.pretrain import PRETRAIN, PretrainConfig
-from pipelines.sample import SAMPLE
 from pipelines.store.step import Listener, StepContext, Stopped
-from pipelines.tokenize import TOKENIZE
+from pipelines.tokens.samples import SAMPLE
+from pipelines.tokens.tokenize import TOKENIZE
 
 CONFIG = {
     "steps": 6,

@@ -22,15 +22,15 @@ from pipelines.datasets import columns
 from pipelines.evaluate_classifier import EVALUATE_CLASSIFIER
 from pipelines.evaluate_language import EVALUATE_LANGUAGE
 from pipelines.finetune_classifier import FINETUNE_CLASSIFIER
-from pipelines.lessons import LESSONS
 from pipelines.pretrain import PRETRAIN
 from pipelines.report import REPORT, ReportConfig
-from pipelines.sample import SAMPLE
 from pipelines.store.dataset import Dataset
 from pipelines.store.manifest import Manifest
 from pipelines.store.step import Listener, StepContext, StepType
 from pipelines.store.store import Store
-from pipelines.tokenize import TOKENIZE
+from pipelines.tokens.samples import SAMPLE
+from pipelines.tokens.tokenize import TOKENIZE
+from pipelines.tokens.tokenized_examples import TOKENIZE_EXAMPLES
 
 BAD = "<script>alert('x')</script><img src=http://evil.example/x.png onerror=alert(1)>"
 TRAINING: dict[str, Any] = {"steps": 2, "batch_size": 4, "threads": 1, "evaluate_every": 1}
@@ -73,7 +73,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Dataset]:
         corpus=corpus,
     )
     examples = build(EXAMPLES, {"sources": [{"uri": str(home / "labels.tsv"), "label": "label"}], "split": split})
-    lessons = build(LESSONS, {}, model=base, examples=examples)
+    lessons = build(TOKENIZE_EXAMPLES, {}, model=base, examples=examples)
     classifier = build(FINETUNE_CLASSIFIER, TRAINING, model=base, examples=examples, lessons=lessons)
     judged = build(EVALUATE_CLASSIFIER, {}, model=classifier, examples=examples)
     every = (corpus, tokens, samples, base, language, examples, lessons, classifier, judged)
@@ -176,8 +176,8 @@ def test_token_probabilities_are_the_models(made: dict[str, Dataset]) -> None:
 def test_nearest_neighbours_are_nearest_by_cosine(made: dict[str, Dataset]) -> None:
     import numpy as np
 
-    from pipelines.datasets import Tokens
     from pipelines.model import open_gpt
+    from pipelines.tokens.shards import Tokens
 
     (part,) = figures.embedding_parts(made["pretrain"], made["tokenize"])
     model = open_gpt(made["pretrain"].path)
@@ -193,7 +193,7 @@ def test_nearest_neighbours_are_nearest_by_cosine(made: dict[str, Dataset]) -> N
 
 
 def test_token_counts_are_those_of_the_text(made: dict[str, Dataset]) -> None:
-    from pipelines.datasets import Tokens
+    from pipelines.tokens.shards import Tokens
 
     tokens = Tokens(made["tokenize"])
     counts = figures.token_counts(tokens)

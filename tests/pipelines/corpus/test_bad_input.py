@@ -21,10 +21,10 @@ from pipelines.corpus.documents import Corpus
 from pipelines.corpus.examples import EXAMPLES
 from pipelines.corpus.ingest.ingest import INGEST
 from pipelines.corpus.parquet import read_rows
-from pipelines.datasets import Tokens
 from pipelines.errors import InputError
 from pipelines.store.dataset import Dataset
-from pipelines.tokenize import TOKENIZE
+from pipelines.tokens.shards import Tokens
+from pipelines.tokens.tokenize import TOKENIZE
 
 Build = Callable[..., Dataset]
 
@@ -222,7 +222,8 @@ from pipelines.corpus.ingest.ingest import INGEST
 from pipelines.corpus.ingest.config import IngestConfig
 from pipelines.store.step import StepContext
 from pipelines.store import Store
-from pipelines.tokenize import TOKENIZE, TokenizeConfig
+from pipelines.tokens.tokenize import TOKENIZE
+from pipelines.tokens.tokenizers import TokenizeConfig
 
 disk, source = Path(sys.argv[1]), sys.argv[2]
 store = Store(disk / "data")

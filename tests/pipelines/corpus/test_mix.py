@@ -19,7 +19,7 @@ from pipelines.errors import InputError
 from pipelines.export import export_catalog
 from pipelines.store.dataset import Dataset
 from pipelines.store.store import Store
-from pipelines.tokenize import TOKENIZE
+from pipelines.tokens.tokenize import TOKENIZE
 
 Build = Callable[..., Dataset]
 

@@ -17,14 +17,14 @@ from typer.testing import CliRunner
 from flows.cli import app
 from pipelines.catalog import connect
 from pipelines.corpus.ingest.ingest import INGEST
-from pipelines.datasets import Tokens
 from pipelines.errors import InputError
 from pipelines.store.bucket import Bucket
 from pipelines.store.dataset import Dataset
 from pipelines.store.manifest import MANIFEST
 from pipelines.store.step import Step, StepContext
 from pipelines.store.store import Store
-from pipelines.tokenize import TOKENIZE
+from pipelines.tokens.shards import Tokens
+from pipelines.tokens.tokenize import TOKENIZE
 
 
 @pytest.fixture(scope="module")

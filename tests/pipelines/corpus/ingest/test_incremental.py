@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 
-from pipelines import tokenize
 from pipelines.corpus.ingest.config import SourceConfig
 from pipelines.corpus.ingest.ingest import INGEST
 from pipelines.store.dataset import Dataset
 from pipelines.store.step import StepContext, StepType
 from pipelines.store.store import Store
-from pipelines.tokenize import TOKENIZE
+from pipelines.tokens import tokenize
+from pipelines.tokens.tokenize import TOKENIZE
 
 
 @dataclass(frozen=True)

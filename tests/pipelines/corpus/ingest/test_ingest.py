@@ -36,7 +36,7 @@ from pipelines.errors import InputError
 from pipelines.store.dataset import Dataset
 from pipelines.store.step import StepContext
 from pipelines.store.store import Store
-from pipelines.tokenize import TOKENIZE
+from pipelines.tokens.tokenize import TOKENIZE
 
 Build = Callable[..., Dataset]
 

@@ -17,17 +17,23 @@ from gpt.batch import IGNORE
 from gpt.config import Config, gpt_config
 from gpt.model import GPT
 from gpt.weights import save_model
-from pipelines import lessons, model
+from pipelines import model
 from pipelines.corpus.documents import SPLITS
 from pipelines.corpus.examples import EXAMPLES, Examples
 from pipelines.finetune_assistant import FINETUNE_ASSISTANT, AssistantConfig
 from pipelines.finetune_classifier import FINETUNE_CLASSIFIER
-from pipelines.lessons import LESSONS, Lessons, classifier_tokens, inputs_and_targets
 from pipelines.model import as_assistant, open_gpt
 from pipelines.store.dataset import Dataset
 from pipelines.store.step import StepType
-from pipelines.templates import template_named
-from pipelines.tokenizers import count_characters
+from pipelines.tokens import tokenized_examples as lessons
+from pipelines.tokens.characters import count_characters
+from pipelines.tokens.templates import template_named
+from pipelines.tokens.tokenized_examples import (
+    TOKENIZE_EXAMPLES,
+    TokenizedExamples,
+    classifier_tokens,
+    inputs_and_targets,
+)
 
 Build = Callable[..., Dataset]
 TOKENIZER = count_characters(["abcdefghijklmnopqrstuvwxyz 0123456789.?#:\nIRU"])
@@ -65,8 +71,8 @@ def talks(build: Build, tmp_path: Path) -> Dataset:
 
 
 def test_labelled_texts_are_stored_as_the_classifier_reads_them(build: Build, base: Dataset, texts: Dataset) -> None:
-    made = build(LESSONS, {}, model=base, examples=texts)
-    stored, total = Lessons(made), 0
+    made = build(TOKENIZE_EXAMPLES, {}, model=base, examples=texts)
+    stored, total = TokenizedExamples(made), 0
     for split in SPLITS:
         rows = Examples(texts).rows(split)
         assert stored.labels(split) == [row.label for row in rows]
@@ -80,7 +86,9 @@ def test_labelled_texts_are_stored_as_the_classifier_reads_them(build: Build, ba
 def test_conversations_are_stored_with_what_is_learnt(
     build: Build, base: Dataset, talks: Dataset, loss_on: Any
 ) -> None:
-    stored = Lessons(build(LESSONS, {"template": "plain", "loss_on": loss_on}, model=base, examples=talks))
+    stored = TokenizedExamples(
+        build(TOKENIZE_EXAMPLES, {"template": "plain", "loss_on": loss_on}, model=base, examples=talks)
+    )
     assistant = as_assistant(open_gpt(base.path), template_named("plain"))
     for split in SPLITS:
         expected = [
@@ -93,7 +101,7 @@ def test_conversations_are_stored_with_what_is_learnt(
 
 
 def test_it_is_one_arrow_file_of_small_integers(build: Build, base: Dataset, talks: Dataset) -> None:
-    made = build(LESSONS, {"template": "plain"}, model=base, examples=talks)
+    made = build(TOKENIZE_EXAMPLES, {"template": "plain"}, model=base, examples=talks)
     assert set(made.manifest.files) == {lessons.FILE}
     with pa.ipc.open_file(made.file(lessons.FILE)) as file:
         table = file.read_all()
@@ -105,8 +113,8 @@ def test_training_again_and_otherwise_encodes_nothing(
     build: Build, base: Dataset, texts: Dataset, talks: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = AssistantConfig(**TRAINING)
-    of_texts = build(LESSONS, {}, model=base, examples=texts)
-    of_talks = build(LESSONS, config.lessons.model_dump(), model=base, examples=talks)
+    of_texts = build(TOKENIZE_EXAMPLES, {}, model=base, examples=texts)
+    of_talks = build(TOKENIZE_EXAMPLES, config.lessons.model_dump(), model=base, examples=talks)
 
     def refuse(*_: Any) -> None:
         raise AssertionError("encoded again")
@@ -118,5 +126,5 @@ def test_training_again_and_otherwise_encodes_nothing(
         settings = TRAINING | {"seed": seed}
         build(FINETUNE_CLASSIFIER, settings | {"trainable": "all"}, model=base, examples=texts, lessons=of_texts)
         build(FINETUNE_ASSISTANT, settings, model=base, examples=talks, lessons=of_talks)
-    step = LESSONS.using("test", AssistantConfig(**TRAINING | {"seed": 2}).lessons, {})
-    assert step.fingerprint == LESSONS.using("test", config.lessons, {}).fingerprint
+    step = TOKENIZE_EXAMPLES.using("test", AssistantConfig(**TRAINING | {"seed": 2}).lessons, {})
+    assert step.fingerprint == TOKENIZE_EXAMPLES.using("test", config.lessons, {}).fingerprint

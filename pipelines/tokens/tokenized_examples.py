@@ -16,7 +16,6 @@ from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.ipc
 from numpy.typing import NDArray
 from pydantic import Field
 
@@ -29,11 +28,14 @@ from pipelines.corpus.examples import Example, Examples
 from pipelines.errors import InputError
 from pipelines.store.dataset import Dataset
 from pipelines.store.step import StepContext, StepType
-from pipelines.templates import NamedTemplate, Template
-from pipelines.tokenizers import FILE as TOKENIZER
-from pipelines.tokenizers import Tokenizer, load_tokenizer
+from pipelines.tokens.templates import NamedTemplate, Template
+from pipelines.tokens.tokenizer import FILE as TOKENIZER
+from pipelines.tokens.tokenizer import Tokenizer
+from pipelines.tokens.tokenizers import load_tokenizer
 
 FILE = "lessons.arrow"
+
+
 LossOn = Literal["responses", "last", "all"]
 
 
@@ -91,7 +93,7 @@ def columns_of(dtype: type[np.unsignedinteger[Any]]) -> pa.Schema:
     return pa.schema([*names, ("tokens", tokens), ("learnt", learnt)])
 
 
-LESSONS = StepType(
+TOKENIZE_EXAMPLES = StepType(
     "lessons",
     kind="lessons",
     version=1,
@@ -102,7 +104,7 @@ LESSONS = StepType(
 
 
 @dataclass(frozen=True)
-class Lessons:
+class TokenizedExamples:
     """Published lessons, memory-mapped."""
 
     dataset: Dataset

@@ -24,10 +24,16 @@ from numpy.typing import NDArray
 PATTERN = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"
 """As tiktoken spells it."""
 
+
 REMEMBERED = 8 << 20  # bytes of pieces and of what it takes to find them, after which all are forgotten
 
+
 Bools = NDArray[np.bool_]
+
+
 Bytes = NDArray[np.uint8]
+
+
 Places = NDArray[np.int64]
 
 
@@ -109,6 +115,8 @@ def _starts(text: Bytes, data: pa.Buffer, bounds: Places) -> Places:
 
 
 LETTER, NUMBER, WHITE, OTHER = 1, 2, 3, 0
+
+
 SPACE, APOSTROPHE = ord(" "), ord("'")
 
 

@@ -10,16 +10,17 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from pipelines import tokenize
 from pipelines.corpus.documents import SPLITS
 from pipelines.corpus.ingest.ingest import INGEST
 from pipelines.corpus.parquet import read_rows
-from pipelines.datasets import Samples, Tokens
 from pipelines.errors import InputError
-from pipelines.sample import SAMPLE
 from pipelines.store.dataset import Dataset
 from pipelines.store.store import Store
-from pipelines.tokenize import TOKENIZE, TokenizeConfig
+from pipelines.tokens import tokenize
+from pipelines.tokens.samples import SAMPLE, Samples
+from pipelines.tokens.shards import Tokens
+from pipelines.tokens.tokenize import TOKENIZE
+from pipelines.tokens.tokenizers import TokenizeConfig
 
 Build = Callable[..., Dataset]
 BPE = {"encoding": "bpe", "vocabulary": 300}

@@ -19,7 +19,7 @@ from pydantic import BeforeValidator, Field, ValidationError, model_validator
 from gpt.config import Config
 from pipelines.corpus.conversation import Message
 from pipelines.errors import InputError
-from pipelines.tokenizers import Tokenizer
+from pipelines.tokens.tokenizer import Tokenizer
 
 FOLDER = Path(__file__).parent / "templates"
 

@@ -12,22 +12,23 @@ several documents list the `starts` and `lengths` of their pieces.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.ipc
-from numpy.typing import NDArray
 from pydantic import Field
 
 from gpt.config import Config
 from pipelines.corpus.documents import SPLITS
-from pipelines.datasets import Tokens
 from pipelines.errors import InputError
 from pipelines.store.dataset import Dataset
 from pipelines.store.step import StepContext, StepType
+from pipelines.tokens.packing import best_fit
+from pipelines.tokens.shards import Tokens
 
 COLUMNS = [
     ("sample_id", pa.int64()),
@@ -36,8 +37,14 @@ COLUMNS = [
     ("start", pa.int64()),
     ("doc_id", pa.string()),  # of the window's first token
 ]
+
+
 STREAM = pa.schema(COLUMNS)
+
+
 PACKED = pa.schema([*COLUMNS, ("starts", pa.list_(pa.int64())), ("lengths", pa.list_(pa.int32()))])
+
+
 BATCH = 1 << 20  # rows
 
 
@@ -140,31 +147,29 @@ def _packed(tokens: Tokens, shard: int, context: int, stride: int, count: Counte
         }
 
 
-def best_fit(lengths: Sequence[int] | NDArray[np.int64], capacity: int) -> list[list[int]]:
-    """Pack pieces into windows, the longest first, each into the fullest window that has room for it.
+@dataclass(frozen=True)
+class Samples:
+    """Windows into a tokens dataset: where each begins."""
 
-    At most 11/9 of the fewest windows, and a few (Johnson 1973, near-optimal bin packing algorithms). The room left
-    in open windows is a set of bits of one integer, so that the tightest fit is found in one operation.
+    dataset: Dataset
 
-    Returns:
-        The numbers of the pieces in each window, in order.
-    """
-    windows: list[list[int]] = []
-    by_room: list[list[int]] = [[] for _ in range(capacity + 1)]
-    rooms = 0
-    for piece in np.argsort(-np.asarray(lengths), kind="stable").tolist():
-        length = int(lengths[piece])
-        fitting = rooms >> length << length
-        if fitting:
-            room = (fitting & -fitting).bit_length() - 1
-            window = by_room[room].pop()
-            windows[window].append(piece)
-            if not by_room[room]:
-                rooms &= ~(1 << room)
-        else:
-            room, window = capacity, len(windows)
-            windows.append([piece])
-        if left := room - length:
-            by_room[left].append(window)
-            rooms |= 1 << left
-    return [sorted(window) for window in windows]
+    @property
+    def context(self) -> int:
+        """Tokens in a window; its targets are one token further."""
+        return int(self.dataset.manifest.config["context"])
+
+    @cached_property
+    def batches(self) -> list[pa.RecordBatch]:
+        """Record batches (sample_id, split, shard, start, doc_id), memory-mapped; each of one split and one shard."""
+        file = pa.ipc.open_file(pa.memory_map(str(self.dataset.file("samples.arrow"))))
+        return [file.get_batch(i) for i in range(file.num_record_batches)]
+
+    @property
+    def packed(self) -> bool:
+        """Whether windows are made of pieces of documents."""
+        return self.dataset.manifest.config["boundaries"] == "document"
+
+    def of(self, split: str) -> list[tuple[int, pa.RecordBatch]]:
+        """The windows of a split: pairs of a shard and record batches of windows into it."""
+        found = [batch for batch in self.batches if batch["split"][0].as_py() == split]
+        return [(batch["shard"][0].as_py(), batch) for batch in found]

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from pipelines import pretokens
-from pipelines.pretokens import PATTERN, divide
-from pipelines.tokenizers import BytePairTokenizer, named_tokenizer
+from pipelines.tokens import pretokens
+from pipelines.tokens.byte_pairs import BytePairTokenizer, named_tokenizer
+from pipelines.tokens.pretokens import PATTERN, divide
 
 GPT2 = named_tokenizer("gpt2")
 TIKTOKEN: Any = GPT2._encoding

@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from pipelines.corpus.conversation import Message, check_turns, recent
 from pipelines.errors import InputError
 from pipelines.finetune_assistant import AssistantConfig
-from pipelines.templates import Template, load_template, save_template, shipped
-from pipelines.templates import template_named as named
-from pipelines.tokenizers import count_characters, train_byte_pairs
+from pipelines.tokens.byte_pairs import train_byte_pairs
+from pipelines.tokens.characters import count_characters
+from pipelines.tokens.templates import Template, load_template, save_template, shipped
+from pipelines.tokens.templates import template_named as named
 
 NAMES = ["alpaca", "chatml", "phi-3", "plain"]
 TEXT = "".join(path.read_text() for path in shipped().values())

@@ -1,0 +1,1 @@
+"""Text to token ids: tokenizers, shards, samples, tokenized examples and chat templates."""

@@ -1,0 +1,38 @@
+"""Packing of documents of unequal length into windows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def best_fit(lengths: Sequence[int] | NDArray[np.int64], capacity: int) -> list[list[int]]:
+    """Pack pieces into windows, the longest first, each into the fullest window that has room for it.
+
+    At most 11/9 of the fewest windows, and a few (Johnson 1973, near-optimal bin packing algorithms). The room left
+    in open windows is a set of bits of one integer, so that the tightest fit is found in one operation.
+
+    Returns:
+        The numbers of the pieces in each window, in order.
+    """
+    windows: list[list[int]] = []
+    by_room: list[list[int]] = [[] for _ in range(capacity + 1)]
+    rooms = 0
+    for piece in np.argsort(-np.asarray(lengths), kind="stable").tolist():
+        length = int(lengths[piece])
+        fitting = rooms >> length << length
+        if fitting:
+            room = (fitting & -fitting).bit_length() - 1
+            window = by_room[room].pop()
+            windows[window].append(piece)
+            if not by_room[room]:
+                rooms &= ~(1 << room)
+        else:
+            room, window = capacity, len(windows)
+            windows.append([piece])
+        if left := room - length:
+            by_room[left].append(window)
+            rooms |= 1 << left
+    return [sorted(window) for window in windows]

@@ -1,0 +1,148 @@
+"""Shards of token ids: Arrow files that are memory-mapped."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from tempfile import TemporaryFile
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from pipelines.store.dataset import Dataset
+from pipelines.store.files import whole_file
+from pipelines.tokens.tokenizer import FILE, Tokenizer
+from pipelines.tokens.tokenizers import load_tokenizer
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Shards of token ids, memory-mapped."""
+
+    dataset: Dataset
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer:
+        return load_tokenizer(self.tokenizer_file)
+
+    @property
+    def tokenizer_file(self) -> Path:
+        return self.dataset.file(FILE)
+
+    @cached_property
+    def shards(self) -> list[pa.RecordBatch]:
+        """Every shard as a record batch (doc_id, split, n_tokens, tokens), by number; nothing is read until used."""
+        names = sorted(name for name in self.dataset.manifest.files if name.endswith(".arrow"))
+        return [pa.ipc.open_file(pa.memory_map(str(self.dataset.file(name)))).get_batch(0) for name in names]
+
+    def split(self, shard: int) -> str:
+        """The split that all documents of a shard belong to."""
+        return str(self.shards[shard]["split"][0])
+
+    def flat(self, shard: int) -> NDArray[np.unsignedinteger]:
+        """A shard's ids, one document behind the other, as a view of the mapped file."""
+        return self.shards[shard]["tokens"].values.to_numpy(zero_copy_only=True)
+
+    def offsets(self, shard: int) -> NDArray[np.int64]:
+        """Where in a shard's ids each document begins, and behind the last one, where it ends."""
+        return self.shards[shard]["tokens"].offsets.to_numpy(zero_copy_only=True)
+
+    def streams(self, split: str) -> list[NDArray[np.unsignedinteger]]:
+        """The ids of a split, a view for each shard."""
+        return [self.flat(shard) for shard in range(len(self.shards)) if self.split(shard) == split]
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A shard that was written, and what it holds."""
+
+    path: Path
+    split: str
+    documents: int
+    tokens: int
+    bytes: int
+
+    def to_json(self, name: str) -> list[Any]:
+        return [name, self.split, self.documents, self.tokens, self.bytes]
+
+
+class ShardWriter:
+    """Collects a split's documents and writes them to shards; a document is never divided."""
+
+    def __init__(self, folder: Path, split: str, tokenizer: Tokenizer, shard_tokens: int) -> None:
+        self._folder, self._split, self._limit = folder, split, shard_tokens
+        self._dtype = tokenizer.dtype
+        # Ids wait in a file: a shard of them in memory, and once more while it is written, would be the most there is.
+        self._ids = TemporaryFile(dir=folder)  # noqa: SIM115 - closed by `close`
+        self._shards: list[Shard] = []
+        self._clear()
+
+    def _clear(self) -> None:
+        self._ids.seek(0)
+        self._ids.truncate()
+        self._lengths: list[NDArray[np.int64]] = []
+        self._doc_ids: list[pa.Array] = []
+        self._tokens = self._bytes = 0
+
+    def add(self, documents: pa.RecordBatch, ids: NDArray[np.unsignedinteger], lengths: NDArray[np.int64]) -> None:
+        while self._tokens + len(ids) > self._limit:
+            # As many whole documents as still fit, or one that fits nowhere.
+            n = int(np.searchsorted(np.cumsum(lengths), self._limit - self._tokens, side="right"))
+            if n == 0 and self._tokens == 0:
+                n = 1
+            self._take(documents.slice(0, n), ids[: int(lengths[:n].sum())], lengths[:n])
+            documents, ids, lengths = documents.slice(n), ids[int(lengths[:n].sum()) :], lengths[n:]
+            self._write()
+        self._take(documents, ids, lengths)
+
+    def _take(self, documents: pa.RecordBatch, ids: NDArray[np.unsignedinteger], lengths: NDArray[np.int64]) -> None:
+        if len(documents):
+            self._ids.write(ids.data)
+            self._lengths.append(lengths)
+            self._doc_ids.append(documents["doc_id"])
+            self._tokens += len(ids)
+            self._bytes += pc.sum(documents["n_bytes"]).as_py()
+
+    def _write(self) -> None:
+        if not self._tokens:
+            return
+        path = self._folder / f"{self._split}-{len(self._shards):05d}.arrow"
+        self._ids.flush()
+        ids = np.memmap(self._ids, self._dtype, "r", shape=(self._tokens,))
+        lengths = np.concatenate(self._lengths)
+        write_shard(path, self._split, pa.concat_arrays(self._doc_ids), lengths, ids)
+        self._shards.append(Shard(path, self._split, len(lengths), self._tokens, self._bytes))
+        self._clear()
+
+    def close(self) -> list[Shard]:
+        self._write()
+        self._ids.close()
+        return self._shards
+
+
+def write_shard(
+    path: Path,
+    split: str,
+    doc_ids: pa.StringArray,
+    lengths: NDArray[np.int64],
+    ids: NDArray[np.unsignedinteger],
+) -> None:
+    """Write documents as an Arrow IPC file of one record batch, whose flat list values are the training stream."""
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    columns = {
+        "doc_id": doc_ids,
+        "split": pa.repeat(split, len(doc_ids)),
+        "n_tokens": pa.array(lengths, pa.int64()),
+        "tokens": pa.LargeListArray.from_arrays(pa.array(offsets, pa.int64()), pa.array(ids)),
+    }
+    batch = pa.RecordBatch.from_pydict(columns)
+    with (
+        whole_file(path) as temporary,
+        pa.OSFile(str(temporary), "wb") as file,
+        pa.ipc.new_file(file, batch.schema) as writer,
+    ):
+        writer.write_batch(batch)
