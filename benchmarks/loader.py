@@ -27,12 +27,12 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from gpt.config import Config
-from pipelines.loader import Loader
 from pipelines.store.step import StepContext, StepType
 from pipelines.store.store import Store
 from pipelines.tokens.byte_pairs import named_tokenizer
 from pipelines.tokens.samples import SAMPLE, SampleConfig, Samples
 from pipelines.tokens.shards import Tokens, write_shard
+from pipelines.training.loader import Loader
 
 SHAPES = ((12, 64), (32, 256), (8, 1024))
 SECONDS = 1.0

@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 from uuid import uuid4
 
-from pipelines import runs
+from pipelines.catalog import runs
 from pipelines.store.store import Store
 
 

@@ -18,12 +18,12 @@ import pyarrow.parquet as pq
 
 from pipelines.config import ClassificationRun, load_config
 from pipelines.corpus.examples import EXAMPLES
-from pipelines.evaluate_classifier import EVALUATE_CLASSIFIER
-from pipelines.finetune_classifier import FINETUNE_CLASSIFIER
+from pipelines.evaluation.classifier import EVALUATE_CLASSIFIER
 from pipelines.store.dataset import Dataset
 from pipelines.store.step import StepContext, StepType
 from pipelines.store.store import Store
 from pipelines.tokens.tokenized_examples import TOKENIZE_EXAMPLES
+from pipelines.training.finetune_classifier import FINETUNE_CLASSIFIER
 
 BASELINES = ("TF-IDF logistic regression", "hand-made features", "majority class")
 

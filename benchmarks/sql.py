@@ -25,7 +25,7 @@ import pyarrow.dataset as ds
 import tiktoken
 
 from gpt.config import Config
-from pipelines.catalog import connect
+from pipelines.catalog.catalog import connect
 from pipelines.store.dataset import Dataset
 from pipelines.store.step import StepType
 from pipelines.store.store import Store

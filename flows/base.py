@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from flows.home import Home
 from flows.models import champion, find_model
 from flows.progress import say
+from pipelines.catalog.registry import CHAMPION
 from pipelines.errors import InputError
-from pipelines.registry import CHAMPION
 from pipelines.store.dataset import Dataset
 from pipelines.tokens.tokenizer import FILE
 from pipelines.tokens.tokenizers import TokenizeConfig

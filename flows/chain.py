@@ -12,18 +12,18 @@ from pipelines.config import ClassificationRun, RunConfig
 from pipelines.corpus.examples import EXAMPLES
 from pipelines.corpus.ingest.ingest import INGEST
 from pipelines.corpus.mix import MIX
-from pipelines.evaluate_assistant import EVALUATE_ASSISTANT
-from pipelines.evaluate_classifier import EVALUATE_CLASSIFIER
-from pipelines.evaluate_language import EVALUATE_LANGUAGE
-from pipelines.evaluate_task import EVALUATE_TASK
-from pipelines.finetune_assistant import FINETUNE_ASSISTANT
-from pipelines.finetune_classifier import FINETUNE_CLASSIFIER
-from pipelines.pretrain import PRETRAIN
+from pipelines.evaluation.assistant import EVALUATE_ASSISTANT
+from pipelines.evaluation.classifier import EVALUATE_CLASSIFIER
+from pipelines.evaluation.language_model import EVALUATE_LANGUAGE
+from pipelines.evaluation.multiple_choice import EVALUATE_TASK
 from pipelines.store.dataset import Dataset
 from pipelines.store.step import StepType
 from pipelines.tokens.samples import SAMPLE
 from pipelines.tokens.tokenize import TOKENIZE
 from pipelines.tokens.tokenized_examples import TOKENIZE_EXAMPLES
+from pipelines.training.finetune_assistant import FINETUNE_ASSISTANT
+from pipelines.training.finetune_classifier import FINETUNE_CLASSIFIER
+from pipelines.training.pretrain import PRETRAIN
 
 Perform = Callable[[StepType, str, Config, Mapping[str, Dataset]], Dataset]
 

@@ -15,7 +15,7 @@ from flows.models import find_model
 from gpt.config import Config
 from pipelines.corpus.conversation import Message
 from pipelines.errors import InputError
-from pipelines.model import Assistant, open_model
+from pipelines.models.language_model import Assistant, open_model
 
 HELP = """\
 Ctrl-C stops an answer, Ctrl-D leaves.

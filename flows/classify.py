@@ -13,7 +13,8 @@ import typer
 
 from flows.models import find_model
 from pipelines.errors import InputError
-from pipelines.model import TextClassifier, open_model
+from pipelines.models.language_model import open_model
+from pipelines.models.text_classifier import TextClassifier
 
 BATCH = 256
 

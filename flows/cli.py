@@ -286,7 +286,7 @@ def datasets_export(
     Example: tokenmill datasets export catalog.duckdb
     """
     from flows.home import Home
-    from pipelines.export import export_catalog
+    from pipelines.catalog.export import export_catalog
 
     home = Home.from_environment()
     rows = export_catalog(home.store, target, home.mlflow_uri, dataset, copy)
@@ -380,7 +380,7 @@ def generate(
     Example: tokenmill generate "In the beginning" --model quickstart
     """
     from flows.models import find_model
-    from pipelines.model import open_gpt
+    from pipelines.models.language_model import open_gpt
 
     language_model = open_gpt(find_model(model).path)
     typer.echo(prompt, nl=False)

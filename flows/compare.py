@@ -12,9 +12,9 @@ from rich.text import Text
 
 from flows.home import Home
 from flows.models import find_model
-from pipelines.compare import Difference, compare, matching
 from pipelines.errors import InputError
-from pipelines.significance import Interval
+from pipelines.evaluation.compare import Difference, compare, matching
+from pipelines.evaluation.significance import Interval
 
 
 def compare_models(references: Sequence[str], significance: float = 0.05) -> None:

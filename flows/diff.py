@@ -14,7 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from flows.pages import write_page
-from pipelines.diff import Comparison, Document, DocumentChanges, compare
+from pipelines.catalog.diff import Comparison, Document, DocumentChanges, compare
 from pipelines.store.store import Store
 
 

@@ -14,11 +14,11 @@ from flows.models import decision_on
 from flows.progress import warn_of_other_code
 from flows.summary import Outcome
 from gpt.config import Config
+from pipelines.catalog.registry import CHAMPION, registered
+from pipelines.catalog.runs import states
 from pipelines.config import RunConfig
 from pipelines.errors import InputError
-from pipelines.registry import CHAMPION, registered
-from pipelines.report import REPORT
-from pipelines.runs import states
+from pipelines.report.report import REPORT
 from pipelines.store.dataset import Dataset
 from pipelines.store.step import StepType
 

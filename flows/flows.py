@@ -21,8 +21,8 @@ from flows.signals import stop_on_signals
 from flows.summary import Outcome, publish_chain
 from flows.tracking import Tracker, reaching
 from pipelines.config import RunConfig
-from pipelines.report import FILE as REPORT_FILE
-from pipelines.report import REPORT
+from pipelines.report.report import FILE as REPORT_FILE
+from pipelines.report.report import REPORT
 from pipelines.store.step import Stopped
 
 Judge = Callable[[Perform, Home], list[Judged]]

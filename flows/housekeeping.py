@@ -12,10 +12,10 @@ from prefect.artifacts import create_markdown_artifact
 
 from flows.home import Home
 from flows.progress import say
-from pipelines import runs
-from pipelines.registry import registered
+from pipelines.catalog import runs
+from pipelines.catalog.registry import registered
+from pipelines.catalog.unused import unused
 from pipelines.store.dataset import Dataset
-from pipelines.unreferenced import unreferenced
 
 
 @flow(name="housekeeping", persist_result=False)
@@ -51,7 +51,7 @@ def tidy(home: Home, keep_days: float, dry_run: bool) -> list[Dataset]:
             say("a run is going on; datasets are tidied another time")
             return []
         datasets = home.store.list()
-        found = unreferenced(datasets, registered(home.mlflow_uri), known, datetime.now(UTC), keep_days)
+        found = unused(datasets, registered(home.mlflow_uri), known, datetime.now(UTC), keep_days)
         # The newest first: should this end midway, nothing that is left was made from what is gone.
         for dataset in [] if dry_run else reversed(found):
             home.store.remove(dataset)

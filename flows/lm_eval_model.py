@@ -17,9 +17,8 @@ from lm_eval.api.model import LM
 from lm_eval.api.registry import register_model
 
 from flows.models import find_model
-from pipelines.evaluate_language import sliding_losses
-from pipelines.likelihood import log_likelihoods
-from pipelines.model import LanguageModel, open_gpt
+from pipelines.models.language_model import LanguageModel, open_gpt
+from pipelines.models.scoring import log_likelihoods, sliding_losses
 
 
 @register_model("tokenmill")

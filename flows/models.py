@@ -13,8 +13,16 @@ from typing import TYPE_CHECKING
 import typer
 
 from flows.home import Home
+from pipelines.catalog.registry import (
+    CHALLENGER,
+    CHAMPION,
+    HISTORY,
+    ModelVersion,
+    champions_of,
+    find_version,
+    registered,
+)
 from pipelines.errors import InputError
-from pipelines.registry import CHALLENGER, CHAMPION, HISTORY, ModelVersion, champions_of, find_version, registered
 from pipelines.store.dataset import Dataset
 from pipelines.store.manifest import hexadecimal
 
@@ -179,8 +187,8 @@ def models_table(home: Home, name: str | None = None) -> Table:
     from rich.markup import escape
     from rich.table import Table
 
-    from pipelines.compare import evaluations_of
-    from pipelines.promote import PromoteConfig
+    from pipelines.evaluation.compare import evaluations_of
+    from pipelines.evaluation.promotion import PromoteConfig
 
     versions = registered(home.mlflow_uri, name)
     if not versions:

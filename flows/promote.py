@@ -22,15 +22,15 @@ from flows.progress import say
 from flows.summary import Outcome, artifact_key
 from flows.tracking import Tracker
 from gpt.config import Config
-from pipelines.compare import evaluations_of
+from pipelines.catalog.registry import CHALLENGER, CHAMPION, ModelVersion, find_version, registered
 from pipelines.config import ClassificationRun, RunConfig
 from pipelines.corpus.examples import EXAMPLES
 from pipelines.errors import InputError
-from pipelines.evaluate_assistant import EVALUATE_ASSISTANT
-from pipelines.evaluate_classifier import EVALUATE_CLASSIFIER
-from pipelines.evaluate_language import EVALUATE_LANGUAGE
-from pipelines.promote import Decision, decide
-from pipelines.registry import CHALLENGER, CHAMPION, ModelVersion, find_version, registered
+from pipelines.evaluation.assistant import EVALUATE_ASSISTANT
+from pipelines.evaluation.classifier import EVALUATE_CLASSIFIER
+from pipelines.evaluation.compare import evaluations_of
+from pipelines.evaluation.language_model import EVALUATE_LANGUAGE
+from pipelines.evaluation.promotion import Decision, decide
 from pipelines.store.dataset import Dataset
 from pipelines.store.step import StepType
 from pipelines.tokens.tokenize import TOKENIZE

@@ -7,7 +7,8 @@ import mlflow
 import pandas as pd
 from mlflow.pyfunc import PythonModel, PythonModelContext
 
-from pipelines.model import Assistant, TextClassifier, open_model
+from pipelines.models.language_model import Assistant, open_model
+from pipelines.models.text_classifier import TextClassifier
 
 
 class TokenmillModel(PythonModel):

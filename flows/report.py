@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from flows.pages import write_page
-from pipelines.report import FILE, ReportConfig, to_html
+from pipelines.report.report import FILE, ReportConfig, to_html
 from pipelines.store import lineage
 from pipelines.store.dataset import Dataset
 from pipelines.store.step import StepContext

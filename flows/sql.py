@@ -19,7 +19,7 @@ from typing import IO, Any
 import duckdb
 
 from flows.home import Home
-from pipelines.catalog import connect, explain_error
+from pipelines.catalog.catalog import connect, explain_error
 from pipelines.errors import InputError
 from pipelines.store.files import whole_file
 

@@ -13,7 +13,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from pipelines.charts import short
+from pipelines.report.charts import short
 from pipelines.store.dataset import Dataset
 
 

@@ -13,7 +13,7 @@ from rich.tree import Tree
 
 from flows.pages import write_page
 from pipelines.errors import InputError
-from pipelines.lineage_graph import COUNTS, to_svg
+from pipelines.report.graph import COUNTS, to_svg
 from pipelines.store import lineage
 from pipelines.store.dataset import Dataset
 from pipelines.store.files import file_sha256

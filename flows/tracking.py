@@ -34,11 +34,12 @@ from flows.progress import warn
 from flows.stack import ensure_mlflow_database, pages
 from flows.summary import Outcome, run_note, step_note
 from gpt.config import Config
-from pipelines import figures
-from pipelines.charts import standalone
+from pipelines.catalog.registry import CHALLENGER, CHAMPION
 from pipelines.config import RunConfig
 from pipelines.datasets import columns
-from pipelines.registry import CHALLENGER, CHAMPION
+from pipelines.report.charts import standalone
+from pipelines.report.figures import kinds
+from pipelines.report.figures.part import slug
 from pipelines.store.dataset import Dataset
 from pipelines.store.files import write_synced
 from pipelines.store.lineage import origins
@@ -249,9 +250,9 @@ class Tracker:
 
     def _log_figures(self, run_id: str, dataset: Dataset, inputs: Mapping[str, Dataset]) -> None:
         """The figures of a report as artifacts of the run that made the dataset."""
-        for part in figures.parts(dataset, inputs, warn=lambda sentence: None):
+        for part in kinds.parts(dataset, inputs, warn=lambda sentence: None):
             if part.svg:
-                self.client.log_text(run_id, standalone(part.svg), f"plots/{figures.slug(part.title)}.svg")
+                self.client.log_text(run_id, standalone(part.svg), f"plots/{slug(part.title)}.svg")
 
     def _log_mistakes(self, run_id: str, dataset: Dataset) -> None:
         """A classifier's mistakes as a table to read. One that is there stays: MLflow would append to it."""

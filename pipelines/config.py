@@ -17,18 +17,18 @@ from pipelines.corpus.examples import ExamplesConfig
 from pipelines.corpus.ingest.config import IngestConfig
 from pipelines.corpus.mix import MixConfig
 from pipelines.errors import InputError
-from pipelines.evaluate_assistant import EvaluateAssistantConfig
-from pipelines.evaluate_classifier import EvaluateClassifierConfig
-from pipelines.evaluate_language import EvaluateLanguageConfig
-from pipelines.evaluate_task import TaskConfig
-from pipelines.finetune_assistant import AssistantConfig
-from pipelines.finetune_classifier import ClassifierConfig
-from pipelines.pretrain import PretrainConfig
-from pipelines.promote import PromoteConfig
-from pipelines.report import ReportConfig
+from pipelines.evaluation.assistant import EvaluateAssistantConfig
+from pipelines.evaluation.classifier import EvaluateClassifierConfig
+from pipelines.evaluation.language_model import EvaluateLanguageConfig
+from pipelines.evaluation.multiple_choice import MultipleChoiceConfig
+from pipelines.evaluation.promotion import PromoteConfig
+from pipelines.report.report import ReportConfig
 from pipelines.store.manifest import NAME
 from pipelines.tokens.samples import SampleConfig
 from pipelines.tokens.tokenizers import TokenizeConfig
+from pipelines.training.finetune_assistant import AssistantConfig
+from pipelines.training.finetune_classifier import ClassifierConfig
+from pipelines.training.pretrain import PretrainConfig
 
 
 class ClassificationRun(Config):
@@ -83,7 +83,7 @@ class RunConfig(Config):
     evaluate: EvaluateLanguageConfig = Field(
         default=EvaluateLanguageConfig(), description="How the pretrained model is judged."
     )
-    tasks: dict[Annotated[str, Field(pattern=NAME.pattern)], TaskConfig] = Field(
+    tasks: dict[Annotated[str, Field(pattern=NAME.pattern)], MultipleChoiceConfig] = Field(
         default={}, description="Tasks of multiple choice by name, on which the pretrained model is judged too."
     )
     finetune: dict[

@@ -16,8 +16,8 @@ import pytest
 
 from flows.home import Home
 from flows.tracking import Tracker
+from pipelines.catalog.registry import registered
 from pipelines.config import load_config
-from pipelines.registry import registered
 from pipelines.store.store import Store
 
 

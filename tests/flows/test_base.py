@@ -12,11 +12,11 @@ from flows.home import Home
 from gpt.weights import load_model
 from pipelines.config import parse_config
 from pipelines.errors import InputError
-from pipelines.pretrain import PRETRAIN
 from pipelines.store.lineage import origins
 from pipelines.store.step import StepContext
 from pipelines.tokens.shards import Tokens
 from pipelines.tokens.tokenizer import FILE
+from pipelines.training.pretrain import PRETRAIN
 
 TOPICS = [text[:2000] for _, text in sorted(pydoc_data.topics.topics.items())]
 

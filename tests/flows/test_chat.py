@@ -18,7 +18,7 @@ from gpt.model import GPT
 from gpt.weights import save_model
 from pipelines.corpus.conversation import Message
 from pipelines.corpus.examples import ExamplesConfig, ExampleSource
-from pipelines.model import Assistant, LanguageModel, as_assistant
+from pipelines.models.language_model import Assistant, LanguageModel, as_assistant
 from pipelines.tokens.characters import count_characters
 from pipelines.tokens.templates import save_template, template_named
 

@@ -14,7 +14,7 @@ from gpt.config import gpt_config
 from gpt.model import GPT
 from gpt.weights import save_classifier
 from pipelines.errors import InputError
-from pipelines.model import open_model
+from pipelines.models.language_model import open_model
 from pipelines.tokens.characters import count_characters
 
 TOKENIZER = count_characters(["abcdefgh \n"])

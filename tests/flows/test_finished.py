@@ -12,7 +12,7 @@ from flows.finished import find_finished
 from flows.home import Home
 from gpt.config import Config
 from pipelines.config import RunConfig
-from pipelines.report import REPORT
+from pipelines.report.report import REPORT
 from pipelines.store.step import StepType
 
 TABLES = """

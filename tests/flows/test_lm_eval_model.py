@@ -9,13 +9,20 @@ import torch
 
 lm_eval = pytest.importorskip("lm_eval", reason="lm-eval is an extra: pip install tokenmill[lm-eval]")
 
-from gpt.config import gpt_config  # noqa: E402
-from gpt.model import GPT  # noqa: E402
-from pipelines.evaluate_language import language_metrics, sliding_losses  # noqa: E402
-from pipelines.evaluate_task import Item, TaskConfig, question, read_items, score  # noqa: E402
-from pipelines.model import LanguageModel  # noqa: E402
-from pipelines.store.step import Listener, StepContext  # noqa: E402
-from pipelines.tokens.characters import count_characters  # noqa: E402
+from gpt.config import gpt_config
+from gpt.model import GPT
+from pipelines.evaluation.language_model import language_metrics
+from pipelines.evaluation.multiple_choice import (
+    Item,
+    MultipleChoiceConfig,
+    question,
+    read_items,
+    score,
+)
+from pipelines.models.language_model import LanguageModel
+from pipelines.models.scoring import sliding_losses
+from pipelines.store.step import Listener, StepContext
+from pipelines.tokens.characters import count_characters
 
 TOKENIZER = count_characters(["abcdefghijklmnopqrstuvwxyz .?\n"])
 
@@ -72,7 +79,7 @@ def test_accuracy_on_a_task_is_ours(model, evaluate, tmp_path):
         doc_to_target="answer",
         metric_list=[{"metric": "acc"}, {"metric": "acc_norm"}],
     )
-    config = TaskConfig(uri=str(tmp_path / "multiple_choice.jsonl"))
+    config = MultipleChoiceConfig(uri=str(tmp_path / "multiple_choice.jsonl"))
     items = read_items(config)
     scores = score(model, items, [question(item, items, config) for item in items], StepContext(tmp_path, Listener()))
     right = [each.argmax() == item.answer for each, item in zip(scores, items, strict=True)]

@@ -18,11 +18,11 @@ from flows.models import DECISION, WHY, crown, find_model, models_table, promote
 from flows.promote import Gate, Judged, evaluation_on
 from flows.stack import ensure_mlflow_database
 from gpt.config import Config
+from pipelines.catalog.registry import CHALLENGER, CHAMPION, find_version, registered
 from pipelines.errors import InputError
-from pipelines.evaluate_classifier import EVALUATE_CLASSIFIER, EvaluateClassifierConfig
-from pipelines.evaluation import statistics, write_evaluation
-from pipelines.promote import ClassificationCriterion, PromoteConfig
-from pipelines.registry import CHALLENGER, CHAMPION, find_version, registered
+from pipelines.evaluation.classifier import EVALUATE_CLASSIFIER, EvaluateClassifierConfig
+from pipelines.evaluation.promotion import ClassificationCriterion, PromoteConfig
+from pipelines.evaluation.results import statistics, write_evaluation
 from pipelines.store.step import StepType
 
 TRUTH = ["spam", "ham"] * 100

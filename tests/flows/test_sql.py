@@ -27,7 +27,7 @@ from flows.cli import app
 from flows.home import Home
 from flows.sql import answer, run_sql
 from flows.sql_shell import Names, Shell
-from pipelines.catalog import connect
+from pipelines.catalog.catalog import connect
 from pipelines.errors import InputError
 
 QUERY = """SELECT 1 AS n, [1, 2] AS ids, {'k': 'é'} AS pair, '{"a": [1]}'::JSON AS parsed, 'a\\xFF'::BLOB AS raw,

@@ -8,10 +8,10 @@ import pytest
 
 from pipelines.config import load_config, parse_config
 from pipelines.corpus.ingest.ingest import INGEST
-from pipelines.pretrain import PRETRAIN
 from pipelines.store.step import Listener, StepContext
 from pipelines.tokens.samples import SAMPLE
 from pipelines.tokens.tokenize import TOKENIZE
+from pipelines.training.pretrain import PRETRAIN
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 RUNS = [path for path in sorted(CONFIGS.glob("*.toml")) if path.name != "schedules.toml"]

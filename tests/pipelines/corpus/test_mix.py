@@ -10,13 +10,13 @@ import duckdb
 import pytest
 from pydantic import ValidationError
 
-from pipelines.catalog import connect
+from pipelines.catalog.catalog import connect
+from pipelines.catalog.export import export_catalog
 from pipelines.corpus.documents import Corpus
 from pipelines.corpus.ingest.ingest import INGEST
 from pipelines.corpus.mix import MIX, MixConfig
 from pipelines.corpus.parquet import read_rows
 from pipelines.errors import InputError
-from pipelines.export import export_catalog
 from pipelines.store.dataset import Dataset
 from pipelines.store.store import Store
 from pipelines.tokens.tokenize import TOKENIZE

@@ -15,7 +15,7 @@ import pytest
 from typer.testing import CliRunner
 
 from flows.cli import app
-from pipelines.catalog import connect
+from pipelines.catalog.catalog import connect
 from pipelines.corpus.ingest.ingest import INGEST
 from pipelines.errors import InputError
 from pipelines.store.bucket import Bucket

@@ -18,12 +18,12 @@ from gpt.config import gpt_config
 from gpt.loss import next_token_loss
 from gpt.model import GPT
 from pipelines.corpus.ingest.ingest import INGEST
-from pipelines.loader import Loader
 from pipelines.store.dataset import Dataset
 from pipelines.tokens.packing import best_fit
 from pipelines.tokens.samples import SAMPLE, Samples
 from pipelines.tokens.shards import Tokens
 from pipelines.tokens.tokenize import TOKENIZE
+from pipelines.training.loader import Loader
 
 Build = Callable[..., Dataset]
 CONTEXT = 16

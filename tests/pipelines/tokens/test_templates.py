@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 
 from pipelines.corpus.conversation import Message, check_turns, recent
 from pipelines.errors import InputError
-from pipelines.finetune_assistant import AssistantConfig
 from pipelines.tokens.byte_pairs import train_byte_pairs
 from pipelines.tokens.characters import count_characters
 from pipelines.tokens.templates import Template, load_template, save_template, shipped
 from pipelines.tokens.templates import template_named as named
+from pipelines.training.finetune_assistant import AssistantConfig
 
 NAMES = ["alpaca", "chatml", "phi-3", "plain"]
 TEXT = "".join(path.read_text() for path in shipped().values())

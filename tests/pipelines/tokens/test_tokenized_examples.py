@@ -17,12 +17,10 @@ from gpt.batch import IGNORE
 from gpt.config import Config, gpt_config
 from gpt.model import GPT
 from gpt.weights import save_model
-from pipelines import model
 from pipelines.corpus.documents import SPLITS
 from pipelines.corpus.examples import EXAMPLES, Examples
-from pipelines.finetune_assistant import FINETUNE_ASSISTANT, AssistantConfig
-from pipelines.finetune_classifier import FINETUNE_CLASSIFIER
-from pipelines.model import as_assistant, open_gpt
+from pipelines.models import language_model as model
+from pipelines.models.language_model import as_assistant, open_gpt
 from pipelines.store.dataset import Dataset
 from pipelines.store.step import StepType
 from pipelines.tokens import tokenized_examples as lessons
@@ -34,6 +32,8 @@ from pipelines.tokens.tokenized_examples import (
     classifier_tokens,
     inputs_and_targets,
 )
+from pipelines.training.finetune_assistant import FINETUNE_ASSISTANT, AssistantConfig
+from pipelines.training.finetune_classifier import FINETUNE_CLASSIFIER
 
 Build = Callable[..., Dataset]
 TOKENIZER = count_characters(["abcdefghijklmnopqrstuvwxyz 0123456789.?#:\nIRU"])

@@ -1,0 +1,1 @@
+"""SQL over everything that is published, and MLflow's runs and registry."""

@@ -1,0 +1,314 @@
+"""The functions that the SQL catalog adds to DuckDB: text to tokens and back, and places where tokens stand.
+
+What runs over every row is written on Arrow's buffers, a block of rows at a time; the rest is SQL over that. A
+function that needs a tokenizer takes the newest token dataset's, or that of the dataset named by its last argument.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from pipelines.errors import InputError
+
+if TYPE_CHECKING:
+    from pipelines.catalog.catalog import Catalog
+    from pipelines.tokens.samples import Samples
+    from pipelines.tokens.shards import Tokens
+
+# Signature: body, what it is for, example. In a body, columns of a view are renamed or qualified, lest the caller's
+# own column of the same name be taken for them.
+MACROS = {
+    "encode(text, dataset := '')": (
+        "_encode(text, dataset)",
+        "Token ids of a text.",
+        "SELECT encode('In the beginning')",
+    ),
+    "decode(tokens, dataset := '')": (
+        "_decode(tokens::UINTEGER[], dataset)",
+        "Text of token ids.",
+        "SELECT decode(tokens[:20], dataset) FROM tokens LIMIT 5",
+    ),
+    "token_text(token_id, dataset := '')": (
+        "_token_text(token_id::UINTEGER, dataset)",
+        "Text of one token.",
+        "SELECT token_text(262)",
+    ),
+    "sample_text(sample_id, dataset := '')": (
+        "_sample_text(sample_id::BIGINT, dataset)",
+        "Text of a training window.",
+        "SELECT sample_text(0)",
+    ),
+    "ngrams(tokens, n)": (
+        "_ngrams(tokens::UINTEGER[], n::UINTEGER)",
+        "Every run of n tokens.",
+        "SELECT token_text(pair[1]), token_text(pair[2]), count(*) AS n "
+        "FROM (SELECT unnest(ngrams(tokens, 2)) AS pair FROM tokens) GROUP BY ALL ORDER BY n DESC LIMIT 10",
+    ),
+    "ngram_hashes(tokens, n)": (
+        "_ngram_hashes(tokens::UINTEGER[], n::UINTEGER)",
+        "A 64-bit hash of every run of n tokens, to count and compare long runs by.",
+        "SELECT count(DISTINCT run) FROM (SELECT unnest(ngram_hashes(tokens, 13)) AS run FROM tokens)",
+    ),
+    "context(doc_id, position, n)": (
+        """(SELECT _decode(_tokens[greatest(position::BIGINT - n, 0) + 1 : position + n + 1]::UINTEGER[], _dataset)
+            FROM (SELECT t.doc_id AS _doc_id, t.tokens AS _tokens, t.dataset AS _dataset FROM tokens t)
+            WHERE _doc_id = doc_id LIMIT 1)""",
+        "Text of the n tokens on either side of a position, which counts from 0.",
+        "SELECT context(doc_id, 40, 8) FROM tokens LIMIT 5",
+    ),
+    "find_tokens(phrase)": (
+        """TABLE (
+            SELECT dataset, doc_id, split, place.position, place.n_tokens
+            FROM (SELECT t.dataset, t.doc_id, t.split, unnest(_find(t.tokens::UINTEGER[], phrase, t.dataset)) AS place
+                  FROM tokens t))""",
+        "Every place where a phrase's tokens stand, the phrase as it is and with a space before it.",
+        "SELECT doc_id, count(*) AS places FROM find_tokens('Jesus wept') GROUP BY doc_id",
+    ),
+    "concordance(phrase, width := 10)": (
+        """TABLE (
+            SELECT dataset, doc_id, position, _decode(before, dataset) AS "before", _decode(found, dataset) AS found,
+                _decode("after", dataset) AS "after"
+            FROM (SELECT dataset, doc_id, place.position,
+                      ids[greatest(place.position::BIGINT - width, 0) + 1 : place.position]::UINTEGER[] AS "before",
+                      ids[place.position + 1 : place.position + place.n_tokens]::UINTEGER[] AS found,
+                      ids[place.position + place.n_tokens + 1 : place.position + place.n_tokens + width]::UINTEGER[]
+                          AS "after"
+                  FROM (SELECT t.dataset, t.doc_id, t.tokens AS ids,
+                            unnest(_find(t.tokens::UINTEGER[], phrase, t.dataset)) AS place
+                        FROM tokens t)))""",
+        "The same with `width` tokens of text on either side.",
+        """SELECT "before", found, "after" FROM concordance('And it came to pass', 8) LIMIT 10""",
+    ),
+    "diff(a, b)": (
+        """TABLE (
+            WITH versions AS (SELECT ref, doc_id, split, n_tokens, hash(tokens) AS content FROM _token_versions),
+                x AS (FROM versions WHERE ref = _version(a)),
+                y AS (FROM versions WHERE ref = _version(b))
+            SELECT doc_id, CASE WHEN x.content IS NULL THEN 'added' WHEN y.content IS NULL THEN 'removed'
+                    WHEN x.content <> y.content THEN 'changed' ELSE 'moved' END AS change,
+                x.split AS split_before, y.split AS split_after,
+                x.n_tokens AS tokens_before, y.n_tokens AS tokens_after
+            FROM x FULL JOIN y USING (doc_id)
+            WHERE x.content IS DISTINCT FROM y.content OR x.split <> y.split)""",
+        "Documents that were added, removed, changed or moved to another split between two versions of tokens.",
+        "SELECT change, count(*) AS documents FROM diff('tokens@0123abcd', 'tokens') GROUP BY change",
+    ),
+}
+
+
+class Functions:
+    """The functions over one catalog; a dataset goes by the name that the catalog's views show."""
+
+    def __init__(self, catalog: Catalog) -> None:
+        self._catalog = catalog
+        self._tokenizer = lru_cache(maxsize=None)(catalog.tokenizer)
+        self._vocabulary = lru_cache(maxsize=None)(self._read_vocabulary)
+        self._spellings = lru_cache(maxsize=256)(self._spell)
+        self._windows = lru_cache(maxsize=16)(self._open_windows)
+
+    def register(self, connection: duckdb.DuckDBPyConnection) -> None:
+        functions: dict[str, tuple[Callable[..., Any], list[str], str]] = {
+            "_encode": (self.encode, ["VARCHAR", "VARCHAR"], "UINTEGER[]"),
+            "_decode": (self.decode, ["UINTEGER[]", "VARCHAR"], "VARCHAR"),
+            "_token_text": (self.token_text, ["UINTEGER", "VARCHAR"], "VARCHAR"),
+            "_sample_text": (self.sample_text, ["BIGINT", "VARCHAR"], "VARCHAR"),
+            "_version": (self.version, ["VARCHAR"], "VARCHAR"),
+            "_ngrams": (ngrams, ["UINTEGER[]", "UINTEGER"], "UINTEGER[][]"),
+            "_ngram_hashes": (ngram_hashes, ["UINTEGER[]", "UINTEGER"], "UBIGINT[]"),
+            "_find": (
+                self.find,
+                ["UINTEGER[]", "VARCHAR", "VARCHAR"],
+                "STRUCT(position UINTEGER, n_tokens UINTEGER)[]",
+            ),
+        }
+        for name, (function, parameters, returned) in functions.items():
+            connection.create_function(  # type: ignore[call-overload]  # the enums that it declares are not exported
+                name, function, parameters, returned, type="arrow", null_handling="special"
+            )
+
+    def encode(self, texts: pa.Array, datasets: pa.Array) -> pa.Array:
+        """(B) texts to (B) lists of token ids."""
+        return _by_dataset(self._encode, datasets, texts)
+
+    def decode(self, tokens: pa.Array, datasets: pa.Array) -> pa.Array:
+        """(B) lists of token ids to (B) texts; bytes that are no whole character become U+FFFD."""
+        return _by_dataset(self._decode, datasets, tokens)
+
+    def token_text(self, ids: pa.Array, datasets: pa.Array) -> pa.Array:
+        """(B) token ids to (B) texts."""
+        return _by_dataset(self._token_text, datasets, ids)
+
+    def sample_text(self, ids: pa.Array, datasets: pa.Array) -> pa.Array:
+        """(B) sample ids to (B) texts of their windows."""
+        return _by_dataset(self._sample_text, datasets, ids)
+
+    def version(self, names: pa.Array) -> pa.Array:
+        """(B) names of token datasets, or other references to them, to (B) references with a fingerprint."""
+        return pa.array([str(self._catalog.dataset("tokens", name)) for name in names.to_pylist()], pa.string())
+
+    def find(self, tokens: pa.Array, phrases: pa.Array, datasets: pa.Array) -> pa.Array:
+        """(B) lists of token ids to (B) lists of the places where the tokens of a phrase stand in them."""
+        phrase = _one_array(phrases)[0].as_py() if len(phrases) else None  # an argument of a macro: one for all rows
+        return _by_dataset(lambda dataset, rows: self._find(dataset, phrase, rows), datasets, tokens)
+
+    def _encode(self, dataset: str, texts: pa.Array) -> pa.Array:
+        tokenizer = self._tokenizer(dataset)
+        ids = [tokenizer.encode(text) if text is not None else None for text in texts.to_pylist()]
+        offsets = np.cumsum([0, *(len(each) if each is not None else 0 for each in ids)], dtype=np.int32)
+        values = np.concatenate([np.empty(0, np.uint32), *(each for each in ids if each is not None)]).astype(np.uint32)
+        return pa.ListArray.from_arrays(pa.array(offsets), pa.array(values), mask=pc.is_null(texts))
+
+    def _decode(self, dataset: str, tokens: pa.Array) -> pa.Array:
+        if tokens.null_count:  # a null list may still cover values
+            present = tokens.is_valid()
+            texts = self._decode(dataset, pc.drop_null(tokens))
+            return texts.take(pc.if_else(present, pc.subtract(pc.cumulative_sum(present.cast(pa.int64())), 1), None))
+        pieces = self._take(dataset, tokens.flatten())
+        # The bytes of all tokens lie one behind the other already, so a row's text is where its first token's bytes
+        # begin to where the next row's do.
+        bounds = np.frombuffer(pieces.buffers()[1], np.int64, len(pieces) + 1, pieces.offset * 8)
+        rows = tokens.offsets.to_numpy()
+        ends = np.ascontiguousarray(bounds[rows - rows[0]])
+        joined = pa.LargeBinaryArray.from_buffers(
+            pa.large_binary(), len(tokens), [None, pa.py_buffer(ends), pieces.buffers()[2]]
+        )
+        return _as_text(joined)
+
+    def _token_text(self, dataset: str, ids: pa.Array) -> pa.Array:
+        return _as_text(self._take(dataset, ids))
+
+    def _sample_text(self, dataset: str, ids: pa.Array) -> pa.Array:
+        samples, tokens, places = self._windows(dataset)
+        try:
+            rows = places.take(ids).to_pylist()
+        except pa.ArrowIndexError:
+            raise InputError(f"There is no sample {pc.max(ids)} in {samples.dataset}; it has {len(places)}.") from None
+        windows = [tokens.flat(row["shard"])[row["start"] : row["start"] + samples.context] for row in rows]
+        return pa.array([tokens.tokenizer.decode(window.tolist()) for window in windows], pa.large_string())
+
+    def _open_windows(self, dataset: str) -> tuple[Samples, Tokens, pa.Table]:
+        from pipelines.tokens.samples import Samples
+        from pipelines.tokens.shards import Tokens
+
+        samples = Samples(self._catalog.dataset("samples", dataset))
+        tokens = Tokens(self._catalog.store.open(samples.dataset.manifest.inputs["tokens"]))
+        return samples, tokens, pa.Table.from_batches(samples.batches).select(["shard", "start"])
+
+    def _find(self, dataset: str, phrase: str | None, tokens: pa.Array) -> pa.Array:
+        ids = tokens.flatten().to_numpy()
+        starts = tokens.offsets.to_numpy() - tokens.offsets[0].as_py()
+        found = [
+            (at, len(wanted)) for wanted in self._spellings(phrase or "", dataset) for at in [find_run(ids, wanted)]
+        ]
+        places = np.concatenate([np.empty(0, np.int64), *(at for at, _ in found)])
+        lengths = np.concatenate([np.empty(0, np.int64), *(np.full(len(at), n) for at, n in found)])
+        rows = np.searchsorted(starts, places, side="right") - 1
+        whole = places + lengths <= starts[rows + 1]  # not from the end of one document into the next
+        order = np.argsort(places[whole], kind="stable")
+        places, lengths, rows = (each[whole][order] for each in (places, lengths, rows))
+        structs = pa.StructArray.from_arrays(
+            [pa.array((places - starts[rows]).astype(np.uint32)), pa.array(lengths.astype(np.uint32))],
+            ["position", "n_tokens"],
+        )
+        offsets = np.searchsorted(rows, np.arange(len(tokens) + 1)).astype(np.int32)
+        return pa.ListArray.from_arrays(pa.array(offsets), structs)
+
+    def _spell(self, phrase: str, dataset: str) -> list[NDArray[np.uint32]]:
+        """The tokens of a phrase as it stands at the start of a text, and after a space, as it stands within one."""
+        plain, spaced = (self._tokenizer(dataset).encode(text) for text in (phrase, " " + phrase))
+        if not len(plain):
+            return []
+        return [plain] if np.array_equal(spaced[-len(plain) :], plain) else [plain, spaced]
+
+    def _take(self, dataset: str, ids: pa.Array) -> pa.Array:
+        try:
+            return self._vocabulary(dataset).take(ids)
+        except pa.ArrowIndexError:
+            size, which = len(self._vocabulary(dataset)), f" of {dataset!r}" if dataset else ""
+            raise InputError(
+                f"Token id {pc.max(ids)} lies outside the vocabulary{which}, which has {size:,} tokens."
+            ) from None
+
+    def _read_vocabulary(self, dataset: str) -> pa.Array:
+        return pa.array(self._tokenizer(dataset).token_bytes, pa.large_binary())
+
+
+def find_run(ids: NDArray[np.unsignedinteger], wanted: NDArray[np.unsignedinteger]) -> NDArray[np.int64]:
+    """Every place in a flat array where a run of ids begins. Looks for the highest id first: it is the rarest."""
+    rarest = int(np.argmax(wanted))
+    places = np.flatnonzero(ids == wanted[rarest]) - rarest
+    places = places[(places >= 0) & (places <= len(ids) - len(wanted))]
+    for i, token in enumerate(wanted):
+        if i != rarest:
+            places = places[ids[places + i] == token]
+    return places
+
+
+def ngrams(tokens: pa.Array, sizes: pa.Array) -> pa.Array:
+    """(B) lists of token ids to (B) lists of all their runs of n; n is the same for all rows, or null."""
+    runs, offsets, missing = _runs(tokens, sizes)
+    bounds = np.arange(len(runs) + 1, dtype=np.int32) * np.int32(runs.shape[1])
+    lists = pa.ListArray.from_arrays(pa.array(bounds), pa.array(runs.reshape(-1)))
+    return pa.ListArray.from_arrays(offsets, lists, mask=missing)
+
+
+def ngram_hashes(tokens: pa.Array, sizes: pa.Array) -> pa.Array:
+    """(B) lists of token ids to (B) lists of a 64-bit hash of each of their runs of n."""
+    runs, offsets, missing = _runs(tokens, sizes)
+    hashes = np.full(len(runs), runs.shape[1], np.uint64)
+    for column in runs.T:
+        hashes = (hashes + column) * np.uint64(0x9E3779B97F4A7C15)
+        hashes ^= hashes >> np.uint64(29)
+    return pa.ListArray.from_arrays(offsets, pa.array(hashes), mask=missing)
+
+
+def _runs(tokens: pa.Array, sizes: pa.Array) -> tuple[NDArray[np.uint32], pa.Array, pa.Array]:
+    """All runs of n of a block of rows (R, n), where each row's runs begin (B + 1), and which rows are null (B)."""
+    tokens, size = _one_array(tokens), _one_array(sizes)[0].as_py() if len(sizes) else None
+    present = np.asarray(tokens.is_valid()) & bool(size)
+    size = size or 1
+    ids = tokens.flatten().to_numpy()  # of the rows that are not null
+    lengths = np.asarray(pc.fill_null(pc.list_value_length(tokens), 0), np.int64)
+    counts = np.where(present, np.maximum(lengths - size + 1, 0), 0)
+    offsets = np.concatenate([[0], np.cumsum(counts)])
+    places = np.repeat(np.cumsum(lengths) - lengths - offsets[:-1], counts) + np.arange(offsets[-1])
+    runs = (
+        np.lib.stride_tricks.sliding_window_view(ids, size)[places] if len(places) else np.empty((0, size), np.uint32)
+    )
+    return runs, pa.array(offsets.astype(np.int32)), pa.array(~present)
+
+
+def _by_dataset(function: Callable[[str, pa.Array], pa.Array], datasets: pa.Array, values: pa.Array) -> pa.Array:
+    """Call a function once for each dataset that the rows name: nearly always for one."""
+    values, datasets = _one_array(values), _one_array(datasets)
+    names = pc.unique(datasets).to_pylist()
+    if len(names) == 1:
+        return function(names[0] or "", values)
+    results, places = [], []
+    for name in names:
+        chosen = np.flatnonzero(pc.equal(datasets, name) if name is not None else pc.is_null(datasets))
+        results.append(function(name or "", values.take(pa.array(chosen))))
+        places.append(chosen)
+    order = np.argsort(np.concatenate(places))
+    return pa.concat_arrays(results).take(pa.array(order))
+
+
+def _one_array(values: Any) -> pa.Array:
+    return values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values
+
+
+def _as_text(values: pa.Array) -> pa.Array:
+    """Bytes as text: as they are if all of them are UTF-8, else each with its bad bytes replaced."""
+    try:
+        return values.cast(pa.large_string())
+    except pa.ArrowInvalid:
+        texts = [None if value is None else value.decode("utf-8", "replace") for value in values.to_pylist()]
+        return pa.array(texts, pa.large_string())

@@ -1,0 +1,101 @@
+"""MLflow's model registry, read without importing MLflow, which takes seconds: versions, aliases and tags.
+
+An SQLite file is opened to read only, a server is asked over REST, any other database through SQLAlchemy.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from pipelines.catalog.runs import Server, ask
+
+CHAMPION, CHALLENGER = "champion", "challenger"
+
+
+@dataclass(frozen=True)
+class ModelVersion:
+    """A registered model's version. `history` is the registered model's list of champions, the present one last."""
+
+    name: str
+    version: int
+    aliases: tuple[str, ...]
+    tags: dict[str, str]
+    created: datetime
+    history: tuple[int, ...] = ()
+
+    @property
+    def fingerprint(self) -> str | None:
+        return self.tags.get("tokenmill.fingerprint")
+
+    def __str__(self) -> str:
+        return f"{self.name}/{self.version}"
+
+
+def registered(tracking_uri: str, name: str | None = None) -> list[ModelVersion]:
+    """Every version of a registered model, or of all, by name and version; none if nothing was registered yet.
+
+    Raises:
+        InputError: there is something at the tracking URI, but it cannot be read as MLflow's registry.
+    """
+    if tracking_uri.startswith(("http://", "https://")):
+        versions, tags, aliases, histories = _served(Server(tracking_uri))
+    else:
+        versions, tags, aliases, histories = (ask(tracking_uri, query) for query in QUERIES)
+    by_version: dict[tuple[str, int], dict[str, str]] = defaultdict(dict)
+    for model, version, key, value in tags:
+        by_version[model, int(version)][key] = value
+    called: dict[tuple[str, int], list[str]] = defaultdict(list)
+    for model, version, alias in aliases:
+        called[model, int(version)].append(alias)
+    champions = {model: champions_of(value) for model, value in histories}
+    return [
+        ModelVersion(
+            model,
+            int(version),
+            tuple(sorted(called[model, int(version)])),
+            by_version[model, int(version)],
+            datetime.fromtimestamp(int(created) / 1000, UTC),
+            champions.get(model, ()),
+        )
+        for model, version, created in sorted(versions, key=lambda row: (row[0], int(row[1])))
+        if name is None or model == name
+    ]
+
+
+def find_version(tracking_uri: str, name: str, alias: str = "", version: int | None = None) -> ModelVersion | None:
+    """The version of a registered model that an alias names, or a number."""
+    for each in registered(tracking_uri, name):
+        if alias in each.aliases or each.version == version:
+            return each
+    return None
+
+
+HISTORY = "tokenmill.champions"
+"""The tag of a registered model that lists the versions that were champion, the present one last."""
+
+
+def champions_of(value: str | None) -> tuple[int, ...]:
+    return tuple(int(version) for version in (value or "").split(",") if version.strip().isdigit())
+
+
+QUERIES = (
+    "SELECT name, version, creation_time FROM model_versions WHERE current_stage <> 'Deleted_Internal'",
+    "SELECT name, version, key, value FROM model_version_tags",
+    "SELECT name, version, alias FROM registered_model_aliases",
+    f"SELECT name, value FROM registered_model_tags WHERE key = '{HISTORY}'",  # noqa: S608
+)
+
+
+def _served(server: Server) -> tuple[Iterable[Any], Iterable[Any], Iterable[Any], Iterable[Any]]:
+    models = list(server.pages("registered-models/search", "registered_models", max_results=1000))
+    versions = list(server.pages("model-versions/search", "model_versions", max_results=10_000))
+    return (
+        [(each["name"], each["version"], each["creation_timestamp"]) for each in versions],
+        [(v["name"], v["version"], tag["key"], tag["value"]) for v in versions for tag in v.get("tags", ())],
+        [(m["name"], alias["version"], alias["alias"]) for m in models for alias in m.get("aliases", ())],
+        [(m["name"], tag["value"]) for m in models for tag in m.get("tags", ()) if tag["key"] == HISTORY],
+    )

@@ -1,0 +1,69 @@
+"""Which datasets could go: what nothing needs that people use, that is new, or that was used of late."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+from pipelines.catalog.registry import ModelVersion
+from pipelines.store.dataset import Dataset
+
+
+def unused(
+    datasets: Sequence[Dataset],
+    versions: Iterable[ModelVersion],
+    runs: Iterable[Mapping[str, Any]],
+    now: datetime,
+    keep_days: float,
+) -> list[Dataset]:
+    """The datasets that none of these needs, nor anything they were made from:
+
+    the newest version of each name; a model with an alias in the registry, or the champion before the present one, to
+    which a rollback leads; what was built in the last days; what a run of the last days built or reused. Of such models
+    the newest evaluation stays too.
+
+    Args:
+        datasets: all that is published, the oldest first.
+        versions: MLflow's registry.
+        runs: MLflow's runs, with `started_at` and `tags`.
+        keep_days: how many days count as the last ones.
+    """
+    since = now - timedelta(days=keep_days)
+    by_fingerprint = {dataset.ref.fingerprint: dataset for dataset in datasets}
+    newest = {(dataset.ref.kind, dataset.ref.name): dataset for dataset in datasets}
+    wanted = {dataset.ref.fingerprint for dataset in newest.values()}
+    wanted |= {each.ref.fingerprint for each in datasets if datetime.fromisoformat(each.manifest.built["at"]) >= since}
+    models = {each.fingerprint for each in versions if each.fingerprint and _may_be_asked_for(each)}
+    judged = {each.manifest.inputs["model"].fingerprint: each for each in datasets if each.ref.kind == "evaluation"}
+    wanted |= {judged[model].ref.fingerprint for model in models if model in judged}
+    needed = _with_inputs(wanted | models | _used(datasets, runs, since), by_fingerprint)
+    return [dataset for dataset in datasets if dataset.ref.fingerprint not in needed]
+
+
+def _may_be_asked_for(version: ModelVersion) -> bool:
+    return bool(version.aliases) or version.version in version.history[-2:]
+
+
+def _used(datasets: Sequence[Dataset], runs: Iterable[Mapping[str, Any]], since: datetime) -> set[str]:
+    """What recent runs built (a step's run names its fingerprint) or reused (a flow's names the run that built it)."""
+    built_by = {each.manifest.built.get("mlflow_run_id"): each.ref.fingerprint for each in datasets}
+    used = set()
+    for run in runs:
+        if run["started_at"] is None or run["started_at"] >= since:
+            tags = json.loads(run["tags"] or "{}")
+            used.add(tags.get("tokenmill.fingerprint"))
+            used |= {built_by.get(value) for key, value in tags.items() if key.startswith("tokenmill.reused.")}
+    return {fingerprint for fingerprint in used if fingerprint}
+
+
+def _with_inputs(wanted: Iterable[str], by_fingerprint: Mapping[str, Dataset]) -> set[str]:
+    needed: set[str] = set()
+    waiting = list(wanted)
+    while waiting:
+        fingerprint = waiting.pop()
+        if fingerprint not in needed and fingerprint in by_fingerprint:
+            needed.add(fingerprint)
+            waiting += [ref.fingerprint for ref in by_fingerprint[fingerprint].manifest.inputs.values()]
+    return needed

@@ -1,0 +1,1 @@
+"""Evaluations of models: metrics, baselines, intervals, comparisons and the promotion decision."""

@@ -1,0 +1,166 @@
+"""A judge of answers: any model behind an endpoint that speaks OpenAI's protocol (Ollama, vLLM, a cloud).
+
+What was asked, the judge's raw answer and the score are kept for every item. A judge that refuses, answers nonsense or
+takes too long costs that item its score, and nothing else.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Self
+
+import httpx
+from pydantic import Field, model_validator
+
+from gpt.config import Config
+from pipelines.corpus.sources import Uri
+from pipelines.errors import InputError
+
+PROMPT = """\
+Judge how well an answer follows an instruction. Do not explain.
+
+Instruction:
+{instruction}
+
+A good answer:
+{response}
+
+The answer to be judged:
+{answer}
+
+Reply with one whole number from 1 (useless) to 10 (perfect), and with nothing else."""
+
+
+PLACES = re.compile(r"\{(instruction|response|answer)\}")
+
+
+class JudgeConfig(Config):
+    """Who judges answers, how it is asked, and how long it may take."""
+
+    url: Uri = Field(
+        description="Where the protocol is spoken, such as http://localhost:11434/v1.",
+        json_schema_extra={"fingerprint": False},
+    )
+    model: str = Field(description="The judge's name at the endpoint.")
+    key_variable: str | None = Field(
+        default=None,
+        description="Environment variable that holds the key; the key itself is never written down.",
+        json_schema_extra={"fingerprint": False},
+    )
+    prompt: str = Field(
+        default=PROMPT, description="What it is asked: {instruction}, {response} and {answer} stand for themselves."
+    )
+    lowest: int = Field(default=1, description="Lowest score.")
+    highest: int = Field(default=10, description="Highest score.")
+    timeout: float = Field(
+        default=60, gt=0, description="Seconds to wait for an answer.", json_schema_extra={"fingerprint": False}
+    )
+    retries: int = Field(
+        default=2,
+        ge=0,
+        description="Further attempts after a time-out, a busy or a broken server.",
+        json_schema_extra={"fingerprint": False},
+    )
+    workers: int = Field(
+        default=4, gt=0, description="Questions asked at a time.", json_schema_extra={"fingerprint": False}
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        try:
+            url = httpx.URL(self.url)
+        except httpx.InvalidURL as error:
+            raise ValueError(f"url is no address: {error}") from None
+        if url.scheme not in ("http", "https") or not url.host:
+            raise ValueError("url must begin with http:// or https://")
+        if "{answer}" not in self.prompt:
+            raise ValueError("prompt must hold {answer}")
+        if self.lowest >= self.highest:
+            raise ValueError("lowest must be below highest")
+        return self
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a judge was asked and said. score: None if `status` is not `scored` but says what went wrong."""
+
+    prompt: str
+    answer: str
+    score: float | None
+    status: str
+
+
+def judge(
+    items: Sequence[dict[str, str]],
+    config: JudgeConfig,
+    progress: Callable[[int], None] = lambda done: None,
+    pause: float = 1.0,
+) -> list[Verdict]:
+    """A verdict on each item (instruction, response, answer), in order.
+
+    Args:
+        progress: told how many items are through.
+        pause: seconds before the first retry; twice as long before each further one.
+
+    Raises:
+        InputError: the key's environment variable is not set.
+    """
+    key = os.environ.get(config.key_variable) if config.key_variable else ""
+    if key is None:
+        raise InputError(f"evaluate.judge.key_variable: the environment has no variable {config.key_variable}.")
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    with (
+        httpx.Client(timeout=config.timeout, headers=headers) as client,
+        ThreadPoolExecutor(config.workers) as pool,
+    ):
+        verdicts = []
+        for verdict in pool.map(lambda item: _ask(client, item, config, pause), items):
+            verdicts.append(verdict)
+            progress(len(verdicts))
+    return verdicts
+
+
+def _ask(client: httpx.Client, item: dict[str, str], config: JudgeConfig, pause: float) -> Verdict:
+    prompt = PLACES.sub(lambda match: item[match[1]], config.prompt)
+    body = {"model": config.model, "temperature": 0, "messages": [{"role": "user", "content": prompt}]}
+    status = ""
+    for attempt in range(config.retries + 1):
+        if attempt:
+            time.sleep(pause * 2 ** (attempt - 1))
+        try:
+            reply = client.post(f"{config.url.rstrip('/')}/chat/completions", json=body)
+            reply.raise_for_status()
+            answer = reply.json()["choices"][0]["message"]["content"] or ""
+        except httpx.TimeoutException:
+            status = "timed out"
+        except httpx.HTTPStatusError as error:
+            code = error.response.status_code
+            status = f"refused: HTTP {code}"
+            if code < 500 and code not in (408, 429):
+                break
+        except httpx.RequestError as error:
+            status = f"unreachable: {type(error).__name__}"
+        except (ValueError, LookupError, TypeError):
+            return Verdict(prompt, reply.text, None, "nonsense: not the protocol's reply")
+        else:
+            score = read_score(str(answer), config)
+            return Verdict(prompt, str(answer), score, "nonsense: no score" if score is None else "scored")
+    return Verdict(prompt, "", None, status)
+
+
+def read_score(answer: str, config: JudgeConfig) -> float | None:
+    """The score in a judge's answer: its first number, if that lies within the bounds; `8/10` is 8.
+
+    What a model thinks before it answers, in `<think>`, does not count.
+    """
+    said = re.sub(r"<think>.*?</think>", "", answer, flags=re.DOTALL)
+    found = re.search(r"(?<![\w.,-])-?\d+(?:\.\d+)?", said)
+    if not found:
+        return None
+    score = float(found[0])
+    return score if config.lowest <= score <= config.highest else None

@@ -1,0 +1,181 @@
+"""Evaluate a language model on a task of multiple choice, with or without examples before the question.
+
+A task is a file of records with `prompt`, `choices` and `answer`: the answer's number, counted from 0, or its text.
+A model chooses the text that it finds likeliest after the prompt and a space; as longer texts are less likely, also
+by the likelihood per character. Examples stand before the prompt in the same form, an empty line between them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from pydantic import Field
+
+from pipelines.corpus.documents import document_id
+from pipelines.corpus.readers.formats import read_file
+from pipelines.corpus.readers.records import Bad, ReadOptions
+from pipelines.corpus.sources import Uri, describe, label_of, list_files
+from pipelines.errors import InputError
+from pipelines.evaluation.results import MODEL, key_of, statistics, write_evaluation
+from pipelines.evaluation.significance import Interval, mean_interval
+from pipelines.models.language_model import open_gpt
+from pipelines.models.scoring import log_likelihoods
+from pipelines.store.dataset import Dataset
+from pipelines.store.manifest import SourceFile
+from pipelines.store.step import StepContext, StepType
+
+
+class MultipleChoiceConfig(ReadOptions):
+    """A task of multiple choice, and how it is put to the model."""
+
+    uri: Uri = Field(
+        description="Its file: JSON Lines with prompt, choices and answer.", json_schema_extra={"fingerprint": False}
+    )
+    shots: int = Field(
+        default=0, ge=0, description="Solved items that stand before each question, drawn from the others."
+    )
+    seed: int = Field(default=0, ge=0, description="Seed of the draw.")
+
+
+@dataclass(frozen=True)
+class Item:
+    """A question: its number of the right choice is `answer`."""
+
+    id: str
+    prompt: str
+    choices: tuple[str, ...]
+    answer: int
+
+    @property
+    def solved(self) -> str:
+        return f"{self.prompt} {self.choices[self.answer]}"
+
+
+def run_task(
+    inputs: Mapping[str, Dataset], config: MultipleChoiceConfig, out: Path, work: StepContext
+) -> dict[str, Any]:
+    """Accuracy by likelihood and by likelihood per character, beside the choices read alone, and chance."""
+    model, items = open_gpt(inputs["model"].path), read_items(config)
+    if config.shots >= len(items):
+        raise InputError(f"{config.uri} has {len(items)} items, too few to draw {config.shots} others as examples.")
+    by_id = sorted(items, key=lambda item: item.id)  # as every question wants its examples
+    prompts = {MODEL: [question(item, by_id, config) for item in items], "choices alone": [""] * len(items)}
+    metrics: dict[str, dict[str, float | Interval]] = {}
+    predictions: dict[str, Any] = {
+        "item": [item.id for item in items],
+        "prompt": [item.prompt for item in items],
+        "choices": [list(item.choices) for item in items],
+        "answer": [item.choices[item.answer] for item in items],
+    }
+    answers = np.array([item.answer for item in items])
+    for system, asked in prompts.items():
+        scores = score(model, items, asked, work)
+        lengths = [np.array([len(choice) for choice in item.choices]) for item in items]
+        chosen = {
+            "accuracy": np.array([each.argmax() for each in scores]),
+            "accuracy_normalised": np.array([(s / n).argmax() for s, n in zip(scores, lengths, strict=True)]),
+        }
+        metrics[system] = {name: mean_interval(each == answers) for name, each in chosen.items()}
+        key = key_of(system)
+        predictions |= {
+            f"{key}_choice": [item.choices[i] for item, i in zip(items, chosen["accuracy_normalised"], strict=True)],
+            f"{key}_log_likelihoods": [each.tolist() for each in scores],
+            f"{key}_right": chosen["accuracy"] == answers,
+            f"{key}_right_normalised": chosen["accuracy_normalised"] == answers,
+        }
+    metrics["chance"] = dict.fromkeys(metrics[MODEL], float(np.mean([1 / len(item.choices) for item in items])))
+    write_evaluation(out, metrics, pa.table(predictions))
+    return {"task": "choice", "shots": config.shots, "scored_items": len(items), **statistics("task", metrics)}
+
+
+def score(model: Any, items: Sequence[Item], prompts: Sequence[str], work: StepContext) -> list[NDArray[np.float64]]:
+    """The log-likelihood of each item's choices after its prompt, in nats."""
+    found: list[NDArray[np.float64]] = []
+    for at in range(0, len(items), 64):
+        some = list(zip(items[at : at + 64], prompts[at : at + 64], strict=True))
+        pairs = [(prompt, f" {choice}") for item, prompt in some for choice in item.choices]
+        values = iter(value for value, _ in log_likelihoods(model, pairs))
+        found += [np.array([next(values) for _ in item.choices]) for item, _ in some]
+        work.report.progress(len(found), len(items), "items")
+    return found
+
+
+def question(item: Item, items: Sequence[Item], config: MultipleChoiceConfig) -> str:
+    """What the model reads before a choice. Examples are drawn by the seed and the item, wherever it stands."""
+    if not config.shots:
+        return item.prompt
+    others = sorted((each for each in items if each.id != item.id), key=lambda each: each.id)
+    rng = np.random.default_rng([config.seed, int(item.id[:15], 16)])
+    drawn = rng.permutation(len(others))[: config.shots]
+    return "\n\n".join([*(others[i].solved for i in drawn), item.prompt])
+
+
+def read_items(config: MultipleChoiceConfig) -> list[Item]:
+    """
+    Raises:
+        InputError: a record is no question; without it, results could not be compared with those of others.
+    """
+    items: dict[str, Item] = {}
+    for file in list_files(config.uri)[0]:
+        with file.open() as stream:
+            for record in read_file(stream, file.name, config):
+                place = f"{file.name} {record.location}"
+                if isinstance(record, Bad):
+                    raise InputError(f"{place}: {record.reason}.")
+                try:
+                    item = _item(record.fields)
+                except ValueError as error:
+                    raise InputError(f"{place}: {error}.") from None
+                if item.id in items:
+                    raise InputError(f"{place}: the same question stands in the file before.")
+                items[item.id] = item
+        file.check_unchanged()
+    if not items:
+        raise InputError(f"{config.uri} holds no items.")
+    return list(items.values())
+
+
+def _item(fields: Mapping[str, Any]) -> Item:
+    missing = [name for name in ("prompt", "choices", "answer") if fields.get(name) is None]
+    if missing:
+        raise ValueError(f"an item has prompt, choices and answer; {' and '.join(missing)} is missing")
+    prompt, choices, answer = str(fields["prompt"]), fields["choices"], fields["answer"]
+    if not isinstance(choices, list) or len(choices) < 2 or not all(isinstance(c, str) and c.strip() for c in choices):
+        raise ValueError("choices is not a list of two or more texts")
+    if len(set(choices)) < len(choices):
+        raise ValueError("two choices are the same")
+    if isinstance(answer, str) and answer in choices:
+        answer = choices.index(answer)
+    if isinstance(answer, bool) or not isinstance(answer, int) or not 0 <= answer < len(choices):
+        raise ValueError(f"answer is {answer!r}, which is none of the {len(choices)} choices, nor a number from 0")
+    return Item(document_id("\0".join([prompt, *choices])), prompt, tuple(choices), answer)
+
+
+def sources(config: MultipleChoiceConfig) -> tuple[SourceFile, ...]:
+    """Name, size and digest of the task's files."""
+    return describe(list_files(config.uri)[0], label_of(config.uri))
+
+
+EVALUATE_TASK = StepType(
+    "evaluate-task",
+    kind="evaluation",
+    version=1,
+    config=MultipleChoiceConfig,
+    run=run_task,
+    sources=sources,
+    modules=(
+        "gpt.model",
+        "pipelines.evaluate_task",
+        "pipelines.evaluation",
+        "pipelines.likelihood",
+        "pipelines.model",
+        "pipelines.readers",
+        "pipelines.significance",
+    ),
+)

@@ -1,0 +1,79 @@
+"""What every evaluation has in common: metrics by system, every item's prediction, and how both are named.
+
+An evaluation holds `metrics.parquet` (system, metric, value, low, high: the 95% interval, where there is one) and
+`predictions.parquet` (an item a row). The model is one system among others. Its metrics stand in the statistics as
+`stage/metric`; right behind them sort a baseline's, as `stage-baseline/system/metric`, and the ends of the model's
+intervals, as `stage-interval/metric_low` and `_high`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipelines.evaluation.significance import Interval
+
+Metrics = Mapping[str, float | Interval]
+
+
+MODEL = "model"
+
+
+def statistics(stage: str, metrics: Mapping[str, Metrics]) -> dict[str, float]:
+    """Metrics by system as statistics of the evaluation, by name."""
+    found: dict[str, float] = {}
+    for system, each in metrics.items():
+        prefix = stage if system == MODEL else f"{stage}-baseline/{key_of(system)}"
+        for metric, value in each.items():
+            if not isinstance(value, Interval):
+                found[f"{prefix}/{metric}"] = value
+                continue
+            found[f"{prefix}/{metric}"] = value.value
+            if system == MODEL:
+                found[f"{stage}-interval/{metric}_low"] = value.low
+                found[f"{stage}-interval/{metric}_high"] = value.high
+    return found
+
+
+def key_of(system: str) -> str:
+    return system.lower().replace(" ", "_").replace("-", "_")
+
+
+METRICS = pa.schema(
+    [
+        ("system", pa.string()),
+        ("metric", pa.string()),
+        ("value", pa.float64()),
+        ("low", pa.float64()),
+        ("high", pa.float64()),
+    ]
+)
+
+
+def write_evaluation(out: Path, metrics: Mapping[str, Metrics], predictions: pa.Table) -> None:
+    rows = [
+        {"system": system, "metric": name}
+        | (vars(value) if isinstance(value, Interval) else {"value": value, "low": None, "high": None})
+        for system, each in metrics.items()
+        for name, value in each.items()
+    ]
+    pq.write_table(pa.Table.from_pylist(rows, METRICS), out / "metrics.parquet", compression="zstd")
+    pq.write_table(predictions, out / "predictions.parquet", compression="zstd")
+
+
+LOWER_IS_BETTER = {
+    "loss",
+    "perplexity",
+    "word_perplexity",
+    "byte_perplexity",
+    "bits_per_byte",
+    "calibration_error",
+    "brier",
+    "repetition",
+    "memorised_run",
+    "memorised_share",
+    "memorised_ratio",
+}

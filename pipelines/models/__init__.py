@@ -1,0 +1,1 @@
+"""A published model, ready to use."""

@@ -1,0 +1,70 @@
+"""From which probability on a text belongs to the positive class, when it need not be the likelier of the two."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+Counts = NDArray[np.float64]
+
+
+Quality = Callable[[Counts, Counts, int, int], Counts]
+"""(hits, false alarms, positives, negatives) at each threshold to what a threshold is worth there."""
+
+
+METRICS: dict[str, Quality] = {
+    "f1": lambda hits, alarms, positives, negatives: 2 * hits / (hits + alarms + positives),
+    # Youden's J (1950) is this, stretched to run from -1 to 1: both choose the same threshold.
+    "balanced_accuracy": lambda hits, alarms, positives, negatives: (hits / positives - alarms / negatives + 1) / 2,
+    "accuracy": lambda hits, alarms, positives, negatives: (hits + negatives - alarms) / (positives + negatives),
+}
+
+
+PRECISION = re.compile(r"precision:(0\.\d+|1(?:\.0*)?)")
+
+
+def check(metric: str) -> str:
+    """The name of a metric that `choose_threshold` knows.
+
+    Raises:
+        ValueError: it knows none of that name.
+    """
+    if metric not in METRICS and not PRECISION.fullmatch(metric):
+        known = ", ".join(METRICS)
+        raise ValueError(f"{metric!r} chooses no threshold: take {known}, or precision:P with P up to 1")
+    return metric
+
+
+def choose_threshold(positive: NDArray[np.bool_], probabilities: NDArray[np.floating], metric: str) -> float | None:
+    """The threshold that is best on held-out texts.
+
+    It lies midway between two neighbouring probabilities; of several that are equally good the one closest to a half
+    is taken, as the one that strays least from what the model says.
+
+    Args:
+        positive: (N,) whether a text is of the positive class.
+        probabilities: (N,) its probability of being so.
+        metric: a name in METRICS, or `precision:P` for the highest recall at a precision of at least P, and where
+            none reaches it, for the highest precision.
+
+    Returns:
+        A probability from 0 to 1, or None where the texts are all of one class.
+    """
+    positives, negatives = int(positive.sum()), int((~positive).sum())
+    if not positives or not negatives:
+        return None
+    order = np.argsort(-probabilities, kind="stable")
+    ordered, right = probabilities[order], positive[order]
+    hits, alarms = np.cumsum(right, dtype=np.float64), np.cumsum(~right, dtype=np.float64)
+    cuts = np.append(ordered[:-1] > ordered[1:], True)  # equal probabilities fall on one side together
+    if at_least := PRECISION.fullmatch(metric):
+        precision, recall = hits / (hits + alarms), hits / positives
+        quality = np.where(precision >= float(at_least[1]), 1 + recall, precision)
+    else:
+        quality = METRICS[check(metric)](hits, alarms, positives, negatives)
+    thresholds = (ordered + np.append(ordered[1:], 0.0)) / 2
+    best = cuts & (quality >= quality[cuts].max())
+    return float(min(thresholds[best], key=lambda threshold: abs(threshold - 0.5)))

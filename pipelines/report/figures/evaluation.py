@@ -1,0 +1,134 @@
+"""Figures about evaluations: baselines, confusion, curves, memorisation."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from pipelines.evaluation.results import LOWER_IS_BETTER, MODEL
+from pipelines.report import charts
+from pipelines.report.charts import Axis, Series
+from pipelines.report.figures.part import SHOWN, Part, cell, name_of
+from pipelines.report.figures.text import Ask, query_tables
+from pipelines.store.dataset import Dataset
+
+# Evaluations
+
+
+def evaluation_parts(dataset: Dataset) -> Iterator[Part]:
+    files = [file for file in dataset.manifest.files if file.endswith(".parquet")]
+    with query_tables(**{file.removesuffix(".parquet"): [dataset.file(file)] for file in files}) as ask:
+        yield from _beside_baselines(ask)
+        if "memorisation.parquet" in dataset.manifest.files:
+            yield from _recitals(ask)
+        if "confusion.parquet" in dataset.manifest.files:
+            yield _confusion(ask("SELECT truth, predicted, count FROM confusion"))
+        if "curves.parquet" in dataset.manifest.files:
+            several = ask("SELECT count(DISTINCT label) > 1 FROM curves")[0][0]
+            labels = f"SELECT curve, coalesce(label, system), x, y FROM curves WHERE system = '{MODEL}'"  # noqa: S608
+            yield from _curves(ask(labels if several else "SELECT curve, system, x, y FROM curves"))
+        columns = [row[0] for row in ask("DESCRIBE predictions")]
+        if "mistakes.parquet" in dataset.manifest.files:
+            names = tuple(row[0] for row in ask("DESCRIBE mistakes"))
+            rows = [tuple(map(cell, row)) for row in ask("SELECT * FROM mistakes LIMIT 20")]
+            yield Part("Mistakes", columns=names, rows=rows)
+        if {"instruction", "model_answer"} <= set(columns):
+            rows = ask(
+                f"SELECT left(instruction, {SHOWN}), left(response, {SHOWN}), left(model_answer, {SHOWN}) "  # noqa: S608
+                "FROM predictions LIMIT 12"
+            )
+            yield Part("Answers", columns=("instruction", "response", "the model's answer"), rows=rows)
+    if "generated.txt" in dataset.manifest.files:
+        text = dataset.file("generated.txt").read_text(encoding="utf-8", errors="replace")
+        yield Part("What it writes", texts=[("at temperature 0.8", text)])
+
+
+HEADLINE_METRICS = {"bits_per_byte": "Bits per byte", "accuracy": "Accuracy", "f1": "F1", "chrf": "chrF"}
+
+
+def _beside_baselines(ask: Ask) -> Iterator[Part]:
+    between = {row[0] for row in ask("DESCRIBE metrics")} >= {"low", "high"}
+    rows = ask(f"SELECT system, metric, value, {'low, high' if between else 'NULL, NULL'} FROM metrics")  # noqa: S608
+    systems, metrics = list(dict.fromkeys(row[0] for row in rows)), list(dict.fromkeys(row[1] for row in rows))
+    values = {(system, metric): value for system, metric, value, _, _ in rows}
+    ends = {(system, metric): (low, high) for system, metric, _, low, high in rows if low is not None}
+    chosen = next((metric for metric in HEADLINE_METRICS if metric in metrics), metrics[0])
+    bars = [
+        (name_of(system), values[system, chosen], f"{values[system, chosen]:.3f}")
+        for system in systems
+        if math.isfinite(values.get((system, chosen), math.nan))
+    ]
+
+    def cell(system: str, metric: str) -> str:
+        if (system, metric) not in values:
+            return ""
+        low, high = ends.get((system, metric), (None, None))
+        return f"{values[system, metric]:.4g}" + (f" [{low:.4g}, {high:.4g}]" if low is not None else "")
+
+    table = [(metric, *(cell(system, metric) for system in systems)) for metric in metrics]
+    title = f"{HEADLINE_METRICS.get(chosen, chosen)}, beside baselines"
+    note = "Lower is better." if chosen in LOWER_IS_BETTER else "Higher is better."
+    shown = {name_of(system): pair for (system, metric), pair in ends.items() if metric == chosen}
+    note += " Lines are 95% intervals." if shown else ""
+    yield Part(title, note, charts.bars(bars, title, shown), ("metric", *map(name_of, systems)), table)
+    groups = [metric.split("/", 2) for metric in metrics if metric.startswith(f"{chosen}/")]
+    for column in dict.fromkeys(group[1] for group in groups):
+        names = [group[2] for group in groups if group[1] == column]
+        found = [(name, values[MODEL, f"{chosen}/{column}/{name}"]) for name in names]
+        found.sort(key=lambda each: -each[1])
+        by = f"{HEADLINE_METRICS[chosen]}, by {column}"
+        pairs = {name: ends[key] for name in names if (key := (MODEL, f"{chosen}/{column}/{name}")) in ends}
+        bars = [(name, value, f"{value:.3f}") for name, value in found[:15]]
+        yield Part(by, svg=charts.bars(bars, by, pairs), columns=(column, chosen), rows=found)
+
+
+def _recitals(ask: Ask) -> Iterator[Part]:
+    """What a model knows by heart: after words of a text, how much of the rest it writes down word for word."""
+    splits = ask("SELECT split, avg(run), count(*), max(run) FROM memorisation GROUP BY ALL ORDER BY 2 DESC")
+    bars = [(f"{split} text", mean, f"{mean:.2f} tokens") for split, mean, _, _ in splits]
+    note = "Tokens that it goes on with word for word, on average; what training text has more is memory."
+    yield Part(
+        "What it knows by heart",
+        note,
+        charts.bars(bars, "tokens recited, by split"),
+        ("split", "mean run", "places", "longest run"),
+        [(split, round(mean, 3), n, longest) for split, mean, n, longest in splits],
+    )
+    longest = ask(
+        f"SELECT run, split, right(prefix, {SHOWN}), left(text, {SHOWN}), left(written, {SHOWN}) FROM memorisation "  # noqa: S608
+        "WHERE run > 0 ORDER BY run DESC, doc_id LIMIT 6"
+    )
+    if longest:
+        columns = ("tokens", "split", "after", "the text goes on", "the model went on")
+        yield Part("Its longest recitals", columns=columns, rows=longest)
+
+
+def _confusion(rows: list[tuple[str, str, int]]) -> Part:
+    labels = list(dict.fromkeys(row[0] for row in rows))[:20]
+    counts = {(truth, predicted): n for truth, predicted, n in rows}
+    svg = charts.matrix(labels, [[counts.get((a, b), 0) for b in labels] for a in labels], "truth", "predicted")
+    return Part("Confusion matrix", svg=svg, columns=("truth", "predicted", "number"), rows=rows)
+
+
+CURVE_AXES = {
+    "roc": ("ROC", "false positive rate", "true positive rate"),
+    "precision_recall": ("Precision and recall", "recall", "precision"),
+    "calibration": ("Calibration", "probability that the model gives", "share that is so"),
+}
+
+
+def _curves(rows: list[tuple[str, str, float, float]]) -> Iterator[Part]:
+    for curve in dict.fromkeys(row[0] for row in rows):
+        title, across, up = CURVE_AXES.get(curve, (curve, "x", "y"))
+        systems = dict.fromkeys(row[1] for row in rows if row[0] == curve)
+        series = []
+        for system in systems:
+            points = [(x, y) for c, s, x, y in rows if (c, s) == (curve, system)]
+            drawn = "both" if curve == "calibration" else "line"
+            series.append(Series(name_of(system), [p[0] for p in points], [p[1] for p in points], drawn))  # type: ignore[arg-type]
+        svg = charts.lines(
+            series, Axis(across, low=0, high=1), Axis(up, low=0, high=1.08), diagonal=curve in ("roc", "calibration")
+        )
+        table = [(name_of(s), f"{x:.4f}", f"{y:.4f}") for c, s, x, y in rows if c == curve]
+        every = -(-len(table) // 200) or 1
+        yield Part(title, svg=svg, columns=("system", across, up), rows=table[::every])

@@ -1,0 +1,105 @@
+"""Figures about training: curves and token embeddings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import suppress
+
+import numpy as np
+
+from pipelines.catalog import runs
+from pipelines.errors import InputError
+from pipelines.report import charts
+from pipelines.report.charts import Axis, Series
+from pipelines.report.figures.part import Part
+from pipelines.report.figures.tokens import token_counts
+from pipelines.store.dataset import Dataset
+from pipelines.tokens.shards import Tokens
+
+# Models
+
+CURVES = (
+    ("Loss", "loss", ("train/loss", "val/loss")),
+    ("Validation accuracy", "accuracy", ("val/accuracy",)),
+    ("Learning rate", "learning rate", ("train/learning_rate",)),
+    ("Gradient norm", "norm", ("train/gradient_norm",)),
+    ("Throughput", "tokens/s", ("train/tokens_per_second",)),
+)
+
+POINTS, NAMED = 500, 250  # tokens in the plane, and those of them whose names are written
+
+
+def training_parts(dataset: Dataset) -> Iterator[Part]:
+    """The curves of a training and what the model wrote meanwhile, as MLflow has recorded them."""
+    run = dataset.manifest.built.get("mlflow_run_id")
+    where = runs.tracking_uri(dataset.folder.parents[1])
+    curves: dict[str, list[tuple[int, float]]] = {}
+    written: dict[str, str] = {}
+    with suppress(InputError):
+        curves = runs.curves(where, run) if run else {}
+        written = runs.texts(where, run, "samples") if run else {}
+    if not curves:
+        yield Part("Curves", "MLflow here has no record of this training, which was done elsewhere or is deleted.")
+    for title, unit, metrics in CURVES:
+        known = [(metric, curves[metric]) for metric in metrics if curves.get(metric)]
+        if known:
+            series = [
+                Series(
+                    {"train": "training", "val": "validation"}[metric.partition("/")[0]],
+                    [step for step, _ in points],
+                    [value for _, value in points],
+                    "both" if metric.startswith("val/") else "line",
+                )
+                for metric, points in known
+            ]
+            last = [(metric, len(points), *points[-1], min(v for _, v in points)) for metric, points in known]
+            low = 0 if title in ("Throughput", "Learning rate", "Gradient norm") else None
+            svg = charts.lines(series, Axis("step"), Axis(unit, low=low))
+            yield Part(title, svg=svg, columns=("metric", "points", "last step", "last", "lowest"),
+                       rows=[(*row[:3], f"{row[3]:.4g}", f"{row[4]:.4g}") for row in last])  # fmt: skip
+    if written:
+        texts = [(f"after step {int(''.join(c for c in name if c.isdigit()) or 0):,}", text)
+                 for name, text in sorted(written.items())]  # fmt: skip
+        yield Part("What it wrote as training went on", texts=texts)
+
+
+def embedding_parts(dataset: Dataset, tokens: Dataset | None) -> Iterator[Part]:
+    """Token embeddings in the plane, and which lie nearest to each other."""
+    from pipelines.models.language_model import open_gpt
+
+    model = open_gpt(dataset.path)
+    vectors = model.gpt.tokens.weight.detach().float().cpu().numpy()  # (V, C)
+    texts = [token.decode("utf-8", "replace") for token in model.tokenizer.token_bytes]
+    counts = token_counts(Tokens(tokens)) if tokens else np.arange(len(texts))[::-1]
+    words = [i for i in np.argsort(-counts, kind="stable") if texts[i].strip().isalpha() and counts[i]][:POINTS]
+    if len(words) < 3:
+        return
+    seen = np.flatnonzero(counts)
+    centred = vectors - vectors[seen].mean(axis=0)
+    chosen = centred[words]
+    _, scales, axes = np.linalg.svd(chosen - chosen.mean(axis=0), full_matrices=False)
+    plane = (chosen - chosen.mean(axis=0)) @ axes[:2].T  # (N, 2)
+    plane *= np.where(plane[np.abs(plane).argmax(axis=0), [0, 1]] < 0, -1, 1)  # the sign is arbitrary: fix it
+    share = (scales[:2] ** 2).sum() / max((scales**2).sum(), 1e-12)
+    unit = centred[seen] / np.maximum(np.linalg.norm(centred[seen], axis=1, keepdims=True), 1e-12)
+    place = {int(token): at for at, token in enumerate(seen)}
+    likeness = unit[[place[int(i)] for i in words]] @ unit.T  # (N, used)
+    near = np.argsort(-likeness, axis=1, kind="stable")[:, 1:7]  # the nearest is the token itself
+    neighbours = [[(texts[seen[j]], likeness[row, j]) for j in near[row]] for row in range(len(words))]
+    points = [
+        (float(x), float(y), texts[i].strip(), f"{texts[i]!r}: near " + ", ".join(repr(t) for t, _ in neighbours[row]))
+        for row, (i, (x, y)) in enumerate(zip(words, plane, strict=True))
+    ]
+    yield Part(
+        "Token embeddings in two dimensions",
+        f"The {len(words)} most frequent tokens that are words or parts of words, along the two principal components, "
+        f"which hold {share:.0%} of their variance. Each point tells its nearest neighbours.",
+        charts.cloud(points, NAMED, "token embeddings along two principal components"),
+        ("token", "nearest neighbours, with cosine similarity"),
+        [
+            (repr(texts[i]), ", ".join(f"{text!r} {value:.2f}" for text, value in neighbours[row]))
+            for row, i in enumerate(words)
+            if len(texts[i].strip()) > 2
+        ][:60],
+        wide=True,
+    )

@@ -1,0 +1,1 @@
+"""The steps that make models, and what surrounds the training loop."""

@@ -1,0 +1,107 @@
+"""Fine-tune a pretrained GPT into an assistant that follows instructions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import Field
+from torch import nn
+
+from gpt.lora import choose_trainable
+from gpt.loss import next_token_loss
+from gpt.machine import device
+from gpt.train import Metrics
+from gpt.weights import save_model
+from pipelines.corpus.examples import Examples
+from pipelines.errors import InputError
+from pipelines.models.language_model import as_assistant, fits, open_gpt
+from pipelines.store.dataset import Dataset
+from pipelines.store.step import StepContext, StepType
+from pipelines.tokens.templates import NamedTemplate, save_template, template_named
+from pipelines.tokens.tokenized_examples import LossOn, TokenizedExamples, TokenizeExamplesConfig
+from pipelines.training.batches import PackedBatches, PaddedBatches
+from pipelines.training.fit import MODULES, FinetuneConfig, fit, training_statistics
+
+
+class AssistantConfig(FinetuneConfig):
+    """How an assistant is fine-tuned."""
+
+    batch_size: int = Field(default=16, gt=0, description="Examples in a micro-batch; with packing, windows.")
+    template: NamedTemplate = Field(
+        default=template_named("plain"),
+        description="How conversations are written: alpaca, chatml, phi-3, plain, a TOML file, or a table.",
+    )
+    loss_on: LossOn = Field(
+        default="responses",
+        description="What is learnt: all responses of a conversation, the last one, or all tokens.",
+    )
+    packing: bool = Field(
+        default=False, description="Several examples share a window, kept apart by attention and positions."
+    )
+    trainable: str = Field(
+        default="all",
+        pattern=r"^(all|last:[1-9][0-9]*|lora)$",
+        description="What learns: all, last:N for the last N blocks and the final norm, or lora.",
+    )
+
+    @property
+    def lessons(self) -> TokenizeExamplesConfig:
+        """How the examples are written."""
+        return TokenizeExamplesConfig(template=self.template, loss_on=self.loss_on)
+
+
+def run_assistant(
+    inputs: Mapping[str, Dataset], config: AssistantConfig, out: Path, work: StepContext
+) -> dict[str, Any]:
+    """Train the model to answer: the loss counts on responses and their end of turn, and by default nowhere else."""
+    assistant = as_assistant(open_gpt(inputs["model"].path), config.template)
+    examples, lessons = Examples(inputs["examples"]), TokenizedExamples(inputs["lessons"])
+    model, context = assistant.gpt, assistant.gpt.config.context
+    batches = partial(PackedBatches, context=context) if config.packing else PaddedBatches
+    train = batches(*lessons.pairs("train"), config.batch_size, config.accumulation, config.seed)
+    validation = PaddedBatches(*lessons.pairs("validation"), config.batch_size, config.accumulation, config.seed)
+    torch.manual_seed(config.seed)
+    try:
+        choose_trainable(
+            model, config.trainable, config.lora_rank, config.lora_alpha, embeddings=bool(config.template.special)
+        )
+    except ValueError as error:
+        raise InputError(f"training.trainable: {error}.") from None
+    learnt = sum(p.numel() for p in model.parameters() if p.requires_grad)
+
+    def evaluate(model: nn.Module) -> Metrics:
+        total, count = 0.0, 0
+        for batch in validation.in_order():
+            loss, n = next_token_loss(model, batch.to(device()))  # type: ignore[arg-type]
+            total, count = total + loss.item(), count + int(n)
+        return {"val/loss": total / count}
+
+    shown = [row for row in examples.rows("validation") if fits(assistant, row.messages)][:5]
+
+    def show(step: int) -> None:
+        answers = assistant.complete([assistant.prompt(row.messages) for row in shown], 60, temperature=0)
+        pairs = [f"> {row.instruction}\n{answer}" for row, answer in zip(shown, answers, strict=True)]
+        work.report.text(f"samples/step-{step:06d}.txt", "\n\n".join(pairs) + "\n")
+
+    result = fit(model, train, config, work, evaluate=evaluate, show=show)
+    save_model(model, out, assistant.stop[0][0] if len(assistant.stop[0]) == 1 else assistant.tokenizer.end_of_text)
+    assistant.tokenizer.save(out)
+    save_template(config.template, out / "template.json")
+    return {
+        "task": "instruction",
+        **training_statistics(model, result),
+        "parameters_trained": learnt,
+        "epochs": round(result.step * config.accumulation / train.batches_per_epoch, 2),
+    }
+
+
+_MODULES = ("pipelines.finetune_assistant", "pipelines.model", "pipelines.templates", *MODULES)
+
+
+FINETUNE_ASSISTANT = StepType(
+    "finetune-assistant", kind="model", version=3, config=AssistantConfig, run=run_assistant, modules=_MODULES
+)

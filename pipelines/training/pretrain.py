@@ -1,0 +1,153 @@
+"""Pretrain: samples to a GPT that has learnt to predict the next token."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, Self, cast
+
+import torch
+from pydantic import Field, ValidationError, model_validator
+from torch import nn
+
+from gpt.config import Config, GPTConfig, gpt_config
+from gpt.loss import next_token_loss
+from gpt.machine import device
+from gpt.model import GPT
+from gpt.train import Metrics, TrainConfig, TrainResult
+from gpt.weights import load_model, save_model
+from pipelines.errors import InputError
+from pipelines.models.language_model import LanguageModel
+from pipelines.store.dataset import Dataset
+from pipelines.store.step import StepContext, StepType
+from pipelines.tokens.samples import Samples
+from pipelines.tokens.shards import Tokens
+from pipelines.tokens.tokenizer import FILE
+from pipelines.training.fit import MODULES, fit, load_best, training_statistics
+from pipelines.training.loader import Loader
+from pipelines.training.processes import launch
+
+
+class ModelConfig(Config):
+    """The model's size and style. Vocabulary and context come from the samples."""
+
+    size: str = Field(default="nano", description="A named size: pico to small for a CPU, gpt2 and up for a GPU.")
+    preset: Literal["gpt2", "modern"] = Field(default="gpt2", description="GPT-2's architecture, or the modern one.")
+    layers: int | None = Field(default=None, gt=0, description="Blocks, in place of the size's own.")
+    heads: int | None = Field(default=None, gt=0, description="Attention heads, in place of the size's own.")
+    width: int | None = Field(default=None, gt=0, description="Channels, in place of the size's own.")
+    dropout: float = Field(default=0.0, ge=0, lt=1, description="Share of activations dropped while training.")
+    tied: bool | None = Field(default=None, description="Output head tied to the embedding, in place of the preset's.")
+
+    def gpt(self, vocabulary: int, context: int) -> GPTConfig:
+        """The whole architecture."""
+        overrides = self.model_dump(exclude={"size", "preset"}, exclude_none=True)
+        return gpt_config(self.size, self.preset, vocabulary=vocabulary, context=context, **overrides)
+
+    @model_validator(mode="after")
+    def _goes_together(self) -> Self:
+        try:
+            self.gpt(1, 1)
+        except ValidationError as error:
+            raise ValueError(error.errors()[0]["msg"].removeprefix("Value error, ")) from None
+        return self
+
+
+class PretrainConfig(TrainConfig):
+    """The model, and how it is trained."""
+
+    model: ModelConfig = Field(default=ModelConfig(), description="The model's size and style.")
+    batch_size: int = Field(default=16, gt=0, description="Samples in a micro-batch.")
+    processes: int = Field(default=1, gt=0, description="Processes that share the micro-batches of each step.")
+    evaluation_samples: int = Field(default=64, gt=0, description="Most validation samples read at an evaluation.")
+    prompts: tuple[str, ...] = Field(default=("",), description="What the model continues at each evaluation.")
+
+    @model_validator(mode="after")
+    def _shared_equally(self) -> Self:
+        if self.accumulation % self.processes:
+            raise ValueError(
+                f"accumulation is {self.accumulation}, which {self.processes} processes cannot share equally; "
+                "make it a multiple of processes"
+            )
+        return self
+
+
+def run(inputs: Mapping[str, Dataset], config: PretrainConfig, out: Path, work: StepContext) -> dict[str, Any]:
+    """Train a GPT, or a base further, on the samples' train split, watched on the validation split."""
+    if config.processes > 1:
+        result = launch(inputs, config, work)
+        model = load_best(new_model(inputs, config), work)
+    else:
+        model, result = train_model(inputs, config, work, device())
+    tokens = Tokens(inputs["tokens"])
+    save_model(model, out, tokens.tokenizer.end_of_text)
+    shutil.copy(tokens.tokenizer_file, out / FILE)
+    return {"task": "language", **training_statistics(model, result), "context": model.config.context}
+
+
+def new_model(inputs: Mapping[str, Dataset], config: PretrainConfig) -> GPT:
+    """The untrained model, its weights drawn from the config's seed, or those of the base.
+
+    Raises:
+        InputError: the base has another tokenizer or another architecture.
+    """
+    vocabulary = Tokens(inputs["tokens"]).tokenizer.vocabulary
+    torch.manual_seed(config.seed)
+    model = GPT(config.model.gpt(vocabulary, Samples(inputs["samples"]).context))
+    if base := inputs.get("base"):
+        if base.manifest.files[FILE].sha256 != inputs["tokens"].manifest.files[FILE].sha256:
+            raise InputError(f"{base} reads other tokens than {inputs['tokens']}: their tokenizers differ.")
+        weights = load_model(base.path)
+        ours, its = model.config.model_dump(), weights.config.model_dump()
+        if differing := [name for name in ours if ours[name] != its[name] and name != "dropout"]:
+            what = differing[0]
+            raise InputError(
+                f"{base} has {what} = {its[what]} and the config asks for {ours[what]}; pretraining goes on with the "
+                f"same architecture only, so change the config or train from the start."
+            )
+        model.load_state_dict(weights.state_dict())
+    return model
+
+
+def train_model(
+    inputs: Mapping[str, Dataset], config: PretrainConfig, work: StepContext, where: torch.device
+) -> tuple[GPT, TrainResult]:
+    """The training itself, in this process, which may be one of several. Returns the model with its best weights."""
+    samples, tokens = Samples(inputs["samples"]), Tokens(inputs["tokens"])
+    model = new_model(inputs, config).to(where)
+    # Going on from a base, the order is another than the one it learnt in.
+    seed = config.seed + (int(inputs["base"].ref.digest[:6], 16) if "base" in inputs else 0)
+    batches = Loader(
+        samples, tokens, "train", batch_size=config.batch_size, accumulation=config.accumulation, seed=seed
+    )
+    validation = Loader(samples, tokens, "validation", batch_size=config.batch_size, shuffle=False, ahead=False)
+    n_validation = max(1, min(config.evaluation_samples // config.batch_size, len(validation)))
+
+    def evaluate(model: nn.Module) -> Metrics:
+        total, count = 0.0, 0
+        for at in range(n_validation):
+            batch = validation(at * len(validation) // n_validation, 0).to(where)
+            loss, n = next_token_loss(cast(GPT, model), batch)
+            total, count = total + loss.item(), count + int(n)
+        return {"val/loss": total / count, "val/perplexity": math.exp(min(total / count, 700))}
+
+    def show(step: int) -> None:
+        if config.sharded:
+            return  # one process alone has not the whole model
+        written = LanguageModel(model, tokens.tokenizer).complete(config.prompts, max_new_tokens=80, seed=config.seed)
+        texts = [f"{prompt}{text}" for prompt, text in zip(config.prompts, written, strict=True)]
+        work.report.text(f"samples/step-{step:06d}.txt", "\n\n----\n\n".join(texts) + "\n")
+
+    return model, fit(model, batches, config, work, evaluate=evaluate, show=show)
+
+
+PRETRAIN = StepType(
+    "pretrain",
+    kind="model",
+    version=1,
+    config=PretrainConfig,
+    run=run,
+    modules=("pipelines.pretrain", "pipelines.loader", *MODULES),
+)

@@ -1,0 +1,151 @@
+"""Tasks of multiple choice: likelihoods to the digit, examples drawn by the item alone, what is no question."""
+
+import json
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gpt.config import Config, gpt_config
+from gpt.model import GPT
+from gpt.weights import save_model
+from pipelines.errors import InputError
+from pipelines.evaluation.compare import compare
+from pipelines.evaluation.multiple_choice import EVALUATE_TASK, MultipleChoiceConfig, question, read_items
+from pipelines.models.language_model import LanguageModel
+from pipelines.models.scoring import log_likelihoods
+from pipelines.store.step import StepType
+from pipelines.tokens.characters import count_characters
+
+TOKENIZER = count_characters(["abcdefghijklmnopqrstuvwxyz .?\n"])
+
+
+def make(seed=0):
+    torch.manual_seed(seed)
+    gpt = GPT(gpt_config("pico", vocabulary=TOKENIZER.vocabulary, context=24, layers=1))
+    for p in gpt.parameters():
+        torch.nn.init.normal_(p, std=0.3)
+    return LanguageModel(gpt.eval(), TOKENIZER)
+
+
+MODEL = make()
+texts = st.text("abc d", max_size=20)
+
+
+@given(pairs=st.lists(st.tuples(texts, st.text("abc d", min_size=1, max_size=12)), min_size=1, max_size=6))
+def test_a_likelihood_is_the_sum_of_the_tokens_and_no_batch_changes_it(pairs):
+    found = log_likelihoods(MODEL, pairs, batch_size=3)
+    for (context, continuation), (value, greedy) in zip(pairs, found, strict=True):
+        kept = context.rstrip()
+        before = TOKENIZER.encode(kept).tolist() or [TOKENIZER.end_of_text]
+        after = TOKENIZER.encode(context[len(kept) :] + continuation).tolist()
+        ids = [*before, *after][-25:]
+        n = min(len(after), 24)
+        logits = MODEL.gpt(torch.tensor([ids[:-1]]))[0].log_softmax(-1)[-n:]
+        expected = sum(logits[i, token].item() for i, token in enumerate(ids[-n:]))
+        assert value == pytest.approx(expected, abs=1e-4)
+        assert greedy == (logits.argmax(-1).tolist() == ids[-n:])
+
+
+ITEMS = [
+    {"prompt": f"what is {name}?", "choices": [name, "b", "no answer at all"], "answer": answer}
+    for name, answer in [("a", 0), ("c", "c"), ("d", 2), ("e", "b"), ("f", 0)]
+]
+
+
+@pytest.fixture
+def task(tmp_path):
+    (tmp_path / "task.jsonl").write_text("".join(json.dumps(item) + "\n" for item in ITEMS))
+    return {"uri": str(tmp_path / "task.jsonl")}
+
+
+def write_model(inputs, config, out, work):
+    save_model(make(config.seed).gpt, out)
+    TOKENIZER.save(out)
+    return {}
+
+
+class Seed(Config):
+    seed: int = 0
+
+
+PRETRAINED = StepType("pretrained", kind="model", version=1, config=Seed, run=write_model)
+
+
+def test_a_choice_is_the_likeliest_and_the_likeliest_per_character(build, task):
+    made = build(EVALUATE_TASK, task, model=build(PRETRAINED, {}))
+    items = pq.read_table(made.file("predictions.parquet")).to_pylist()
+    right, normalised = [], []
+    for item, source in zip(items, ITEMS, strict=True):
+        choices = source["choices"]
+        scores = [log_likelihoods(MODEL, [(source["prompt"], f" {choice}")])[0][0] for choice in choices]
+        assert item["model_log_likelihoods"] == pytest.approx(scores, abs=1e-4)
+        answer = source["answer"] if isinstance(source["answer"], str) else choices[source["answer"]]
+        assert item["answer"] == answer
+        right.append(choices[int(np.argmax(scores))] == answer)
+        best = int(np.argmax([score / len(choice) for score, choice in zip(scores, choices, strict=True)]))
+        normalised.append(choices[best] == answer)
+        assert item["model_choice"] == choices[best]
+    assert [item["model_right"] for item in items] == right
+    assert [item["model_right_normalised"] for item in items] == normalised
+    rows = {(row["system"], row["metric"]): row for row in pq.read_table(made.file("metrics.parquet")).to_pylist()}
+    assert rows["model", "accuracy"]["value"] == np.mean(right) == made.manifest.statistics["task/accuracy"]
+    assert (
+        rows["model", "accuracy_normalised"]["low"]
+        <= np.mean(normalised)
+        == pytest.approx(made.manifest.statistics["task/accuracy_normalised"])
+    )
+    assert rows["chance", "accuracy"]["value"] == pytest.approx(1 / 3)
+    assert ("choices alone", "accuracy") in rows
+
+
+def test_two_models_are_compared_item_by_item(build, task):
+    first, second = (build(EVALUATE_TASK, task, model=build(PRETRAINED, {"seed": seed})) for seed in (0, 1))
+    found = {each.metric: each for each in compare(first, second)}
+    assert found["task/accuracy"].test == "McNemar" and 0 < found["task/accuracy"].p <= 1
+    assert found["task/accuracy"].second.value == second.manifest.statistics["task/accuracy"]
+
+
+def test_examples_are_others_of_the_task_drawn_by_the_item_wherever_it_stands(task):
+    config = MultipleChoiceConfig(**task, shots=2)
+    items = read_items(config)
+    asked = [question(item, items, config) for item in items]
+    for item, text in zip(items, asked, strict=True):
+        first, second, last = text.split("\n\n")
+        assert last == item.prompt and first != second
+        solved = {other.solved for other in items if other.id != item.id}
+        assert {first, second} <= solved
+    turned = [question(item, items[::-1], config) for item in items]
+    assert turned == asked != [question(item, items, config.model_copy(update={"seed": 1})) for item in items]
+    assert len({text.split("\n\n")[0] for text in asked}) > 1
+
+
+def test_more_examples_than_there_are_are_refused(build, task):
+    with pytest.raises(InputError, match="5 items, too few to draw 5 others"):
+        build(EVALUATE_TASK, task | {"shots": 5}, model=build(PRETRAINED, {}))
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"answer": 3}, "line 2: answer is 3, which is none of the 3 choices"),
+        ({"answer": "z"}, "answer is 'z'"),
+        ({"answer": True}, "answer is True"),
+        ({"answer": None}, "answer is missing"),
+        ({"choices": ["a"]}, "choices is not a list of two or more texts"),
+        ({"choices": ["a", ""]}, "choices is not a list"),
+        ({"choices": ["a", "a"]}, "two choices are the same"),
+        (
+            {"prompt": "what is a?", "choices": ["a", "b", "no answer at all"], "answer": 0},
+            "the same question stands in the file",
+        ),
+    ],
+)
+def test_a_record_that_is_no_question_is_named(tmp_path, change, sentence):
+    rows = [ITEMS[0], ITEMS[1] | change]
+    (tmp_path / "task.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(InputError, match=sentence):
+        read_items(MultipleChoiceConfig(uri=str(tmp_path / "task.jsonl")))

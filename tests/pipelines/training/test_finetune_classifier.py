@@ -1,0 +1,250 @@
+"""Classifiers from examples to evaluation: what learns, how they decide, and input that cannot be learnt from."""
+
+import json
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from safetensors.torch import load_file
+
+from gpt.config import gpt_config
+from gpt.model import GPT
+from gpt.weights import save_model
+from pipelines.corpus.documents import SplitConfig, document_id, split_of
+from pipelines.corpus.examples import EXAMPLES, ExamplesConfig
+from pipelines.errors import InputError
+from pipelines.evaluation.classifier import EVALUATE_CLASSIFIER, EvaluateClassifierConfig, run_classifier
+from pipelines.models.language_model import open_model
+from pipelines.models.text_classifier import TextClassifier
+from pipelines.store.step import StepContext, StepType
+from pipelines.tokens.characters import count_characters
+from pipelines.tokens.tokenized_examples import TOKENIZE_EXAMPLES
+from pipelines.training.finetune_classifier import FINETUNE_CLASSIFIER, ClassifierConfig
+
+SHARES = SplitConfig(validation=0.33, test=0.33)
+TOKENIZER = count_characters(["abcdefghijklmnopqrstuvwxyz !£0123456789"])
+
+
+def publish_base(inputs, config, out, work):
+    save_model(GPT(gpt_config("pico", "modern", vocabulary=TOKENIZER.vocabulary, context=24, width=16, heads=2)), out)
+    TOKENIZER.save(out)
+    return {"task": "language"}
+
+
+BASE = StepType("base", kind="model", version=1, config=ExamplesConfig, run=publish_base)
+
+
+@pytest.fixture
+def examples(build, tmp_path):
+    """examples([(label, text), ...]) publishes labelled texts, a third of them for each split."""
+
+    def publish(rows):
+        path = tmp_path / "texts.jsonl"
+        path.write_text("".join(json.dumps({"label": label, "text": text}) + "\n" for label, text in rows))
+        source = {"uri": str(path), "label": "label"}
+        return build(EXAMPLES, {"sources": [source], "split": SHARES.model_dump()})
+
+    return publish
+
+
+@pytest.fixture
+def finetuned(build):
+    """finetuned(examples, {config}) publishes a classifier of a tiny base."""
+
+    def finetune(examples, **config):
+        base = build(BASE, {"sources": [{"uri": "x", "label": "y"}]})
+        settings = {"steps": 3, "batch_size": 8, "evaluate_every": 2, "threads": 1} | config
+        lessons = build(TOKENIZE_EXAMPLES, {}, model=base, examples=examples)
+        return build(FINETUNE_CLASSIFIER, settings, model=base, examples=examples, lessons=lessons), base
+
+    return finetune
+
+
+def letters(n, label="ham", seed=0, splits=("train", "validation", "test")):
+    """Labelled texts of random letters that fall into these splits."""
+    rng, rows = np.random.default_rng(seed), []
+    while len(rows) < n:
+        text = "".join(rng.choice(list("abcdefgh"), 12))
+        if split_of(document_id(text), SHARES) in splits:
+            rows.append((label, text))
+    return rows
+
+
+TWO = [*letters(60), *letters(24, "spam", 1)]
+
+
+@pytest.mark.parametrize("trainable", ["all", "head", "last:1", "lora"])
+def test_only_what_is_named_learns_and_lora_is_folded_in(trainable, finetuned, examples):
+    model, base = finetuned(examples(TWO), trainable=trainable, lora_rank=2)
+    before, after = load_file(base.file("model.safetensors")), load_file(model.file("model.safetensors"))
+    assert set(after) == {"head.weight", "head.bias"} | {f"gpt.{name}" for name in before}
+    moved = {name for name in before if not (before[name] == after[f"gpt.{name}"]).all()}
+    linear = {
+        f"blocks.{i}.{part}.weight"
+        for i in (0, 1)
+        for part in ("attention.qkv", "attention.output", "mlp.input", "mlp.output")
+    }
+    expected = {
+        "all": set(before) - {"head.weight"},
+        "head": set(),
+        "last:1": {name for name in before if name.startswith(("blocks.1.", "norm."))},
+        "lora": linear,
+    }
+    assert moved == expected[trainable]
+    assert model.manifest.statistics["parameters"] == sum(weight.numel() for weight in after.values())
+
+
+def test_from_scratch_nothing_of_the_base_is_left_and_everything_learns(finetuned, examples):
+    model, base = finetuned(examples(TWO), trainable="head", from_scratch=True)
+    before, after = load_file(base.file("model.safetensors")), load_file(model.file("model.safetensors"))
+    assert not (before["tokens.weight"] == after["gpt.tokens.weight"]).any()
+    assert model.manifest.statistics["parameters_trained"] > sum(weight.numel() for weight in after.values()) // 2
+
+
+def test_a_threshold_is_chosen_on_validation_and_obeyed(finetuned, examples):
+    texts = [text for _, text in TWO]
+    plain = open_model(finetuned(examples(TWO))[0].path)
+    assert plain.decision.positive == "spam" and plain.decision.threshold is None
+    model, _ = finetuned(examples(TWO), threshold="f1")
+    chosen = open_model(model.path)
+    assert chosen.decision.threshold == model.manifest.statistics["threshold"]
+    spam = chosen.probabilities(texts)[:, 1]
+    assert spam == pytest.approx(plain.probabilities(texts)[:, 1])
+    assert [label == "spam" for label, _ in chosen.classify(texts)] == (spam >= chosen.decision.threshold).tolist()
+    likely = [1 - p if label == "ham" else p for (label, _), p in zip(chosen.classify(texts), spam, strict=True)]
+    assert [p for _, p in chosen.classify(texts)] == pytest.approx(likely)
+    assert chosen.classify([""])[0][0] in chosen.labels
+
+
+def test_patience_ends_training_early(finetuned, examples, warnings):
+    model, _ = finetuned(examples(TWO), steps=60, evaluate_every=1, patience=2, learning_rate=1.0)
+    assert model.manifest.statistics["steps"] < 60
+    assert any("stopped at step" in sentence for sentence in warnings.sentences)
+
+
+def test_labels_that_training_never_saw_do_not_count_in_validation(finetuned, examples, warnings):
+    rows = [*TWO, *letters(3, "egg", 2, splits=["validation"])]
+    finetuned(examples(rows))
+    assert any("3 validation examples have labels that training never saw" in each for each in warnings.sentences)
+
+
+@pytest.mark.parametrize(
+    ("rows", "config", "sentence"),
+    [
+        (TWO, {"positive": "egg"}, "training.positive: 'egg' is none of the labels ham, spam"),
+        (TWO, {"trainable": "last:9"}, "training.trainable: cannot train 'last:9'"),
+        ([*TWO, *letters(9, "egg", 2)], {"threshold": "f1"}, "there are 3 labels, and a threshold decides between two"),
+        (letters(9), {}, "one label"),
+        ([*letters(9, splits=["train"]), *letters(9, "spam", 1, ["train"])], {}, "has no validation examples"),
+        (
+            [*letters(9, splits=["train"]), *letters(9, "spam", 1, ["train"]), *letters(2, "egg", 2, ["validation"])],
+            {},
+            "no validation example has a label that its train split has",
+        ),
+    ],
+)
+def test_what_cannot_be_learnt_gets_a_sentence(rows, config, sentence, finetuned, examples):
+    with pytest.raises(InputError, match=sentence):
+        finetuned(examples(rows), **config)
+
+
+@pytest.mark.parametrize("config", [{"trainable": "some"}, {"trainable": "last:0"}, {"threshold": "f3"}])
+def test_a_config_names_what_it_knows(config):
+    with pytest.raises(ValueError, match=r"pattern|take f1, balanced_accuracy"):
+        ClassifierConfig(**config)
+
+
+@pytest.fixture
+def evaluated(build, finetuned, examples):
+    """evaluated(rows, {config}) publishes a classifier's evaluation."""
+
+    def evaluate(rows, scratch=False, **config):
+        published = examples(rows)
+        models = {"model": finetuned(published, **config)[0]}
+        if scratch:
+            models["scratch"] = finetuned(published, from_scratch=True, **config)[0]
+        return build(EVALUATE_CLASSIFIER, {}, examples=published, **models)
+
+    return evaluate
+
+
+def values(evaluation, column="value"):
+    """Every metric by (system, metric)."""
+    rows = pq.read_table(evaluation.file("metrics.parquet")).to_pylist()
+    return {(row["system"], row["metric"]): row[column] for row in rows}
+
+
+def test_an_evaluation_has_the_model_its_baselines_intervals_curves_and_mistakes(evaluated):
+    evaluation = evaluated(TWO, scratch=True, threshold="f1")
+    metrics, low, high = values(evaluation), values(evaluation, "low"), values(evaluation, "high")
+    systems = ["model", "from random weights", "TF-IDF logistic regression", "hand-made features", "majority class"]
+    assert list(dict.fromkeys(system for system, _ in metrics)) == systems
+    for system in systems:
+        assert {"accuracy", "f1", "f1_macro", "roc_auc", "brier", "recall/ham"} <= {
+            m for s, m in metrics if s == system
+        }
+        assert low[system, "accuracy"] <= metrics[system, "accuracy"] <= high[system, "accuracy"]
+    predictions = pq.read_table(evaluation.file("predictions.parquet")).to_pylist()
+    statistics = evaluation.manifest.statistics
+    assert statistics["classify/accuracy"] == np.mean([row["truth"] == row["model_label"] for row in predictions])
+    assert statistics["classify-interval/f1_low"] == low["model", "f1"]
+    assert statistics["classify-baseline/majority_class/f1"] == metrics["majority class", "f1"]
+    wrong = sum(n for name, n in statistics.items() if name in ("confusion/ham_as_spam", "confusion/spam_as_ham"))
+    mistakes = pq.read_table(evaluation.file("mistakes.parquet")).to_pylist()
+    assert len(mistakes) == wrong == sum(row["truth"] != row["model_label"] for row in predictions)
+    assert all(row["truth"] != row["predicted"] for row in mistakes)
+    assert [row["probability"] for row in mistakes] == sorted((row["probability"] for row in mistakes), reverse=True)
+    curves = pq.read_table(evaluation.file("curves.parquet"))
+    assert set(curves["system"].to_pylist()) == set(systems)
+    assert set(curves["curve"].to_pylist()) == {"roc", "precision_recall", "calibration"}
+
+
+def test_every_system_gets_a_threshold_chosen_in_the_same_way(evaluated):
+    evaluation = evaluated(TWO, threshold="balanced_accuracy")
+    rows = pq.read_table(evaluation.file("predictions.parquet")).to_pylist()
+    # The majority class's one probability is the threshold that reaches it: all are said to be spam.
+    assert {row["majority_class_label"] for row in rows} == {"spam"}
+    plain = evaluated(TWO)
+    rows = pq.read_table(plain.file("predictions.parquet")).to_pylist()
+    assert {row["majority_class_label"] for row in rows} == {"ham"}
+
+
+def test_a_class_that_training_never_saw_counts_as_errors(evaluated, warnings):
+    evaluation = evaluated([*TWO, *letters(5, "£gg", 2, splits=["test"])], trainable="all")
+    assert "labels that training never saw count as errors: £gg" in warnings.sentences
+    assert values(evaluation)["model", "recall/£gg"] == 0
+    rows = pq.read_table(evaluation.file("predictions.parquet")).to_pylist()
+    assert sum(row["truth"] == "£gg" for row in rows) == 5
+    assert evaluation.manifest.statistics["classify/f1/£gg"] == 0
+    assert 0 < values(evaluation)["model", "roc_auc"] < 1
+
+
+def test_several_classes_are_judged_each_against_the_rest(evaluated):
+    evaluation = evaluated([*TWO, *letters(30, "egg", 2)])
+    curves = pq.read_table(evaluation.file("curves.parquet")).to_pylist()
+    assert {row["label"] for row in curves if row["curve"] == "roc"} == {"egg", "ham", "spam"}
+    assert {row["metric"] for row in pq.read_table(evaluation.file("metrics.parquet")).to_pylist()} >= {"f1/egg"}
+
+
+def test_a_test_split_of_one_class_is_judged_by_what_has_a_meaning(evaluated):
+    rows = [*letters(60), *letters(24, "spam", 1, splits=["train", "validation"])]
+    metrics = values(evaluated(rows, threshold="f1"))
+    assert ("model", "accuracy") in metrics and ("model", "roc_auc") not in metrics
+
+
+@pytest.mark.parametrize("batch_size", [1, 7])
+def test_batch_size_changes_no_metric(batch_size, finetuned, examples, monkeypatch, tmp_path):
+    published = examples(TWO)
+    inputs = {"examples": published, "model": finetuned(published, trainable="all", steps=10)[0]}
+    expected = run_classifier(inputs, EvaluateClassifierConfig(), tmp_path, StepContext(tmp_path))
+    probabilities, used = TextClassifier.probabilities, []
+
+    def in_batches(self, texts):
+        used.append(batch_size)
+        return probabilities(self, texts, batch_size)
+
+    monkeypatch.setattr(TextClassifier, "probabilities", in_batches)
+    assert run_classifier(inputs, EvaluateClassifierConfig(), tmp_path, StepContext(tmp_path)) == pytest.approx(
+        expected, abs=1e-6
+    )
+    assert used == [batch_size]
