@@ -81,9 +81,7 @@ def ask(port: int, body: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def test_a_served_model_asks_for_the_packages_that_its_code_imports() -> None:
-    loaded = (
-        "import sys, pipelines.model as m; print(*(x.__file__ for n, x in sys.modules.items() if n in sys.argv[1:]))"
-    )
+    loaded = "import sys, pipelines.models.language_model as m; print(*(x.__file__ for n, x in sys.modules.items() if n in sys.argv[1:]))"
     ours = [
         f"{path.parent.name}.{path.stem}" for package in ("gpt", "pipelines") for path in Path(package).glob("*.py")
     ]

@@ -62,7 +62,7 @@ def test_a_streamed_piece_never_ends_within_a_character(monkeypatch):
     assert "".join(model.stream("", **settings)) == model.complete([""], **settings)[0], "bytes that make no sense too"
     for cut, rest in ((0, ""), (1, "\N{REPLACEMENT CHARACTER}")):  # with a last character that is whole, or not
         ids = tokenizer.encode(text[:-1] if cut else text).tolist() + tokenizer.encode("🦉").tolist()[:cut]
-        monkeypatch.setattr("pipelines.model.stream", lambda *_, ids=ids, **__: iter(ids))
+        monkeypatch.setattr("pipelines.models.language_model.stream", lambda *_, ids=ids, **__: iter(ids))
         pieces = list(model.stream(""))
         assert "".join(pieces) == (text[:-1] + rest if cut else text) and len(pieces) > 5
         assert "".join(pieces[:-1]).count("\N{REPLACEMENT CHARACTER}") == 0

@@ -158,7 +158,7 @@ def test_two_nodes_train_as_one(inputs, tmp_path, monkeypatch):
     for name, value in (nodes | {"PET_NODE_RANK": "0"}).items():
         monkeypatch.setenv(name, value)
     job = tmp_path / "together" / "scratch" / "job.json"
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=1", "-m", "pipelines.processes"]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=1", "-m", "pipelines.training.worker"]
     # The other machine's, which waits for the job as a person would.
     code = "import os, sys, time\nwhile not os.path.exists(sys.argv[-1]): time.sleep(0.1)\n"
     code += "os.execv(sys.argv[1], sys.argv[1:])"
