@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from flows.stack import prefect_server
+from flows.servers.prefect_server import prefect_server
 from pipelines.store.step import map_in_turn
 
 
@@ -32,7 +32,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as home, prefect_server(Path(home)):
         from prefect import flow, task
 
-        from flows.runners import map_tasks, task_runner
+        from flows.orchestration.task_runners import map_tasks, task_runner
 
         @flow(task_runner=task_runner("threads"), persist_result=False)
         def ours(tasks: int) -> float:

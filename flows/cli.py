@@ -20,7 +20,7 @@ import typer
 from pipelines.errors import InputError
 
 if TYPE_CHECKING:
-    from flows.summary import Outcome
+    from flows.outcome import Outcome
     from pipelines.config import RunConfig
 
 app = typer.Typer(
@@ -79,9 +79,9 @@ def _run_flow(flow: str, config: Path, overrides: list[str], until: str | None =
     """Carry out a flow; one that goes through the chain `until` some step only if there is something to do."""
     from rich.console import Console
 
-    from flows.finished import find_finished
+    from flows.commands.closing import closing, next_commands
     from flows.home import Home
-    from flows.summary import closing, next_commands
+    from flows.orchestration.finished import find_finished
     from pipelines.config import load_config
 
     if full := _full_disk():
@@ -103,8 +103,8 @@ def _carry_out(home: Path, flow: str, config: RunConfig, parameters: dict[str, A
     from concurrent.futures import ThreadPoolExecutor
     from importlib import import_module
 
-    from flows.progress import say
-    from flows.stack import prefect_server
+    from flows.console import say
+    from flows.servers.prefect_server import prefect_server
     from pipelines.store.step import Stopped
 
     # Prefect prints failures with tracebacks; here they become a sentence. Its server keeps the whole log.
@@ -120,8 +120,8 @@ def _carry_out(home: Path, flow: str, config: RunConfig, parameters: dict[str, A
             warm.result()
             from prefect.exceptions import CancelledRun
 
-            from flows.endings import show_ended
             from flows.flows import FLOWS
+            from flows.orchestration.endings import show_ended
 
             try:
                 outcomes: Any = FLOWS[flow](config, **parameters)
@@ -172,7 +172,8 @@ def datasets_ls(
     Example: tokenmill datasets ls tokens
     """
     from flows.home import Home
-    from flows.summary import counts, short
+    from flows.outcome import counts
+    from pipelines.numbers import short
 
     found = [dataset.manifest for dataset in Home.from_environment().store.list(kind)]
     if not found:
@@ -251,7 +252,7 @@ def datasets_gc(
     swept, files = store.sweep(), store.sweep_bucket()
     typer.echo(f"Deleted {len(swept)} leftover folders{f' and {files} files in {store.address}' if files else ''}.")
     if keep_days is not None:
-        from flows.housekeeping import size, tidy
+        from flows.orchestration.housekeeping import size, tidy
 
         removed = tidy(home, keep_days, dry_run)
         for dataset in removed:
@@ -269,7 +270,7 @@ def datasets_diff(
 
     Example: tokenmill datasets diff corpus@01b94c72 corpus
     """
-    from flows.diff import diff
+    from flows.commands.diff import diff
     from flows.home import Home
 
     diff(a, b, Home.from_environment().store, page)
@@ -305,8 +306,8 @@ def trace(
 
     Example: tokenmill trace model/quickstart
     """
+    from flows.commands.trace import trace as draw_trace
     from flows.home import Home
-    from flows.trace import trace as draw_trace
 
     draw_trace(what, Home.from_environment().store, page)
 
@@ -321,8 +322,8 @@ def report(
 
     Example: tokenmill report quickstart
     """
+    from flows.commands.report import find_or_draw
     from flows.home import Home
-    from flows.report import find_or_draw
 
     page = find_or_draw(what, Home.from_environment().store, output)
     typer.echo(page)
@@ -346,8 +347,8 @@ def sql(
 
     Example: tokenmill sql "select split, count(*) from documents group by split"
     """
+    from flows.commands.sql import run_sql
     from flows.home import Home
-    from flows.sql import run_sql
 
     run_sql(
         query if query is not None else command,
@@ -379,7 +380,7 @@ def generate(
 
     Example: tokenmill generate "In the beginning" --model quickstart
     """
-    from flows.models import find_model
+    from flows.tracking.registry import find_model
     from pipelines.models.language_model import open_gpt
 
     language_model = open_gpt(find_model(model).path)
@@ -407,7 +408,7 @@ def classify(
 
     Example: tokenmill classify "You have won £500! Call 09050001808" --model quickstart-spam
     """
-    from flows.classify import classify_texts
+    from flows.commands.classify import classify_texts
 
     classify_texts(model, text, file, every=all, as_json=json)
 
@@ -426,8 +427,8 @@ def chat(
 
     Example: tokenmill chat --model quickstart-assistant
     """
-    from flows.chat import Settings
-    from flows.chat import chat as talk
+    from flows.commands.chat import Settings
+    from flows.commands.chat import chat as talk
 
     talk(model, Settings(temperature=temperature, max_new_tokens=max_new_tokens, seed=seed), system)
 
@@ -441,7 +442,7 @@ def compare(
 
     Example: tokenmill compare quickstart/1 quickstart/2
     """
-    from flows.compare import compare_models
+    from flows.commands.compare import compare_models
 
     compare_models(models, significance)
 
@@ -454,8 +455,8 @@ def list_models(name: Annotated[str | None, typer.Argument(help="Only this model
     """
     from rich.console import Console
 
+    from flows.commands.models import models_table
     from flows.home import Home
-    from flows.models import models_table
 
     Console().print(models_table(Home.from_environment(), name))
 
@@ -472,7 +473,7 @@ def promote(
     Example: tokenmill promote quickstart/2 --reason "reads better"
     """
     from flows.home import Home
-    from flows.models import promote_by_hand
+    from flows.tracking.registry import promote_by_hand
 
     if what.endswith(".toml"):
         _run_flow("promote", Path(what), set, again=again)
@@ -499,7 +500,7 @@ def rollback(
     Example: tokenmill rollback quickstart --reason "writes nonsense"
     """
     from flows.home import Home
-    from flows.models import roll_back
+    from flows.tracking.registry import roll_back
 
     typer.echo(roll_back(Home.from_environment(), name, reason))
 
@@ -524,7 +525,7 @@ def _show_services(services: list[Any]) -> None:
 
 def _stack() -> Any:
     from flows.home import Home
-    from flows.stack import Stack
+    from flows.servers.stack import Stack
 
     return Stack(Home.from_environment().path)
 
@@ -566,7 +567,7 @@ def serve(
     Example: tokenmill serve configs/schedules.toml
     """
     from flows.home import Home
-    from flows.serve import serve as serve_schedules
+    from flows.schedules import serve as serve_schedules
 
     serve_schedules(schedules, Home.from_environment().path)
 
@@ -577,7 +578,7 @@ def doctor() -> None:
 
     Example: tokenmill doctor
     """
-    from flows.doctor import examine
+    from flows.commands.doctor import examine
 
     if not examine():
         raise typer.Exit(1)
@@ -600,7 +601,7 @@ def _one_sentence() -> Iterator[None]:
     except InputError as error:
         _fail(error, 2)
     except (Stopped, KeyboardInterrupt) as error:
-        from flows.signals import exit_code
+        from flows.orchestration.signals import exit_code
 
         _fail(error, exit_code())
     except Exception as error:

@@ -10,16 +10,18 @@ from prefect import State, flow
 from prefect.runtime import flow_run
 from prefect.states import Cancelled
 
-from flows.base import find_base
-from flows.chain import Judged, Perform, chain, corpus_of, reported
-from flows.conductor import Conductor
-from flows.endings import crash_dead_runs, show_alive, tell_mlflow
 from flows.home import Home
-from flows.promote import Gate, judge_registered
-from flows.runners import task_runner
-from flows.signals import stop_on_signals
-from flows.summary import Outcome, publish_chain
-from flows.tracking import Tracker, reaching
+from flows.orchestration.artifacts import publish_chain
+from flows.orchestration.conductor import Conductor
+from flows.orchestration.endings import crash_dead_runs, show_alive, tell_mlflow
+from flows.orchestration.gate import Gate, judge_registered
+from flows.orchestration.signals import stop_on_signals
+from flows.orchestration.task_runners import task_runner
+from flows.orchestration.warm_start import find_base
+from flows.outcome import Outcome
+from flows.tracking.step_run import reaching
+from flows.tracking.tracker import Tracker
+from pipelines.chain import Judged, Perform, chain, corpus_of, reported
 from pipelines.config import RunConfig
 from pipelines.report.report import FILE as REPORT_FILE
 from pipelines.report.report import REPORT

@@ -13,7 +13,6 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from flows.stack import NO_TELEMETRY
 from pipelines.errors import InputError
 from pipelines.store.bucket import Bucket
 from pipelines.store.store import Store
@@ -67,3 +66,11 @@ class Home:
     def unsent(self) -> Path:
         """What MLflow could not be told yet, because it did not answer."""
         return self.path / ".tokenmill" / "unsent"
+
+
+NO_TELEMETRY = {
+    "DO_NOT_TRACK": "true",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+}
+"""What keeps both tools from calling home; a person who set one of these otherwise is heeded."""

@@ -16,7 +16,7 @@ from lm_eval.api.instance import Instance
 from lm_eval.api.model import LM
 from lm_eval.api.registry import register_model
 
-from flows.models import find_model
+from flows.tracking.registry import find_model
 from pipelines.models.language_model import LanguageModel, open_gpt
 from pipelines.models.scoring import log_likelihoods, sliding_losses
 

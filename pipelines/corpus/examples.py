@@ -141,10 +141,7 @@ EXAMPLES = StepType(
     config=ExamplesConfig,
     run=run,
     sources=sources,
-    modules=tuple(
-        f"pipelines.{name}"
-        for name in ("documents", "duplicates", "examples", "readers", "sources", "tables", "templates")
-    ),
+    packages=("pipelines.corpus",),
 )
 
 

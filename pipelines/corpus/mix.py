@@ -80,7 +80,7 @@ def run(inputs: Mapping[str, Dataset], config: MixConfig, out: Path, work: StepC
     }
 
 
-MIX = StepType("mix", kind="corpus", version=3, config=MixConfig, run=run, modules=("pipelines.mix",))
+MIX = StepType("mix", kind="corpus", version=3, config=MixConfig, run=run, packages=("pipelines.corpus",))
 
 
 def _epochs(config: MixConfig, inputs: Mapping[str, Dataset]) -> dict[str, float]:

@@ -162,24 +162,11 @@ def nearest_answers(train: Sequence[Example], rows: Sequence[Example]) -> list[s
     return [train[int(i)].response or "" for i in np.asarray(similarity.argmax(axis=1)).ravel()]
 
 
-_MODULES = (
-    "pipelines.answer_metrics",
-    "pipelines.evaluate_assistant",
-    "pipelines.evaluation",
-    "pipelines.judge",
-    "pipelines.significance",
-    "pipelines.templates",
-    "pipelines.model",
-    "gpt.model",
-    "gpt.generate",
-)
-
-
 EVALUATE_ASSISTANT = StepType(
     "evaluate-assistant",
     kind="evaluation",
     version=5,
     config=EvaluateAssistantConfig,
     run=run_assistant,
-    modules=_MODULES,
+    packages=("gpt", "pipelines.evaluation", "pipelines.models"),
 )

@@ -150,24 +150,11 @@ def _classifier(dataset: Dataset) -> TextClassifier:
     return model
 
 
-_MODULES = (
-    "pipelines.evaluate_classifier",
-    "pipelines.evaluation",
-    "pipelines.baseline_classifiers",
-    "pipelines.classification_metrics",
-    "pipelines.significance",
-    "pipelines.threshold",
-    "pipelines.model",
-    "gpt.classifier",
-    "gpt.model",
-)
-
-
 EVALUATE_CLASSIFIER = StepType(
     "evaluate-classifier",
     kind="evaluation",
     version=3,
     config=EvaluateClassifierConfig,
     run=run_classifier,
-    modules=_MODULES,
+    packages=("gpt", "pipelines.evaluation", "pipelines.models"),
 )

@@ -203,18 +203,11 @@ def _at_most(streams: Sequence[NDArray], n: int) -> list[NDArray]:
     return [stream for stream in kept if len(stream) > 1]
 
 
-_MODULES = (
-    "pipelines.evaluate_language",
-    "pipelines.evaluation",
-    "pipelines.baselines",
-    "pipelines.memorisation",
-    "pipelines.significance",
-    "pipelines.model",
-    "gpt.model",
-    "gpt.generate",
-)
-
-
 EVALUATE_LANGUAGE = StepType(
-    "evaluate-language", kind="evaluation", version=4, config=EvaluateLanguageConfig, run=run_language, modules=_MODULES
+    "evaluate-language",
+    kind="evaluation",
+    version=4,
+    config=EvaluateLanguageConfig,
+    run=run_language,
+    packages=("gpt", "pipelines.evaluation", "pipelines.models"),
 )

@@ -169,13 +169,5 @@ EVALUATE_TASK = StepType(
     config=MultipleChoiceConfig,
     run=run_task,
     sources=sources,
-    modules=(
-        "gpt.model",
-        "pipelines.evaluate_task",
-        "pipelines.evaluation",
-        "pipelines.likelihood",
-        "pipelines.model",
-        "pipelines.readers",
-        "pipelines.significance",
-    ),
+    packages=("gpt", "pipelines.evaluation", "pipelines.models"),
 )

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from html import escape
 from typing import Literal
 
+from pipelines.numbers import short
+
 WIDTH, HEIGHT = 440, 270
 
 
@@ -207,14 +209,6 @@ def standalone(svg: str) -> str:
     paper = '<rect width="100%" height="100%" fill="var(--paper)"/>' if 'class="chart"' in head else ""
     space = "" if "xmlns=" in head else ' xmlns="http://www.w3.org/2000/svg"'
     return f"{head}{space}><style>{STYLE}</style>{paper}{rest}"
-
-
-def short(number: float) -> str:
-    """A number in three digits or so: 12.3k, 4.56M, 0.0025."""
-    for limit, divisor, suffix in ((1e9, 1e9, "G"), (1e6, 1e6, "M"), (1e4, 1e3, "k")):
-        if abs(number) >= limit:
-            return f"{number / divisor:,.3g}{suffix}"
-    return f"{number:,.0f}" if abs(number) >= 100 or number == int(number) else f"{number:.3g}"
 
 
 class _Frame:

@@ -21,6 +21,7 @@ import jinja2
 from pydantic import Field
 
 from gpt.config import Config
+from pipelines import numbers
 from pipelines.report import charts
 from pipelines.report.figures.kinds import parts
 from pipelines.report.figures.part import Part, ReadToken, slug
@@ -161,7 +162,7 @@ def tiles(datasets: Sequence[Dataset]) -> list[tuple[str, str]]:
         for dataset in datasets:
             value = dataset.manifest.statistics.get(key)
             if dataset.manifest.kind == kind and isinstance(value, int | float) and math.isfinite(value):
-                said = charts.short(value) if form == "short" else form.format(value)
+                said = numbers.short(value) if form == "short" else form.format(value)
                 found.append((said, f"{what}, {dataset.manifest.name}" if kind == "evaluation" else what))
                 if kind != "evaluation":
                     break
@@ -260,7 +261,7 @@ def _subtitle(datasets: Sequence[Dataset]) -> str:
     days = f"{first:%Y-%m-%d %H:%M}" + (
         f" to {last:%Y-%m-%d %H:%M}" if last.date() != first.date() else f" to {last:%H:%M}"
     )
-    return f"{len(datasets)} datasets and models, {charts.short(n_bytes)}B, made {days} UTC"
+    return f"{len(datasets)} datasets and models, {numbers.short(n_bytes)}B, made {days} UTC"
 
 
 def _duration(seconds: float) -> str:
@@ -275,5 +276,5 @@ REPORT = StepType(
     version=1,
     config=ReportConfig,
     run=run,
-    modules=("pipelines.report", "pipelines.figures", "pipelines.charts", "pipelines.lineage_graph"),
+    packages=("pipelines.report",),
 )

@@ -106,7 +106,7 @@ class StepType:
     run: (inputs by role, config, empty output folder, work) -> statistics, a flat mapping of numbers and words.
     version: raised by the author when the meaning changes, so that old results are not taken for new ones.
     sources: for steps that read from outside the store, the files that a config names.
-    modules: whose code makes the output; a digest of it stands in the manifest.
+    packages: the packages whose code makes the output; the manifest records a digest of their code.
     """
 
     name: str
@@ -115,7 +115,7 @@ class StepType:
     config: type[Config]
     run: Callable[..., dict[str, Any]]
     sources: Callable[[Any], tuple[SourceFile, ...]] | None = None
-    modules: tuple[str, ...] = ()
+    packages: tuple[str, ...] = ()
 
     def using(self, name: str, config: Config, inputs: Mapping[str, Ref] | None = None) -> Step:
         """This step with a config and inputs; reads source files, if it has any, to learn their digests."""
@@ -203,19 +203,28 @@ def _fingerprinted_value(value: Any, dumped: Any) -> Any:
 
 
 @lru_cache
-def code_digest(modules: tuple[str, ...]) -> str:
-    """SHA-256 of the modules' code as Python reads it: comments, docstrings and layout do not count."""
+def code_digest(packages: tuple[str, ...]) -> str:
+    """Return the SHA-256 of the packages' code as Python reads it, without comments, docstrings and layout.
+
+    A package stands for all modules below it, so that no list of modules can miss one that changes a byte.
+    """
     sha = hashlib.sha256()
-    for module in sorted(modules):
-        sha.update(f"{module}\n{_plain_code(module)}\n".encode())
+    for package in sorted(packages):
+        sha.update(f"{package}\n{_package_code(package)}\n".encode())
     return sha.hexdigest()
 
 
-@lru_cache  # steps share modules, and this takes some 10 ms for each
-def _plain_code(module: str) -> str:
-    source = importlib.util.find_spec(module)  # not imported: that takes longer than all of this
-    assert source and source.origin
-    tree = ast.parse(Path(source.origin).read_bytes())
+@lru_cache  # steps share packages, and a module takes some 10 ms
+def _package_code(package: str) -> str:
+    spec = importlib.util.find_spec(package)  # not imported: that takes longer than all of this
+    assert spec and spec.origin
+    folders = [Path(folder) for folder in spec.submodule_search_locations or ()]
+    files = sorted(path for folder in folders for path in folder.rglob("*.py")) or [Path(spec.origin)]
+    return "\n".join(_plain_code(path) for path in files)
+
+
+def _plain_code(path: Path) -> str:
+    tree = ast.parse(path.read_bytes())
     for node in ast.walk(tree):
         body = getattr(node, "body", None)
         if isinstance(body, list) and body and _is_docstring(body[0]):

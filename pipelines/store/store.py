@@ -119,7 +119,7 @@ class Store:
             sources=step.sources,
             files=files,
             statistics=statistics,
-            code=code_digest(step.type.modules),
+            code=code_digest(step.type.packages),
             built=built,
         )
         write_synced(staging / MANIFEST, manifest.model_dump_json(indent=1).encode())
@@ -276,7 +276,7 @@ class Store:
 
     def changed_code(self, step: Step, dataset: Dataset) -> bool:
         """Whether the step's code is no longer the code that built this dataset, at the same version number."""
-        return dataset.manifest.code != code_digest(step.type.modules)
+        return dataset.manifest.code != code_digest(step.type.packages)
 
     def lock(self, name: str) -> FileLock:
         """The lock of that name between processes. It ends with its holder, however that one dies."""

@@ -107,7 +107,7 @@ def run(inputs: Mapping[str, Dataset], config: SampleConfig, out: Path, work: St
     }
 
 
-SAMPLE = StepType("sample", kind="samples", version=1, config=SampleConfig, run=run, modules=("pipelines.sample",))
+SAMPLE = StepType("sample", kind="samples", version=1, config=SampleConfig, run=run, packages=("pipelines.tokens",))
 
 
 def _stream(tokens: Tokens, shard: int, context: int, stride: int, count: Counter[str]) -> Iterator[dict[str, Any]]:

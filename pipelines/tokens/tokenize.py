@@ -109,7 +109,7 @@ TOKENIZE = StepType(
     config=TokenizeConfig,
     run=run,
     sources=_tokenizer_file,
-    modules=("pipelines.tokenize", "pipelines.tokenizers", "pipelines.pretokens"),
+    packages=("pipelines.tokens",),
 )
 
 

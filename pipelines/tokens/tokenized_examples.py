@@ -99,7 +99,7 @@ TOKENIZE_EXAMPLES = StepType(
     version=1,
     config=TokenizeExamplesConfig,
     run=run,
-    modules=("pipelines.lessons", "pipelines.model", "pipelines.templates", "pipelines.tokenizers"),
+    packages=("pipelines.tokens",),
 )
 
 

@@ -24,7 +24,7 @@ from pipelines.store.step import StepContext, StepType
 from pipelines.tokens.templates import NamedTemplate, save_template, template_named
 from pipelines.tokens.tokenized_examples import LossOn, TokenizedExamples, TokenizeExamplesConfig
 from pipelines.training.batches import PackedBatches, PaddedBatches
-from pipelines.training.fit import MODULES, FinetuneConfig, fit, training_statistics
+from pipelines.training.fit import FinetuneConfig, fit, training_statistics
 
 
 class AssistantConfig(FinetuneConfig):
@@ -99,9 +99,11 @@ def run_assistant(
     }
 
 
-_MODULES = ("pipelines.finetune_assistant", "pipelines.model", "pipelines.templates", *MODULES)
-
-
 FINETUNE_ASSISTANT = StepType(
-    "finetune-assistant", kind="model", version=3, config=AssistantConfig, run=run_assistant, modules=_MODULES
+    "finetune-assistant",
+    kind="model",
+    version=3,
+    config=AssistantConfig,
+    run=run_assistant,
+    packages=("gpt", "pipelines.models", "pipelines.training"),
 )

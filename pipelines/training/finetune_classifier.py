@@ -32,7 +32,7 @@ from pipelines.store.dataset import Dataset
 from pipelines.store.step import StepContext, StepType
 from pipelines.tokens.tokenized_examples import TokenizedExamples, TokenizeExamplesConfig
 from pipelines.training.batches import PaddedBatches
-from pipelines.training.fit import MODULES, FinetuneConfig, fit, training_statistics
+from pipelines.training.fit import FinetuneConfig, fit, training_statistics
 
 
 class ClassifierConfig(FinetuneConfig):
@@ -185,16 +185,11 @@ def balanced_draw(targets: np.ndarray) -> Any:
     return draw
 
 
-_MODULES = (
-    "pipelines.finetune_classifier",
-    "pipelines.model",
-    "pipelines.threshold",
-    "gpt.classifier",
-    "gpt.lora",
-    *MODULES,
-)
-
-
 FINETUNE_CLASSIFIER = StepType(
-    "finetune-classifier", kind="model", version=2, config=ClassifierConfig, run=run_classifier, modules=_MODULES
+    "finetune-classifier",
+    kind="model",
+    version=2,
+    config=ClassifierConfig,
+    run=run_classifier,
+    packages=("gpt", "pipelines.models", "pipelines.training"),
 )

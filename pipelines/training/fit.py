@@ -28,18 +28,6 @@ from gpt.train import (
 )
 from pipelines.store.step import Listener, StepContext, Stopped
 
-MODULES = (
-    "pipelines.training",
-    "gpt.loss",
-    "gpt.machine",
-    "gpt.model",
-    "gpt.optim",
-    "gpt.train",
-    "gpt.weights",
-)
-"""Whose code decides what training makes."""
-
-
 Module = TypeVar("Module", bound=nn.Module)
 
 

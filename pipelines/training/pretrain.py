@@ -25,7 +25,7 @@ from pipelines.store.step import StepContext, StepType
 from pipelines.tokens.samples import Samples
 from pipelines.tokens.shards import Tokens
 from pipelines.tokens.tokenizer import FILE
-from pipelines.training.fit import MODULES, fit, load_best, training_statistics
+from pipelines.training.fit import fit, load_best, training_statistics
 from pipelines.training.loader import Loader
 from pipelines.training.processes import launch
 
@@ -149,5 +149,5 @@ PRETRAIN = StepType(
     version=1,
     config=PretrainConfig,
     run=run,
-    modules=("pipelines.pretrain", "pipelines.loader", *MODULES),
+    packages=("gpt", "pipelines.training"),
 )

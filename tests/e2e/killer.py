@@ -22,14 +22,14 @@ import pyarrow.parquet as pq
 from sqlalchemy import Engine, event
 from sqlalchemy.orm import configure_mappers
 
-import flows.chain
-import flows.conductor
 import flows.flows
+import flows.orchestration.conductor
 import gpt.checkpoint
 import gpt.weights
+import pipelines.chain
 from flows.home import Home
-from flows.stack import ensure_mlflow_database
-from flows.tracking import Tracker
+from flows.servers.mlflow_database import ensure_mlflow_database
+from flows.tracking.tracker import Tracker
 from pipelines.config import load_config
 from pipelines.store.dataset import Dataset
 from pipelines.store.step import StepType, code_digest
@@ -90,7 +90,7 @@ def import_all_that_runs_import() -> None:
     """What each child would else do anew."""
     importlib.import_module("mlflow.store.tracking.sqlalchemy_store")
     configure_mappers()
-    for value in (vars(flows.chain) | vars(flows.flows)).values():
+    for value in (vars(pipelines.chain) | vars(flows.flows)).values():
         if isinstance(value, StepType):
             code_digest(value.modules)
 
@@ -191,8 +191,8 @@ class Killer:
 
             return enter
 
-        before(flows.conductor.Conductor, "_perform", step)
-        before(flows.conductor, "Work", phase("work"))
+        before(flows.orchestration.conductor.Conductor, "_perform", step)
+        before(flows.orchestration.conductor, "StepContext", phase("work"))
         before(Store, "_publish", phase("publish"))
         before(Tracker, "finish_step", phase("record"))
         before(Tracker, "summarise", phase("record", "end"))

@@ -129,12 +129,12 @@ def main(home: Path, config: Path, server: str) -> list[dict[str, Any]]:
     proxy = Proxy(server, home)
     threading.Thread(target=proxy.serve_forever, daemon=True).start()
     os.environ["MLFLOW_TRACKING_URI"] = f"http://127.0.0.1:{proxy.server_port}"
-    from flows import tracking
     from flows.flows import FLOWS
+    from flows.tracking import step_run
     from pipelines.config import load_config
 
-    tracking.PATIENCE_SECONDS = 0.2
-    tracking.BATCH_SECONDS = 0.0
+    step_run.PATIENCE_SECONDS = 0.2
+    step_run.BATCH_SECONDS = 0.0
     told = []
     for outages in RUNS:
         proxy.outages, proxy.begun = list(outages), False
@@ -145,7 +145,7 @@ def main(home: Path, config: Path, server: str) -> list[dict[str, Any]]:
 
 
 def attempt(run: Callable[[], Any]) -> str | None:
-    from flows.tracking import TrackingError
+    from flows.tracking.step_run import TrackingError
 
     try:
         run()

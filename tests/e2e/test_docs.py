@@ -23,10 +23,10 @@ NAMES = {
     "kjv.jsonl": "assert.txt",
 }
 ELSEWHERE = {  # servers and schedules have tests of their own, with real servers
-    "up": "tests/flows/test_stack.py",
-    "down": "tests/flows/test_stack.py",
-    "status": "tests/flows/test_stack.py",
-    "serve": "tests/flows/test_serve.py",
+    "up": "tests/flows/servers/test_stack.py",
+    "down": "tests/flows/servers/test_stack.py",
+    "status": "tests/flows/servers/test_stack.py",
+    "serve": "tests/flows/test_schedules.py",
     "run": "tests/e2e/test_chain.py",
     "compare": "tests/e2e/test_promotion.py",
     "promote": "tests/e2e/test_promotion.py",

@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from flows.stack import Stack
+from flows.servers.stack import Stack
 from pipelines.store.dataset import Dataset
 from pipelines.store.store import Store
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from mlflow.tracking import MlflowClient
 
-from flows.stack import Stack
+from flows.servers.stack import Stack
 from pipelines.store.store import Store
 
 playwright = pytest.importorskip("playwright.sync_api", reason="the page tests need `pip install playwright`")

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from flows.home import Home
-from flows.tracking import Tracker
+from flows.tracking.tracker import Tracker
 from pipelines.catalog.registry import registered
 from pipelines.config import load_config
 from pipelines.store.store import Store
@@ -89,13 +89,13 @@ def kill(path, ignore_errors=False):
         os.kill(os.getpid(), signal.SIGKILL)
 
 if sys.argv[1] == "killed":
-    from flows.housekeeping import tidy
+    from flows.orchestration.housekeeping import tidy
     shutil.rmtree = kill
     tidy(Home.from_environment(), 0, False)
 else:
-    from flows.stack import prefect_server
+    from flows.servers.prefect_server import prefect_server
     with prefect_server(Home.from_environment().path):
-        from flows.housekeeping import housekeeping
+        from flows.orchestration.housekeeping import housekeeping
         print(*housekeeping(checkpoint_days=30, keep_days=0), sep="\\n")
 """
 

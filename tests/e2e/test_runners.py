@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from prefect.task_runners import ProcessPoolTaskRunner, ThreadPoolTaskRunner
 
-from flows.runners import task_runner
+from flows.orchestration.task_runners import task_runner
 from pipelines.errors import InputError
 
 RUNNERS = ("threads=2", "processes=2", "dask=2")
@@ -22,7 +22,7 @@ RUNNERS = ("threads=2", "processes=2", "dask=2")
 SCRIPT = """
 import json, os, sys, time
 from pathlib import Path
-from flows.stack import prefect_server
+from flows.servers.prefect_server import prefect_server
 
 def work(item):
     folder, number, failing = item

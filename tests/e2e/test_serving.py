@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from flows.serving import PACKAGES
+from flows.tracking.logged_model import PACKAGES
 
 
 def test_served_by_mlflow_a_model_generates_and_another_classifies(finished: tuple[Any, Any], tmp_path: Path) -> None:
@@ -81,9 +81,14 @@ def ask(port: int, body: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def test_a_served_model_asks_for_the_packages_that_its_code_imports() -> None:
-    loaded = "import sys, pipelines.models.language_model as m; print(*(x.__file__ for n, x in sys.modules.items() if n in sys.argv[1:]))"
+    loaded = (
+        "import sys, pipelines.models.language_model; "
+        "print(*(module.__file__ for name, module in sys.modules.items() if name in sys.argv[1:]))"
+    )
     ours = [
-        f"{path.parent.name}.{path.stem}" for package in ("gpt", "pipelines") for path in Path(package).glob("*.py")
+        path.with_suffix("").as_posix().replace("/", ".")
+        for package in ("gpt", "pipelines")
+        for path in Path(package).rglob("*.py")
     ]
     files = subprocess.run([sys.executable, "-c", loaded, *ours], capture_output=True, text=True, check=True).stdout
     imported: set[str] = set()

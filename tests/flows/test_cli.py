@@ -9,8 +9,9 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from flows import cli, signals
+from flows import cli
 from flows.cli import app, datasets
+from flows.orchestration import signals
 from pipelines.errors import InputError
 from pipelines.store.step import Stopped
 

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from flows.chain import chain
-from flows.summary import headline
+from flows.outcome import headline
+from pipelines.chain import chain
 from pipelines.config import load_config
 from pipelines.errors import InputError
 from pipelines.store import lineage

@@ -68,19 +68,6 @@ def run(inputs: Mapping[str, Dataset], config: IngestConfig, out: Path, work: St
     }
 
 
-MODULES = (
-    "cleaning",
-    "contamination",
-    "documents",
-    "duplicates",
-    "ingest",
-    "quality",
-    "readers",
-    "sources",
-    "tables",
-)
-
-
 def sources(config: IngestConfig) -> tuple[SourceFile, ...]:
     """Name, size and digest of every file that the config names, in the order in which they are read."""
     lists = [(source.uri, source.label) for source in (*config.sources, *config.decontaminate)]
@@ -95,5 +82,5 @@ INGEST = StepType(
     config=IngestConfig,
     run=run,
     sources=sources,
-    modules=tuple(f"pipelines.{name}" for name in MODULES),
+    packages=("pipelines.corpus",),
 )

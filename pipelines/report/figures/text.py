@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from pipelines.corpus.documents import Corpus
+from pipelines.numbers import short
 from pipelines.report import charts
-from pipelines.report.charts import Axis, short
+from pipelines.report.charts import Axis
 from pipelines.report.figures.part import SHOWN, Ask, Part, query_tables
 from pipelines.store.dataset import Dataset
 

@@ -221,7 +221,7 @@ from pipelines.errors import InputError
 from pipelines.corpus.ingest.ingest import INGEST
 from pipelines.corpus.ingest.config import IngestConfig
 from pipelines.store.step import StepContext
-from pipelines.store import Store
+from pipelines.store.store import Store
 from pipelines.tokens.tokenize import TOKENIZE
 from pipelines.tokens.tokenizers import TokenizeConfig
 

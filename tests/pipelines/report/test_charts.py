@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipelines import numbers
 from pipelines.report import charts
 from pipelines.report.charts import Axis, Series
 
@@ -77,7 +78,7 @@ def test_an_interval_is_a_line_over_the_end_of_its_bar() -> None:
 
 @pytest.mark.parametrize("number, said", [(0, "0"), (12345, "12.3k"), (4.56e6, "4.56M"), (0.00251, "0.00251")])
 def test_numbers_are_short(number: float, said: str) -> None:
-    assert charts.short(number) == said
+    assert numbers.short(number) == said
 
 
 def test_a_matrix_shows_every_count() -> None:

@@ -15,9 +15,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from flows.tracking.entities import columns
 from pipelines.corpus.examples import EXAMPLES
 from pipelines.corpus.ingest.ingest import INGEST
-from pipelines.datasets import columns
 from pipelines.evaluation.classifier import EVALUATE_CLASSIFIER
 from pipelines.evaluation.language_model import EVALUATE_LANGUAGE
 from pipelines.report import report

@@ -282,7 +282,7 @@ def test_a_bucket_that_is_not_there_is_one_sentence(s3: Any, tmp_path: Path) -> 
 def corpus_like(name: str) -> Step:
     from pipelines.store.step import StepType
 
-    return StepType("example", "things", 1, INGEST.config, refuses, modules=("pipelines.errors",)).using(
+    return StepType("example", "things", 1, INGEST.config, refuses, packages=("pipelines.errors",)).using(
         name, INGEST.config(sources=[{"uri": "x"}])
     )
 

@@ -19,7 +19,7 @@ from pipelines.store.step import (
     Listener,
     StepContext,
     StepType,
-    _plain_code,
+    _package_code,
     canonical_json,
     code_digest,
     fingerprinted,
@@ -215,7 +215,7 @@ def forget_code_digests():
 
 def forget():
     code_digest.cache_clear()
-    _plain_code.cache_clear()
+    _package_code.cache_clear()
 
 
 def test_the_code_digest_is_of_all_modules_in_any_order():

@@ -27,12 +27,12 @@ class Example(Config):
 
 
 EXAMPLE = StepType(
-    "example", "things", 1, Example, run=lambda inputs, config, out, work: {}, modules=("pipelines.errors",)
+    "example", "things", 1, Example, run=lambda inputs, config, out, work: {}, packages=("pipelines.errors",)
 )
 
 
 def step(text="text", name="x", kind="things", inputs=None):
-    return StepType("example", kind, 1, Example, EXAMPLE.run, modules=EXAMPLE.modules).using(
+    return StepType("example", kind, 1, Example, EXAMPLE.run, packages=EXAMPLE.packages).using(
         name, Example(text=text), inputs
     )
 

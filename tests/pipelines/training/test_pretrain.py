@@ -89,7 +89,7 @@ from pathlib import Path
 from pipelines.errors import InputError
 from pipelines.training.pretrain import PRETRAIN, PretrainConfig
 from pipelines.store.step import Listener, StepContext
-from pipelines.store import Store
+from pipelines.store.store import Store
 
 disk, root, config = Path(sys.argv[1]), Path(sys.argv[2]), json.loads(sys.argv[3])
 inputs = {kind: Store(root).open(kind) for kind in ("samples", "tokens")}

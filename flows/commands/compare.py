@@ -1,0 +1,70 @@
+"""`tokenmill compare`: models side by side, with intervals, and what is more than luck."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from flows.home import Home
+from flows.tracking.registry import find_model
+from pipelines.errors import InputError
+from pipelines.evaluation.compare import Difference, compare, matching
+from pipelines.evaluation.significance import Interval
+
+
+def compare_models(references: Sequence[str], significance: float = 0.05) -> None:
+    """Print the metrics of models that were evaluated on the same items, each model tested against the first.
+
+    Raises:
+        InputError: fewer than two models, or no evaluations of the same items.
+    """
+    home = Home.from_environment()
+    models = [find_model(reference, home) for reference in references]
+    if len({model.ref for model in models}) < 2:
+        raise InputError("There is nothing to compare: name two models or more, such as quickstart/1 quickstart/2.")
+    evaluations = matching([model.ref for model in models], home.store)
+    pairs = [compare(evaluations[0], other) for other in evaluations[1:]]
+    first = evaluations[0].manifest
+    on = first.inputs.get("examples") or first.inputs["tokens"]
+    title = f"{first.config['split']} split of {on}"
+    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("metric", no_wrap=True)
+    for reference, model in zip(references, models, strict=True):
+        table.add_column(f"{reference}\n[dim]{model.ref}[/]")
+    for row in zip(*_shared(pairs), strict=True):
+        table.add_row(Text(row[0].metric), Text(shown(row[0].first)), *(_beside(each, significance) for each in row))
+    Console().print(table)
+    n = f"95% intervals by bootstrap over the items; each model tested against the first, at p < {significance:g}."
+    Console().print(Text(n, style="dim"))
+
+
+def _shared(pairs: Sequence[Sequence[Difference]]) -> list[list[Difference]]:
+    """The metrics that every pair has, in the order of the first."""
+    names = [each.metric for each in pairs[0] if all(any(o.metric == each.metric for o in pair) for pair in pairs)]
+    return [[next(each for each in pair if each.metric == name) for name in names] for pair in pairs]
+
+
+def _beside(each: Difference, significance: float) -> Text:
+    if each.p is None:
+        return Text(shown(each.second))
+    said = verdict(each, significance)
+    style = {"better": "green", "worse": "red"}.get(said, "dim")
+    p = f"p = {each.p:.3f}" if each.p >= 0.001 else "p < 0.001"
+    return Text.assemble(shown(each.second), "\n", (f"{said} ({each.difference.value:+.4g}, {p})", style))
+
+
+def verdict(each: Difference, significance: float = 0.05) -> str:
+    """Of the second model: better, worse, or no difference shown."""
+    return {"second": "better", "first": "worse", None: "no difference shown"}[each.better(significance)]
+
+
+def shown(interval: Interval) -> str:
+    """A value with its interval, if it has one."""
+    if interval.low is None or math.isnan(interval.low):
+        return f"{interval.value:.4g}"
+    return f"{interval.value:.4g} [{interval.low:.4g}, {interval.high:.4g}]"

@@ -1,0 +1,155 @@
+"""`tokenmill trace`: where a dataset or model came from and what came of it; who has read a source file or document."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+
+from rich.console import Console, Group, RenderableType
+from rich.markup import escape
+from rich.tree import Tree
+
+from flows.commands.pages import write_page
+from pipelines.errors import InputError
+from pipelines.report.graph import COUNTS, to_svg
+from pipelines.store import lineage
+from pipelines.store.dataset import Dataset
+from pipelines.store.files import file_sha256
+from pipelines.store.lineage import Node
+from pipelines.store.store import Store
+
+FILES = 8  # source files of one dataset that a tree shows
+
+
+COLOURS = {
+    "source": "white",
+    "corpus": "yellow",
+    "examples": "yellow",
+    "lessons": "cyan",
+    "tokens": "cyan",
+    "samples": "blue",
+    "model": "green",
+    "evaluation": "magenta",
+    "report": "white",
+}
+
+
+def trace(what: str, store: Store, page: Path | None = None, console: Console | None = None) -> None:
+    """Draw both trees of a dataset or model, or what came of a source file or document.
+
+    Args:
+        what: a dataset or model as anywhere else; a source file by its name, a path to it, or its SHA-256; a
+            document or example by its id. First digits of a hash are enough.
+        page: for a dataset or model, also write its lineage as a graph into this HTML file.
+
+    Raises:
+        InputError: nothing of this name was ever published or read.
+    """
+    console = console or Console()
+    datasets = store.list()
+    files = lineage.source_files(_digest(what), datasets)
+    found = lineage.sightings(what, datasets)
+    for name in files:
+        tree = lineage.outcomes(name, "source", datasets)
+        console.print(_heading("What came of", name))
+        console.print(draw(tree))
+        console.print(_seen_by(tree))
+    for each in found:
+        tree = lineage.outcomes(str(each.dataset), each.dataset.manifest.kind, datasets)
+        console.print(_heading(f"{each.split} document of", str(each.dataset), f"{each.source}, {each.location}"))
+        console.print(f"  {escape(' '.join(each.text.split())[:200])}\n", style="dim")
+        console.print(draw(tree))
+        console.print(_seen_by(tree, held_out=each.split != "train"))
+    if not files and not found:
+        dataset = _open(what, store)
+        console.print(_heading("Where it came from"))
+        console.print(draw(lineage.origins(dataset, datasets)))
+        console.print(_heading("\nWhat came of it"))
+        console.print(draw(lineage.outcomes(str(dataset), dataset.manifest.kind, datasets)))
+        if page:
+            write_page(page, to_html(dataset, datasets))
+            console.print(f"\nDrawn in {page}.")
+
+
+def to_html(dataset: Dataset, datasets: Sequence[Dataset]) -> str:
+    """The graph as a page that needs nothing but itself."""
+    title = f"Lineage of {html.escape(str(dataset))}"
+    return (
+        '<!doctype html><html lang="en"><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{title}</title><style>:root {{ color-scheme: light dark; font-family: system-ui }}</style>"
+        f"<h1>{title}</h1><div style='overflow-x: auto'>{to_svg(dataset, datasets)}</div></html>\n"
+    )
+
+
+def draw(node: Node) -> Tree:
+    """A lineage as a tree for the terminal."""
+    tree = Tree(_label(node), guide_style="dim")
+    _add(tree, node)
+    return tree
+
+
+def _add(tree: Tree, node: Node) -> None:
+    sources = [branch for branch in node.branches if branch.kind == "source"]
+    made = [branch for branch in node.branches if branch.kind not in ("source", "report")]  # a report is made of all
+    for branch in made + sources[:FILES]:
+        _add(tree.add(_label(branch)), branch)
+    if len(sources) > FILES:
+        tree.add(f"[dim]and {len(sources) - FILES} more source files[/]")
+
+
+def _label(node: Node) -> RenderableType:
+    kind, _, name = node.name.partition("/")
+    name, _, digits = name.rpartition("@")
+    label = f"[{COLOURS.get(node.kind, 'white')}]{kind}[/]/[bold]{escape(name)}[/]@{digits}"
+    if node.role and node.role != kind:
+        label += f" [dim]as {escape(node.role)}[/]"
+    if node.repeated:
+        return label + " [dim](drawn above)[/]"
+    if node.dataset:
+        return Group(label, f"[dim]{escape(_facts(node.dataset))}[/]")
+    return label if node.kind == "source" else label + " [red](no longer in the store)[/]"
+
+
+def _facts(dataset: Dataset) -> str:
+    """One line on how a dataset was made."""
+    manifest = dataset.manifest
+    at = datetime.fromisoformat(manifest.built["at"]).astimezone()
+    facts = [f"{manifest.step} v{manifest.step_version}", f"{at:%Y-%m-%d %H:%M}"]
+    facts += [f"{manifest.statistics[name]:,} {name}" for name in COUNTS if manifest.statistics.get(name)]
+    facts.append(f"sha256 {manifest.digest[:12]}")
+    if run := manifest.built.get("mlflow_run_id"):
+        facts.append(f"run {run}")
+    return " · ".join(facts)
+
+
+def _seen_by(tree: Node, held_out: bool = False) -> str:
+    """Which models have to be trained again if what the tree grows from must go."""
+    models, reports = (sorted(n.name for n in tree.nodes() if n.kind == kind) for kind in ("model", "report"))
+    quoted = f"Reports that may quote it: {', '.join(reports)}.\n" if reports else ""
+    if not models:
+        return "No model was made of it.\n" + quoted
+    if held_out:
+        return f"It is held out: {len(models)} models come from this dataset, but trained without it.\n" + quoted
+    return f"Models that have seen it, and must be trained again if it has to go: {', '.join(models)}.\n" + quoted
+
+
+def _heading(words: str, name: str = "", more: str = "") -> str:
+    return f"{words} [bold]{escape(name)}[/]" + (f" [dim]({escape(more)})[/]" if more else "")
+
+
+def _digest(what: str) -> str:
+    """The SHA-256 of a file, if it is the path of one; else what was given."""
+    path = Path(what)
+    return file_sha256(path) if path.is_file() else what
+
+
+def _open(what: str, store: Store) -> Dataset:
+    try:
+        return store.open(what)
+    except InputError as error:
+        if Path(what).is_file():
+            raise InputError(f"{what} was never read by a published dataset, as it is now.") from None
+        raise InputError(f"{error} A source file's name or a document's id would do as well.") from None

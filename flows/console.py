@@ -1,0 +1,16 @@
+"""The terminal: lines and warnings on standard error."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.text import Text
+
+console = Console(stderr=True)
+
+
+def say(sentence: str, style: str = "") -> None:
+    console.print(Text(sentence, style), soft_wrap=True)
+
+
+def warn(sentence: str) -> None:
+    console.print(Text.assemble(("!", "yellow"), " ", sentence), soft_wrap=True)

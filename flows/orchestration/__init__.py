@@ -1,0 +1,1 @@
+"""One run carried out by Prefect: the conductor, the promotion gate, progress, signals and endings."""

@@ -1,0 +1,81 @@
+"""What a person sees while steps run: a bar with rate and time left for each, and warnings."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from flows.console import console, say, warn
+from pipelines.numbers import short
+from pipelines.store.dataset import Dataset
+from pipelines.store.step import Listener
+
+if TYPE_CHECKING:
+    from flows.tracking.step_run import StepRun
+
+QUIET_SECONDS = 30.0  # where no bar can be drawn, such as in a log, a line says so often how far a step is
+
+
+class StepReport(Listener):
+    """Draws a step's progress and passes its curves and texts on to MLflow."""
+
+    def __init__(self, bar: Progress, task: TaskID, run: StepRun) -> None:
+        self.bar, self.task, self.run = bar, task, run
+        self.said = time.monotonic()
+        self.heard = True  # MLflow answers
+        self.told: tuple[float, float, str, str] = (0, 0, "", "")
+
+    def advance(self) -> None:
+        done, total, unit, note = self.told
+        self.progress(done + 1, total, unit, note)
+
+    def progress(self, done: float, total: float, unit: str, note: str = "") -> None:
+        self.told = (done, total, unit, note)
+        task = self.bar.tasks[self.bar.task_ids.index(self.task)]
+        rate = f"{short(task.speed)} {unit}/s" if task.speed else unit
+        self.bar.update(self.task, completed=done, total=total, rate=rate, note=escape(note))
+        if not console.is_terminal and time.monotonic() - self.said > QUIET_SECONDS:
+            self.said = time.monotonic()
+            say(f"{task.description}: {short(done)} of {short(total)} {unit}{', ' if note else ''}{note}")
+
+    def metrics(self, step: int, values: Mapping[str, float]) -> None:
+        self.run.metrics(step, values)
+
+    def text(self, path: str, text: str) -> None:
+        self.run.text(path, text)
+
+    def flush(self) -> None:
+        arrived = self.run.flush()
+        if self.heard and not arrived:
+            self.warn("MLflow does not answer; the step goes on, and MLflow gets what it has missed when it is back.")
+        self.heard = arrived
+
+    def warn(self, sentence: str) -> None:
+        warn(sentence)
+
+
+@contextmanager
+def step_bar(title: str) -> Iterator[tuple[Progress, TaskID]]:
+    """A bar that is there while a step runs and gone after."""
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        TextColumn("{task.percentage:>3.0f}%"),
+        TextColumn("[cyan]{task.fields[rate]}"),
+        TextColumn("[dim]{task.fields[note]}"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(compact=True),
+    )
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        yield bar, bar.add_task(title, total=None, rate="", note="")
+
+
+def warn_of_other_code(dataset: Dataset) -> None:
+    warn(f"{dataset} was built by other code of the same version; --rebuild builds it again.")

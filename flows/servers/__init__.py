@@ -1,0 +1,1 @@
+"""The local Prefect and MLflow servers and their processes."""

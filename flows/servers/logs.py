@@ -1,0 +1,28 @@
+"""Logs of the servers."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import IO
+
+# Logs
+
+
+def open_log(path: Path) -> IO[bytes]:
+    """Append to a log; one that has grown long becomes the old one first."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.exists() and path.stat().st_size > 5_000_000:
+        os.replace(path, path.with_suffix(".old.log"))
+    return path.open("ab")
+
+
+def last_line_of(log: Path) -> str:
+    with log.open("rb") as file:
+        file.seek(max(0, log.stat().st_size - 4096))
+        return last_line(file.read().decode(errors="replace"))
+
+
+def last_line(text: str) -> str:
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1] if lines else "it said nothing"

@@ -1,0 +1,65 @@
+"""MLflow's SQLite database: made once, upgraded with a copy kept."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+from filelock import FileLock
+
+from flows.servers.logs import last_line
+from pipelines.errors import InputError
+
+
+def ensure_mlflow_database(uri: str, artifacts: Path | None = None) -> None:
+    """Make sure that an MLflow database in SQLite exists, is of this MLflow's schema and takes readers while it writes.
+
+    Processes that open a new database at once would ruin it, and so would a kill on the way; so one process makes it,
+    under a lock and another name. Other addresses than SQLite's are left alone.
+
+    Args:
+        uri: MLflow's tracking URI.
+        artifacts: where the experiment "Default" keeps its artifacts; MLflow's choice is the current folder.
+    """
+    if not uri.startswith("sqlite:///"):
+        return
+    from mlflow.exceptions import MlflowException
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+    from mlflow.tracking import MlflowClient
+
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # it tells of each table, and raises the rest
+    path = Path(uri.removeprefix("sqlite:///")).absolute()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path.with_name(f".{path.name}.lock")):
+        if not path.exists():
+            unfinished = path.with_name(f".{path.name}.new")
+            unfinished.unlink(missing_ok=True)
+            SqlAlchemyStore(f"sqlite:///{unfinished}", str(artifacts or path.parent / "artifacts")).engine.dispose()
+            os.replace(unfinished, path)
+        with contextlib.closing(sqlite3.connect(path, timeout=60)) as database:
+            database.execute("PRAGMA journal_mode=WAL")
+        try:
+            MlflowClient(uri)  # keeps what it finds for the next one, where a store of our own would read it twice
+        except MlflowException as error:
+            if "out-of-date" not in str(error):
+                raise
+            _upgrade_mlflow_database(uri, path)
+
+
+def _upgrade_mlflow_database(uri: str, path: Path) -> None:
+    copy = path.with_name(f"{path.name}.before-upgrade")
+    with contextlib.closing(sqlite3.connect(path)) as old, contextlib.closing(sqlite3.connect(copy)) as new:
+        old.backup(new)
+    done = subprocess.run(  # noqa: S603
+        [sys.executable, "-m", "mlflow", "db", "upgrade", uri], capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        raise InputError(
+            f"The MLflow database {path} is of another version, and upgrading it failed "
+            f"({last_line(done.stderr)}); a copy from before is {copy}."
+        )

@@ -1,0 +1,1 @@
+"""What MLflow receives: runs, datasets, models, notes."""

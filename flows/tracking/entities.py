@@ -1,0 +1,116 @@
+"""Datasets, parameters, tags and names in the form that MLflow takes."""
+
+from __future__ import annotations
+
+import fnmatch
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from mlflow.entities import Dataset as MlflowDataset
+from mlflow.entities import DatasetInput, InputTag, RunTag
+from safetensors import safe_open
+
+from pipelines.store.dataset import Dataset
+from pipelines.store.lineage import origins
+
+MAX_PARAM, MAX_TAG = 6000, 8000  # MLflow cuts off what is longer
+
+
+def lineage_tags(dataset: Dataset, datasets: Sequence[Dataset]) -> dict[str, str]:
+    """Where a model came from, as tags of its version: fingerprints and digests of what made it, near and far."""
+    manifest = dataset.manifest
+    inputs = {role: {"dataset": str(ref), "digest": ref.digest} for role, ref in manifest.inputs.items()}
+    ancestors = [node for node in origins(dataset, datasets).nodes() if node.name != str(dataset.ref)]
+    named = {kind: [node.name for node in ancestors if node.kind == kind] for kind in ("corpus", "model", "source")}
+    tags = {
+        "fingerprint": manifest.fingerprint,
+        "digest": manifest.digest,
+        "step": f"{manifest.step} v{manifest.step_version}",
+        "inputs": json.dumps(inputs),
+        "corpus": ", ".join(named["corpus"]),
+        "parents": ", ".join(named["model"]),
+        "sources": ", ".join(named["source"])[:MAX_TAG],
+        "tokenizer": manifest.files["tokenizer.json"].sha256,
+        "revision": str(manifest.built.get("revision", "")),
+    }
+    return {f"tokenmill.{key}": value for key, value in tags.items() if value}
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    """Nested values as (dotted key, text) pairs, as MLflow's params want them."""
+    pairs: list[tuple[str, str]] = []
+    for key, value in values.items():
+        if isinstance(value, dict) and value:
+            pairs += flatten(value, f"{prefix}{key}.")
+        else:
+            pairs.append((f"{prefix}{key}", value if isinstance(value, str) else json.dumps(value)))
+    return pairs
+
+
+def mlflow_name(key: str) -> str:
+    """A key, which may hold a label of the user's, as MLflow takes it for the name of a metric or parameter."""
+    plain = re.sub(r"[^\w/. :-]", "_", key)
+    return "/".join(part if part.strip(".") else "_" for part in plain.split("/"))
+
+
+def is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def run_tags(values: Mapping[str, str]) -> list[RunTag]:
+    return [RunTag(key, value[:MAX_TAG]) for key, value in values.items()]
+
+
+ROWS = {
+    "corpus": "documents",
+    "tokens": "documents",
+    "samples": "samples",
+    "examples": "examples",
+    "lessons": "lessons",
+}
+
+
+ELEMENTS = {"corpus": "bytes", "tokens": "tokens", "lessons": "tokens", "model": "parameters"}
+
+
+def dataset_input(role: str, dataset: Dataset) -> DatasetInput:
+    manifest = dataset.manifest
+    numbers = {key: value for key, value in manifest.statistics.items() if is_number(value)}
+    sizes = {"num_rows": ROWS.get(manifest.kind), "num_elements": ELEMENTS.get(manifest.kind)}
+    profile = (
+        {name: numbers[key] for name, key in sizes.items() if key in numbers} | {"bytes": manifest.bytes} | numbers
+    )
+    entity = MlflowDataset(
+        name=f"{manifest.kind}/{manifest.name}",
+        digest=manifest.digest[:36],  # MLflow's limit; its own digests miss changed rows
+        source_type="local",
+        source=json.dumps({"uri": dataset.address}),
+        schema=json.dumps({"mlflow_colspec": [{"name": n, "type": t, "required": True} for n, t in columns(dataset)]}),
+        profile=json.dumps(profile),
+    )
+    return DatasetInput(entity, [InputTag("mlflow.data.context", role)])
+
+
+def columns(dataset: Dataset) -> list[tuple[str, str]]:
+    """Name and type, as MLflow calls it, of the columns of a dataset's rows, or of the tensors of a model."""
+    files = sorted(dataset.manifest.files)
+    for pattern in ("documents/*.parquet", "examples.parquet", "predictions.parquet", "*.arrow", "*.safetensors"):
+        if found := fnmatch.filter(files, pattern):
+            path = dataset.file(found[0])
+            if path.suffix == ".safetensors":
+                with safe_open(path, "numpy") as tensors:
+                    slices = {name: tensors.get_slice(name) for name in tensors.keys()}  # noqa: SIM118 - not a mapping
+                return [(name, f"{each.get_dtype()} {each.get_shape()}") for name, each in slices.items()]
+            schema = (
+                pq.read_schema(path) if path.suffix == ".parquet" else pa.ipc.open_file(pa.memory_map(str(path))).schema
+            )
+            return [(field.name, MLFLOW_TYPES.get(str(field.type), str(field.type))) for field in schema]
+    return []
+
+
+MLFLOW_TYPES = {"int64": "long", "int32": "integer", "bool": "boolean", "large_string": "string"}

@@ -1,0 +1,25 @@
+"""Notes in Markdown for MLflow's pages."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from flows.outcome import Outcome, details, headline
+from pipelines.store.dataset import Dataset
+
+
+def step_note(dataset: Dataset, seconds: float) -> str:
+    """What a step made, in Markdown, for its page in MLflow."""
+    manifest = dataset.manifest
+    inputs = "".join(f"\n- {role}: `{ref}`" for role, ref in manifest.inputs.items())
+    return (
+        f"```\n{details(dataset)}\n```\n\n`{dataset}` in `{dataset.address}`, {len(manifest.files)} files, "
+        f"{manifest.bytes:,} bytes, built in {seconds:.1f} s.{' Made from' + inputs if inputs else ''}"
+    )
+
+
+def run_note(outcomes: Sequence[Outcome], links: Mapping[str, str]) -> str:
+    """What a run made, in Markdown, for its page in MLflow."""
+    listed = " · ".join(f"[{title}]({link})" for title, link in links.items())
+    rows = [f"| {o.step} | {o.said or headline(o.dataset)} | {o.took} |" for o in outcomes]
+    return "\n".join([listed, "", "| step | what came of it | took |", "| --- | --- | --- |", *rows])

@@ -1,0 +1,102 @@
+"""Versions of data as the conductor publishes them, and damage as the command line names it."""
+
+import json
+import os
+from unittest.mock import MagicMock
+
+import pytest
+from typer.testing import CliRunner
+
+import flows.orchestration.conductor
+from flows.cli import app
+from flows.orchestration.conductor import Conductor
+from flows.orchestration.progress import StepReport
+from pipelines.corpus.ingest.config import IngestConfig
+from pipelines.corpus.ingest.ingest import INGEST
+from pipelines.store.step import Stopped
+from pipelines.store.store import Store
+from pipelines.tokens.tokenize import TOKENIZE
+from pipelines.tokens.tokenizers import TokenizeConfig
+
+
+@pytest.fixture
+def published(tmp_path):
+    """published() publishes a corpus of what lies in `texts`, and its tokens."""
+    tracker = MagicMock()
+    tracker.open_step.return_value.run_id = "r"
+    conductor = Conductor(Store(tmp_path / "data"), tracker, rebuild=False, should_stop=lambda: False)
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "texts/a.txt").write_text("The mill grinds slowly.")
+    config = IngestConfig(sources=[{"uri": str(tmp_path / "texts")}], split={"validation": 0, "test": 0})
+
+    def publish():
+        corpus = conductor._perform(INGEST, "mill", config, {}).dataset
+        tokens = conductor._perform(TOKENIZE, "mill", TokenizeConfig(encoding="characters"), {"corpus": corpus}).dataset
+        return corpus, tokens
+
+    return publish
+
+
+def test_a_new_version_names_the_one_before_it(published, tmp_path):
+    first = published()
+    (tmp_path / "texts/b.txt").write_text("It grinds all day.")
+    second = published()
+    for before, after in zip(first, second, strict=True):
+        assert "previous" not in before.manifest.built and after.manifest.built["previous"] == str(before)
+        assert json.loads((after.path / "manifest.json").read_text())["built"]["previous"] == str(before)
+
+
+def test_a_step_stops_between_two_partitions_and_goes_on_from_there(tmp_path, monkeypatch):
+    read, told = [], []
+
+    def map_in_turn(function, items, when_done):
+        made = []
+        for item in items:
+            read.extend([item.key] if not (item.folder / "done.json").exists() else [])
+            made.append(function(item))
+            when_done()
+        return made
+
+    monkeypatch.setattr(flows.orchestration.conductor, "map_tasks", map_in_turn)
+    monkeypatch.setattr(StepReport, "progress", lambda self, *told_: (setattr(self, "told", told_), told.append(told_)))
+    for name in "abcde":
+        (tmp_path / f"{name}.txt").write_text(f"The mill grinds {name}.")
+    tracker = MagicMock()
+    tracker.open_step.return_value.run_id = "r"
+    conductor = Conductor(Store(tmp_path / "data"), tracker, rebuild=False, should_stop=lambda: len(read) == 2)
+    config = IngestConfig(sources=[{"uri": str(tmp_path / "*.txt")}], partition_bytes=1)
+    with pytest.raises(Stopped, match="stopped within ingest mill; what is done of it is kept"):
+        conductor._perform(INGEST, "mill", config, {})
+    reading = [(done, 5, "partitions", "reading") for done in range(6)]
+    assert len(read) == 2 and told == reading[:3] and not list(conductor.store.list())
+    conductor.should_stop = lambda: False
+    assert conductor._perform(INGEST, "mill", config, {}).dataset.manifest.statistics["documents"] == 5
+    assert len(read) == len(set(read)) == 5 and told[3:9] == reading
+
+
+def flip_a_bit(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("damage", "sentence"),
+    [
+        (flip_a_bit, "was changed: its SHA-256 is not the one in the manifest"),
+        (lambda path: os.truncate(path, path.stat().st_size - 1), "bytes instead of"),
+        (lambda path: path.unlink(), "is missing"),
+    ],
+)
+@pytest.mark.parametrize("which", ["documents/part-00000.parquet", "tokens-00000.arrow"])
+def test_verify_names_the_file_that_is_damaged(published, tmp_path, monkeypatch, damage, sentence, which):
+    monkeypatch.setenv("TOKENMILL_HOME", str(tmp_path))
+    corpus, tokens = published()
+    assert CliRunner().invoke(app, ["datasets", "verify"]).stdout == "2 of 2 datasets are as they were published.\n"
+    spoilt = tokens if which.startswith("tokens") else corpus
+    damage(spoilt.path / which)
+    done = CliRunner().invoke(app, ["datasets", "verify"])
+    assert done.exit_code == 1
+    first, last = done.stdout.splitlines()
+    assert first.startswith(f"{spoilt}: {which} ") and sentence in first
+    assert last == "1 of 2 datasets are as they were published."

@@ -1,0 +1,156 @@
+"""A run that has nothing left to do is known without Prefect and MLflow; one that has anything left is not."""
+
+import sqlite3
+from contextlib import closing
+from types import SimpleNamespace
+
+import pytest
+
+from flows.home import Home
+from flows.orchestration import finished
+from flows.orchestration.finished import find_finished
+from gpt.config import Config
+from pipelines.chain import Judged
+from pipelines.config import RunConfig
+from pipelines.report.report import REPORT
+from pipelines.store.step import StepType
+
+TABLES = """
+    CREATE TABLE experiments (experiment_id, name);
+    CREATE TABLE runs (run_uuid, experiment_id, status, start_time, lifecycle_stage);
+    CREATE TABLE tags (run_uuid, key, value);
+    CREATE TABLE model_versions (name, version, creation_time, current_stage);
+    CREATE TABLE model_version_tags (name, version, key, value);
+    CREATE TABLE registered_model_aliases (name, version, alias);
+    CREATE TABLE registered_model_tags (name, key, value);
+"""
+
+
+class Text(Config):
+    text: str = "a"
+
+
+CORPUS = StepType("read", "corpus", 1, Text, lambda: {})
+MODEL = StepType("train", "model", 1, Text, lambda: {})
+EVALUATION = StepType("judge", "evaluation", 1, Text, lambda: {})
+
+
+def chain(perform, config, until):
+    """A short one."""
+    corpus = perform(CORPUS, "x", Text(), {})
+    if until == "ingest":
+        return []
+    model = perform(MODEL, "x", Text(), {"corpus": corpus})
+    evaluation = perform(EVALUATION, "x", Text(), {"model": model})
+    return [Judged(EVALUATION, Text(), {"model": model}, evaluation)]
+
+
+@pytest.fixture
+def made(tmp_path, monkeypatch):
+    """A home in which a run came to its end, with MLflow's database, and what was published."""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.delenv("TOKENMILL_DATA", raising=False)
+    monkeypatch.setattr(finished, "chain", chain)
+    home = Home(tmp_path)
+    (tmp_path / "mlruns").mkdir()
+    datasets = []
+
+    def publish(type, name, config, inputs):
+        def run(out, scratch):
+            (out / "file").write_text(type.name)
+            return {}
+
+        step = type.using(name, config, {role: one.ref for role, one in inputs.items()})
+        datasets.append(home.store.build(step, run, built_by={"mlflow_run_id": f"run of {type.kind}"}))
+        return datasets[-1]
+
+    for until in ("evaluate", "ingest"):
+        datasets.clear()
+        judged = chain(publish, None, until)
+        publish(REPORT, "x", REPORT.config(), finished.reported(datasets, judged))
+        if until == "evaluate":
+            model, kept = datasets[1], list(datasets)
+    with closing(sqlite3.connect(tmp_path / "mlruns" / "mlflow.db")) as database:
+        database.executescript(TABLES)
+        database.execute("INSERT INTO experiments VALUES (1, 'x')")
+        runs = [("flow", "flow"), *((f"run of {each.ref.kind}", each.ref.kind) for each in kept)]
+        for number, (run_id, kind) in enumerate(runs):
+            database.execute("INSERT INTO runs VALUES (?, 1, 'FINISHED', ?, 'active')", (run_id, number))
+            tags = [(run_id, "tokenmill.kind", kind), (run_id, "tokenmill.home", home.label)]
+            database.executemany("INSERT INTO tags VALUES (?, ?, ?)", tags)
+        database.execute("INSERT INTO model_versions VALUES ('x', 1, 0, 'None')")
+        version = {
+            "tokenmill.fingerprint": model.ref.fingerprint,
+            "tokenmill.decision": "promoted",
+            "tokenmill.why": "The first.",
+        }
+        database.executemany("INSERT INTO model_version_tags VALUES ('x', 1, ?, ?)", version.items())
+        database.execute("INSERT INTO registered_model_aliases VALUES ('x', 1, 'champion')")
+        database.commit()
+    return SimpleNamespace(home=home, datasets=kept)
+
+
+CONFIG = RunConfig.model_validate({"name": "x", "ingest": {"sources": [{"uri": "nowhere"}]}})
+
+
+def change(home, statement):
+    with closing(sqlite3.connect(home.path / "mlruns" / "mlflow.db")) as database:
+        database.execute(statement)
+        database.commit()
+
+
+def test_what_was_made_is_found_in_the_chains_order(made, capsys):
+    outcomes = find_finished(CONFIG, "evaluate", made.home)
+    assert [outcome.step for outcome in outcomes] == ["read", "train", "judge", "report", "promote"]
+    assert [outcome.dataset for outcome in outcomes[:4]] == made.datasets
+    assert outcomes[-1].said == "x/1 promoted. The first." and all(outcome.reused for outcome in outcomes)
+    assert [outcome.step for outcome in find_finished(CONFIG, "ingest", made.home)] == ["read", "report"]
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    "what",
+    {
+        "a result is gone": lambda made: made.home.store.remove(made.datasets[0]),
+        "the report is gone": lambda made: made.home.store.remove(made.datasets[-1]),
+        "MLflow's database is gone": lambda made: (made.home.path / "mlruns" / "mlflow.db").unlink(),
+        "MLflow was not told of a step's end": lambda made: change(
+            made.home, "UPDATE runs SET status = 'KILLED' WHERE run_uuid = 'run of corpus'"
+        ),
+        "a run died": lambda made: change(
+            made.home,
+            "INSERT INTO runs SELECT 'dead', 1, 'RUNNING', -1, 'active'",
+        ),
+        "the last flow failed": lambda made: change(
+            made.home, "UPDATE runs SET status = 'FAILED' WHERE run_uuid = 'flow'"
+        ),
+        "a model is not registered": lambda made: change(made.home, "DELETE FROM model_versions"),
+        "no model is champion": lambda made: change(made.home, "DELETE FROM registered_model_aliases"),
+        "nothing is decided": lambda made: change(
+            made.home, "DELETE FROM model_version_tags WHERE key = 'tokenmill.decision'"
+        ),
+        "Prefect was not told of a flow's end": lambda made: (made.home.store.root / ".locks" / "flow-1.lock").touch(),
+    }.items(),
+    ids=lambda item: item[0],
+)
+def test_what_has_something_left_to_do_is_not_finished(made, what):
+    what[1](made)
+    if what[0] == "a run died":
+        change(made.home, f"INSERT INTO tags VALUES ('dead', 'tokenmill.home', '{made.home.label}')")
+    assert find_finished(CONFIG, "evaluate", made.home) == []
+
+
+def test_another_home_may_be_at_work(made):
+    change(made.home, "INSERT INTO runs SELECT 'theirs', 1, 'RUNNING', 99, 'active'")
+    change(made.home, "INSERT INTO tags VALUES ('theirs', 'tokenmill.home', 'elsewhere')")
+    assert len(find_finished(CONFIG, "evaluate", made.home)) == 5
+
+
+def test_a_run_that_goes_on_from_a_champion_is_looked_at_by_the_flow(made):
+    assert find_finished(CONFIG.model_copy(update={"base": "champion"}), "evaluate", made.home) == []
+
+
+def test_other_code_of_the_same_version_is_told(made, capsys, monkeypatch):
+    monkeypatch.setattr(made.home.store.__class__, "changed_code", lambda self, step, dataset: step.type is MODEL)
+    assert find_finished(CONFIG, "evaluate", made.home)
+    assert "other code" in capsys.readouterr().err

@@ -1,0 +1,350 @@
+"""Who is champion: decided once, for a reason that is written down, with a way back, whatever is killed when.
+
+MLflow's registry is real; models and evaluations are small stand-ins.
+"""
+
+import io
+import itertools
+from types import SimpleNamespace
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from rich.console import Console
+
+from flows.commands.models import models_table
+from flows.home import Home
+from flows.orchestration.gate import Gate, evaluation_on
+from flows.servers.mlflow_database import ensure_mlflow_database
+from flows.tracking import registry
+from flows.tracking.registry import DECISION, WHY, crown, find_model, promote_by_hand, roll_back
+from gpt.config import Config
+from pipelines.catalog.registry import CHALLENGER, CHAMPION, find_version, registered
+from pipelines.chain import Judged
+from pipelines.errors import InputError
+from pipelines.evaluation.classifier import EVALUATE_CLASSIFIER, EvaluateClassifierConfig
+from pipelines.evaluation.promotion import ClassificationCriterion, PromoteConfig
+from pipelines.evaluation.results import statistics, write_evaluation
+from pipelines.store.step import StepType
+
+TRUTH = ["spam", "ham"] * 100
+NUMBERS = itertools.count()
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    home = Home(tmp_path_factory.mktemp("home"))
+    ensure_mlflow_database(home.mlflow_uri, home.artifacts)
+    return home
+
+
+@pytest.fixture(autouse=True)
+def no_server(monkeypatch):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+
+
+@pytest.fixture(scope="module")
+def client(home):
+    from mlflow.tracking import MlflowClient
+
+    return MlflowClient(home.mlflow_uri)
+
+
+class Content(Config):
+    content: str
+
+
+class Family:
+    """Models of one name, each with a share of right answers, registered as a run would."""
+
+    def __init__(self, home, client):
+        self.home, self.client, self.name = home, client, f"family-{next(NUMBERS)}"
+        self.examples = self.publish("examples", "held-out", {"n": "1"})
+        self.right = {}
+        client.create_registered_model(self.name)
+
+    def publish(self, kind, name, content):
+        type = StepType(f"make-{kind}", kind, 1, Content, lambda: {})
+        config = Content(content=f"{self.name} {content}")
+
+        def run(out, scratch):
+            (out / "tokenizer.json").write_text("{}")
+            (out / "content").write_text(config.content)
+            return {"task": "classification"}
+
+        return self.home.store.build(type.using(name, config, {}), run)
+
+    def model(self, right):
+        model = self.publish("model", self.name, right)
+        self.right[model.ref.fingerprint] = right
+        tags = {"tokenmill.fingerprint": model.ref.fingerprint}
+        version = self.client.create_model_version(self.name, model.path.as_uri(), tags=tags).version
+        if len(self.right) == 1:
+            crown(self.client, self.name, version, "The first.")
+        else:
+            self.client.set_registered_model_alias(self.name, CHALLENGER, version)
+        return model
+
+    def perform(self, type, name, config, inputs):
+        """An evaluation: of two classes, so many of the items right, the others of either class by turns."""
+        assert type is EVALUATE_CLASSIFIER
+        self.evaluated = name
+
+        def run(out, scratch):
+            right = np.arange(200) < self.right[inputs["model"].ref.fingerprint] * 200
+            said = [a if ok else {"spam": "ham", "ham": "spam"}[a] for a, ok in zip(TRUTH, right, strict=True)]
+            digest = inputs["examples"].ref.digest
+            items = [f"{digest}-{i}" for i in range(200)]
+            write_evaluation(
+                out, {"model": {"f1": 0.5}}, pa.table({"item": items, "truth": TRUTH, "model_label": said})
+            )
+            metrics = {"model": {"f1": right.mean(), "accuracy": right.mean()}}
+            return {"task": "classification", "positive": "spam", **statistics("classify", metrics)}
+
+        step = type.using(name, config, {role: one.ref for role, one in inputs.items()})
+        return self.home.store.build(step, run)
+
+    def judge(self, model, examples=None):
+        inputs = {"model": model, "examples": examples or self.examples}
+        config = EvaluateClassifierConfig()
+        return Judged(EVALUATE_CLASSIFIER, config, inputs, self.perform(EVALUATE_CLASSIFIER, self.name, config, inputs))
+
+    def gate(self, again=False, **criterion):
+        criterion = ClassificationCriterion(**{"guard": {}, **criterion})
+        config = SimpleNamespace(promote=PromoteConfig(classification=criterion))
+        return Gate(self.perform, self.home, SimpleNamespace(client=self.client), config, again)
+
+    def aliases(self):
+        return {alias: v.version for v in registered(self.home.mlflow_uri, self.name) for alias in v.aliases}
+
+    def tags(self, version):
+        return find_version(self.home.mlflow_uri, self.name, version=version).tags
+
+
+@pytest.fixture
+def family(home, client):
+    return Family(home, client)
+
+
+def test_the_better_model_is_promoted_and_why_is_written_down(family):
+    family.model(0.8)
+    judged = family.judge(family.model(0.95))
+    version, decision = family.gate().decide(judged)
+    assert decision.promoted and version.version == 2
+    assert family.evaluated == f"{family.name}-champion", "the champion was judged on the challenger's data first"
+    assert family.aliases() == {CHAMPION: 2}
+    tags = family.tags(2)
+    assert tags[DECISION] == "promoted" and tags["tokenmill.against"] == f"{family.name}/1"
+    assert "classify/f1 0.8 → 0.95, p < 0.001" in tags[WHY]
+    assert tags["tokenmill.evaluation"] == str(judged.evaluation)
+    assert tags[WHY] in family.client.get_model_version(family.name, "2").description
+
+
+@pytest.mark.parametrize(
+    ("challenger", "criterion", "why"),
+    [
+        (0.7, {}, "Not better: classify/f1 0.8 → 0.7"),
+        (0.8, {}, "Not better"),
+        (0.81, {}, "No difference shown at 0.05"),
+        (0.95, {"margin": 0.2}, "Not better by the margin of 0.2"),
+        (0.7, {"guard": {"classify/accuracy": 0.05}}, "A guarded metric got worse: classify/accuracy 0.8 → 0.7"),
+    ],
+)
+def test_what_does_not_win_is_kept_back_with_the_reason(family, challenger, criterion, why):
+    family.model(0.8)
+    model = family.model(challenger) if challenger != 0.8 else family.model("0.80")
+    family.right[model.ref.fingerprint] = challenger
+    _, decision = family.gate(**criterion).decide(family.judge(model))
+    assert not decision.promoted and family.aliases() == {CHAMPION: 1, CHALLENGER: 2}
+    assert family.tags(2)[DECISION] == "kept back" and why in family.tags(2)[WHY]
+
+
+def test_a_decision_is_made_once_unless_asked_for_again(family):
+    family.model(0.8)
+    judged = family.judge(family.model(0.7))
+    family.gate().decide(judged)
+    family.right[judged.model.ref.fingerprint] = 0.99
+    before = family.tags(2)
+    _, again = family.gate().decide(judged)
+    assert not again.promoted and family.tags(2) == before
+    _, by_force = family.gate(again=True, metric="classify/accuracy").decide(judged)
+    assert not by_force.promoted and family.tags(2) != before
+
+
+def test_held_out_data_that_changed_makes_the_champion_be_judged_anew(family):
+    first = family.model(0.8)
+    old = family.judge(first)
+    grown = family.publish("examples", "held-out", {"n": "2"})
+    judged = family.judge(family.model(0.95), grown)
+    family.gate().decide(judged)
+    evaluations = [e for e in family.home.store.list("evaluation") if e.manifest.inputs["model"] == first.ref]
+    assert [e.manifest.inputs["examples"] for e in evaluations] == [family.examples.ref, grown.ref]
+    roles = {"model": first, "examples": family.examples}
+    found = evaluation_on(None, family.home, EVALUATE_CLASSIFIER, EvaluateClassifierConfig(), roles, CHAMPION)
+    assert found.ref == old.evaluation.ref, "what is there is not made again"
+
+
+def test_a_metric_that_is_none_is_a_sentence(family):
+    family.model(0.8)
+    with pytest.raises(InputError, match=r"promote.classification: 'classify/f2' is no metric .* it has classify/f1"):
+        family.gate(metric="classify/f2").decide(family.judge(family.model(0.9)))
+
+
+def test_a_champion_whose_weights_are_gone_is_not_replaced_unseen(family):
+    family.home.store.remove(family.model(0.8))
+    _, decision = family.gate().decide(family.judge(family.model(0.95)))
+    assert not decision.promoted and "cannot be judged on the same data" in family.tags(2)[WHY]
+
+
+def test_rolling_back_goes_back_step_by_step_and_promoting_by_hand_brings_back(family):
+    name, home = family.name, family.home
+    family.model(0.7)
+    for right in (0.85, 0.99):
+        family.gate().decide(family.judge(family.model(right)))
+    assert family.aliases() == {CHAMPION: 3}
+    assert roll_back(home, name, "writes nonsense").startswith(f"{name}/2 is the champion again")
+    assert family.tags(3)[DECISION] == "rolled back" and "writes nonsense" in family.tags(3)[WHY]
+    family.gate().decide(family.judge(find_model(f"{name}/3", home)))
+    assert family.aliases() == {CHAMPION: 2}, "a run that comes by it again does not undo what a person did"
+    roll_back(home, name, "that too")
+    assert family.aliases() == {CHAMPION: 1}
+    with pytest.raises(InputError, match="is the first champion of its name"):
+        roll_back(home, name, "once more")
+    promote_by_hand(home, f"{name}/3", "it was the data")
+    assert family.aliases() == {CHAMPION: 3} and family.tags(3)[WHY] == "By hand: it was the data"
+    roll_back(home, name, "back to the one before")
+    assert family.aliases() == {CHAMPION: 1}
+    family.client.set_registered_model_alias(name, CHAMPION, "2")  # in MLflow's own UI
+    roll_back(home, name, "not that one")
+    assert family.aliases() == {CHAMPION: 1}
+    for wrong, sentence in ((f"{name}/1", "is the champion already"), (f"{name}/9", "no model"), (name, "no version")):
+        with pytest.raises(InputError, match=sentence):
+            promote_by_hand(home, wrong, "")
+    with pytest.raises(InputError, match="no model unheard-of@champion"):
+        roll_back(home, "unheard-of", "")
+
+
+class Killed(BaseException):
+    pass
+
+
+class Dying:
+    """A client that dies at its n-th write."""
+
+    def __init__(self, client, writes):
+        self.client, self.left = client, writes
+
+    def __getattr__(self, name):
+        method = getattr(self.client, name)
+        if not name.startswith(("set_", "delete_", "update_")):
+            return method
+
+        def write(*arguments, **named):
+            if not self.left:
+                raise Killed
+            self.left -= 1
+            return method(*arguments, **named)
+
+        return write
+
+
+@pytest.mark.parametrize(("right", "kills"), [(0.95, itertools.count()), (0.7, [1, 4])])
+def test_a_promotion_that_is_killed_at_any_write_is_finished_by_the_next_run(home, client, right, kills):
+    for writes in kills:
+        family = Family(home, client)
+        family.model(0.8)
+        judged = family.judge(family.model(right))
+        dying = Gate(family.perform, home, SimpleNamespace(client=Dying(client, writes)), family.gate().config)
+        try:
+            dying.decide(judged)
+            died = False
+        except Killed:
+            died = True
+        _, decision = family.gate().decide(judged)
+        expected = {CHAMPION: 2} if right == 0.95 else {CHAMPION: 1, CHALLENGER: 2}
+        assert decision.promoted == (right == 0.95) and family.aliases() == expected, writes
+        assert family.tags(2)[DECISION] and "0.8 →" in family.tags(2)[WHY]
+        if right == 0.95:
+            assert find_version(home.mlflow_uri, family.name, CHAMPION).history == (1, 2)
+        if not died:
+            break
+    assert not died or writes == 4
+
+
+def test_a_rollback_that_is_killed_at_any_write_is_finished_when_asked_again(home, client, monkeypatch):
+    for writes in itertools.count():
+        family = Family(home, client)
+        for right in (0.7, 0.85):
+            judged = family.judge(family.model(right))
+        family.gate().decide(judged)
+        with monkeypatch.context() as patch:
+            patch.setattr(registry, "_client", lambda home: Dying(client, writes))  # noqa: B023
+            try:
+                roll_back(home, family.name, "bad")
+                break
+            except Killed:
+                pass
+        roll_back(home, family.name, "bad")
+        assert family.aliases() == {CHAMPION: 1} and family.tags(2)[DECISION] == "rolled back"
+    assert writes >= 4
+
+
+# Which model a name means
+
+
+def test_a_name_is_its_champion_and_where_there_is_none_the_newest(family, capsys):
+    champion, newest = family.model(0.8), family.model(0.7)
+    name, home = family.name, family.home
+    assert find_model(name, home).ref == champion.ref and find_model(f"{name}@champion", home).ref == champion.ref
+    assert capsys.readouterr().err == ""
+    assert find_model(f"{name}/2", home).ref == find_model(f"{name}@challenger", home).ref == newest.ref
+    assert find_model(f"model/{name}", home).ref == newest.ref
+    assert find_model(f"{name}@{champion.ref.fingerprint[:8]}", home).ref == champion.ref
+    assert find_model(newest.ref.fingerprint[:10], home).ref == newest.ref
+
+    elsewhere = Home(home.path)
+    elsewhere_uri = f"sqlite:///{home.path}/not-there.db"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", elsewhere_uri)
+        assert find_model(name, elsewhere).ref == newest.ref
+    assert "knows no champion" in capsys.readouterr().err
+    with pytest.raises(InputError, match="no model"):
+        find_model(f"{name}@best", home)
+
+
+def test_the_registry_is_read_alike_from_the_file_and_through_sqlalchemy(family):
+    family.model(0.8)
+    family.gate().decide(family.judge(family.model(0.95)))
+    uri = family.home.mlflow_uri
+    assert registered(uri.replace("sqlite:", "sqlite+pysqlite:"), family.name) == registered(uri, family.name)
+    assert find_version(uri, family.name, CHAMPION).history == (1, 2)
+    with pytest.raises(InputError, match="cannot be read"):
+        registered("postgresql+psycopg2://user:secret@127.0.0.1:1/none")
+
+
+def test_finding_a_champion_does_not_import_mlflow(family):
+    import subprocess
+    import sys
+
+    model = family.model(0.8)
+    code = (
+        "import sys; from pathlib import Path; from flows.home import Home\n"
+        "from flows.tracking.registry import find_model\n"
+        f"print(find_model({family.name!r}, Home(Path({str(family.home.path)!r}))), 'mlflow' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == f"{model} False" and done.stderr == ""
+
+
+def test_a_reason_may_say_anything_and_the_list_of_models_shows_it(family):
+    family.model(0.7)
+    crown(family.client, family.name, 1, "see [/notes], it is [bold]")
+    out = io.StringIO()
+    Console(file=out, width=200).print(models_table(family.home, family.name))
+    assert "see [/notes], it is [bold]" in out.getvalue()
+
+
+def test_what_is_asked_for_and_not_there_is_named_as_it_was_asked_for(family):
+    for reference, named in (("x@", "x@"), ("x@mine", "x@mine"), ("x/7", "x/7")):
+        with pytest.raises(InputError, match=f"has no model {named};"):
+            find_model(reference, family.home)

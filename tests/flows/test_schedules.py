@@ -1,0 +1,278 @@
+"""Schedules: read from TOML, and with a real server seen to fire, run and finish."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+
+from flows.schedules import ENDING, Schedule, load_schedules, make_deployments, prefect_yaml, serve, tokenmill_flows
+from flows.servers.stack import Stack
+from pipelines.errors import InputError
+
+ROOT = Path(__file__).parents[2]
+SHIPPED = ROOT / "configs" / "schedules.toml"
+
+TICKING = """
+import sys
+import time
+from pathlib import Path
+
+from prefect import flow
+
+@flow(name="tick")
+def tick(folder: str, seconds: float = 0) -> None:
+    (Path(folder) / f"{time.time()}").touch()
+    time.sleep(seconds)
+
+if __name__ == "__main__":
+    from flows import serve
+    from ticking import tick
+    serve.ENDING = float(sys.argv[1])
+    serve.serve(sys.argv[2], sys.argv[3], {"tick": tick})
+"""
+
+
+CONFIG = {"name": "x", "ingest": {"sources": [{"uri": "x.txt"}]}}
+PARAMETERS = {name: {} if name == "housekeeping" else {"config": CONFIG} for name in tokenmill_flows()}
+
+
+def schedules(tmp_path, text):
+    path = tmp_path / "schedules.toml"
+    path.write_text(text)
+    return path
+
+
+def test_the_shipped_schedules_make_deployments_one_run_at_a_time():
+    made = {each.name: each for each in make_deployments(load_schedules(SHIPPED), SHIPPED)}
+    assert made.keys() == {"refresh", "nightly-evaluation", "housekeeping"}
+    for deployment in made.values():
+        assert deployment.concurrency_limit == 1
+        assert deployment.concurrency_options.collision_strategy.value == "CANCEL_NEW"
+        assert len(deployment.schedules) == 1
+        assert deployment.paused is False, "a server that ended in good order has paused them"
+    assert made["refresh"].flow_name == "run"
+    assert made["refresh"].parameters["config"]["name"] == "quickstart"
+    assert made["refresh"].parameters["config"]["base"] == "champion"
+    assert made["nightly-evaluation"].flow_name == "reevaluate"
+    assert made["housekeeping"].parameters["keep_days"] == 90
+    assert str(made["nightly-evaluation"].schedules[0].schedule.cron) == "30 5 * * *"
+    assert "FREQ=WEEKLY" in made["housekeeping"].schedules[0].schedule.rrule
+
+
+@pytest.mark.parametrize("name", sorted(tokenmill_flows()))
+def test_every_field_of_every_form_in_prefects_ui_has_a_description(name):
+    (deployment,) = make_deployments(
+        {"by-hand": Schedule(flow=name, config=None, parameters=PARAMETERS[name])}, SHIPPED
+    )
+    form = deployment._parameter_openapi_schema.model_dump()
+    forms = {"": form, **form["definitions"]}
+    fields = {
+        f"{table}.{key}": field for table, each in forms.items() for key, field in each.get("properties", {}).items()
+    }
+    assert [key for key, field in fields.items() if not field.get("description")] == []
+    if name != "housekeeping":
+        assert {".config", "PretrainConfig.steps", "RunConfig.base", "LanguageCriterion.margin"} <= fields.keys()
+
+
+def test_prefect_yaml_declares_the_same():
+    """Written by `python -m flows.schedules`."""
+    committed = (ROOT / "prefect.yaml").read_text()
+    made = prefect_yaml(load_schedules(SHIPPED), SHIPPED)
+    version = "prefect-version:"
+    assert [line for line in committed.splitlines() if not line.startswith(version)] == [
+        line for line in made.splitlines() if not line.startswith(version)
+    ]
+
+
+def test_a_schedule_with_everything(tmp_path):
+    path = schedules(
+        tmp_path,
+        f"""
+        [often]
+        flow = "run"
+        config = "{ROOT / "configs" / "quickstart.toml"}"
+        set = ["pretrain.steps=7"]
+        parameters = {{ rebuild = true }}
+        interval = "PT15M"
+        timezone = "Europe/Vienna"
+        collision = "enqueue"
+        description = "Often."
+        """,
+    )
+    (often,) = make_deployments(load_schedules(path), path)
+    assert often.parameters["config"]["pretrain"]["steps"] == 7
+    assert often.parameters["rebuild"] is True
+    assert often.schedules[0].schedule.interval.total_seconds() == 900
+    assert often.schedules[0].schedule.timezone == "Europe/Vienna"
+    assert often.concurrency_options.collision_strategy.value == "ENQUEUE"
+    assert often.description == "Often."
+    assert make_deployments({"by-hand": Schedule(flow="housekeeping")}, path)[0].schedules == []
+
+
+WRONG = {
+    "": "holds no schedule",
+    "x = 1": "'x' stands outside",
+    "[x]\n": r"\[x\] 'flow' is missing",
+    "[x": "not valid TOML",
+    "[X]\nflow = 'run'": "'X' cannot name a schedule",
+    "[x]\nflow = 'run'\ncrom = '* * * * *'": r"\[x\] unknown key 'crom'; did you mean 'cron'",
+    "[x]\nflow = 'housekeeping'\ncron = '* * * * *'\ninterval = 3": r"cron and interval are given",
+    "[x]\nflow = 'housekeeping'\ncron = '61 * * * *'": r"\[x\] .*cron",
+    "[x]\nflow = 'housekeeping'\nrrule = 'FREQ=SOMETIMES'": r"\[x\] .*SOMETIMES|RRule",
+    "[x]\nflow = 'housekeeping'\ninterval = 0": r"\[x\] 'interval' is wrong",
+    "[x]\nflow = 'housekeeping'\ninterval = 3\ntimezone = 'Europe/Wien'": r"no such time zone",
+    "[x]\nflow = 'housekeeping'\ninterval = 3\ntimezone = '../../etc/passwd'": r"no such time zone",
+    "[x]\nflow = 'housekeeping'\ncollision = 'wait'": r"\[x\] 'collision' is wrong",
+    "[x]\nflow = 'evalute'": r"did you mean 'evaluate'",
+    "[x]\nflow = 'run'": r"\[x\] run needs 'config'",
+    "[x]\nflow = 'run'\nset = ['a=1']": r"no config is given",
+    "[x]\nflow = 'run'\nconfig = 'nowhere.toml'": "no config file .*nowhere.toml",
+    "[x]\nflow = 'housekeeping'\nparameters = { days = 3 }": r"takes no 'days'; it takes checkpoint_days",
+}
+
+
+@pytest.mark.parametrize("text", WRONG)
+def test_a_wrong_schedule_gets_a_sentence(tmp_path, text):
+    path = schedules(tmp_path, text)
+    with pytest.raises(InputError, match=WRONG[text]) as caught:
+        make_deployments(load_schedules(path), path)
+    assert str(tmp_path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_is_not_there(tmp_path):
+    with pytest.raises(InputError, match="no file of schedules"):
+        load_schedules(tmp_path / "nowhere.toml")
+
+
+def test_serving_without_a_server_says_what_to_do(tmp_path, monkeypatch):
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)
+    with pytest.raises(InputError, match="tokenmill up"):
+        serve(SHIPPED, tmp_path)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    """A home with a real Prefect server, and an environment for processes in it."""
+    home = tmp_path_factory.mktemp("home")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("PREFECT_API_URL", raising=False)
+        patch.setenv("PREFECT_HOME", str(home / ".tokenmill" / "prefect"))
+        patch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")  # so that no MLflow starts
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        stack = Stack(home, prefect_port=port)
+        stack.up()
+        (home / "ticking.py").write_text(TICKING)
+        (home / "ticks").mkdir()
+        environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{home}"}
+        try:
+            yield home, f"http://127.0.0.1:{port}/api", environment
+        finally:
+            stack.down()
+
+
+def test_a_schedule_fires_survives_a_kill_and_does_not_pile_up(server):
+    home, url, environment = server
+    path = home / "schedules.toml"
+    often = f'flow = "tick"\ninterval = 2\nparameters = {{ folder = "{home / "ticks"}" }}\n'
+    path.write_text(f'[often]\n{often}[queued]\n{often}collision = "enqueue"\n')
+
+    serving = start(home, path, environment)
+    wait_for(lambda: len(runs(url, "COMPLETED")) >= 4, serving)
+    assert len(list((home / "ticks").iterdir())) >= 4
+
+    with pytest.raises(InputError, match="Another `tokenmill serve` runs"):
+        serve(SHIPPED, home)
+
+    # Killed in the middle of a run, and away for several of its times.
+    wait_for(lambda: runs(url, "PENDING") + runs(url, "RUNNING"), serving)
+    os.killpg(serving.pid, signal.SIGKILL)
+    serving.wait()
+    time.sleep(6)
+    missed = by_deployment(runs(url, "SCHEDULED", before=time.time()))
+    assert len(missed) == 2 and all(len(each) >= 2 for each in missed.values())
+    orphans = {run["id"] for state in ("PENDING", "RUNNING") for run in runs(url, state)}
+
+    done = len(runs(url, "COMPLETED"))
+    serving = start(home, path, environment)
+    wait_for(lambda: len(runs(url, "COMPLETED")) >= done + 4, serving)
+    ended = {state: {run["id"] for run in runs(url, state)} for state in ("COMPLETED", "CANCELLED")}
+    for each in missed.values():
+        assert len(each & ended["COMPLETED"]) <= 1 and len(each & ended["CANCELLED"]) >= len(each) - 1
+    assert not orphans & {run["id"] for state in ("PENDING", "RUNNING") for run in runs(url, state)}
+
+    wait_for(lambda: runs(url, "RUNNING"), serving)  # it ends in good order in the middle of a run too
+    told = time.monotonic()
+    serving.terminate()
+    assert serving.wait(60) == 0
+    gave_up = time.monotonic() - told >= ENDING  # a server on a busy machine may hang, and for longer than that
+    assert gave_up or [each["paused"] for each in deployments(url, "often", "queued")] == [True, True]
+
+
+def test_it_ends_soon_while_the_server_hangs(server):
+    """A busy server may answer nothing for minutes, and to pause the schedules it is needed."""
+    home, url, environment = server
+    path = home / "by_hand.toml"
+    path.write_text(f'[by-hand]\nflow = "tick"\nparameters = {{ folder = "{home / "ticks"}" }}\n')
+    (prefect, _) = Stack(home).status()
+    serving = start(home, path, environment, ending=1)
+    try:
+        wait_for(lambda: any(each["last_polled"] for each in deployments(url, "by-hand")), serving)
+        os.kill(prefect.pid, signal.SIGSTOP)
+        serving.terminate()
+        assert serving.wait(30) == 0
+    finally:
+        os.kill(prefect.pid, signal.SIGCONT)
+        serving.kill()
+
+
+def deployments(url, *names):
+    return post(f"{url}/deployments/filter", {"deployments": {"name": {"any_": names}}})
+
+
+def by_deployment(found):
+    ids = {}
+    for run in found:
+        ids.setdefault(run["deployment_id"], set()).add(run["id"])
+    return ids
+
+
+def start(home, path, environment, ending=ENDING):
+    command = [sys.executable, str(home / "ticking.py"), str(ending), str(path), str(home)]
+    with (home / LOG).open("a") as log:  # a pipe that nobody reads fills up, and then it waits for ever
+        return subprocess.Popen(
+            command, env=environment, cwd=home, stdout=subprocess.DEVNULL, stderr=log, start_new_session=True
+        )
+
+
+LOG = "serve.log"
+
+
+def runs(url, state, before=None):
+    found = post(f"{url}/flow_runs/filter", {"flow_runs": {"state": {"type": {"any_": [state]}}}, "limit": 200})
+    due = [datetime.fromisoformat(run["expected_start_time"]).timestamp() for run in found]
+    return [run for run, at in zip(found, due, strict=True) if before is None or at < before]
+
+
+def post(url, query):
+    request = urllib.request.Request(url, json.dumps(query).encode(), {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=20) as response:
+        return json.load(response)
+
+
+def wait_for(condition, process):
+    until = time.monotonic() + 90
+    while not condition():
+        assert process.poll() is None, Path(process.args[-1], LOG).read_text()
+        assert time.monotonic() < until
+        time.sleep(0.2)

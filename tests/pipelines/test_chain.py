@@ -1,0 +1,39 @@
+"""The chain's order and inputs, with nothing carried out."""
+
+import tomllib
+from pathlib import Path
+from types import SimpleNamespace
+
+from pipelines.chain import chain
+from pipelines.config import load_config
+from pipelines.tokens.templates import shipped
+
+ROOT = Path(__file__).parents[2]
+
+
+def performed(until, *overrides):
+    """(step, name, roles) of every step."""
+    steps = []
+
+    def perform(type, name, config, inputs):
+        steps.append((type.name, name, set(inputs)))
+        return SimpleNamespace(ref=SimpleNamespace(name=name))
+
+    chain(perform, load_config(ROOT / "configs" / "quickstart.toml", overrides), until)
+    return steps
+
+
+def test_tasks_are_put_to_the_pretrained_model_before_its_own_evaluation():
+    task = "tasks.verses={uri='verses.jsonl', shots=2}"
+    steps = performed("evaluate", task)
+    at = steps.index(("evaluate-task", "quickstart-verses", {"model"}))
+    assert steps[at - 1][0] == "pretrain" and steps[at + 1][:2] == ("evaluate-language", "quickstart")
+    assert steps[at + 1][2] == {"model", "tokens", "corpus"}
+    assert ("evaluate-assistant", "quickstart-assistant", {"model", "base", "examples"}) in steps
+    assert not any(step.startswith("evaluate") for step, *_ in performed("finetune", task))
+
+
+def test_the_templates_that_ship_are_packaged():
+    package_data = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]
+    files = {path for pattern in package_data["pipelines"] for path in (ROOT / "pipelines").glob(pattern)}
+    assert set(shipped().values()) <= files and shipped()
