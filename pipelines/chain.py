@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from flows.console import say
 from gpt.config import Config
 from pipelines.config import ClassificationRun, RunConfig
 from pipelines.corpus.examples import EXAMPLES
@@ -43,7 +42,13 @@ class Judged:
         return self.inputs["model"]
 
 
-def chain(perform: Perform, config: RunConfig, until: str = "evaluate", base: Base | None = None) -> list[Judged]:
+def chain(
+    perform: Perform,
+    config: RunConfig,
+    until: str = "evaluate",
+    base: Base | None = None,
+    say: Callable[[str], None] = lambda sentence: None,
+) -> list[Judged]:
     """Every step from source files to evaluated models, in the order of their needs.
 
     Args:
@@ -52,6 +57,8 @@ def chain(perform: Perform, config: RunConfig, until: str = "evaluate", base: Ba
         until: the last step to carry out: ingest, tokenize, sample, pretrain, finetune or evaluate.
         base: the model that pretraining goes on from, if any. Its tokenizer makes the tokens; if it has read this very
             corpus already, there is nothing to train, and it takes the pretrained model's place.
+
+        say: receives a sentence where there is nothing to pretrain.
 
     Returns:
         The models that were evaluated.

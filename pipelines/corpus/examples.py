@@ -114,7 +114,7 @@ def run(inputs: Mapping[str, Dataset], config: ExamplesConfig, out: Path, work: 
                 if table.rows == before:
                     why = f"; the first problem: {problem}" if problem else ""
                     raise InputError(f"The source {source.called!r} ({source.uri}) has no usable example{why}.")
-                work.report.progress(table.rows, table.rows, "examples", source.called)
+                work.listener.progress(table.rows, table.rows, "examples", source.called)
         with TableWriter(out / "examples.parquet", EXAMPLES_SCHEMA) as good:
             for row in _once(found, config, work.scratch):
                 if "reason" in row:

@@ -64,7 +64,7 @@ def run(inputs: Mapping[str, Dataset], config: MixConfig, out: Path, work: StepC
             for part in Corpus(inputs[name]).parts:
                 target = out / "documents" / f"part-{len(draws):05d}.parquet"
                 draws.append(Draw(name, part, epoch, min(share - epoch, 1.0), config.seed, target))
-    work.report.progress(0, len(draws), "parts", "drawing")
+    work.listener.progress(0, len(draws), "parts", "drawing")
     counts = work.map(draw_part, draws)
     with TableWriter(out / "rejected.parquet", REJECTED):
         pass

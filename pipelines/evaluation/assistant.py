@@ -52,7 +52,7 @@ def run_assistant(
     if not rows:
         raise InputError(f"{inputs['examples']} has no {config.split} examples to judge an assistant on.")
     if len(rows) < len(held_out):
-        work.report.warn(f"{len(held_out) - len(rows)} instructions fill the whole context and were left out")
+        work.listener.warn(f"{len(held_out) - len(rows)} instructions fill the whole context and were left out")
     systems = {MODEL: model}
     if "base" in inputs:
         systems["base model"] = as_assistant(open_gpt(inputs["base"].path), model.template)
@@ -90,7 +90,7 @@ def run_assistant(
     shown = [
         f"> {row.instruction}\n{text}" for row, text in list(zip(rows, answers[MODEL], strict=True))[: config.shown]
     ]
-    work.report.text("answers.txt", "\n\n".join(shown) + "\n")
+    work.listener.text("answers.txt", "\n\n".join(shown) + "\n")
     (out / "answers.txt").write_text("\n\n".join(shown) + "\n", encoding="utf-8")
     counts = {"scored_examples": len(rows), "left_out": len(held_out) - len(rows)}
     if config.judge:
@@ -109,11 +109,11 @@ def judged(
         {"instruction": row.text, "response": row.response or "", "answer": answer}
         for row, answer in zip(rows, answers, strict=True)
     ]
-    verdicts = judge(items, config, lambda done: work.report.progress(done, len(items), "verdicts"))
+    verdicts = judge(items, config, lambda done: work.listener.progress(done, len(items), "verdicts"))
     failed = Counter(each.status for each in verdicts if each.score is None)
     if failed:
         reasons = ", ".join(f"{n} {reason}" for reason, n in failed.most_common())
-        work.report.warn(f"{failed.total()} of {len(verdicts)} answers have no score from the judge: {reasons}")
+        work.listener.warn(f"{failed.total()} of {len(verdicts)} answers have no score from the judge: {reasons}")
     return mean_of([math.nan if each.score is None else each.score for each in verdicts]), verdicts
 
 
@@ -128,7 +128,7 @@ def answer_all(
         ids = generate(model.gpt, prompts, max_new_tokens, stop=model.stop)
         answers += [model.tokenizer.decode(each).strip() for each in ids]
         ended += [float(len(each) < max_new_tokens) for each in ids]
-        work.report.progress(len(answers), len(rows), "answers")
+        work.listener.progress(len(answers), len(rows), "answers")
     return answers, ended
 
 

@@ -58,7 +58,7 @@ def run_classifier(
         raise InputError(f"{inputs['examples']} has no {config.split} examples to judge a classifier on.")
     unknown = sorted({row.label or "" for row in rows} - set(model.labels))
     if unknown:
-        work.report.warn(f"labels that training never saw count as errors: {', '.join(unknown)}")
+        work.listener.warn(f"labels that training never saw count as errors: {', '.join(unknown)}")
     labels = [*model.labels, *unknown]
     number = {label: i for i, label in enumerate(labels)}
     texts, truth = [row.text for row in rows], np.array([number[row.label or ""] for row in rows])
@@ -86,7 +86,7 @@ def run_classifier(
         judge(SCRATCH, scratch.probabilities(texts), scratch.decision)
     train = [row for row in examples.rows("train") if row.label in model.labels]
     if len({row.label for row in train}) < 2:
-        work.report.warn("no baselines: the train split does not have two of the classifier's labels")
+        work.listener.warn("no baselines: the train split does not have two of the classifier's labels")
     for system, fit in BASELINES.items() if len({row.label for row in train}) > 1 else ():
         predict = fit(
             [row.text for row in train], np.array([number[row.label or ""] for row in train]), len(model.labels)

@@ -61,7 +61,7 @@ def run_language(
         if any(len(stream) > 1 for stream in tune):
             losses["trigram"] = trigram_losses(train, tune, streams, vocabulary)
         else:
-            work.report.warn("no trigram baseline: its weights need a second held-out split")
+            work.listener.warn("no trigram baseline: its weights need a second held-out split")
     documents = np.cumsum(targets == tokens.tokenizer.end_of_text)
     documents = np.concatenate([[0], documents[:-1]])
     sizes = {
@@ -87,7 +87,7 @@ def run_language(
     written = model.complete(config.prompts, max_new_tokens=100, temperature=0.8) if config.prompts else []
     texts = [f"{prompt}{text}" for prompt, text in zip(config.prompts, written, strict=True)]
     if texts:
-        work.report.text("generated.txt", "\n\n----\n\n".join(texts) + "\n")
+        work.listener.text("generated.txt", "\n\n----\n\n".join(texts) + "\n")
         (out / "generated.txt").write_text("\n\n----\n\n".join(texts) + "\n", encoding="utf-8")
     return {
         "task": "language",
@@ -135,7 +135,7 @@ def memorised(
     trained, held_out = (recite(model.gpt, tokens, each, config) for each in ("train", split))
     if not trained or not held_out:
         width = config.prefix_tokens + config.run_tokens
-        work.report.warn(f"memorisation was not looked for: no document of a split has {width + 1} tokens")
+        work.listener.warn(f"memorisation was not looked for: no document of a split has {width + 1} tokens")
         return {}
     rows = [
         {

@@ -102,7 +102,7 @@ def score(model: Any, items: Sequence[Item], prompts: Sequence[str], work: StepC
         pairs = [(prompt, f" {choice}") for item, prompt in some for choice in item.choices]
         values = iter(value for value, _ in log_likelihoods(model, pairs))
         found += [np.array([next(values) for _ in item.choices]) for item, _ in some]
-        work.report.progress(len(found), len(items), "items")
+        work.listener.progress(len(found), len(items), "items")
     return found
 
 

@@ -45,7 +45,7 @@ def sliding_losses(model: GPT, streams: Sequence[NDArray], work: StepContext | N
                 last = len(row) - 1
                 scored[start + first : start + last] = values[first:last]
             if work:
-                work.report.progress(done + min(windows[-1] + context, n), total, "tokens")
+                work.listener.progress(done + min(windows[-1] + context, n), total, "tokens")
         done += max(n, 0)
         losses.append(scored)
     return np.concatenate(losses)

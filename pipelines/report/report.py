@@ -67,10 +67,10 @@ def to_html(datasets: Sequence[Dataset], config: ReportConfig, work: StepContext
     """The page, and how many figures it has."""
     sections = [chain_section(datasets)]
     for at, dataset in enumerate(datasets):
-        work.report.progress(at, len(datasets), "sections")
+        work.listener.progress(at, len(datasets), "sections")
         section = Section(slug(str(dataset)), title_of(dataset, datasets), dataset=str(dataset), note=note_of(dataset))
         inputs = _inputs(dataset, datasets)
-        section.parts.extend(parts(dataset, inputs, work.report.warn))
+        section.parts.extend(parts(dataset, inputs, work.listener.warn))
         if dataset.manifest.kind == "model" and dataset.manifest.statistics.get("task") == "language":
             section.parts.extend(reading_parts(dataset, inputs.get("tokens"), config))
         if section.parts:

@@ -66,7 +66,7 @@ class StepContext:
     """
 
     scratch: Path
-    report: Listener = field(default_factory=Listener)
+    listener: Listener = field(default_factory=Listener)
     map: Callable[[Callable[..., Any], Iterable[Any]], list[Any]] = map_in_turn
     should_stop: Callable[[], bool] = lambda: False
     previous: Dataset | None = None
@@ -91,7 +91,7 @@ class StepContext:
             return None
         if self.previous.is_intact():
             return self.previous
-        self.report.warn(f"{self.previous} is damaged, so nothing is taken from it; see `tokenmill datasets verify`")
+        self.listener.warn(f"{self.previous} is damaged, so nothing is taken from it; see `tokenmill datasets verify`")
         return None
 
 

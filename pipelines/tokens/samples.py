@@ -89,7 +89,7 @@ def run(inputs: Mapping[str, Dataset], config: SampleConfig, out: Path, work: St
                 writer.write_batch(pa.RecordBatch.from_pydict(columns, schema))
                 count["samples"] += n
                 count[f"samples_{split}"] += n
-            work.report.progress(shard + 1, len(tokens.shards), "shards")
+            work.listener.progress(shard + 1, len(tokens.shards), "shards")
     if not count["samples_train"]:
         raise InputError(
             f"sample.context is {config.context}, but the longest training shard of {inputs['tokens']} has "
@@ -97,7 +97,7 @@ def run(inputs: Mapping[str, Dataset], config: SampleConfig, out: Path, work: St
         )
     for split in ("validation", "test"):
         if longest[split] and not count[f"samples_{split}"]:
-            work.report.warn(f"no {split} samples: its longest shard has {longest[split]} tokens, less than a window")
+            work.listener.warn(f"no {split} samples: its longest shard has {longest[split]} tokens, less than a window")
     places_in_all = count["samples"] * config.context
     return {
         "samples": count["samples"],

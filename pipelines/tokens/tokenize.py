@@ -62,7 +62,7 @@ def run(inputs: Mapping[str, Dataset], config: TokenizeConfig, out: Path, work: 
         for number, part in enumerate(parts)
         if keys[number] not in known
     ]
-    work.report.progress(len(parts) - len(tasks), len(parts), "parts", "encoding")
+    work.listener.progress(len(parts) - len(tasks), len(parts), "parts", "encoding")
     encoded = iter(work.map(tokenize_part, tasks))
     of_parts = [known[key] if key in known else next(encoded) for key in keys]
     shards = [shard for shards in of_parts for shard in shards]

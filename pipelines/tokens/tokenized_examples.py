@@ -73,7 +73,7 @@ def run(inputs: Mapping[str, Dataset], config: TokenizeExamplesConfig, out: Path
             count[f"lessons_{split}"] = len(rows)
     for what, sentence in WARNINGS.items():
         if count[what]:
-            work.report.warn(f"{count[what]} {sentence.format(context=context)}")
+            work.listener.warn(f"{count[what]} {sentence.format(context=context)}")
     lessons = sum(count[f"lessons_{split}"] for split in SPLITS)
     names = (*(f"lessons_{split}" for split in SPLITS), "tokens", "tokens_learnt", *WARNINGS)
     return {"lessons": lessons, **{name: count[name] for name in names}}

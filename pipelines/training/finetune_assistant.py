@@ -85,7 +85,7 @@ def run_assistant(
     def show(step: int) -> None:
         answers = assistant.complete([assistant.prompt(row.messages) for row in shown], 60, temperature=0)
         pairs = [f"> {row.instruction}\n{answer}" for row, answer in zip(shown, answers, strict=True)]
-        work.report.text(f"samples/step-{step:06d}.txt", "\n\n".join(pairs) + "\n")
+        work.listener.text(f"samples/step-{step:06d}.txt", "\n\n".join(pairs) + "\n")
 
     result = fit(model, train, config, work, evaluate=evaluate, show=show)
     save_model(model, out, assistant.stop[0][0] if len(assistant.stop[0]) == 1 else assistant.tokenizer.end_of_text)

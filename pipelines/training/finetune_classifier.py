@@ -94,7 +94,9 @@ def run_classifier(
     train, validation = batches("train"), batches("validation")
     known = np.array(validation.targets) != IGNORE
     if not known.all():
-        work.report.warn(f"{(~known).sum()} validation examples have labels that training never saw; they do not count")
+        work.listener.warn(
+            f"{(~known).sum()} validation examples have labels that training never saw; they do not count"
+        )
     if not known.any():
         raise InputError(f"{inputs['examples']}: no validation example has a label that its train split has.")
     torch.manual_seed(config.seed)
@@ -127,7 +129,7 @@ def run_classifier(
         is_positive = np.array(validation.targets) == labels.index(positive)
         threshold = choose_threshold(is_positive[known], probabilities[known], config.threshold)
         if threshold is None:
-            work.report.warn("validation examples are all of one class: the likelier class wins, without a threshold")
+            work.listener.warn("validation examples are all of one class: the likelier class wins, without a threshold")
     save_classifier(model, Decision(tuple(labels), positive, threshold), out)
     shutil.copy(inputs["model"].file("tokenizer.json"), out / "tokenizer.json")
     return {

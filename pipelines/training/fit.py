@@ -57,24 +57,24 @@ def fit(
     Raises:
         Stopped: somebody asked the run to end; the work is saved.
     """
-    checkpoints = ToldCheckpoints(work.scratch / "checkpoints", work.report)
+    checkpoints = ToldCheckpoints(work.scratch / "checkpoints", work.listener)
     note = ""
 
     def tell(event: Event) -> None:
         nonlocal note
         match event:
             case Started(step=step, resumed=True):
-                work.report.warn(f"going on from step {step} of {config.steps}, where an earlier run was stopped")
+                work.listener.warn(f"going on from step {step} of {config.steps}, where an earlier run was stopped")
             case Stepped(step=step, metrics=metrics):
-                work.report.metrics(step, metrics)
+                work.listener.metrics(step, metrics)
                 note = f"loss {metrics['train/loss']:.3f}, {metrics['train/tokens_per_second']:,.0f} tokens/s"
-                work.report.progress(step + 1, config.steps, "steps", note)
+                work.listener.progress(step + 1, config.steps, "steps", note)
             case Evaluated(step=step, metrics=metrics):
-                work.report.metrics(step, metrics)
-                work.report.progress(step, config.steps, "steps", f"{note}, val {metrics['val/loss']:.3f}")
+                work.listener.metrics(step, metrics)
+                work.listener.progress(step, config.steps, "steps", f"{note}, val {metrics['val/loss']:.3f}")
                 show(step)
             case Finished(step=step, stopped_early=True):
-                work.report.warn(f"stopped at step {step}: validation loss no longer fell")
+                work.listener.warn(f"stopped at step {step}: validation loss no longer fell")
 
     try:
         result = train(

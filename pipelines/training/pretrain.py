@@ -138,7 +138,7 @@ def train_model(
             return  # one process alone has not the whole model
         written = LanguageModel(model, tokens.tokenizer).complete(config.prompts, max_new_tokens=80, seed=config.seed)
         texts = [f"{prompt}{text}" for prompt, text in zip(config.prompts, written, strict=True)]
-        work.report.text(f"samples/step-{step:06d}.txt", "\n\n----\n\n".join(texts) + "\n")
+        work.listener.text(f"samples/step-{step:06d}.txt", "\n\n----\n\n".join(texts) + "\n")
 
     return model, fit(model, batches, config, work, evaluate=evaluate, show=show)
 

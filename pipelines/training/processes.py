@@ -64,7 +64,7 @@ def launch(inputs: Mapping[str, Dataset], config: Any, work: StepContext) -> Tra
             if call == "end":
                 outcome = arguments
             else:
-                getattr(work.report, call)(*arguments)
+                getattr(work.listener, call)(*arguments)
             if work.should_stop():
                 stop.touch()
     match outcome:

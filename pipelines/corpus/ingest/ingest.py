@@ -36,11 +36,11 @@ def run(inputs: Mapping[str, Dataset], config: IngestConfig, out: Path, work: St
     rules_of(config.keep, config.bad_words is not None)
     later = work.files_that_came_later(lambda: sources(config))
     partitions, skipped = plan(config, work.scratch, known_partitions(work), later)
-    work.report.progress(0, len(partitions), "partitions", "reading")
+    work.listener.progress(0, len(partitions), "partitions", "reading")
     parts_of = work.map(read_partition, partitions)
     parts = [part for parts in parts_of for part in parts]
     check_usable(config, parts, skipped)
-    work.report.progress(len(partitions), len(partitions), "partitions", "looking for duplicates")
+    work.listener.progress(len(partitions), len(partitions), "partitions", "looking for duplicates")
     duplicates = find_duplicates([part.documents for part in parts], work.scratch, config.near_duplicates)
     (out / "documents").mkdir()
     targets = [out / "documents" / f"part-{number:05d}.parquet" for number in range(len(parts))]

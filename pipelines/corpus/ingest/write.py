@@ -47,7 +47,7 @@ class Written:
 def write_documents(work: StepContext, parts: list[Part], targets: list[Path], duplicates: Path) -> list[Written]:
     """Parts with duplicates are written anew, each by a task of its own; the others stay as they are."""
     numbers = sorted(parts_with_duplicates(duplicates))
-    work.report.progress(0, len(numbers), "parts", "dropping duplicates")
+    work.listener.progress(0, len(numbers), "parts", "dropping duplicates")
     writes = [Write(parts[number], number, duplicates, targets[number]) for number in numbers]
     rewritten = dict(zip(numbers, work.map(write_part, writes), strict=True))
     for number, part in enumerate(parts):

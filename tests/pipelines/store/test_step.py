@@ -226,7 +226,7 @@ def test_the_code_digest_is_of_all_modules_in_any_order():
 
 def test_a_quiet_report_takes_everything(tmp_path):
     work = StepContext(tmp_path)
-    report = work.report
+    report = work.listener
     assert isinstance(report, Listener)
     assert report.progress(1, 2, "documents") is None
     assert report.metrics(1, {"train/loss": 1.0}) is None
