@@ -81,7 +81,7 @@ def _flow(name: str, until: str, description: str) -> prefect.Flow[..., Any]:
 
         def judge(perform: Perform, home: Home) -> list[Judged]:
             base = find_base(config.base, config.name, home) if config.base else None
-            return chain(perform, config, until, base)
+            return chain(perform, config, until, base, say)
 
         return _conduct(config, judge, rebuild)
 
