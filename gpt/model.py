@@ -99,11 +99,6 @@ class GPT(nn.Module):
             self.head.out_features = vocabulary
         self.config = self.config.model_copy(update={"vocabulary": vocabulary})
 
-    @property
-    def n_parameters(self) -> int:
-        """Number of parameters; a tied head counts once."""
-        return sum(p.numel() for p in self.parameters())
-
     def flops_per_token(self, time: int) -> float:
         """Floating-point operations of training on one token in sequences of `time`, forward and backward.
 

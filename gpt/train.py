@@ -8,8 +8,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -83,11 +82,10 @@ class Evaluated:
 
 
 @dataclass(frozen=True)
-class Checkpointed:
-    """A checkpoint of the run after `step` steps is on disk."""
+class Saving:
+    """A checkpoint of the run after `step` steps is about to be saved."""
 
     step: int
-    path: Path
 
 
 @dataclass(frozen=True)
@@ -98,7 +96,7 @@ class Finished:
     stopped_early: bool
 
 
-Event = Started | Stepped | Evaluated | Checkpointed | Finished
+Event = Started | Stepped | Evaluated | Saving | Finished
 
 
 @dataclass
@@ -110,7 +108,6 @@ class TrainResult:
     tokens: int
     best_loss: float | None
     best_step: int | None
-    metrics: Metrics = field(default_factory=dict)
 
 
 class Interrupted(Exception):
@@ -118,7 +115,6 @@ class Interrupted(Exception):
 
     def __init__(self, step: int):
         super().__init__(f"training was interrupted after {step} steps: run it again to go on from there")
-        self.step = step
 
 
 class Diverged(Exception):
@@ -129,7 +125,6 @@ class Diverged(Exception):
             f"the {what} at step {step} is not finite: lower the learning rate, lengthen the warm-up or clip "
             "gradients; the weights of the last checkpoint are good"
         )
-        self.step = step
 
 
 def train(
@@ -166,7 +161,7 @@ def train(
                 run.save()
         run.save()
     emit(Finished(run.step, run.out_of_patience))
-    return TrainResult(run.step, run.out_of_patience, run.tokens, run.best_loss, run.best_step, run.metrics)
+    return TrainResult(run.step, run.out_of_patience, run.tokens, run.best_loss, run.best_step)
 
 
 STATE = ("step", "tokens", "stale", "best_loss", "best_step")
@@ -197,7 +192,6 @@ class _Run:
         self.best_loss: float | None = None
         self.best_step: int | None = None
         self.saved_step: int | None = None
-        self.metrics: Metrics = {}
         lay_out_for_training(model)
         self.resumed = self._restore_model()
         for module in model.modules():
@@ -259,14 +253,14 @@ class _Run:
             optimizer.step()
         self._forget_gradients()
         if step % config.log_every == 0 or step == config.steps - 1:
-            self.metrics = {
+            metrics = {
                 "train/loss": total / count,
                 "train/learning_rate": learning_rate(step, config),
                 "train/gradient_norm": norm,
                 "train/tokens": self.tokens,
                 **self.speed.read(self.tokens),
             }
-            self.emit(Stepped(step, self.metrics))
+            self.emit(Stepped(step, metrics))
 
     def evaluate(self, evaluate: Callable[[nn.Module], Metrics]) -> None:
         """Evaluate, and keep the weights when they are the best so far."""
@@ -295,8 +289,8 @@ class _Run:
             weights = parallel.whole_tensors(self.model.state_dict())
             moments = parallel.whole_tensors(optimizer_tensors(self.model, self.optimizers))
             if parallel.rank() == 0:
-                path = self.checkpoints.save(self.step, weights, moments, self._state())
-                self.emit(Checkpointed(self.step, path))
+                self.emit(Saving(self.step))
+                self.checkpoints.save(self.step, weights, moments, self._state())
             parallel.wait()
         self.saved_step = self.step
 
@@ -339,7 +333,7 @@ class _Speedometer:
     """Tokens a second since the last reading, memory, and the share of the machine's speed that is used."""
 
     def __init__(self, model: nn.Module, device: torch.device, config: TrainConfig):
-        self.device, self.started, self.last, self.tokens = device, time.perf_counter(), None, 0
+        self.device, self.started, self.tokens = device, time.perf_counter(), 0
         self.gpt = next((m for m in model.modules() if isinstance(m, GPT)), None)
         self.peak = measure_peak(device, torch.bfloat16 if config.precision == "bfloat16" else torch.float32)
         self.since, self.first = time.perf_counter(), True

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 from pydantic import Field
@@ -23,6 +22,7 @@ from gpt.train import (
     Interrupted,
     Loss,
     Metrics,
+    Saving,
     Started,
     Stepped,
     TrainConfig,
@@ -30,7 +30,7 @@ from gpt.train import (
     train,
 )
 from pipelines.sample import best_fit
-from pipelines.step import Report, Stopped, Work
+from pipelines.step import Stopped, Work
 
 MODULES = (
     "pipelines.training",
@@ -73,7 +73,7 @@ def fit(
     Raises:
         Stopped: somebody asked the run to end; the work is saved.
     """
-    checkpoints = ToldCheckpoints(work.scratch / "checkpoints", work.report)
+    checkpoints = Checkpoints(work.scratch / "checkpoints")
     note = ""
 
     def tell(event: Event) -> None:
@@ -89,6 +89,8 @@ def fit(
                 work.report.metrics(step, metrics)
                 work.report.progress(step, config.steps, "steps", f"{note}, val {metrics['val/loss']:.3f}")
                 show(step)
+            case Saving():  # so that a run that is killed and resumed leaves no hole in its curves
+                work.report.flush()
             case Finished(step=step, stopped_early=True):
                 work.report.warn(f"stopped at step {step}: validation loss no longer fell")
 
@@ -118,18 +120,6 @@ def load_best(model: Module, work: Work) -> Module:
         model.load_state_dict(weights)
     model.eval()
     return model
-
-
-class ToldCheckpoints(Checkpoints):
-    """Checkpoints that wait until what was told before is safe: a run that goes on leaves no hole in its curves."""
-
-    def __init__(self, folder: Path, report: Report) -> None:
-        super().__init__(folder)
-        self.report = report
-
-    def save(self, *arguments: Any) -> Path:
-        self.report.flush()
-        return super().save(*arguments)
 
 
 def training_statistics(model: nn.Module, result: TrainResult) -> dict[str, float | int]:
