@@ -56,7 +56,7 @@ def generate(model: GPT, prompts: Sequence[Sequence[int]], sampling: Sampling) -
     older half is dropped.
 
     Raises:
-        ValueError: a prompt is empty, or holds a token outside the vocabulary.
+        ValueError: a prompt is empty, or has a token outside the vocabulary.
     """
     rows: list[list[int]] = [[] for _ in prompts]
     for step in _steps(model, prompts, sampling):
@@ -66,10 +66,10 @@ def generate(model: GPT, prompts: Sequence[Sequence[int]], sampling: Sampling) -
 
 
 def stream(model: GPT, prompt: Sequence[int], sampling: Sampling) -> Iterator[int]:
-    """Yield the ids that `generate` returns for one prompt, as soon as they cannot belong to a stop sequence.
+    """Yield the ids that `generate` returns for one prompt, each once it cannot begin a stop sequence.
 
     Raises:
-        ValueError: the prompt is empty, or holds a token outside the vocabulary.
+        ValueError: the prompt is empty, or has a token outside the vocabulary.
     """
     held: list[int] = []  # ids that may be the beginning of a stop sequence
     for ((_, token),) in _steps(model, [prompt], sampling):
@@ -172,7 +172,7 @@ def _probabilities(logits: Tensor, top_k: int | None, top_p: float | None) -> Te
 
 
 def _draw(weights: Tensor, draws: Tensor) -> Tensor:
-    """Return for each row the token whose share of the weights contains the draw, by inverting their running sum.
+    """Return the token of each row whose share of the weights contains the draw.
 
     Args:
         weights: (B, V), any scale.
