@@ -43,29 +43,29 @@ def test_gpt3_sizes_are_within_two_percent_of_the_paper(size: str, billions: flo
 
 @pytest.mark.parametrize("preset", PRESETS)
 @pytest.mark.parametrize("size", SIZES)
-def test_every_size_goes_with_every_preset(size: str, preset: str) -> None:
+def test_every_size_works_with_every_preset(size: str, preset: str) -> None:
     config = gpt_config(size, preset)
     assert config.width % config.heads == 0
 
 
-def test_overrides_win() -> None:
+def test_overrides_replace_the_preset() -> None:
     assert gpt_config("gpt2", "modern", tied=True, vocabulary=65).tied
 
 
-def test_an_unknown_size_names_the_known_ones() -> None:
+def test_unknown_size_error_names_the_known_sizes() -> None:
     with pytest.raises(ValueError, match="gpt2-medium"):
         gpt_config("gpt2-huge")
 
 
-def test_an_unknown_key_is_refused() -> None:
+def test_unknown_key_is_rejected() -> None:
     with pytest.raises(ValidationError, match="extra"):
         GPTConfig(widht=3)  # type: ignore[call-arg]
 
 
-def test_heads_must_divide_the_width() -> None:
+def test_width_must_be_a_multiple_of_heads() -> None:
     with pytest.raises(ValidationError, match="not a multiple of heads"):
         GPTConfig(width=100, heads=3)
 
 
-def test_every_field_says_what_it_is() -> None:
+def test_every_field_has_a_description() -> None:
     assert all(field.description for field in GPTConfig.model_fields.values())
