@@ -14,7 +14,7 @@ import torch
 from transformers import GPT2LMHeadModel
 
 from gpt.config import gpt_config
-from gpt.generate import generate
+from gpt.generate import Sampling, generate
 from gpt.model import GPT
 from gpt.weights import save_model
 
@@ -36,7 +36,7 @@ def main() -> None:
         prompts = torch.randint(0, 50000, (batch, arguments.prompt))
 
         def run_ours(prompts: torch.Tensor = prompts) -> list[list[int]]:
-            return generate(ours, prompts.tolist(), arguments.new)
+            return generate(ours, prompts.tolist(), Sampling(arguments.new))
 
         def run_theirs(prompts: torch.Tensor = prompts) -> list[list[int]]:
             out = theirs.generate(

@@ -10,6 +10,7 @@ from prefect import State, flow
 from prefect.runtime import flow_run
 from prefect.states import Cancelled
 
+from flows.console import say
 from flows.home import Home
 from flows.orchestration.artifacts import publish_chain
 from flows.orchestration.conductor import Conductor

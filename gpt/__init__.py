@@ -1,10 +1,10 @@
-"""The model: a GPT in PyTorch, its training loop, its weights. Knows nothing of corpora, flows or tracking.
+"""A GPT in PyTorch: the model, its training loop and its weights on disk.
 
-Read `model.py` first, then `loss.py` and `train.py`.
+The package has no code for corpora, flows or tracking. Read `model.py` first, then `loss.py` and `train.py`.
 """
 
 import os
 
-# PyTorch's threads wait for each other by spinning: up to forty times slower where another program wants their core.
-# This short a spin leaves a quiet machine as fast as it is. libgomp reads it as it is loaded, with torch.
+# PyTorch's threads wait for each other by spinning. When another program needs their core, that makes training up to
+# forty times slower. A short spin costs nothing on a quiet machine. libgomp reads this variable when torch loads it.
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")

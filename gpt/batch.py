@@ -1,4 +1,4 @@
-"""A batch of token ids, and how sequences of unequal length become one."""
+"""Batches of token ids, and the padding that makes one from sequences of unequal length."""
 
 from __future__ import annotations
 
@@ -11,16 +11,18 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 IGNORE = -100
-"""The target of a position that nothing is to be learnt from."""
+"""Target of a position that the loss skips."""
 
 
 class Batch(NamedTuple):
-    """What one forward pass reads.
+    """The tensors that one forward pass reads.
 
-    inputs: (B, T) token ids.
-    targets: (B, T) the ids to be predicted, `IGNORE` where nothing counts; or (B,) labels.
-    lengths: (B,) number of real tokens in each row, where rows are padded.
-    positions, documents: (B, T) as `GPT.hidden` takes them.
+    Attributes:
+        inputs: (B, T) token ids.
+        targets: (B, T) ids to predict, `IGNORE` at positions that do not count; or (B,) labels.
+        lengths: (B,) number of real tokens in each row, where rows are padded.
+        positions: (B, T) position of each token, as in `GPT.hidden`.
+        documents: (B, T) document number of each token, as in `GPT.hidden`.
     """
 
     inputs: Tensor
@@ -30,14 +32,23 @@ class Batch(NamedTuple):
     documents: Tensor | None = None
 
     def to(self, device: torch.device) -> Batch:
+        """Copy every tensor to a device, without waiting where memory is pinned."""
         return Batch(*(None if t is None else t.to(device, non_blocking=True) for t in self))  # type: ignore[arg-type]
 
 
 Ids = Sequence[int] | NDArray[np.integer[Any]]
+"""Token ids of one sequence."""
 
 
 def pad(sequences: Sequence[Ids], targets: Sequence[int | Ids]) -> Batch:
-    """Sequences side by side, filled up on the right with token 0, whose target is `IGNORE`."""
+    """Join sequences of unequal length into one batch, padded on the right.
+
+    Padding is token 0, and its target is `IGNORE`.
+
+    Args:
+        sequences: token ids of each example.
+        targets: a label for each example, or a target for each of its tokens.
+    """
     lengths = torch.tensor([len(sequence) for sequence in sequences])
     inputs = fill_rows(sequences, 0, int(lengths.max()))  # (B, T)
     if isinstance(targets[0], int | np.integer):
@@ -46,6 +57,7 @@ def pad(sequences: Sequence[Ids], targets: Sequence[int | Ids]) -> Batch:
 
 
 def fill_rows(rows: Sequence[Ids], fill: int, width: int) -> Tensor:
+    """Write rows of unequal length into a tensor (len(rows), width), padded on the right with `fill`."""
     filled = torch.full((len(rows), width), fill, dtype=torch.long)
     for row, values in zip(filled, rows, strict=True):
         row[: len(values)] = torch.as_tensor(values)

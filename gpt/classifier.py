@@ -1,4 +1,4 @@
-"""A GPT that reads a text and names its class."""
+"""A text classifier, and the rule that turns its probabilities into labels."""
 
 from dataclasses import dataclass
 
@@ -12,22 +12,37 @@ from gpt.model import GPT, Linear
 
 
 class Classifier(nn.Module):
-    """A linear layer over the last real token's hidden state, or over the mean of all real ones.
+    """A GPT with a linear layer over the last real token's hidden state, or the mean of all real ones.
 
     Rows are padded on the right. Attention looks back only, so padding never changes a result.
     """
 
     def __init__(self, gpt: GPT, n_classes: int, pooling: str = "last"):
+        """Add a classification head to a GPT.
+
+        Args:
+            gpt: the GPT, which is not copied. Its own head no longer learns.
+            n_classes: number of classes.
+            pooling: `last` reads the last real token, `mean` averages all real tokens.
+
+        Raises:
+            ValueError: the pooling is unknown.
+        """
         super().__init__()
         if pooling not in ("last", "mean"):
             raise ValueError(f"pooling is {pooling!r}: choose last or mean")
         self.gpt, self.n_classes, self.pooling = gpt, n_classes, pooling
         self.head = Linear(gpt.config.width, n_classes, bias=True)
-        if gpt.head is not None:  # the language model's own head is not read, so it cannot learn
+        if gpt.head is not None:  # the classifier does not read it, so it gets no gradient
             gpt.head.requires_grad_(False)
 
     def forward(self, ids: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """Logits (B, classes) of texts (B, T), whose first `lengths` (B,) tokens are real, by default all."""
+        """Return the logits (B, classes) of each text.
+
+        Args:
+            ids: (B, T) token ids, padded on the right.
+            lengths: (B,) number of real tokens in each row, by default T.
+        """
         hidden = self.gpt.hidden(ids)  # (B, T, C)
         if lengths is None:
             lengths = torch.full((len(ids),), ids.shape[1], device=ids.device)
@@ -41,11 +56,15 @@ class Classifier(nn.Module):
 
 @dataclass(frozen=True)
 class Decision:
-    """How a classifier's probabilities become a label.
+    """The rule that turns a classifier's probabilities into a label.
 
-    labels: the name of each class.
-    positive: the label that precision, recall and F1 are about.
-    threshold: of two classes, the probability from which on a text is `positive`; without one the likelier label wins.
+    Attributes:
+        labels: name of each class.
+        positive: label that precision, recall and F1 refer to.
+        threshold: lowest probability at which a text is `positive`, for two classes. None takes the likelier label.
+
+    Raises:
+        ValueError: `positive` is no label, or there is a threshold for other than two classes.
     """
 
     labels: tuple[str, ...]
@@ -59,22 +78,29 @@ class Decision:
             raise ValueError(f"a threshold decides between two classes, not {len(self.labels)}")
 
     def classes(self, probabilities: NDArray[np.floating]) -> NDArray[np.int64]:
-        """The class of each row (N,) of probabilities (N, classes)."""
+        """Return the class (N,) of each row of probabilities (N, classes)."""
         if self.threshold is None:
             return probabilities.argmax(axis=1)
         positive = self.labels.index(self.positive)
         return np.where(probabilities[:, positive] >= self.threshold, positive, 1 - positive)
 
 
-def freeze(model: Classifier, what: str, rank: int = 8, alpha: float = 16.0) -> None:
-    """Freeze all parameters but the classifier's head and what `choose_trainable` makes of the GPT; `head`: none of it.
+def freeze(model: Classifier, trainable: str, rank: int = 8, alpha: float = 16.0) -> None:
+    """Freeze all parameters except the classification head and the chosen part of the GPT.
 
-    Raises ValueError for anything that it does not know, and for more blocks than there are.
+    Args:
+        model: the classifier, changed in place.
+        trainable: `head` for the classification head only, or a choice of `choose_trainable`.
+        rank: rank of LoRA's changes.
+        alpha: LoRA's changes are multiplied by alpha / rank.
+
+    Raises:
+        ValueError: the choice is unknown, or names more blocks than there are.
     """
-    if what == "head":
+    if trainable == "head":
         model.gpt.requires_grad_(False)
     else:
-        choose_trainable(model.gpt, what, rank, alpha)
+        choose_trainable(model.gpt, trainable, rank, alpha)
     model.head.requires_grad_(True)
     if model.gpt.head is not None:
         model.gpt.head.requires_grad_(False)

@@ -1,4 +1,4 @@
-"""What a GPT is, as numbers: the architecture's config, a table of sizes, and the two presets."""
+"""The architecture of a GPT as numbers: its config, a table of named sizes, and two presets."""
 
 from typing import Any, Literal, Self
 
@@ -6,13 +6,20 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class Config(BaseModel):
-    """A frozen config that refuses keys it does not know."""
+    """Base class of every config: frozen, and unknown keys are rejected."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class GPTConfig(Config):
-    """The architecture. The defaults are GPT-2's smallest model (Radford et al. 2019)."""
+    """The complete architecture of a GPT: all that decides the shapes and the computation of the model.
+
+    A resolved config no longer depends on the names of sizes and presets, so equal configs describe the same model.
+    The defaults are the smallest GPT-2 (Radford et al. 2019).
+
+    Raises:
+        ValidationError: a value is out of range, a key is unknown, or heads and width do not fit together.
+    """
 
     vocabulary: int = Field(50257, gt=0, description="Number of token ids.")
     context: int = Field(1024, gt=0, description="Longest sequence the model attends over, in tokens.")
@@ -20,7 +27,7 @@ class GPTConfig(Config):
     heads: int = Field(12, gt=0, description="Attention heads in a block; divides the width.")
     width: int = Field(768, gt=0, description="Channels of the residual stream.")
     dropout: float = Field(0.0, ge=0.0, lt=1.0, description="Share of activations dropped while training.")
-    positions: Literal["learned", "rotary"] = Field("learned", description="How a token knows where it stands.")
+    positions: Literal["learned", "rotary"] = Field("learned", description="Encoding of a token's position.")
     qk_norm: bool = Field(False, description="Normalise queries and keys within each head.")
     activation: Literal["gelu", "relu2"] = Field("gelu", description="Nonlinearity of the MLP.")
     bias: bool = Field(True, description="Biases in linear layers and layer norms.")
@@ -36,8 +43,8 @@ class GPTConfig(Config):
         return self
 
 
-# layers, heads, width, context. GPT-3's rows are table 2.1 of Brown et al. (2020), but for the 13B row: its
-# printed width of 5140 is no multiple of its 40 heads, and 5120 is what the parameter count asks for.
+# Columns: layers, heads, width, context. The rows of GPT-3 are table 2.1 of Brown et al. (2020), with one correction:
+# the printed width of the 13B row, 5140, is no multiple of its 40 heads. 5120 gives the stated number of parameters.
 SIZES: dict[str, dict[str, int]] = {
     name: dict(zip(("layers", "heads", "width", "context"), row, strict=True))
     for name, row in {
@@ -72,15 +79,24 @@ PRESETS: dict[str, dict[str, Any]] = {
         "zero_init": True,
     },
 }
+"""Fields that each preset sets; the others keep the defaults of `GPTConfig`."""
 
 
 def gpt_config(size: str, preset: str = "gpt2", **overrides: Any) -> GPTConfig:
-    """The config of a named size, in a preset's style, with any field overridden.
+    """Resolve a size, a preset and overrides into one complete architecture.
+
+    Overrides take precedence over the preset, and the preset over the defaults of `GPTConfig`.
 
     >>> gpt_config("gpt2").width
     768
 
-    Raises ValueError for a name that is in neither table.
+    Args:
+        size: a key of `SIZES`, which sets layers, heads, width and context.
+        preset: a key of `PRESETS`, which sets the other fields.
+        overrides: any fields of `GPTConfig`.
+
+    Raises:
+        ValueError: the size or the preset is unknown, or the resolved values are invalid.
     """
     for name, table in ((size, SIZES), (preset, PRESETS)):
         if name not in table:

@@ -1,6 +1,7 @@
-"""Text from a model: one token at a time, each read from the keys and values of those before it."""
+"""Text from a model: one token at a time, read through a cache of the keys and values before it."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import KW_ONLY, dataclass
 
 import torch
 from torch import Tensor
@@ -9,94 +10,100 @@ from gpt.machine import linear
 from gpt.model import GPT, Cache
 
 
-def generate(
-    model: GPT,
-    prompts: Sequence[Sequence[int]],
-    max_new_tokens: int,
-    *,
-    temperature: float = 0.0,
-    top_k: int | None = None,
-    top_p: float | None = None,
-    stop: Sequence[Sequence[int]] = (),
-    seed: int = 0,
-) -> list[list[int]]:
-    """Continue each prompt; only the new ids are returned, without the stop sequence that ended them.
+@dataclass(frozen=True)
+class Sampling:
+    """Settings of generation: how to choose each token and when to end a text.
 
-    temperature: 0 takes the likeliest token. Above it, tokens are drawn with probability softmax(logits / it).
-    top_k: draw among the k likeliest tokens. top_p: among the likeliest that together reach this probability
-    (Holtzman et al. 2020).
-    stop: sequences of ids, each of which ends its row.
-    seed: the same seed, prompt and settings give the same ids, whatever else is in the batch. A prompt that
-    stands in the batch several times gets a different draw each time.
+    Attributes:
+        max_new_tokens: longest continuation, in tokens.
+        temperature: 0 takes the likeliest token; above 0, tokens are drawn from softmax(logits / temperature).
+        top_k: draw among the k likeliest tokens. None keeps all of them.
+        top_p: draw among the likeliest tokens that together reach this probability (Holtzman et al. 2020).
+        stop: sequences of ids. Each of them ends the text that it appears in.
+        seed: any whole number. The same seed, prompt and settings give the same ids in any batch.
 
-    Past the end of the context the model goes on reading a window: when the window is full, its older half is
-    dropped.
+    Raises:
+        ValueError: a setting is outside its range.
+    """
+
+    max_new_tokens: int
+    _: KW_ONLY
+    temperature: float = 0.0
+    top_k: int | None = None
+    top_p: float | None = None
+    stop: Sequence[Sequence[int]] = ()
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.max_new_tokens < 0:
+            raise ValueError(f"max_new_tokens is {self.max_new_tokens}: it cannot be negative")
+        if self.temperature < 0:
+            raise ValueError(f"temperature is {self.temperature}: take 0 for the likeliest token, or more")
+        if self.top_k is not None and self.top_k < 1:
+            raise ValueError(f"top_k is {self.top_k}: at least one token must stay")
+        if self.top_p is not None and not 0 < self.top_p <= 1:
+            raise ValueError(f"top_p is {self.top_p}: it is a probability above 0, and at most 1")
+        if any(len(sequence) == 0 for sequence in self.stop):
+            raise ValueError("a stop sequence is empty: it would end every text at once")
+
+
+def generate(model: GPT, prompts: Sequence[Sequence[int]], sampling: Sampling) -> list[list[int]]:
+    """Continue each prompt and return the new ids only, without the stop sequence that ended them.
+
+    A prompt that occurs several times in the batch gets a different draw each time.
+
+    Texts may outgrow the context. The model then reads a window that ends with the text: when the window is full, its
+    older half is dropped.
+
+    Raises:
+        ValueError: a prompt is empty, or has a token outside the vocabulary.
     """
     rows: list[list[int]] = [[] for _ in prompts]
-    for step in _steps(model, prompts, max_new_tokens, temperature, top_k, top_p, stop, seed):
+    for step in _steps(model, prompts, sampling):
         for row, token in step:
             rows[row].append(token)
-    return [_without_stop(row, stop) for row in rows]
+    return [_cut_stop(row, sampling.stop) for row in rows]
 
 
-def stream(
-    model: GPT,
-    prompt: Sequence[int],
-    max_new_tokens: int,
-    *,
-    temperature: float = 0.0,
-    top_k: int | None = None,
-    top_p: float | None = None,
-    stop: Sequence[Sequence[int]] = (),
-    seed: int = 0,
-) -> Iterator[int]:
-    """The ids that `generate` would return for one prompt, each as soon as it is known not to begin a stop."""
-    held: list[int] = []
-    for ((_, token),) in _steps(model, [prompt], max_new_tokens, temperature, top_k, top_p, stop, seed):
+def stream(model: GPT, prompt: Sequence[int], sampling: Sampling) -> Iterator[int]:
+    """Yield the ids that `generate` returns for one prompt, each once it cannot begin a stop sequence.
+
+    Raises:
+        ValueError: the prompt is empty, or has a token outside the vocabulary.
+    """
+    held: list[int] = []  # ids that may be the beginning of a stop sequence
+    for ((_, token),) in _steps(model, [prompt], sampling):
         held.append(token)
-        if any(_ends_with(held, s) for s in stop):
+        if any(_ends_with(held, sequence) for sequence in sampling.stop):
             break
-        keep = max((n for s in stop for n in range(1, len(s)) if _ends_with(held, s[:n])), default=0)
+        starts = (sequence[:n] for sequence in sampling.stop for n in range(1, len(sequence)))
+        keep = max((len(start) for start in starts if _ends_with(held, start)), default=0)
         while len(held) > keep:
             yield held.pop(0)
-    yield from _without_stop(held, stop)
+    yield from _cut_stop(held, sampling.stop)
 
 
 @torch.inference_mode()
-def _steps(
-    model: GPT,
-    prompts: Sequence[Sequence[int]],
-    max_new_tokens: int,
-    temperature: float,
-    top_k: int | None,
-    top_p: float | None,
-    stop: Sequence[Sequence[int]],
-    seed: int,
-) -> Iterator[list[tuple[int, int]]]:
-    """Each step's new (row, token) pairs; rows that have ended have none."""
-    _check(model, prompts, max_new_tokens, temperature, top_k, top_p, stop)
-    if not prompts or not max_new_tokens:
+def _steps(model: GPT, prompts: Sequence[Sequence[int]], sampling: Sampling) -> Iterator[list[tuple[int, int]]]:
+    """Yield the new (row, token) pairs of each step. Rows that have ended yield none."""
+    _check_prompts(model, prompts)
+    if not prompts or not sampling.max_new_tokens:
         return
     was_training = model.training
     model.eval()
     try:
-        reader = _Reader(model, prompts, max_new_tokens)
-        generators = _generators(prompts, seed)
+        reader = _Reader(model, prompts, sampling.max_new_tokens)
+        generators = _generators(prompts, sampling.seed)
         ended = [False] * len(prompts)
         logits = reader.read_windows()  # (B, V)
-        for step in range(max_new_tokens):
-            if temperature == 0:
-                tokens = logits.argmax(-1).tolist()
-            else:
-                weights = _probabilities(logits.float() / temperature, top_k, top_p)
-                draws = torch.stack([torch.rand((), generator=g) for g in generators]).to(logits.device)
-                tokens = _draw(weights, draws).tolist()
+        for step in range(sampling.max_new_tokens):
+            tokens = _choose(logits, sampling, generators)
             reader.add(tokens)
             yield [(row, token) for row, token in enumerate(tokens) if not ended[row]]
             for row, text in enumerate(reader.texts):
                 new = text[reader.prompt_lengths[row] :]
-                ended[row] = ended[row] or any(_ends_with(new, s) for s in stop)
-            if all(ended) or step == max_new_tokens - 1:
+                ended[row] = ended[row] or any(_ends_with(new, sequence) for sequence in sampling.stop)
+            if all(ended) or step == sampling.max_new_tokens - 1:
                 return
             logits = reader.read_next()
     finally:
@@ -104,7 +111,7 @@ def _steps(
 
 
 class _Reader:
-    """The texts so far, and the model's reading of each one's window."""
+    """The texts so far, with a window of each in the model's cache."""
 
     def __init__(self, model: GPT, prompts: Sequence[Sequence[int]], max_new_tokens: int):
         self.model, self.context = model, model.config.context
@@ -114,11 +121,12 @@ class _Reader:
         self.cache = Cache(model, len(prompts), min(self.context, max(self.prompt_lengths) + max_new_tokens))
 
     def add(self, tokens: list[int]) -> None:
+        """Append one token to every text."""
         for text, token in zip(self.texts, tokens, strict=True):
             text.append(token)
 
     def read_windows(self) -> Tensor:
-        """Read every window from its start, and return the logits (B, V) after its last token."""
+        """Read every window from its start and return the logits (B, V) after its last token."""
         for row, text in enumerate(self.texts):
             while len(text) - self.starts[row] > self.context:
                 self.starts[row] += max(1, self.context // 2)
@@ -134,35 +142,52 @@ class _Reader:
         return linear(hidden[torch.arange(len(lengths), device=hidden.device), last], self.model.head_weight)
 
     def read_next(self) -> Tensor:
-        """Read the last token of every text, and return the logits (B, V) after it."""
+        """Read the last token of every text and return the logits (B, V) after it."""
         if any(len(text) - start > self.context for text, start in zip(self.texts, self.starts, strict=True)):
             return self.read_windows()
         ids = torch.tensor([text[-1:] for text in self.texts], device=self.cache.store.device)
         return linear(self.model.hidden(ids, cache=self.cache)[:, 0], self.model.head_weight)
 
 
+def _choose(logits: Tensor, sampling: Sampling, generators: list[torch.Generator]) -> list[int]:
+    """Choose the next token of each row from logits (B, V). Each row draws from its own generator."""
+    if sampling.temperature == 0:
+        return logits.argmax(-1).tolist()
+    weights = _probabilities(logits.float() / sampling.temperature, sampling.top_k, sampling.top_p)  # (B, V)
+    draws = torch.stack([torch.rand((), generator=g) for g in generators]).to(logits.device)  # (B,)
+    return _draw(weights, draws).tolist()
+
+
 def _probabilities(logits: Tensor, top_k: int | None, top_p: float | None) -> Tensor:
-    """Probabilities (B, V), zero for what top_k and top_p leave out."""
+    """Return probabilities (B, V), zero for the tokens that top_k and top_p leave out."""
     if top_k is not None and top_k < logits.shape[-1]:
         least = logits.topk(top_k).values[:, -1:]
         logits = logits.masked_fill(logits < least, -torch.inf)
     weights = logits.softmax(-1)
     if top_p is not None and top_p < 1:
         ordered, order = weights.sort(descending=True, stable=True)
-        before = ordered.cumsum(-1) - ordered  # the likeliest always stays: nothing is before it
+        before = ordered.cumsum(-1) - ordered  # 0 for the likeliest token, so that one always stays
         weights = weights.masked_fill(torch.zeros_like(weights).bool().scatter(1, order, before >= top_p), 0.0)
     return weights
 
 
 def _draw(weights: Tensor, draws: Tensor) -> Tensor:
-    """The token of each row at whose weights' running sum the draw in [0, 1) falls."""
+    """Return the token of each row whose share of the weights contains the draw.
+
+    Args:
+        weights: (B, V), any scale.
+        draws: (B,) numbers in [0, 1).
+    """
     sums = weights.double().cumsum(-1)
     tokens = torch.searchsorted(sums, draws.double()[:, None] * sums[:, -1:], right=True)[:, 0]
     return tokens.clamp_max(weights.shape[1] - 1)
 
 
 def _generators(prompts: Sequence[Sequence[int]], seed: int) -> list[torch.Generator]:
-    """One a row, seeded by how often the row's prompt came before: the batch around it changes nothing."""
+    """Return one generator a row, seeded by how many earlier rows have the same prompt.
+
+    The rest of the batch thus changes nothing in a row.
+    """
     seen: dict[tuple[int, ...], int] = {}
     generators = []
     for prompt in map(tuple, prompts):
@@ -175,33 +200,16 @@ def _ends_with(ids: list[int], ending: Sequence[int]) -> bool:
     return ids[-len(ending) :] == list(ending)
 
 
-def _without_stop(ids: list[int], stop: Sequence[Sequence[int]]) -> list[int]:
-    longest = max((len(s) for s in stop if _ends_with(ids, s)), default=0)
+def _cut_stop(ids: list[int], stop: Sequence[Sequence[int]]) -> list[int]:
+    """Remove the longest stop sequence that the ids end with."""
+    longest = max((len(sequence) for sequence in stop if _ends_with(ids, sequence)), default=0)
     return ids[: len(ids) - longest]
 
 
-def _check(
-    model: GPT,
-    prompts: Sequence[Sequence[int]],
-    max_new_tokens: int,
-    temperature: float,
-    top_k: int | None,
-    top_p: float | None,
-    stop: Sequence[Sequence[int]],
-) -> None:
+def _check_prompts(model: GPT, prompts: Sequence[Sequence[int]]) -> None:
     vocabulary = model.config.vocabulary
     for i, prompt in enumerate(prompts):
         if not prompt:
             raise ValueError(f"prompt {i} is empty: begin it with at least one token, such as the end of text")
-        if bad := [t for t in prompt if not 0 <= t < vocabulary]:
+        if bad := [token for token in prompt if not 0 <= token < vocabulary]:
             raise ValueError(f"prompt {i} holds token {bad[0]}, outside the model's vocabulary of {vocabulary}")
-    if max_new_tokens < 0:
-        raise ValueError(f"max_new_tokens is {max_new_tokens}: it cannot be negative")
-    if temperature < 0:
-        raise ValueError(f"temperature is {temperature}: take 0 for the likeliest token, or more")
-    if top_k is not None and top_k < 1:
-        raise ValueError(f"top_k is {top_k}: at least one token must stay")
-    if top_p is not None and not 0 < top_p <= 1:
-        raise ValueError(f"top_p is {top_p}: it is a probability above 0, and at most 1")
-    if any(len(s) == 0 for s in stop):
-        raise ValueError("a stop sequence is empty: it would end every text at once")

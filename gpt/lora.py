@@ -1,4 +1,4 @@
-"""LoRA: learn a low-rank change of a frozen linear layer (Hu et al. 2021), and fold it in afterwards."""
+"""LoRA: low-rank changes of frozen linear layers (Hu et al. 2021), and the choice of what to train."""
 
 import math
 from collections.abc import Sequence
@@ -11,40 +11,58 @@ from gpt.machine import linear
 from gpt.model import GPT
 
 TARGETS = ("attention.qkv", "attention.output", "mlp.input", "mlp.output")
+"""Endings of the names of all linear layers inside blocks."""
 
 
 class LoRALinear(nn.Linear):
-    """A frozen linear layer plus `scale * up @ down`, which starts at zero.
+    """A frozen linear layer plus the trainable change `scale * up @ down`, which starts at zero.
 
-    It is the layer it stands for: the same weight, the same name.
+    It shares the weight of the layer that it replaces and takes its name. `down` is (rank, in), `up` is (out, rank).
     """
 
     def __init__(self, base: nn.Linear, rank: int, alpha: float, dropout: float):
+        """Wrap a linear layer.
+
+        Args:
+            base: the layer, which is frozen.
+            rank: rank of the change.
+            alpha: the change is multiplied by alpha / rank.
+            dropout: share of the change's inputs dropped while training.
+        """
         nn.Module.__init__(self)
         self.in_features, self.out_features = base.in_features, base.out_features
         self.weight, self.bias = base.weight, base.bias
         self.weight.requires_grad_(False)
         if self.bias is not None:
             self.bias.requires_grad_(False)
-        self.rank, self.scale, self.dropout = rank, alpha / rank, dropout
+        self.scale, self.dropout = alpha / rank, dropout
         self.down = nn.Parameter(base.weight.new_empty(rank, base.in_features))
         self.up = nn.Parameter(base.weight.new_zeros(base.out_features, rank))
         nn.init.kaiming_uniform_(self.down, a=math.sqrt(5))
 
     def forward(self, x: Tensor) -> Tensor:
+        """Apply the changed layer: (..., in) to (..., out)."""
         low = linear(F.dropout(x, self.dropout, self.training), self.down)
         return linear(x, self.weight, self.bias) + self.scale * linear(low, self.up)
 
     @torch.no_grad()
     def merged_weight(self) -> Tensor:
+        """Return a new weight (out, in) that includes the change."""
         return torch.addmm(self.weight, self.up, self.down, alpha=self.scale)
 
 
 def add_lora(model: nn.Module, rank: int, alpha: float, targets: Sequence[str] = TARGETS, dropout: float = 0.0) -> int:
-    """Freeze the model and add LoRA to each linear layer whose name ends in one of `targets`; how many got it.
+    """Freeze a model, add LoRA to some of its linear layers, and return how many were changed.
 
-    rank: of the change. alpha: the change is multiplied by alpha / rank.
-    Raises ValueError when no layer fits, or the rank is below 1.
+    Args:
+        model: changed in place.
+        rank: rank of each change.
+        alpha: each change is multiplied by alpha / rank.
+        targets: a layer is changed when its name ends in one of these.
+        dropout: share of each change's inputs dropped while training.
+
+    Raises:
+        ValueError: no layer has such a name, or the rank is below 1.
     """
     if rank < 1:
         raise ValueError(f"LoRA's rank is {rank}: it has to be at least 1")
@@ -62,7 +80,7 @@ def add_lora(model: nn.Module, rank: int, alpha: float, targets: Sequence[str] =
 
 
 def merge_lora(model: nn.Module) -> None:
-    """Fold every LoRA change into its layer. All parameters are trainable afterwards."""
+    """Fold every LoRA change into its layer, in place. All parameters are trainable afterwards."""
     for name, module in list(model.named_modules()):
         if isinstance(module, LoRALinear):
             linear = nn.Linear(module.in_features, module.out_features, module.bias is not None, device="meta")
@@ -72,7 +90,7 @@ def merge_lora(model: nn.Module) -> None:
 
 
 def merged_weights(model: nn.Module) -> dict[str, Tensor]:
-    """The model's state dict with every LoRA change folded in, the model itself left as it is."""
+    """Return the model's state dict with every LoRA change folded in. The model does not change."""
     weights = model.state_dict()
     for name, module in model.named_modules():
         if isinstance(module, LoRALinear):
@@ -82,30 +100,36 @@ def merged_weights(model: nn.Module) -> dict[str, Tensor]:
 
 
 def _replace(model: nn.Module, name: str, module: nn.Module) -> None:
+    """Replace the submodule with this dotted name."""
     parent, _, child = name.rpartition(".")
     setattr(model.get_submodule(parent), child, module)
 
 
-def choose_trainable(model: GPT, what: str, rank: int = 8, alpha: float = 16.0, embeddings: bool = False) -> None:
-    """Freeze all parameters but some.
+def choose_trainable(model: GPT, trainable: str, rank: int = 8, alpha: float = 16.0, embeddings: bool = False) -> None:
+    """Freeze all parameters except the chosen ones.
 
-    what: `all`; `last:N` for the last N blocks and the last norm; `lora` for a change of each linear layer of low
-        `rank`, times `alpha / rank` (see `gpt.lora`).
-    embeddings: those and the head learn too, as they must where token ids are new.
-    Raises ValueError for anything else, and for more blocks than there are.
+    Args:
+        model: changed in place.
+        trainable: `all`, `last:N` for the last N blocks and the last norm, or `lora` for LoRA in all blocks.
+        rank: rank of LoRA's changes.
+        alpha: LoRA's changes are multiplied by alpha / rank.
+        embeddings: also train the token embedding and the head, which new token ids need.
+
+    Raises:
+        ValueError: the choice is unknown, or names more blocks than there are.
     """
     blocks = model.blocks
-    kind, _, number = what.partition(":")
-    if what == "lora":
+    kind, _, number = trainable.partition(":")
+    if trainable == "lora":
         add_lora(model, rank, alpha)
         parts: list[nn.Module | None] = []
-    elif what == "all":
+    elif trainable == "all":
         parts = [model]
     elif kind == "last" and number.isdecimal() and 1 <= int(number) <= len(blocks):
         parts = [model.norm, *blocks[-int(number) :]]
         model.requires_grad_(False)
     else:
-        raise ValueError(f"cannot train {what!r}: choose all, lora, or last:N with N from 1 to {len(blocks)}")
+        raise ValueError(f"cannot train {trainable!r}: choose all, lora, or last:N with N from 1 to {len(blocks)}")
     for part in [*parts, *([model.tokens, model.head] if embeddings else [])]:
         if part is not None:
             part.requires_grad_(True)

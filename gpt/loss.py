@@ -1,8 +1,11 @@
-"""What training minimises: cross-entropy as a sum and the number of things summed, so that parts add up exactly.
+"""Losses: cross-entropies as a sum and a count, so that micro-batches add up exactly.
 
-The head and its cross-entropy dominate small models: 50,257 logits a token. So they are computed only where a
-target counts, a few rows at a time, and with their gradients in the same pass: the logits are never held.
+The head and its cross-entropy dominate the cost of small models: there are 50,257 logits a token. So the loss skips
+positions without a target, and computes a few rows at a time together with their gradients. The logits of a whole
+batch are never in memory.
 """
+
+from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
@@ -10,31 +13,36 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gpt.batch import IGNORE
+from gpt.batch import IGNORE, Batch
 from gpt.machine import fast_matmul
 
 if TYPE_CHECKING:
-    from gpt.batch import Batch
     from gpt.classifier import Classifier
     from gpt.model import GPT
 
 CHUNK = 1 << 22
-"""Logits computed at a time: 16 MB in float32, which stay in a CPU's cache. A GPU wants more work at once."""
+"""Number of logits computed at once on a CPU. They take 16 MB in float32, which fit its cache.
+
+A GPU computes 16 times as many.
+"""
 
 
-def next_token_loss(model: "GPT", batch: "Batch") -> tuple[Tensor, Tensor]:
-    """Sum of the cross-entropies of the batch's targets, in nats, and how many targets count.
+def next_token_loss(model: GPT, batch: Batch) -> tuple[Tensor, Tensor]:
+    """Return the sum of the cross-entropies of a batch's targets, in nats, and the number of targets.
 
-    The sum carries the gradient. A batch in which nothing counts gives 0 and 0.
+    Targets equal to `IGNORE` do not count. The sum carries the gradient. A batch without targets gives 0 and 0.
     """
     hidden = model.hidden(batch.inputs, positions=batch.positions, documents=batch.documents)  # (B, T, C)
     return linear_cross_entropy(hidden.flatten(0, 1), model.head_weight, batch.targets.flatten())
 
 
 def linear_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """Sum of -log softmax(hidden @ weight.T)[target] over the rows whose target counts, and their number.
+    """Return the sum of -log softmax(hidden @ weight.T)[target], and the number of rows with a target.
 
-    hidden: (N, C), weight: (V, C), targets: (N,) in 0..V-1 or IGNORE.
+    Args:
+        hidden: (N, C) hidden states.
+        weight: (V, C) weight of the head.
+        targets: (N,) ids in 0..V-1, or `IGNORE`.
     """
     counts = targets != IGNORE
     n = counts.sum()
@@ -49,9 +57,15 @@ def linear_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor) -> tup
 
 
 def classification_loss(
-    classifier: "Classifier", batch: "Batch", class_weights: Tensor | None = None
+    classifier: Classifier, batch: Batch, class_weights: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Weighted sum of the cross-entropies of the labels (B,), in nats, and the sum of the weights."""
+    """Return the weighted sum of the labels' cross-entropies, in nats, and the sum of the weights.
+
+    Args:
+        classifier: gives the logits.
+        batch: its targets are (B,) labels.
+        class_weights: (classes,) weight of each class, by default 1.
+    """
     logits = classifier(batch.inputs, batch.lengths).float()  # (B, classes)
     loss = F.cross_entropy(logits, batch.targets, class_weights, reduction="sum", ignore_index=IGNORE)
     labels = batch.targets[batch.targets != IGNORE]
@@ -59,7 +73,7 @@ def classification_loss(
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
-    """The gradients are computed with the loss, while a chunk's logits are at hand."""
+    """`linear_cross_entropy` with gradients computed in the forward pass, chunk by chunk."""
 
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
@@ -78,18 +92,18 @@ class _LinearCrossEntropy(torch.autograd.Function):
 def _sum_over_chunks(
     hidden: Tensor, weight: Tensor, targets: Tensor, d_hidden: Tensor | None, d_weight: Tensor | None
 ) -> Tensor:
-    """The loss; with buffers given, the gradients with respect to hidden and weight are left in them.
+    """Return the loss, and write the gradients of hidden and weight into the given buffers.
 
-    Products are of hidden's type. What they add to the weight's gradient is added up in the weight's own, since in
-    bfloat16 a sum soon no longer grows by what is small beside it.
+    Matrix products have the type of `hidden`. The weight's gradient is summed in the weight's own type, because a sum
+    in bfloat16 soon loses small addends.
     """
     N, V = len(hidden), len(weight)
     total = torch.zeros((), device=hidden.device)
     weight = weight.to(hidden.dtype)
     if hidden.is_cuda and V % 64:
-        weight = F.pad(weight, (0, 0, 0, -V % 64))  # tensor cores want aligned rows
+        weight = F.pad(weight, (0, 0, 0, -V % 64))  # tensor cores need aligned rows
     size = max(1, CHUNK * (16 if hidden.is_cuda else 1) // V)
-    memory = hidden.new_empty(min(size, N), len(weight))  # for every chunk's logits: fresh memory has to be cleared
+    memory = hidden.new_empty(min(size, N), len(weight))  # reused by all chunks, since the system clears new memory
     for at in range(0, N, size):
         rows, target = hidden[at : at + size], targets[at : at + size, None]
         logits = torch.mm(rows, weight.T, out=memory[: len(rows)])[:, :V].float()  # (n, V)
@@ -97,7 +111,7 @@ def _sum_over_chunks(
         total -= log_probabilities.gather(1, target).sum()
         if d_hidden is None and d_weight is None:
             continue
-        d_logits = log_probabilities.exp_()  # the probabilities, minus one at the target
+        d_logits = log_probabilities.exp_()  # softmax minus one-hot target, (n, V)
         d_logits.scatter_add_(1, target, torch.full_like(target, -1.0, dtype=d_logits.dtype))
         d_logits = d_logits.to(rows.dtype)
         if d_hidden is not None:

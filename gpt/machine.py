@@ -1,4 +1,4 @@
-"""The machine under the model: its quickest exact matrix product, its peak speed, its memory."""
+"""The machine that runs the model: its fastest exact matrix product, its peak speed and its memory."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 ONEDNN: Any = getattr(torch.backends.mkldnn, "matmul", None)
-"""The switch of torch's that says how oneDNN multiplies; torch has it since version 2.9."""
+"""Torch's setting of how oneDNN multiplies matrices, since torch 2.9; None before."""
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """`F.linear`, by `fast_matmul` where that applies: forward, and in the backward pass too."""
-    if torch.compiler.is_compiling():  # first, since the compiler cannot look into what follows
+    """Compute `F.linear`, with `fast_matmul` in the forward and the backward pass where it applies."""
+    if torch.compiler.is_compiling():  # first, because the compiler cannot trace what follows
         return F.linear(x, weight, bias)
     plain = not _onednn_is_exact_and_faster() or x.dtype != torch.float32 or x.device.type != "cpu"
     if plain or torch.is_autocast_enabled("cpu"):
@@ -32,11 +32,11 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 
 class fast_matmul(ContextDecorator):  # noqa: N801 - a context manager, used as a statement
-    """Inside, float32 products on an AMD processor with AVX-512 run in oneDNN, at twice the speed of MKL.
+    """A context in which oneDNN computes float32 products on AMD processors with AVX-512.
 
-    MKL, which torch asks by default, does not use the whole of an AMD processor. Torch's name for the switch
-    speaks of bfloat16, but oneDNN rounds to it only where the processor has AMX; there the switch stays off.
-    It is thrown around products alone: it would slow down attention, which makes many small ones.
+    That is twice as fast as MKL, torch's default, which leaves half of an AMD processor idle. The value "bf16" of
+    torch's setting permits oneDNN to round to bfloat16, but it only does so on processors with AMX. There this context
+    changes nothing. It belongs around single products: it would slow down attention, which makes many small ones.
     """
 
     def __enter__(self) -> None:
@@ -50,6 +50,8 @@ class fast_matmul(ContextDecorator):  # noqa: N801 - a context manager, used as 
 
 
 class _Linear(torch.autograd.Function):
+    """`F.linear` with `fast_matmul` in both passes."""
+
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         ctx.save_for_backward(x, weight)
@@ -68,27 +70,28 @@ class _Linear(torch.autograd.Function):
 
 
 def allocate_for_reading(model: nn.Module, device: torch.device) -> None:
-    """Give a model on the meta device its memory; on a CPU with each matrix laid out by its inputs.
+    """Allocate memory for a model on the meta device, in the layout that generates fastest.
 
-    Generation multiplies one position at a time and waits for memory: this way round, a processor streams the
-    weights up to 1.8 times as fast. The shapes are the same.
+    On a CPU, each matrix is transposed in memory and keeps its shape. Generation multiplies one position at a
+    time and is limited by memory, and this layout streams the weights up to 1.8 times as fast.
     """
     for module in model.modules():
         for name, p in list(module.named_parameters(recurse=False)):
-            turned = p.ndim == 2 and device.type == "cpu"
-            memory = torch.empty(p.shape[::-1] if turned else p.shape, device=device)
-            setattr(module, name, nn.Parameter(memory.T if turned else memory))
+            transpose = p.ndim == 2 and device.type == "cpu"
+            memory = torch.empty(p.shape[::-1] if transpose else p.shape, device=device)
+            setattr(module, name, nn.Parameter(memory.T if transpose else memory))
 
 
 def lay_out_for_training(model: nn.Module) -> None:
-    """Lay every parameter out by its outputs, as PyTorch's gradients, optimizers and shards are."""
+    """Make every parameter contiguous, the layout of PyTorch's gradients, optimizers and shards."""
     for p in model.parameters():
         p.data = p.data.contiguous()
 
 
 @cache
 def _onednn_is_exact_and_faster() -> bool:
-    """Known by the processor's name and not by a clock: the same machine has to give the same bits every time."""
+    """Return whether oneDNN multiplies float32 without rounding, and faster than MKL, on this processor."""
+    # The processor's name decides, not a timing: the same machine has to give the same bits every time.
     try:
         processor = Path("/proc/cpuinfo").read_text()
     except OSError:
@@ -100,7 +103,7 @@ def _onednn_is_exact_and_faster() -> bool:
 
 @fast_matmul()
 def measure_peak(device: torch.device, dtype: torch.dtype) -> float:
-    """Floating-point operations a second of a matrix product, the best of a few."""
+    """Measure the floating-point operations a second of a matrix product, the best of five."""
     n = 8192 if device.type == "cuda" else 512
     a, best = torch.ones(n, n, device=device, dtype=dtype), math.inf
     for _ in range(5):
@@ -113,11 +116,11 @@ def measure_peak(device: torch.device, dtype: torch.dtype) -> float:
 
 
 def peak_memory(device: torch.device) -> int:
-    """Most bytes that the process has held so far: on the GPU where it uses one, else resident."""
+    """Return the peak memory of this process in bytes: allocated on the GPU, or resident."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     status = Path("/proc/self/status")
-    if status.exists():  # getrusage would begin with the peak of the process that started this one
+    if status.exists():  # preferred, since getrusage includes the peak of the parent process
         return next(int(line.split()[1]) * 1024 for line in status.open() if line.startswith("VmHWM"))
     if sys.platform == "win32":
         return 0
@@ -128,5 +131,5 @@ def peak_memory(device: torch.device) -> int:
 
 
 def device() -> torch.device:
-    """The first CUDA GPU if there is one, else the CPU."""
+    """Return the first CUDA GPU if there is one, else the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -1,8 +1,10 @@
-"""A GPT, top to bottom: embeddings, blocks of attention and MLP, the head.
+"""A GPT from top to bottom: embeddings, blocks of attention and MLP, the head.
 
-With the default config it is GPT-2 to the digit (Radford et al. 2019). Shapes stand in comments:
+With the default config the model is GPT-2 exactly (Radford et al. 2019). Comments give the shapes of tensors:
 B batch, T time, C channels, H heads, D channels of a head, S cached positions, V vocabulary.
 """
+
+from __future__ import annotations
 
 import math
 from typing import Any
@@ -17,9 +19,9 @@ from gpt.machine import linear
 
 
 class GPT(nn.Module):
-    """A decoder-only transformer: token ids in, a distribution over the next token out.
+    """A decoder-only transformer that predicts the next token.
 
-    `forward` gives logits. Training wants `hidden` and `head_weight` instead, and never holds all the logits.
+    `forward` returns logits. Training uses `hidden` and `head_weight` instead, so that it never stores all logits.
     """
 
     def __init__(self, config: GPTConfig):
@@ -30,7 +32,7 @@ class GPT(nn.Module):
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
         self.norm = nn.LayerNorm(config.width, bias=config.bias)
         self.head = None if config.tied else Linear(config.width, config.vocabulary, bias=False)
-        self.recompute = False  # activation checkpointing: trade a second forward pass for memory
+        self.recompute = False  # activation checkpointing: a second forward pass saves memory
         self._rotation: Tensor | None = None
 
     def forward(
@@ -38,9 +40,9 @@ class GPT(nn.Module):
         ids: Tensor,
         positions: Tensor | None = None,
         documents: Tensor | None = None,
-        cache: "Cache | None" = None,
+        cache: Cache | None = None,
     ) -> Tensor:
-        """Logits (B, T, V) of the token after each position. Arguments as for `hidden`."""
+        """Return the logits (B, T, V) of the token after each position. The arguments are those of `hidden`."""
         return linear(self.hidden(ids, positions, documents, cache), self.head_weight)
 
     def hidden(
@@ -48,14 +50,18 @@ class GPT(nn.Module):
         ids: Tensor,
         positions: Tensor | None = None,
         documents: Tensor | None = None,
-        cache: "Cache | None" = None,
+        cache: Cache | None = None,
     ) -> Tensor:
-        """The residual stream after the last norm, (B, T, C).
+        """Return the residual stream after the last norm, (B, T, C).
 
-        ids: (B, T) token ids, T at most the context.
-        positions: (B, T) place of each token; by default 0..T-1, or on from what the cache holds.
-        documents: (B, T) number of each token's document; attention stays within one. By default one document.
-        cache: keys and values of the tokens before these; the new ones are added to it.
+        Args:
+            ids: (B, T) token ids, T at most the context.
+            positions: (B, T) position of each token, by default 0..T-1, or the next ones after the cache.
+            documents: (B, T) document number of each token; attention stays within a document. By default one.
+            cache: keys and values of the earlier tokens, to which the new ones are appended.
+
+        Raises:
+            ValueError: there are more tokens than the context or the cache can hold, or both documents and a cache.
         """
         T, S = ids.shape[1], self.config.context
         if T > S:
@@ -82,12 +88,12 @@ class GPT(nn.Module):
 
     @property
     def head_weight(self) -> Tensor:
-        """The matrix (V, C) that turns `hidden` into logits."""
+        """Return the matrix (V, C) that turns `hidden` into logits."""
         return self.tokens.weight if self.head is None else self.head.weight
 
     @torch.no_grad()
     def extend(self, vocabulary: int) -> None:
-        """Make room for more token ids. The new ones start as the mean of the others (Hewitt 2021)."""
+        """Grow the vocabulary to this size. New embeddings start as the mean of the others (Hewitt 2021)."""
         new = vocabulary - self.config.vocabulary
         if new <= 0:
             return
@@ -99,25 +105,23 @@ class GPT(nn.Module):
             self.head.out_features = vocabulary
         self.config = self.config.model_copy(update={"vocabulary": vocabulary})
 
-    @property
-    def n_parameters(self) -> int:
-        """Number of parameters; a tied head counts once."""
-        return sum(p.numel() for p in self.parameters())
-
     def flops_per_token(self, time: int) -> float:
-        """Floating-point operations of training on one token in sequences of `time`, forward and backward.
+        """Count the floating-point operations of training on one token, forward and backward.
 
-        6 for each weight that a matrix product reads, plus attention's 12 L C T / 2, since half of the square
-        is masked (Chowdhery et al. 2022, appendix B, but for the half).
+        These are 6 for each weight that a matrix product reads, plus 12 L C T / 2 for attention in L layers. The
+        formula is from Chowdhery et al. (2022), appendix B, except the half: half of the attention is masked.
+
+        Args:
+            time: tokens in a sequence, T.
         """
         matrices = sum(p.numel() for p in self.blocks.parameters() if p.ndim == 2) + self.head_weight.numel()
         return 6 * matrices + 6 * self.config.layers * self.config.width * time
 
     def rotation(self, positions: Tensor | None, time: int, device: torch.device) -> Tensor:
-        """Unit complex numbers (1 or B, T, 1, 1, D/2) that turn queries and keys by their position."""
+        """Return unit complex numbers (1 or B, T, 1, 1, D/2) that rotate queries and keys by their position."""
         if self._rotation is None or self._rotation.device != device:
             size = self.config.width // self.config.heads
-            with torch.inference_mode(False):  # it is kept, and training may come after generation
+            with torch.inference_mode(False):  # the tensor is kept, and training may follow generation
                 frequency = 10000.0 ** -(torch.arange(0, size, 2, device=device).float() / size)
                 angle = torch.outer(torch.arange(self.config.context, device=device).float(), frequency)
                 self._rotation = torch.polar(torch.ones_like(angle), angle)[:, None, None]  # (S, 1, 1, D/2)
@@ -125,9 +129,9 @@ class GPT(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention, then an MLP, each read from a norm of the residual stream and added to it.
+    """Attention, then an MLP. Each reads a norm of the residual stream and adds to the stream.
 
-    With `causal=False` every token also sees those after it.
+    With `causal=False`, every token also attends to later ones.
     """
 
     def __init__(self, config: GPTConfig, causal: bool = True):
@@ -143,9 +147,16 @@ class Block(nn.Module):
         x: Tensor,
         rotation: Tensor | None = None,
         mask: Tensor | None = None,
-        store: "LayerCache | None" = None,
+        store: LayerCache | None = None,
     ) -> Tensor:
-        """(B, T, C) to (B, T, C). A mask, True where a query may see a key, replaces the causal one."""
+        """Transform the residual stream, (B, T, C) to (B, T, C).
+
+        Args:
+            x: (B, T, C) residual stream.
+            rotation: unit complex numbers of rotary positions, as from `GPT.rotation`.
+            mask: (B, 1, T, S), True where a query may attend to a key. It replaces the causal mask.
+            store: this block's part of the cache.
+        """
         x = x + F.dropout(self.attention(self.attention_norm(x), rotation, mask, store), self.dropout, self.training)
         return x + F.dropout(self.mlp(self.mlp_norm(x)), self.dropout, self.training)
 
@@ -159,7 +170,8 @@ class Attention(nn.Module):
         self.qkv = Linear(config.width, 3 * config.width, config.bias)
         self.output = projection(config, config.width)
 
-    def forward(self, x: Tensor, rotation: Tensor | None, mask: Tensor | None, store: "LayerCache | None") -> Tensor:
+    def forward(self, x: Tensor, rotation: Tensor | None, mask: Tensor | None, store: LayerCache | None) -> Tensor:
+        """Mix the values of all visible positions, (B, T, C) to (B, T, C), with the arguments of `Block`."""
         B, T, C = x.shape
         qkv = self.qkv(x).view(B, T, 3, self.heads, C // self.heads)  # (B, T, 3, H, D)
         qk, v = qkv[:, :, :2], qkv[:, :, 2]
@@ -177,13 +189,13 @@ class Attention(nn.Module):
 
 
 def rotate(x: Tensor, rotation: Tensor) -> Tensor:
-    """Turn each pair of channels of x (B, T, 2, H, D) by its position's angle (Su et al. 2021)."""
+    """Rotate each pair of channels of x (B, T, 2, H, D) by the angle of its position (Su et al. 2021)."""
     pairs = torch.view_as_complex(x.float().unflatten(-1, (-1, 2)))
     return torch.view_as_real(pairs * rotation).flatten(-2).type_as(x)
 
 
 class MLP(nn.Module):
-    """Two linear layers, four times as wide between them, applied to each position alone."""
+    """Two linear layers with 4C channels between them, applied to each position separately."""
 
     def __init__(self, config: GPTConfig):
         super().__init__()
@@ -192,40 +204,51 @@ class MLP(nn.Module):
         self.output = projection(config, 4 * config.width)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Transform each position, (B, T, C) to (B, T, C)."""
         x = self.input(x)  # (B, T, 4C)
         x = F.gelu(x, approximate="tanh") if self.activation == "gelu" else ReLU2.apply(x)
         return self.output(x)
 
 
 class ReLU2(torch.autograd.Function):
-    """max(x, 0)², So et al. (2021). Its gradient is 2 max(x, 0), so that is kept, in the place of x itself."""
+    """The activation max(x, 0)² (So et al. 2021).
+
+    Its gradient is 2 max(x, 0), so the backward pass keeps max(x, 0) instead of x.
+    """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
+        """Compute max(x, 0)², of any shape."""
         x = F.relu(x)
         ctx.save_for_backward(x)
         return x * x
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        """Compute the gradient of x, of the same shape."""
         (x,) = ctx.saved_tensors
         return (grads[0] * x).mul_(2)
 
 
 class Linear(nn.Linear):
-    """`nn.Linear` with the machine's quickest product and GPT-2's initial values: normal, and zero biases."""
+    """`nn.Linear` with the machine's fastest product and GPT-2's initial values.
+
+    Weights are normally distributed, and biases are zero.
+    """
 
     def __init__(self, inputs: int, outputs: int, bias: bool, std: float = 0.02):
         self.std = std
         super().__init__(inputs, outputs, bias)
 
     def reset_parameters(self) -> None:
-        if not self.weight.is_meta:  # there, other values are about to be loaded
+        """Set the initial values, except on the meta device, where values are loaded later."""
+        if not self.weight.is_meta:
             nn.init.normal_(self.weight, std=self.std)
             if self.bias is not None:
                 nn.init.zeros_(self.bias)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Apply the layer, (..., in) to (..., out)."""
         return linear(x, self.weight, self.bias)
 
 
@@ -233,33 +256,49 @@ class Embedding(nn.Embedding):
     """`nn.Embedding` with GPT-2's initial values."""
 
     def reset_parameters(self) -> None:
+        """Set the initial values, except on the meta device, where values are loaded later."""
         if not self.weight.is_meta:
             nn.init.normal_(self.weight, std=0.02)
 
 
 def projection(config: GPTConfig, inputs: int) -> Linear:
-    """A layer that writes to the residual stream: the more of them, the less each writes at first."""
+    """Make a layer that writes to the residual stream, with an initial scale of 0.02 / √(2 layers) or 0.
+
+    GPT-2 scales these layers down so that the stream does not grow with depth (Radford et al. 2019).
+    """
     std = 0.0 if config.zero_init else 0.02 / math.sqrt(2 * config.layers)
     return Linear(inputs, config.width, config.bias, std)
 
 
 class Cache:
-    """Keys and values of the tokens read so far, so that the next token costs one position and not all.
+    """The keys and values of the tokens read so far, so that the next token costs one position.
 
-    Rows of a batch may hold different numbers of tokens: set `lengths` after reading right-padded prompts, and
-    what lies past a row's length is never looked at and soon overwritten.
+    Rows may have different numbers of tokens. Set `lengths` after reading right-padded prompts: values past a row's
+    length are never read, and new tokens overwrite them.
     """
 
     def __init__(self, model: GPT, batch: int, capacity: int):
+        """Allocate a cache for `batch` rows of at most `capacity` tokens."""
         c, like = model.config, model.tokens.weight
         shape = (2, c.layers, batch, c.heads, capacity, c.width // c.heads)
-        self.store = torch.zeros(shape, dtype=like.dtype, device=like.device)
+        self.store = torch.zeros(shape, dtype=like.dtype, device=like.device)  # (2, layers, B, H, capacity, D)
         self.lengths = [0] * batch
         self._start = [0] * batch
-        self._index: Tensor | None = None  # (B, T) where the new tokens go, when rows differ
+        self._index: Tensor | None = None  # (B, T) index of the new tokens, where rows differ
 
     def extend(self, time: int, positions: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """Make room for `time` more tokens a row: their positions (B, T), and the mask (B, 1, T, S) or None."""
+        """Reserve the next `time` tokens of each row and return their positions and mask.
+
+        Args:
+            time: new tokens in each row, T.
+            positions: (B, T) positions to return, by default the next ones of each row.
+
+        Returns:
+            Positions (B, T), and a mask (B, 1, T, S), or None where a causal mask or none is enough.
+
+        Raises:
+            ValueError: the tokens do not fit.
+        """
         device, capacity = self.store.device, self.store.shape[4]
         if max(self.lengths) + time > capacity:
             raise ValueError(f"the cache holds {capacity} tokens: {max(self.lengths)} + {time} do not fit")
@@ -272,7 +311,8 @@ class Cache:
             mask = torch.arange(max(self.lengths), device=device) <= index[:, None, :, None]
         return (index if positions is None else positions), mask
 
-    def layer(self, i: int) -> "LayerCache":
+    def layer(self, i: int) -> LayerCache:
+        """Return the part of block number `i`."""
         return LayerCache(self, i)
 
 
@@ -284,10 +324,11 @@ class LayerCache:
 
     @property
     def is_empty(self) -> bool:
+        """Return whether the cache had no tokens before the current ones."""
         return max(self.cache._start) == 0
 
     def append(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Store k and v (B, H, T, D) of the new tokens; all keys and values so far, (B, H, S, D)."""
+        """Store k and v (B, H, T, D) of the new tokens and return all keys and values so far, (B, H, S, D)."""
         cache, end = self.cache, max(self.cache.lengths)
         for store, new in zip(cache.store[:, self.layer], (k, v), strict=True):
             if cache._index is None:

@@ -1,4 +1,4 @@
-"""Optimizers as small entries in a table, and the learning rate as a pure function of the step."""
+"""Optimizers, and the learning rate as a pure function of the step."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from gpt.machine import fast_matmul
 
 
 class OptimizerConfig(Config):
-    """How the parameters move."""
+    """Settings of the optimizers and the learning rate."""
 
     steps: int = Field(1000, gt=0, description="Optimizer steps in the whole run.")
-    optimizer: Literal["adamw", "muon"] = Field("adamw", description="What moves the matrices inside the blocks.")
+    optimizer: Literal["adamw", "muon"] = Field("adamw", description="Optimizer of the matrices inside the blocks.")
     learning_rate: float = Field(6e-4, gt=0, description="Peak learning rate of AdamW.")
     muon_learning_rate: float = Field(0.01, gt=0, description="Peak learning rate of Muon.")
     beta1: float = Field(0.9, ge=0, lt=1, description="AdamW's decay of the mean gradient.")
     beta2: float = Field(0.95, ge=0, lt=1, description="AdamW's decay of the mean squared gradient.")
-    epsilon: float = Field(1e-8, gt=0, description="AdamW's floor under the root of the squared gradient.")
+    epsilon: float = Field(1e-8, gt=0, description="AdamW's term that keeps its divisor above zero.")
     momentum: float = Field(0.95, ge=0, lt=1, description="Muon's momentum.")
     weight_decay: float = Field(0.1, ge=0, description="Decay of matrices, times the learning rate.")
     schedule: Literal["cosine", "wsd", "constant"] = Field("cosine", description="Learning rate after the warm-up.")
@@ -36,16 +36,16 @@ class OptimizerConfig(Config):
 
 
 def learning_rate(step: int, config: OptimizerConfig) -> float:
-    """AdamW's learning rate at a step, counted from 0. Muon's is in the same proportion to its own peak.
+    """Return AdamW's learning rate at a step, counted from 0.
 
-    The first step's is above zero, the last step of the warm-up has the peak, and the last step of all has
-    exactly the final share of it.
+    Muon's has the same share of its own peak. The first rate is above zero, and the last step of the warm-up has the
+    peak. The last step of the run has exactly the final share of the peak, except with a constant schedule.
     """
     return config.learning_rate * schedule_share(step, config)
 
 
 def schedule_share(step: int, config: OptimizerConfig) -> float:
-    """The learning rate at a step as a share of its peak."""
+    """Return the learning rate at a step as a share of its peak."""
     last = max(config.steps - 1, 1)
     if step < config.warmup:
         return (step + 1) / config.warmup
@@ -58,7 +58,7 @@ def _cosine(step: int, last: int, config: OptimizerConfig) -> float:
 
 
 def _warmup_stable_decay(step: int, last: int, config: OptimizerConfig) -> float:
-    """Constant, then straight down (Hu et al. 2024, MiniCPM)."""
+    """Return 1, then a linear decay to the final share (MiniCPM, Hu et al. 2024)."""
     left = (last - step) / max(config.decay_share * last, 1)
     return config.final_share + (1 - config.final_share) * min(left, 1.0)
 
@@ -68,12 +68,17 @@ SCHEDULES: dict[str, Callable[[int, int, OptimizerConfig], float]] = {
     "wsd": _warmup_stable_decay,
     "constant": lambda step, last, config: 1.0,
 }
+"""Share of the peak after the warm-up, as a function of step, last step and config."""
 
 
 def make_optimizers(model: nn.Module, config: OptimizerConfig) -> list[Optimizer]:
-    """The optimizers of all parameters that want gradients. Each group's `peak` is its highest learning rate.
+    """Make the optimizers of all parameters that require gradients.
 
-    Matrices decay; norms, biases and embeddings do not. Muon, where chosen, takes the matrices inside blocks.
+    Weight decay applies to matrices, not to norms, biases and embeddings. Muon, if chosen, moves the matrices inside
+    blocks, and AdamW all other parameters. The `peak` of a group is its highest learning rate.
+
+    Raises:
+        ValueError: no parameter requires a gradient.
     """
     embeddings = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
     decayed, plain, matrices = [], [], []
@@ -102,7 +107,7 @@ def make_optimizers(model: nn.Module, config: OptimizerConfig) -> list[Optimizer
 
 
 def set_learning_rate(optimizers: Iterable[Optimizer], step: int, config: OptimizerConfig) -> None:
-    """Give every group its learning rate for this step."""
+    """Set the learning rate of every group for this step."""
     share = schedule_share(step, config)
     for optimizer in optimizers:
         for group in optimizer.param_groups:
@@ -110,31 +115,34 @@ def set_learning_rate(optimizers: Iterable[Optimizer], step: int, config: Optimi
 
 
 class Optimizer:
-    """Parameters in groups of one setting each, and what is remembered of every parameter.
+    """Base class of optimizers: groups of parameters with settings, and a state for each parameter.
 
-    PyTorch's own base class imports its compiler as it is made: 30 MB and most of a second, before the first step.
-
-    Args:
-        groups: `params` with their highest learning rate `peak` and their `weight_decay`; `lr` is that of the moment.
+    PyTorch's own base class imports its compiler, which costs 30 MB and most of a second before the first step.
     """
 
     def __init__(self, groups: Iterable[dict[str, Any]]) -> None:
+        """Start with empty states.
+
+        Args:
+            groups: each has `params`, their highest learning rate `peak`, and `weight_decay`. The current learning
+                rate is added as `lr`.
+        """
         self.param_groups = [{"lr": group["peak"], **group} for group in groups]
         self.state: dict[Tensor, dict[str, Tensor]] = defaultdict(dict)
 
     def step(self) -> None:
-        """Move every parameter that has a gradient."""
+        """Update every parameter that has a gradient."""
         raise NotImplementedError
 
     def zero_grad(self) -> None:
-        """Let go of the gradients."""
+        """Free all gradients."""
         for group in self.param_groups:
             for p in group["params"]:
                 p.grad = None
 
 
 class AdamW(Optimizer):
-    """Adam with decoupled weight decay (Loshchilov & Hutter 2019), all of a group in PyTorch's one fused kernel."""
+    """Adam with decoupled weight decay (Loshchilov & Hutter 2019), one fused PyTorch kernel per group."""
 
     def __init__(self, groups: Iterable[dict[str, Any]], beta1: float, beta2: float, epsilon: float) -> None:
         super().__init__(groups)
@@ -142,6 +150,7 @@ class AdamW(Optimizer):
 
     @torch.no_grad()
     def step(self) -> None:
+        """Update every parameter that has a gradient."""
         for group in self.param_groups:
             params = [p for p in group["params"] if p.grad is not None]
             if not params:
@@ -174,13 +183,14 @@ class AdamW(Optimizer):
 
 
 ITERATIONS = 4
+"""Newton-Schulz iterations in `orthogonalize`."""
 
 
 class Muon(Optimizer):
-    """Momentum whose update is made orthogonal, for matrices (Jordan et al. 2024).
+    """Momentum with an orthogonalized update, for matrices (Jordan et al. 2024).
 
-    Matrices of one shape go through the iteration together, as one batch. A stack of projections, such as
-    queries, keys and values in one matrix of three times its columns, is three matrices.
+    Matrices of equal shape are orthogonalized as one batch. The stacked projection to queries, keys and values, with
+    three times as many rows as columns, counts as three matrices.
     """
 
     def __init__(self, params: Iterable[Tensor], lr: float, momentum: float = 0.95, weight_decay: float = 0.0):
@@ -188,6 +198,7 @@ class Muon(Optimizer):
 
     @torch.no_grad()
     def step(self) -> None:
+        """Update every parameter that has a gradient."""
         for group in self.param_groups:
             shapes: dict[torch.Size, list[Tensor]] = {}
             for p in group["params"]:
@@ -197,32 +208,34 @@ class Muon(Optimizer):
                 self._step_together(params, group)
 
     def _step_together(self, params: list[Tensor], group: dict[str, Any]) -> None:
+        """Update parameters of equal shape (rows, columns)."""
         rows, columns = params[0].shape
-        buffers = []
+        whole = []
         for p in params:
             state = self.state[p]
             if not state:
                 state["momentum"] = torch.zeros_like(p)
             assert p.grad is not None
             state["momentum"].lerp_(p.grad, 1 - group["momentum"])
-            ahead = torch.lerp(p.grad, state["momentum"], group["momentum"])  # Nesterov's
-            buffers.append(parallel.whole(ahead))
-        update = torch.stack(buffers)  # (N, rows, columns)
+            ahead = torch.lerp(p.grad, state["momentum"], group["momentum"])  # Nesterov momentum
+            whole.append(parallel.gather(ahead))
+        update = torch.stack(whole)  # (N, rows, columns)
         if rows == 3 * columns:
             update = update.view(-1, columns, columns)
         scale = max(1.0, update.shape[1] / update.shape[2]) ** 0.5
         update = orthogonalize(update).reshape(-1, rows, columns)
-        updates = [parallel.cut_like(u, p) for u, p in zip(update, params, strict=True)]
+        updates = [parallel.shard_like(u, p) for u, p in zip(update, params, strict=True)]
         torch._foreach_mul_(params, 1 - group["lr"] * group["weight_decay"])
         torch._foreach_add_(params, updates, alpha=-group["lr"] * scale)
 
 
 @fast_matmul()
 def orthogonalize(x: Tensor) -> Tensor:
-    """The nearest (semi-)orthogonal matrices to x (N, rows, columns), roughly: singular values in 0.7..1.2.
+    """Return roughly the nearest (semi-)orthogonal matrices to x (N, rows, columns).
 
-    Newton-Schulz iterations of a quintic with Jordan's coefficients. Since each multiplies x by a
-    polynomial in x x^T, the iteration runs on that small square matrix, and x itself is multiplied once.
+    Singular values end up in about 0.7..1.2. The method is the quintic Newton-Schulz iteration with the coefficients
+    of Jordan et al. (2024). Each iteration multiplies x by a polynomial in x x^T, so the iterations run on that small
+    square matrix, and x itself is multiplied once.
     """
     if transposed := x.shape[1] > x.shape[2]:
         x = x.mT
@@ -241,7 +254,7 @@ def orthogonalize(x: Tensor) -> Tensor:
 
 
 def optimizer_tensors(model: nn.Module, optimizers: Iterable[Optimizer]) -> dict[str, Tensor]:
-    """Everything the optimizers remember, as `parameter name/quantity` to tensor."""
+    """Return the state of the optimizers, as a mapping from `parameter name/quantity` to tensor."""
     names: dict[Tensor, str] = {p: name for name, p in model.named_parameters()}
     return {
         f"{names[p]}/{key}": value
@@ -252,13 +265,13 @@ def optimizer_tensors(model: nn.Module, optimizers: Iterable[Optimizer]) -> dict
 
 
 def restore_optimizers(model: nn.Module, optimizers: Iterable[Optimizer], tensors: dict[str, Tensor]) -> None:
-    """Put back what `optimizer_tensors` returned."""
+    """Restore the state that `optimizer_tensors` returned."""
     names: dict[Tensor, str] = {p: name for name, p in model.named_parameters()}
     for optimizer in optimizers:
         for p in (p for group in optimizer.param_groups for p in group["params"]):
             prefix = names[p] + "/"
             optimizer.state[p] = {
-                key.removeprefix(prefix): parallel.cut_like(value.to(p.device), p).clone()
+                key.removeprefix(prefix): parallel.shard_like(value.to(p.device), p).clone()
                 for key, value in tensors.items()
                 if key.startswith(prefix)
             }

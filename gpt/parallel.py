@@ -1,8 +1,10 @@
-"""Several processes as one run: DDP, or FSDP2 that shards the weights too, launched by torchrun.
+"""Training on several processes that torchrun starts: DDP, or FSDP2, which also shards the weights.
 
-Every process calls `join`, then the same code as a single one. The micro-batches of a step are dealt out to the
-processes, so the number of processes changes nothing about what is learnt.
+Every process calls `join` and then runs the same code as a single process would. The micro-batches of a step are
+divided among the processes, so the model learns the same on any number of them. All functions work without torchrun.
 """
+
+from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def join() -> Iterator[torch.device]:
-    """Join the processes that torchrun started, and say which device is this one's. Alone, it does nothing."""
+    """Join the processes that torchrun started, if it did, and yield the device of this process."""
     if "RANK" not in os.environ:
         yield torch.device("cuda" if torch.cuda.is_available() else "cpu")
         return
@@ -39,22 +41,25 @@ def join() -> Iterator[torch.device]:
 
 
 def rank() -> int:
-    """This process's number, from 0."""
+    """Return this process's number, from 0."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
 def size() -> int:
-    """How many processes take part."""
+    """Return the number of processes."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
 def distribute(objective: nn.Module, sharded: bool) -> nn.Module:
-    """The objective with its gradients averaged over the processes: each block a shard of its own with FSDP2."""
+    """Wrap an objective so that its gradients are averaged over the processes.
+
+    With `sharded`, FSDP2 also shards the weights, each block separately. A single process gets the objective itself.
+    """
     if size() == 1:
         return objective
     if not sharded:
         return DistributedDataParallel(objective)
-    from torch.distributed.fsdp import fully_shard  # half a second, for those who shard
+    from torch.distributed.fsdp import fully_shard  # the import takes half a second
 
     for module in objective.modules():
         if isinstance(module, Block):
@@ -64,9 +69,9 @@ def distribute(objective: nn.Module, sharded: bool) -> nn.Module:
 
 
 @contextmanager
-def readable(objective: nn.Module) -> Iterator[None]:
-    """Let the model within be called by itself, as evaluation does: what FSDP2 gathers in `forward` is at hand."""
-    if not _sharded(objective):
+def unsharded(objective: nn.Module) -> Iterator[None]:
+    """Gather the whole weights, so that evaluation can call the model inside the objective directly."""
+    if not _is_sharded(objective):
         yield
         return
     objective.unshard()
@@ -77,19 +82,19 @@ def readable(objective: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def last_micro_batch(objective: nn.Module, last: bool) -> Iterator[None]:
-    """Gradients travel once a step, after its last micro-batch."""
-    if isinstance(objective, DistributedDataParallel) and not last:
+def gradient_exchange(objective: nn.Module, active: bool) -> Iterator[None]:
+    """Average gradients over the processes only where active: once a step, after its last micro-batch."""
+    if isinstance(objective, DistributedDataParallel) and not active:
         with objective.no_sync():
             yield
         return
-    if _sharded(objective):
-        objective.set_requires_gradient_sync(last)
+    if _is_sharded(objective):
+        objective.set_requires_gradient_sync(active)
     yield
 
 
-def summed(total: Any, count: Any, device: torch.device) -> tuple[float, float]:
-    """Loss and count over all processes."""
+def sum_over_processes(total: Any, count: Any, device: torch.device) -> tuple[float, float]:
+    """Return the sums of loss and count over all processes."""
     if size() == 1:
         return float(total), float(count)
     both = torch.tensor([float(total), float(count)], dtype=torch.float64, device=device)
@@ -98,34 +103,38 @@ def summed(total: Any, count: Any, device: torch.device) -> tuple[float, float]:
 
 
 def any_process(flag: bool, when: bool) -> bool:
-    """Whether the flag is up in any process. They can only ask together, so it is false when not `when`."""
+    """Return whether the flag is true in any process.
+
+    Processes compare their flags only where `when` is true, which must be so in all of them or in none. Otherwise the
+    result is false. A single process returns its own flag.
+    """
     if size() == 1:
         return flag
     if not when:
         return False
-    up = torch.tensor(float(flag), device="cuda" if dist.get_backend() == "nccl" else "cpu")
-    dist.all_reduce(up, dist.ReduceOp.MAX)
-    return bool(up.item())
+    most = torch.tensor(float(flag), device="cuda" if dist.get_backend() == "nccl" else "cpu")
+    dist.all_reduce(most, dist.ReduceOp.MAX)
+    return bool(most.item())
 
 
 def wait() -> None:
-    """Until every process is here."""
+    """Wait until every process has called this function."""
     if size() > 1:
         dist.barrier()
 
 
-def whole(tensor: Tensor) -> Tensor:
-    """A tensor gathered from its shards. All processes must ask together."""
+def gather(tensor: Tensor) -> Tensor:
+    """Gather a whole tensor from its shards. All processes must call this together."""
     return tensor.full_tensor() if _is_shard(tensor) else tensor
 
 
-def whole_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """`whole` of each."""
-    return {name: whole(t) for name, t in tensors.items()}
+def gather_all(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Gather each tensor of a mapping from its shards."""
+    return {name: gather(t) for name, t in tensors.items()}
 
 
-def cut_like(tensor: Tensor, parameter: Tensor) -> Tensor:
-    """A whole tensor, sharded as a parameter of its shape is."""
+def shard_like(tensor: Tensor, parameter: Tensor) -> Tensor:
+    """Shard a whole tensor like a parameter of equal shape, if that parameter is sharded."""
     if not _is_shard(parameter) or tensor.shape != parameter.shape:
         return tensor
     from torch.distributed.tensor import DTensor, Replicate
@@ -135,7 +144,7 @@ def cut_like(tensor: Tensor, parameter: Tensor) -> Tensor:
     return replicated.redistribute(mesh, parameter.placements)
 
 
-def _sharded(objective: nn.Module) -> TypeGuard["FSDPModule"]:
+def _is_sharded(objective: nn.Module) -> TypeGuard[FSDPModule]:
     if size() == 1:
         return False
     from torch.distributed.fsdp import FSDPModule
@@ -143,7 +152,7 @@ def _sharded(objective: nn.Module) -> TypeGuard["FSDPModule"]:
     return isinstance(objective, FSDPModule)
 
 
-def _is_shard(tensor: Tensor) -> TypeGuard["DTensor"]:
+def _is_shard(tensor: Tensor) -> TypeGuard[DTensor]:
     if size() == 1:
         return False
     from torch.distributed.tensor import DTensor

@@ -1,15 +1,14 @@
-"""The one training loop, for pretraining and fine-tuning. It emits events and knows no logger.
+"""The training loop for pretraining and fine-tuning. It emits events and imports no logger.
 
-What happens at a step depends on the step's number alone: its batches, its learning rate, its dropout. So to
-resume is to put back parameters and optimizer and to set a number, and the run cannot tell that it was stopped.
+The batches, the learning rate and the dropout of a step depend only on the step's number. To resume, the loop restores
+the parameters, the optimizers and a few numbers. A resumed run is therefore bit-identical to one that never stopped.
 """
 
 import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -33,10 +32,12 @@ from gpt.optim import (
 
 
 class TrainConfig(OptimizerConfig):
-    """How long, how often, on what."""
+    """Settings of the training loop."""
 
     accumulation: int = Field(1, gt=0, description="Micro-batches in a step, over all processes together.")
-    clip: float = Field(1.0, ge=0, description="Longest gradient; longer ones are scaled down. 0 clips nothing.")
+    clip: float = Field(
+        1.0, ge=0, description="Largest norm of the gradient, which is scaled down to it. 0 disables it."
+    )
     seed: int = Field(0, ge=0, description="Seed of the dropout.")
     evaluate_every: int = Field(250, gt=0, description="Steps from one evaluation to the next.")
     checkpoint_every: int = Field(250, gt=0, description="Steps from one checkpoint to the next.")
@@ -50,17 +51,18 @@ class TrainConfig(OptimizerConfig):
 
 
 Metrics = dict[str, float]
-
+"""Values by name, such as `train/loss`."""
 
 Batches = Callable[[int, int], Batch]
-
+"""The micro-batch of (step, micro-batch number), a pure function of the two."""
 
 Loss = Callable[[Any, Batch], tuple[Tensor, Tensor]]
+"""The sum of the losses of a model on a batch, with its gradient, and the number of losses summed."""
 
 
 @dataclass(frozen=True)
 class Started:
-    """Training begins at `step`, above 0 when it resumes."""
+    """Training starts at `step`, which is above 0 when a run resumes."""
 
     step: int
     resumed: bool
@@ -68,7 +70,10 @@ class Started:
 
 @dataclass(frozen=True)
 class Stepped:
-    """Optimizer step number `step`, counted from 0, is done."""
+    """Optimizer step number `step`, counted from 0, is done.
+
+    The event is emitted every `log_every` steps and after the last step.
+    """
 
     step: int
     metrics: Metrics
@@ -83,11 +88,10 @@ class Evaluated:
 
 
 @dataclass(frozen=True)
-class Checkpointed:
-    """A checkpoint of the run after `step` steps is on disk."""
+class Saving:
+    """A checkpoint of the run after `step` steps is about to be saved."""
 
     step: int
-    path: Path
 
 
 @dataclass(frozen=True)
@@ -98,38 +102,43 @@ class Finished:
     stopped_early: bool
 
 
-Event = Started | Stepped | Evaluated | Checkpointed | Finished
+Event = Started | Stepped | Evaluated | Saving | Finished
 
 
 @dataclass
 class TrainResult:
-    """How training ended. The model holds the last weights; the best ones are in the checkpoints."""
+    """The end of a training run. The model has the last weights; the best ones are in the checkpoints.
+
+    Attributes:
+        step: number of optimizer steps done.
+        stopped_early: whether the validation loss stopped falling before the last step.
+        tokens: number of input tokens read, including padding, over all processes.
+        best_loss: lowest validation loss, None without an evaluation.
+        best_step: number of steps before the evaluation with that loss.
+    """
 
     step: int
     stopped_early: bool
     tokens: int
     best_loss: float | None
     best_step: int | None
-    metrics: Metrics = field(default_factory=dict)
 
 
 class Interrupted(Exception):
-    """Training was asked to stop. What it had done is in a checkpoint, where there are any."""
+    """Training stopped because `should_stop` returned true. A checkpoint of the last whole step is saved."""
 
     def __init__(self, step: int):
         super().__init__(f"training was interrupted after {step} steps: run it again to go on from there")
-        self.step = step
 
 
 class Diverged(Exception):
-    """The loss or the gradient is not a number."""
+    """The loss or the gradient is infinite or not a number."""
 
     def __init__(self, step: int, what: str):
         super().__init__(
             f"the {what} at step {step} is not finite: lower the learning rate, lengthen the warm-up or clip "
             "gradients; the weights of the last checkpoint are good"
         )
-        self.step = step
 
 
 def train(
@@ -143,14 +152,22 @@ def train(
     on_event: Callable[[Event], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
 ) -> TrainResult:
-    """Train the model in place, from its newest checkpoint where there is one.
+    """Train a model in place, from its newest checkpoint if there is one.
 
-    batches: the micro-batch number `micro` of step `step`, as a pure function of the two.
-    loss: (sum of losses, number of things summed); sums are divided once, by the total of all micro-batches.
-    evaluate: metrics of the model; `val/loss` among them decides what is best and when to stop early.
-    should_stop: asked before every micro-batch; true writes a checkpoint and raises Interrupted.
+    Args:
+        model: any module that `loss` can call.
+        batches: returns the micro-batch of (step, micro-batch number). It must be a pure function of the two.
+        config: settings of the loop and the optimizers.
+        loss: returns a sum of losses and the number of losses summed. A step's sum is divided once, by its total count.
+        evaluate: returns metrics of the model. `val/loss` among them decides which weights are best and when to stop.
+        checkpoints: where to save; None saves nothing.
+        on_event: called with each event, in the first process only.
+        should_stop: called before every micro-batch. True drops the unfinished step and interrupts training.
 
-    Raises Diverged, Interrupted, and ValueError when a step has no targets at all.
+    Raises:
+        Diverged: the loss or the gradient is not finite. The parameters keep the values of the last good step.
+        Interrupted: `should_stop` returned true. A checkpoint is saved.
+        ValueError: a step has no target that counts, or its micro-batches do not divide among the processes.
     """
     emit = on_event if on_event is not None and parallel.rank() == 0 else (lambda event: None)
     with _threads(config.threads):
@@ -166,15 +183,15 @@ def train(
                 run.save()
         run.save()
     emit(Finished(run.step, run.out_of_patience))
-    return TrainResult(run.step, run.out_of_patience, run.tokens, run.best_loss, run.best_step, run.metrics)
+    return TrainResult(run.step, run.out_of_patience, run.tokens, run.best_loss, run.best_step)
 
 
 STATE = ("step", "tokens", "stale", "best_loss", "best_step")
-"""The numbers of a run that its checkpoints keep."""
+"""Numbers of a run that its checkpoints store. `stale` counts the evaluations since the best one."""
 
 
 class _Run:
-    """The moving parts of a training run."""
+    """The state of a training run: model, optimizers and counters."""
 
     def __init__(
         self,
@@ -197,7 +214,6 @@ class _Run:
         self.best_loss: float | None = None
         self.best_step: int | None = None
         self.saved_step: int | None = None
-        self.metrics: Metrics = {}
         lay_out_for_training(model)
         self.resumed = self._restore_model()
         for module in model.modules():
@@ -219,37 +235,42 @@ class _Run:
         return self.config.patience is not None and self.stale >= self.config.patience
 
     def take_step(self, should_stop: Callable[[], bool] | None) -> bool:
-        """One optimizer step. False, with nothing changed, when it is time to stop."""
+        """Do one optimizer step and return true, or change nothing and return false if the run should stop."""
         config, total, count, tokens = self.config, 0.0, 0.0, self.tokens
-        mine = range(parallel.rank(), config.accumulation, parallel.size())
-        for micro in mine:
-            if should_stop is not None and parallel.any_process(should_stop(), when=micro == mine[0]):
+        micros = range(parallel.rank(), config.accumulation, parallel.size())  # of this process
+        for micro in micros:
+            if should_stop is not None and parallel.any_process(should_stop(), when=micro == micros[0]):
                 self._forget_gradients()
                 return False
             batch = self.batches(self.step, micro).to(self.device)
-            torch.manual_seed(_mixed(config.seed, self.step, micro))
-            with parallel.last_micro_batch(self.objective, micro == mine[-1]), self._autocast():
+            torch.manual_seed(_dropout_seed(config.seed, self.step, micro))
+            with parallel.gradient_exchange(self.objective, micro == micros[-1]), self._autocast():
                 loss, n = self.objective(batch)
                 loss.backward()
             total, count = total + loss.detach(), count + n
             tokens += batch.inputs.numel() * parallel.size()
-        total, count = parallel.summed(total, count, self.device)
+        total, count = parallel.sum_over_processes(total, count, self.device)
         self.tokens = tokens
         self._apply(total, count)
         self.step += 1
         return True
 
     def _apply(self, total: float, count: float) -> None:
-        """Average and clip the gradients, move the parameters, report."""
+        """Average and clip the gradients, update the parameters, and emit the metrics.
+
+        Args:
+            total: sum of the losses over all micro-batches and processes.
+            count: number of losses summed.
+        """
         config, step = self.config, self.step
         if count == 0:
             raise ValueError(f"step {step} has no target that counts: nothing in its batches is to be learnt")
         if not math.isfinite(total):
             raise Diverged(step, "loss")
-        # Gradients are of sums, and where processes share the work, of the mean of their sums.
+        # Gradients are those of the sum of losses, averaged over processes. This factor makes them those of the mean.
         average = parallel.size() / count
         gradients = [p.grad for p in self.parameters if p.grad is not None]
-        norm = parallel.whole(torch.nn.utils.get_total_norm(gradients)).item() * average
+        norm = parallel.gather(torch.nn.utils.get_total_norm(gradients)).item() * average
         if not math.isfinite(norm):
             raise Diverged(step, "gradient")
         clipped = min(1.0, config.clip / (norm + 1e-6)) if config.clip else 1.0
@@ -259,19 +280,19 @@ class _Run:
             optimizer.step()
         self._forget_gradients()
         if step % config.log_every == 0 or step == config.steps - 1:
-            self.metrics = {
+            metrics = {
                 "train/loss": total / count,
                 "train/learning_rate": learning_rate(step, config),
                 "train/gradient_norm": norm,
                 "train/tokens": self.tokens,
                 **self.speed.read(self.tokens),
             }
-            self.emit(Stepped(step, self.metrics))
+            self.emit(Stepped(step, metrics))
 
     def evaluate(self, evaluate: Callable[[nn.Module], Metrics]) -> None:
-        """Evaluate, and keep the weights when they are the best so far."""
+        """Evaluate the model, and save its weights if they are the best so far."""
         self.model.eval()
-        with torch.no_grad(), self._autocast(), self.speed.paused(), parallel.readable(self.objective):
+        with torch.no_grad(), self._autocast(), self.speed.paused(), parallel.unsharded(self.objective):
             metrics = evaluate(self.model)
         self.model.train()
         self.emit(Evaluated(self.step, metrics))
@@ -281,22 +302,22 @@ class _Run:
         if self.best_loss is None or loss < self.best_loss:
             self.best_loss, self.best_step, self.stale = loss, self.step, 0
             if self.checkpoints is not None:
-                weights = parallel.whole_tensors(self.model.state_dict())
+                weights = parallel.gather_all(self.model.state_dict())
                 if parallel.rank() == 0:
                     self.checkpoints.save_best(self.step, weights, self._state())
         else:
             self.stale += 1
 
     def save(self) -> None:
-        """Write a checkpoint, unless this step has one already."""
+        """Save a checkpoint, unless this step already has one."""
         if self.checkpoints is None or self.saved_step == self.step:
             return
         with self.speed.paused():
-            weights = parallel.whole_tensors(self.model.state_dict())
-            moments = parallel.whole_tensors(optimizer_tensors(self.model, self.optimizers))
+            weights = parallel.gather_all(self.model.state_dict())
+            moments = parallel.gather_all(optimizer_tensors(self.model, self.optimizers))
             if parallel.rank() == 0:
-                path = self.checkpoints.save(self.step, weights, moments, self._state())
-                self.emit(Checkpointed(self.step, path))
+                self.emit(Saving(self.step))
+                self.checkpoints.save(self.step, weights, moments, self._state())
             parallel.wait()
         self.saved_step = self.step
 
@@ -304,6 +325,7 @@ class _Run:
         return {name: getattr(self, name) for name in STATE}
 
     def _restore_model(self) -> bool:
+        """Load the newest checkpoint and return true, or return false if there is none."""
         path = None if self.checkpoints is None else self.checkpoints.latest()
         if path is None:
             return False
@@ -325,26 +347,32 @@ class _Run:
 
 
 class Objective(nn.Module):
-    """Model and loss as one module, so that what wraps a module's `forward` sees the whole of it."""
+    """A model and its loss as one module, so that DDP and FSDP wrap all of the forward pass."""
 
     def __init__(self, model: nn.Module, loss: Loss):
         super().__init__()
         self.model, self.loss = model, loss
 
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Return the loss of a batch."""
         return self.loss(self.model, batch)
 
 
 class _Speedometer:
-    """Tokens a second since the last reading, memory, and the share of the machine's speed that is used."""
+    """A meter of tokens a second, memory, and the used share of the machine's peak speed."""
 
     def __init__(self, model: nn.Module, device: torch.device, config: TrainConfig):
-        self.device, self.started, self.last, self.tokens = device, time.perf_counter(), None, 0
+        self.device, self.started, self.tokens = device, time.perf_counter(), 0
         self.gpt = next((m for m in model.modules() if isinstance(m, GPT)), None)
         self.peak = measure_peak(device, torch.bfloat16 if config.precision == "bfloat16" else torch.float32)
         self.since, self.first = time.perf_counter(), True
 
     def read(self, tokens: int) -> Metrics:
+        """Return the metrics since the last reading.
+
+        Args:
+            tokens: number of tokens since the run began.
+        """
         now = time.perf_counter()
         speed = (tokens - self.tokens) / max(now - self.since, 1e-9)
         metrics = {"train/tokens_per_second": speed, "train/memory_bytes": float(peak_memory(self.device))}
@@ -358,19 +386,20 @@ class _Speedometer:
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """Time spent here is not training's."""
+        """Exclude the time spent in this context from the speed of training."""
         before = time.perf_counter()
         yield
         self.since += time.perf_counter() - before
 
 
-def _mixed(seed: int, step: int, micro: int) -> int:
-    """A seed of 63 bits from the three: no two positions of a run share their dropout."""
+def _dropout_seed(seed: int, step: int, micro: int) -> int:
+    """Mix three numbers into a seed of 63 bits, so that no two micro-batches share their dropout."""
     return (seed * 0x9E3779B97F4A7C15 + step * 0xBF58476D1CE4E5B9 + micro * 0x94D049BB133111EB) & (2**63 - 1)
 
 
 @contextmanager
 def _threads(n: int | None) -> Iterator[None]:
+    """Set the number of torch's CPU threads within this context; None keeps it."""
     before = torch.get_num_threads()
     if n is not None:
         torch.set_num_threads(n)

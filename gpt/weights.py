@@ -1,7 +1,7 @@
-"""Models on disk: `config.json` and `model.safetensors`, in Hugging Face's GPT-2 layout wherever the model is a GPT-2.
+"""Models on disk: `config.json` and `model.safetensors`, for a GPT-2 in the layout of Hugging Face.
 
-So `transformers` loads what is saved here, and any GPT-2 checkpoint in safetensors loads here. Names are data, in
-one table. Nothing here unpickles.
+So `transformers` can load a saved GPT-2, and this module can load any GPT-2 checkpoint in safetensors. One table maps
+the names of weights. Nothing here unpickles.
 """
 
 import json
@@ -35,10 +35,10 @@ GPT2_NAMES = {
     ".mlp.output.": ".mlp.c_proj.",
     "norm.": "ln_f.",
 }
-"""Our parts of a parameter's name, and Hugging Face's, tried in this order; each is used at most once."""
+"""Parts of our parameter names and Hugging Face's, replaced in this order, each at most once."""
 
 TRANSPOSED = re.compile(r"\.(attn|mlp)\.c_\w+\.weight$")
-"""GPT-2's matrices inside blocks lie the other way round: (in, out)."""
+"""Names of the matrices that GPT-2 stores transposed, as (in, out)."""
 
 GPT2_CONFIG = {
     "vocabulary": "vocab_size",
@@ -48,12 +48,16 @@ GPT2_CONFIG = {
     "width": "n_embd",
     "dropout": "resid_pdrop",
 }
+"""Fields of `GPTConfig` and the keys of Hugging Face's config."""
 
 
 def save_model(model: GPT, folder: str | Path, end_of_text: int | None = None) -> None:
-    """Write `config.json` and `model.safetensors` into a folder. LoRA changes are folded in.
+    """Write `config.json` and `model.safetensors` into a folder, with LoRA changes folded in.
 
-    end_of_text: the token that ends a text, for `transformers` to stop at when it generates.
+    Args:
+        model: the model, which does not change.
+        folder: created if it does not exist.
+        end_of_text: id of the token at which `transformers` stops to generate.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -65,10 +69,12 @@ def save_model(model: GPT, folder: str | Path, end_of_text: int | None = None) -
 
 
 def load_model(folder: str | Path, device: str | torch.device = "cpu") -> GPT:
-    """The model that a folder holds: one saved here, or any GPT-2 of Hugging Face's in safetensors.
+    """Load a model that `save_model` wrote, or any GPT-2 of Hugging Face in safetensors.
 
-    The file is mapped, not read, and each weight is copied once to where it stays.
-    Raises ValueError with a sentence when the folder holds no such model.
+    Files are mapped into memory, and each weight is copied once.
+
+    Raises:
+        ValueError: the folder has no such model.
     """
     folder = Path(folder)
     config, _ = _read_config(folder)
@@ -79,7 +85,11 @@ def load_model(folder: str | Path, device: str | torch.device = "cpu") -> GPT:
 
 
 def save_classifier(model: Classifier, decision: Decision, folder: str | Path) -> None:
-    """Write a classifier, with the names of its classes and how it decides, into a folder. LoRA is folded in."""
+    """Write a classifier and its decision rule into a folder, with LoRA changes folded in.
+
+    Raises:
+        ValueError: the numbers of labels and classes differ.
+    """
     if len(decision.labels) != model.n_classes:
         raise ValueError(f"{len(decision.labels)} labels for {model.n_classes} classes: give one each")
     folder = Path(folder)
@@ -95,34 +105,38 @@ def save_classifier(model: Classifier, decision: Decision, folder: str | Path) -
 
 
 def load_classifier(folder: str | Path, device: str | torch.device = "cpu") -> tuple[Classifier, Decision]:
-    """A classifier saved by `save_classifier`, and how it decides."""
+    """Load a classifier and its decision rule from a folder that `save_classifier` wrote.
+
+    Raises:
+        ValueError: the folder has no classifier.
+    """
     folder = Path(folder)
-    config, described = _read_config(folder)
-    if "labels" not in described or "pooling" not in described:
+    config, raw = _read_config(folder)
+    if "labels" not in raw or "pooling" not in raw:
         raise ValueError(f"{folder} holds no classifier: its config.json names no labels, or no pooling")
-    labels = tuple(described["labels"])
-    decision = Decision(labels, described.get("positive", labels[-1]), described.get("threshold"))
+    labels = tuple(raw["labels"])
+    decision = Decision(labels, raw.get("positive", labels[-1]), raw.get("threshold"))
     with torch.device("meta"):
-        model = Classifier(GPT(config), len(labels), described["pooling"])
+        model = Classifier(GPT(config), len(labels), raw["pooling"])
     _fill(model, folder, device)
     return model.eval(), decision
 
 
 def is_gpt2(config: GPTConfig) -> bool:
-    """Whether the architecture is GPT-2's, whatever its size."""
+    """Return whether the architecture is that of GPT-2, of any size."""
     sizes = {name: getattr(config, name) for name in GPT2_CONFIG}
     return config == GPTConfig(**sizes)
 
 
 def gpt2_name(name: str) -> str:
-    """Hugging Face's name of one of our parameters, without their `transformer.` before it."""
+    """Return Hugging Face's name of one of our parameters, without the prefix `transformer.`."""
     for ours, theirs in GPT2_NAMES.items():
         name = name.replace(ours, theirs, 1)
     return name
 
 
 def describe(config: GPTConfig, end_of_text: int | None = None) -> dict[str, Any]:
-    """What `config.json` says of a model: Hugging Face's own keys for a GPT-2, ours for anything else."""
+    """Return the content of `config.json`: Hugging Face's keys for a GPT-2, ours for any other model."""
     if not is_gpt2(config):
         return {"model_type": "tokenmill", "architectures": ["GPT"], "gpt": config.model_dump()}
     return {
@@ -142,14 +156,15 @@ def describe(config: GPTConfig, end_of_text: int | None = None) -> dict[str, Any
     }
 
 
-def understand(described: dict[str, Any]) -> GPTConfig:
-    """The architecture that a `config.json` describes.
+def parse_config(raw: dict[str, Any]) -> GPTConfig:
+    """Return the architecture that the content of a `config.json` describes.
 
-    Raises ValueError, naming the key, for what this model does not do.
+    Raises:
+        ValueError: the model is not supported; the message names the key.
     """
-    kind = described.get("model_type")
+    kind = raw.get("model_type")
     if kind == "tokenmill":
-        return GPTConfig(**described["gpt"])
+        return GPTConfig(**raw["gpt"])
     if kind != "gpt2":
         raise ValueError(f"model_type is {kind!r}: only gpt2 and tokenmill models can be loaded")
     needed = {
@@ -161,11 +176,11 @@ def understand(described: dict[str, Any]) -> GPTConfig:
         "add_cross_attention": False,
     }
     for key, value in needed.items():
-        if described.get(key, value) != value:
-            raise ValueError(f"{key} is {described[key]!r}: a GPT-2 has {value!r} there, and no other is known here")
-    if described.get("n_inner") not in (None, 4 * described["n_embd"]):
-        raise ValueError(f"n_inner is {described['n_inner']}: only four times n_embd is known here")
-    return GPTConfig(**{ours: described[theirs] for ours, theirs in GPT2_CONFIG.items() if theirs in described})
+        if raw.get(key, value) != value:
+            raise ValueError(f"{key} is {raw[key]!r}: a GPT-2 has {value!r} there, and no other is known here")
+    if raw.get("n_inner") not in (None, 4 * raw["n_embd"]):
+        raise ValueError(f"n_inner is {raw['n_inner']}: only four times n_embd is known here")
+    return GPTConfig(**{ours: raw[theirs] for ours, theirs in GPT2_CONFIG.items() if theirs in raw})
 
 
 def read_config(folder: str | Path) -> GPTConfig:
@@ -177,10 +192,11 @@ def read_config(folder: str | Path) -> GPTConfig:
 
 
 def _read_config(folder: Path) -> tuple[GPTConfig, dict[str, Any]]:
+    """Return the architecture and the raw content of a folder's `config.json`."""
     path = folder / "config.json"
     try:
-        described = json.loads(path.read_text())
-        return understand(described), described
+        raw = json.loads(path.read_text())
+        return parse_config(raw), raw
     except FileNotFoundError:
         raise ValueError(f"{folder} holds no model: there is no config.json in it") from None
     except (KeyError, TypeError, AttributeError) as error:
@@ -193,7 +209,7 @@ def _read_config(folder: Path) -> tuple[GPTConfig, dict[str, Any]]:
 
 
 def _write(folder: Path, weights: dict[str, Tensor], config: dict[str, Any]) -> None:
-    """Both files, each whole or not there."""
+    """Write both files, each atomically."""
     tensors = {name: t.detach().contiguous() for name, t in weights.items()}
     building = folder / ".model.safetensors"
     save_file(tensors, building, metadata={"format": "pt"})
@@ -204,7 +220,7 @@ def _write(folder: Path, weights: dict[str, Tensor], config: dict[str, Any]) -> 
 
 
 def _fill(model: nn.Module, folder: Path, device: str | torch.device) -> None:
-    """Give a model on the meta device its memory and the files' weights."""
+    """Allocate memory for a model on the meta device and copy a folder's weights into it."""
     files = _files(folder)
     allocate_for_reading(model, torch.device(device))
     for name, parameter in model.named_parameters():
@@ -218,7 +234,7 @@ def _fill(model: nn.Module, folder: Path, device: str | torch.device) -> None:
 
 
 def _files(folder: Path) -> dict[str, Path]:
-    """Which file each weight lies in."""
+    """Map the name of each weight in a folder to the file that stores it."""
     index = folder / "model.safetensors.index.json"
     names = ["model.safetensors"]
     if index.exists():
@@ -243,7 +259,7 @@ def _files(folder: Path) -> dict[str, Path]:
 
 
 def _copy(path: Path, name: str, target: Tensor) -> None:
-    """Copy a weight in slices, and let go of the map after each: what was read would count as memory in use."""
+    """Copy a weight in slices. Close the mapped file after each, since its pages count as memory in use."""
     for rows in _slices(target):
         with safe_open(path, "pt") as file:
             stored = file.get_slice(name)
@@ -253,6 +269,7 @@ def _copy(path: Path, name: str, target: Tensor) -> None:
 
 
 def _slices(target: Tensor) -> Iterator[slice]:
+    """Yield slices of rows of about 16 MB each."""
     rows = max(1, (1 << 24) * len(target) // max(1, target.numel() * target.element_size()))
     for at in range(0, len(target), rows):
         yield slice(at, at + rows)

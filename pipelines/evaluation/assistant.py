@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from gpt.batch import IGNORE, pad
 from gpt.config import Config
-from gpt.generate import generate
+from gpt.generate import Sampling, generate
 from pipelines.corpus.examples import Example, Examples
 from pipelines.errors import InputError
 from pipelines.evaluation.answer_metrics import Measure, interval, mean_of, measure_answers, ratio_of
@@ -125,7 +125,7 @@ def answer_all(
     ended: list[float] = []
     for at in range(0, len(rows), BATCH):
         prompts = [model.prompt(row.messages) for row in rows[at : at + BATCH]]
-        ids = generate(model.gpt, prompts, max_new_tokens, stop=model.stop)
+        ids = generate(model.gpt, prompts, Sampling(max_new_tokens, stop=model.stop))
         answers += [model.tokenizer.decode(each).strip() for each in ids]
         ended += [float(len(each) < max_new_tokens) for each in ids]
         work.listener.progress(len(answers), len(rows), "answers")

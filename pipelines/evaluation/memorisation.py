@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from gpt.config import Config
-from gpt.generate import generate
+from gpt.generate import Sampling, generate
 from gpt.model import GPT
 from pipelines.evaluation.significance import Interval, mean_interval
 from pipelines.tokens.shards import Tokens
@@ -48,7 +48,7 @@ def recite(model: GPT, tokens: Tokens, split: str, config: MemorisationConfig) -
     written: list[list[int]] = []
     for at in range(0, len(texts), 50):
         prefixes = [text[: config.prefix_tokens].tolist() for text in texts[at : at + 50]]
-        written += generate(model, prefixes, config.run_tokens)
+        written += generate(model, prefixes, Sampling(config.run_tokens))
     found = []
     for (shard, document, _), text, said in zip(places, texts, written, strict=True):
         prefix, rest = text[: config.prefix_tokens], text[config.prefix_tokens :]

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from gpt.generate import generate, stream
+from gpt.generate import Sampling, generate, stream
 from gpt.machine import device
 from gpt.model import GPT
 from gpt.weights import load_classifier, load_model
@@ -51,16 +51,10 @@ class LanguageModel:
         seed: int = 0,
     ) -> list[str]:
         """What the model writes after each prompt, up to the end of the document; the prompt is not repeated."""
-        ids = generate(
-            self.gpt,
-            [self.encode(prompt) for prompt in prompts],
-            max_new_tokens,
-            temperature=temperature,
-            top_k=top_k,
-            top_p=top_p,
-            stop=self.stop,
-            seed=seed,
+        sampling = Sampling(
+            max_new_tokens, temperature=temperature, top_k=top_k, top_p=top_p, stop=self.stop, seed=seed
         )
+        ids = generate(self.gpt, [self.encode(prompt) for prompt in prompts], sampling)
         return [self.tokenizer.decode(row) for row in ids]
 
     def stream(
@@ -75,16 +69,10 @@ class LanguageModel:
         """`complete` for one prompt, piece by piece. A piece ends where a whole character does."""
         decoder = codecs.getincrementaldecoder("utf-8")("replace")
         tokens = self.tokenizer.token_bytes
-        for token in stream(
-            self.gpt,
-            self.encode(prompt),
-            max_new_tokens,
-            temperature=temperature,
-            top_k=top_k,
-            top_p=top_p,
-            stop=self.stop,
-            seed=seed,
-        ):
+        sampling = Sampling(
+            max_new_tokens, temperature=temperature, top_k=top_k, top_p=top_p, stop=self.stop, seed=seed
+        )
+        for token in stream(self.gpt, self.encode(prompt), sampling):
             if piece := decoder.decode(tokens[token]):
                 yield piece
         if rest := decoder.decode(b"", final=True):

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from pydantic import Field
 from torch import nn
@@ -20,13 +19,14 @@ from gpt.train import (
     Interrupted,
     Loss,
     Metrics,
+    Saving,
     Started,
     Stepped,
     TrainConfig,
     TrainResult,
     train,
 )
-from pipelines.store.step import Listener, StepContext, Stopped
+from pipelines.store.step import StepContext, Stopped
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -57,7 +57,7 @@ def fit(
     Raises:
         Stopped: somebody asked the run to end; the work is saved.
     """
-    checkpoints = ToldCheckpoints(work.scratch / "checkpoints", work.listener)
+    checkpoints = Checkpoints(work.scratch / "checkpoints")
     note = ""
 
     def tell(event: Event) -> None:
@@ -73,6 +73,8 @@ def fit(
                 work.listener.metrics(step, metrics)
                 work.listener.progress(step, config.steps, "steps", f"{note}, val {metrics['val/loss']:.3f}")
                 show(step)
+            case Saving():  # so that a run that is killed and resumed leaves no hole in its curves
+                work.listener.flush()
             case Finished(step=step, stopped_early=True):
                 work.listener.warn(f"stopped at step {step}: validation loss no longer fell")
 
@@ -102,18 +104,6 @@ def load_best(model: Module, work: StepContext) -> Module:
         model.load_state_dict(weights)
     model.eval()
     return model
-
-
-class ToldCheckpoints(Checkpoints):
-    """Checkpoints that wait until what was told before is safe: a run that goes on leaves no hole in its curves."""
-
-    def __init__(self, folder: Path, report: Listener) -> None:
-        super().__init__(folder)
-        self.report = report
-
-    def save(self, *arguments: Any) -> Path:
-        self.report.flush()
-        return super().save(*arguments)
 
 
 def training_statistics(model: nn.Module, result: TrainResult) -> dict[str, float | int]:

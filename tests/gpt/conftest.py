@@ -1,4 +1,4 @@
-"""Small models and batches, and the reference that GPT-2 is held against."""
+"""Fixtures: small models, random batches, and the reference implementation of GPT-2."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,12 +10,12 @@ from gpt.batch import Batch
 from gpt.config import GPTConfig, gpt_config
 from gpt.model import GPT
 
-torch.set_num_threads(1)  # models this small are slower on two threads, and far slower on a busy machine
+torch.set_num_threads(1)  # small models are slower on two threads, and far slower on a busy machine
 
 
 @pytest.fixture
 def make_model() -> Callable[..., GPT]:
-    """A model of the smallest size, whose weights are random enough that its outputs differ."""
+    """Return a function that makes a model of the smallest size, with weights random enough that outputs differ."""
 
     def make(preset: str = "gpt2", seed: int = 0, **overrides: Any) -> GPT:
         torch.manual_seed(seed)
@@ -33,7 +33,7 @@ def make_model() -> Callable[..., GPT]:
 
 @pytest.fixture
 def make_batches() -> Callable[..., Callable[[int, int], Batch]]:
-    """Random batches as a pure function of step and micro-batch."""
+    """Return a function that makes random batches, a pure function of step and micro-batch."""
 
     def make(rows: int = 4, time: int = 16, vocabulary: int = 97, ignored: float = 0.0) -> Callable[[int, int], Batch]:
         def batches(step: int, micro: int) -> Batch:
@@ -50,7 +50,7 @@ def make_batches() -> Callable[..., Callable[[int, int], Batch]]:
 
 @pytest.fixture
 def reference() -> Callable[[GPT], Any]:
-    """A `transformers` GPT-2 with the same weights as ours."""
+    """Return a function that makes a `transformers` GPT-2 with the weights of our model."""
     from transformers import GPT2Config, GPT2LMHeadModel
 
     from gpt.weights import TRANSPOSED, describe, gpt2_name

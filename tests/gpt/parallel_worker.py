@@ -1,6 +1,6 @@
-"""One of several processes that train together; run by torchrun from `test_parallel.py`.
+"""One of several processes that train together; `test_parallel.py` starts it through torchrun.
 
-parallel_worker.py FOLDER: writes `<way>-<optimizer>.json`, the losses of each way to share the work.
+`parallel_worker.py FOLDER` writes the losses of each way to share the work into `<way>-<optimizer>.json`.
 """
 
 import json
@@ -24,7 +24,7 @@ def batches(step: int, micro: int) -> Batch:
     generator = torch.Generator().manual_seed(100 * step + micro)
     ids = torch.randint(0, 97, (2, 17), generator=generator)
     targets = ids[:, 1:].clone()
-    targets[:, : 3 * micro] = -100  # every process has another number of targets
+    targets[:, : 3 * micro] = -100  # every micro-batch has a different number of targets
     return Batch(ids[:, :-1], targets)
 
 
@@ -34,7 +34,7 @@ def make_model() -> GPT:
 
 
 def losses(folder: Path, way: str, optimizer: str, stop_after: int | None = None) -> list[float]:
-    """Train, from the checkpoint in the folder where there is one; the loss of every step."""
+    """Train from the checkpoint in the folder, if there is one, and return the loss of every step."""
     seen: list[float] = []
     config = TrainConfig(
         steps=6, accumulation=4, learning_rate=1e-3, optimizer=optimizer, log_every=1, sharded=way == "fsdp"
@@ -57,7 +57,7 @@ if __name__ == "__main__":
     folder = Path(sys.argv[1])
     with parallel.join():
         for way, optimizer in WAYS:
-            # Only the first process sees events and so asks to stop: both have to.
+            # Only the first process sees events, so only it requests the stop. Both must stop.
             seen = losses(folder / f"{way}-{optimizer}", way, optimizer, stop_after=2)
             seen += losses(folder / f"{way}-{optimizer}", way, optimizer, stop_after=2)
             if parallel.rank() == 0:

@@ -11,7 +11,7 @@ def tensors(value: float) -> dict[str, torch.Tensor]:
     return {"a": torch.full((3, 4), value), "b": torch.tensor(value)}
 
 
-def test_a_checkpoint_comes_back_as_it_was(tmp_path: Path) -> None:
+def test_checkpoint_loads_as_it_was_saved(tmp_path: Path) -> None:
     path = Checkpoints(tmp_path).save(5, tensors(1.5), {"a/moment": torch.arange(3)}, {"step": 5, "best": 1 / 3})
     assert Checkpoints(tmp_path).latest() == path
     model, optimizer, state = Checkpoints.load(path)
@@ -20,7 +20,7 @@ def test_a_checkpoint_comes_back_as_it_was(tmp_path: Path) -> None:
     assert state == {"step": 5, "best": 1 / 3}
 
 
-def test_the_newest_and_the_best_stay(tmp_path: Path) -> None:
+def test_newest_and_best_checkpoints_are_kept(tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path, keep_last=2)
     for step in range(1, 6):
         checkpoints.save(step, tensors(step), {}, {"step": step})
@@ -32,7 +32,7 @@ def test_the_newest_and_the_best_stay(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("file", ["model.safetensors", "optimizer.safetensors", "state.json"])
 @pytest.mark.parametrize("damage", ["cut", "flip", "gone"])
-def test_a_damaged_newest_falls_back_to_the_one_before(tmp_path: Path, file: str, damage: str) -> None:
+def test_damaged_newest_checkpoint_is_skipped_and_can_be_replaced(tmp_path: Path, file: str, damage: str) -> None:
     checkpoints = Checkpoints(tmp_path)
     older = checkpoints.save(1, tensors(1), tensors(1), {"step": 1})
     newer = checkpoints.save(2, tensors(2), tensors(2), {"step": 2})
@@ -47,16 +47,14 @@ def test_a_damaged_newest_falls_back_to_the_one_before(tmp_path: Path, file: str
     assert checkpoints.latest() == newer
 
 
-def test_what_a_kill_leaves_half_written_is_no_checkpoint_and_is_swept(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_half_written_checkpoint_is_ignored_and_deleted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     checkpoints = Checkpoints(tmp_path)
     whole = checkpoints.save(1, tensors(1), {}, {"step": 1})
 
-    def killed(self: Path, target: Path) -> None:
+    def die(self: Path, target: Path) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Path, "rename", killed)
+    monkeypatch.setattr(Path, "rename", die)
     with pytest.raises(KeyboardInterrupt):
         checkpoints.save(2, tensors(2), {}, {"step": 2})
     monkeypatch.undo()
@@ -72,7 +70,7 @@ class Malicious:
         return exec, ("import gpt; gpt.was_hacked = True",)
 
 
-def test_a_malicious_pickle_is_passed_over(tmp_path: Path) -> None:
+def test_malicious_pickle_is_not_executed(tmp_path: Path) -> None:
     import gpt
 
     checkpoints = Checkpoints(tmp_path)
@@ -85,5 +83,5 @@ def test_a_malicious_pickle_is_passed_over(tmp_path: Path) -> None:
     assert not hasattr(gpt, "was_hacked")
 
 
-def test_an_empty_folder_has_none(tmp_path: Path) -> None:
+def test_empty_folder_has_no_checkpoint(tmp_path: Path) -> None:
     assert Checkpoints(tmp_path / "new").latest() is None and Checkpoints(tmp_path / "new").best() is None

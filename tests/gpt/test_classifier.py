@@ -8,8 +8,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from gpt.batch import Batch
-from gpt.classifier import Classifier, Decision
-from gpt.classifier import freeze as trainable
+from gpt.classifier import Classifier, Decision, freeze
 from gpt.config import gpt_config
 from gpt.loss import classification_loss
 from gpt.model import GPT
@@ -21,7 +20,7 @@ Make = Callable[..., GPT]
 @pytest.mark.parametrize("pooling", ["last", "mean"])
 @given(padding=st.integers(0, 20), token=st.integers(0, 96))
 @settings(max_examples=20, deadline=None)
-def test_padding_never_changes_a_result(pooling: str, padding: int, token: int) -> None:
+def test_padding_changes_no_logit(pooling: str, padding: int, token: int) -> None:
     torch.manual_seed(0)
     model = Classifier(GPT(gpt_config("pico", vocabulary=97, context=32)), 3, pooling).eval()
     texts = [torch.randint(0, 97, (n,)) for n in (3, 12, 7)]
@@ -34,32 +33,30 @@ def test_padding_never_changes_a_result(pooling: str, padding: int, token: int) 
             torch.testing.assert_close(row, model(text[None])[0], atol=1e-5, rtol=0)
 
 
-def count(model: Classifier) -> int:
+def count_trainable(model: Classifier) -> int:
     return sum(p.numel() for p in model.parameters() if p.requires_grad)
 
 
-def test_only_the_named_part_is_trainable(make_model: Make) -> None:
+def test_freeze_leaves_only_the_named_part_trainable(make_model: Make) -> None:
     model = Classifier(make_model(), 2)
-    head, block = (
-        sum(p.numel() for p in model.head.parameters()),
-        sum(p.numel() for p in model.gpt.blocks[0].parameters()),
-    )
-    trainable(model, "head")
-    assert count(model) == head
-    trainable(model, "last:1")
-    assert count(model) == head + block + 2 * 64
-    trainable(model, "all")
-    assert count(model) == sum(p.numel() for p in model.parameters())
+    head = sum(p.numel() for p in model.head.parameters())
+    block = sum(p.numel() for p in model.gpt.blocks[0].parameters())
+    freeze(model, "head")
+    assert count_trainable(model) == head
+    freeze(model, "last:1")
+    assert count_trainable(model) == head + block + 2 * 64
+    freeze(model, "all")
+    assert count_trainable(model) == sum(p.numel() for p in model.parameters())
     linear = [(m.in_features, m.out_features) for m in model.gpt.blocks.modules() if isinstance(m, nn.Linear)]
-    trainable(model, "lora", rank=3)
-    assert count(model) == head + 3 * sum(map(sum, linear))
-    for what in ("last:0", "last:3", "last:x", "some"):
+    freeze(model, "lora", rank=3)
+    assert count_trainable(model) == head + 3 * sum(map(sum, linear))
+    for trainable in ("last:0", "last:3", "last:x", "some"):
         with pytest.raises(ValueError, match="last:N with N from 1 to 2"):
-            trainable(model, what)
+            freeze(model, trainable)
 
 
 @pytest.mark.parametrize("pooling", ["last", "mean"])
-def test_it_learns_a_class(make_model: Make, pooling: str) -> None:
+def test_classifier_learns_two_classes(make_model: Make, pooling: str) -> None:
     torch.manual_seed(0)
     ids = torch.randint(0, 97, (32, 8))
     labels = torch.arange(32) % 2
@@ -70,7 +67,7 @@ def test_it_learns_a_class(make_model: Make, pooling: str) -> None:
     assert (model.eval()(ids).argmax(1) == labels).all()
 
 
-def test_an_unknown_pooling_is_refused(make_model: Make) -> None:
+def test_unknown_pooling_is_rejected(make_model: Make) -> None:
     with pytest.raises(ValueError, match="choose last or mean"):
         Classifier(make_model(), 2, "max")
 
@@ -78,7 +75,7 @@ def test_an_unknown_pooling_is_refused(make_model: Make) -> None:
 @given(
     rows=st.lists(st.floats(0, 1), min_size=1, max_size=9), threshold=st.floats(0, 1), positive=st.sampled_from("ab")
 )
-def test_a_threshold_decides_between_two_classes(rows: list[float], threshold: float, positive: str) -> None:
+def test_threshold_decides_between_two_classes(rows: list[float], threshold: float, positive: str) -> None:
     at = "ab".index(positive)
     probabilities = np.stack([rows, 1 - np.array(rows)], axis=1)
     chosen = Decision(("a", "b"), positive, threshold).classes(probabilities)
@@ -87,7 +84,7 @@ def test_a_threshold_decides_between_two_classes(rows: list[float], threshold: f
     assert likelier.tolist() == probabilities.argmax(1).tolist()
 
 
-def test_a_decision_that_makes_no_sense_is_refused() -> None:
+def test_inconsistent_decision_is_rejected() -> None:
     with pytest.raises(ValueError, match="choose one of a, b"):
         Decision(("a", "b"), "c")
     with pytest.raises(ValueError, match="between two classes, not 3"):

@@ -21,7 +21,7 @@ from gpt.model import GPT
     seed=st.integers(0, 1000),
 )
 @settings(max_examples=40, deadline=None)
-def test_loss_and_gradients_are_those_of_the_whole_logits(
+def test_chunked_loss_and_gradients_equal_cross_entropy(
     rows: int, vocabulary: int, chunk: int, ignored: float, seed: int
 ) -> None:
     torch.manual_seed(seed)
@@ -43,7 +43,7 @@ def test_loss_and_gradients_are_those_of_the_whole_logits(
         torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-4)
 
 
-def test_the_gradient_of_a_head_in_bfloat16_does_not_depend_on_the_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bfloat16_head_gradient_does_not_depend_on_chunk_size(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
     hidden, weight = torch.randn(512, 16, requires_grad=True), torch.randn(99, 16, requires_grad=True)
     targets = torch.randint(0, 99, (512,))
@@ -56,20 +56,20 @@ def test_the_gradient_of_a_head_in_bfloat16_does_not_depend_on_the_chunks(monkey
         assert (gradient - wanted).norm() < 0.005 * wanted.norm() and gradient.dtype == torch.float32
 
 
-def test_a_frozen_head_gets_no_gradient_and_the_rest_does() -> None:
+def test_frozen_head_gets_no_gradient_but_hidden_does() -> None:
     hidden, weight = torch.randn(5, 8, requires_grad=True), torch.randn(11, 8)
     linear_cross_entropy(hidden, weight, torch.arange(5))[0].backward()
     assert hidden.grad is not None and weight.grad is None
 
 
-def test_a_batch_in_which_nothing_counts_is_zero_of_zero(make_model: Callable[..., GPT]) -> None:
+def test_batch_without_targets_gives_zero_and_zero(make_model: Callable[..., GPT]) -> None:
     ids = torch.zeros(2, 4, dtype=torch.long)
     total, n = next_token_loss(make_model(), Batch(ids, torch.full_like(ids, IGNORE)))
     total.backward()
     assert total.item() == 0 and n == 0
 
 
-def test_class_weights_count_as_often_as_they_weigh(make_model: Callable[..., GPT]) -> None:
+def test_class_weights_scale_loss_and_count(make_model: Callable[..., GPT]) -> None:
     classifier = Classifier(make_model(), 3)
     ids, labels = torch.randint(0, 97, (6, 5)), torch.tensor([0, 1, 2, 2, 1, 0])
     weights = torch.tensor([1.0, 2.0, 0.5])

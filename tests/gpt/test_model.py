@@ -25,16 +25,14 @@ Make = Callable[..., GPT]
         {"layers": 3, "heads": 3, "width": 48, "context": 64, "vocabulary": 1000},
     ],
 )
-def test_logits_are_those_of_transformers(make_model: Make, reference: Callable[..., Any], shape: Any) -> None:
+def test_logits_match_transformers(make_model: Make, reference: Callable[..., Any], shape: Any) -> None:
     model = make_model(**shape)
     ids = torch.randint(0, shape["vocabulary"], (3, shape["context"]))
     with torch.no_grad():
         torch.testing.assert_close(model(ids), reference(model)(ids).logits, atol=1e-4, rtol=0)
 
 
-def test_gradients_and_ten_adamw_losses_are_those_of_transformers(
-    make_model: Make, reference: Callable[..., Any]
-) -> None:
+def test_gradients_and_ten_adamw_losses_match_transformers(make_model: Make, reference: Callable[..., Any]) -> None:
     ours = make_model()
     theirs = reference(ours)
     ids = torch.randint(0, 97, (4, 17))
@@ -69,7 +67,7 @@ def test_gradients_and_ten_adamw_losses_are_those_of_transformers(
 
 
 @pytest.mark.parametrize(("vocabulary", "width"), [(65, 128), (1000, 64), (4096, 256)])
-def test_the_first_loss_is_what_the_initialisation_gives(vocabulary: int, width: int) -> None:
+def test_first_loss_matches_the_initialisation(vocabulary: int, width: int) -> None:
     torch.manual_seed(0)
     model = GPT(GPTConfig(vocabulary=vocabulary, context=64, layers=4, heads=4, width=width))
     ids = torch.randint(0, vocabulary, (32, 65))
@@ -80,7 +78,7 @@ def test_the_first_loss_is_what_the_initialisation_gives(vocabulary: int, width:
 @pytest.mark.parametrize("preset", PRESETS)
 @given(cut=st.integers(1, 31), seed=st.integers(0, 100))
 @settings(max_examples=15, deadline=None)
-def test_a_future_token_never_changes_a_past_logit(preset: str, cut: int, seed: int) -> None:
+def test_future_token_changes_no_past_logit(preset: str, cut: int, seed: int) -> None:
     torch.manual_seed(seed)
     model = GPT(gpt_config("pico", preset, vocabulary=50, context=32, zero_init=False)).eval()
     ids = torch.randint(0, 50, (1, 32))
@@ -92,7 +90,7 @@ def test_a_future_token_never_changes_a_past_logit(preset: str, cut: int, seed: 
     assert not torch.allclose(before[:, cut:], after[:, cut:], atol=1e-4)
 
 
-def test_a_block_can_look_both_ways() -> None:
+def test_block_without_causal_mask_attends_to_later_tokens() -> None:
     torch.manual_seed(0)
     block = Block(gpt_config("pico"), causal=False)
     x = torch.randn(1, 8, 64)
@@ -102,7 +100,7 @@ def test_a_block_can_look_both_ways() -> None:
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-def test_packed_documents_do_not_see_each_other(make_model: Make, preset: str) -> None:
+def test_packed_documents_do_not_attend_to_each_other(make_model: Make, preset: str) -> None:
     model = make_model(preset)
     one, two = torch.randint(0, 97, (1, 5)), torch.randint(0, 97, (1, 7))
     packed = torch.cat([one, two], 1)
@@ -115,7 +113,7 @@ def test_packed_documents_do_not_see_each_other(make_model: Make, preset: str) -
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-def test_reading_through_a_cache_in_pieces_gives_the_same_logits(make_model: Make, preset: str) -> None:
+def test_cached_reading_in_pieces_gives_the_same_logits(make_model: Make, preset: str) -> None:
     model = make_model(preset)
     ids = torch.randint(0, 97, (2, 20))
     cache = Cache(model, 2, 20)
@@ -124,19 +122,19 @@ def test_reading_through_a_cache_in_pieces_gives_the_same_logits(make_model: Mak
         torch.testing.assert_close(torch.cat(pieces, 1), model(ids), atol=1e-5, rtol=0)
 
 
-def test_a_full_cache_says_so(make_model: Make) -> None:
+def test_full_cache_raises(make_model: Make) -> None:
     model = make_model()
     with pytest.raises(ValueError, match="holds 4 tokens"):
         model(torch.zeros(1, 5, dtype=torch.long), cache=Cache(model, 1, 4))
 
 
-def test_too_long_a_sequence_says_so(make_model: Make) -> None:
+def test_sequence_longer_than_the_context_raises(make_model: Make) -> None:
     with pytest.raises(ValueError, match="context of 32"):
         make_model()(torch.zeros(1, 33, dtype=torch.long))
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-def test_recomputing_activations_changes_no_gradient(make_model: Make, preset: str) -> None:
+def test_recomputed_activations_give_the_same_gradients(make_model: Make, preset: str) -> None:
     gradients = []
     for recompute in (False, True):
         model = make_model(preset, dropout=0.1).train()
@@ -149,6 +147,6 @@ def test_recomputing_activations_changes_no_gradient(make_model: Make, preset: s
         assert torch.equal(a, b)
 
 
-def test_operations_per_token_are_those_of_the_matrices() -> None:
+def test_flops_per_token_count_matrices_and_attention() -> None:
     model = GPT(GPTConfig(vocabulary=100, context=16, layers=2, heads=2, width=8))
     assert model.flops_per_token(16) == 6 * (2 * 12 * 8 * 8 + 100 * 8) + 6 * 2 * 8 * 16

@@ -9,12 +9,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpt.model import GPT
-from gpt.optim import SCHEDULES, AdamW, OptimizerConfig, learning_rate, make_optimizers, orthogonalize
+from gpt.optim import (
+    SCHEDULES,
+    AdamW,
+    OptimizerConfig,
+    learning_rate,
+    make_optimizers,
+    optimizer_tensors,
+    orthogonalize,
+    restore_optimizers,
+)
 
 COSINE = OptimizerConfig(steps=101, learning_rate=1.0, warmup=10, schedule="cosine", final_share=0.1)
 
 
-def test_cosine_at_its_turning_points() -> None:
+def test_cosine_schedule_at_its_turning_points() -> None:
     assert learning_rate(0, COSINE) == pytest.approx(0.1)
     assert learning_rate(9, COSINE) == 1.0
     assert learning_rate(10, COSINE) == 1.0
@@ -22,7 +31,7 @@ def test_cosine_at_its_turning_points() -> None:
     assert learning_rate(100, COSINE) == pytest.approx(0.1)
 
 
-def test_warmup_stable_decay_at_its_turning_points() -> None:
+def test_wsd_schedule_at_its_turning_points() -> None:
     config = COSINE.model_copy(update={"schedule": "wsd", "decay_share": 0.2})
     assert learning_rate(0, config) == pytest.approx(0.1)
     assert learning_rate(9, config) == learning_rate(50, config) == learning_rate(80, config) == 1.0
@@ -37,7 +46,7 @@ def test_warmup_stable_decay_at_its_turning_points() -> None:
     final=st.floats(0.01, 1),
 )
 @settings(max_examples=60, deadline=None)
-def test_the_rate_is_never_above_its_peak_nor_at_zero(schedule: str, steps: int, warmup: int, final: float) -> None:
+def test_learning_rate_is_positive_and_at_most_its_peak(schedule: str, steps: int, warmup: int, final: float) -> None:
     config = OptimizerConfig(steps=steps, learning_rate=2.0, warmup=warmup, schedule=schedule, final_share=final)
     rates = [learning_rate(step, config) for step in range(steps)]
     assert all(0 < rate <= 2.0 + 1e-12 for rate in rates)
@@ -45,9 +54,7 @@ def test_the_rate_is_never_above_its_peak_nor_at_zero(schedule: str, steps: int,
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
-def test_every_parameter_is_in_one_group_and_only_matrices_decay(
-    make_model: Callable[..., GPT], optimizer: str
-) -> None:
+def test_each_parameter_has_one_group_and_only_matrices_decay(make_model: Callable[..., GPT], optimizer: str) -> None:
     model = make_model()
     groups = [g for o in make_optimizers(model, OptimizerConfig(optimizer=optimizer)) for g in o.param_groups]
     grouped = [id(p) for g in groups for p in g["params"]]
@@ -56,7 +63,7 @@ def test_every_parameter_is_in_one_group_and_only_matrices_decay(
     assert decayed == {id(p) for name, p in model.named_parameters() if "blocks" in name and p.ndim == 2}
 
 
-def test_frozen_parameters_are_left_out(make_model: Callable[..., GPT]) -> None:
+def test_frozen_parameters_are_in_no_group(make_model: Callable[..., GPT]) -> None:
     model = make_model()
     model.tokens.requires_grad_(False)
     groups = [g for o in make_optimizers(model, OptimizerConfig()) for g in o.param_groups]
@@ -65,7 +72,7 @@ def test_frozen_parameters_are_left_out(make_model: Callable[..., GPT]) -> None:
         make_optimizers(model.requires_grad_(False), OptimizerConfig())
 
 
-def test_adamw_moves_parameters_as_pytorchs_own_to_the_last_bit() -> None:
+def test_adamw_is_bit_identical_to_pytorchs() -> None:
     generator = torch.Generator().manual_seed(0)
     start = [torch.randn(shape, generator=generator) for shape in ((7, 5), (5,), (3, 2, 4))]
     ours, theirs = ([torch.nn.Parameter(t.clone()) for t in start] for _ in range(2))
@@ -83,12 +90,13 @@ def test_adamw_moves_parameters_as_pytorchs_own_to_the_last_bit() -> None:
         assert torch.equal(a, b)
 
 
-def test_a_training_step_does_not_import_pytorchs_compiler() -> None:
+def test_training_does_not_import_pytorchs_compiler() -> None:
     script = """
 import sys, torch
 from gpt.config import gpt_config
 from gpt.model import GPT
-from gpt.train import Batch, TrainConfig, train
+from gpt.batch import Batch
+from gpt.train import TrainConfig, train
 ids = torch.randint(0, 30, (2, 9))
 model = GPT(gpt_config("pico", vocabulary=30, context=8))
 train(model, lambda *_: Batch(ids[:, :-1], ids[:, 1:]), TrainConfig(steps=2))
@@ -107,8 +115,23 @@ def test_orthogonalized_singular_values_are_near_one(rows: int, columns: int, se
     assert (values[smallest > 0.02] > 0.5).all()
 
 
-def test_orthogonalize_keeps_the_directions() -> None:
+def test_orthogonalize_keeps_singular_directions() -> None:
     x = torch.randn(1, 6, 10, generator=torch.Generator().manual_seed(0))
     u, _, v = torch.linalg.svd(x, full_matrices=False)
     similarity = (orthogonalize(x) * (u @ v)).sum() / math.sqrt(6) / orthogonalize(x).norm()
     assert similarity > 0.98
+
+
+def test_optimizer_tensors_have_parameter_names_and_can_be_restored(make_model: Callable[..., GPT]) -> None:
+    model = make_model()
+    optimizers = make_optimizers(model, OptimizerConfig(optimizer="muon"))
+    model(torch.arange(12).view(2, 6)).sum().backward()
+    for optimizer in optimizers:
+        optimizer.step()
+    tensors = optimizer_tensors(model, optimizers)
+    assert "blocks.0.mlp.input.weight/momentum" in tensors and "tokens.weight/exp_avg" in tensors
+    fresh = make_optimizers(model, OptimizerConfig(optimizer="muon"))
+    restore_optimizers(model, fresh, tensors)
+    restored = optimizer_tensors(model, fresh)
+    assert restored.keys() == tensors.keys()
+    assert all(torch.equal(restored[name], tensor) for name, tensor in tensors.items())

@@ -25,7 +25,7 @@ def worker() -> ModuleType:
 
 @pytest.fixture(scope="module")
 def together(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What two processes left behind: losses and checkpoints of four steps, resumed after two."""
+    """Return the folder in which two processes wrote losses and checkpoints of four steps, resumed after two."""
     folder = tmp_path_factory.mktemp("together")
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(WORKER)]
     environment = {"PYTHONPATH": str(Path(gpt.__file__).parents[1]), "OMP_NUM_THREADS": "1", "PATH": ""}
@@ -36,12 +36,12 @@ def together(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("way", ["ddp", "fsdp"])
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
-def test_two_processes_learn_what_one_does(
+def test_two_processes_learn_the_same_as_one(
     worker: ModuleType, together: Path, tmp_path: Path, way: str, optimizer: str
 ) -> None:
     alone = worker.losses(tmp_path, "alone", optimizer)
     assert json.loads((together / f"{way}-{optimizer}.json").read_text()) == pytest.approx(alone[:4], rel=1e-4)
-    # One process takes over from two, sharded or not, and goes on as if it had been alone.
+    # One process resumes the run of two, sharded or not, as if it had trained alone.
     assert worker.losses(together / f"{way}-{optimizer}", "alone", optimizer) == pytest.approx(alone[4:], rel=1e-4)
     ends = [Checkpoints.load(Checkpoints(f).latest()) for f in (tmp_path, together / f"{way}-{optimizer}")]  # type: ignore[arg-type]
     assert ends[0][2] == ends[1][2]

@@ -12,14 +12,14 @@ from gpt.batch import IGNORE, Batch
 from gpt.checkpoint import Checkpoints
 from gpt.loss import next_token_loss
 from gpt.model import GPT
-from gpt.optim import Optimizer, make_optimizers, optimizer_tensors
+from gpt.optim import Optimizer
 from gpt.train import (
-    Checkpointed,
     Diverged,
     Evaluated,
     Event,
     Finished,
     Interrupted,
+    Saving,
     Started,
     Stepped,
     TrainConfig,
@@ -44,7 +44,7 @@ def losses(events: list[Event]) -> dict[int, float]:
 
 
 class StopAt:
-    """Asks to stop before a certain micro-batch, counted over the whole run."""
+    """A `should_stop` that returns true from a certain micro-batch on, counted over the whole run."""
 
     def __init__(self, micro_batch: int):
         self.left = micro_batch
@@ -59,7 +59,7 @@ RESUMED = {"steps": 9, "accumulation": 3, "learning_rate": 3e-3, "warmup": 2, "l
 
 @pytest.mark.parametrize(("preset", "optimizer"), [("gpt2", "adamw"), ("modern", "muon")])
 @pytest.mark.parametrize("cut", [3, 13, 20])  # at a step's start, and in the middle of an accumulation
-def test_a_stopped_and_resumed_run_is_bit_identical(
+def test_stopped_run_resumes_bit_identical(
     make_model: Make, make_batches: MakeBatches, tmp_path: Path, preset: str, optimizer: str, cut: int
 ) -> None:
     config = TrainConfig(**RESUMED, optimizer=optimizer)
@@ -69,7 +69,7 @@ def test_a_stopped_and_resumed_run_is_bit_identical(
 
     parts: list[Event] = []
     checkpoints = Checkpoints(tmp_path / "parts")
-    with pytest.raises(Interrupted) as stopped:
+    with pytest.raises(Interrupted, match=f"after {cut // 3} steps"):
         train(
             make_model(preset, dropout=0.2),
             make_batches(),
@@ -78,8 +78,7 @@ def test_a_stopped_and_resumed_run_is_bit_identical(
             on_event=parts.append,
             should_stop=StopAt(cut),
         )
-    assert stopped.value.step == cut // 3
-    torch.manual_seed(99)  # a new process knows nothing of the old one's random stream
+    torch.manual_seed(99)  # as a new process, with another state of the random generator
     resumed = make_model(preset, seed=5, dropout=0.2)
     train(resumed, make_batches(), config, checkpoints=checkpoints, on_event=parts.append)
 
@@ -91,27 +90,25 @@ def test_a_stopped_and_resumed_run_is_bit_identical(
     assert ends[0][2] == ends[1][2]
 
 
-def test_a_killed_run_goes_on_from_its_last_checkpoint_bit_identically(
-    make_model: Make, make_batches: MakeBatches, tmp_path: Path
-) -> None:
+def test_killed_run_resumes_bit_identical(make_model: Make, make_batches: MakeBatches, tmp_path: Path) -> None:
     config = TrainConfig(**RESUMED)
     straight = make_model(dropout=0.1)
     train(straight, make_batches(), config)
 
-    def dies_at_step_6(step: int, micro: int) -> Batch:
+    def die_at_step_6(step: int, micro: int) -> Batch:
         if step == 6 and micro == 1:
             raise KeyboardInterrupt
         return make_batches()(step, micro)
 
     with pytest.raises(KeyboardInterrupt):
-        train(make_model(dropout=0.1), dies_at_step_6, config, checkpoints=Checkpoints(tmp_path))
+        train(make_model(dropout=0.1), die_at_step_6, config, checkpoints=Checkpoints(tmp_path))
     resumed, events = make_model(seed=3, dropout=0.1), []
     train(resumed, make_batches(), config, checkpoints=Checkpoints(tmp_path), on_event=events.append)
     assert events[0] == Started(4, resumed=True)
     assert_identical(weights(resumed), weights(straight))
 
 
-def test_a_damaged_newest_checkpoint_costs_steps_and_not_the_run(
+def test_run_resumes_from_the_checkpoint_before_a_damaged_one(
     make_model: Make, make_batches: MakeBatches, tmp_path: Path
 ) -> None:
     config = TrainConfig(**RESUMED)
@@ -127,7 +124,7 @@ def test_a_damaged_newest_checkpoint_costs_steps_and_not_the_run(
     assert_identical(weights(again), weights(straight))
 
 
-def test_evaluating_more_often_leaves_the_weights_bit_identical(make_model: Make, make_batches: MakeBatches) -> None:
+def test_number_of_evaluations_changes_no_weight(make_model: Make, make_batches: MakeBatches) -> None:
     def evaluate(model: nn.Module) -> dict[str, float]:
         assert not model.training
         torch.rand(7)
@@ -143,7 +140,7 @@ def test_evaluating_more_often_leaves_the_weights_bit_identical(make_model: Make
 
 
 @pytest.mark.parametrize("ignored", [0.0, 0.2])
-def test_accumulated_micro_batches_are_one_large_batch(
+def test_accumulated_micro_batches_equal_one_large_batch(
     make_model: Make, make_batches: MakeBatches, ignored: float
 ) -> None:
     small = make_batches(rows=2, ignored=ignored)
@@ -167,7 +164,7 @@ def test_accumulated_micro_batches_are_one_large_batch(
 
 
 @pytest.mark.parametrize(("preset", "optimizer"), [("gpt2", "adamw"), ("modern", "muon")])
-def test_one_batch_is_learnt_by_heart(make_model: Make, make_batches: MakeBatches, preset: str, optimizer: str) -> None:
+def test_one_batch_can_be_overfitted(make_model: Make, make_batches: MakeBatches, preset: str, optimizer: str) -> None:
     batch = make_batches()(0, 0)
     model = make_model(preset)
     config = TrainConfig(steps=120, optimizer=optimizer, learning_rate=1e-2, weight_decay=0.0, warmup=10)
@@ -176,8 +173,15 @@ def test_one_batch_is_learnt_by_heart(make_model: Make, make_batches: MakeBatche
     assert total / n < 0.02
 
 
-def test_events_tell_the_whole_story_in_order(make_model: Make, make_batches: MakeBatches, tmp_path: Path) -> None:
+def test_events_are_emitted_in_order(make_model: Make, make_batches: MakeBatches, tmp_path: Path) -> None:
     events: list[Event] = []
+    on_disk: list[tuple[int, bool]] = []
+
+    def listen(event: Event) -> None:
+        events.append(event)
+        if isinstance(event, Saving):
+            on_disk.append((event.step, (tmp_path / f"step-{event.step:08d}").exists()))
+
     config = TrainConfig(steps=5, evaluate_every=2, checkpoint_every=3, log_every=2)
     result = train(
         make_model(),
@@ -185,19 +189,20 @@ def test_events_tell_the_whole_story_in_order(make_model: Make, make_batches: Ma
         config,
         evaluate=lambda model: {"val/loss": 1.0},
         checkpoints=Checkpoints(tmp_path),
-        on_event=events.append,
+        on_event=listen,
     )
-    story = [(type(e), e.step) for e in events]
-    assert story == [
+    assert on_disk == [(3, False), (5, False)]
+    emitted = [(type(e), e.step) for e in events]
+    assert emitted == [
         (Started, 0),
         (Stepped, 0),
         (Evaluated, 2),
         (Stepped, 2),
-        (Checkpointed, 3),
+        (Saving, 3),
         (Evaluated, 4),
         (Stepped, 4),
         (Evaluated, 5),
-        (Checkpointed, 5),
+        (Saving, 5),
         (Finished, 5),
     ]
     metrics = events[1].metrics  # type: ignore[union-attr]
@@ -215,7 +220,9 @@ def test_events_tell_the_whole_story_in_order(make_model: Make, make_batches: Ma
     assert result.step == 5 and result.tokens == 5 * 64 and result.best_step == 2
 
 
-def test_early_stopping_and_the_best_weights(make_model: Make, make_batches: MakeBatches, tmp_path: Path) -> None:
+def test_patience_stops_training_and_best_weights_are_saved(
+    make_model: Make, make_batches: MakeBatches, tmp_path: Path
+) -> None:
     values = iter([3.0, 2.0, 2.5, 2.4, 1.0])
     kept: dict[float, dict[str, Tensor]] = {}
 
@@ -234,7 +241,7 @@ def test_early_stopping_and_the_best_weights(make_model: Make, make_batches: Mak
 
 
 @pytest.mark.parametrize("what", ["loss", "gradient"])
-def test_a_loss_that_is_no_number_ends_the_run_and_spares_the_checkpoint(
+def test_infinite_loss_or_gradient_stops_before_weights_change(
     make_model: Make, make_batches: MakeBatches, tmp_path: Path, what: str
 ) -> None:
     def loss(model: Any, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -259,12 +266,12 @@ def test_a_loss_that_is_no_number_ends_the_run_and_spares_the_checkpoint(
     assert_identical(good, weights(model))
 
 
-def test_a_step_without_targets_says_so(make_model: Make, make_batches: MakeBatches) -> None:
+def test_step_without_targets_raises(make_model: Make, make_batches: MakeBatches) -> None:
     with pytest.raises(ValueError, match="step 0 has no target that counts"):
         train(make_model(), make_batches(ignored=1.0), TrainConfig(steps=2))
 
 
-def test_gradients_are_clipped_to_the_length_asked_for(make_model: Make, make_batches: MakeBatches) -> None:
+def test_gradients_are_clipped_to_the_configured_norm(make_model: Make, make_batches: MakeBatches) -> None:
     norms = []
 
     class Spy(Optimizer):
@@ -283,21 +290,12 @@ def test_gradients_are_clipped_to_the_length_asked_for(make_model: Make, make_ba
     assert norms == pytest.approx([0.01, 0.01], rel=1e-3)
 
 
-def test_optimizer_tensors_are_named_after_parameters(make_model: Make, make_batches: MakeBatches) -> None:
-    model = make_model()
-    optimizers = make_optimizers(model, TrainConfig(optimizer="muon"))
-    next_token_loss(model, make_batches()(0, 0))[0].backward()
-    for optimizer in optimizers:
-        optimizer.step()
-    names = optimizer_tensors(model, optimizers)
-    assert "blocks.0.mlp.input.weight/momentum" in names and "tokens.weight/exp_avg" in names
-
-
-def test_bfloat16_learns_too(make_model: Make, make_batches: MakeBatches) -> None:
+def test_bfloat16_model_learns_with_float32_weights(make_model: Make, make_batches: MakeBatches) -> None:
     batch = make_batches()(0, 0)
-    model = make_model()
-    result = train(model, lambda s, m: batch, TrainConfig(steps=40, learning_rate=1e-2, precision="bfloat16"))
-    assert result.metrics["train/loss"] < 1.5
+    model, events = make_model(), []
+    config = TrainConfig(steps=40, learning_rate=1e-2, precision="bfloat16")
+    train(model, lambda s, m: batch, config, on_event=events.append)
+    assert losses(events)[39] < 1.5
     assert all(p.dtype == torch.float32 for p in model.parameters())
 
 
@@ -308,7 +306,7 @@ def test_compiled_blocks_learn_the_same(
     compile_block = torch.nn.Module.compile
 
     def capture(block: nn.Module) -> None:
-        """Captured and differentiated as always, as one graph; code for it would take a minute to generate."""
+        """Capture the block as one graph, but generate no code for it, which would take a minute."""
         compile_block(block, backend="aot_eager", fullgraph=True)
 
     monkeypatch.setattr(torch.nn.Module, "compile", capture)
@@ -321,7 +319,7 @@ def test_compiled_blocks_learn_the_same(
     assert curves[1] == pytest.approx(curves[0], rel=1e-5) and len(curves[0]) == 4
 
 
-def test_threads_are_set_for_the_run_alone(make_model: Make, make_batches: MakeBatches) -> None:
+def test_threads_are_restored_after_the_run(make_model: Make, make_batches: MakeBatches) -> None:
     before, seen = torch.get_num_threads(), []
 
     def batches(step: int, micro: int) -> Batch:
@@ -332,7 +330,7 @@ def test_threads_are_set_for_the_run_alone(make_model: Make, make_batches: MakeB
     assert seen == [before + 1] and torch.get_num_threads() == before
 
 
-def test_micro_batches_have_to_divide_among_the_processes(
+def test_micro_batches_must_divide_among_the_processes(
     make_model: Make, make_batches: MakeBatches, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("gpt.parallel.size", lambda: 2)

@@ -22,7 +22,7 @@ def assert_same(a: torch.nn.Module, b: torch.nn.Module) -> None:
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-def test_export_then_import_is_the_identity(make_model: Make, tmp_path: Path, preset: str) -> None:
+def test_saved_model_loads_unchanged(make_model: Make, tmp_path: Path, preset: str) -> None:
     model = make_model(preset, dropout=0.1)
     save_model(model, tmp_path)
     loaded = load_model(tmp_path)
@@ -35,7 +35,7 @@ def test_export_then_import_is_the_identity(make_model: Make, tmp_path: Path, pr
         assert (tmp_path / file).read_bytes() == (tmp_path / "again" / file).read_bytes()
 
 
-def test_transformers_loads_what_is_exported(make_model: Make, tmp_path: Path) -> None:
+def test_transformers_loads_a_saved_model(make_model: Make, tmp_path: Path) -> None:
     from transformers import AutoModelForCausalLM
 
     model = make_model(context=48)
@@ -48,11 +48,9 @@ def test_transformers_loads_what_is_exported(make_model: Make, tmp_path: Path) -
 
 
 @pytest.mark.parametrize("part", ["whole", "base", "sharded"])
-def test_any_gpt2_of_transformers_is_imported(
-    make_model: Make, reference: Callable[..., Any], tmp_path: Path, part: str
-) -> None:
+def test_gpt2_of_transformers_loads(make_model: Make, reference: Callable[..., Any], tmp_path: Path, part: str) -> None:
     theirs = reference(make_model())
-    saved = theirs.transformer if part == "base" else theirs  # the published gpt2 has names without `transformer.`
+    saved = theirs.transformer if part == "base" else theirs  # like the published gpt2, without `transformer.` in names
     saved.save_pretrained(tmp_path, max_shard_size="100KB" if part == "sharded" else "5GB")
     if part == "sharded":
         assert len(list(tmp_path.glob("*.safetensors"))) > 1
@@ -63,7 +61,7 @@ def test_any_gpt2_of_transformers_is_imported(
 
 
 @pytest.mark.parametrize("threshold", [None, 0.3125])
-def test_a_classifier_comes_back_with_its_labels(threshold: float | None, make_model: Make, tmp_path: Path) -> None:
+def test_saved_classifier_loads_with_its_decision(threshold: float | None, make_model: Make, tmp_path: Path) -> None:
     model = Classifier(make_model("modern"), 2, "mean")
     decision = Decision(("ham", "spam"), "spam", threshold)
     save_classifier(model, decision, tmp_path)
@@ -74,14 +72,14 @@ def test_a_classifier_comes_back_with_its_labels(threshold: float | None, make_m
         save_classifier(model, Decision(("ham",), "ham"), tmp_path)
 
 
-def test_a_language_model_is_no_classifier(make_model: Make, tmp_path: Path) -> None:
+def test_language_model_does_not_load_as_classifier(make_model: Make, tmp_path: Path) -> None:
     save_model(make_model(), tmp_path)
     with pytest.raises(ValueError, match="no classifier"):
         load_classifier(tmp_path)
 
 
 @pytest.mark.parametrize("index", ["{}", "[]", "not JSON", '{"weight_map": {"a": "../other.safetensors"}}'])
-def test_an_index_that_names_no_files_here_is_one_sentence(make_model: Make, tmp_path: Path, index: str) -> None:
+def test_bad_index_raises_a_sentence(make_model: Make, tmp_path: Path, index: str) -> None:
     save_model(make_model(), tmp_path)
     (tmp_path / "model.safetensors.index.json").write_text(index)
     with pytest.raises(ValueError, match=r"names no files of weights|outside its folder"):
@@ -94,7 +92,7 @@ class Malicious:
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin"])
-def test_a_malicious_pickle_is_refused(make_model: Make, tmp_path: Path, name: str) -> None:
+def test_malicious_pickle_is_rejected(make_model: Make, tmp_path: Path, name: str) -> None:
     import gpt
 
     save_model(make_model(), tmp_path)
@@ -116,7 +114,7 @@ def test_a_malicious_pickle_is_refused(make_model: Make, tmp_path: Path, name: s
         ({"n_head": 7}, "not a multiple of heads"),
     ],
 )
-def test_what_is_not_this_gpt2_is_refused_with_its_reason(
+def test_unsupported_config_is_rejected_with_its_reason(
     make_model: Make, tmp_path: Path, change: dict[str, Any], sentence: str
 ) -> None:
     save_model(make_model(), tmp_path)
@@ -126,7 +124,7 @@ def test_what_is_not_this_gpt2_is_refused_with_its_reason(
         load_model(tmp_path)
 
 
-def test_an_index_cannot_lead_out_of_its_folder(make_model: Make, tmp_path: Path) -> None:
+def test_index_cannot_point_outside_its_folder(make_model: Make, tmp_path: Path) -> None:
     save_model(make_model(), tmp_path / "secret")
     save_model(make_model(), tmp_path / "model")
     index = {"weight_map": {"wte.weight": "../secret/model.safetensors"}}
@@ -135,6 +133,6 @@ def test_an_index_cannot_lead_out_of_its_folder(make_model: Make, tmp_path: Path
         load_model(tmp_path / "model")
 
 
-def test_an_empty_folder_says_so(tmp_path: Path) -> None:
+def test_folder_without_config_raises(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"no config\.json"):
         load_model(tmp_path)

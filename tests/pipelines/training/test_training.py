@@ -1,12 +1,16 @@
-"""Padded batches: each example once an epoch, a function of the position alone; padding and masks."""
+"""Padded batches: each example once an epoch, a function of the position alone. Metrics are flushed in time."""
 
 import numpy as np
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpt.batch import IGNORE, pad
+from gpt.config import gpt_config
+from gpt.model import GPT
+from gpt.train import TrainConfig
+from pipelines.store.step import Listener, StepContext
 from pipelines.training.batches import PaddedBatches
+from pipelines.training.fit import fit
 
 sequences = st.lists(st.lists(st.integers(1, 99), min_size=1, max_size=12), min_size=1, max_size=70)
 
@@ -36,14 +40,23 @@ def test_evaluation_sees_every_example_once(sequences):
     assert sorted(int(i) for batch in batches for i in batch.targets) == list(range(len(sequences)))
 
 
-def test_padding_is_ignored_and_lengths_tell_it():
-    batch = pad([[5, 6, 7], [8]], [[6, 7, 9], [IGNORE]])
-    assert batch.inputs.tolist() == [[5, 6, 7], [8, 0, 0]]
-    assert batch.targets.tolist() == [[6, 7, 9], [IGNORE, IGNORE, IGNORE]]
-    assert batch.lengths.tolist() == [3, 1]
-    assert pad([[5], [6, 7]], [1, 0]).targets.tolist() == [1, 0]
-
-
 def test_drawn_examples_are_those_that_come():
     batches = PaddedBatches([[1]] * 10, list(range(10)), 5, 1, seed=0, draw=lambda rng: np.array([3] * 10))
     assert set(batches(0, 0).targets.tolist()) == {3}
+
+
+def test_metrics_are_flushed_before_each_checkpoint_is_saved(tmp_path):
+    calls = []
+
+    class Recorder(Listener):
+        def metrics(self, step, values):
+            calls.append(step)
+
+        def flush(self):
+            calls.append(sorted(folder.name for folder in (tmp_path / "checkpoints").glob("step-*")))
+
+    batches = PaddedBatches([[1, 2, 3]] * 4, [[2, 3, 4]] * 4, 2, 1, seed=0)
+    config = TrainConfig(steps=4, checkpoint_every=2, log_every=1)
+    model = GPT(gpt_config("pico", vocabulary=9, context=8))
+    fit(model, batches, config, StepContext(tmp_path, Recorder()), evaluate=lambda model: {"val/loss": 1.0})
+    assert calls == [0, 1, [], 2, 3, 4, ["step-00000002"]]
