@@ -1,18 +1,29 @@
-# Everything installs itself: a target's first run makes .venv, later ones start at once.
+# Every target installs what it needs: its first run makes .venv, later runs start at once.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
+PYTEST := $(BIN)/pytest -n auto --dist loadfile
 
-.PHONY: run test lint bench install clean
+.DEFAULT_GOAL := help
+.PHONY: help run test test-slow check lint bench install clean
 
-run: $(STAMP)
+help: ## List the targets
+	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## (.*)/make \1|\2/' | column -t -s '|'
+
+run: $(STAMP) ## Run the quick start: from real text to evaluated models
 	$(BIN)/tokenmill run configs/quickstart.toml
 
-test: $(STAMP)
-	$(BIN)/pytest -n auto --dist loadfile
+test: $(STAMP) ## Run the tests, except the slow ones
+	$(PYTEST)
 
-lint: $(STAMP)
+test-slow: $(STAMP) ## Run the tests that are marked slow: kills, schedules, fresh environments, long fuzzing
+	$(PYTEST) -m slow
+
+check: $(STAMP) lint ## Lint and run the unit tests, in about a minute
+	$(PYTEST) -x tests/gpt tests/pipelines -m 'not slow and not whole_step'
+
+lint: $(STAMP) ## Check style, types, import layers and known holes in dependencies
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -22,18 +33,19 @@ lint: $(STAMP)
 	  $(BIN)/pip-audit --vulnerability-service osv --disable-pip --no-deps --requirement constraints.txt; \
 	else echo "Dependencies were not audited for known holes: api.osv.dev cannot be reached from here."; fi
 
-bench: $(STAMP)
+bench: $(STAMP) ## Measure tokenmill beside its peers
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[samples,dev,bench]'
 	$(BIN)/python -m benchmarks
 
-install: $(STAMP)
+install: $(STAMP) ## Make .venv and install into it
 
-# Installed again when what is wanted changes; `constraints.txt` pins every package to a version that was tested.
+# The installation is repeated when pyproject.toml or constraints.txt changes. `constraints.txt` pins every package to a
+# version that was tested.
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit("tokenmill needs Python 3.11 or later; say PYTHON=... to make" if sys.version_info < (3, 11) else 0)'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[samples,dev]'
 	touch $(STAMP)
 
-clean:
+clean: ## Remove .venv and caches
 	rm -rf $(VENV) *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
