@@ -35,7 +35,7 @@ def work(item):
 
 def share_out(runner, folder, failing):
     from prefect import flow
-    from flows import runners as table
+    from flows.orchestration import task_runners as table
     def mapped():
         done, folder_ = [], folder / f"{runner} {failing}"
         folder_.mkdir(parents=True)
@@ -50,7 +50,7 @@ def share_out(runner, folder, failing):
 def main():
     home, config, *runners = sys.argv[1:]
     with prefect_server(home):
-        from flows import runners as table
+        from flows.orchestration import task_runners as table
         from flows.flows import FLOWS
         from flows.home import Home
         from pipelines.config import load_config

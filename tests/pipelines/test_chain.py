@@ -35,5 +35,5 @@ def test_tasks_are_put_to_the_pretrained_model_before_its_own_evaluation():
 
 def test_the_templates_that_ship_are_packaged():
     package_data = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]
-    files = {path for pattern in package_data["pipelines"] for path in (ROOT / "pipelines").glob(pattern)}
+    files = {path for pattern in package_data["*"] for path in (ROOT / "pipelines").rglob(pattern)}
     assert set(shipped().values()) <= files and shipped()
