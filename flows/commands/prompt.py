@@ -1,0 +1,31 @@
+"""Lines that a person types at a prompt, for the SQL shell and the chat."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from prompt_toolkit import PromptSession
+from prompt_toolkit.history import FileHistory
+
+
+def typed_lines(home: Path, name: str, prompt: str, **options: Any) -> Iterator[str]:
+    """Yield the lines that a person types, with a history in the home. Ctrl-C drops a line, Ctrl-D ends.
+
+    Args:
+        name: names the history's file: `NAME_history`.
+        options: more arguments of prompt_toolkit's `PromptSession`.
+    """
+    history = home / ".tokenmill" / f"{name}_history"
+    history.parent.mkdir(parents=True, exist_ok=True)
+    session: PromptSession[str] = PromptSession(
+        history=FileHistory(str(history)), complete_while_typing=False, **options
+    )
+    while True:
+        try:
+            yield session.prompt(prompt)
+        except KeyboardInterrupt:
+            continue
+        except EOFError:
+            return
