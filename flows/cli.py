@@ -49,7 +49,7 @@ for panel, commands in COMMANDS.items():
 app.add_typer(datasets.app, name="datasets", rich_help_panel="Data")
 
 
-def _print_version(wanted: bool) -> None:
+def _show_version(wanted: bool) -> None:
     if wanted:
         typer.echo(f"tokenmill {version('tokenmill')}")
         raise typer.Exit
@@ -59,7 +59,7 @@ def _print_version(wanted: bool) -> None:
 def _set_options(
     debug: Annotated[bool, Option(help="Show a traceback when something fails.")] = False,
     version: Annotated[
-        bool, Option("--version", callback=_print_version, is_eager=True, help="Show the version.")
+        bool, Option("--version", callback=_show_version, is_eager=True, help="Show the version.")
     ] = False,
 ) -> None:
     if debug:

@@ -240,9 +240,8 @@ def _give_up_orphans(deployments: list[RunnerDeployment]) -> None:
             if not run.state.is_scheduled():
                 client.set_flow_run_state(run.id, Crashed(message="The process that served it was killed."))
             elif run.auto_scheduled and run.deployment_id in kept:
-                client.set_flow_run_state(
-                    run.id, Cancelled(message="Due while nothing served it; a later run was too.")
-                )
+                why = "Due while nothing served it; a later run was too."
+                client.set_flow_run_state(run.id, Cancelled(message=why))
             elif run.auto_scheduled:
                 kept.add(run.deployment_id)
 

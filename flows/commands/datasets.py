@@ -76,9 +76,7 @@ def verify(dataset: Annotated[str | None, Argument(help="Which dataset; by defau
 
 @app.command()
 def gc(
-    keep_days: Annotated[
-        float | None, Option(min=0, help="Also delete datasets that nothing needs, unused for this many days.")
-    ] = None,
+    keep_days: Annotated[float | None, Option(min=0, help="Also delete unneeded datasets unused for so long.")] = None,
     dry_run: Annotated[bool, Option(help="Only show which datasets would be deleted.")] = False,
 ) -> None:
     """Delete the leftovers of dead runs: unfinished folders, and checkpoints of published steps.

@@ -17,11 +17,10 @@ def typed_lines(home: Path, name: str, prompt: str, **options: Any) -> Iterator[
         name: names the history's file: `NAME_history`.
         options: more arguments of prompt_toolkit's `PromptSession`.
     """
-    history = home / ".tokenmill" / f"{name}_history"
-    history.parent.mkdir(parents=True, exist_ok=True)
-    session: PromptSession[str] = PromptSession(
-        history=FileHistory(str(history)), complete_while_typing=False, **options
-    )
+    file = home / ".tokenmill" / f"{name}_history"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    history = FileHistory(str(file))
+    session: PromptSession[str] = PromptSession(history=history, complete_while_typing=False, **options)
     while True:
         try:
             yield session.prompt(prompt)

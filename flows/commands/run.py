@@ -32,10 +32,8 @@ def _step_command(name: str, summary: str) -> Callable[..., None]:
         run_flow(name, config, set, until=name, rebuild=rebuild)
 
     command.__name__ = name
-    command.__doc__ = (
-        f"{summary}.\n\nEarlier steps run only if their results are missing. "
-        f"Example: tokenmill {name} configs/quickstart.toml"
-    )
+    example = f"Example: tokenmill {name} configs/quickstart.toml"
+    command.__doc__ = f"{summary}.\n\nEarlier steps run only if their results are missing. {example}"
     return command
 
 

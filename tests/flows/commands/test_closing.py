@@ -12,9 +12,9 @@ from flows.tracking.notes import run_note
 
 
 def test_earlier_decision_has_no_time_and_is_not_reused():
-    said = "spam/1 promoted. By hand: see [/notes]"
-    before, now = (Outcome("promote", MagicMock(), 1.5, reused, said) for reused in (True, False))
+    summary = "spam/1 promoted. By hand: see [/notes]"
+    before, now = (Outcome("promote", MagicMock(), 1.5, reused, summary) for reused in (True, False))
     assert [row.rpartition(" | ")[2] for row in run_note([before, now], {}).splitlines()[-2:]] == [" |", "1.5 s |"]
     out = io.StringIO()
     Console(file=out, width=120).print(closing("run", [before, now], Path(), 3))
-    assert out.getvalue().count(said) == 2 and "reused" not in out.getvalue() and "1.5 s" in out.getvalue()
+    assert out.getvalue().count(summary) == 2 and "reused" not in out.getvalue() and "1.5 s" in out.getvalue()
