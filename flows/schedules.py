@@ -1,15 +1,18 @@
-"""`tokenmill serve`: flows that run on a schedule and that Prefect's UI can start, as `configs/schedules.toml` says."""
+"""Scheduled deployments: flows of `configs/schedules.toml` that run at their times or from Prefect's UI.
+
+`tokenmill schedule` serves them. `python -m flows.schedules` writes them as `prefect.yaml`, for Prefect's work pools.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import difflib
-import importlib.metadata
 import signal
 import tomllib
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 from zoneinfo import ZoneInfo
@@ -34,36 +37,37 @@ if TYPE_CHECKING:
 
 Flows = Mapping[str, "Flow[..., Any]"]
 
-
-ENDING = 10.0  # seconds to end in good order, which takes a server that answers
+SECONDS_TO_END = 10.0
+"""Seconds in which a served runner may end cleanly, for which Prefect's server has to answer."""
 
 
 class Schedule(Config):
-    """One deployment: a flow, its parameters and when it runs. With no time given, only people start it."""
+    """A deployment: a flow, its parameters and its times. Without times, only people start it."""
 
     flow: str = Field(description="The flow: run, evaluate, housekeeping, or another of `tokenmill`'s.")
-    config: str | None = Field(
-        default=None, description="The TOML file of the run, if the flow takes one; a path from the schedules' file."
-    )
-    set: tuple[str, ...] = Field(default=(), description="Changes to that file, `section.key=value` each.")
-    parameters: dict[str, Any] = Field(default={}, description="The flow's other parameters.")
-    cron: str | None = Field(default=None, description="When, as a cron expression: `0 3 * * *` is every night at 3.")
+    config: str | None = Field(None, description="The run's TOML file, if the flow takes one; relative to this file.")
+    set: tuple[str, ...] = Field((), description="Changes to that file, `section.key=value` each.")
+    parameters: dict[str, Any] = Field({}, description="The flow's other parameters.")
+    cron: str | None = Field(None, description="The times, as a cron expression: `0 3 * * *` is every night at 3.")
     interval: timedelta | None = Field(
-        default=None, gt=timedelta(0), description="How often: seconds, or an ISO 8601 duration such as `PT6H`."
+        None, gt=timedelta(0), description="The time between runs: seconds, or an ISO 8601 duration such as `PT6H`."
     )
-    rrule: str | None = Field(default=None, description="When, as an iCalendar rule: `FREQ=WEEKLY;BYDAY=MO;BYHOUR=3`.")
-    timezone: str = Field(default="UTC", description="The time zone that the times are in, such as `Europe/Vienna`.")
+    rrule: str | None = Field(None, description="The times, as an iCalendar rule: `FREQ=WEEKLY;BYDAY=MO;BYHOUR=3`.")
+    timezone: str = Field("UTC", description="The time zone of the times, such as `Europe/Vienna`.")
     collision: Literal["cancel_new", "enqueue"] = Field(
-        default="cancel_new",
-        description="What becomes of a run that is due while the last one goes on: dropped, or run after it.",
+        "cancel_new", description="A run that is due while the last one still runs is dropped, or runs after it."
     )
-    description: str | None = Field(default=None, description="What people read about it in Prefect's UI.")
+    description: str | None = Field(None, description="The text in Prefect's UI.")
+
+    @property
+    def times(self) -> dict[str, Any]:
+        """The given one of cron, interval and rrule, by its name."""
+        return self.model_dump(include={"cron", "interval", "rrule"}, exclude_none=True)
 
     @model_validator(mode="after")
     def _check_one_time(self) -> Self:
-        given = [name for name in ("cron", "interval", "rrule") if getattr(self, name) is not None]
-        if len(given) > 1:
-            raise ValueError(f"{' and '.join(given)} are given; keep one of them")
+        if len(self.times) > 1:
+            raise ValueError(f"{' and '.join(self.times)} are given; keep one of them")
         if self.set and self.config is None:
             raise ValueError("set changes a config, and no config is given")
         return self
@@ -79,7 +83,7 @@ class Schedule(Config):
 
 
 def serve(path: Path | str, home: Path | str, flows: Flows | None = None) -> None:
-    """Serve the deployments of a file until this process is told to end (SIGINT, SIGTERM); told again, it ends at once.
+    """Serve the deployments of a file until SIGINT or SIGTERM. A second signal ends it at once.
 
     Args:
         path: the schedules, in TOML.
@@ -91,37 +95,36 @@ def serve(path: Path | str, home: Path | str, flows: Flows | None = None) -> Non
     """
     if not Stack(home).status()[0].running:
         raise InputError("Schedules need a Prefect server that stays: `tokenmill up` first, or set PREFECT_API_URL.")
-    lock = FileLock(Path(home) / ".tokenmill" / "serve.lock")
     with prefect_server(home):
         from prefect.runner import Runner
 
         deployments = make_deployments(load_schedules(path), Path(path), flows)
         try:
-            with lock.acquire(timeout=0):
+            with FileLock(Path(home) / ".tokenmill" / "serve.lock", timeout=0):
                 _give_up_orphans(deployments)
-                # Asks often and takes a run when it is due: taken earlier, it would hold the one place there is.
+                # Polls often and takes a run when it is due. A run that is taken earlier occupies the only slot.
                 runner = Runner(query_seconds=2, prefetch_seconds=0)
                 for deployment in deployments:
                     runner.add_deployment(deployment)
                 names = ", ".join(each.name for each in deployments)
                 say(f"Serving {names}; {pages(home)['prefect']}/deployments starts them too. Ctrl-C ends it.")
-                asyncio.run(_run_until_told_to_end(runner))
+                asyncio.run(_run_until_signal(runner))
         except Timeout:
-            raise InputError(f"Another `tokenmill serve` runs for {home}; end that one first.") from None
+            raise InputError(f"Another `tokenmill schedule` runs for {home}; end that one first.") from None
 
 
-async def _run_until_told_to_end(runner: Runner) -> None:
-    """Told to end, the runner pauses its schedules and kills its runs; after `ENDING` seconds without the first.
+async def _run_until_signal(runner: Runner) -> None:
+    """Run until a signal. The runner then pauses its schedules and kills its runs, in `SECONDS_TO_END` at most.
 
-    `prefect.serve` would wait for the server to pause them, for minutes if that hangs. And at SIGTERM it would raise
-    SystemExit in whatever it is doing, which pauses nothing if a run is going on.
+    `prefect.serve` would wait for the server to pause them, for minutes if the server hangs. At SIGTERM it would raise
+    SystemExit wherever it is, which pauses nothing during a run.
     """
     loop = asyncio.get_running_loop()
     running = asyncio.create_task(runner.start())
 
     def end() -> None:
         running.cancel()
-        loop.call_later(ENDING, running.cancel)  # gives up what the first one began
+        loop.call_later(SECONDS_TO_END, running.cancel)  # cancels the clean-up that the first cancel started
 
     await asyncio.sleep(0)  # the runner sets its own handler of SIGTERM as it starts
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -131,10 +134,10 @@ async def _run_until_told_to_end(runner: Runner) -> None:
 
 
 def load_schedules(path: Path | str) -> dict[str, Schedule]:
-    """Read schedules from TOML, a table each, by name.
+    """Read schedules by name from TOML, one table each.
 
     Raises:
-        InputError: the file is not there, is not TOML, or a schedule in it is wrong.
+        InputError: the file does not exist, is not TOML, or a schedule in it is wrong.
     """
     try:
         tables = tomllib.loads(Path(path).read_text(encoding="utf-8"))
@@ -161,49 +164,49 @@ def _schedule(name: str, table: Any, path: Path | str) -> Schedule:
 def make_deployments(
     schedules: Mapping[str, Schedule], path: Path, flows: Flows | None = None
 ) -> list[RunnerDeployment]:
-    """Prefect deployments of schedules, each limited to one run at a time.
+    """Make Prefect deployments of schedules. Each is limited to one run at a time.
 
     Raises:
         InputError: a flow, a config, a parameter or a time is wrong.
     """
-    from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
-    from prefect.deployments.runner import EntrypointType, RunnerDeployment
-
     flows = tokenmill_flows() if flows is None else flows
-    deployments = []
-    for name, schedule in schedules.items():
-        flow, parameters = _call(name, schedule, path, flows)
-        try:
-            deployments.append(
-                RunnerDeployment.from_flow(
-                    flow,
-                    name,
-                    parameters=parameters,
-                    schedules=_when(schedule),
-                    description=schedule.description or flow.description,
-                    tags=["tokenmill"],
-                    paused=False,
-                    concurrency_limit=ConcurrencyLimitConfig(
-                        limit=1, collision_strategy=ConcurrencyLimitStrategy[schedule.collision.upper()]
-                    ),
-                    entrypoint_type=EntrypointType.MODULE_PATH,
-                )
-            )
-        except ValueError as error:  # croniter's and dateutil's, through pydantic
-            what = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
-            raise InputError(f"{path}: [{name}] {what}.") from None
-    return deployments
+    return [_deployment(name, schedule, path, flows) for name, schedule in schedules.items()]
 
 
 def tokenmill_flows() -> Flows:
-    """Every flow that can be scheduled, by name."""
+    """Return every flow that can be scheduled, by name."""
     from flows.flows import FLOWS
     from flows.orchestration.housekeeping import housekeeping
 
     return {**FLOWS, housekeeping.name: housekeeping}
 
 
+def _deployment(name: str, schedule: Schedule, path: Path, flows: Flows) -> RunnerDeployment:
+    from prefect.client.schemas.objects import ConcurrencyLimitConfig
+    from prefect.deployments.runner import EntrypointType, RunnerDeployment
+    from prefect.schedules import Schedule as Times
+
+    flow, parameters = _call(name, schedule, path, flows)
+    one_at_a_time = {"limit": 1, "collision_strategy": schedule.collision.upper()}
+    try:
+        return RunnerDeployment.from_flow(
+            flow,
+            name,
+            parameters=parameters,
+            schedules=[Times(**schedule.times, timezone=schedule.timezone)] if schedule.times else [],
+            description=schedule.description or flow.description,
+            tags=["tokenmill"],
+            paused=False,
+            concurrency_limit=ConcurrencyLimitConfig.model_validate(one_at_a_time),
+            entrypoint_type=EntrypointType.MODULE_PATH,
+        )
+    except ValueError as error:  # of croniter and dateutil, through pydantic
+        what = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
+        raise InputError(f"{path}: [{name}] {what}.") from None
+
+
 def _call(name: str, schedule: Schedule, path: Path, flows: Flows) -> tuple[Flow[..., Any], dict[str, Any]]:
+    """Return the flow of a schedule and its parameters."""
     if schedule.flow not in flows:
         near = difflib.get_close_matches(schedule.flow, flows, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(sorted(flows))}."
@@ -221,102 +224,73 @@ def _call(name: str, schedule: Schedule, path: Path, flows: Flows) -> tuple[Flow
     return flow, parameters
 
 
-def _when(schedule: Schedule) -> list[Any]:
-    from prefect.schedules import Cron, Interval, RRule
-
-    if schedule.cron is not None:
-        return [Cron(schedule.cron, timezone=schedule.timezone)]
-    if schedule.interval is not None:
-        return [Interval(schedule.interval, timezone=schedule.timezone)]
-    if schedule.rrule is not None:
-        return [RRule(schedule.rrule, timezone=schedule.timezone)]
-    return []
-
-
 def _give_up_orphans(deployments: list[RunnerDeployment]) -> None:
-    """Tell Prefect of runs that died with their `serve`, which would count against the limit of one, and of those that
-    were due while nothing served: the newest of each deployment makes up for the others, or they would pile up.
+    """End the runs that a killed or absent `tokenmill schedule` left in Prefect's database.
+
+    Runs that died with it would count against the limit of one. Runs that were due in its absence would accumulate, so
+    only the latest of each deployment stays.
     """
     from prefect.client.orchestration import get_client
     from prefect.states import Cancelled, Crashed
 
-    made_up_for = set()
+    kept = set()
     with get_client(sync_client=True) as client:
         for run in list(_due(client, deployments)):
             assert run.state
             if not run.state.is_scheduled():
                 client.set_flow_run_state(run.id, Crashed(message="The process that served it was killed."))
-            elif run.auto_scheduled and run.deployment_id in made_up_for:
-                client.set_flow_run_state(
-                    run.id, Cancelled(message="Due while nothing served it; a later run was too.")
-                )
+            elif run.auto_scheduled and run.deployment_id in kept:
+                why = "Due while nothing served it; a later run was too."
+                client.set_flow_run_state(run.id, Cancelled(message=why))
             elif run.auto_scheduled:
-                made_up_for.add(run.deployment_id)
+                kept.add(run.deployment_id)
 
 
 def _due(client: SyncPrefectClient, deployments: list[RunnerDeployment]) -> Iterator[FlowRun]:
-    """Runs of deployments that should have begun by now and have not ended, the latest first."""
-    from prefect.client.schemas import filters
-    from prefect.client.schemas.objects import StateType
+    """Yield runs of deployments that should have begun and have not ended, the latest first."""
+    from prefect.client.schemas.filters import DeploymentFilter, FlowRunFilter
     from prefect.client.schemas.sorting import FlowRunSort
 
-    names = filters.DeploymentFilterName(any_=[each.name for each in deployments])
-    not_ended = [StateType.SCHEDULED, StateType.PENDING, StateType.RUNNING, StateType.CANCELLING]
-    due = filters.FlowRunFilter(
-        state=filters.FlowRunFilterState(type=filters.FlowRunFilterStateType(any_=not_ended)),
-        expected_start_time=filters.FlowRunFilterExpectedStartTime(before_=datetime.now(UTC)),
-    )
-    offset = 0  # Prefect hands out some at a time
-    while page := client.read_flow_runs(
-        deployment_filter=filters.DeploymentFilter(name=names),
-        flow_run_filter=due,
-        sort=FlowRunSort.EXPECTED_START_TIME_DESC,
-        offset=offset,
-    ):
+    ours = DeploymentFilter.model_validate({"name": {"any_": [each.name for each in deployments]}})
+    not_ended = {"type": {"any_": ["SCHEDULED", "PENDING", "RUNNING", "CANCELLING"]}}
+    due = FlowRunFilter.model_validate({"state": not_ended, "expected_start_time": {"before_": datetime.now(UTC)}})
+    order, offset = FlowRunSort.EXPECTED_START_TIME_DESC, 0
+    while page := client.read_flow_runs(deployment_filter=ours, flow_run_filter=due, sort=order, offset=offset):
         offset += len(page)
         yield from page
 
 
-# For people who have workers
+# For people with work pools
+
+HEADER = """\
+# The deployments of `tokenmill schedule` for work pools. `python -m flows.schedules` writes this file from
+# configs/schedules.toml. If you have workers: TOKENMILL_WORK_POOL=my-pool prefect deploy --all
+"""
 
 
 def prefect_yaml(schedules: Mapping[str, Schedule], path: Path) -> str:
-    """The same deployments for work pools, as the `prefect.yaml` that `prefect deploy --all` reads."""
+    """Return the deployments as the `prefect.yaml` that `prefect deploy --all` reads."""
     import yaml
 
     deployments = []
     for deployment in make_deployments(schedules, path):
         schedule = schedules[deployment.name]
+        times = schedule.times
+        if schedule.interval is not None:
+            times["interval"] = schedule.interval.total_seconds()
         entry: dict[str, Any] = {
             "name": deployment.name,
             "description": deployment.description,
             "tags": deployment.tags,
             "entrypoint": deployment.entrypoint,
             "parameters": deployment.parameters,
-            "schedules": [_when_in_yaml(schedule)] if _when(schedule) else [],
+            "schedules": [{**times, "timezone": schedule.timezone}] if times else [],
             "concurrency_limit": {"limit": 1, "collision_strategy": schedule.collision.upper()},
             "work_pool": {"name": "{{ $TOKENMILL_WORK_POOL }}"},
         }
         deployments.append({key: value for key, value in entry.items() if value})
-    content = {
-        "name": "tokenmill",
-        "prefect-version": importlib.metadata.version("prefect"),
-        "deployments": deployments,
-    }
+    content = {"name": "tokenmill", "prefect-version": version("prefect"), "deployments": deployments}
     return HEADER + yaml.safe_dump(content, sort_keys=False, width=110, allow_unicode=True)
-
-
-HEADER = """\
-# Deployments of configs/schedules.toml for work pools, written by `python -m flows.schedules`. For people with workers:
-#   TOKENMILL_WORK_POOL=my-pool prefect deploy --all
-"""
-
-
-def _when_in_yaml(schedule: Schedule) -> dict[str, Any]:
-    when = {"cron": schedule.cron, "rrule": schedule.rrule}
-    if schedule.interval is not None:
-        when["interval"] = schedule.interval.total_seconds()  # type: ignore[assignment]
-    return {key: value for key, value in when.items() if value is not None} | {"timezone": schedule.timezone}
 
 
 if __name__ == "__main__":

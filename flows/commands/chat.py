@@ -10,9 +10,10 @@ from pathlib import Path
 import typer
 from pydantic import Field, ValidationError
 
-from flows.home import Home
+from flows.commands.options import current_home
 from flows.tracking.registry import find_model
 from gpt.config import Config
+from gpt.generate import Sampling
 from pipelines.corpus.conversation import Message
 from pipelines.errors import InputError
 from pipelines.models.language_model import Assistant, open_model
@@ -24,7 +25,7 @@ Ctrl-C stops an answer, Ctrl-D leaves.
   /system TEXT      give the assistant a system prompt; without TEXT, take it away
   /set NAME VALUE   change how answers are drawn: {settings}
   /set              show the settings
-  /model NAME       go on with another assistant
+  /model NAME       continue with another assistant
   /save FILE        append the conversation to a file, in JSON Lines that fine-tuning reads
   /help             this page
   /quit             leave
@@ -32,16 +33,21 @@ Ctrl-C stops an answer, Ctrl-D leaves.
 
 
 class Settings(Config):
-    """How answers are drawn."""
+    """The settings of answers, as `/set` shows and changes them."""
 
-    temperature: float = Field(default=0.0, ge=0, description="0 takes the likeliest token; above, tokens are drawn.")
+    temperature: float = Field(default=0.0, ge=0, description="0 takes the likeliest token; above 0, tokens are drawn.")
     max_new_tokens: int = Field(default=120, gt=0, description="Longest answer, in tokens.")
     top_k: int = Field(default=50, ge=0, description="Draw among the k likeliest tokens; 0 draws among all.")
     top_p: float = Field(default=1.0, gt=0, le=1, description="Draw among the likeliest that reach this probability.")
     seed: int = Field(default=0, ge=0, description="The same seed gives the same answers.")
 
-    def changed(self, name: str, value: str) -> Settings:
-        """
+    def sampling(self, turn: int) -> Sampling:
+        """Return the settings of the answer in a turn. Each turn has a seed of its own."""
+        return Sampling(**self.model_dump() | {"top_k": self.top_k or None, "seed": self.seed + turn})
+
+    def replace(self, name: str, value: str) -> Settings:
+        """Return the settings with another value for one of them.
+
         Raises:
             InputError: there is no such setting, or it cannot have this value.
         """
@@ -54,28 +60,28 @@ class Settings(Config):
 
 
 class Chat:
-    """A conversation, the assistant that takes part in it, and what its user may type."""
+    """A conversation with an assistant, and the commands that its user may type."""
 
     def __init__(self, reference: str, settings: Settings, system: str = "") -> None:
         self.assistant = open_assistant(reference)
         self.settings, self.system = settings, system
-        self.said: list[Message] = []
+        self.messages: list[Message] = []
 
     def run(self, lines: Iterator[str]) -> None:
-        """Answer each line until there are no more, or one of them says `/quit`."""
+        """Handle each line, until the lines end or one is `/quit`."""
         for line in lines:
             if line.strip() == "/quit":
                 return
             try:
-                self.take(line.strip())
+                self.handle(line.strip())
             except InputError as error:
                 typer.echo(str(error), err=True)
 
-    def take(self, line: str) -> None:
-        """Carry out a command, or answer what is said.
+    def handle(self, line: str) -> None:
+        """Run a command, or answer a message.
 
         Raises:
-            InputError: the command cannot be carried out, or what is said is too long.
+            InputError: the command fails, or the message is too long.
         """
         if line.startswith("/"):
             command, _, rest = line[1:].partition(" ")
@@ -86,23 +92,17 @@ class Chat:
             self.answer(line)
 
     def answer(self, line: str) -> None:
-        """Stream the answer. What Ctrl-C stops stays in the conversation as far as it went."""
-        said = [*self.said, Message(role="user", content=line)]
-        context, settings = self.assistant.gpt.config.context, self.settings
+        """Stream the answer to a message. An answer that Ctrl-C stops stays in the conversation, cut off."""
+        messages = [*self.messages, Message(role="user", content=line)]
+        s = self.settings.sampling(turn=len(self.messages) // 2)
+        room = min(s.max_new_tokens, self.assistant.gpt.config.context // 2)
         try:
-            prompt = self.assistant.prompt(self.with_system(said), min(settings.max_new_tokens, context // 2))
+            prompt = self.assistant.prompt(self.with_system(messages), room)
         except ValueError as error:
             raise InputError(f"That cannot be answered: {error}.") from None
         pieces: list[str] = []
         try:
-            for piece in self.assistant.stream(
-                prompt,
-                settings.max_new_tokens,
-                settings.temperature,
-                settings.top_k or None,
-                settings.top_p,
-                settings.seed + len(self.said) // 2,
-            ):
+            for piece in self.assistant.stream(prompt, s.max_new_tokens, s.temperature, s.top_k, s.top_p, s.seed):
                 pieces.append(piece)
                 typer.echo(piece, nl=False)
                 sys.stdout.flush()
@@ -111,42 +111,49 @@ class Chat:
             if not pieces:
                 return
         typer.echo()
-        self.said = [*said, Message(role="assistant", content="".join(pieces).strip())]
+        self.messages = [*messages, Message(role="assistant", content="".join(pieces).strip())]
 
-    def with_system(self, said: list[Message]) -> list[Message]:
-        return [Message(role="system", content=self.system), *said] if self.system else said
+    def with_system(self, messages: list[Message]) -> list[Message]:
+        """Return messages below the system prompt, if there is one."""
+        return [Message(role="system", content=self.system), *messages] if self.system else messages
 
     # Commands
 
     def reset(self, _: str) -> None:
-        self.said = []
+        """Forget the conversation."""
+        self.messages = []
 
     def set_system(self, text: str) -> None:
+        """Set the system prompt."""
         self.system = text
 
     def set(self, text: str) -> None:
+        """Change a setting, or print them all."""
         name, _, value = text.replace("=", " ").partition(" ")
         if name:
-            self.settings = self.settings.changed(name, value.strip())
+            self.settings = self.settings.replace(name, value.strip())
             return
         for name, info in Settings.model_fields.items():
             typer.echo(f"{name:<14} {getattr(self.settings, name):<8} {info.description}")
 
     def set_model(self, reference: str) -> None:
+        """Continue with another assistant."""
         self.assistant = open_assistant(reference)
 
     def save(self, file: str) -> None:
-        if not self.said or not file:
-            raise InputError("Name the file: /save FILE." if self.said else "There is nothing to save yet.")
-        messages = [{"role": each.role, "content": each.content} for each in self.with_system(self.said)]
+        """Append the conversation to a file."""
+        if not self.messages or not file:
+            raise InputError("Name the file: /save FILE." if self.messages else "There is nothing to save yet.")
+        messages = [{"role": each.role, "content": each.content} for each in self.with_system(self.messages)]
         try:
             with Path(file).expanduser().open("a", encoding="utf-8") as lines:
                 lines.write(json.dumps({"messages": messages}, ensure_ascii=False) + "\n")
         except OSError as error:
             raise InputError(f"{file} cannot be written: {error.strerror}.") from None
-        typer.echo(f"{len(self.said)} turns saved in {file}", err=True)
+        typer.echo(f"{len(self.messages)} turns saved in {file}", err=True)
 
     def help(self, _: str) -> None:
+        """Print the commands."""
         typer.echo(HELP.format(settings=", ".join(Settings.model_fields)), nl=False)
 
 
@@ -160,14 +167,14 @@ COMMANDS: dict[str, Callable[[Chat, str], None]] = {
 }
 
 
-def chat(reference: str, settings: Settings, system: str = "") -> None:
-    """Talk until the user leaves, or until the lines of a pipe are answered."""
-    talk = Chat(reference, settings, system)
-    talk.run(_typed() if sys.stdin.isatty() else iter(sys.stdin))
+def run_chat(reference: str, settings: Settings, system: str = "") -> None:
+    """Chat until the user leaves, or until the lines of a pipe are answered."""
+    Chat(reference, settings, system).run(_typed() if sys.stdin.isatty() else iter(sys.stdin))
 
 
 def open_assistant(reference: str) -> Assistant:
-    """
+    """Open an assistant by its name.
+
     Raises:
         InputError: there is no such model, or it is no assistant.
     """
@@ -178,22 +185,10 @@ def open_assistant(reference: str) -> Assistant:
 
 
 def _typed() -> Iterator[str]:
-    """Lines as they are typed, with history, completion of commands and the keys of a shell."""
-    from prompt_toolkit import PromptSession
     from prompt_toolkit.completion import WordCompleter
-    from prompt_toolkit.history import FileHistory
 
-    history = Home.from_environment().path / ".tokenmill" / "chat_history"
-    history.parent.mkdir(parents=True, exist_ok=True)
-    commands = WordCompleter([f"/{name}" for name in (*COMMANDS, "quit")], sentence=True)
-    session: PromptSession[str] = PromptSession(
-        history=FileHistory(str(history)), completer=commands, complete_while_typing=False
-    )
+    from flows.commands.prompt import typed_lines
+
     typer.echo("/help shows what to type, Ctrl-D leaves.", err=True)
-    while True:
-        try:
-            yield session.prompt("> ")
-        except KeyboardInterrupt:
-            continue  # the line is thrown away, the chat is not
-        except EOFError:
-            return
+    commands = WordCompleter([f"/{name}" for name in (*COMMANDS, "quit")], sentence=True)
+    return typed_lines(current_home().path, "chat", "> ", completer=commands)

@@ -8,35 +8,43 @@ import time
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
+from typing import Annotated
 
 import typer
+from typer import Argument, Option
 
-from flows.tracking.registry import find_model
+from flows.commands.options import Model
 from pipelines.errors import InputError
-from pipelines.models.language_model import open_model
-from pipelines.models.text_classifier import TextClassifier
 
-BATCH = 256
+TEXTS_PER_BATCH = 256
 
 
-def classify_texts(reference: str, text: str | None, file: Path | None, every: bool, as_json: bool) -> None:
-    """Write the label of a text, or of every line of a file or stdin, in the order in which they come.
+def classify(
+    text: Annotated[str | None, Argument(help="The text; without one, lines from standard input.")] = None,
+    model: Model = "quickstart-spam",
+    file: Annotated[Path | None, Option(help="Read texts from a file, one a line.")] = None,
+    every: Annotated[bool, Option("--all", help="Write the probability of every label, not only the best.")] = False,
+    as_json: Annotated[bool, Option("--json", help="Write JSON Lines.")] = False,
+) -> None:
+    """Classify a text, or each line of a file: label, probability and text, separated by tabs.
 
-    Args:
-        every: write every label's probability, not the best one's alone.
-        as_json: an object a line; else label, probability and text with tabs between them.
+    Example: tokenmill classify "You have won £500! Call 09050001808" --model quickstart-spam
     """
-    model = open_model(find_model(reference).path)
-    if not isinstance(model, TextClassifier):
-        raise InputError(f"{reference} is no classifier; see `tokenmill datasets ls model`.")
+    from flows.tracking.registry import find_model
+    from pipelines.models.language_model import open_model
+    from pipelines.models.text_classifier import TextClassifier
+
+    classifier = open_model(find_model(model).path)
+    if not isinstance(classifier, TextClassifier):
+        raise InputError(f"{model} is no classifier; see `tokenmill datasets ls model`.")
     lines = iter([text]) if text is not None else _lines(file)
+    write = _as_json if as_json else _as_table_row
     started, n = time.perf_counter(), 0
-    for batch in iter(lambda: list(islice(lines, BATCH)), []):
-        probabilities = model.probabilities(batch)  # (N, classes)
-        for line, at, row in zip(batch, model.decision.classes(probabilities), probabilities, strict=True):
-            each = dict(zip(model.labels, map(float, row), strict=True))
-            write = _json_line if as_json else _tabbed_line
-            sys.stdout.write(write(line, model.labels[at], each, every))
+    for batch in iter(lambda: list(islice(lines, TEXTS_PER_BATCH)), []):
+        probabilities = classifier.probabilities(batch)  # (N, classes)
+        for line, at, row in zip(batch, classifier.decision.classes(probabilities), probabilities, strict=True):
+            by_label = dict(zip(classifier.labels, map(float, row), strict=True))
+            sys.stdout.write(write(line, classifier.labels[at], by_label, every) + "\n")
         sys.stdout.flush()
         n += len(batch)
     if n > 1:
@@ -44,17 +52,16 @@ def classify_texts(reference: str, text: str | None, file: Path | None, every: b
         typer.echo(f"{n:,} texts in {seconds:.1f} s, {n / seconds:,.0f} a second", err=True)
 
 
-def _json_line(text: str, label: str, probabilities: dict[str, float], every: bool) -> str:
-    said = {"label": label, "probability": probabilities[label]}
-    said |= {"probabilities": probabilities} if every else {}
-    return json.dumps({**said, "text": text}, ensure_ascii=False) + "\n"
+def _as_json(text: str, label: str, probabilities: dict[str, float], every: bool) -> str:
+    others = {"probabilities": probabilities} if every else {}
+    line = {"label": label, "probability": probabilities[label], **others, "text": text}
+    return json.dumps(line, ensure_ascii=False)
 
 
-def _tabbed_line(text: str, label: str, probabilities: dict[str, float], every: bool) -> str:
-    order = sorted(probabilities, key=lambda each: -probabilities[each])
-    others = [f"{each}={probabilities[each]:.4f}" for each in order] if every else []
-    said = " ".join(others) or f"{probabilities[label]:.4f}"
-    return f"{label}\t{said}\t{' '.join(text.splitlines())}\n"
+def _as_table_row(text: str, label: str, probabilities: dict[str, float], every: bool) -> str:
+    likeliest_first = sorted(probabilities.items(), key=lambda each: -each[1]) if every else []
+    cell = " ".join(f"{name}={p:.4f}" for name, p in likeliest_first) or f"{probabilities[label]:.4f}"
+    return f"{label}\t{cell}\t{' '.join(text.splitlines())}"
 
 
 def _lines(file: Path | None) -> Iterator[str]:

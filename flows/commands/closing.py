@@ -1,4 +1,4 @@
-"""The end of a run: the closing table and the commands to type next."""
+"""The end of a run: the closing table and the commands to try next."""
 
 from __future__ import annotations
 
@@ -14,18 +14,11 @@ from flows.outcome import Outcome, details
 
 
 def closing(name: str, outcomes: Sequence[Outcome], home: Path, seconds: float) -> Group:
-    """The closing table."""
+    """Return the closing table of a run: each step with its result, the result's folder and the time."""
     steps = sum(not outcome.said for outcome in outcomes)
     title = f"{name}: {steps} steps in {seconds:,.1f} s"
-    table = Table(
-        title=title,
-        title_justify="left",
-        title_style="bold",
-        box=box.SIMPLE_HEAD,
-        pad_edge=False,
-        show_edge=False,
-        collapse_padding=True,
-    )
+    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, collapse_padding=True)
+    table.pad_edge = table.show_edge = False
     table.add_column("step", no_wrap=True)
     table.add_column("what came of it, and where it lies")
     table.add_column("took", justify="right", no_wrap=True)
@@ -37,30 +30,27 @@ def closing(name: str, outcomes: Sequence[Outcome], home: Path, seconds: float) 
             continue
         path = outcome.dataset.file("report.html") if outcome.step == "report" else outcome.dataset.folder
         where = path.relative_to(home) if path.is_relative_to(home) else path
-        time = Text(outcome.took, style="dim" if outcome.reused else "")
-        table.add_row(
-            outcome.step,
-            Group(Text(details(outcome.dataset)), Text(str(where), style="dim", overflow="fold")),
-            time,
-        )
+        result = Group(Text(details(outcome.dataset)), Text(str(where), style="dim", overflow="fold"))
+        table.add_row(outcome.step, result, Text(outcome.took, style="dim" if outcome.reused else ""))
     return Group("", table, "")
 
 
+HINTS = {
+    "language": 'tokenmill generate "In the beginning" --model {}',
+    "classification": 'tokenmill classify "You have won £500! Call 09050001808" --model {}',
+    "instruction": "tokenmill chat --model {}",
+}
+"""A command to try with a model of each task."""
+
+
 def next_commands(run: str, outcomes: Sequence[Outcome]) -> list[str]:
-    """What a person may want to type now."""
-    models = {
-        o.dataset.manifest.statistics.get("task"): o.dataset.ref.name
-        for o in reversed(outcomes)
-        if o.dataset.ref.kind == "model"
-    }
-    lines = ["Next:"]
-    if name := models.get("language"):
-        lines.append(f'  tokenmill generate "In the beginning" --model {name}')
-    if name := models.get("classification"):
-        lines.append(f'  tokenmill classify "You have won £500! Call 09050001808" --model {name}')
-    if name := models.get("instruction"):
-        lines.append(f"  tokenmill chat --model {name}")
-    lines.append('  tokenmill sql "select source, count(*) from documents group by source"')
-    lines.append(f"  tokenmill report {run} --open")
-    lines.append("  tokenmill up        # Prefect's and MLflow's pages on what happened")
-    return lines
+    """Return the lines that show what a person may want to type next."""
+    made = [outcome.dataset for outcome in reversed(outcomes) if outcome.dataset.ref.kind == "model"]
+    models = {dataset.manifest.statistics.get("task"): dataset.ref.name for dataset in made}
+    commands = [
+        *(hint.format(models[task]) for task, hint in HINTS.items() if task in models),
+        'tokenmill sql "select source, count(*) from documents group by source"',
+        f"tokenmill report {run} --open",
+        "tokenmill up        # Prefect's and MLflow's pages on what happened",
+    ]
+    return ["Next:", *(f"  {command}" for command in commands)]

@@ -1,4 +1,4 @@
-"""`tokenmill compare`: models side by side, with intervals, and what is more than luck."""
+"""`tokenmill compare`: models side by side, with intervals and tests."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from pipelines.evaluation.significance import Interval
 
 
 def compare_models(references: Sequence[str], significance: float = 0.05) -> None:
-    """Print the metrics of models that were evaluated on the same items, each model tested against the first.
+    """Print the metrics of models that were evaluated on the same items. Test each model against the first.
 
     Raises:
         InputError: fewer than two models, or no evaluations of the same items.
@@ -36,7 +36,7 @@ def compare_models(references: Sequence[str], significance: float = 0.05) -> Non
     table.add_column("metric", no_wrap=True)
     for reference, model in zip(references, models, strict=True):
         table.add_column(f"{reference}\n[dim]{model.ref}[/]")
-    for row in zip(*_shared(pairs), strict=True):
+    for row in _shared(pairs):
         table.add_row(Text(row[0].metric), Text(shown(row[0].first)), *(_beside(each, significance) for each in row))
     Console().print(table)
     n = f"95% intervals by bootstrap over the items; each model tested against the first, at p < {significance:g}."
@@ -44,18 +44,18 @@ def compare_models(references: Sequence[str], significance: float = 0.05) -> Non
 
 
 def _shared(pairs: Sequence[Sequence[Difference]]) -> list[list[Difference]]:
-    """The metrics that every pair has, in the order of the first."""
-    names = [each.metric for each in pairs[0] if all(any(o.metric == each.metric for o in pair) for pair in pairs)]
-    return [[next(each for each in pair if each.metric == name) for name in names] for pair in pairs]
+    """Return a row for each metric that every pair has, in the order of the first pair."""
+    by_metric = [{each.metric: each for each in pair} for pair in pairs]
+    return [[pair[name] for pair in by_metric] for name in by_metric[0] if all(name in pair for pair in by_metric)]
 
 
 def _beside(each: Difference, significance: float) -> Text:
     if each.p is None:
         return Text(shown(each.second))
-    said = verdict(each, significance)
-    style = {"better": "green", "worse": "red"}.get(said, "dim")
+    result = verdict(each, significance)
+    style = {"better": "green", "worse": "red"}.get(result, "dim")
     p = f"p = {each.p:.3f}" if each.p >= 0.001 else "p < 0.001"
-    return Text.assemble(shown(each.second), "\n", (f"{said} ({each.difference.value:+.4g}, {p})", style))
+    return Text.assemble(shown(each.second), "\n", (f"{result} ({each.difference.value:+.4g}, {p})", style))
 
 
 def verdict(each: Difference, significance: float = 0.05) -> str:

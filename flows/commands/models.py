@@ -1,22 +1,94 @@
-"""The table of registered models."""
+"""The commands about models: generate, chat, compare, list, promote, evaluate again and roll back."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
-from flows.home import Home
-from flows.tracking.registry import DECIDED, DECISION, WHY
-from pipelines.catalog.registry import registered
+import typer
+from typer import Argument, Option
+
+from flows.commands.options import Config, Model, Reason, Set, Temperature, current_home
+from flows.commands.run import run_flow
 from pipelines.errors import InputError
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-# A list
+    from flows.home import Home
+
+
+def generate(
+    prompt: Annotated[str, Argument(help="The text that the model continues.")] = "",
+    model: Model = "quickstart",
+    max_new_tokens: Annotated[int, Option(min=1, help="Longest continuation, in tokens.")] = 200,
+    temperature: Temperature = 0.8,
+    top_k: Annotated[int, Option(min=0, help="Draw among the k likeliest tokens; 0 draws among all.")] = 50,
+    top_p: Annotated[float | None, Option(help="Draw among the likeliest that reach this probability.")] = None,
+    seed: Annotated[int, Option(help="The same seed gives the same text.")] = 0,
+) -> None:
+    """Let a model continue a text.
+
+    Example: tokenmill generate "In the beginning" --model quickstart
+    """
+    from flows.tracking.registry import find_model
+    from gpt.generate import Sampling
+    from pipelines.models.language_model import open_gpt
+
+    language_model = open_gpt(find_model(model).path)
+    typer.echo(prompt, nl=False)
+    try:
+        s = Sampling(max_new_tokens, temperature=temperature, top_k=top_k or None, top_p=top_p, seed=seed)
+        for piece in language_model.stream(prompt, s.max_new_tokens, s.temperature, s.top_k, s.top_p, s.seed):
+            typer.echo(piece, nl=False)
+            sys.stdout.flush()
+    except ValueError as error:
+        raise InputError(f"{error}.") from None
+    typer.echo()
+
+
+def chat(
+    model: Model = "quickstart-assistant",
+    temperature: Temperature = 0.0,
+    max_new_tokens: Annotated[int, Option(min=1, help="Longest answer, in tokens.")] = 120,
+    system: Annotated[str, Option(help="A system prompt, above the conversation.")] = "",
+    seed: Annotated[int, Option(min=0, help="The same seed gives the same answers.")] = 0,
+) -> None:
+    """Talk to an assistant. /help shows the commands of the chat. Lines from a pipe are answered in turn.
+
+    Example: tokenmill chat --model quickstart-assistant
+    """
+    from flows.commands.chat import Settings, run_chat
+
+    run_chat(model, Settings(temperature=temperature, max_new_tokens=max_new_tokens, seed=seed), system)
+
+
+def compare(
+    models: Annotated[list[str], Argument(help="Two models or more; the others are tested against the first.")],
+    significance: Annotated[float, Option(min=0, max=1, help="Largest p-value that counts.")] = 0.05,
+) -> None:
+    """Compare models that were evaluated on the same items: metrics with intervals, and which differences count.
+
+    Example: tokenmill compare quickstart/1 quickstart/2
+    """
+    from flows.commands.compare import compare_models
+
+    compare_models(models, significance)
+
+
+def models(name: Annotated[str | None, Argument(help="Only this model's versions.")] = None) -> None:
+    """List the registered models: versions, aliases, metric, and each promotion decision with its reason.
+
+    Example: tokenmill models quickstart
+    """
+    from rich.console import Console
+
+    Console().print(models_table(current_home(), name))
 
 
 def models_table(home: Home, name: str | None = None) -> Table:
-    """Every registered version with its aliases, the metric that decides, and what was decided when and why.
+    """Return every registered version with its aliases, its deciding metric, and the decision with date and reason.
 
     Raises:
         InputError: nothing is registered, or nothing of that name.
@@ -25,6 +97,8 @@ def models_table(home: Home, name: str | None = None) -> Table:
     from rich.markup import escape
     from rich.table import Table
 
+    from flows.tracking.registry import DECIDED, DECISION, WHY
+    from pipelines.catalog.registry import registered
     from pipelines.evaluation.compare import evaluations_of
     from pipelines.evaluation.promotion import PromoteConfig
 
@@ -38,20 +112,51 @@ def models_table(home: Home, name: str | None = None) -> Table:
     for column in ("model", "alias", "metric", "made", "decision"):
         table.add_column(column, no_wrap=column in ("model", "made"))
     for each in versions:
-        model = published.get(each.fingerprint or "")
         metric = "[dim]no longer in the store[/]"
-        if model:
-            judged = evaluations_of(model.ref, evaluations)
+        if model := published.get(each.fingerprint or ""):
             key = PromoteConfig().criterion(str(model.manifest.statistics["task"])).metric
-            values = [e.manifest.statistics[key] for e in judged if key in e.manifest.statistics]
-            metric = f"{key} {values[0]:.4g}" if values else "not evaluated"
+            statistics = [evaluation.manifest.statistics for evaluation in evaluations_of(model.ref, evaluations)]
+            metric = next((f"{key} {s[key]:.4g}" for s in statistics if key in s), "not evaluated")
         decision = " ".join(filter(None, (each.tags.get(DECISION), each.tags.get(DECIDED, "")[:16].replace("T", " "))))
         why = escape(each.tags.get(WHY, ""))
-        table.add_row(
-            str(each),
-            ", ".join(each.aliases),
-            metric,
-            each.created.astimezone().strftime("%Y-%m-%d %H:%M"),
-            f"{decision}: {why}" if why else decision,
-        )
+        made = each.created.astimezone().strftime("%Y-%m-%d %H:%M")
+        table.add_row(str(each), ", ".join(each.aliases), metric, made, f"{decision}: {why}" if why else decision)
     return table
+
+
+def promote(
+    what: Annotated[str, Argument(help="NAME/VERSION, or a run's TOML file: then the gate decides.")],
+    reason: Reason = "no reason given",
+    again: Annotated[bool, Option(help="Let the gate decide again about models with a decision.")] = False,
+    set: Set = [],
+) -> None:
+    """Make a version the champion by hand, or compare a run's newest models with their champions again.
+
+    Example: tokenmill promote quickstart/2 --reason "reads better"
+    """
+    from flows.tracking.registry import promote_by_hand
+
+    if what.endswith(".toml"):
+        run_flow("promote", Path(what), set, again=again)
+    else:
+        typer.echo(promote_by_hand(current_home(), what, reason))
+
+
+def reevaluate(config: Config, set: Set = []) -> None:
+    """Evaluate champions and challengers on today's held-out data of a run. Trains nothing.
+
+    Example: tokenmill reevaluate configs/quickstart.toml
+    """
+    run_flow("reevaluate", config, set)
+
+
+def rollback(
+    name: Annotated[str, Argument(help="The name of a registered model.")], reason: Reason = "no reason given"
+) -> None:
+    """Make the previous champion the champion again. Repeat it to go back further.
+
+    Example: tokenmill rollback quickstart --reason "writes nonsense"
+    """
+    from flows.tracking.registry import roll_back
+
+    typer.echo(roll_back(current_home(), name, reason))

@@ -4,60 +4,57 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated, Literal
 
-from flows.commands.answer import WRITERS, answer
-from flows.home import Home
-from pipelines.catalog.catalog import connect
+from typer import Argument, Option
+
+from flows.commands.options import Pins, current_home
 from pipelines.errors import InputError
 
 
-def run_sql(
-    query: str | None,
-    file: Path | None = None,
-    format: str | None = None,
-    datasets: Sequence[str] = (),
-    home: Home | None = None,
-    output: Path | None = None,
-    external_access: bool = False,
+def sql(
+    query: Annotated[str | None, Argument(help="The query; without one, a shell opens.")] = None,
+    command: Annotated[str | None, Option("-c", metavar="QUERY", help="The query, as an option.")] = None,
+    file: Annotated[Path | None, Option(help="Read the query from a file.")] = None,
+    format: Annotated[
+        Literal["table", "csv", "json", "parquet"] | None,
+        Option(help="The format of the result; by default the output's file ending, or a table."),
+    ] = None,
+    dataset: Pins = [],
+    output: Annotated[Path | None, Option(help="Write the result to this file.")] = None,
+    external_access: Annotated[bool, Option(help="Let queries read and write other files.")] = False,
 ) -> None:
-    """Answer a query on standard output; without one, read it from standard input or open a shell.
+    """Ask DuckDB about every dataset: documents, tokens, vocabulary, samples, runs, metrics and more.
 
-    Args:
-        query: one or more statements, or None.
-        file: read the statements from here instead.
-        format: `table`, `csv`, `json` (an array of objects) or `parquet`; by default what the output's name ends in, or
-            a table.
-        datasets: versions to pin, such as `tokens@0123`.
-        home: whose data and runs; by default, those of the environment's.
-        output: write the result here instead of on standard output.
-        external_access: let queries read and write other files.
-
-    Raises:
-        InputError: the query is wrong, or would write or read another file.
+    Example: tokenmill sql "select split, count(*) from documents group by split"
     """
-    if file:
-        try:
-            query = file.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise InputError(
-                f"The query file {file} cannot be read ({getattr(error, 'strerror', 'not UTF-8')})."
-            ) from None
-    elif query is None and not sys.stdin.isatty():
+    from flows.commands.answer import WRITERS, answer
+    from pipelines.catalog.catalog import connect
+
+    query = _read(file) if file else query if query is not None else command
+    if query is None and not sys.stdin.isatty():
         query = sys.stdin.read()
     ending = output.suffix[1:] if output else ""
-    format = format or (ending if ending in WRITERS else "table")
-    home = home or Home.from_environment()
-    connection = connect(home.store, home.mlflow_uri, datasets, external_access=external_access)
+    form = format or (ending if ending in WRITERS else "table")
+    home = current_home()
+    connection = connect(home.store, home.mlflow_uri, dataset, external_access=external_access)
     try:
         if query is None:
-            from flows.commands.sql_shell import Shell  # a terminal's worth of imports
+            from flows.commands.sql_shell import Shell  # needs many imports for its terminal
 
-            Shell(connection, home.path, format).run()
+            Shell(connection, home.path, form).run()
         else:
-            answer(connection, query, format, output, external_access)
-    except BrokenPipeError:  # the reader, `head` for one, has seen enough
+            answer(connection, query, form, output, external_access)
+    except BrokenPipeError:  # the reader, such as head, has read enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     finally:
         connection.close()
+
+
+def _read(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        why = getattr(error, "strerror", "not UTF-8")
+        raise InputError(f"The query file {file} cannot be read ({why}).") from None

@@ -1,4 +1,4 @@
-"""The shell of `tokenmill sql`: history, completion, statements over several lines, and a few commands of its own."""
+"""The shell of `tokenmill sql`: history, completion, statements over several lines, and commands of its own."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import duckdb
-from prompt_toolkit import PromptSession
-from prompt_toolkit.completion import CompleteEvent, Completer, Completion
+from prompt_toolkit.application import get_app
+from prompt_toolkit.completion import CompleteEvent, Completion, WordCompleter
 from prompt_toolkit.document import Document
-from prompt_toolkit.history import FileHistory
-from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
+from prompt_toolkit.filters import Condition
 from prompt_toolkit.lexers import PygmentsLexer
 from pygments.lexers.sql import SqlLexer
 
 from flows.commands.answer import answer
+from flows.commands.prompt import typed_lines
 from pipelines.errors import InputError
 
 HELP = """
@@ -43,42 +43,35 @@ Try:
 
 
 class Shell:
-    """Reads statements from a terminal and answers them until its user leaves."""
+    """A shell that reads statements from a terminal and answers them until its user leaves."""
 
     def __init__(self, connection: duckdb.DuckDBPyConnection, home: Path, format: str = "table") -> None:
-        self.connection = connection
+        self.connection, self.home = connection, home
         self.format = "table" if format == "parquet" else format
         self.timing = True
         self.output: Path | None = None  # where the next result goes
-        history = home / ".tokenmill" / "sql_history"
-        history.parent.mkdir(parents=True, exist_ok=True)
-        self.session: PromptSession[str] = PromptSession(
-            history=FileHistory(str(history)),
-            completer=Names(connection),
-            complete_while_typing=False,
-            lexer=PygmentsLexer(SqlLexer),
-            multiline=True,
-            key_bindings=_enter_ends_a_statement(),
-            prompt_continuation=lambda width, line, wrapped: "... ".rjust(width),
-        )
 
     def run(self) -> None:
+        """Answer what the user types until they leave."""
         datasets = self.connection.execute("SELECT count(*) FROM datasets").fetchall()[0][0]
         print(f"{datasets} published datasets. `.help` shows what to type, `.quit` leaves.")
-        while True:
-            try:
-                line = self.session.prompt("sql> ").strip()
-            except KeyboardInterrupt:
-                continue  # the line is thrown away, the shell is not
-            except EOFError:
-                return
+        typed = typed_lines(
+            self.home,
+            "sql",
+            "sql> ",
+            completer=Names(self.connection),
+            lexer=PygmentsLexer(SqlLexer),
+            multiline=Condition(_is_unfinished),
+            prompt_continuation=lambda width, line, wrapped: "... ".rjust(width),
+        )
+        for line in map(str.strip, typed):
             if line in (".quit", ".exit"):
                 return
             if line:
                 self.answer(line)
 
     def answer(self, line: str) -> None:
-        """Carry out a command or answer a statement; whatever is wrong is said, and the shell goes on."""
+        """Run a command or a statement and show the result, or the sentence of an error."""
         started = time.perf_counter()
         out = io.StringIO()
         try:
@@ -99,6 +92,11 @@ class Shell:
         show(out.getvalue())
 
     def command(self, name: str, *arguments: str, out: io.StringIO) -> None:
+        """Run a command of the shell.
+
+        Raises:
+            InputError: there is no such command.
+        """
         if name == ".help":
             out.write(HELP)
         elif name == ".schema" and not arguments:
@@ -119,7 +117,7 @@ class Shell:
 
 
 def show(text: str) -> None:
-    """Print a text, through a pager if it is longer than the terminal."""
+    """Print a text. Use a pager if it is longer than the terminal."""
     rows = shutil.get_terminal_size((120, 24)).lines
     pager = shutil.which(os.environ.get("PAGER", "less"))
     if sys.stdout.isatty() and pager and text.count("\n") >= rows:
@@ -129,8 +127,8 @@ def show(text: str) -> None:
         print(text, end="" if text.endswith("\n") else "\n")
 
 
-class Names(Completer):
-    """Completes views, columns, functions and keywords; what comes from tokenmill first."""
+class Names(WordCompleter):
+    """A completer of views, columns, functions and keywords. Names of tokenmill come first."""
 
     def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
         found = connection.execute(
@@ -142,26 +140,16 @@ class Names(Completer):
                 UNION SELECT function_name, 'function', 4 FROM duckdb_functions() WHERE internal)
             WHERE name SIMILAR TO '[a-zA-Z][a-zA-Z0-9_]*' ORDER BY rank, name"""
         ).fetchall()
-        self.names = list(dict(reversed(found)).items())[::-1]
+        kinds = dict(reversed(found))  # a name's first kind wins
+        super().__init__(list(kinds)[::-1], ignore_case=True, meta_dict=kinds)
 
     def get_completions(self, document: Document, complete_event: CompleteEvent) -> Iterable[Completion]:
-        word = document.get_word_before_cursor()
-        if not word.strip():
-            return
-        for name, kind in self.names:
-            if name.lower().startswith(word.lower()):
-                yield Completion(name, start_position=-len(word), display_meta=kind)
+        """Yield the names that begin with the word before the cursor."""
+        if document.get_word_before_cursor().strip():
+            yield from super().get_completions(document, complete_event)
 
 
-def _enter_ends_a_statement() -> KeyBindings:
-    bindings = KeyBindings()
-
-    @bindings.add("enter")
-    def _(event: KeyPressEvent) -> None:
-        text = event.current_buffer.text.strip()
-        if not text or text.startswith(".") or text.endswith(";"):
-            event.current_buffer.validate_and_handle()
-        else:
-            event.current_buffer.insert_text("\n")
-
-    return bindings
+def _is_unfinished() -> bool:
+    """Return whether Enter continues the statement on another line. A command or a semicolon ends it."""
+    text = get_app().current_buffer.text.strip()
+    return bool(text) and not text.startswith(".") and not text.endswith(";")

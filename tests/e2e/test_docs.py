@@ -26,7 +26,7 @@ ELSEWHERE = {  # servers and schedules have tests of their own, with real server
     "up": "tests/flows/servers/test_stack.py",
     "down": "tests/flows/servers/test_stack.py",
     "status": "tests/flows/servers/test_stack.py",
-    "serve": "tests/flows/test_schedules.py",
+    "schedule": "tests/flows/test_schedules.py",
     "run": "tests/e2e/test_chain.py",
     "compare": "tests/e2e/test_promotion.py",
     "promote": "tests/e2e/test_promotion.py",

@@ -171,7 +171,7 @@ def test_a_run_that_is_cancelled_in_prefect_saves_and_ends_as_cancelled(
     place.config.write_text(place.config.read_text().replace("steps = 12", "steps = 100000"))
     schedules = place.home / "schedules.toml"
     schedules.write_text('[train]\nflow = "pretrain"\nconfig = "tiny.toml"\n')
-    serving = start(place, environment, "serve", schedules)
+    serving = start(place, environment, "schedule", schedules)
     try:
         url = environment["PREFECT_API_URL"]
         wait_for(lambda: ask(url, "deployments/name/pretrain/train"), serving)

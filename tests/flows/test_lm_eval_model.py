@@ -1,4 +1,4 @@
-"""lm-eval on our model: its numbers are ours."""
+"""lm-eval on our model: its numbers equal ours."""
 
 import json
 import os
@@ -61,7 +61,7 @@ def evaluate(model, tmp_path, monkeypatch):
     return run
 
 
-def test_accuracy_on_a_task_is_ours(model, evaluate, tmp_path):
+def test_accuracy_equals_ours(model, evaluate, tmp_path):
     rng = np.random.default_rng(0)
 
     def word():
@@ -89,7 +89,7 @@ def test_accuracy_on_a_task_is_ours(model, evaluate, tmp_path):
     assert isinstance(items[0], Item) and 0 < np.mean(right) < 1
 
 
-def test_perplexity_per_word_and_byte_and_bits_per_byte_are_ours(model, evaluate):
+def test_perplexities_and_bits_per_byte_equal_ours(model, evaluate):
     texts = ["a bad cab. " * 8, "deaf cage", "abc " * 30]
     theirs, _ = evaluate(
         [{"text": text} for text in texts],
@@ -100,14 +100,14 @@ def test_perplexity_per_word_and_byte_and_bits_per_byte_are_ours(model, evaluate
     )
     streams = [np.array([TOKENIZER.end_of_text, *TOKENIZER.encode(text).tolist()]) for text in texts]
     losses = np.array([sliding_losses(model.gpt, [stream]).sum() for stream in streams])
-    # lm-eval divides at every white space, so that a text's last one begins an empty word
+    # lm-eval splits at every white space, so a text's last one begins an empty word
     words = np.array([len(text.split()) + (text != text.rstrip()) for text in texts])
     ours = language_metrics(losses, words, np.array([len(text) for text in texts]), words)
     for name in ("word_perplexity", "byte_perplexity", "bits_per_byte"):
         assert theirs[f"{name},none"] == pytest.approx(ours[name].value, rel=1e-6)
 
 
-def test_text_is_written_up_to_what_stops_it(model, evaluate):
+def test_text_ends_before_a_stop_text(model, evaluate):
     rows = [{"prompt": "abc", "answer": "x"}, {"prompt": "deaf", "answer": "x"}]
     task = {"doc_to_text": "{{prompt}}", "doc_to_target": "answer", "metric_list": [{"metric": "exact_match"}]}
     settings = {"max_gen_toks": 12, "until": ["\n\n\n\n"]}

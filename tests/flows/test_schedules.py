@@ -1,4 +1,4 @@
-"""Schedules: read from TOML, and with a real server seen to fire, run and finish."""
+"""Schedules: read from TOML, turned into deployments, and served with a real Prefect server."""
 
 import json
 import os
@@ -13,7 +13,15 @@ from pathlib import Path
 
 import pytest
 
-from flows.schedules import ENDING, Schedule, load_schedules, make_deployments, prefect_yaml, serve, tokenmill_flows
+from flows.schedules import (
+    SECONDS_TO_END,
+    Schedule,
+    load_schedules,
+    make_deployments,
+    prefect_yaml,
+    serve,
+    tokenmill_flows,
+)
 from flows.servers.stack import Stack
 from pipelines.errors import InputError
 
@@ -33,10 +41,10 @@ def tick(folder: str, seconds: float = 0) -> None:
     time.sleep(seconds)
 
 if __name__ == "__main__":
-    from flows import serve
+    from flows import schedules
     from ticking import tick
-    serve.ENDING = float(sys.argv[1])
-    serve.serve(sys.argv[2], sys.argv[3], {"tick": tick})
+    schedules.SECONDS_TO_END = float(sys.argv[1])
+    schedules.serve(sys.argv[2], sys.argv[3], {"tick": tick})
 """
 
 
@@ -50,14 +58,14 @@ def schedules(tmp_path, text):
     return path
 
 
-def test_the_shipped_schedules_make_deployments_one_run_at_a_time():
+def test_shipped_schedules_allow_one_run_at_a_time():
     made = {each.name: each for each in make_deployments(load_schedules(SHIPPED), SHIPPED)}
     assert made.keys() == {"refresh", "nightly-evaluation", "housekeeping"}
     for deployment in made.values():
         assert deployment.concurrency_limit == 1
         assert deployment.concurrency_options.collision_strategy.value == "CANCEL_NEW"
         assert len(deployment.schedules) == 1
-        assert deployment.paused is False, "a server that ended in good order has paused them"
+        assert deployment.paused is False, "a server that ended cleanly has paused them"
     assert made["refresh"].flow_name == "run"
     assert made["refresh"].parameters["config"]["name"] == "quickstart"
     assert made["refresh"].parameters["config"]["base"] == "champion"
@@ -68,7 +76,7 @@ def test_the_shipped_schedules_make_deployments_one_run_at_a_time():
 
 
 @pytest.mark.parametrize("name", sorted(tokenmill_flows()))
-def test_every_field_of_every_form_in_prefects_ui_has_a_description(name):
+def test_every_field_in_prefects_forms_has_a_description(name):
     (deployment,) = make_deployments(
         {"by-hand": Schedule(flow=name, config=None, parameters=PARAMETERS[name])}, SHIPPED
     )
@@ -82,8 +90,7 @@ def test_every_field_of_every_form_in_prefects_ui_has_a_description(name):
         assert {".config", "PretrainConfig.steps", "RunConfig.base", "LanguageCriterion.margin"} <= fields.keys()
 
 
-def test_prefect_yaml_declares_the_same():
-    """Written by `python -m flows.schedules`."""
+def test_prefect_yaml_declares_the_same_deployments():
     committed = (ROOT / "prefect.yaml").read_text()
     made = prefect_yaml(load_schedules(SHIPPED), SHIPPED)
     version = "prefect-version:"
@@ -92,7 +99,7 @@ def test_prefect_yaml_declares_the_same():
     ]
 
 
-def test_a_schedule_with_everything(tmp_path):
+def test_schedule_with_every_key_makes_a_deployment(tmp_path):
     path = schedules(
         tmp_path,
         f"""
@@ -140,7 +147,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("text", WRONG)
-def test_a_wrong_schedule_gets_a_sentence(tmp_path, text):
+def test_wrong_schedule_gets_one_sentence(tmp_path, text):
     path = schedules(tmp_path, text)
     with pytest.raises(InputError, match=WRONG[text]) as caught:
         make_deployments(load_schedules(path), path)
@@ -148,12 +155,12 @@ def test_a_wrong_schedule_gets_a_sentence(tmp_path, text):
     assert "\n" not in str(caught.value)
 
 
-def test_a_file_that_is_not_there(tmp_path):
+def test_missing_file_is_an_input_error(tmp_path):
     with pytest.raises(InputError, match="no file of schedules"):
         load_schedules(tmp_path / "nowhere.toml")
 
 
-def test_serving_without_a_server_says_what_to_do(tmp_path, monkeypatch):
+def test_serving_without_a_server_names_the_remedy(tmp_path, monkeypatch):
     monkeypatch.delenv("PREFECT_API_URL", raising=False)
     with pytest.raises(InputError, match="tokenmill up"):
         serve(SHIPPED, tmp_path)
@@ -161,7 +168,7 @@ def test_serving_without_a_server_says_what_to_do(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    """A home with a real Prefect server, and an environment for processes in it."""
+    """Return a home with a real Prefect server, its API's address, and an environment for processes."""
     home = tmp_path_factory.mktemp("home")
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("PREFECT_API_URL", raising=False)
@@ -181,46 +188,44 @@ def server(tmp_path_factory):
             stack.down()
 
 
-def test_a_schedule_fires_survives_a_kill_and_does_not_pile_up(server):
+def test_schedule_fires_survives_a_kill_and_does_not_accumulate(server):
     home, url, environment = server
     path = home / "schedules.toml"
     often = f'flow = "tick"\ninterval = 2\nparameters = {{ folder = "{home / "ticks"}" }}\n'
     path.write_text(f'[often]\n{often}[queued]\n{often}collision = "enqueue"\n')
 
     serving = start(home, path, environment)
-    wait_for(lambda: len(runs(url, "COMPLETED")) >= 4, serving)
-    assert len(list((home / "ticks").iterdir())) >= 4
+    wait_for(lambda: len(by_deployment(runs(url, "COMPLETED"))) == 2, serving)
 
-    with pytest.raises(InputError, match="Another `tokenmill serve` runs"):
+    with pytest.raises(InputError, match="Another `tokenmill schedule` runs"):
         serve(SHIPPED, home)
 
-    # Killed in the middle of a run, and away for several of its times.
+    # Killed during a run, and absent at several of its times.
     wait_for(lambda: runs(url, "PENDING") + runs(url, "RUNNING"), serving)
     os.killpg(serving.pid, signal.SIGKILL)
     serving.wait()
-    time.sleep(6)
-    missed = by_deployment(runs(url, "SCHEDULED", before=time.time()))
-    assert len(missed) == 2 and all(len(each) >= 2 for each in missed.values())
+    wait_for(lambda: [len(each) >= 2 for each in overdue(url).values()] == [True, True])
+    missed = overdue(url)
     orphans = {run["id"] for state in ("PENDING", "RUNNING") for run in runs(url, state)}
 
-    done = len(runs(url, "COMPLETED"))
+    before = by_deployment(runs(url, "COMPLETED"))
     serving = start(home, path, environment)
-    wait_for(lambda: len(runs(url, "COMPLETED")) >= done + 4, serving)
+    wait_for(lambda: all(by_deployment(runs(url, "COMPLETED"))[each] > ids for each, ids in before.items()), serving)
+    assert len(list((home / "ticks").iterdir())) >= 4
     ended = {state: {run["id"] for run in runs(url, state)} for state in ("COMPLETED", "CANCELLED")}
     for each in missed.values():
         assert len(each & ended["COMPLETED"]) <= 1 and len(each & ended["CANCELLED"]) >= len(each) - 1
     assert not orphans & {run["id"] for state in ("PENDING", "RUNNING") for run in runs(url, state)}
 
-    wait_for(lambda: runs(url, "RUNNING"), serving)  # it ends in good order in the middle of a run too
-    told = time.monotonic()
+    wait_for(lambda: runs(url, "RUNNING"), serving)  # it ends cleanly during a run too
+    started = time.monotonic()
     serving.terminate()
     assert serving.wait(60) == 0
-    gave_up = time.monotonic() - told >= ENDING  # a server on a busy machine may hang, and for longer than that
+    gave_up = time.monotonic() - started >= SECONDS_TO_END  # a server on a busy machine may hang longer than that
     assert gave_up or [each["paused"] for each in deployments(url, "often", "queued")] == [True, True]
 
 
-def test_it_ends_soon_while_the_server_hangs(server):
-    """A busy server may answer nothing for minutes, and to pause the schedules it is needed."""
+def test_signal_ends_it_while_the_server_hangs(server):
     home, url, environment = server
     path = home / "by_hand.toml"
     path.write_text(f'[by-hand]\nflow = "tick"\nparameters = {{ folder = "{home / "ticks"}" }}\n')
@@ -240,16 +245,21 @@ def deployments(url, *names):
     return post(f"{url}/deployments/filter", {"deployments": {"name": {"any_": names}}})
 
 
+def overdue(url):
+    return by_deployment(runs(url, "SCHEDULED", before=time.time()))
+
+
 def by_deployment(found):
+    """Return the ids of runs by deployment."""
     ids = {}
     for run in found:
         ids.setdefault(run["deployment_id"], set()).add(run["id"])
     return ids
 
 
-def start(home, path, environment, ending=ENDING):
+def start(home, path, environment, ending=SECONDS_TO_END):
     command = [sys.executable, str(home / "ticking.py"), str(ending), str(path), str(home)]
-    with (home / LOG).open("a") as log:  # a pipe that nobody reads fills up, and then it waits for ever
+    with (home / LOG).open("a") as log:  # a pipe without a reader fills up and blocks the process
         return subprocess.Popen(
             command, env=environment, cwd=home, stdout=subprocess.DEVNULL, stderr=log, start_new_session=True
         )
@@ -270,9 +280,9 @@ def post(url, query):
         return json.load(response)
 
 
-def wait_for(condition, process):
+def wait_for(condition, process=None):
     until = time.monotonic() + 90
     while not condition():
-        assert process.poll() is None, Path(process.args[-1], LOG).read_text()
+        assert process is None or process.poll() is None, Path(process.args[-1], LOG).read_text()
         assert time.monotonic() < until
         time.sleep(0.2)

@@ -1,4 +1,4 @@
-"""The chat through standard input: answers, commands, what goes wrong, and Ctrl-C."""
+"""The chat through standard input: answers, commands, errors, and Ctrl-C."""
 
 import json
 from types import SimpleNamespace
@@ -32,7 +32,7 @@ def folder(tmp_path_factory):
     torch.manual_seed(3)
     gpt = GPT(gpt_config("pico", vocabulary=TOKENIZER.vocabulary, context=128))
     for p in gpt.parameters():
-        torch.nn.init.normal_(p, std=0.3)  # so that what is read decides what is written
+        torch.nn.init.normal_(p, std=0.3)  # so that the prompt decides the answer
     save_model(as_assistant(LanguageModel(gpt, TOKENIZER), PLAIN).gpt, folder)
     TOKENIZER.save(folder)
     save_template(PLAIN, folder / "template.json")
@@ -41,7 +41,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture
 def talk(folder, monkeypatch):
-    """Feed lines to `tokenmill chat`: what it wrote, and what it said beside."""
+    """Return a function that feeds lines to `tokenmill chat` and returns its standard output and error."""
     monkeypatch.setattr(chat, "find_model", lambda reference: SimpleNamespace(path=folder))
 
     def run(*lines, options=()):
@@ -52,10 +52,10 @@ def talk(folder, monkeypatch):
     return run
 
 
-def test_lines_of_a_pipe_are_answered_in_turn_and_the_same_again(talk):
-    answers, beside = talk("hello?", "", "and you?")
-    assert answers.count("\n") >= 2 and beside == ""
-    assert talk("hello?", "", "and you?") == (answers, beside)
+def test_piped_lines_are_answered_in_turn_and_reproducibly(talk):
+    answers, errors = talk("hello?", "", "and you?")
+    assert answers.count("\n") >= 2 and errors == ""
+    assert talk("hello?", "", "and you?") == (answers, errors)
     first, _ = talk("hello?")
     assert answers.startswith(first)
     reset, _ = talk("hello?", "/reset", "hello?")
@@ -63,7 +63,7 @@ def test_lines_of_a_pipe_are_answered_in_turn_and_the_same_again(talk):
     assert talk("hello?", "/quit", "and you?")[0] == first
 
 
-def test_settings_change_on_the_fly_and_a_wrong_one_is_a_sentence(talk):
+def test_settings_change_and_wrong_ones_are_one_sentence(talk):
     plain, _ = talk("hello?")
     drawn, _ = talk("/set temperature 3", "hello?", "/set temperature=0", "/reset", "hello?")
     assert drawn.endswith(plain) and drawn != plain * 2
@@ -71,9 +71,9 @@ def test_settings_change_on_the_fly_and_a_wrong_one_is_a_sentence(talk):
     assert drawn == same + plain
     longer, _ = talk("/set max_new_tokens 12", "hello?")
     assert len(longer) > len(plain) and longer.startswith(plain.rstrip("\n"))
-    shown, beside = talk("/set", "/set heat 3", "/set temperature hot", "/set top_p 2", "/sett")
+    shown, errors = talk("/set", "/set heat 3", "/set temperature hot", "/set top_p 2", "/sett")
     assert "temperature    0.0" in shown
-    assert beside.splitlines() == [
+    assert errors.splitlines() == [
         "There is no setting 'heat'; there are temperature, max_new_tokens, top_k, top_p, seed.",
         "temperature cannot be 'hot': input should be a valid number, unable to parse string as a number.",
         "top_p cannot be '2': input should be less than or equal to 1.",
@@ -81,17 +81,17 @@ def test_settings_change_on_the_fly_and_a_wrong_one_is_a_sentence(talk):
     ]
 
 
-def test_a_system_prompt_stands_above_and_can_be_taken_away(talk):
+def test_system_prompt_is_set_and_removed(talk):
     plain, _ = talk("hello?")
-    told, _ = talk("/system be kind.", "hello?")
-    assert talk("hello?", options=["--system", "be kind."])[0] == told != plain
+    changed, _ = talk("/system be kind.", "hello?")
+    assert talk("hello?", options=["--system", "be kind."])[0] == changed != plain
     assert talk("/system be kind.", "/system", "hello?")[0] == plain
 
 
-def test_a_saved_conversation_is_what_fine_tuning_reads(talk, tmp_path):
+def test_fine_tuning_reads_a_saved_conversation(talk, tmp_path):
     file = tmp_path / "kept.jsonl"
-    _, beside = talk("/save nowhere.jsonl", "/system be kind.", "hello?", f"/save {file}", f"/save {tmp_path}/no/where")
-    assert beside.splitlines() == [
+    _, errors = talk("/save nowhere.jsonl", "/system be kind.", "hello?", f"/save {file}", f"/save {tmp_path}/no/where")
+    assert errors.splitlines() == [
         "There is nothing to save yet.",
         f"2 turns saved in {file}",
         f"{tmp_path}/no/where cannot be written: No such file or directory.",
@@ -103,16 +103,16 @@ def test_a_saved_conversation_is_what_fine_tuning_reads(talk, tmp_path):
     ExamplesConfig(sources=(ExampleSource(uri=str(file), conversation="messages"),))
 
 
-def test_history_is_cut_by_whole_turns_and_a_line_too_long_is_a_sentence(talk):
+def test_history_is_cut_by_turns_and_long_lines_rejected(talk):
     fresh, _ = talk("/set max_new_tokens 6", "b?")
     after = talk("/set max_new_tokens 6", "a" * 75, "b?")[0].splitlines()
     assert "".join(after[1:]) + "\n" == fresh  # the first exchange no longer fits beside the second
-    answer, beside = talk("a" * 200, "b?")
-    assert beside.startswith("That cannot be answered: the message is longer than the 122 tokens")
+    answer, errors = talk("a" * 200, "b?")
+    assert errors.startswith("That cannot be answered: the message is longer than the 122 tokens")
     assert answer == fresh
 
 
-def test_another_model_goes_on_with_the_conversation(folder, monkeypatch):
+def test_another_model_continues_the_conversation(folder, monkeypatch):
     asked = []
     monkeypatch.setattr(chat, "find_model", lambda reference: asked.append(reference) or SimpleNamespace(path=folder))
     done = CliRunner().invoke(
@@ -121,12 +121,12 @@ def test_another_model_goes_on_with_the_conversation(folder, monkeypatch):
     assert done.exit_code == 0 and asked == ["one", "two@champion"]
 
 
-def test_help_names_every_command(talk):
+def test_help_lists_every_command(talk):
     shown, _ = talk("/help")
     assert all(f"/{name} " in shown for name in (*chat.COMMANDS, "quit"))
 
 
-def test_ctrl_c_stops_the_answer_and_not_the_chat(folder, monkeypatch, capsys):
+def test_ctrl_c_stops_the_answer_only(folder, monkeypatch, capsys):
     monkeypatch.setattr(chat, "find_model", lambda reference: SimpleNamespace(path=folder))
     talk = Chat("any", Settings(max_new_tokens=4))
     stops = iter([1, 0])
@@ -142,18 +142,18 @@ def test_ctrl_c_stops_the_answer_and_not_the_chat(folder, monkeypatch, capsys):
     talk.run(iter(["first?"]))
     out, err = capsys.readouterr()
     assert out == "word0 \n" and "(stopped)" in err
-    assert talk.said == [Message(role="user", content="first?"), Message(role="assistant", content="word0")]
+    assert talk.messages == [Message(role="user", content="first?"), Message(role="assistant", content="word0")]
     stops = iter([0])
     talk.run(iter(["second?"]))
-    assert len(talk.said) == 2  # nothing was said, so nothing is kept
+    assert len(talk.messages) == 2  # an empty answer is not kept
     stops = iter([])
     talk.run(iter(["third?"]))
-    assert talk.said[-1].content == "word0 word1 word2"
+    assert talk.messages[-1].content == "word0 word1 word2"
 
 
-def test_a_terminal_gets_a_prompt_and_a_history(tmp_path, monkeypatch):
+def test_terminal_gets_a_prompt_and_a_history(tmp_path, monkeypatch):
     monkeypatch.setenv("TOKENMILL_HOME", str(tmp_path))
     with create_pipe_input() as keys, create_app_session(input=keys, output=DummyOutput()):
-        keys.send_text("hello?\rhalf a line\x03/help\r\x04")  # Ctrl-C throws a line away, Ctrl-D leaves
+        keys.send_text("hello?\rhalf a line\x03/help\r\x04")  # Ctrl-C drops a line, Ctrl-D leaves
         assert list(chat._typed()) == ["hello?", "/help"]
     assert "+hello?" in (tmp_path / ".tokenmill" / "chat_history").read_text()

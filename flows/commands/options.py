@@ -1,0 +1,28 @@
+"""Arguments and options that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from typer import Argument, Option
+
+if TYPE_CHECKING:
+    from flows.home import Home
+
+Config = Annotated[Path, Argument(help="The run's TOML file, such as configs/quickstart.toml.")]
+Set = Annotated[list[str], Option("--set", metavar="KEY=VALUE", help="Override a value: --set pretrain.steps=100")]
+Rebuild = Annotated[bool, Option(help="Run every step again and replace its result.")]
+Pins = Annotated[list[str], Option("--dataset", help="Pin a version, such as tokens@FINGERPRINT. May be repeated.")]
+Model = Annotated[
+    str, Option(help="NAME (its champion), NAME@ALIAS, NAME/VERSION, NAME@FINGERPRINT or model/NAME (the newest).")
+]
+Reason = Annotated[str, Option(help="Why; it is stored with the model.")]
+Temperature = Annotated[float, Option(min=0, help="0 takes the likeliest token; above 0, tokens are drawn.")]
+
+
+def current_home() -> Home:
+    """Return the home that the environment names. Imports it late, because help must be fast."""
+    from flows.home import Home
+
+    return Home.from_environment()

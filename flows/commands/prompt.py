@@ -1,0 +1,30 @@
+"""Lines that a person types at a prompt, for the SQL shell and the chat."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from prompt_toolkit import PromptSession
+from prompt_toolkit.history import FileHistory
+
+
+def typed_lines(home: Path, name: str, prompt: str, **options: Any) -> Iterator[str]:
+    """Yield the lines that a person types, with a history in the home. Ctrl-C drops a line, Ctrl-D ends.
+
+    Args:
+        name: names the history's file: `NAME_history`.
+        options: more arguments of prompt_toolkit's `PromptSession`.
+    """
+    file = home / ".tokenmill" / f"{name}_history"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    history = FileHistory(str(file))
+    session: PromptSession[str] = PromptSession(history=history, complete_while_typing=False, **options)
+    while True:
+        try:
+            yield session.prompt(prompt)
+        except KeyboardInterrupt:
+            continue
+        except EOFError:
+            return

@@ -1,0 +1,117 @@
+"""The commands that carry out flows: `tokenmill run`, and one command for each step."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from flows.commands.options import Config, Rebuild, Set, current_home
+from pipelines.errors import InputError
+
+if TYPE_CHECKING:
+    from flows.outcome import Outcome
+    from pipelines.config import RunConfig
+
+
+def run(config: Config, set: Set = [], rebuild: Rebuild = False) -> None:
+    """Run the whole chain: raw text to evaluated, fine-tuned models.
+
+    Example: tokenmill run configs/quickstart.toml --set pretrain.steps=200
+    """
+    run_flow("run", config, set, until="evaluate", rebuild=rebuild)
+
+
+def _step_command(name: str, summary: str) -> Callable[..., None]:
+    def command(config: Config, set: Set = [], rebuild: Rebuild = False) -> None:
+        run_flow(name, config, set, until=name, rebuild=rebuild)
+
+    command.__name__ = name
+    example = f"Example: tokenmill {name} configs/quickstart.toml"
+    command.__doc__ = f"{summary}.\n\nEarlier steps run only if their results are missing. {example}"
+    return command
+
+
+STEPS = [
+    _step_command("ingest", "Read source files into a clean corpus"),
+    _step_command("tokenize", "Turn a corpus into token shards"),
+    _step_command("sample", "Cut tokens into training samples"),
+    _step_command("pretrain", "Train a GPT on the samples"),
+    _step_command("finetune", "Fine-tune the model into classifiers and assistants"),
+    _step_command("evaluate", "Evaluate every model on held-out data"),
+]
+
+
+def run_flow(name: str, config: Path, overrides: list[str], until: str | None = None, **parameters: Any) -> None:
+    """Run a flow and print its closing table.
+
+    Args:
+        until: the last step of the flow's chain. If its result is published already, no flow starts.
+
+    Raises:
+        InputError: the config is wrong, or the disk is full.
+    """
+    from rich.console import Console
+
+    from flows.commands.closing import closing, next_commands
+    from flows.orchestration.finished import find_finished
+    from pipelines.config import load_config
+
+    if full := full_disk():
+        raise full
+    started = time.perf_counter()
+    home, run = current_home(), load_config(config, overrides)
+    outcomes = find_finished(run, until, home) if until and not any(parameters.values()) else []
+    if outcomes:
+        typer.echo("All of it has been made before.", err=True)
+    else:
+        outcomes = _carry_out(home.path, name, run, parameters)
+    Console().print(closing(run.name, outcomes, home.path, time.perf_counter() - started))
+    for line in next_commands(run.name, outcomes):  # never broken to fit a width, so that people can copy it
+        typer.echo(line)
+
+
+def _carry_out(home: Path, name: str, config: RunConfig, parameters: dict[str, Any]) -> list[Outcome]:
+    """Run a flow against a Prefect server and return the outcome of each step."""
+    from concurrent.futures import ThreadPoolExecutor
+    from importlib import import_module
+
+    from flows.console import say
+    from flows.servers.prefect_server import prefect_server
+    from pipelines.store.step import Stopped
+
+    # Prefect prints failures with tracebacks; here they become a sentence. Its server keeps the whole log.
+    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
+
+    def announce(choice: str) -> None:
+        if choice == "temporary":
+            say("Starting a Prefect server for this run; with `tokenmill up` there is one to use.", "dim")
+
+    with ThreadPoolExecutor(1) as pool:
+        mlflow = pool.submit(import_module, "mlflow")  # takes three seconds, in which the server starts too
+        with prefect_server(home, announce):
+            mlflow.result()
+            from prefect.exceptions import CancelledRun
+
+            from flows.flows import FLOWS
+            from flows.orchestration.endings import show_ended
+
+            try:
+                outcomes: Any = FLOWS[name](config, **parameters)
+            except CancelledRun as cancelled:
+                raise Stopped(str(cancelled)) from None
+            show_ended()
+    return outcomes
+
+
+def full_disk() -> InputError | None:
+    """Return the error of a full disk, if the home's disk is full. Servers and databases then fail in other words."""
+    home = Path(os.environ.get("TOKENMILL_HOME") or ".").resolve()
+    if not home.exists() or shutil.disk_usage(home).free > 1_000_000:
+        return None
+    return InputError(f"The disk is full where {home} lies; free some space and run again.")

@@ -1,0 +1,84 @@
+"""The commands about the local servers, and the one that serves schedules."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from typer import Argument
+
+from flows.commands.options import current_home
+
+if TYPE_CHECKING:
+    from flows.servers.stack import Service, Stack
+
+Schedules = Annotated[Path, Argument(help="A TOML file of deployments.")]
+SHIPPED = Path("configs/schedules.toml")
+
+
+def up() -> None:
+    """Start a Prefect server and the MLflow UI on this machine, in the background.
+
+    Example: tokenmill up
+    """
+    _print_services(_stack().up())
+
+
+def down() -> None:
+    """Stop the servers that `up` started.
+
+    Example: tokenmill down
+    """
+    ended = _stack().down()
+    typer.echo(f"Ended {', '.join(service.name for service in ended)}." if ended else "Nothing was running.")
+
+
+def status() -> None:
+    """Show which servers run, where, and since when.
+
+    Example: tokenmill status
+    """
+    _print_services(_stack().status())
+
+
+def schedule(schedules: Schedules = SHIPPED) -> None:
+    """Serve scheduled deployments until Ctrl-C: flows that start at their times, or from Prefect's UI.
+
+    Example: tokenmill schedule configs/schedules.toml
+    """
+    from flows.schedules import serve
+
+    serve(schedules, current_home().path)
+
+
+def serve(schedules: Schedules = SHIPPED) -> None:
+    """Do the same as `tokenmill schedule`, the new name of this command.
+
+    Example: tokenmill serve configs/schedules.toml
+    """
+    typer.echo("The new name is `tokenmill schedule`; a later version will serve models with `serve`.", err=True)
+    schedule(schedules)
+
+
+def _stack() -> Stack:
+    from flows.servers.stack import Stack
+
+    return Stack(current_home().path)
+
+
+def _print_services(services: Sequence[Service]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for column in ("server", "address", "state", "pid", "since", "log"):
+        table.add_column(column, overflow="fold", no_wrap=column == "address")
+    for service in services:
+        since = service.since.astimezone().strftime("%Y-%m-%d %H:%M") if service.since else ""
+        state = "[green]running[/]" if service.running else "[dim]not running[/]"
+        log = os.path.relpath(service.log) if service.log else ""
+        table.add_row(service.name, service.url, state, str(service.pid or ""), since, log)
+    Console().print(table)
