@@ -210,7 +210,7 @@ def test_a_server_named_by_the_environment_is_asked_and_left_alone(tmp_path, mon
 
 
 def test_a_temporary_server_dies_with_a_run_that_is_killed(tmp_path):
-    code = "import sys, time\nfrom flows.stack import prefect_server\nwith prefect_server(sys.argv[1]) as url:\n"
+    code = "import sys, time\nfrom flows.servers.prefect_server import prefect_server\nwith prefect_server(sys.argv[1]) as url:\n"
     code += "    print(url, flush=True)\n    time.sleep(600)"
     run = subprocess.Popen([sys.executable, "-c", code, tmp_path], stdout=subprocess.PIPE, text=True, env=environment())
     url = run.stdout.readline().strip()
