@@ -26,10 +26,9 @@ def answers(base: str, wait: float = 0) -> bool:
 def has_page(url: str) -> bool:
     """Return whether a browser finds a page. A temporary Prefect server has none."""
     answer = _get(url)
-    if answer is None:
-        return False
-    is_html = answer.is_success and "html" in answer.headers.get("Content-Type", "")
-    return is_html or answer.status_code in (401, 403)
+    if answer is not None and answer.is_success:
+        return "html" in answer.headers.get("Content-Type", "")
+    return answer is not None and answer.status_code in (401, 403)
 
 
 def _get(url: str) -> httpx.Response | None:

@@ -17,9 +17,7 @@ def open_log(path: Path) -> IO[bytes]:
 
 def last_line_of(log: Path) -> str:
     """Return the last line of a log that is not empty."""
-    with log.open("rb") as file:
-        file.seek(max(0, log.stat().st_size - 4096))
-        return last_line(file.read().decode(errors="replace"))
+    return last_line(log.read_text(errors="replace"))
 
 
 def last_line(text: str) -> str:

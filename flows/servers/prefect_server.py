@@ -8,24 +8,21 @@ import socket
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Literal
 from uuid import uuid4
 
 from filelock import FileLock
 
 from flows.servers.health import LOOPBACK, answers
 from flows.servers.logs import last_line_of
-from flows.servers.processes import end, read_record, start, wait_for, wait_until_healthy
-from flows.servers.server import prefect, prefect_home, private_folder
+from flows.servers.processes import end, find_started, start, wait_for, wait_until_healthy
+from flows.servers.server import prefect, private_folder
 from pipelines.errors import InputError
-
-Choice = Literal["named", "up", "temporary"]
 
 END_WITH_PARENT = Path(__file__).with_name("end_with_parent.py")
 
 
 @contextlib.contextmanager
-def prefect_server(home: Path | str, on_choice: Callable[[Choice], None] = lambda choice: None) -> Iterator[str]:
+def prefect_server(home: Path | str, on_choice: Callable[[str], None] = lambda choice: None) -> Iterator[str]:
     """Provide a Prefect server to run flows against; yield the address of its API, which Prefect in this process uses.
 
     It is the first of these that exists: the server that `PREFECT_API_URL` names, the server that `tokenmill up`
@@ -34,28 +31,28 @@ def prefect_server(home: Path | str, on_choice: Callable[[Choice], None] = lambd
 
     Args:
         home: the home folder.
-        on_choice: called with the choice, before a temporary server is started.
+        on_choice: called with `named`, `up` or `temporary`, before a temporary server is started.
 
     Raises:
         InputError: the server does not answer or does not come up.
     """
     home = Path(home).absolute()
     (private_folder(home) / "prefect").mkdir(exist_ok=True)  # Prefect would complain that it cannot make it
-    os.environ.setdefault("PREFECT_HOME", str(prefect_home(home)))
     own = prefect(home, 0)
+    os.environ.setdefault("PREFECT_HOME", own.environment["PREFECT_HOME"])
     if url := os.environ.get("PREFECT_API_URL"):
         on_choice("named")
         if not any(answers(url, attempt) for attempt in range(3)):
             raise InputError(f"Nothing answers at PREFECT_API_URL={url}; start that server, or unset the variable.")
         yield url
-    elif record := read_record(own):
+    elif service := find_started(own):
         on_choice("up")
         wait_until_healthy(own)
-        with _use(f"{record.url}/api"):
-            yield f"{record.url}/api"
+        with _use(f"{service.url}/api") as url:
+            yield url
     else:
         on_choice("temporary")
-        with _temporary_server(home) as url, _use(url):
+        with _temporary_server(home) as address, _use(address) as url:
             try:
                 yield url
             finally:
@@ -82,7 +79,7 @@ def _temporary_server(home: Path) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def _use(url: str) -> Iterator[None]:
+def _use(url: str) -> Iterator[str]:
     """Let Prefect in this process, and in the processes that it starts, use a server."""
     os.environ["PREFECT_API_URL"] = url
     try:
@@ -91,7 +88,7 @@ def _use(url: str) -> Iterator[None]:
                 from prefect.settings import PREFECT_API_URL, temporary_settings
 
                 stack.enter_context(temporary_settings({PREFECT_API_URL: url}))
-            yield
+            yield url
     finally:
         del os.environ["PREFECT_API_URL"]
 

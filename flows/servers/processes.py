@@ -15,9 +15,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import NamedTuple
 
 import psutil
 
@@ -38,21 +38,30 @@ MARK = "TOKENMILL_SERVER"
 """Environment variable of a server's processes. They inherit it from each other; its value names the server."""
 
 
-class Record(NamedTuple):
-    """What `up` wrote down about a server that runs."""
+@dataclass(frozen=True)
+class Service:
+    """The state of a server.
 
-    pid: int
+    running: whether it answers. ours: whether `up` started it; then `down` ends it, and pid, since and log are known.
+    Otherwise the environment names it, or it does not run.
+    """
+
+    name: str
     url: str
-    since: datetime
-    log: Path
+    running: bool
+    ours: bool
+    pid: int | None = None
+    since: datetime | None = None
+    log: Path | None = None
 
 
-def read_record(server: Server) -> Record | None:
-    """Return the record of a server that `up` started, or None if the server does not run."""
+def find_started(server: Server) -> Service | None:
+    """Return the state of a server that `up` started and whose process runs, without waiting for an answer."""
     with contextlib.suppress(FileNotFoundError, ValueError, KeyError, TypeError):
         found = json.loads(server.record.read_text())
         if ProcessId(found["pid"], found["started"]).is_alive():
-            return Record(found["pid"], found["url"], datetime.fromisoformat(found["since"]), Path(found["log"]))
+            since = datetime.fromisoformat(found["since"])
+            return Service(server.name, found["url"], True, True, found["pid"], since, server.log)
     return None
 
 
@@ -73,14 +82,14 @@ def start(server: Server, mark: str, arguments: list[str]) -> ProcessId:
 def start_recorded(server: Server) -> None:
     """Start a server that outlives this process, and write down which process it is."""
     server.prepare()
-    process = start(server, _mark_of(server), ["-m", *server.command])
+    process = start(server, str(server.record), ["-m", *server.command])
     since = datetime.now(UTC).isoformat(timespec="seconds")
-    write_json(server.record, {**process._asdict(), "url": server.url, "since": since, "log": str(server.log)})
+    write_json(server.record, {**process._asdict(), "url": server.url, "since": since})
 
 
 def end_recorded(server: Server) -> None:
     """End a server that `start_recorded` started, or the processes that it left behind when it died."""
-    end(_mark_of(server))
+    end(str(server.record))
     server.record.unlink(missing_ok=True)
 
 
@@ -98,25 +107,21 @@ def end(mark: str) -> None:
 def check_port(server: Server) -> None:
     """Raise an InputError if another program listens on a server's port."""
     with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((LOOPBACK, server.port))
-        except OSError:
+        if probe.connect_ex((LOOPBACK, server.port)) == 0:
             raise InputError(
                 f"Port {server.port}, meant for {server.name}, is taken by another program; end that, "
                 f"or choose another port with {port_variable(server.name)}."
-            ) from None
+            )
 
 
 def wait_until_healthy(server: Server) -> None:
-    """Wait until a recorded server answers.
+    """Wait until a server that `up` started answers.
 
     Raises:
         InputError: it ended, or does not answer in time.
     """
-    record = read_record(server)
-    why = wait_for((record or server).url + server.api, lambda: read_record(server) is not None)
-    if why:
+    url = (find_started(server) or server).url + server.api
+    if why := wait_for(url, lambda: find_started(server) is not None):
         raise InputError(f"The {server.name} server {why} ({last_line_of(server.log)}); all of it is in {server.log}.")
 
 
@@ -130,10 +135,6 @@ def wait_for(url: str, is_alive: Callable[[], bool]) -> str | None:
             return "did not answer in time"
         time.sleep(0.05)
     return "ended while it started"
-
-
-def _mark_of(server: Server) -> str:
-    return str(server.record)
 
 
 def _find(mark: str) -> list[psutil.Process]:

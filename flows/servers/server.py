@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,17 +19,17 @@ PLACES = ("PREFECT_HOME", "MLFLOW_BACKEND_STORE_URI")
 class Server(NamedTuple):
     """How a server is started and found.
 
-    api: the path of its API. named_by: the variable that names another server to use in its place. prepare: called
-    before each start.
+    command: a module and its arguments. environment: its settings. api: the path of its API. named_by: the variable
+    that names another server to use in its place. prepare: called before each start.
     """
 
     name: str
     home: Path
     port: int
-    api: str
-    named_by: str
     command: list[str]
     environment: dict[str, str]
+    api: str
+    named_by: str
     prepare: Callable[[], None] = lambda: None
 
     @property
@@ -50,23 +51,17 @@ class Server(NamedTuple):
 def prefect(home: Path, port: int) -> Server:
     """Return the Prefect server of a home."""
     url = f"http://{LOOPBACK}:{port}"
-    return Server(
-        name="prefect",
-        home=home,
-        port=port,
-        api="/api",
-        named_by="PREFECT_API_URL",
-        command=["prefect", "server", "start", "--host", LOOPBACK, "--port", str(port), "--log-level", "WARNING"],
-        environment={
-            "PREFECT_HOME": str(prefect_home(home)),
-            "PREFECT_SERVER_UI_API_URL": f"{url}/api",
-            # By default any page in the browser may call this server; its own UI needs no such permission.
-            "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": url,
-            # By default task runs are recorded one by one, slower than tasks run. A server that ends loses the rest.
-            "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE": "64",
-            "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_FLUSH_INTERVAL": "1",
-        },
-    )
+    command = ["prefect", "server", "start", "--host", LOOPBACK, "--port", str(port), "--log-level", "WARNING"]
+    environment = {
+        "PREFECT_HOME": str(home / ".tokenmill" / "prefect"),
+        "PREFECT_SERVER_UI_API_URL": f"{url}/api",
+        # By default any page in the browser may call this server; its own UI needs no such permission.
+        "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": url,
+        # By default task runs are recorded one by one, slower than tasks run. A server that ends loses the rest.
+        "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE": "64",
+        "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_FLUSH_INTERVAL": "1",
+    }
+    return Server("prefect", home, port, command, environment, api="/api", named_by="PREFECT_API_URL")
 
 
 def mlflow(home: Path, port: int) -> Server:
@@ -74,22 +69,16 @@ def mlflow(home: Path, port: int) -> Server:
     named = os.environ.get("MLFLOW_TRACKING_URI", "")
     uri = named if "://" in named and not named.startswith("http") else f"sqlite:///{home / 'mlruns' / 'mlflow.db'}"
     artifacts = home / "mlruns" / "artifacts"
-    return Server(
-        name="mlflow",
-        home=home,
-        port=port,
-        api="",
-        named_by="MLFLOW_TRACKING_URI",
-        # One worker and no job runner: 4 s and 0.5 GB instead of 33 s and 2.1 GB.
-        command=["mlflow", "server", "--host", LOOPBACK, "--port", str(port), "--workers", "1"],
-        environment={
-            "MLFLOW_BACKEND_STORE_URI": uri,  # not in the command line, where every user could read a password in it
-            "MLFLOW_DEFAULT_ARTIFACT_ROOT": str(artifacts),
-            "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-            "MLFLOW_SERVER_ALLOWED_HOSTS": f"{LOOPBACK}:{port},localhost:{port}",
-        },
-        prepare=lambda: ensure_mlflow_database(uri, artifacts),
-    )
+    # One worker and no job runner: 4 s and 0.5 GB instead of 33 s and 2.1 GB.
+    command = ["mlflow", "server", "--host", LOOPBACK, "--port", str(port), "--workers", "1"]
+    environment = {
+        "MLFLOW_BACKEND_STORE_URI": uri,  # not in the command line, where every user could read a password in it
+        "MLFLOW_DEFAULT_ARTIFACT_ROOT": str(artifacts),
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        "MLFLOW_SERVER_ALLOWED_HOSTS": f"{LOOPBACK}:{port},localhost:{port}",
+    }
+    prepare = partial(ensure_mlflow_database, uri, artifacts)
+    return Server("mlflow", home, port, command, environment, api="", named_by="MLFLOW_TRACKING_URI", prepare=prepare)
 
 
 def private_folder(home: Path) -> Path:
@@ -104,11 +93,6 @@ def private_folder(home: Path) -> Path:
     except OSError as error:
         raise InputError(f"{home} cannot be used ({error.strerror}); set TOKENMILL_HOME to another folder.") from None
     return folder
-
-
-def prefect_home(home: Path) -> Path:
-    """Return Prefect's folder under a home."""
-    return home / ".tokenmill" / "prefect"
 
 
 def port_variable(name: str) -> str:

@@ -6,32 +6,14 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import replace
 from pathlib import Path
 
 from filelock import FileLock
 
 from flows.servers.health import LOOPBACK, answers, has_page
-from flows.servers.processes import check_port, end_recorded, read_record, start_recorded, wait_until_healthy
+from flows.servers.processes import Service, check_port, end_recorded, find_started, start_recorded, wait_until_healthy
 from flows.servers.server import Server, mlflow, port_of, prefect, private_folder
-
-
-@dataclass(frozen=True)
-class Service:
-    """The state of one of the two servers.
-
-    running: whether it answers. ours: whether `up` started it; then `down` ends it, and pid, since and log are known.
-    Otherwise `PREFECT_API_URL` or `MLFLOW_TRACKING_URI` names it, or it does not run.
-    """
-
-    name: str
-    url: str
-    running: bool
-    ours: bool
-    pid: int | None = None
-    since: datetime | None = None
-    log: Path | None = None
 
 
 class Stack:
@@ -57,14 +39,14 @@ class Stack:
             InputError: a port is taken, or a server did not come up.
         """
         with self._locked():
-            missing = [server for server in self.servers if not read_record(server) and not _named(server)]
+            missing = [server for server in self.servers if not find_started(server) and not _named(server)]
             for server in missing:  # both, before one of them starts
                 end_recorded(server)
                 check_port(server)
             for server in missing:
                 start_recorded(server)
             for server in self.servers:
-                if server in missing or read_record(server):
+                if server in missing or find_started(server):
                     wait_until_healthy(server)
         return self.status()
 
@@ -88,8 +70,8 @@ def pages(home: Path | str) -> dict[str, str]:
     """Return where a browser finds Prefect's and MLflow's pages about a home, now or after `up`, by server name."""
 
     def page(server: Server) -> str:
-        if record := read_record(server):
-            return record.url
+        if service := find_started(server):
+            return service.url
         named = os.environ.get(server.named_by, "").rstrip("/").removesuffix("/api")
         named = re.sub("(?<=//)[^/]*@", "", named)  # without a user name and password
         return named if named.startswith("http") and has_page(named) else server.url
@@ -110,9 +92,8 @@ def _named(server: Server) -> str | None:
 
 
 def _status(server: Server) -> Service:
-    if record := read_record(server):
-        running = answers(record.url + server.api)
-        return Service(server.name, record.url, running, True, record.pid, record.since, record.log)
+    if service := find_started(server):
+        return replace(service, running=answers(service.url + server.api))
     if url := _named(server):
         return Service(server.name, url, answers(url), False)
     return Service(server.name, server.url, False, False)

@@ -11,8 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
+import pyarrow.dataset as ds
 from mlflow.entities import Dataset as MlflowDataset
 from mlflow.entities import DatasetInput, InputTag, Metric, Param, RunTag
 from safetensors import safe_open
@@ -125,8 +124,7 @@ def _columns_of(path: Path) -> list[tuple[str, str]]:
         with safe_open(path, "numpy") as tensors:
             slices = {name: tensors.get_slice(name) for name in tensors.keys()}  # noqa: SIM118 - not a mapping
         return [(name, f"{each.get_dtype()} {each.get_shape()}") for name, each in slices.items()]
-    is_parquet = path.suffix == ".parquet"
-    schema = pq.read_schema(path) if is_parquet else pa.ipc.open_file(pa.memory_map(str(path))).schema
+    schema = ds.dataset(path, format=path.suffix[1:]).schema
     return [(field.name, MLFLOW_TYPES.get(str(field.type), str(field.type))) for field in schema]
 
 

@@ -32,8 +32,7 @@ PACKAGES = (
 
 def log_model(dataset: Dataset, run_id: str) -> Any:
     """Log a published model to a run; return MLflow's ModelInfo."""
-    classifier = dataset.manifest.statistics.get("task") == "classification"
-    if classifier:
+    if dataset.manifest.statistics.get("task") == "classification":
         outputs = Schema([ColSpec("string", "label"), ColSpec("double", "probability")])
         params = ParamSchema([])
         example: Any = pd.DataFrame({"text": ["Congratulations, you have won a prize! Call now."]})

@@ -79,9 +79,7 @@ def registered_version(client: MlflowClient, name: str, run_id: str) -> str | No
     return str(versions[0].version) if versions else None
 
 
-def set_champion(
-    client: MlflowClient, name: str, version: int | str, why: str, tags: Mapping[str, str] | None = None
-) -> None:
+def set_champion(client: MlflowClient, name: str, version: int | str, why: str, tags: Mapping[str, str] = {}) -> None:
     """Make a version the champion. May be killed anywhere and called again: the decision is written last."""
     present = client.get_registered_model(name).aliases.get(CHAMPION)
     client.set_model_version_tag(name, str(version), WHY, why)
@@ -95,11 +93,11 @@ def set_champion(
 
 
 def record_decision(
-    client: MlflowClient, name: str, version: int | str, decision: str, why: str, tags: Mapping[str, str] | None = None
+    client: MlflowClient, name: str, version: int | str, decision: str, why: str, tags: Mapping[str, str] = {}
 ) -> None:
     """Write the decision about a version, and its reason, to the version."""
     now = datetime.now(UTC).isoformat(timespec="seconds")
-    for key, value in {WHY: why, DECIDED: now, **(tags or {}), DECISION: decision}.items():
+    for key, value in {WHY: why, DECIDED: now, **tags, DECISION: decision}.items():
         client.set_model_version_tag(name, str(version), key, value)
     client.update_model_version(name, str(version), description=f"{decision.capitalize()} {now[:10]}. {why}")
 
@@ -144,13 +142,13 @@ def roll_back(home: Home, name: str, reason: str) -> str:
     present = version_of(home.mlflow_uri, name, CHAMPION)
     client = _client(home)
     with home.store.lock(f"registry-{name}"):
-        *before, _ = champion_history(client, name, present.version)
-        if not before:
+        history = champion_history(client, name, present.version)[:-1]
+        if not history:
             raise InputError(f"{present} is the first champion of its name; there is none to go back to.")
-        record_decision(client, name, present.version, ROLLED_BACK, f"Taken back for {name}/{before[-1]}: {reason}")
-        client.set_registered_model_tag(name, HISTORY, ",".join(map(str, before)))
-        client.set_registered_model_alias(name, CHAMPION, str(before[-1]))
-    return f"{name}/{before[-1]} is the champion again; `tokenmill promote {present}` brings the other back."
+        record_decision(client, name, present.version, ROLLED_BACK, f"Taken back for {name}/{history[-1]}: {reason}")
+        client.set_registered_model_tag(name, HISTORY, ",".join(map(str, history)))
+        client.set_registered_model_alias(name, CHAMPION, str(history[-1]))
+    return f"{name}/{history[-1]} is the champion again; `tokenmill promote {present}` brings the other back."
 
 
 def _client(home: Home) -> MlflowClient:

@@ -101,10 +101,10 @@ class StepRun:
             raise self._problem
         self.file.unlink(missing_ok=True)
 
-    def end(self, status: str, why: str) -> None:
+    def end(self, error: BaseException) -> None:
         """Close the run of a step that failed or was stopped."""
         if self.flush():
-            end_run(self.client, self.run_id, status, why)
+            end_run(self.client, self.run_id, error)
 
     def _send(self) -> threading.Thread:
         """Return the thread that sends, started if none runs."""
@@ -135,24 +135,20 @@ class StepRun:
             self._problem = error
 
     def _read_file(self) -> list[dict[str, Any]]:
-        try:
-            return [json.loads(line) for line in self.file.read_text(encoding="utf-8").splitlines()]
-        except FileNotFoundError:
-            return []
+        lines = self.file.read_text(encoding="utf-8").splitlines() if self.file.exists() else []
+        return [json.loads(line) for line in lines]
 
     def _write_file(self) -> None:
         self.file.parent.mkdir(parents=True, exist_ok=True)
         write_synced(self.file, "".join(json.dumps(entry) + "\n" for entry in list(self._waiting)).encode())
 
 
-def ending(error: BaseException) -> tuple[str, str]:
-    """Return the status of a run that an error ended, and the reason."""
+def end_run(client: MlflowClient, run_id: str, error: BaseException) -> None:
+    """Close a run that an error ended: as killed if it was stopped, else as failed, with the reason in a tag.
+
+    If MLflow does not answer now, the next run in this home closes it.
+    """
     stopped = isinstance(error, KeyboardInterrupt | Stopped)
-    return "KILLED" if stopped else "FAILED", str(error) or type(error).__name__
-
-
-def end_run(client: MlflowClient, run_id: str, status: str, why: str) -> None:
-    """Close a run that did not end well. If MLflow does not answer now, the next run in this home closes it."""
     with suppress(MlflowException):
-        client.set_tag(run_id, ENDED, why[:500])
-        client.set_terminated(run_id, status)
+        client.set_tag(run_id, ENDED, (str(error) or type(error).__name__)[:500])
+        client.set_terminated(run_id, "KILLED" if stopped else "FAILED")

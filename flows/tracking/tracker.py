@@ -26,7 +26,7 @@ from flows.servers.stack import pages
 from flows.tracking.entities import MAX_TAG, dataset_input, run_metrics, run_params, run_tags
 from flows.tracking.notes import run_note, step_note
 from flows.tracking.registry import register_model, registered_version
-from flows.tracking.step_run import ENDED, StepRun, end_run, ending
+from flows.tracking.step_run import ENDED, StepRun, end_run
 from gpt.config import Config
 from pipelines.catalog.registry import CHAMPION
 from pipelines.config import RunConfig
@@ -34,9 +34,7 @@ from pipelines.report.charts import standalone
 from pipelines.report.figures import kinds
 from pipelines.report.figures.part import slug
 from pipelines.store.dataset import Dataset
-from pipelines.store.step import Step
-
-LOST = "Its process died, or could not tell MLflow how it ended; the next run noticed."
+from pipelines.store.step import Step, Stopped
 
 
 class Tracker:
@@ -85,7 +83,7 @@ class Tracker:
             self._delete_doubles()
             self.client.set_terminated(self.parent, "FINISHED")
         except BaseException as error:
-            end_run(self.client, self.parent, *ending(error))
+            end_run(self.client, self.parent, error)
             raise
         finally:
             lock.release()
@@ -106,27 +104,23 @@ class Tracker:
             **({MLFLOW_PARENT_RUN_ID: self.parent} if self.parent else {}),
             **tags,
         }
-        unfinished = self.client.search_runs(
-            [self.experiment_id],
+        interrupted = (
             f"tags.`tokenmill.fingerprint` = '{step.fingerprint}' and attributes.status != 'FINISHED' "
-            f"and tags.`tokenmill.home` = '{self.home.label}'",
-            max_results=1,
+            f"and tags.`tokenmill.home` = '{self.home.label}'"
         )
-        if unfinished:
-            run = unfinished[0]
+        if runs := self.client.search_runs([self.experiment_id], interrupted, max_results=1):
+            run = runs[0]
             self.client.update_run(run.info.run_id, status="RUNNING")
             self.client.log_batch(run.info.run_id, tags=run_tags(identity))
             if ENDED in run.data.tags:
                 self.client.delete_tag(run.info.run_id, ENDED)
         else:
-            tags = {tag.key: tag.value for tag in run_tags(identity)}
-            run = self.client.create_run(self.experiment_id, run_name=f"{step.type.name} {step.name}", tags=tags)
+            name = f"{step.type.name} {step.name}"
+            run = self.client.create_run(self.experiment_id, run_name=name, tags=identity)
         self._log_params(run.info.run_id, step.config)
         return StepRun(self.client, run.info.run_id, self.home.unsent)
 
-    def finish_step(
-        self, run_id: str, dataset: Dataset, inputs: Mapping[str, Dataset], left_behind: bool = False
-    ) -> None:
+    def finish_step(self, run_id: str, dataset: Dataset, inputs: Mapping[str, Dataset]) -> None:
         """Log the result of a step: statistics as metrics, inputs and output as datasets, the manifest, the model.
 
         It is logged once, by one process of an experiment at a time. A process that waited for a step finds the result
@@ -136,25 +130,22 @@ class Tracker:
             run_id: the run that built the result.
             dataset: the result.
             inputs: the step's inputs by role.
-            left_behind: the builder may have died, with curves that were not sent and a run that ended badly.
         """
         with self.home.store.lock(f"experiment-{self.experiment_id}"):
-            if not self._is_incomplete(run_id, dataset):
-                return
-            if left_behind:
-                StepRun(self.client, run_id, self.home.unsent).deliver()
-            self._log_result(run_id, dataset, inputs)
-            if left_behind and ENDED in self.client.get_run(run_id).data.tags:  # it ended well after all
-                self.client.delete_tag(run_id, ENDED)
+            if self._is_incomplete(run_id, dataset):
+                StepRun(self.client, run_id, self.home.unsent).deliver()  # what a builder that died has not sent
+                self._log_result(run_id, dataset, inputs)
+                if ENDED in self.client.get_run(run_id).data.tags:  # it ended well after all
+                    self.client.delete_tag(run_id, ENDED)
 
     def reuse_step(self, dataset: Dataset, inputs: Mapping[str, Dataset]) -> None:
         """Link the parent run to the run that built a step's result.
 
-        If a kill came after the result was published and before it was logged, it is logged now.
+        If the builder died after it published the result, what it has not logged is logged now.
         """
         run_id = dataset.manifest.built.get("mlflow_run_id")
         if run_id and self._is_incomplete(run_id, dataset):
-            self.finish_step(run_id, dataset, inputs, left_behind=True)
+            self.finish_step(run_id, dataset, inputs)
         if self.parent:
             key = f"tokenmill.reused.{dataset.ref.kind}.{dataset.ref.name}"
             self.client.set_tag(self.parent, key, run_id or "built outside MLflow")
@@ -196,8 +187,8 @@ class Tracker:
         texts = {f"tokenmill.{key}": value for key, value in manifest.statistics.items() if isinstance(value, str)}
         tags = run_tags({**texts, "tokenmill.path": dataset.address})
         self.client.log_batch(run_id, metrics=run_metrics(manifest.statistics), tags=tags)
-        entries = [*inputs.items(), ("output", dataset)]
-        self.client.log_inputs(run_id, datasets=[dataset_input(role, each) for role, each in entries])
+        datasets = {**inputs, "output": dataset}
+        self.client.log_inputs(run_id, datasets=[dataset_input(role, each) for role, each in datasets.items()])
         self.client.log_dict(run_id, json.loads(manifest.model_dump_json()), "manifest.json")
         self.client.set_tag(run_id, MLFLOW_RUN_NOTE, step_note(dataset, manifest.built["seconds"])[:MAX_TAG])
         for part in kinds.parts(dataset, inputs, warn=lambda sentence: None):
@@ -238,12 +229,13 @@ class Tracker:
 
         Locks belong to a home. Where several machines track their runs in one MLflow, each checks its own runs.
         """
+        lost = Stopped("Its process died, or could not tell MLflow how it ended; the next run noticed.")
         running = f"attributes.status = 'RUNNING' and tags.`tokenmill.home` = '{self.home.label}'"
         for run in self.client.search_runs([self.experiment_id], running):
             lock = self.home.store.lock(run.data.tags.get(MLFLOW_PARENT_RUN_ID) or run.info.run_id)
             with suppress(Timeout), lock.acquire(timeout=0):
                 if self.client.get_run(run.info.run_id).info.status == "RUNNING":  # it may have ended just now
-                    end_run(self.client, run.info.run_id, "KILLED", LOST)
+                    end_run(self.client, run.info.run_id, lost)
                 Path(lock.lock_file).unlink(missing_ok=True)
 
     def _delete_doubles(self) -> None:
