@@ -51,21 +51,11 @@ def environment():
 
 
 @pytest.fixture(scope="session")
-def run_flow(environment):
-    """Return a function that runs a flow of 20 tasks in a home and returns what the program prints."""
-
-    def run(home):
-        command = [sys.executable, "-c", RUN, str(home)]
-        done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
-        assert done.returncode == 0, done.stderr
-        assert "Warning" not in done.stderr
-        return done.stdout
-
-    return run
-
-
-@pytest.fixture(scope="session")
-def used_home(tmp_path_factory, run_flow):
-    """A home where a flow ran with a temporary server, on a new database, and what that program printed."""
+def used_home(tmp_path_factory, environment):
+    """A home where a flow of 20 tasks ran with a temporary server, on a new database, and what the program printed."""
     path = tmp_path_factory.mktemp("home")
-    return SimpleNamespace(path=path, output=run_flow(path))
+    command = [sys.executable, "-c", RUN, str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "Warning" not in done.stderr
+    return SimpleNamespace(path=path, output=done.stdout)
