@@ -1,5 +1,7 @@
-"""The local stack: a Prefect server and the MLflow UI, in the background on this machine, with their databases
-under the home folder. A run that starts a server of its own writes into the same database, so `up` shows it later.
+"""The local stack: a Prefect server and the MLflow UI, in the background on this machine.
+
+Their databases are stored under the home folder. A run that starts a server of its own writes into the same database,
+so `up` shows it later.
 """
 
 from __future__ import annotations
