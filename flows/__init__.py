@@ -1,1 +1,19 @@
-"""The conductor: Prefect flows and tasks over the steps, MLflow tracking, the local stack, the command line."""
+"""The Prefect flows, the command line, experiment tracking and local servers."""
+
+import os
+
+SETTINGS = {
+    # No telemetry.
+    "DO_NOT_TRACK": "true",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    # Six retries with growing pauses: an MLflow server may be away for about two minutes.
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "6",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+    # MLflow would print two lines for each step; a link is printed when a run ends.
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+}
+"""Settings of Prefect and MLflow. They are set here because both packages read some of them when they are imported."""
+
+for _name, _value in SETTINGS.items():
+    os.environ.setdefault(_name, _value)  # a value that the user has set is kept

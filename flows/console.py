@@ -9,8 +9,10 @@ console = Console(stderr=True)
 
 
 def say(sentence: str, style: str = "") -> None:
+    """Print a sentence."""
     console.print(Text(sentence, style), soft_wrap=True)
 
 
 def warn(sentence: str) -> None:
+    """Print a warning."""
     console.print(Text.assemble(("!", "yellow"), " ", sentence), soft_wrap=True)

@@ -20,7 +20,7 @@ from flows.orchestration.signals import stop_on_signals
 from flows.orchestration.task_runners import task_runner
 from flows.orchestration.warm_start import find_base
 from flows.outcome import Outcome
-from flows.tracking.step_run import reaching
+from flows.tracking.outages import explain_outages
 from flows.tracking.tracker import Tracker
 from pipelines.chain import Judged, Perform, chain, corpus_of, reported
 from pipelines.config import RunConfig
@@ -41,7 +41,7 @@ def _conduct(
     home.store.sweep()
     tags = {"prefect.flow_run_id": str(flow_run.id), "prefect.flow_run_name": str(flow_run.name)}
     try:
-        with stop_on_signals() as should_stop, reaching(home.mlflow_uri):
+        with stop_on_signals() as should_stop, explain_outages(home.mlflow_uri):
             tracker = Tracker(home, config.name)
             with tracker.flow_run(config, tags):
                 conductor = Conductor(home.store, tracker, rebuild, should_stop)

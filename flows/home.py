@@ -1,7 +1,7 @@
-"""Where things lie: `TOKENMILL_HOME` (by default the current folder), with `data/` and `mlruns/` under it.
+"""The home folder: `TOKENMILL_HOME` (by default the current folder), with `data/` and `mlruns/` under it.
 
-`TOKENMILL_DATA` puts the published data into a bucket (`s3://bucket/prefix`, or what else fsspec reaches), of which
-`data/` is then a cache.
+`TOKENMILL_DATA` stores the published data in a bucket (`s3://bucket/prefix`, or another address that fsspec reads).
+`data/` is then a cache of the bucket.
 """
 
 from __future__ import annotations
@@ -20,24 +20,25 @@ from pipelines.store.store import Store
 
 @dataclass(frozen=True)
 class Home:
-    """A tokenmill home: published data, MLflow's files and the local servers' own."""
+    """A tokenmill home: published data, MLflow's files and the files of the local servers."""
 
     path: Path
 
     @classmethod
     def from_environment(cls) -> Home:
-        # Six tries with ever longer pauses are some two minutes in which an MLflow server may be away.
-        patience = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "6", "MLFLOW_HTTP_REQUEST_TIMEOUT": "20"}
-        quiet = {"MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true"}  # two lines for every step; a run's end has a link
-        for name, value in {**NO_TELEMETRY, **patience, **quiet}.items():
-            os.environ.setdefault(name, value)
+        """Return the home that `TOKENMILL_HOME` names, by default the current folder.
+
+        Raises:
+            InputError: MLflow cannot read the path.
+        """
         home = Path(os.environ.get("TOKENMILL_HOME") or ".").resolve()
-        if "?" in str(home):  # where an address of SQLite ends
+        if "?" in str(home):  # ends the path in an address of SQLite
             raise InputError(f"The home folder {home} has a question mark in its path, which MLflow cannot read.")
         return cls(home)
 
     @property
     def store(self) -> Store:
+        """Return the store of published data."""
         address = os.environ.get("TOKENMILL_DATA")
         if address and "://" not in address:
             raise InputError(f"TOKENMILL_DATA={address!r} is no address such as s3://bucket/prefix or file:///folder.")
@@ -45,32 +46,25 @@ class Home:
 
     @property
     def label(self) -> str:
-        """Tells this home from those of other machines, as a tag of MLflow's runs."""
+        """Return the tag of MLflow's runs that separates this home from those of other machines."""
         return f"{platform.node()}:{self.path}".replace("'", "")
 
     @property
     def starting(self) -> FileLock:
-        """Held while a flow run begins, and while datasets are tidied away, which none may do meanwhile."""
+        """Return the lock that a starting flow run holds; unused datasets are deleted only under it."""
         return self.store.lock("starting")
 
     @property
     def mlflow_uri(self) -> str:
-        """Where runs are tracked: `MLFLOW_TRACKING_URI` if set, else an SQLite database under the home."""
+        """Return MLflow's tracking URI: `MLFLOW_TRACKING_URI` if set, else an SQLite database under the home."""
         return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{self.path / 'mlruns' / 'mlflow.db'}"
 
     @property
     def artifacts(self) -> Path:
+        """Return the folder of MLflow's artifacts."""
         return self.path / "mlruns" / "artifacts"
 
     @property
     def unsent(self) -> Path:
-        """What MLflow could not be told yet, because it did not answer."""
+        """Return the folder of values and texts that MLflow has not received because it did not answer."""
         return self.path / ".tokenmill" / "unsent"
-
-
-NO_TELEMETRY = {
-    "DO_NOT_TRACK": "true",
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-}
-"""What keeps both tools from calling home; a person who set one of these otherwise is heeded."""

@@ -19,7 +19,7 @@ from flows.orchestration.artifacts import publish_artifacts
 from flows.orchestration.progress import StepReport, step_bar, warn_of_other_code
 from flows.orchestration.task_runners import map_tasks
 from flows.outcome import Outcome, headline
-from flows.tracking.step_run import StepRun, ending
+from flows.tracking.step_run import StepRun
 from flows.tracking.tracker import Tracker
 from gpt.config import Config
 from pipelines.errors import InputError
@@ -128,7 +128,7 @@ class Conductor:
             )
         except BaseException as error:
             if tracked:
-                tracked.end(*ending(error))
+                tracked.end(error)
             raise
         if not tracked:  # another process has built it meanwhile
             return self._reuse(step, dataset, inputs, started)

@@ -18,7 +18,7 @@ from flows.console import say
 from flows.home import Home
 from flows.orchestration.artifacts import artifact_key
 from flows.outcome import Outcome
-from flows.tracking.registry import DECISION, KEPT_BACK, WHY, crown, decided, decision_on
+from flows.tracking.registry import DECISION, KEPT_BACK, WHY, decision_on, record_decision, set_champion
 from flows.tracking.tracker import Tracker
 from gpt.config import Config
 from pipelines.catalog.registry import CHALLENGER, CHAMPION, ModelVersion, find_version, registered
@@ -104,9 +104,9 @@ class Gate:
                     continue  # another run has moved it meanwhile
                 tags = {"tokenmill.evaluation": str(judged.evaluation), "tokenmill.against": str(champion or "")}
                 if decision.promoted:
-                    crown(client, name, ours.version, decision.why, tags)
+                    set_champion(client, name, ours.version, decision.why, tags)
                 else:
-                    decided(client, name, ours.version, KEPT_BACK, decision.why, tags)
+                    record_decision(client, name, ours.version, KEPT_BACK, decision.why, tags)
                 return ours, decision
 
     def _against(self, champion: ModelVersion, judged: Judged) -> Decision:

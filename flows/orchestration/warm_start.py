@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from flows.console import say
 from flows.home import Home
-from flows.tracking.registry import champion, find_model
-from pipelines.catalog.registry import CHAMPION
+from flows.tracking.registry import find_model
+from pipelines.catalog.registry import CHAMPION, champion
 from pipelines.chain import Base
 from pipelines.errors import InputError
 
@@ -20,7 +20,7 @@ def find_base(reference: str, name: str, home: Home) -> Base | None:
     Raises:
         InputError: there is no such model, or it is not one to pretrain.
     """
-    model = champion(home, name) if reference == CHAMPION else find_model(reference, home)
+    model = champion(name, home.store, home.mlflow_uri) if reference == CHAMPION else find_model(reference, home)
     if model is None:
         say(f"{name} has no champion yet to go on from; training from the start")
         return None

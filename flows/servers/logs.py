@@ -6,11 +6,9 @@ import os
 from pathlib import Path
 from typing import IO
 
-# Logs
-
 
 def open_log(path: Path) -> IO[bytes]:
-    """Append to a log; one that has grown long becomes the old one first."""
+    """Open a log to append to it. A log of over 5 MB is first renamed to `.old.log`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.exists() and path.stat().st_size > 5_000_000:
         os.replace(path, path.with_suffix(".old.log"))
@@ -18,11 +16,11 @@ def open_log(path: Path) -> IO[bytes]:
 
 
 def last_line_of(log: Path) -> str:
-    with log.open("rb") as file:
-        file.seek(max(0, log.stat().st_size - 4096))
-        return last_line(file.read().decode(errors="replace"))
+    """Return the last line of a log that is not empty."""
+    return last_line(log.read_text(errors="replace"))
 
 
 def last_line(text: str) -> str:
+    """Return the last line of a text that is not empty."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return lines[-1] if lines else "it said nothing"

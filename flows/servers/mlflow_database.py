@@ -1,4 +1,4 @@
-"""MLflow's SQLite database: made once, upgraded with a copy kept."""
+"""MLflow's SQLite database: created by one process, upgraded after a copy is made."""
 
 from __future__ import annotations
 
@@ -17,14 +17,17 @@ from pipelines.errors import InputError
 
 
 def ensure_mlflow_database(uri: str, artifacts: Path | None = None) -> None:
-    """Make sure that an MLflow database in SQLite exists, is of this MLflow's schema and takes readers while it writes.
+    """Create or upgrade MLflow's database if it is an SQLite file, and let it serve readers while it writes.
 
-    Processes that open a new database at once would ruin it, and so would a kill on the way; so one process makes it,
-    under a lock and another name. Other addresses than SQLite's are left alone.
+    Processes that open a new database at once would damage it, and so would a kill on the way. So one process creates
+    it, under a lock and another name. The databases of servers are left alone.
 
     Args:
         uri: MLflow's tracking URI.
         artifacts: where the experiment "Default" keeps its artifacts; MLflow's choice is the current folder.
+
+    Raises:
+        InputError: the database is of another version and could not be upgraded.
     """
     if not uri.startswith("sqlite:///"):
         return
@@ -32,7 +35,7 @@ def ensure_mlflow_database(uri: str, artifacts: Path | None = None) -> None:
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
     from mlflow.tracking import MlflowClient
 
-    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # it tells of each table, and raises the rest
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # it logs each table; errors are raised
     path = Path(uri.removeprefix("sqlite:///")).absolute()
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path.with_name(f".{path.name}.lock")):
@@ -44,14 +47,14 @@ def ensure_mlflow_database(uri: str, artifacts: Path | None = None) -> None:
         with contextlib.closing(sqlite3.connect(path, timeout=60)) as database:
             database.execute("PRAGMA journal_mode=WAL")
         try:
-            MlflowClient(uri)  # keeps what it finds for the next one, where a store of our own would read it twice
+            MlflowClient(uri)  # keeps its connection for the next client, which a store of our own would not
         except MlflowException as error:
             if "out-of-date" not in str(error):
                 raise
-            _upgrade_mlflow_database(uri, path)
+            _upgrade(uri, path)
 
 
-def _upgrade_mlflow_database(uri: str, path: Path) -> None:
+def _upgrade(uri: str, path: Path) -> None:
     copy = path.with_name(f"{path.name}.before-upgrade")
     with contextlib.closing(sqlite3.connect(path)) as old, contextlib.closing(sqlite3.connect(copy)) as new:
         old.backup(new)

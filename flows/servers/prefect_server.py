@@ -5,106 +5,82 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
-import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Literal
+from uuid import uuid4
 
 from filelock import FileLock
 
-from flows.home import NO_TELEMETRY
 from flows.servers.health import LOOPBACK, answers
-from flows.servers.logs import last_line_of, open_log
-from flows.servers.processes import STARTING, end_group, environment_of, read_record, wait_until_healthy
-from flows.servers.server import prefect, prefect_home, private_folder
+from flows.servers.logs import last_line_of
+from flows.servers.processes import end, find_started, start, wait_for, wait_until_healthy
+from flows.servers.server import prefect, private_folder
 from pipelines.errors import InputError
 
-Choice = Literal["named", "up", "temporary"]
-
-
-TETHERED = Path(__file__).with_name("tethered.py")
+END_WITH_PARENT = Path(__file__).with_name("end_with_parent.py")
 
 
 @contextlib.contextmanager
-def prefect_server(home: Path | str, tell: Callable[[Choice], None] = lambda choice: None) -> Iterator[str]:
-    """A Prefect server to run flows against; yields the address of its API, which Prefect in this process then uses.
+def prefect_server(home: Path | str, on_choice: Callable[[str], None] = lambda choice: None) -> Iterator[str]:
+    """Provide a Prefect server to run flows against; yield the address of its API, which Prefect in this process uses.
 
-    It is the server that `PREFECT_API_URL` names, or else the one that `tokenmill up` started, or else one that
-    lives as long as this context, or this process if that is killed. Enter it before importing prefect if you can:
-    settings that Prefect read earlier reach the threads it starts itself only in part.
+    It is the first of these that exists: the server that `PREFECT_API_URL` names, the server that `tokenmill up`
+    started, or a temporary one that ends with this context, or with this process if that is killed. Enter the context
+    before importing prefect if possible. Settings that Prefect read earlier reach only some of its threads.
 
     Args:
         home: the home folder.
-        tell: told which of the three it is, before a temporary one is waited for.
+        on_choice: called with `named`, `up` or `temporary`, before a temporary server is started.
 
     Raises:
         InputError: the server does not answer or does not come up.
     """
     home = Path(home).absolute()
     (private_folder(home) / "prefect").mkdir(exist_ok=True)  # Prefect would complain that it cannot make it
-    for name, value in {**NO_TELEMETRY, "PREFECT_HOME": str(prefect_home(home))}.items():
-        os.environ.setdefault(name, value)
     own = prefect(home, 0)
+    os.environ.setdefault("PREFECT_HOME", own.environment["PREFECT_HOME"])
     if url := os.environ.get("PREFECT_API_URL"):
-        tell("named")
+        on_choice("named")
         if not any(answers(url, attempt) for attempt in range(3)):
             raise InputError(f"Nothing answers at PREFECT_API_URL={url}; start that server, or unset the variable.")
         yield url
-    elif record := read_record(own):
-        tell("up")
+    elif service := find_started(own):
+        on_choice("up")
         wait_until_healthy(own)
-        with _prefect_uses(f"{record.url}/api"):
-            yield f"{record.url}/api"
+        with _use(f"{service.url}/api") as url:
+            yield url
     else:
-        tell("temporary")
-        with _temporary_prefect(home) as url, _prefect_uses(url):
+        on_choice("temporary")
+        with _temporary_server(home) as address, _use(address) as url:
             try:
                 yield url
             finally:
-                _send_what_prefect_has_to_say()
-
-
-# A Prefect server for one run
+                _send_events_and_logs()
 
 
 @contextlib.contextmanager
-def _temporary_prefect(home: Path) -> Iterator[str]:
-    log_path = home / ".tokenmill" / "logs" / "prefect-temporary.log"
-    with FileLock(private_folder(home) / "stack.lock"):  # two servers that make the same new database at once ruin it
-        with socket.socket() as probe:
-            probe.bind((LOOPBACK, 0))
-            server = prefect(home, probe.getsockname()[1])
-        options = ["--no-ui", "--no-scheduler", "--no-late-runs"]
-        with open_log(log_path) as log:
-            process = subprocess.Popen(  # noqa: S603
-                [sys.executable, str(TETHERED), str(os.getpid()), *server.command, *options],
-                env=environment_of(server),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,  # or Ctrl-C would end it before the run has told it so
-            )
-        try:
-            until = time.monotonic() + STARTING
-            while not answers(f"{server.url}/api"):
-                if process.poll() is not None or time.monotonic() > until:
-                    raise InputError(
-                        f"A temporary Prefect server did not come up ({last_line_of(log_path)}); see {log_path}."
-                    )
-                time.sleep(0.05)
-        except BaseException:
-            end_group(process.pid, gone=lambda: process.poll() is not None)
-            raise
+def _temporary_server(home: Path) -> Iterator[str]:
+    mark = uuid4().hex
     try:
+        with FileLock(private_folder(home) / "stack.lock"):  # two servers that create the same database damage it
+            with socket.socket() as probe:
+                probe.bind((LOOPBACK, 0))
+                server = prefect(home, probe.getsockname()[1])._replace(name="prefect-temporary")
+            options = ["--no-ui", "--no-scheduler", "--no-late-runs"]
+            process = start(server, mark, [str(END_WITH_PARENT), str(os.getpid()), *server.command, *options])
+            if wait_for(f"{server.url}/api", process.is_alive):
+                raise InputError(
+                    f"A temporary Prefect server did not come up ({last_line_of(server.log)}); see {server.log}."
+                )
         yield f"{server.url}/api"
     finally:
-        end_group(process.pid, gone=lambda: process.poll() is not None)
+        end(mark)
 
 
 @contextlib.contextmanager
-def _prefect_uses(url: str) -> Iterator[None]:
+def _use(url: str) -> Iterator[str]:
+    """Let Prefect in this process, and in the processes that it starts, use a server."""
     os.environ["PREFECT_API_URL"] = url
     try:
         with contextlib.ExitStack() as stack:
@@ -112,13 +88,13 @@ def _prefect_uses(url: str) -> Iterator[None]:
                 from prefect.settings import PREFECT_API_URL, temporary_settings
 
                 stack.enter_context(temporary_settings({PREFECT_API_URL: url}))
-            yield
+            yield url
     finally:
         del os.environ["PREFECT_API_URL"]
 
 
-def _send_what_prefect_has_to_say() -> None:
-    """Let Prefect's client send the events and log lines that it still holds, while there is a server to take them."""
+def _send_events_and_logs() -> None:
+    """Let Prefect's client send the events and log lines that it still holds, before the server ends."""
     if "prefect" not in sys.modules:
         return
     from prefect.events.worker import EventsWorker

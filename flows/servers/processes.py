@@ -1,9 +1,12 @@
-"""Server processes: started in the background, ended with all that they started."""
+"""Server processes: started in the background, found again by another process, ended with all that they started.
+
+A process is known by its number and start time, so a stale record or a reused number is never taken for a server.
+Every process of a server has a mark in its environment, by which it is found even after its parent has ended.
+"""
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import signal
@@ -12,161 +15,136 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, NamedTuple
 
-from flows.home import NO_TELEMETRY
+import psutil
+
 from flows.servers.health import LOOPBACK, answers
 from flows.servers.logs import last_line_of, open_log
-from flows.servers.server import PLACES, Server
+from flows.servers.server import PLACES, Server, port_variable
 from pipelines.errors import InputError
+from pipelines.store.files import write_json
+from pipelines.store.processes import ProcessId
 
 STARTING = 180  # seconds: a new database takes half a minute on a busy machine, an old one two
 
 
-STOPPING = 15  # seconds between asking a server to end and ending it
+STOPPING = 15  # seconds between asking a server to end and killing it
 
 
-# Starting and ending
+MARK = "TOKENMILL_SERVER"
+"""Environment variable of a server's processes. They inherit it from each other; its value names the server."""
 
 
-def free_port(server: Server) -> None:
-    end_orphans(server)
-    if not is_free(server.port):
-        raise InputError(
-            f"Port {server.port}, meant for {server.name}, is taken by another program; end that, "
-            f"or choose another port with {server.variable}."
-        )
+@dataclass(frozen=True)
+class Service:
+    """The state of a server.
 
+    running: whether it answers. ours: whether `up` started it; then `down` ends it, and pid, since and log are known.
+    Otherwise the environment names it, or it does not run.
+    """
 
-def spawn(server: Server) -> subprocess.Popen[bytes]:
-    server.prepare()
-    server.record.parent.mkdir(parents=True, exist_ok=True)
-    with server.record.open("w") as record, open_log(server.log) as log:
-        fcntl.flock(record, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the server inherits this lock and keeps it
-        process = subprocess.Popen(  # noqa: S603
-            [sys.executable, "-m", *server.command],
-            env=environment_of(server),
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-            pass_fds=[record.fileno()],
-        )
-        since = datetime.now(UTC).isoformat(timespec="seconds")
-        json.dump({"pid": process.pid, "url": server.url, "since": since, "log": str(server.log)}, record)
-    return process
-
-
-def environment_of(server: Server) -> dict[str, str]:
-    places = {name: value for name, value in server.environment.items() if name in PLACES}
-    ours = {"PYTHONSAFEPATH": "1", **places}
-    inherited = {name: value for name, value in os.environ.items() if name != "PREFECT_API_URL"}
-    return {**NO_TELEMETRY, **server.environment, **inherited, **ours}  # what a person set, but for the place
-
-
-def wait_until_healthy(server: Server, process: subprocess.Popen[bytes] | None = None) -> None:
-    record = read_record(server)
-    until = time.monotonic() + STARTING
-    while record and time.monotonic() < until:
-        if answers(record.url + server.health.removesuffix("/health")):
-            return
-        if process:
-            process.poll()  # a dead child holds no lock, but would stay in the process table
-        time.sleep(0.05)
-        record = read_record(server)
-    what = "did not answer in time" if record else "ended while it started"
-    raise InputError(f"The {server.name} server {what} ({last_line_of(server.log)}); all of it is in {server.log}.")
-
-
-def end_group(pid: int, gone: Callable[[], bool]) -> None:
-    """Ask a process group to end, and end it if it does not."""
-    _signal_group(pid, signal.SIGTERM)
-    until = time.monotonic() + STOPPING
-    while not gone() and time.monotonic() < until:
-        time.sleep(0.05)
-    _signal_group(pid, signal.SIGKILL)
-    with contextlib.suppress(ChildProcessError):
-        os.waitpid(pid, 0)  # if it was this very process that started it
-
-
-def end_orphans(server: Server) -> None:
-    """End what a server that died left behind: its group, if the group has members but no longer its first one."""
-    try:
-        pid = int(json.loads(server.record.read_text())["pid"])
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
-        return
-    if read_record(server) or _exists(pid):
-        return  # it lives, or the number now belongs to another process
-    until = time.monotonic() + 5
-    while _signal_group(pid, signal.SIGKILL) and time.monotonic() < until:
-        time.sleep(0.05)
-
-
-def _exists(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return True
-
-
-def _signal_group(pid: int, number: int) -> bool:
-    """Send a signal to a process group; whether there was one."""
-    try:
-        os.killpg(pid, number)
-    except (ProcessLookupError, PermissionError):
-        return False
-    return True
-
-
-# Finding
-
-
-class Record(NamedTuple):
-    """What a living server that `up` started wrote down about itself."""
-
-    pid: int
+    name: str
     url: str
-    since: datetime
-    log: Path
+    running: bool
+    ours: bool
+    pid: int | None = None
+    since: datetime | None = None
+    log: Path | None = None
 
 
-def read_record(server: Server) -> Record | None:
-    """The record of a server, if the server is alive."""
-    try:
-        with server.record.open() as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return _parse_record(server, file)
-    except FileNotFoundError:
-        pass
+def find_started(server: Server) -> Service | None:
+    """Return the state of a server that `up` started and whose process runs, without waiting for an answer."""
+    with contextlib.suppress(FileNotFoundError, ValueError, KeyError, TypeError):
+        found = json.loads(server.record.read_text())
+        if ProcessId(found["pid"], found["started"]).is_alive():
+            since = datetime.fromisoformat(found["since"])
+            return Service(server.name, found["url"], True, True, found["pid"], since, server.log)
     return None
 
 
-def is_dead(server: Server) -> bool:
-    return read_record(server) is None
+def start(server: Server, mark: str, arguments: list[str]) -> ProcessId:
+    """Start Python in the background with the environment, the mark and the log of a server."""
+    with open_log(server.log) as log:
+        process = subprocess.Popen(  # noqa: S603
+            [sys.executable, *arguments],
+            env={**_environment_of(server), MARK: mark},
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,  # or Ctrl-C would end it before a run has sent it the last states
+        )
+    return ProcessId.of(psutil.Process(process.pid))
 
 
-def _parse_record(server: Server, file: IO[str]) -> Record:
-    for _ in range(50):  # the moment between taking the lock and writing the record
-        file.seek(0)
-        with contextlib.suppress(ValueError):
-            found = json.loads(file.read())
-            return Record(found["pid"], found["url"], datetime.fromisoformat(found["since"]), Path(found["log"]))
-        time.sleep(0.02)
-    raise InputError(f"The {server.name} server runs, but {server.record} does not say which; end it yourself.")
+def start_recorded(server: Server) -> None:
+    """Start a server that outlives this process, and write down which process it is."""
+    server.prepare()
+    process = start(server, str(server.record), ["-m", *server.command])
+    since = datetime.now(UTC).isoformat(timespec="seconds")
+    write_json(server.record, {**process._asdict(), "url": server.url, "since": since})
 
 
-def is_free(port: int) -> bool:
+def end_recorded(server: Server) -> None:
+    """End a server that `start_recorded` started, or the processes that it left behind when it died."""
+    end(str(server.record))
+    server.record.unlink(missing_ok=True)
+
+
+def end(mark: str) -> None:
+    """Ask all processes with a mark to end; kill those that do not within `STOPPING` seconds."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        for process in _find(mark):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.send_signal(number)
+        until = time.monotonic() + STOPPING
+        while _find(mark) and time.monotonic() < until:
+            time.sleep(0.05)
+
+
+def check_port(server: Server) -> None:
+    """Raise an InputError if another program listens on a server's port."""
     with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((LOOPBACK, port))
-        except OSError:
-            return False
-    return True
+        if probe.connect_ex((LOOPBACK, server.port)) == 0:
+            raise InputError(
+                f"Port {server.port}, meant for {server.name}, is taken by another program; end that, "
+                f"or choose another port with {port_variable(server.name)}."
+            )
+
+
+def wait_until_healthy(server: Server) -> None:
+    """Wait until a server that `up` started answers.
+
+    Raises:
+        InputError: it ended, or does not answer in time.
+    """
+    url = (find_started(server) or server).url + server.api
+    if why := wait_for(url, lambda: find_started(server) is not None):
+        raise InputError(f"The {server.name} server {why} ({last_line_of(server.log)}); all of it is in {server.log}.")
+
+
+def wait_for(url: str, is_alive: Callable[[], bool]) -> str | None:
+    """Wait until a server answers; return why it does not, or None."""
+    until = time.monotonic() + STARTING
+    while is_alive():
+        if answers(url):
+            return None
+        if time.monotonic() > until:
+            return "did not answer in time"
+        time.sleep(0.05)
+    return "ended while it started"
+
+
+def _find(mark: str) -> list[psutil.Process]:
+    """Return the living processes of this user that have a mark."""
+    processes = psutil.process_iter(["environ"])
+    return [process for process in processes if (process.info["environ"] or {}).get(MARK) == mark]
+
+
+def _environment_of(server: Server) -> dict[str, str]:
+    """Return the environment of a server. Variables that the user has set override the server's, except its places."""
+    places = {name: value for name, value in server.environment.items() if name in PLACES}
+    inherited = {name: value for name, value in os.environ.items() if name != "PREFECT_API_URL"}
+    return {**server.environment, **inherited, "PYTHONSAFEPATH": "1", **places}

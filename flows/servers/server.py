@@ -1,9 +1,10 @@
-"""The two servers: how each is started and where it answers."""
+"""The Prefect server and the MLflow server: how each is started and where it answers."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,79 +13,80 @@ from flows.servers.mlflow_database import ensure_mlflow_database
 from pipelines.errors import InputError
 
 PLACES = ("PREFECT_HOME", "MLFLOW_BACKEND_STORE_URI")
-"""Variables of the servers that say where their data is, which the home and `MLFLOW_TRACKING_URI` decide alone."""
-
-
-# The two servers: how each is started, where it answers
+"""Variables of the servers that say where their data is. Only the home and `MLFLOW_TRACKING_URI` decide that."""
 
 
 class Server(NamedTuple):
-    """How a server is started and found."""
+    """How a server is started and found.
+
+    command: a module and its arguments. environment: its settings. api: the path of its API. named_by: the variable
+    that names another server to use in its place. prepare: called before each start.
+    """
 
     name: str
+    home: Path
     port: int
-    variable: str
-    health: str
-    named_by: str
     command: list[str]
     environment: dict[str, str]
-    record: Path
-    log: Path
+    api: str
+    named_by: str
     prepare: Callable[[], None] = lambda: None
 
     @property
     def url(self) -> str:
+        """Return the address where the server listens once it is started."""
         return f"http://{LOOPBACK}:{self.port}"
+
+    @property
+    def record(self) -> Path:
+        """Return the file that says which process is the server."""
+        return self.home / ".tokenmill" / f"{self.name}.json"
+
+    @property
+    def log(self) -> Path:
+        """Return the file of the server's output."""
+        return self.home / ".tokenmill" / "logs" / f"{self.name}.log"
 
 
 def prefect(home: Path, port: int) -> Server:
+    """Return the Prefect server of a home."""
     url = f"http://{LOOPBACK}:{port}"
-    return Server(
-        name="prefect",
-        port=port,
-        variable="TOKENMILL_PREFECT_PORT",
-        health="/api/health",
-        named_by="PREFECT_API_URL",
-        command=["prefect", "server", "start", "--host", LOOPBACK, "--port", str(port), "--log-level", "WARNING"],
-        environment={
-            "PREFECT_HOME": str(prefect_home(home)),
-            "PREFECT_SERVER_UI_API_URL": f"{url}/api",
-            # By default any page in the browser may call this server; its own UI needs no such permission.
-            "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": url,
-            # One at a time, task runs are recorded slower than tasks run, and a server that ends forgets the rest.
-            "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE": "64",
-            "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_FLUSH_INTERVAL": "1",
-        },
-        record=home / ".tokenmill" / "prefect.json",
-        log=home / ".tokenmill" / "logs" / "prefect.log",
-    )
+    command = ["prefect", "server", "start", "--host", LOOPBACK, "--port", str(port), "--log-level", "WARNING"]
+    environment = {
+        "PREFECT_HOME": str(home / ".tokenmill" / "prefect"),
+        "PREFECT_SERVER_UI_API_URL": f"{url}/api",
+        # By default any page in the browser may call this server; its own UI needs no such permission.
+        "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": url,
+        # By default task runs are recorded one by one, slower than tasks run. A server that ends loses the rest.
+        "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE": "64",
+        "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_FLUSH_INTERVAL": "1",
+    }
+    return Server("prefect", home, port, command, environment, api="/api", named_by="PREFECT_API_URL")
 
 
 def mlflow(home: Path, port: int) -> Server:
+    """Return the MLflow server of a home."""
     named = os.environ.get("MLFLOW_TRACKING_URI", "")
     uri = named if "://" in named and not named.startswith("http") else f"sqlite:///{home / 'mlruns' / 'mlflow.db'}"
     artifacts = home / "mlruns" / "artifacts"
-    return Server(
-        name="mlflow",
-        port=port,
-        variable="TOKENMILL_MLFLOW_PORT",
-        health="/health",
-        named_by="MLFLOW_TRACKING_URI",
-        # One worker and no job runner: 4 s and 0.5 GB instead of 33 s and 2.1 GB.
-        command=["mlflow", "server", "--host", LOOPBACK, "--port", str(port), "--workers", "1"],
-        environment={
-            "MLFLOW_BACKEND_STORE_URI": uri,  # not on the command line, where everybody could read a password in it
-            "MLFLOW_DEFAULT_ARTIFACT_ROOT": str(artifacts),
-            "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-            "MLFLOW_SERVER_ALLOWED_HOSTS": f"{LOOPBACK}:{port},localhost:{port}",
-        },
-        record=home / ".tokenmill" / "mlflow.json",
-        log=home / ".tokenmill" / "logs" / "mlflow.log",
-        prepare=lambda: ensure_mlflow_database(uri, artifacts),
-    )
+    # One worker and no job runner: 4 s and 0.5 GB instead of 33 s and 2.1 GB.
+    command = ["mlflow", "server", "--host", LOOPBACK, "--port", str(port), "--workers", "1"]
+    environment = {
+        "MLFLOW_BACKEND_STORE_URI": uri,  # not in the command line, where every user could read a password in it
+        "MLFLOW_DEFAULT_ARTIFACT_ROOT": str(artifacts),
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        "MLFLOW_SERVER_ALLOWED_HOSTS": f"{LOOPBACK}:{port},localhost:{port}",
+    }
+    prepare = partial(ensure_mlflow_database, uri, artifacts)
+    return Server("mlflow", home, port, command, environment, api="", named_by="MLFLOW_TRACKING_URI", prepare=prepare)
 
 
 def private_folder(home: Path) -> Path:
+    """Create the folder of the servers' files under a home.
+
+    Raises:
+        InputError: the home cannot be used.
+    """
     folder = home / ".tokenmill"
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -93,11 +95,18 @@ def private_folder(home: Path) -> Path:
     return folder
 
 
-def prefect_home(home: Path) -> Path:
-    return home / ".tokenmill" / "prefect"
+def port_variable(name: str) -> str:
+    """Return the environment variable that sets a server's port."""
+    return f"TOKENMILL_{name.upper()}_PORT"
 
 
-def port_of(variable: str, default: int) -> int:
+def port_of(name: str, default: int) -> int:
+    """Return the port that the environment sets for a server, or the default.
+
+    Raises:
+        InputError: the variable's value is not a port.
+    """
+    variable = port_variable(name)
     text = os.environ.get(variable, str(default))
     if not text.isdecimal() or not 0 < int(text) < 65536:
         raise InputError(f"{variable}={text!r} is not a port; give a number from 1 to 65535.")

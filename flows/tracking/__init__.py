@@ -1,1 +1,1 @@
-"""What MLflow receives: runs, datasets, models, notes."""
+"""Experiment tracking: runs, curves, datasets and models in MLflow."""

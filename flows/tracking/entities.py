@@ -1,4 +1,4 @@
-"""Datasets, parameters, tags and names in the form that MLflow takes."""
+"""Datasets, parameters, metrics, tags and names in the form that MLflow accepts."""
 
 from __future__ import annotations
 
@@ -6,15 +6,17 @@ import fnmatch
 import json
 import math
 import re
+import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
+import pyarrow.dataset as ds
 from mlflow.entities import Dataset as MlflowDataset
-from mlflow.entities import DatasetInput, InputTag, RunTag
+from mlflow.entities import DatasetInput, InputTag, Metric, Param, RunTag
 from safetensors import safe_open
 
+from gpt.config import Config
 from pipelines.store.dataset import Dataset
 from pipelines.store.lineage import origins
 
@@ -22,7 +24,7 @@ MAX_PARAM, MAX_TAG = 6000, 8000  # MLflow cuts off what is longer
 
 
 def lineage_tags(dataset: Dataset, datasets: Sequence[Dataset]) -> dict[str, str]:
-    """Where a model came from, as tags of its version: fingerprints and digests of what made it, near and far."""
+    """Return the origin of a model as tags of its version: fingerprints and digests of all that it was made from."""
     manifest = dataset.manifest
     inputs = {role: {"dataset": str(ref), "digest": ref.digest} for role, ref in manifest.inputs.items()}
     ancestors = [node for node in origins(dataset, datasets).nodes() if node.name != str(dataset.ref)]
@@ -42,7 +44,7 @@ def lineage_tags(dataset: Dataset, datasets: Sequence[Dataset]) -> dict[str, str
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    """Nested values as (dotted key, text) pairs, as MLflow's params want them."""
+    """Return nested values as (dotted key, text) pairs, the form of MLflow's parameters."""
     pairs: list[tuple[str, str]] = []
     for key, value in values.items():
         if isinstance(value, dict) and value:
@@ -53,16 +55,29 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]
 
 
 def mlflow_name(key: str) -> str:
-    """A key, which may hold a label of the user's, as MLflow takes it for the name of a metric or parameter."""
+    """Return a key in a form that MLflow accepts as the name of a metric or parameter. It may hold a user's label."""
     plain = re.sub(r"[^\w/. :-]", "_", key)
     return "/".join(part if part.strip(".") else "_" for part in plain.split("/"))
 
 
 def is_number(value: Any) -> bool:
+    """Return whether a value is a finite number."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
+def run_metrics(values: Mapping[str, Any]) -> list[Metric]:
+    """Return the numbers among the values as metrics of a run that has no steps."""
+    now = int(time.time() * 1000)
+    return [Metric(mlflow_name(key), float(value), now, 0) for key, value in values.items() if is_number(value)]
+
+
+def run_params(config: Config) -> list[Param]:
+    """Return a config as parameters of a run."""
+    return [Param(mlflow_name(key), value[:MAX_PARAM]) for key, value in flatten(config.model_dump(mode="json"))]
+
+
 def run_tags(values: Mapping[str, str]) -> list[RunTag]:
+    """Return tags of a run."""
     return [RunTag(key, value[:MAX_TAG]) for key, value in values.items()]
 
 
@@ -79,38 +94,38 @@ ELEMENTS = {"corpus": "bytes", "tokens": "tokens", "lessons": "tokens", "model":
 
 
 def dataset_input(role: str, dataset: Dataset) -> DatasetInput:
+    """Return a dataset as an input of a run, with its columns and statistics."""
     manifest = dataset.manifest
     numbers = {key: value for key, value in manifest.statistics.items() if is_number(value)}
     sizes = {"num_rows": ROWS.get(manifest.kind), "num_elements": ELEMENTS.get(manifest.kind)}
-    profile = (
-        {name: numbers[key] for name, key in sizes.items() if key in numbers} | {"bytes": manifest.bytes} | numbers
-    )
+    profile = {name: numbers[key] for name, key in sizes.items() if key in numbers}
     entity = MlflowDataset(
         name=f"{manifest.kind}/{manifest.name}",
         digest=manifest.digest[:36],  # MLflow's limit; its own digests miss changed rows
         source_type="local",
         source=json.dumps({"uri": dataset.address}),
         schema=json.dumps({"mlflow_colspec": [{"name": n, "type": t, "required": True} for n, t in columns(dataset)]}),
-        profile=json.dumps(profile),
+        profile=json.dumps({**profile, "bytes": manifest.bytes, **numbers}),
     )
     return DatasetInput(entity, [InputTag("mlflow.data.context", role)])
 
 
 def columns(dataset: Dataset) -> list[tuple[str, str]]:
-    """Name and type, as MLflow calls it, of the columns of a dataset's rows, or of the tensors of a model."""
+    """Return name and type, as MLflow calls it, of the columns of a dataset's rows or of the tensors of a model."""
     files = sorted(dataset.manifest.files)
     for pattern in ("documents/*.parquet", "examples.parquet", "predictions.parquet", "*.arrow", "*.safetensors"):
         if found := fnmatch.filter(files, pattern):
-            path = dataset.file(found[0])
-            if path.suffix == ".safetensors":
-                with safe_open(path, "numpy") as tensors:
-                    slices = {name: tensors.get_slice(name) for name in tensors.keys()}  # noqa: SIM118 - not a mapping
-                return [(name, f"{each.get_dtype()} {each.get_shape()}") for name, each in slices.items()]
-            schema = (
-                pq.read_schema(path) if path.suffix == ".parquet" else pa.ipc.open_file(pa.memory_map(str(path))).schema
-            )
-            return [(field.name, MLFLOW_TYPES.get(str(field.type), str(field.type))) for field in schema]
+            return _columns_of(dataset.file(found[0]))
     return []
+
+
+def _columns_of(path: Path) -> list[tuple[str, str]]:
+    if path.suffix == ".safetensors":
+        with safe_open(path, "numpy") as tensors:
+            slices = {name: tensors.get_slice(name) for name in tensors.keys()}  # noqa: SIM118 - not a mapping
+        return [(name, f"{each.get_dtype()} {each.get_shape()}") for name, each in slices.items()]
+    schema = ds.dataset(path, format=path.suffix[1:]).schema
+    return [(field.name, MLFLOW_TYPES.get(str(field.type), str(field.type))) for field in schema]
 
 
 MLFLOW_TYPES = {"int64": "long", "int32": "integer", "bool": "boolean", "large_string": "string"}

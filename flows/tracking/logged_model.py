@@ -1,7 +1,7 @@
-"""Our models as MLflow models: `mlflow.pyfunc` loads them, `mlflow models serve` answers with them, no pickle inside.
+"""Our models as MLflow models: `mlflow.pyfunc` loads them and `mlflow models serve` serves them. They hold no pickle.
 
-MLflow calls this "models from code": it stores `pyfunc_model.py`, the packages it imports and the model's
-files, and runs that script to load.
+MLflow calls this "models from code". It stores `pyfunc_model.py`, the packages that this imports and the model's
+files, and runs the script to load the model.
 """
 
 from __future__ import annotations
@@ -27,27 +27,20 @@ PACKAGES = (
     "duckdb", "filelock", "fsspec", "numpy", "orjson", "pandas",
     "pyarrow", "pydantic", "regex", "safetensors", "tiktoken", "torch",
 )  # fmt: skip
-"""What a model's code imports, and so what a machine that serves it has to install."""
+"""The packages that a model's code imports, which a machine that serves the model has to install."""
 
 
 def log_model(dataset: Dataset, run_id: str) -> Any:
-    """Log a published model to a run; returns MLflow's ModelInfo."""
-    classifier = dataset.manifest.statistics.get("task") == "classification"
-    if classifier:
+    """Log a published model to a run; return MLflow's ModelInfo."""
+    if dataset.manifest.statistics.get("task") == "classification":
         outputs = Schema([ColSpec("string", "label"), ColSpec("double", "probability")])
         params = ParamSchema([])
         example: Any = pd.DataFrame({"text": ["Congratulations, you have won a prize! Call now."]})
     else:
         outputs = Schema([ColSpec("string", "text")])
-        params = ParamSchema(
-            [
-                ParamSpec("max_new_tokens", "long", 64),
-                ParamSpec("temperature", "double", 0.8),
-                ParamSpec("top_k", "long", 50),
-                ParamSpec("seed", "long", 0),
-            ]
-        )
-        example = pd.DataFrame({"text": ["In the beginning"]}), {"max_new_tokens": 8}  # MLflow tries it
+        settings = [("max_new_tokens", "long", 64), ("temperature", "double", 0.8), ("top_k", "long", 50)]
+        params = ParamSchema([ParamSpec(*setting) for setting in [*settings, ("seed", "long", 0)]])
+        example = pd.DataFrame({"text": ["In the beginning"]}), {"max_new_tokens": 8}  # MLflow runs the example
     signature = ModelSignature(Schema([ColSpec("string", "text")]), outputs, params)
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     logging.getLogger("mlflow").setLevel(logging.WARNING)

@@ -9,7 +9,7 @@ from pipelines.store.dataset import Dataset
 
 
 def step_note(dataset: Dataset, seconds: float) -> str:
-    """What a step made, in Markdown, for its page in MLflow."""
+    """Describe the result of a step in Markdown, for its page in MLflow."""
     manifest = dataset.manifest
     inputs = "".join(f"\n- {role}: `{ref}`" for role, ref in manifest.inputs.items())
     return (
@@ -19,7 +19,7 @@ def step_note(dataset: Dataset, seconds: float) -> str:
 
 
 def run_note(outcomes: Sequence[Outcome], links: Mapping[str, str]) -> str:
-    """What a run made, in Markdown, for its page in MLflow."""
+    """Describe the results of a run in Markdown, for its page in MLflow."""
     listed = " · ".join(f"[{title}]({link})" for title, link in links.items())
     rows = [f"| {o.step} | {o.said or headline(o.dataset)} | {o.took} |" for o in outcomes]
     return "\n".join([listed, "", "| step | what came of it | took |", "| --- | --- | --- |", *rows])

@@ -1,4 +1,4 @@
-"""The script that MLflow runs to load one of our models. Its input is a column of texts."""
+"""The script that MLflow runs to load one of our models. A model's input is a column of texts."""
 
 from pathlib import Path
 from typing import Any
@@ -12,14 +12,16 @@ from pipelines.models.text_classifier import TextClassifier
 
 
 class TokenmillModel(PythonModel):
-    """A classifier answers with labels and probabilities; a language model or assistant with text."""
+    """A model as MLflow calls it. A classifier returns labels and probabilities, the others return text."""
 
     def load_context(self, context: PythonModelContext) -> None:
+        """Load the weights."""
         self.model = open_model(Path(context.artifacts["model"]))
 
     def predict(
         self, context: PythonModelContext, model_input: pd.DataFrame, params: dict[str, Any] | None = None
     ) -> pd.DataFrame:
+        """Return a row of results for each text."""
         texts = [str(text) for text in model_input["text"]]
         if isinstance(self.model, TextClassifier):
             return pd.DataFrame(self.model.classify(texts), columns=["label", "probability"])

@@ -1,75 +1,81 @@
-"""A child run in MLflow while its step works."""
+"""The MLflow run of a step while the step works."""
 
 from __future__ import annotations
 
 import json
-import logging
 import math
-import re
 import threading
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from itertools import takewhile
 from pathlib import Path
-from typing import NamedTuple, TypeGuard
+from typing import Any
 
 from mlflow.entities import Metric
 from mlflow.exceptions import MlflowException, RestException
 from mlflow.tracking import MlflowClient
 
-from flows.console import warn
 from pipelines.store.files import write_synced
 from pipelines.store.step import Stopped
 
-BATCH_SECONDS = 5.0  # a call costs 6 to 9 ms on SQLite, so values wait for company
+BATCH_SECONDS = 5.0  # seconds between two sends: a call costs 6 to 9 ms on SQLite, so values are sent together
 
 
-PATIENCE_SECONDS = 10.0  # so long a checkpoint waits for MLflow to take what was told before
+PATIENCE_SECONDS = 10.0  # seconds that a checkpoint waits for MLflow to receive the earlier values
 
 
 ENDED = "tokenmill.ended"  # the tag that says why a run did not end well
 
 
-SENDER = "tells MLflow"
+SENDER = "MLflow sender"  # the name of the thread that sends
 
 
 class StepRun:
-    """A child run while its step works. A thread of its own sends curves and texts, so that no step waits for MLflow.
+    """The MLflow run of a step. A thread sends curves and texts, so that no step waits for MLflow.
 
-    What MLflow does not take waits here, and from the next checkpoint on in a file too: should this process end before
-    MLflow is back, the run that goes on with the step sends it.
+    Entries that MLflow has not received wait here, and from the next checkpoint on also in a file. If this process
+    ends before MLflow is back, the next run of the step sends them. MLflow's own asynchronous logging would lose them.
+
+    Args:
+        client: MLflow's client.
+        run_id: the run's id in MLflow.
+        unsent: the folder of entries that MLflow has not received.
     """
 
     def __init__(self, client: MlflowClient, run_id: str, unsent: Path) -> None:
         self.client, self.run_id = client, run_id
         self.file = unsent / f"{run_id}.jsonl"
-        self._waiting: list[Metric | Words] = self._read_file()
+        self._waiting: list[dict[str, Any]] = self._read_file()  # the fields of a metric, or a text and its path
         self._sender: threading.Thread | None = None
         self._problem: Exception | None = None
-        self._asked = time.monotonic()
-        told = [*self.client.get_metric_history(run_id, "train/loss"), *self._waiting]
-        self._told_until = max((each.step for each in told if isinstance(each, Metric)), default=-1)
+        self._sent_at = time.monotonic()
+        logged = [metric.step for metric in self.client.get_metric_history(run_id, "train/loss")]
+        self._logged_until = max([*logged, *(entry["step"] for entry in self._waiting if "step" in entry)], default=-1)
 
     def metrics(self, step: int, values: Mapping[str, float]) -> None:
-        """Log values at an optimizer step. Steps replayed after a kill are not logged twice."""
-        if step <= self._told_until and "train/loss" in values:
+        """Log values at an optimizer step. Steps that are repeated after a kill are logged once."""
+        if step <= self._logged_until and "train/loss" in values:
             return
         now = int(time.time() * 1000)
-        self._waiting += [Metric(key, float(value), now, step) for key, value in values.items() if math.isfinite(value)]
-        if time.monotonic() - self._asked > BATCH_SECONDS:
+        self._waiting += [
+            {"key": key, "value": float(value), "timestamp": now, "step": step}
+            for key, value in values.items()
+            if math.isfinite(value)
+        ]
+        if time.monotonic() - self._sent_at > BATCH_SECONDS:
             self._send()
 
     def text(self, path: str, text: str) -> None:
-        self._waiting.append(Words(path, text))
+        """Log a text as a file of the run."""
+        self._waiting.append({"path": path, "text": text})
         self._send()
 
     def flush(self) -> bool:
-        """Make what was told so far outlive this process; returns whether MLflow has all of it by now."""
+        """Make the entries so far outlive this process; return whether MLflow has received all of them."""
         until = time.monotonic() + (0.1 if self._problem else PATIENCE_SECONDS)
         while self._waiting and time.monotonic() < until:
-            sender = self._send()
-            sender.join(max(0.0, until - time.monotonic()))
+            self._send().join(max(0.0, until - time.monotonic()))
             if self._problem:
                 break
         if self._waiting:
@@ -80,10 +86,10 @@ class StepRun:
         return not self._waiting
 
     def deliver(self) -> None:
-        """Send all that waits, however long that takes.
+        """Send all entries, however long that takes.
 
         Raises:
-            MlflowException: MLflow did not answer for too long; what is left is in the file.
+            MlflowException: MLflow did not answer for too long; the file has the entries that are left.
         """
         if self._sender:
             self._sender.join()
@@ -95,33 +101,32 @@ class StepRun:
             raise self._problem
         self.file.unlink(missing_ok=True)
 
-    def end(self, status: str, why: str) -> None:
-        """Close the run of a step that came to nothing."""
+    def end(self, error: BaseException) -> None:
+        """Close the run of a step that failed or was stopped."""
         if self.flush():
-            end_run(self.client, self.run_id, status, why)
+            end_run(self.client, self.run_id, error)
 
     def _send(self) -> threading.Thread:
-        """The thread that sends what waits, started if none is at it."""
-        self._asked = time.monotonic()
+        """Return the thread that sends, started if none runs."""
+        self._sent_at = time.monotonic()
         if not self._sender or not self._sender.is_alive():
-            # As a daemon, so that a hanging call holds up no exit.
+            # A daemon, so that a hanging call does not keep the process from ending.
             self._sender = threading.Thread(target=self._send_waiting, name=SENDER, daemon=True)
             self._sender.start()
         return self._sender
 
     def _send_waiting(self) -> None:
-        # Only this thread takes from the list, and the others only append; MLflow passes over what it has already.
+        # Only this thread removes entries, the others append. MLflow ignores values that it has already.
         try:
             while waiting := self._waiting[:1000]:
-                first = waiting[0]
-                if isinstance(first, Words):
-                    self.client.log_text(self.run_id, first.text, first.path)
+                if "text" in waiting[0]:
+                    self.client.log_text(self.run_id, waiting[0]["text"], waiting[0]["path"])
                     sent = 1
                 else:
-                    batch = [each for each in takewhile(_is_metric, waiting) if _is_metric(each)]
+                    batch = [Metric(**entry) for entry in takewhile(lambda entry: "text" not in entry, waiting)]
                     try:
                         self.client.log_batch(self.run_id, metrics=batch)
-                    except RestException:  # a server that hung is still about the same values, sent and given up on
+                    except RestException:  # a server that hung may still store the same values, from a call given up
                         self.client.log_batch(self.run_id, metrics=batch)
                     sent = len(batch)
                 del self._waiting[:sent]
@@ -129,78 +134,21 @@ class StepRun:
         except Exception as error:
             self._problem = error
 
-    def _read_file(self) -> list[Metric | Words]:
-        try:
-            rows = [json.loads(line) for line in self.file.read_text(encoding="utf-8").splitlines()]
-        except FileNotFoundError:
-            return []
-        return [Words(**row) if "text" in row else Metric(**row) for row in rows]
+    def _read_file(self) -> list[dict[str, Any]]:
+        lines = self.file.read_text(encoding="utf-8").splitlines() if self.file.exists() else []
+        return [json.loads(line) for line in lines]
 
     def _write_file(self) -> None:
         self.file.parent.mkdir(parents=True, exist_ok=True)
-        rows = [
-            {"key": each.key, "value": each.value, "timestamp": each.timestamp, "step": each.step}
-            if isinstance(each, Metric)
-            else each._asdict()
-            for each in list(self._waiting)
-        ]
-        write_synced(self.file, "".join(json.dumps(row) + "\n" for row in rows).encode())
+        write_synced(self.file, "".join(json.dumps(entry) + "\n" for entry in list(self._waiting)).encode())
 
 
-class Words(NamedTuple):
-    """A text that is to become a file of a run."""
+def end_run(client: MlflowClient, run_id: str, error: BaseException) -> None:
+    """Close a run that an error ended: as killed if it was stopped, else as failed, with the reason in a tag.
 
-    path: str
-    text: str
-
-
-def ending(error: BaseException) -> tuple[str, str]:
-    """The status of a run that an error ended, and why it ended."""
+    If MLflow does not answer now, the next run in this home closes it.
+    """
     stopped = isinstance(error, KeyboardInterrupt | Stopped)
-    return "KILLED" if stopped else "FAILED", str(error) or type(error).__name__
-
-
-def end_run(client: MlflowClient, run_id: str, status: str, why: str) -> None:
-    """Close a run that did not end well; if MLflow does not answer now, the next run in this home sees to it."""
     with suppress(MlflowException):
-        client.set_tag(run_id, ENDED, why[:500])
-        client.set_terminated(run_id, status)
-
-
-@contextmanager
-def reaching(uri: str) -> Iterator[None]:
-    """Say in a sentence that MLflow cannot be reached, where its client would tell of pools and retries."""
-    log, waiting = logging.getLogger("urllib3.connectionpool"), _Waiting(logging.WARNING)
-    log.addHandler(waiting)
-    try:
-        yield
-    except MlflowException as error:
-        if not str(error).startswith("API request to http"):
-            raise
-        where = re.sub(r"//[^/@]*@", "//", uri)
-        raise TrackingError(
-            f"MLflow at {where} does not answer. What was built is kept; when MLflow is back, run again: "
-            "that goes on from here and tells MLflow what it has missed."
-        ) from error
-    finally:
-        log.removeHandler(waiting)
-
-
-class _Waiting(logging.Handler):
-    """Tells a person that the run waits for MLflow, of which only a log of retries knows."""
-
-    said = -math.inf
-
-    def emit(self, record: logging.LogRecord) -> None:
-        waits = "/mlflow/" in record.getMessage() and record.threadName != SENDER
-        if waits and time.monotonic() - self.said > 120:
-            self.said = time.monotonic()
-            warn("MLflow does not answer; waiting for it.")
-
-
-class TrackingError(Exception):
-    """MLflow did not answer for too long."""
-
-
-def _is_metric(told: Metric | Words) -> TypeGuard[Metric]:
-    return isinstance(told, Metric)
+        client.set_tag(run_id, ENDED, (str(error) or type(error).__name__)[:500])
+        client.set_terminated(run_id, "KILLED" if stopped else "FAILED")

@@ -6,12 +6,16 @@ An SQLite file is opened to read only, a server is asked over REST, any other da
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 from pipelines.catalog.runs import Server, ask
+from pipelines.errors import InputError
+from pipelines.store.dataset import Dataset
+from pipelines.store.manifest import hexadecimal
+from pipelines.store.store import Store
 
 CHAMPION, CHALLENGER = "champion", "challenger"
 
@@ -99,3 +103,57 @@ def _served(server: Server) -> tuple[Iterable[Any], Iterable[Any], Iterable[Any]
         [(m["name"], alias["version"], alias["alias"]) for m in models for alias in m.get("aliases", ())],
         [(m["name"], tag["value"]) for m in models for tag in m.get("tags", ()) if tag["key"] == HISTORY],
     )
+
+
+# Which model a name means
+
+
+def find_model(reference: str, store: Store, tracking_uri: str, warn: Callable[[str], None]) -> Dataset:
+    """Find the model that a reference names.
+
+    `NAME` is the champion of that name. `NAME@ALIAS` and `NAME/VERSION` are looked up in MLflow's registry.
+    `NAME@FINGERPRINT`, the first digits of a fingerprint, and `model/NAME` (the newest) are looked up in the store. If
+    the registry has no champion of a name, the newest version is taken, with a warning.
+
+    Raises:
+        InputError: there is no such model.
+    """
+    name, at, alias = reference.partition("@")
+    if at and not hexadecimal(alias):
+        return _in_store(version_of(tracking_uri, name, alias), store)
+    name, slash, version = reference.rpartition("/")
+    if slash and version.isdigit():
+        return _in_store(version_of(tracking_uri, name, version=int(version)), store)
+    if at or slash:
+        return store.open(reference, kind="model")
+    if found := champion(reference, store, tracking_uri):
+        return found
+    newest = store.open(reference, kind="model")
+    if newest.ref.name == reference:
+        warn(f"MLflow's registry knows no champion {reference!r} that is here; taking the newest, {newest}.")
+    return newest
+
+
+def champion(name: str, store: Store, tracking_uri: str) -> Dataset | None:
+    """Return the champion of a name, if the registry has one and its weights are in the store."""
+    try:
+        found = find_version(tracking_uri, name, CHAMPION)
+        return _in_store(found, store) if found else None
+    except InputError:
+        return None
+
+
+def version_of(tracking_uri: str, name: str, alias: str = "", version: int | None = None) -> ModelVersion:
+    """Return a registered version, by alias or number.
+
+    Raises:
+        InputError: the registry does not have it.
+    """
+    if found := find_version(tracking_uri, name, alias, version):
+        return found
+    what = f"{name}@{alias}" if version is None else f"{name}/{version}"
+    raise InputError(f"MLflow's registry has no model {what}; see `tokenmill models`.")
+
+
+def _in_store(version: ModelVersion, store: Store) -> Dataset:
+    return store.open(f"{version.name}@{version.fingerprint}", kind="model")

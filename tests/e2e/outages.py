@@ -145,7 +145,7 @@ def main(home: Path, config: Path, server: str) -> list[dict[str, Any]]:
 
 
 def attempt(run: Callable[[], Any]) -> str | None:
-    from flows.tracking.step_run import TrackingError
+    from flows.tracking.outages import TrackingError
 
     try:
         run()

@@ -17,7 +17,7 @@ from flows.home import Home
 from flows.orchestration.gate import Gate, evaluation_on
 from flows.servers.mlflow_database import ensure_mlflow_database
 from flows.tracking import registry
-from flows.tracking.registry import DECISION, WHY, crown, find_model, promote_by_hand, roll_back
+from flows.tracking.registry import DECISION, WHY, find_model, promote_by_hand, roll_back, set_champion
 from gpt.config import Config
 from pipelines.catalog.registry import CHALLENGER, CHAMPION, find_version, registered
 from pipelines.chain import Judged
@@ -80,7 +80,7 @@ class Family:
         tags = {"tokenmill.fingerprint": model.ref.fingerprint}
         version = self.client.create_model_version(self.name, model.path.as_uri(), tags=tags).version
         if len(self.right) == 1:
-            crown(self.client, self.name, version, "The first.")
+            set_champion(self.client, self.name, version, "The first.")
         else:
             self.client.set_registered_model_alias(self.name, CHALLENGER, version)
         return model
@@ -338,7 +338,7 @@ def test_finding_a_champion_does_not_import_mlflow(family):
 
 def test_a_reason_may_say_anything_and_the_list_of_models_shows_it(family):
     family.model(0.7)
-    crown(family.client, family.name, 1, "see [/notes], it is [bold]")
+    set_champion(family.client, family.name, 1, "see [/notes], it is [bold]")
     out = io.StringIO()
     Console(file=out, width=200).print(models_table(family.home, family.name))
     assert "see [/notes], it is [bold]" in out.getvalue()

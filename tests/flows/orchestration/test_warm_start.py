@@ -29,7 +29,7 @@ class Run:
         self.texts.mkdir()
         self.write(0, 20)
         self.champion, self.built = None, []
-        monkeypatch.setattr(base_module, "champion", lambda home, name: self.champion)
+        monkeypatch.setattr(base_module, "champion", lambda name, store, uri: self.champion)
 
     def write(self, first, last):
         for i in range(first, last):

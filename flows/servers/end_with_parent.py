@@ -1,6 +1,7 @@
-"""Runs a module, `python tethered.py PARENT MODULE ARGUMENTS`, until the process PARENT that started it is no more.
+"""Runs a module, `python end_with_parent.py PARENT MODULE ARGUMENTS`, until the process PARENT that started it ends.
 
-However that ends, by SIGKILL too. Imports nothing of ours, so that it runs wherever the parent did.
+It notices every end of the parent, SIGKILL included. It imports nothing of tokenmill, so it runs wherever the parent
+did.
 """
 
 import os
@@ -12,6 +13,7 @@ import time
 
 
 def end_with(parent: int) -> None:
+    """End this process, in good order if it can, as soon as its parent is another process."""
     while os.getppid() == parent:
         time.sleep(0.2)
     os.kill(os.getpid(), signal.SIGTERM)
