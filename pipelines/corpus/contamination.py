@@ -27,9 +27,6 @@ class Passages:
         hashes = [ngram_hashes(_word_hashes(text)[0], n) for text in texts]
         self._hashes = np.unique(np.concatenate([*hashes, np.empty(0, np.uint64)]))
 
-    def __len__(self) -> int:
-        return len(self._hashes)
-
     def shared(self, text: str) -> list[tuple[int, int]]:
         """The passages of a text that are among these: start and end of each, in characters, merged and in order."""
         words, spans = _word_hashes(text)

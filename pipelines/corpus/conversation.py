@@ -11,7 +11,7 @@ from gpt.config import Config
 
 
 class Message(Config):
-    """What somebody says in a conversation."""
+    """A message of a conversation."""
 
     role: Literal["system", "user", "assistant"] = Field(description="Who says it.")
     content: str = Field(description="What is said.")
@@ -19,9 +19,10 @@ class Message(Config):
 
 
 def check_turns(messages: Sequence[Message]) -> None:
-    """
+    """Check that user and assistant take turns, after an optional system prompt, and that the last turn is an answer.
+
     Raises:
-        ValueError: user and assistant do not take turns after an optional system prompt, or the last turn is no answer.
+        ValueError: they do not.
     """
     first = 1 if messages and messages[0].role == "system" else 0
     for number, message in enumerate(messages[first:]):
@@ -33,7 +34,7 @@ def check_turns(messages: Sequence[Message]) -> None:
 
 
 def recent(messages: Sequence[Message], fits: Callable[[Sequence[Message]], bool]) -> Sequence[Message] | None:
-    """A conversation without its oldest exchanges, as many as must go for it to fit; None if the last does not.
+    """Drop the oldest exchanges of a conversation until it fits. Return None if even the last does not fit.
 
     The system prompt stays.
     """

@@ -1,9 +1,9 @@
 """Examples: labelled texts, instructions and conversations become one table to fine-tune on.
 
-The split follows from the text that the model reads, of a conversation from its opening, so one question with many
-answers, one text that occurs twice, or two parts of one conversation are never on both sides, and a text that a
-corpus of the same shares held out is held out here too. If near duplicates are looked for, they are dropped, and
-near-equal openings are on one side.
+The text that the model reads decides the split; the opening decides for a conversation. So one question with many
+answers, a text that occurs twice and two parts of a conversation are each on one side. A text that a corpus with the
+same shares held out is held out here too. If the config asks for near duplicates, they are dropped, and near-equal
+openings are on one side.
 
 Output: `examples.parquet` with the columns of `EXAMPLES_SCHEMA`, and `rejected.parquet` as an ingest writes it.
 """
@@ -11,7 +11,7 @@ Output: `examples.parquet` with the columns of `EXAMPLES_SCHEMA`, and `rejected.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -26,37 +26,26 @@ from pipelines.corpus.documents import REJECTED, SPLITS, SplitConfig, document_i
 from pipelines.corpus.duplicates import find_duplicates, rows_to_drop, write_signatures
 from pipelines.corpus.parquet import TableWriter, read_rows
 from pipelines.corpus.readers.formats import read_file
-from pipelines.corpus.readers.records import Bad, ReadOptions, no_column
-from pipelines.corpus.sources import Uri, describe, label_of, list_files
+from pipelines.corpus.readers.records import Bad, no_column
+from pipelines.corpus.sources import File, FileSource, describe_sources, list_sources
 from pipelines.errors import InputError
 from pipelines.store.dataset import Dataset
 from pipelines.store.manifest import SourceFile
 from pipelines.store.step import StepContext, StepType
 
-EXAMPLES_SCHEMA = pa.schema(
-    [
-        ("example_id", pa.string()),
-        ("source", pa.string()),
-        ("location", pa.string()),
-        ("split", pa.string()),
-        ("text", pa.string()),  # what the model reads; for an instruction, it and its input
-        ("label", pa.string()),
-        ("instruction", pa.string()),
-        ("input", pa.string()),
-        ("response", pa.string()),
-        ("history", pa.list_(pa.string())),  # what user and assistant said before the instruction, oldest first
-        ("system", pa.string()),
-    ]
-)
+# `text` is what the model reads: of an instruction, the instruction and its input. `history` lists what user and
+# assistant wrote before the instruction, oldest first.
+TEXTS = ("example_id", "source", "location", "split", "text", "label", "instruction", "input", "response")
+HISTORY = ("history", pa.list_(pa.string()))
+EXAMPLES_SCHEMA = pa.schema([*((name, pa.string()) for name in TEXTS), HISTORY, ("system", pa.string())])
+
+# Other names of the roles.
+ROLES = {"human": "user", "gpt": "assistant", "model": "assistant", "bot": "assistant"}
 
 
-class ExampleSource(ReadOptions):
+class ExampleSource(FileSource):
     """Files of examples. Exactly one of label, response and conversation says what they are."""
 
-    uri: Uri = Field(
-        description="A file, folder, glob, package://NAME/path or address.", json_schema_extra={"fingerprint": False}
-    )
-    name: str | None = Field(default=None, description="What to call the source; by default the last part of its URI.")
     text: str = Field(default="text", description="The column of a labelled text.")
     label: str | None = Field(default=None, description="The column of its label.")
     instruction: str = Field(default="instruction", description="The column of an instruction.")
@@ -73,10 +62,6 @@ class ExampleSource(ReadOptions):
         "answers the first.",
     )
 
-    @property
-    def called(self) -> str:
-        return self.name or label_of(self.uri)
-
     @model_validator(mode="after")
     def _one_kind(self) -> Self:
         if sum(column is not None for column in (self.label, self.response, self.conversation)) != 1:
@@ -85,7 +70,7 @@ class ExampleSource(ReadOptions):
 
 
 class ExamplesConfig(Config):
-    """From source files to fine-tuning examples."""
+    """The config of examples: from source files to a table to fine-tune on."""
 
     sources: tuple[ExampleSource, ...] = Field(min_length=1, description="Where the examples come from, in order.")
     split: SplitConfig = Field(default=SplitConfig(validation=0.1, test=0.1), description="How much is held out.")
@@ -98,25 +83,24 @@ class ExamplesConfig(Config):
 
 
 def run(inputs: Mapping[str, Dataset], config: ExamplesConfig, out: Path, work: StepContext) -> dict[str, Any]:
-    counts: Counter[str] = Counter()
-    later = work.files_that_came_later(lambda: sources(config))
-    found = work.scratch / "found.parquet"
+    """Build the table of examples."""
+    listing = list_sources(config.sources)
+    later = work.files_that_came_later(lambda: describe_sources(config.sources, listing))
+    found, counts = work.scratch / "found.parquet", Counter[str]()
     with TableWriter(out / "rejected.parquet", REJECTED) as rejected:
         with TableWriter(found, EXAMPLES_SCHEMA) as table:
             for source in config.sources:
+                files = [file for file in listing[source][0] if f"{source.title}/{file.name}" not in later]
                 before, problem = table.rows, ""
-                for row in _rows(source, config, later):
+                for row in _rows(source, files, config):
                     if "reason" in row:
-                        problem = problem or f"{row['location']}: {row['reason']}"
-                        rejected.write(row)
-                    else:
-                        table.write(row)
+                        problem = problem or f"; the first problem: {row['location']}: {row['reason']}"
+                    (rejected if "reason" in row else table).write(row)
                 if table.rows == before:
-                    why = f"; the first problem: {problem}" if problem else ""
-                    raise InputError(f"The source {source.called!r} ({source.uri}) has no usable example{why}.")
-                work.listener.progress(table.rows, table.rows, "examples", source.called)
+                    raise InputError(f"The source {source.title!r} ({source.uri}) has no usable example{problem}.")
+                work.listener.progress(table.rows, table.rows, "examples", source.title)
         with TableWriter(out / "examples.parquet", EXAMPLES_SCHEMA) as good:
-            for row in _once(found, config, work.scratch):
+            for row in _drop_duplicates(found, config, work.scratch):
                 if "reason" in row:
                     rejected.write(row)
                     continue
@@ -129,9 +113,8 @@ def run(inputs: Mapping[str, Dataset], config: ExamplesConfig, out: Path, work: 
 
 
 def sources(config: ExamplesConfig) -> tuple[SourceFile, ...]:
-    """Name, size and digest of every file that the config names, in the order in which they are read."""
-    listed = ((source.called, list_files(source.uri)[0]) for source in config.sources)
-    return tuple(entry for name, files in listed for entry in describe(files, name))
+    """Return name, size and digest of every file that the config names, in the order in which they are read."""
+    return describe_sources(config.sources, list_sources(config.sources))
 
 
 EXAMPLES = StepType(
@@ -145,14 +128,12 @@ EXAMPLES = StepType(
 )
 
 
-def _rows(source: ExampleSource, config: ExamplesConfig, later: Collection[str]) -> Iterator[dict[str, Any]]:
-    """Rows of examples, and rows of rejected ones, which have a reason."""
-    for file in list_files(source.uri)[0]:
-        if f"{source.called}/{file.name}" in later:
-            continue
+def _rows(source: ExampleSource, files: Iterable[File], config: ExamplesConfig) -> Iterator[dict[str, Any]]:
+    """Yield rows of examples, and rows of rejected records, which have a reason."""
+    for file in files:
         with file.open() as stream:
             for record in read_file(stream, file.name, source):
-                place = {"source": source.called, "location": f"{file.name} {record.location}"}
+                place = {"source": source.title, "location": f"{file.name} {record.location}"}
                 if isinstance(record, Bad):
                     yield place | {"reason": record.reason, "text": record.text}
                     continue
@@ -171,17 +152,17 @@ def _rows(source: ExampleSource, config: ExamplesConfig, later: Collection[str])
 
 
 def _examples(fields: Mapping[str, Any], source: ExampleSource) -> Iterator[dict[str, Any]]:
-    """The examples in a record.
+    """Yield the examples of a record.
 
     Raises:
-        ValueError: why there are none.
+        ValueError: there are none; the text says why.
     """
     if source.label is not None:
         yield {"text": _text(fields, source.text), "label": _text(fields, source.label)}
     elif source.response is not None:
         instruction, response = _text(fields, source.instruction), _text(fields, source.response)
-        about = _said(fields.get(source.input), source.input) if source.input else ""
-        system = _said(fields.get(source.system), source.system) if source.system else ""
+        about = _to_text(fields.get(source.input), source.input) if source.input else ""
+        system = _to_text(fields.get(source.system), source.system) if source.system else ""
         yield _instruction(instruction, response, about, system)
     else:
         messages = _messages(_column(fields, str(source.conversation)), source.turns)
@@ -199,15 +180,11 @@ def _instruction(instruction: str, response: str, about: str = "", system: str =
     return {"text": text, "instruction": instruction, "input": about, "response": response, "system": system or None}
 
 
-ROLES = {"human": "user", "gpt": "assistant", "model": "assistant", "bot": "assistant"}
-"""What others call the roles."""
-
-
 def _messages(turns: Any, kind: str) -> list[Message]:
-    """The turns of a conversation, as plain texts or with roles, in good order.
+    """Return the turns of a conversation, which are plain texts or messages with roles.
 
     Raises:
-        ValueError: they are in none.
+        ValueError: the turns are malformed or in a wrong order.
     """
     if not isinstance(turns, list | tuple):
         raise ValueError("the conversation is not a list of turns")
@@ -227,8 +204,8 @@ def _message(turn: Any, number: int, with_roles: bool) -> Message:
         raise ValueError(
             f"turn {number + 1} is {'a text' if with_roles else 'a message with a role'}, unlike the first"
         )
-    said = turn.get("content", turn.get("value")) if with_roles else turn
-    content = normalise(str(said)) if isinstance(said, str | int | float) else ""
+    value = turn.get("content", turn.get("value")) if with_roles else turn
+    content = normalise(str(value)) if isinstance(value, str | int | float) else ""
     if not content:
         raise ValueError(f"turn {number + 1} has no text")
     if not with_roles:
@@ -247,24 +224,21 @@ def _column(fields: Mapping[str, Any], name: str) -> Any:
 
 
 def _text(fields: Mapping[str, Any], name: str) -> str:
-    text = _said(_column(fields, name), name)
+    text = _to_text(_column(fields, name), name)
     if not text:
         raise ValueError(f"column {name!r} is empty")
     return text
 
 
-def _said(value: Any, name: str) -> str:
-    """A column's text: of numbers, as they are written; of nothing, none."""
+def _to_text(value: Any, name: str) -> str:
+    """Return a column's value as text: numbers as they are written, null as an empty text."""
     if not isinstance(value, str | int | float | None):
         raise ValueError(f"column {name!r} holds {type(value).__name__}, not text")
     return "" if value is None else normalise(str(value))
 
 
-# Duplicates
-
-
-def _once(found: Path, config: ExamplesConfig, scratch: Path) -> Iterator[dict[str, Any]]:
-    """Examples in order; one that an earlier one stands for has a reason. Near-equal openings are of one split."""
+def _drop_duplicates(found: Path, config: ExamplesConfig, scratch: Path) -> Iterator[dict[str, Any]]:
+    """Yield examples in order. A duplicate of an earlier one has a reason. Near-equal openings share a split."""
     near = config.near_duplicates
     parts = {"opening": _opening, "asked": _asked, "answer": _answer} if near else {}
     like = {part: _like_earlier(found, of, scratch / part, near) for part, of in parts.items()}
@@ -286,7 +260,7 @@ def _once(found: Path, config: ExamplesConfig, scratch: Path) -> Iterator[dict[s
 def _like_earlier(
     found: Path, part: Callable[[Mapping[str, Any]], str], folder: Path, near: float | None
 ) -> dict[int, dict[str, Any]]:
-    """Of examples that are equal or nearly so to an earlier one in some part: the name of that one's part."""
+    """Return, by row, the examples whose part is equal or nearly equal to an earlier one, and the id of that part."""
     folder.mkdir(exist_ok=True)
     parts = folder / "parts.parquet"
     with TableWriter(parts, pa.schema([("doc_id", pa.string()), ("text", pa.string())])) as table:
@@ -297,10 +271,10 @@ def _like_earlier(
 
 
 def _content(example: Mapping[str, Any]) -> str:
-    """All that is said in an example, and what makes it another one."""
-    said = [*(example.get(name) for name in ("text", "label", "response")), *(example.get("history") or ())]
-    said += [example["system"]] if example.get("system") else []
-    return "\0".join(part or "" for part in said)
+    """Return all texts of an example, which tell it from others."""
+    texts = [*(example.get(name) for name in ("text", "label", "response")), *(example.get("history") or ())]
+    texts += [example["system"]] if example.get("system") else []
+    return "\0".join(text or "" for text in texts)
 
 
 def _asked(example: Mapping[str, Any]) -> str:
@@ -312,16 +286,16 @@ def _answer(example: Mapping[str, Any]) -> str:
 
 
 def _opening(example: Mapping[str, Any]) -> str:
-    """What decides the split: what the model reads, and of a conversation its first turn."""
+    """Return the text that decides the split: the first turn of a conversation, else what the model reads."""
     return str((example.get("history") or [example["text"]])[0])
 
 
 @dataclass(frozen=True)
 class Example:
-    """Something to fine-tune on: a text with a label, or a conversation that ends with an instruction's response.
+    """An example to fine-tune on: a text with a label, or a conversation that ends with an instruction's response.
 
-    text: what the model reads; for an instruction, it and its input.
-    history: what user and assistant said before, in turns, oldest first.
+    text: what the model reads; for an instruction, the instruction and its input.
+    history: the turns of user and assistant before the instruction, oldest first.
     """
 
     id: str
@@ -337,26 +311,26 @@ class Example:
 
     @property
     def messages(self) -> list[Message]:
-        """The conversation up to the instruction, whose response is due."""
+        """The conversation up to the instruction, without the response."""
         before = [Message(role="system", content=self.system)] if self.system else []
-        for number, said in enumerate(self.history):
-            before.append(Message(role="assistant" if number % 2 else "user", content=said))
+        for number, turn in enumerate(self.history):
+            before.append(Message(role="assistant" if number % 2 else "user", content=turn))
         return [*before, Message(role="user", content=self.instruction or "", input=self.input or "")]
 
     @property
     def conversation(self) -> list[Message]:
-        """The whole of it, the response too."""
+        """The whole conversation with the response."""
         return [*self.messages, Message(role="assistant", content=self.response or "")]
 
 
 @dataclass(frozen=True)
 class Examples:
-    """Fine-tuning examples in one Parquet file, with the columns of `examples.EXAMPLES_SCHEMA`."""
+    """Published examples in one Parquet file, with the columns of `EXAMPLES_SCHEMA`."""
 
     dataset: Dataset
 
     def rows(self, split: str) -> list[Example]:
-        """The examples of a split, in order."""
+        """Return the examples of a split, in order."""
         names = ["example_id", *(name for name in Example.__dataclass_fields__ if name != "id")]
         table = pq.read_table(self.dataset.file("examples.parquet"), columns=names, filters=[("split", "==", split)])
         return [

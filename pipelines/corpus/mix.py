@@ -1,8 +1,8 @@
-"""Mix: several corpora become one, each with as many epochs or as much weight as the config gives it.
+"""Mix: several corpora become one, each with the epochs or the weight that the config gives it.
 
-Documents are drawn without replacement: a corpus of half an epoch gives half of its training documents, the same half
-whatever else is mixed in, and one of two and a half epochs gives all of them twice, and half of them once more. What
-is held out stays held out, and is there once. Statistics say what was really drawn from each corpus.
+Documents are drawn without replacement. Half an epoch of a corpus is half of its training documents, the same half
+whatever else is mixed in. Two and a half epochs are all of them twice, and half of them once more. Held-out documents
+stay held out and occur once. Statistics say what was really drawn from each corpus.
 
 Output: `documents/part-*.parquet` and an empty `rejected.parquet`, as an ingest writes them.
 """
@@ -12,15 +12,17 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+import pyarrow as pa
 from pydantic import Field, model_validator
 
 from gpt.config import Config
-from pipelines.corpus.documents import DOCUMENTS, REJECTED, SPLITS, Corpus
-from pipelines.corpus.parquet import TableWriter, read_rows
+from pipelines.corpus.documents import DOCUMENTS, REJECTED, SPLITS, Corpus, sizes_of
+from pipelines.corpus.parquet import TableWriter, read_batches
 from pipelines.errors import InputError
 from pipelines.store.dataset import Dataset
 from pipelines.store.files import link_or_copy
@@ -28,7 +30,7 @@ from pipelines.store.step import StepContext, StepType
 
 
 class MixConfig(Config):
-    """Which corpora are mixed, and how much of each. Give epochs or weights, by the corpora's names."""
+    """The config of a mix: either epochs or weights, by the corpora's names."""
 
     epochs: dict[str, float] = Field(default={}, description="How often each corpus is seen in one epoch of the mix.")
     weights: dict[str, float] = Field(default={}, description="Each corpus's share of the mix's training bytes.")
@@ -39,7 +41,7 @@ class MixConfig(Config):
 
     @property
     def names(self) -> set[str]:
-        """The corpora that are mixed."""
+        """The names of the corpora that are mixed."""
         return set(self.epochs or self.weights)
 
     @model_validator(mode="after")
@@ -53,6 +55,7 @@ class MixConfig(Config):
 
 
 def run(inputs: Mapping[str, Dataset], config: MixConfig, out: Path, work: StepContext) -> dict[str, Any]:
+    """Build the mix."""
     if config.names != inputs.keys():
         unknown = ", ".join(sorted(config.names ^ inputs.keys()))
         raise InputError(f"The mix has to name each of its corpora once ({', '.join(inputs)}); look at {unknown}.")
@@ -84,21 +87,21 @@ MIX = StepType("mix", kind="corpus", version=3, config=MixConfig, run=run, packa
 
 
 def _epochs(config: MixConfig, inputs: Mapping[str, Dataset]) -> dict[str, float]:
-    """Epochs of each corpus, in the order of the inputs' names."""
+    """Return the epochs of each corpus, by name and sorted."""
     if config.epochs:
         return {name: config.epochs[name] for name in sorted(inputs)}
     sizes = {name: inputs[name].manifest.statistics["bytes_train"] for name in sorted(inputs)}
     empty = [name for name, size in sizes.items() if not size and config.weights[name]]
     if empty:
         raise InputError(f"The corpus {inputs[empty[0]]} has no training documents to mix in.")
-    # The corpus that is smallest for its weight is the one that runs out first.
+    # The corpus that is smallest for its weight runs out first.
     total = min(config.most_epochs * sizes[name] / config.weights[name] for name in sizes if config.weights[name])
     return {name: config.weights[name] * total / sizes[name] if sizes[name] else 0.0 for name in sizes}
 
 
 @dataclass(frozen=True)
 class Draw:
-    """One part of a corpus, in one of its epochs, of which a share is drawn."""
+    """A share of a part of a corpus that is drawn in one epoch."""
 
     name: str
     part: Path
@@ -109,33 +112,32 @@ class Draw:
 
 
 def draw_part(draw: Draw) -> Counter[str]:
-    """Write what is drawn of a part; held-out documents come with the first epoch. Returns what there is."""
+    """Write what is drawn of a part, and count it. Held-out documents come with the first epoch."""
     counts: Counter[str] = Counter()
     whole = draw.epoch == 0 and draw.share == 1
-
-    def drawn(row: Mapping[str, Any]) -> bool:
-        if row["split"] != "train":
-            return draw.epoch == 0
-        return draw.share == 1 or _place(row["doc_id"], draw.seed) < draw.share
-
-    def count(row: Mapping[str, Any]) -> None:
-        for suffix in ("", f"_{row['split']}", f"_{row['split']}_from_{draw.name}"):
-            counts["documents" + suffix] += 1
-            counts["bytes" + suffix] += row["n_bytes"]
-
     if whole:
         link_or_copy(draw.part, draw.target)
-        for row in read_rows(draw.part, ["split", "n_bytes"]):
-            count(row)
-        return counts
-    with TableWriter(draw.target, DOCUMENTS) as table:
-        for row in read_rows(draw.part):
-            if drawn(row):
-                table.write(row)
-                count(row)
+    writer: AbstractContextManager[TableWriter | None]
+    writer = nullcontext() if whole else TableWriter(draw.target, DOCUMENTS)
+    with writer as table:
+        for batch in read_batches(draw.part, ["split", "n_bytes"] if whole else None):
+            drawn = batch if whole else batch.filter(pa.array(_are_drawn(batch, draw), pa.bool_()))
+            sizes = sizes_of(drawn)
+            counts.update(sizes | {f"{name}_from_{draw.name}": size for name, size in sizes.items()})
+            if table:
+                for row in drawn.to_pylist():
+                    table.write(row)
     return counts
 
 
+def _are_drawn(documents: pa.RecordBatch, draw: Draw) -> list[bool]:
+    ids, splits = documents["doc_id"].to_pylist(), documents["split"].to_pylist()
+    return [
+        (draw.share == 1 or _place(doc_id, draw.seed) < draw.share) if split == "train" else draw.epoch == 0
+        for doc_id, split in zip(ids, splits, strict=True)
+    ]
+
+
 def _place(doc_id: str, seed: int) -> float:
-    """A number in [0, 1) drawn by document and seed; independent of the one that decides the split."""
+    """Return a number in [0, 1) drawn by document and seed, independent of the one that decides the split."""
     return int(hashlib.sha256(f"{seed} {doc_id}".encode()).hexdigest()[:13], 16) / 16**13

@@ -132,7 +132,7 @@ def rules_of(keep: Sequence[str], has_list: bool = True) -> list[str]:
     return rules
 
 
-def judged(
+def apply_rules(
     documents: pa.RecordBatch, rules: Sequence[str], bad_words: Collection[str] = ()
 ) -> tuple[pa.RecordBatch, pa.Array]:
     """Documents with their statistics, and of each the rule that turns it away, or null.
@@ -158,7 +158,8 @@ def judged(
     statistics = pa.StructArray.from_arrays(
         [columns[field.name].cast(field.type) for field in STATISTICS_TYPE], fields=list(STATISTICS_TYPE)
     )
-    return documents.append_column("statistics", statistics), found["broken"].combine_chunks()
+    broken = pa.array(rules, pa.string()).take(found["broken"].combine_chunks())
+    return documents.append_column("statistics", statistics), broken
 
 
 def _on_demand(text: str, names: Sequence[str], bad_words: Collection[str]) -> dict[str, float]:
@@ -226,7 +227,7 @@ def _plain(text: str) -> list[str]:
 def _query(rules: Sequence[str]) -> str:
     """One query for statistics and verdicts. Rules are the config's own, and reach no file (see `_database`)."""
     statistics = ", ".join(f"coalesce({expression}, 0) AS {name}" for name, expression in STATISTICS.items())
-    broken = " ".join(f"WHEN NOT coalesce(({rule}), false) THEN {_quoted(rule)}" for rule in rules)
+    broken = " ".join(f"WHEN NOT coalesce(({rule}), false) THEN {number}" for number, rule in enumerate(rules))
     return f"""
         WITH divided AS (
             SELECT *,
@@ -237,10 +238,6 @@ def _query(rules: Sequence[str]) -> str:
         ), measured AS (SELECT *, {statistics} FROM divided)
         SELECT {", ".join(STATISTICS)}, CASE {broken} END AS broken FROM measured ORDER BY row
     """  # noqa: S608
-
-
-def _quoted(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"
 
 
 def _database() -> duckdb.DuckDBPyConnection:

@@ -1,9 +1,11 @@
-"""Where text comes from: a URI in a config becomes a list of files that can be opened.
+"""Sources of text: the URI in a config becomes a list of files that can be opened.
 
-A URI is a file, a folder, a glob, `package://NAME/path` for a file or a glob inside an installed package (a
-distribution or a module of the standard library, never imported), or anything that fsspec reaches (`https://`,
-`s3://`, `gs://`, `hf://`). Relative paths start from the current folder. A file enters a fingerprint by its name
-relative to its source and by its content, so the same files read from elsewhere are the same data.
+A URI is a file, a folder, a glob, `package://NAME/path` or anything that fsspec reaches (`https://`, `s3://`, `gs://`,
+`hf://`). `package://` names a file or a glob inside an installed package: a distribution or a module of the standard
+library, which is never imported. Relative paths start from the current folder.
+
+A file enters a fingerprint by its name relative to its source and by its content. So the same files read from
+elsewhere are the same data.
 """
 
 from __future__ import annotations
@@ -16,34 +18,39 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, BinaryIO, cast
 
 import fsspec
 from fsspec.registry import known_implementations
-from pydantic import AfterValidator
+from fsspec.utils import glob_translate
+from pydantic import AfterValidator, Field
 from pydantic_core import PydanticCustomError
 
+from pipelines.corpus.readers.records import ReadOptions
 from pipelines.errors import InputError
 from pipelines.store.files import state_of
 from pipelines.store.manifest import SourceFile
 
 GLOB = frozenset("*?[")
-
-
-BUFFER = 1 << 18  # bytes that are read at once
-
-
+BUFFER = 1 << 18  # bytes per read
 SPOOLED = 64 << 20  # bytes of a fetched file that stay in memory
+SECRET = re.compile(
+    r"(?i)(^|[-_.])(api_?key|(access|account|secret)_?key(_?id)?|auth(orization)?|credentials?|key|pass(word|wd)?|pwd|"
+    r"sas|secret|sig(nature)?|token)$|(token|secret|password|signature)"
+)
 
 
 def refuse_secrets(uri: str) -> str:
-    """A config's URI, if it carries no password or token: configs stand in manifests, in MLflow and in Prefect."""
+    """Return a config's URI if it carries no password or token: manifests, MLflow and Prefect store configs.
+
+    Raises:
+        PydanticCustomError: it carries one.
+    """
     users = re.findall(r"(\w+)://([^/?#@]*)@", uri)
     names = re.findall(r"[?&;]([^=&;]+)=[^&;]", uri)
     if any(":" in user or scheme.startswith("http") for scheme, user in users) or any(map(SECRET.search, names)):
@@ -55,13 +62,21 @@ def refuse_secrets(uri: str) -> str:
     return uri
 
 
-SECRET = re.compile(
-    r"(?i)(^|[-_.])(api_?key|(access|account|secret)_?key(_?id)?|auth(orization)?|credentials?|key|pass(word|wd)?|pwd|"
-    r"sas|secret|sig(nature)?|token)$|(token|secret|password|signature)"
-)
-
-
 Uri = Annotated[str, AfterValidator(refuse_secrets)]
+
+
+class FileSource(ReadOptions):
+    """Files of one kind, and how to read them."""
+
+    uri: Uri = Field(
+        description="A file, folder, glob, package://NAME/path or address.", json_schema_extra={"fingerprint": False}
+    )
+    name: str | None = Field(default=None, description="What to call the source; by default the last part of its URI.")
+
+    @cached_property
+    def title(self) -> str:
+        """The name of the source."""
+        return self.name or label_of(self.uri)
 
 
 @dataclass(frozen=True)
@@ -70,7 +85,7 @@ class File:
 
     uri: a local path, or a URI for fsspec.
     name: relative to the source, with forward slashes.
-    state: what changes when the content does (size and time of change of a local file, a remote file's tag).
+    state: a word that changes with the content: time of change and inode of a local file, or a remote file's tag.
     """
 
     uri: str
@@ -79,11 +94,11 @@ class File:
     state: str
 
     def open(self) -> BinaryIO:
-        """Open for reading bytes, seekable.
+        """Open the file for reading bytes, seekable.
 
         Raises:
-            InputError: the file is gone, may not be read, or is not what it was when it was listed.
-            ConnectionError: it is far away and cannot be reached; reading raises this too.
+            InputError: the file is gone, may not be read, or changed since it was listed.
+            ConnectionError: it is remote and cannot be reached; reading raises this too.
         """
         try:
             file = _open_remote(self.uri) if "://" in self.uri else open(self.uri, "rb", BUFFER)  # noqa: SIM115, PTH123
@@ -95,8 +110,10 @@ class File:
         return file
 
     def check_unchanged(self) -> None:
-        """Raises:
-        InputError: the file was written to since it was listed.
+        """Compare the file with what was listed.
+
+        Raises:
+            InputError: the file was written to since it was listed.
         """
         try:
             now = _remote(self.uri, self.name) if "://" in self.uri else _local(Path(self.uri), self.name)
@@ -108,17 +125,30 @@ class File:
 
 @dataclass(frozen=True)
 class Skipped:
-    """A file that a source lists but that is not read, and why."""
+    """A file that a source lists but that is not read, and the reason."""
 
     name: str
     reason: str
 
 
-def list_files(uri: str) -> tuple[list[File], list[Skipped]]:
-    """The files that a URI names, sorted by name, and those that will not be read.
+Listing = dict[FileSource, tuple[list[File], list[Skipped]]]
 
-    In a folder or a glob, files and folders whose name starts with a dot are passed over in silence; links to
-    folders are not followed, and links to files outside the folder are skipped.
+
+def list_sources(sources: Iterable[FileSource]) -> Listing:
+    """List the files of sources: those that are read, and those that are skipped."""
+    return {source: list_files(source.uri) for source in sources}
+
+
+def describe_sources(sources: Iterable[FileSource], listing: Listing) -> tuple[SourceFile, ...]:
+    """Return name, size and digest of the listed files, for a fingerprint, in the order of the sources."""
+    return tuple(file for source in sources for file in describe(listing[source][0], source.title))
+
+
+def list_files(uri: str) -> tuple[list[File], list[Skipped]]:
+    """Return the files that a URI names, sorted by name, and those that will not be read.
+
+    Files and folders whose name starts with a dot are ignored in a folder or a glob. Links to folders are not
+    followed, and links to files outside the folder are skipped.
 
     Raises:
         InputError: the URI names nothing, or what it names cannot be reached.
@@ -130,15 +160,15 @@ def list_files(uri: str) -> tuple[list[File], list[Skipped]]:
             found = _remote_files(uri)
         else:
             found = _local_files(Path(uri.removeprefix("file://")).expanduser(), uri)
-        listed = list(found)
+        listed = sorted(found, key=lambda file: file.name)
     except InputError:
         raise
     except ImportError:
         raise InputError(f"{uri} needs a package; install it with: pip install {_package_for(uri)}") from None
     except Exception as error:  # each file system has its own
         raise InputError(f"{uri} cannot be listed: {error}.") from None
-    files = sorted((file for file in listed if isinstance(file, File)), key=lambda file: file.name)
-    skipped = sorted((file for file in listed if isinstance(file, Skipped)), key=lambda file: file.name)
+    files = [file for file in listed if isinstance(file, File)]
+    skipped = [file for file in listed if isinstance(file, Skipped)]
     if not files:
         why = f" ({skipped[0].name}: {skipped[0].reason})" if skipped else ""
         raise InputError(f"{uri} names no file{why}; check the path in the config.")
@@ -146,25 +176,23 @@ def list_files(uri: str) -> tuple[list[File], list[Skipped]]:
 
 
 def describe(files: Iterable[File], prefix: str) -> tuple[SourceFile, ...]:
-    """Size and SHA-256 of files, for a fingerprint; files that did not change since the last call are not read."""
+    """Return size and SHA-256 of files, for a fingerprint. Unchanged files are read once per process."""
     with ThreadPoolExecutor(4) as pool:  # hashing and reading both release the interpreter
-        return tuple(
-            pool.map(
-                lambda file: SourceFile(name=f"{prefix}/{file.name}", bytes=file.bytes, sha256=file_digest(file)), files
-            )
-        )
+        return tuple(pool.map(lambda file: _describe(file, prefix), files))
+
+
+def _describe(file: File, prefix: str) -> SourceFile:
+    return SourceFile(name=f"{prefix}/{file.name}", bytes=file.bytes, sha256=file_digest(file))
 
 
 def file_digest(file: File) -> str:
-    """SHA-256 of a file's content, in hex; a file that says when it changes is read once."""
+    """Return the SHA-256 of a file's content, in hex. A file with a state is read once per process."""
     return _remembered_digest(file) if file.state else _digest(file)
 
 
 def _digest(file: File) -> str:
     with file.open() as stream:
-        digest = hashlib.sha256()
-        while block := stream.read(1 << 20):
-            digest.update(block)
+        digest = hashlib.file_digest(stream, "sha256")  # type: ignore[arg-type]
     file.check_unchanged()
     return digest.hexdigest()
 
@@ -173,12 +201,9 @@ _remembered_digest = lru_cache(maxsize=200_000)(_digest)
 
 
 def label_of(uri: str) -> str:
-    """What to call a source that has no name: the last part of its URI that is not a pattern."""
+    """Return the name of a source that has none: the last part of its URI that is not a pattern."""
     parts = [part for part in uri.split("/") if part and not GLOB & set(part)]
     return parts[-1] if parts else uri
-
-
-# Local files
 
 
 def _local(path: Path, name: str) -> File:
@@ -203,7 +228,7 @@ def _local_files(path: Path, uri: str) -> Iterator[File | Skipped]:
 
 def _walk(root: Path, wanted: Callable[[str], bool]) -> Iterator[File | Skipped]:
     inside = root.resolve()
-    for folder, folders, names in os.walk(root, onerror=_raise):  # follows no links to folders, so loops cannot trap it
+    for folder, folders, names in os.walk(root, onerror=_raise):  # follows no links to folders, so no loops
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for base in sorted(names):
             path = Path(folder, base)
@@ -212,7 +237,7 @@ def _walk(root: Path, wanted: Callable[[str], bool]) -> Iterator[File | Skipped]
                 continue
             if (written := name.encode("utf-8", "backslashreplace").decode()) != name:
                 yield Skipped(written, "its name is not UTF-8")
-            elif not Path(os.path.realpath(path)).is_relative_to(inside):  # which, unlike `resolve`, takes a loop
+            elif not Path(os.path.realpath(path)).is_relative_to(inside):  # `resolve` fails on a loop
                 yield Skipped(name, "a link that leaves the folder")
             elif not path.is_file():
                 yield Skipped(name, "not a regular file")
@@ -225,19 +250,9 @@ def _raise(error: OSError) -> None:
 
 
 def matches(name: str, pattern: str) -> bool:
-    """Whether a relative path fits a glob in which `*` stays within a folder and `**` crosses any number of them."""
-    return _matches(PurePosixPath(name).parts, PurePosixPath(pattern).parts)
-
-
-def _matches(name: Sequence[str], pattern: Sequence[str]) -> bool:
-    if not pattern:
-        return not name
-    if pattern[0] == "**":
-        return any(_matches(name[skip:], pattern[1:]) for skip in range(len(name) + 1))
-    return bool(name) and fnmatchcase(name[0], pattern[0]) and _matches(name[1:], pattern[1:])
-
-
-# Files in installed packages
+    """Return whether a relative path fits a glob. `*` stays within a folder, `**` crosses any number of them."""
+    patterns = {pattern, pattern.removesuffix("/**")}  # `**` crosses no folder too, also at the end
+    return any(re.match(glob_translate(each), name) for each in patterns)
 
 
 def _in_package(uri: str) -> Iterator[File | Skipped]:
@@ -248,23 +263,17 @@ def _in_package(uri: str) -> Iterator[File | Skipped]:
     if path in names:
         yield _local(root / path, PurePosixPath(path).name)
         return
-    is_glob = bool(GLOB & set(path))
-    parent = (
-        path[: min(i for i, letter in enumerate(path) if letter in GLOB)].rpartition("/")[0]
-        if is_glob
-        else path.rstrip("/")
-    )
-    found = False
-    for name in names:
-        if matches(name, path) if is_glob else name.startswith(parent + "/"):
-            found = True
-            yield _local(root / name, name[len(parent) + 1 :] if parent else name)
+    pattern = path if GLOB & set(path) else f"{path.rstrip('/')}/**"
+    parent = re.split(r"[*?[]", pattern)[0].rpartition("/")[0]
+    found = [name for name in names if matches(name, pattern)]
     if not found:
         raise InputError(f"The installed package {package!r} holds no {path!r}; check the path in {uri}.")
+    for name in found:
+        yield _local(root / name, name[len(parent) + 1 :] if parent else name)
 
 
 def _package_files(package: str, uri: str) -> tuple[Path, list[str]]:
-    """A folder and the files of a package below it: of a distribution those it lists, else a module's folder."""
+    """Return a package's folder and its files below: those that a distribution lists, else all in a module's folder."""
     try:
         distribution = importlib.metadata.distribution(package)
         root = Path(str(distribution.locate_file(""))).resolve()
@@ -280,24 +289,27 @@ def _package_files(package: str, uri: str) -> tuple[Path, list[str]]:
     return root, [path.relative_to(root).as_posix() for path in paths if "__pycache__" not in path.parts]
 
 
-# Whatever fsspec reaches
-
-
 def _open_remote(uri: str) -> BinaryIO:
     try:
-        file = fsspec.open(uri, "rb").open()
+        filesystem, path = fsspec.core.url_to_fs(uri)
+        if uri.startswith(("http://", "https://")):  # many web servers give no part of a file, so it is fetched whole
+            whole = tempfile.SpooledTemporaryFile(SPOOLED)  # noqa: SIM115
+            with filesystem.open(path, block_size=0) as stream:
+                shutil.copyfileobj(stream, whole, BUFFER)
+            whole.seek(0)
+            return cast(BinaryIO, whole)
+        return cast(BinaryIO, io.BufferedReader(_Remote(filesystem.open(path), uri), BUFFER))
     except (FileNotFoundError, PermissionError):
         raise
     except Exception as error:
         raise _not_reached(uri, error) from error
-    return cast(BinaryIO, io.BufferedReader(_Remote(file, uri), BUFFER))
 
 
 class _Remote(io.RawIOBase):
-    """A file far away, a connection to which that breaks off is not taken for a file that is broken."""
+    """A remote file. A broken connection is a ConnectionError, so that it is not taken for a broken file."""
 
     def __init__(self, file: Any, uri: str) -> None:
-        self._file, self._uri, self._is_whole = file, uri, False
+        self._file, self._uri = file, uri
 
     def readable(self) -> bool:
         return True
@@ -306,38 +318,15 @@ class _Remote(io.RawIOBase):
         return bool(self._file.seekable())
 
     def seek(self, offset: int, whence: int = 0) -> int:
-        try:
-            self._file.seek(offset, whence)
-        except ValueError:
-            if self._is_whole:
-                raise
-            self._fetch_whole()
-            self._file.seek(offset, whence)
-        return int(self._file.tell())
+        return int(self._file.seek(offset, whence))
 
     def readinto(self, buffer: Any) -> int:
         try:
             block = self._file.read(len(buffer))
         except Exception as error:
-            if self._is_whole or "range requests" not in str(error):
-                raise _not_reached(self._uri, error) from error
-            self._fetch_whole()
-            block = self._file.read(len(buffer))
+            raise _not_reached(self._uri, error) from error
         buffer[: len(block)] = block
         return len(block)
-
-    def _fetch_whole(self) -> None:
-        """From a web server that gives no part of a file but its beginning, it is fetched all at once."""
-        filesystem, path = fsspec.core.url_to_fs(self._uri)
-        whole = tempfile.SpooledTemporaryFile(SPOOLED)  # noqa: SIM115
-        try:
-            with filesystem.open(path, block_size=0) as stream:
-                shutil.copyfileobj(stream, whole, BUFFER)
-        except Exception as error:
-            raise _not_reached(self._uri, error) from error
-        whole.seek(self._file.tell())
-        self._file.close()
-        self._file, self._is_whole = whole, True
 
     def close(self) -> None:
         self._file.close()
@@ -345,13 +334,13 @@ class _Remote(io.RawIOBase):
 
 
 def _not_reached(uri: str, error: Exception) -> ConnectionError:
-    """Each file system has errors of its own; this one stands for them."""
+    """Return the one error that replaces the errors of each file system."""
     why = " ".join(str(error).split()) or type(error).__name__
     return ConnectionError(f"{uri} could not be read ({why})")
 
 
 def _package_for(uri: str) -> str:
-    """The package that fsspec needs for a protocol, by the module that it would import."""
+    """Return the package that fsspec needs for a protocol, by the module that it would import."""
     protocol = uri.partition("://")[0]
     module = str(known_implementations.get(protocol, {}).get("class", protocol)).partition(".")[0]
     return f"'fsspec[{protocol}]'" if module == "fsspec" else module
@@ -359,7 +348,7 @@ def _package_for(uri: str) -> str:
 
 def _remote(uri: str, name: str) -> File:
     filesystem, path = fsspec.core.url_to_fs(uri)
-    filesystem.invalidate_cache()  # fsspec remembers listings, and this asks what is there now
+    filesystem.invalidate_cache()  # fsspec caches listings, and this asks what is there now
     return _remote_file(filesystem, path, uri, name, filesystem.info(path))
 
 

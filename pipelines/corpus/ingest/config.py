@@ -1,4 +1,4 @@
-"""The config of ingest: sources and the rules of cleaning."""
+"""The config of ingest: sources, splits, and the rules that documents must meet."""
 
 from __future__ import annotations
 
@@ -11,19 +11,14 @@ from pydantic import BeforeValidator, Field, model_validator
 from gpt.config import Config
 from pipelines.corpus.cleaning import CleanerName
 from pipelines.corpus.documents import SplitConfig
-from pipelines.corpus.readers.records import ReadOptions
-from pipelines.corpus.sources import Uri, label_of
+from pipelines.corpus.sources import FileSource, Uri
 
-VERSION = 5  # raised when the meaning of ingest changes, so that old corpora are not taken for new ones
+VERSION = 5  # raised when the meaning of ingest changes, so that old corpora are not reused as new ones
 
 
-class SourceConfig(ReadOptions):
-    """Files of one kind, and which of their columns to take."""
+class SourceConfig(FileSource):
+    """Files of one kind, and the columns to take from them."""
 
-    uri: Uri = Field(
-        description="A file, folder, glob, package://NAME/path or address.", json_schema_extra={"fingerprint": False}
-    )
-    name: str | None = Field(default=None, description="What to call the source; by default the last part of its URI.")
     text: str = Field(default="text", description="The column that holds the text.")
     group_by: tuple[str, ...] = Field(
         default=(), description="Consecutive records equal in these columns make one document."
@@ -32,21 +27,18 @@ class SourceConfig(ReadOptions):
     metadata: tuple[str, ...] = Field(default=(), description="Columns to keep beside the text.")
 
     @cached_property
-    def label(self) -> str:
-        return self.name or label_of(self.uri)
-
-    @cached_property
     def kept(self) -> tuple[str, ...]:
         """The columns that become a document's metadata."""
         return (*self.group_by, *self.metadata)
 
     @property
     def wanted(self) -> tuple[str, ...]:
+        """The columns to read."""
         return (self.text, *self.kept)
 
 
 class IngestConfig(Config):
-    """From source files to a corpus."""
+    """The config of an ingest: from source files to a corpus."""
 
     sources: tuple[SourceConfig, ...] = Field(min_length=1, description="Where the text comes from, in order.")
     split: SplitConfig = Field(default=SplitConfig(), description="How much is held out.")
@@ -81,8 +73,18 @@ class IngestConfig(Config):
         default=64 << 20, ge=1, description="Size of source files, and of text, that one task handles."
     )
 
+    @property
+    def word_lists(self) -> tuple[SourceConfig, ...]:
+        """The list of bad words as a source, if there is one."""
+        return (SourceConfig(uri=self.bad_words, name="bad-words"),) if self.bad_words else ()
+
+    @property
+    def all_sources(self) -> tuple[SourceConfig, ...]:
+        """All that the config reads, in the order of the fingerprint."""
+        return (*self.sources, *self.decontaminate, *self.word_lists)
+
     @model_validator(mode="after")
-    def _languages_are_told(self) -> Self:
+    def _rules_know_the_language(self) -> Self:
         asks = (rule for rule in self.keep if re.search(r"\blanguage\b", re.sub("'[^']*'", "", rule)))
         if not self.language and (rule := next(asks, None)):
             raise ValueError(f"the rule {rule!r} asks for the language, so language has to be true")

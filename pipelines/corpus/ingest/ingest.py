@@ -1,13 +1,13 @@
 """Ingest: source files become a corpus of clean documents, each once, and a table of what was rejected and why.
 
-Two passes, both over partitions of the source files. The first reads, normalises and hashes; between the two one
-query finds the duplicates; the second writes what stays. Nothing is held in memory that grows with the corpus.
+Ingest makes two passes over partitions of the source files. The first pass reads, normalises and hashes. Then one
+query finds the duplicates, and the second pass writes what stays. Memory does not grow with the corpus.
 
-When the sources grew, partitions that the last version had too are taken from it instead of being read again, and
-their files are shared with it. The result is what reading everything again would give, byte for byte.
+When the sources grew, partitions that the last version had too are rebuilt from it instead of being read again, and
+their files are shared with it. The result is the same, byte for byte, as if everything had been read again.
 
 Output: `documents/part-*.parquet` and `rejected.parquet`, with the columns of `documents.DOCUMENTS` and `REJECTED`,
-and `partitions.json`, which says what each partition became.
+and `partitions.json`, a list of partitions by key and of the `Entry`s that their parts became.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from pipelines.corpus.ingest.partitions import PARTITIONS, known_partitions, pla
 from pipelines.corpus.ingest.read import check_usable, read_partition
 from pipelines.corpus.ingest.write import count_by_reason, write_documents, write_rejected
 from pipelines.corpus.quality import rules_of
-from pipelines.corpus.sources import describe, list_files
+from pipelines.corpus.sources import describe_sources, list_sources
 from pipelines.errors import InputError
 from pipelines.store.dataset import Dataset
 from pipelines.store.files import write_json
@@ -33,9 +33,11 @@ from pipelines.store.step import StepContext, StepType
 
 
 def run(inputs: Mapping[str, Dataset], config: IngestConfig, out: Path, work: StepContext) -> dict[str, Any]:
+    """Build the corpus."""
     rules_of(config.keep, config.bad_words is not None)
-    later = work.files_that_came_later(lambda: sources(config))
-    partitions, skipped = plan(config, work.scratch, known_partitions(work), later)
+    listing = list_sources(config.all_sources)
+    later = work.files_that_came_later(lambda: describe_sources(config.all_sources, listing))
+    partitions, skipped = plan(config, listing, work.scratch, known_partitions(work), later)
     work.listener.progress(0, len(partitions), "partitions", "reading")
     parts_of = work.map(read_partition, partitions)
     parts = [part for parts in parts_of for part in parts]
@@ -47,32 +49,28 @@ def run(inputs: Mapping[str, Dataset], config: IngestConfig, out: Path, work: St
     written = write_documents(work, parts, targets, duplicates)
     rejected, entries = write_rejected(out / "rejected.parquet", parts, written, skipped)
     entry = iter(entries)
-    table = [
-        [partition.key, [next(entry) for _ in parts]] for partition, parts in zip(partitions, parts_of, strict=True)
-    ]
-    write_json(out / PARTITIONS, [[key, [entry.__dict__ for entry in entries]] for key, entries in table])
-    total = sum((part.counts for part in written), Counter())
+    table = [(partition.key, [next(entry) for _ in of]) for partition, of in zip(partitions, parts_of, strict=True)]
+    write_json(out / PARTITIONS, table)
+    total = sum((counts for counts, _ in written), Counter())
     if not total["documents"]:
-        raise InputError(
-            "Every document was rejected; the first: " + next(part.problem for part in parts if part.problem)
-        )
+        problem = next(part.problem for part in parts if part.problem)
+        raise InputError(f"Every document was rejected; the first: {problem}")
     names = ("documents", "bytes", *(f"{what}_{split}" for split in SPLITS for what in ("documents", "bytes")))
+    first_pass = sum((Counter(part.counts) for part in parts), Counter())
     return {
         **{name: total[name] for name in names},
         "rejected": sum(rejected.values()),
         **count_by_reason(rejected.most_common(12)),
-        "undecodable_bytes": sum(part.counts["undecodable"] for part in parts),
-        **{f"cleaned_{name}": sum(part.counts[f"cleaned_{name}"] for part in parts) for name in config.clean},
+        "undecodable_bytes": first_pass["undecodable"],
+        **{f"cleaned_{name}": first_pass[f"cleaned_{name}"] for name in config.clean},
         "parts": len(parts),
-        "parts_shared": sum(part.previous is not None for part in parts),
+        "parts_shared": sum(part.before is not None for part in parts),
     }
 
 
 def sources(config: IngestConfig) -> tuple[SourceFile, ...]:
-    """Name, size and digest of every file that the config names, in the order in which they are read."""
-    lists = [(source.uri, source.label) for source in (*config.sources, *config.decontaminate)]
-    lists += [(config.bad_words, "bad-words")] if config.bad_words else []
-    return tuple(entry for uri, label in lists for entry in describe(list_files(uri)[0], label))
+    """Return name, size and digest of every file that the config names, in the order in which they are read."""
+    return describe_sources(config.all_sources, list_sources(config.all_sources))
 
 
 INGEST = StepType(

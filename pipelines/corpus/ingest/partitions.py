@@ -1,10 +1,10 @@
-"""The plan of ingest: partitions of source files that are read independently."""
+"""The plan of ingest: partitions of source files that are read independently of each other."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
@@ -16,18 +16,21 @@ from pipelines.corpus.readers.encoding import detect_encoding
 from pipelines.corpus.readers.formats import formats_of
 from pipelines.corpus.readers.json_lines import count_line_ends
 from pipelines.corpus.readers.records import Format, UnreadableError
-from pipelines.corpus.sources import File, Skipped, describe, file_digest, list_files
+from pipelines.corpus.sources import File, Listing, Skipped, describe, file_digest
 from pipelines.store.step import StepContext, fingerprinted
 
 PARTITIONS = "partitions.json"
 
-
-# Planning
+# What a part of a partition became in a corpus, as `partitions.json` stores it: the `number` of its file in
+# `documents`, and `first_rejected`, the row of `rejected.parquet` at which its rows begin. The records that the first
+# pass rejected come first. Duplicates follow, which were the rows `dropped` of the first pass. `counts`, `usable` and
+# `problem` are those of the first pass.
+Entry = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Piece:
-    """A file of a source, or some of its lines: those from one position to another, after so many others."""
+    """A file of a source, or its lines between two positions, which follow `lines_before` others."""
 
     source: SourceConfig
     file: File
@@ -38,94 +41,86 @@ class Piece:
 
 
 @dataclass(frozen=True)
-class Entry:
-    """What a part became in a corpus: its number, and where its rows of `rejected` lie.
-
-    first_rejected: the row of `rejected.parquet` from which on there are the part's: first the `rejected` ones that
-        were so at once, then the documents that were dropped as duplicates, which were its rows `dropped`.
-    """
-
-    number: int
-    first_rejected: int
-    rejected: int
-    dropped: tuple[int, ...]
-    counts: dict[str, int]
-    usable: dict[str, int]
-    problem: str
-
-
-@dataclass(frozen=True)
 class Partition:
-    """What one task reads, and where it writes; `known` is what an earlier corpus (a folder) made of the same."""
+    """What one task reads, and where it writes.
+
+    known: the folder of an earlier corpus, and what the same partition became there.
+    """
 
     config: IngestConfig
     pieces: tuple[Piece, ...]
     folder: Path
     key: str
-    known: tuple[Path, tuple[Entry, ...]] | None = None
+    known: tuple[Path, list[Entry]] | None
+    evaluation_sets: tuple[Piece, ...]
+    word_lists: tuple[File, ...]
 
 
-Known = dict[str, tuple[Path, tuple[Entry, ...]]]
-
-
-def known_partitions(work: StepContext) -> Known:
-    """What an earlier version of the corpus made of its partitions, by their keys."""
+def known_partitions(work: StepContext) -> dict[str, tuple[Path, list[Entry]]]:
+    """Return what an earlier version of the corpus made of its partitions, by their keys."""
     if not (previous := work.usable_previous(PARTITIONS)):
         return {}
-    table = json.loads(previous.file(PARTITIONS).read_text())
-    return {
-        key: (previous.path, tuple(Entry(**each | {"dropped": tuple(each["dropped"])}) for each in entries))
-        for key, entries in table
-    }
+    table: list[tuple[str, list[Entry]]] = json.loads(previous.file(PARTITIONS).read_text())
+    return {key: (previous.path, entries) for key, entries in table}
 
 
 def plan(
     config: IngestConfig,
+    listing: Listing,
     folder: Path,
-    known: Known | None = None,
+    known: Mapping[str, tuple[Path, list[Entry]]] | None = None,
     later: Collection[str] = (),
 ) -> tuple[list[Partition], list[tuple[str, Skipped]]]:
-    """Divide the source files into partitions, which depend on nothing but the files' names, sizes and line ends.
+    """Divide the source files into partitions, by nothing except the files' names, sizes and line ends.
 
-    A new partition begins behind a file with a chance of its size in partitions, drawn from its name: so a file
-    that is added or removed moves the boundaries beside it, and no others. Files that came `later` are left out.
+    A partition ends after a file with a chance that is the file's share of a partition's size, drawn from its name. So
+    a file that is added or removed moves the boundaries beside it, and no others.
+
+    Args:
+        later: files that appeared after the fingerprint was taken, which are left out.
+
+    Returns:
+        the partitions, and the files that are skipped, each with its source's label.
     """
     skipped: list[tuple[str, Skipped]] = []
     groups: list[list[Piece]] = [[]]
     for source in config.sources:
-        files, unread = list_files(source.uri)
-        skipped += [(source.label, each) for each in unread]
+        files, unread = listing[source]
+        skipped += [(source.title, each) for each in unread]
         for file in files:
-            if f"{source.label}/{file.name}" in later:
+            if f"{source.title}/{file.name}" in later:
                 continue
             try:
                 compression, format_ = formats_of(file.name, source)
             except KeyError as unknown:
-                skipped.append((source.label, Skipped(file.name, f"no reader for .{unknown.args[0]}")))
+                skipped.append((source.title, Skipped(file.name, f"no reader for .{unknown.args[0]}")))
                 continue
             if file.bytes > config.partition_bytes and not compression and _can_be_divided(source, file, format_):
                 groups += [[piece] for piece in _by_lines(source, file, config.partition_bytes)] + [[]]
                 continue
             groups[-1].append(Piece(source, file, sha256=file_digest(file)))
-            draw = int(hashlib.sha256(f"{source.label}/{file.name}".encode()).hexdigest()[:8], 16) / 16**8
+            draw = int(hashlib.sha256(f"{source.title}/{file.name}".encode()).hexdigest()[:8], 16) / 16**8
             full = sum(piece.file.bytes for piece in groups[-1]) >= 4 * config.partition_bytes
             if full or draw < file.bytes / config.partition_bytes:
                 groups.append([])
+    evaluation_sets = tuple(Piece(source, file) for source in config.decontaminate for file in listing[source][0])
+    word_lists = tuple(file for source in config.word_lists for file in listing[source][0])
     common = fingerprinted(config)
     del common["sources"]
-    common["decontaminate"] = [describe(list_files(each.uri)[0], each.label) for each in config.decontaminate]
-    common["bad_words"] = describe(list_files(config.bad_words)[0], "bad-words") if config.bad_words else None
+    common["decontaminate"] = [describe(listing[source][0], source.title) for source in config.decontaminate]
+    common["bad_words"] = describe(word_lists, "bad-words") if word_lists else None
     partitions = []
-    for i, pieces in enumerate(filter(None, groups)):
-        key = _key(common, pieces)
-        partitions.append(Partition(config, tuple(pieces), folder / f"read-{i:05d}", key, (known or {}).get(key)))
+    for number, pieces in enumerate(filter(None, groups)):
+        key, place = _key(common, pieces), folder / f"read-{number:05d}"
+        before = known.get(key) if known else None
+        partitions.append(Partition(config, tuple(pieces), place, key, before, evaluation_sets, word_lists))
     return partitions, skipped
 
 
-def _key(common: dict[str, Any], pieces: list[Piece]) -> str:
-    """Names what a partition's files become: equal keys, equal documents."""
+def _key(common: dict[str, Any], pieces: Sequence[Piece]) -> str:
+    """Return a name of what a partition becomes: equal keys, equal documents."""
     made_of = [
-        [fingerprinted(piece.source), piece.source.label, piece.file.name, piece.lines_before, piece.sha256]
+        [fingerprinted(piece.source), piece.source.title, piece.file.name, piece.lines_before, piece.sha256]
         for piece in pieces
     ]
     text = json.dumps([VERSION, common, made_of], sort_keys=True, default=str)
@@ -151,15 +146,14 @@ def _by_lines(source: SourceConfig, file: File, size: int) -> Iterator[Piece]:
                 file.check_unchanged()
     lines = 0
     with ThreadPoolExecutor(2) as pool:  # hashing, counting and reading all release the interpreter
-        for (start, end), (sha256, count) in zip(
-            pairwise(bounds), pool.map(lambda span: _scan(file, *span), pairwise(bounds)), strict=True
-        ):
+        scanned = pool.map(lambda span: _scan(file, *span), pairwise(bounds))
+        for (start, end), (sha256, count) in zip(pairwise(bounds), scanned, strict=True):
             yield Piece(source, file, start, end, lines, sha256)
             lines += count
 
 
 def _line_end(stream: BinaryIO, at: int) -> int:
-    """The first position from one on at which a line has just ended."""
+    """Return the first position, from one on, that follows the end of a line."""
     stream.seek(at - 1)
     while (block := stream.readline(1 << 20)) and not block.endswith(b"\n"):
         pass
@@ -167,7 +161,7 @@ def _line_end(stream: BinaryIO, at: int) -> int:
 
 
 def _scan(file: File, start: int, end: int) -> tuple[str, int]:
-    """SHA-256 of a part of a file, and how many lines end in it."""
+    """Return the SHA-256 of a part of a file, and the number of lines that end in it."""
     digest, lines = hashlib.sha256(), 0
     with file.open() as stream:
         stream.seek(start)

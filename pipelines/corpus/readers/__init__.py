@@ -1,1 +1,1 @@
-"""Readers: a file of some format becomes a stream of records."""
+"""Readers: each turns a file of one format into a stream of records."""

@@ -16,6 +16,7 @@ from pipelines.corpus.readers.records import ReadOptions, Records, UnreadableErr
 
 
 def read_parquet(file: BinaryIO, options: ReadOptions) -> Iterator[Records]:
+    """Read the wanted columns of a Parquet file."""
     seekable = to_seekable(file)
     parquet = pyarrow.parquet.ParquetFile(pa.PythonFile(seekable, mode="r"), pre_buffer=False)
     columns = _columns(parquet.schema_arrow, options)
@@ -25,6 +26,7 @@ def read_parquet(file: BinaryIO, options: ReadOptions) -> Iterator[Records]:
 
 
 def read_arrow(file: BinaryIO, options: ReadOptions) -> Iterator[Records]:
+    """Read the wanted columns of an Arrow file or stream."""
     seekable = to_seekable(file)
     is_file = seekable.read(6) == b"ARROW1"
     seekable.seek(0)
@@ -39,7 +41,7 @@ def read_arrow(file: BinaryIO, options: ReadOptions) -> Iterator[Records]:
 
 
 def _columns(schema: pa.Schema, options: ReadOptions) -> list[str]:
-    """The columns to read: the wanted ones, or if one of them is not there, all, so that it can be said which are.
+    """Return the columns to read: the wanted ones, or all if one is missing, so that the error can name them.
 
     Raises:
         UnreadableError: two have the same name.

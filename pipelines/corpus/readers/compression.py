@@ -13,10 +13,26 @@ import pyarrow as pa
 
 from pipelines.corpus.readers.records import BUFFER, UnreadableError
 
-BOMB_RATIO, BOMB_BYTES = 250, 256 << 20  # a file that unpacks to both of these is not text that somebody wrote
+BOMB_RATIO, BOMB_BYTES = 250, 256 << 20  # no text that somebody wrote unpacks to both
+COMPRESSIONS: dict[str, Callable[[BinaryIO], Any]] = {
+    "gz": lambda file: gzip.GzipFile(fileobj=file, mode="rb"),
+    "bz2": lambda file: _Streams(file, bz2.BZ2Decompressor),
+    "xz": lambda file: _Streams(file, lzma.LZMADecompressor),
+    "zst": lambda file: pa.CompressedInputStream(pa.PythonFile(file, mode="r"), "zstd"),
+}
 
 
-# Compression
+def decompress(file: BinaryIO, compression: str | None) -> BinaryIO:
+    """Return a file's decompressed content, or the file itself if there is no compression."""
+    if compression is None:
+        return file
+    return cast(BinaryIO, io.BufferedReader(_Unpacked(COMPRESSIONS[compression](file), file), BUFFER))
+
+
+def refuse_bomb(unpacked: int, packed: int) -> None:
+    """Raise an UnreadableError if so few bytes must not unpack to so many."""
+    if unpacked > BOMB_BYTES and unpacked > BOMB_RATIO * max(packed, 1):
+        raise UnreadableError(f"a decompression bomb: unpacks to more than {BOMB_RATIO} times its size")
 
 
 class _Unpacked(io.RawIOBase):
@@ -30,7 +46,7 @@ class _Unpacked(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int:
-        """Fill the buffer; at a break in the file, hand over what came before it first."""
+        """Fill the buffer. At a break in the file, return what came before it first."""
         filled = 0
         try:
             if self._break:
@@ -48,19 +64,14 @@ class _Unpacked(io.RawIOBase):
         return filled
 
 
-def refuse_bomb(unpacked: int, packed: int) -> None:
-    if unpacked > BOMB_BYTES and unpacked > BOMB_RATIO * max(packed, 1):
-        raise UnreadableError(f"a decompression bomb: unpacks to more than {BOMB_RATIO} times its size")
-
-
 class _Streams:
-    """Packed streams, one behind the other. Python's own readers pass over one that is broken behind a whole one."""
+    """Packed streams, one behind the other. Python's own readers ignore a broken stream behind a whole one."""
 
     def __init__(self, file: BinaryIO, decompressor: Callable[[], Any]) -> None:
         self._file, self._new, self._stream = file, decompressor, decompressor()
 
     def read1(self, size: int) -> bytes:
-        """Some bytes, and none at the end."""
+        """Return some bytes, and none at the end."""
         while True:
             packed = b""
             if self._stream.eof:
@@ -74,17 +85,3 @@ class _Streams:
                 raise EOFError("Compressed file ended before the end-of-stream marker was reached")
             if block := self._stream.decompress(packed, size):
                 return cast(bytes, block)
-
-
-def decompress(file: BinaryIO, compression: str | None) -> BinaryIO:
-    if compression is None:
-        return file
-    return cast(BinaryIO, io.BufferedReader(_Unpacked(COMPRESSIONS[compression](file), file), BUFFER))
-
-
-COMPRESSIONS: dict[str, Callable[[BinaryIO], Any]] = {
-    "gz": lambda file: gzip.GzipFile(fileobj=file),
-    "bz2": lambda file: _Streams(file, bz2.BZ2Decompressor),
-    "xz": lambda file: _Streams(file, lzma.LZMADecompressor),
-    "zst": lambda file: pa.CompressedInputStream(pa.PythonFile(file, mode="r"), "zstd"),
-}

@@ -13,10 +13,12 @@ from pipelines.corpus.readers.records import MAX_LINE, Bad, ReadOptions, Record,
 
 
 def read_csv(file: BinaryIO, options: ReadOptions) -> Iterator[Record | Bad]:
+    """Read rows separated by commas, or by the delimiter of the options."""
     return _read_csv(file, options, options.delimiter or ",")
 
 
 def read_tsv(file: BinaryIO, options: ReadOptions) -> Iterator[Record | Bad]:
+    """Read rows separated by tabs, or by the delimiter of the options."""
     return _read_csv(file, options, options.delimiter or "\t")
 
 
@@ -28,16 +30,14 @@ def _read_csv(file: BinaryIO, options: ReadOptions, delimiter: str) -> Iterator[
         twice = [name for name, count in Counter(names).items() if count > 1]
         if twice:
             raise UnreadableError(f"two columns are called {twice[0]!r}")
-        while True:
-            line = rows.line_num + 1
-            row = next(rows, None)
-            if row is None:
-                return
+        line = rows.line_num + 1
+        for row in rows:
             if len(row) == len(names):
                 yield Record(dict(zip(names, row, strict=True)), f"line {line}")
             elif row:
                 reason = f"{len(row)} fields where {len(names)} are expected"
                 yield Bad(reason, f"line {line}", delimiter.join(row)[:1000])
+            line = rows.line_num + 1
     except csv.Error as error:
         raise UnreadableError(f"not CSV at line {rows.line_num + 1}: {error}") from None
 

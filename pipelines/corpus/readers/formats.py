@@ -1,9 +1,14 @@
-"""Readers: a file of some format becomes a stream of records.
+"""The table of formats, and how a file's name and options choose a reader from it.
 
-`FORMATS` is the table; a new format is a function from an open file and the options to records, and a line in it.
-A reader yields what it can: a `Bad` stands for a record that could not be read, and an exception ends the file with
-all that came before kept. Compression is peeled off first, by the name's last suffix. Bytes that do not fit a text's
-encoding arrive as lone surrogates (as of Python's `surrogateescape`), for the caller to count, reject or repair.
+To add a format:
+
+1. Write a reader: a function from an open file and the options to `Record`s. Yield a `Bad` for a record that cannot be
+   read. Raise an `UnreadableError` if the rest of the file cannot be read; all records before it are kept.
+2. Add a row to `FORMATS`: the name that `format` may ask for, the file extensions, the reader.
+3. Add a test to the tests of readers.
+
+Readers get decompressed files: the last suffix of a name (`.gz`) is peeled off first. Bytes that do not fit a text's
+encoding arrive as lone surrogates (as of Python's `surrogateescape`). Ingest counts, rejects or repairs them.
 """
 
 from __future__ import annotations
@@ -23,81 +28,7 @@ from pipelines.corpus.readers.records import SURROGATE, Bad, Format, ReadOptions
 from pipelines.corpus.readers.samples import read_conversations, read_python_dict
 from pipelines.errors import InputError
 
-
-def read_file(file: BinaryIO, name: str, options: ReadOptions, first_line: int = 1) -> Iterator[Record | Bad]:
-    """The records of an open file, one by one; the rest is said of `read_records`."""
-    return one_by_one(read_records(file, name, options, first_line))
-
-
-def one_by_one(found: Iterable[Record | Records | Bad]) -> Iterator[Record | Bad]:
-    """Records, consecutive ones taken apart."""
-    for each in found:
-        if isinstance(each, Records):
-            yield from each
-        else:
-            yield each
-
-
-def read_records(
-    file: BinaryIO, name: str, options: ReadOptions, first_line: int = 1
-) -> Iterator[Record | Records | Bad]:
-    """The records of an open file, whose name or options say its format. Ends with a `Bad` if the file is broken.
-
-    Args:
-        first_line: the number of the file's first line, where it is a part of another that is read by line.
-
-    Raises:
-        InputError: there is no such format or encoding, or a package that the format needs is not installed.
-        ConnectionError, OSError: it could not be read to its end, for which the file is not to blame.
-    """
-    try:
-        compression, format_ = formats_of(name, options)
-    except KeyError as unknown:
-        yield Bad(f"no reader for .{unknown.args[0]}", "file")
-        return
-    last = "start"
-    try:
-        with decompress(file, compression) as stream:
-            for record in format_.read(stream, options, *([first_line] if format_.by_line else [])):
-                last = record.last_location if isinstance(record, Records) else record.location
-                yield _shown(record) if isinstance(record, Bad) else record
-    except ImportError as error:
-        raise InputError(f"{name} needs the package {error.name}; pip install 'tokenmill[formats]'.") from None
-    except (InputError, ConnectionError, MemoryError):
-        raise
-    except Exception as error:  # of whichever parser, about bytes that nobody foresaw
-        if isinstance(error, OSError) and error.errno:
-            raise  # the machine's fault and not the file's: a full disk, a broken one
-        sentence = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        sentence = re.sub(" at 0x[0-9a-f]+", "", sentence)  # which is another one each time
-        yield _shown(Bad(sentence, "file" if last == "start" else f"after {last}"))
-
-
-def _shown(bad: Bad) -> Bad:
-    """What can be written into a table: a `Bad` tells of text, and is none that could be repaired."""
-    return Bad(*(SURROGATE.sub("\ufffd", each) for each in bad))
-
-
-def formats_of(name: str, options: ReadOptions) -> tuple[str | None, Format]:
-    """Compression and format of a file.
-
-    Raises:
-        InputError: the options name a format that does not exist.
-        KeyError: no reader takes files of this extension, which it names.
-    """
-    suffixes = [suffix.lower().lstrip(".") for suffix in PurePosixPath(name).suffixes]
-    compression = suffixes.pop() if suffixes and suffixes[-1] in COMPRESSIONS else None
-    if options.format:
-        if options.format not in FORMATS:
-            raise InputError(f"There is no format {options.format!r}; known are {', '.join(FORMATS)}.")
-        return compression, FORMATS[options.format]
-    return compression, FORMATS[EXTENSIONS[suffixes[-1] if suffixes else ""]]
-
-
-# The table
-
 CODE = "py pyi c h cc cpp hpp cs java kt scala js jsx ts tsx go rs rb php swift lua pl r jl sh sql css toml ini cfg tex"
-
 
 FORMATS: dict[str, Format] = {
     "text": Format(("txt", "text", "rst", ""), read_text),
@@ -116,5 +47,69 @@ FORMATS: dict[str, Format] = {
     "python-dict": Format((), read_python_dict),
 }
 
-
 EXTENSIONS = {extension: name for name, format_ in FORMATS.items() for extension in format_.extensions}
+
+
+def formats_of(name: str, options: ReadOptions) -> tuple[str | None, Format]:
+    """Return the compression and the format of a file.
+
+    Raises:
+        InputError: the options name a format that does not exist.
+        KeyError: no reader takes files of this extension, which it names.
+    """
+    suffixes = [suffix.lower().lstrip(".") for suffix in PurePosixPath(name).suffixes]
+    compression = suffixes.pop() if suffixes and suffixes[-1] in COMPRESSIONS else None
+    if options.format and options.format not in FORMATS:
+        raise InputError(f"There is no format {options.format!r}; known are {', '.join(FORMATS)}.")
+    return compression, FORMATS[options.format or EXTENSIONS[suffixes[-1] if suffixes else ""]]
+
+
+def read_file(file: BinaryIO, name: str, options: ReadOptions) -> Iterator[Record | Bad]:
+    """Yield the records of an open file one by one, as `read_records` reads them."""
+    return one_by_one(read_records(file, name, options))
+
+
+def one_by_one(found: Iterable[Record | Records | Bad]) -> Iterator[Record | Bad]:
+    """Yield each record by itself."""
+    for each in found:
+        yield from each if isinstance(each, Records) else [each]
+
+
+def read_records(
+    file: BinaryIO, name: str, options: ReadOptions, first_line: int = 1
+) -> Iterator[Record | Records | Bad]:
+    """Yield the records of an open file. Its name or the options say its format. A broken file ends with a `Bad`.
+
+    Args:
+        first_line: the number of the file's first line, if it is a part of another file that is read by line.
+
+    Raises:
+        InputError: there is no such format or encoding, or a package that the format needs is not installed.
+        ConnectionError, OSError: the machine or the network failed, and not the file.
+    """
+    try:
+        compression, format_ = formats_of(name, options)
+    except KeyError as unknown:
+        yield Bad(f"no reader for .{unknown.args[0]}", "file")
+        return
+    last = ""
+    try:
+        with decompress(file, compression) as stream:
+            for record in format_.read(stream, options, *([first_line] if format_.by_line else [])):
+                last = record.last_location if isinstance(record, Records) else record.location
+                yield _printable(record) if isinstance(record, Bad) else record
+    except ImportError as error:
+        raise InputError(f"{name} needs the package {error.name}; pip install 'tokenmill[formats]'.") from None
+    except (InputError, ConnectionError, MemoryError):
+        raise
+    except Exception as error:  # of whichever parser, about bytes that nobody foresaw
+        if isinstance(error, OSError) and error.errno:
+            raise  # the machine failed and not the file: a full disk, a broken one
+        sentence = (str(error).strip() or type(error).__name__).splitlines()[0]
+        sentence = re.sub(" at 0x[0-9a-f]+", "", sentence)  # an address that differs each time
+        yield _printable(Bad(sentence, f"after {last}" if last else "file"))
+
+
+def _printable(bad: Bad) -> Bad:
+    """Return a `Bad` that can be written into a table: its text is for people and need not be repaired."""
+    return Bad(*(SURROGATE.sub("\ufffd", each) for each in bad))

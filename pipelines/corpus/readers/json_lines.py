@@ -24,10 +24,11 @@ from pipelines.corpus.readers.records import (
     read_whole,
 )
 
-# Records
+NUMBER = secrets.randbits(53)  # nobody can have written this number
 
 
 def read_json_lines(file: BinaryIO, options: ReadOptions, first_line: int = 1) -> Iterator[Record | Records | Bad]:
+    """Read one JSON object per line, many lines at a time."""
     number = first_line
     for lines in _lines(file, options):
         if isinstance(lines, Bad):
@@ -43,11 +44,24 @@ def read_json_lines(file: BinaryIO, options: ReadOptions, first_line: int = 1) -
                 number += 1
 
 
-def _objects(lines: bytes) -> list[dict[str, Any]]:
-    """The objects on lines of JSON, of which there is one on each; none if anything else is on one of them.
+def read_json(file: BinaryIO, options: ReadOptions) -> Iterator[Record | Bad]:
+    """Read one JSON object, or a list of them."""
+    try:
+        value = json.loads(open_text(io.BytesIO(read_whole(file)), options).read())
+    except RecursionError:
+        raise UnreadableError("JSON nested too deeply") from None
+    for number, fields in enumerate(value if isinstance(value, list) else [value], 1):
+        if isinstance(fields, dict):
+            yield Record(fields, f"record {number}")
+        else:
+            yield Bad("not a JSON object", f"record {number}", str(fields)[:1000])
 
-    They are parsed at once, as a list with a number for each line end that is on no line: so what runs over two lines
-    is seen.
+
+def _objects(lines: bytes) -> list[dict[str, Any]]:
+    """Return the objects on lines of JSON, or none if any line holds anything except one object.
+
+    All lines are parsed at once, as a list in which a number stands for each line end. So an object that runs over two
+    lines is noticed.
     """
     try:
         values = orjson.loads(b"[%s]" % lines.replace(b"\n", b",%d," % NUMBER))
@@ -56,9 +70,6 @@ def _objects(lines: bytes) -> list[dict[str, Any]]:
     objects, ends = values[::2], values[1::2]
     whole = ends.count(NUMBER) == len(ends) == count_line_ends(lines) and set(map(type, objects)) == {dict}
     return objects if whole else []
-
-
-NUMBER = secrets.randbits(53)  # which nobody can have written
 
 
 def _record(line: bytes, location: str) -> Record | Bad:
@@ -74,20 +85,8 @@ def _record(line: bytes, location: str) -> Record | Bad:
     return Record(fields, location)
 
 
-def read_json(file: BinaryIO, options: ReadOptions) -> Iterator[Record | Bad]:
-    try:
-        value = json.loads(open_text(io.BytesIO(read_whole(file)), options).read())
-    except RecursionError:
-        raise UnreadableError("JSON nested too deeply") from None
-    for number, fields in enumerate(value if isinstance(value, list) else [value], 1):
-        if isinstance(fields, dict):
-            yield Record(fields, f"record {number}")
-        else:
-            yield Bad("not a JSON object", f"record {number}", str(fields)[:1000])
-
-
 def _lines(file: BinaryIO, options: ReadOptions) -> Iterator[bytes | Bad]:
-    """Some lines at a time, in UTF-8; one that is too long comes as a `Bad` and is never held in memory."""
+    """Yield some lines at a time, in UTF-8. A line that is too long becomes a `Bad` and is never held in memory."""
     buffered = to_buffered(file)
     encoding = detect_encoding(buffered.peek(HEAD)[:HEAD], options.encoding)
     if encoding in ("utf-8-sig", "ascii"):
@@ -115,7 +114,7 @@ def _lines(file: BinaryIO, options: ReadOptions) -> Iterator[bytes | Bad]:
 
 
 def count_line_ends(block: bytes) -> int:
-    """How many lines end in it; several times as fast as `bytes.count`."""
+    """Count the line ends in a block, several times as fast as `bytes.count`."""
     return int(np.count_nonzero(np.frombuffer(block, np.uint8) == ord("\n")))
 
 

@@ -17,38 +17,16 @@ from pipelines.corpus.readers.records import (
     to_seekable,
 )
 
-
-def read_html(file: BinaryIO, options: ReadOptions) -> Iterator[Record | Bad]:
-    yield from _from_html(read_whole(file), "file", options.encoding)
-
-
-def _from_html(page: bytes, location: str, encoding: str | None) -> Iterator[Record | Bad]:
-    import trafilatura
-
-    content, n_broken = _page(page, encoding)
-    found: Any = trafilatura.bare_extraction(content, with_metadata=True, include_comments=False)
-    if not found or not found.text:
-        yield Bad("no text in this page", location, page[:1000].decode("utf-8", "replace"))
-    else:
-        text = found.text.replace("\ufffd", "\udcff") if n_broken else found.text
-        yield Record({"text": text, "title": found.title, "date": found.date}, location)
-
-
-def _page(page: bytes, declared: str | None) -> tuple[str | bytes, int]:
-    """A page's text and the number of its broken bytes, each a U+FFFD in it: the extractor takes no lone surrogates.
-
-    A page whose encoding is not declared is left to the extractor to decode, unless it is UTF-8 with a little damage.
-    """
-    text, n_broken = UNDECODED.subn("\ufffd", decode(page, declared or "utf-8"))
-    if declared or (n_broken and len(NOT_ASCII.findall(text)) > 10 * n_broken):
-        return text, n_broken
-    return page, 0
-
-
 NOT_ASCII = re.compile("[^\0-\x7f]")
 
 
+def read_html(file: BinaryIO, options: ReadOptions) -> Iterator[Record | Bad]:
+    """Read the main text of a page, its title and its date."""
+    yield from _from_html(read_whole(file), "file", options.encoding)
+
+
 def read_pdf(file: BinaryIO, options: ReadOptions) -> Iterator[Record | Bad]:
+    """Read the text of all pages."""
     import pypdf
     from pypdf.errors import PyPdfError
 
@@ -61,6 +39,7 @@ def read_pdf(file: BinaryIO, options: ReadOptions) -> Iterator[Record | Bad]:
 
 
 def read_warc(file: BinaryIO, options: ReadOptions) -> Iterator[Record | Bad]:
+    """Read the pages and texts of a web archive, with their addresses."""
     from warcio.archiveiterator import ArchiveIterator
     from warcio.exceptions import ArchiveLoadFailed
 
@@ -83,3 +62,27 @@ def read_warc(file: BinaryIO, options: ReadOptions) -> Iterator[Record | Bad]:
                 yield each._replace(fields={**each.fields, "url": address}) if isinstance(each, Record) else each
     except ArchiveLoadFailed as error:
         raise UnreadableError(f"not a readable WARC: {error}") from None
+
+
+def _from_html(page: bytes, location: str, encoding: str | None) -> Iterator[Record | Bad]:
+    import trafilatura
+
+    content, n_broken = _page(page, encoding)
+    found: Any = trafilatura.bare_extraction(content, with_metadata=True, include_comments=False)
+    if not found or not found.text:
+        yield Bad("no text in this page", location, page[:1000].decode("utf-8", "replace"))
+    else:
+        text = found.text.replace("\ufffd", "\udcff") if n_broken else found.text
+        yield Record({"text": text, "title": found.title, "date": found.date}, location)
+
+
+def _page(page: bytes, declared: str | None) -> tuple[str | bytes, int]:
+    """Return a page for the extractor, and the number of its broken bytes.
+
+    A broken byte is a U+FFFD in the text, since the extractor takes no lone surrogates. The extractor decodes a page
+    whose encoding is not declared, unless it is UTF-8 with a little damage.
+    """
+    text, n_broken = UNDECODED.subn("\ufffd", decode(page, declared or "utf-8"))
+    if declared or (n_broken and len(NOT_ASCII.findall(text)) > 10 * n_broken):
+        return text, n_broken
+    return page, 0

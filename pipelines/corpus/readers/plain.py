@@ -8,10 +8,9 @@ from typing import BinaryIO
 from pipelines.corpus.readers.encoding import open_text
 from pipelines.corpus.readers.records import Bad, ReadOptions, Record
 
-# Plain text, whole or in pieces
-
 
 def read_text(file: BinaryIO, options: ReadOptions) -> Iterator[Record | Bad]:
+    """Read a text whole, or in the pieces that `split_at` and `max_document` make."""
     text = open_text(file, options)
     held, line = "", 1
     while True:
@@ -34,7 +33,7 @@ def read_text(file: BinaryIO, options: ReadOptions) -> Iterator[Record | Bad]:
 
 
 def _cut(text: str, limit: int) -> int:
-    """Where to cut a text that is too long: behind the last paragraph, line, sentence or word of its second half."""
+    """Return where to cut a long text: behind the last paragraph, line, sentence or word of its second half."""
     for end in ("\n\n", "\n", ". ", " "):
         at = text.rfind(end, limit // 2, limit)
         if at >= 0:

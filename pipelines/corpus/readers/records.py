@@ -16,16 +16,13 @@ from pydantic import Field
 from gpt.config import Config
 
 MAX_LINE = 64 << 20  # bytes of one line of JSON Lines, or of one field of a CSV file
-
-
 MAX_WHOLE = 256 << 20  # bytes of a file whose format can only be read whole
-
-
-BUFFER = 1 << 20  # bytes that are read at once
+BUFFER = 1 << 20  # bytes per read
+SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class Record(NamedTuple):
-    """One record: its fields (plain text has one, `text`) and where in the file it stands."""
+    """One record: its fields (plain text has one, `text`) and its place in the file."""
 
     fields: dict[str, Any]
     location: str
@@ -33,11 +30,15 @@ class Record(NamedTuple):
 
 @dataclass(frozen=True)
 class Records:
-    """Consecutive records, such as a block of lines: of small ones there are too many for an object each."""
+    """Consecutive records, such as a block of lines. An object for each of many million small ones is too slow.
+
+    unit: what a file counts them by: line, row.
+    first: the number of the first one.
+    """
 
     fields: Sequence[dict[str, Any]]
-    unit: str  # in which a file counts them
-    first: int  # number of the first one
+    unit: str
+    first: int
 
     def __len__(self) -> int:
         return len(self.fields)
@@ -45,16 +46,18 @@ class Records:
     def __getitem__(self, part: slice) -> Records:
         return Records(self.fields[part], self.unit, self.first + part.indices(len(self))[0])
 
+    def __iter__(self) -> Iterator[Record]:
+        return map(Record, self.fields, self.locations().to_pylist())
+
     def locations(self, before: str = "") -> pa.StringArray:
+        """Return the place of each record, behind a prefix."""
         numbers = pa.array(np.arange(self.first, self.first + len(self))).cast(pa.string())
         return pc.utf8_replace_slice(numbers, 0, 0, f"{before}{self.unit} ")
 
     @property
     def last_location(self) -> str:
+        """The place of the last record."""
         return f"{self.unit} {self.first + len(self) - 1}"
-
-    def __iter__(self) -> Iterator[Record]:
-        return map(Record, self.fields, self.locations().to_pylist())
 
 
 class Bad(NamedTuple):
@@ -66,11 +69,11 @@ class Bad(NamedTuple):
 
 
 class UnreadableError(Exception):
-    """The rest of the file cannot be read; the text says why."""
+    """The rest of a file cannot be read; the text says why."""
 
 
 class ReadOptions(Config):
-    """How to read a file."""
+    """Options that say how to read a file."""
 
     format: str | None = Field(default=None, description="Format of the files; by default their extension says it.")
     encoding: str | None = Field(default=None, description="Encoding of text; by default it is detected.")
@@ -89,32 +92,34 @@ class ReadOptions(Config):
 
     @property
     def wanted(self) -> Collection[str]:
-        """The columns that are made use of, where that is known: formats that store columns read no others."""
+        """The columns to read from formats that store columns; all, if empty."""
         return ()
 
 
-# Of an open file and options; one that reads by line is told the number of the first one too.
+# Takes an open file and options; a reader by line also takes the number of the first line.
 Reader = Callable[..., Iterator["Record | Records | Bad"]]
 
 
 @dataclass(frozen=True)
 class Format:
-    """A format: the extensions it goes by, its reader, and whether a part between two line ends can be read alone."""
+    """A format: its file extensions, its reader, and whether a part between two line ends can be read alone."""
 
     extensions: tuple[str, ...]
     read: Reader
     by_line: bool = False
 
 
-SURROGATE = re.compile("[\ud800-\udfff]")
-
-
 def no_column(name: str, fields: Iterable[str]) -> str:
-    """The sentence about a column that is not there."""
+    """Return the reason for rejecting a record without a column."""
     return f"no column {name!r}; there are {SURROGATE.sub(chr(0xFFFD), ', '.join(fields))}"
 
 
 def read_whole(file: BinaryIO) -> bytes:
+    """Read a file into memory.
+
+    Raises:
+        UnreadableError: it is larger than `MAX_WHOLE`.
+    """
     content = bytearray()
     while block := file.read(1 << 20):
         content += block
@@ -124,6 +129,7 @@ def read_whole(file: BinaryIO) -> bytes:
 
 
 def to_seekable(file: BinaryIO) -> BinaryIO:
+    """Return the file, or a seekable copy of it in a temporary file."""
     if file.seekable():
         return file
     spool = tempfile.SpooledTemporaryFile(MAX_LINE)  # noqa: SIM115

@@ -14,7 +14,7 @@ from pipelines.corpus.readers.records import SURROGATE, Bad, ReadOptions, Record
 
 
 def read_conversations(file: BinaryIO, options: ReadOptions) -> Iterator[Record | Bad]:
-    """YAML with `conversations`, each a list of what was said in turn, and optionally `categories`."""
+    """Read YAML with `conversations`, each a list of turns, and optionally `categories`."""
     try:
         text = open_text(io.BytesIO(read_whole(file)), options).read()
         value = yaml.load(text, _Texts)  # noqa: S506 - a safe loader
@@ -34,16 +34,19 @@ def read_conversations(file: BinaryIO, options: ReadOptions) -> Iterator[Record 
 
 
 class _Texts(yaml.SafeLoader):
-    """Reads every scalar as the text that stands there: `Yes` is an answer, and 1.10 is not 1.1."""
+    """A loader that reads every scalar as text: `Yes` is an answer, and 1.10 is not 1.1."""
 
     def compose_node(self, parent: Any, index: Any) -> Any:
-        if self.check_event(yaml.AliasEvent):  # a few bytes of them unfold to more than memory holds
+        if self.check_event(yaml.AliasEvent):  # a few bytes of aliases unfold to more than memory holds
             raise yaml.YAMLError("an alias (*), which is not read")
         return super().compose_node(parent, index)
 
 
+_Texts.yaml_implicit_resolvers = {}
+
+
 def read_python_dict(file: BinaryIO, options: ReadOptions) -> Iterator[Record | Bad]:
-    """A Python file that assigns a literal dict of texts to a name; each entry is a record. Nothing is executed."""
+    """Read a Python file that assigns a literal dict of texts to a name, without running it. An entry is a record."""
     try:
         tree = ast.parse(read_whole(file))
         values = [node.value for node in tree.body if isinstance(node, ast.Assign) and isinstance(node.value, ast.Dict)]

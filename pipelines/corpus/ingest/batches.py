@@ -1,0 +1,220 @@
+"""The documents of a partition, a few megabytes at a time: cleaned, decontaminated and tried by the rules."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from itertools import groupby
+from typing import Any, cast
+
+import numpy as np
+import orjson
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipelines.corpus.cleaning import clean
+from pipelines.corpus.contamination import Passages, cut
+from pipelines.corpus.documents import document_id, normalise
+from pipelines.corpus.ingest.config import IngestConfig
+from pipelines.corpus.ingest.many import name_texts, normalise_fields, text_array
+from pipelines.corpus.ingest.partitions import Partition, Piece
+from pipelines.corpus.ingest.texts import SHOWN, read_texts, usable
+from pipelines.corpus.parquet import ROW_BYTES
+from pipelines.corpus.quality import apply_rules, bad_words_of, rules_of
+from pipelines.corpus.readers.formats import one_by_one
+from pipelines.corpus.readers.records import SURROGATE, Bad, Record, Records
+from pipelines.corpus.sources import File
+from pipelines.errors import InputError
+
+BATCH_BYTES = 2 << 20  # of text
+
+Strings = list[str | pa.StringArray]
+
+
+@dataclass
+class Batch:
+    """Documents in columns, since there may be many million small ones, and rows of what was rejected.
+
+    A column of `Strings` holds single values beside arrays of the values of many documents.
+    """
+
+    text: list[bytes] = field(default_factory=list)
+    source: Strings = field(default_factory=list)
+    location: Strings = field(default_factory=list)
+    metadata: Strings = field(default_factory=list)
+    rejected: list[dict[str, Any]] = field(default_factory=list)
+    counts: Counter[str] = field(default_factory=Counter)
+    size: int = 0
+
+    def add_many(self, records: Records, piece: Piece, limit: int) -> int:
+        """Add the texts of records until the batch is full. Return how many; none if one needs a closer look."""
+        source, records = piece.source, records[: 1 + (limit - self.size) // ROW_BYTES]
+        if not (texts := normalise_fields(records.fields, source.text)):
+            return 0
+        ends = self.size + np.cumsum(np.fromiter(map(len, texts), np.int64, len(texts)) + ROW_BYTES)
+        n = min(int(np.searchsorted(ends, limit)) + 1, len(texts))  # the last text is the one that fills the batch
+        self.text += texts[:n]
+        self.source.append(pa.repeat(source.title, n))
+        self.location.append(records[:n].locations(f"{piece.file.name} "))
+        if source.kept:
+            self.metadata += [_metadata(fields, source.kept) for fields in records.fields[:n]]
+        else:
+            self.metadata.append(pa.repeat("{}", n))
+        self.size = int(ends[n - 1])
+        return n
+
+    def add(self, record: Record | Bad, piece: Piece, config: IngestConfig, passages: Passages | None) -> None:
+        """Add the document of a record, cleaned, and the rows of what was rejected of it."""
+        source = piece.source
+        if isinstance(record, Bad) or not isinstance(text := record.fields.get(source.text), str):
+            bad = cast(Bad, usable(record, source))
+            return self.reject(bad, piece, bad.reason, SURROGATE.sub("\ufffd", bad.text)[:SHOWN])
+        try:
+            text = normalise(text)
+        except UnicodeEncodeError:
+            text, undecodable = SURROGATE.subn("\ufffd", text)
+            self.counts["undecodable"] += undecodable
+            if config.undecodable == "reject":
+                return self.reject(record, piece, "bytes outside the encoding", text[:SHOWN])
+            text = normalise(text)
+        if config.clean:
+            text, cleaned = clean(text, config.clean)
+            self.counts.update({f"cleaned_{name}": count for name, count in cleaned.items()})
+            text = normalise(text)
+        if passages and (shared := passages.shared(text)):
+            if config.contaminated == "drop":
+                return self.reject(record, piece, "contaminated", text, doc_id=document_id(text))
+            for start, end in shared:
+                self.reject(record, piece, "contaminated passage", text[start:end])
+            text = normalise(cut(text, shared))
+        if not text:
+            return self.reject(record, piece, "empty", "")
+        self.text.append(text.encode())
+        self.source.append(source.title)
+        self.location.append(f"{piece.file.name} {record.location}")
+        self.metadata.append(_metadata(record.fields, source.kept) if source.kept else "{}")
+        self.size += ROW_BYTES + len(self.text[-1])
+        return None
+
+    def reject(self, record: Record | Bad, piece: Piece, reason: str, text: str, **more: Any) -> None:
+        """Add a row of `rejected`."""
+        location = f"{piece.file.name} {record.location}"
+        row = {"source": piece.source.title, "location": location, "reason": reason, "text": text}
+        self.rejected.append(row | more)
+        self.size += ROW_BYTES + len(text)
+
+    def documents(self, config: IngestConfig) -> pa.RecordBatch:
+        """Return the rows of `documents`, without their statistics."""
+        doc_ids, splits = name_texts(self.text, config.split)
+        texts = text_array(self.text)
+        languages = [language_of(text.decode()) for text in self.text] if config.language else [None] * len(texts)
+        columns = {
+            "doc_id": doc_ids,
+            "source": _joined(self.source),
+            "location": _joined(self.location),
+            "split": splits,
+            "text": texts,
+            "n_bytes": pc.binary_length(texts).cast(pa.int64()),
+            "language": pa.array(languages, pa.string()),
+            "metadata": _joined(self.metadata),
+        }
+        return pa.RecordBatch.from_pydict(columns)
+
+
+def read_batches(partition: Partition) -> Iterator[tuple[pa.RecordBatch, Batch]]:
+    """Yield documents that meet the rules, and the batch with what was rejected and counted."""
+    config = partition.config
+    rules, bad_words = rules_of(config.keep), _bad_words(partition.word_lists)
+    passages = _passages(partition.evaluation_sets, config.passage_words) if partition.evaluation_sets else None
+    limit = min(BATCH_BYTES, config.partition_bytes)
+    for batch in _fill_batches(partition, passages, limit):
+        documents, broken = apply_rules(batch.documents(config), rules, bad_words)
+        if broken.null_count < len(documents):
+            reasons = broken.drop_null().to_pylist()
+            for row, rule in zip(documents.filter(broken.is_valid()).to_pylist(), reasons, strict=True):
+                batch.rejected.append(row | {"reason": f"quality: {rule}"})
+            documents = documents.filter(broken.is_null())
+        yield documents, batch
+
+
+def _fill_batches(partition: Partition, passages: Passages | None, limit: int) -> Iterator[Batch]:
+    config, batch = partition.config, Batch()
+    at_once = not config.clean and not passages
+    for piece in partition.pieces:
+        for found in read_texts(piece):
+            left: Records | list[Record | Bad] = found if isinstance(found, Records) else [found]
+            while left:
+                if at_once and isinstance(left, Records) and (n := batch.add_many(left, piece, limit)):
+                    left = left[n:]
+                else:
+                    records = iter(left)
+                    for record in records:
+                        batch.add(record, piece, config, passages)
+                        if batch.size >= limit:
+                            break
+                    left = list(records)
+                if batch.size >= limit:
+                    yield batch
+                    batch = Batch()
+    if batch.size:
+        yield batch
+
+
+def language_of(text: str) -> str:
+    """Return the language of a text's first thousand characters, in two letters of ISO 639-1 (py3langid)."""
+    import py3langid  # takes its time and memory, so only where it is asked for
+
+    return str(py3langid.classify(text[:1000])[0])
+
+
+def _joined(column: Strings) -> pa.StringArray:
+    arrays: list[pa.StringArray] = []
+    for single, values in groupby(column, lambda value: isinstance(value, str)):
+        run = list(values)
+        arrays += [pa.array(run, pa.string())] if single else run
+    return pa.concat_arrays(arrays or [pa.array([], pa.string())])
+
+
+def _metadata(fields: dict[str, Any], names: Sequence[str]) -> str:
+    kept = {name: fields[name] for name in names if name in fields}
+    try:
+        return orjson.dumps(kept, default=str).decode()
+    except TypeError:  # integers of more than 64 bits, or bytes outside the encoding
+        return SURROGATE.sub("\ufffd", json.dumps(kept, default=str, ensure_ascii=False, separators=(",", ":")))
+
+
+@lru_cache(maxsize=1)
+def _passages(evaluation_sets: tuple[Piece, ...], n: int) -> Passages:
+    by_source = groupby(evaluation_sets, lambda piece: piece.source)
+    return Passages((text for _, pieces in by_source for text in _evaluation_texts(pieces)), n)
+
+
+def _evaluation_texts(pieces: Iterable[Piece]) -> Iterator[str]:
+    """Yield the texts of an evaluation set.
+
+    Raises:
+        InputError: there are none, so nothing would be found.
+    """
+    n_texts, problem = 0, ""
+    for piece in pieces:
+        source = piece.source
+        for record in (usable(record, source) for record in one_by_one(read_texts(piece))):
+            if isinstance(record, Record):
+                n_texts += 1
+                yield record.fields[source.text]
+            elif not problem:
+                problem = f"; the first problem: {piece.file.name} {record.location}: {record.reason}"
+    if not n_texts:
+        raise InputError(f"The evaluation set {source.title!r} ({source.uri}) has no usable text{problem}.")
+
+
+@lru_cache(maxsize=1)
+def _bad_words(files: tuple[File, ...]) -> frozenset[str]:
+    words: frozenset[str] = frozenset()
+    for file in files:
+        with file.open() as stream:
+            words |= bad_words_of(stream.read().decode("utf-8-sig", "replace").splitlines())
+    return words

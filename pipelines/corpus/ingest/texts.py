@@ -1,0 +1,76 @@
+"""The records of a piece: read, checked for their text, and joined where the config groups them."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterator
+from itertools import groupby
+from typing import Any, BinaryIO, cast
+
+from pipelines.corpus.ingest.config import SourceConfig
+from pipelines.corpus.ingest.partitions import Piece
+from pipelines.corpus.readers.formats import one_by_one, read_records
+from pipelines.corpus.readers.records import Bad, Record, Records, no_column
+
+SHOWN = 2_000  # characters of an unreadable record that are kept to look at
+
+
+def read_texts(piece: Piece) -> Iterator[Record | Records | Bad]:
+    """Yield the records of a piece. Consecutive records of a group become one."""
+    source = piece.source
+    if not source.group_by:
+        yield from _read(piece)
+        return
+
+    def key(record: Record | Bad) -> str | None:
+        if isinstance(record, Bad):
+            return None
+        return json.dumps([record.fields[name] for name in source.group_by], default=str)
+
+    for group, members in groupby((usable(record, source) for record in one_by_one(_read(piece))), key):
+        if group is None:
+            yield from members
+            continue
+        first, *others = cast("list[Record]", list(members))
+        text = source.separator.join(member.fields[source.text] for member in (first, *others))
+        location = f"{first.location} to {others[-1].location.rpartition(' ')[2]}" if others else first.location
+        yield Record(first.fields | {source.text: text}, location)
+
+
+def usable(record: Record | Bad, source: SourceConfig) -> Record | Bad:
+    """Return the record if it has the text and the columns to group by, else a `Bad`."""
+    if isinstance(record, Bad):
+        return record
+    fields, location = record
+    text = fields.get(source.text)
+    if isinstance(text, str):
+        missing = [name for name in source.group_by if name not in fields]
+        return Bad(f"no column {missing[0]!r} to group by", location, text) if missing else record
+    if source.text not in fields:
+        return Bad(no_column(source.text, fields), location, str(fields)[:SHOWN])
+    return Bad(f"column {source.text!r} holds {type(text).__name__}, not text", location, str(fields)[:SHOWN])
+
+
+def _read(piece: Piece) -> Iterator[Record | Records | Bad]:
+    with piece.file.open() as file:
+        stream = file if piece.end is None else cast(BinaryIO, _Range(file, piece.start, piece.end))
+        yield from read_records(stream, piece.file.name, piece.source, piece.lines_before + 1)
+    piece.file.check_unchanged()
+
+
+class _Range(io.RawIOBase):
+    """The bytes of a file between two positions."""
+
+    def __init__(self, file: BinaryIO, start: int, end: int) -> None:
+        self._file, self._left = file, end - start
+        file.seek(start)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        block = self._file.read(min(len(buffer), self._left))
+        self._left -= len(block)
+        buffer[: len(block)] = block
+        return len(block)
