@@ -16,6 +16,7 @@ from mlflow.entities import DatasetInput, InputTag, RunTag
 from safetensors import safe_open
 
 from pipelines.store.dataset import Dataset
+from pipelines.store.kinds import kind_of
 from pipelines.store.lineage import origins
 
 MAX_PARAM, MAX_TAG = 6000, 8000  # MLflow cuts off what is longer
@@ -66,22 +67,11 @@ def run_tags(values: Mapping[str, str]) -> list[RunTag]:
     return [RunTag(key, value[:MAX_TAG]) for key, value in values.items()]
 
 
-ROWS = {
-    "corpus": "documents",
-    "tokens": "documents",
-    "samples": "samples",
-    "examples": "examples",
-    "lessons": "lessons",
-}
-
-
-ELEMENTS = {"corpus": "bytes", "tokens": "tokens", "lessons": "tokens", "model": "parameters"}
-
-
 def dataset_input(role: str, dataset: Dataset) -> DatasetInput:
     manifest = dataset.manifest
     numbers = {key: value for key, value in manifest.statistics.items() if is_number(value)}
-    sizes = {"num_rows": ROWS.get(manifest.kind), "num_elements": ELEMENTS.get(manifest.kind)}
+    kind = kind_of(manifest.kind)
+    sizes = {"num_rows": kind.rows, "num_elements": kind.elements}
     profile = (
         {name: numbers[key] for name, key in sizes.items() if key in numbers} | {"bytes": manifest.bytes} | numbers
     )
@@ -98,19 +88,16 @@ def dataset_input(role: str, dataset: Dataset) -> DatasetInput:
 
 def columns(dataset: Dataset) -> list[tuple[str, str]]:
     """Name and type, as MLflow calls it, of the columns of a dataset's rows, or of the tensors of a model."""
-    files = sorted(dataset.manifest.files)
-    for pattern in ("documents/*.parquet", "examples.parquet", "predictions.parquet", "*.arrow", "*.safetensors"):
-        if found := fnmatch.filter(files, pattern):
-            path = dataset.file(found[0])
-            if path.suffix == ".safetensors":
-                with safe_open(path, "numpy") as tensors:
-                    slices = {name: tensors.get_slice(name) for name in tensors.keys()}  # noqa: SIM118 - not a mapping
-                return [(name, f"{each.get_dtype()} {each.get_shape()}") for name, each in slices.items()]
-            schema = (
-                pq.read_schema(path) if path.suffix == ".parquet" else pa.ipc.open_file(pa.memory_map(str(path))).schema
-            )
-            return [(field.name, MLFLOW_TYPES.get(str(field.type), str(field.type))) for field in schema]
-    return []
+    found = sorted(fnmatch.filter(dataset.manifest.files, kind_of(dataset.manifest.kind).columns_from))
+    if not found:
+        return []
+    path = dataset.file(found[0])
+    if path.suffix == ".safetensors":
+        with safe_open(path, "numpy") as tensors:
+            slices = {name: tensors.get_slice(name) for name in tensors.keys()}  # noqa: SIM118 - not a mapping
+        return [(name, f"{each.get_dtype()} {each.get_shape()}") for name, each in slices.items()]
+    schema = pq.read_schema(path) if path.suffix == ".parquet" else pa.ipc.open_file(pa.memory_map(str(path))).schema
+    return [(field.name, MLFLOW_TYPES.get(str(field.type), str(field.type))) for field in schema]
 
 
 MLFLOW_TYPES = {"int64": "long", "int32": "integer", "bool": "boolean", "large_string": "string"}

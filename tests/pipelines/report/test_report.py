@@ -197,7 +197,7 @@ def test_token_counts_are_those_of_the_text(made: dict[str, Dataset]) -> None:
     from pipelines.tokens.shards import Tokens
 
     tokens = Tokens(made["tokenize"])
-    counts = tokens.token_counts(tokens)
+    counts = token_counts(tokens)
     assert counts.sum() == made["tokenize"].manifest.statistics["tokens"]
     assert counts[tokens.tokenizer.end_of_text] == made["ingest"].manifest.statistics["documents"]
 
