@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 import pytest
 from rich.console import Console
 
-from flows.commands.trace import FILES, trace
+from flows.commands.trace import MAX_FILES, trace
 from gpt.config import Config
 from pipelines.corpus.ingest.config import IngestConfig
 from pipelines.corpus.ingest.ingest import INGEST
@@ -72,7 +72,7 @@ def test_a_document_is_traced_to_what_has_seen_it(store: Store, tmp_path: Path) 
 
 
 def test_many_files_are_counted_rather_than_listed(store: Store, tmp_path: Path) -> None:
-    drawn = traced(str(ingest(store, tmp_path, files=FILES + 3)), store)
+    drawn = traced(str(ingest(store, tmp_path, files=MAX_FILES + 3)), store)
     assert "and 3 more source files" in drawn
 
 

@@ -38,7 +38,7 @@ def test_a_curve_has_its_points_and_tooltips_and_a_long_one_is_thinned() -> None
     assert heights == sorted(heights)  # downwards, as the loss
     long = drawn(charts.lines([Series("loss", range(100_000), range(100_000))], Axis("step"), Axis("loss")))
     titles = [t.text for t in long.iter(f"{SVG}title")]
-    assert len(titles) <= charts.MOST + 1 and titles[-1] == "step 100k, loss 100k"
+    assert len(titles) <= charts.MAX_POINTS + 1 and titles[-1] == "step 100k, loss 100k"
 
 
 @given(st.floats(-1e9, 1e9), st.floats(1e-6, 1e9))

@@ -21,8 +21,9 @@ from pipelines.corpus.ingest.ingest import INGEST
 from pipelines.evaluation.classifier import EVALUATE_CLASSIFIER
 from pipelines.evaluation.language_model import EVALUATE_LANGUAGE
 from pipelines.report import report
-from pipelines.report.figures import kinds, tokens, training
+from pipelines.report.figures import kinds, reading, tokens, training
 from pipelines.report.report import REPORT, ReportConfig
+from pipelines.report.figures.tokens import token_counts as kinds_token_counts
 from pipelines.store.dataset import Dataset
 from pipelines.store.manifest import Manifest
 from pipelines.store.step import Listener, StepContext, StepType
@@ -163,8 +164,7 @@ def test_token_probabilities_are_the_models(made: dict[str, Dataset]) -> None:
 
     from pipelines.models.language_model import open_gpt
 
-    config = ReportConfig(sentence="The statement")
-    (part,) = report.reading_parts(made["pretrain"], made["tokenize"], config)
+    (part,) = reading.reading_parts(made["pretrain"], made["tokenize"], "The statement")
     model = open_gpt(made["pretrain"].path)
     ids = model.encode("The statement")
     assert "".join(token.text for token in part.tokens) == "The statement"
@@ -197,7 +197,7 @@ def test_token_counts_are_those_of_the_text(made: dict[str, Dataset]) -> None:
     from pipelines.tokens.shards import Tokens
 
     tokens = Tokens(made["tokenize"])
-    counts = token_counts(tokens)
+    counts = kinds_token_counts(tokens)
     assert counts.sum() == made["tokenize"].manifest.statistics["tokens"]
     assert counts[tokens.tokenizer.end_of_text] == made["ingest"].manifest.statistics["documents"]
 
