@@ -101,7 +101,8 @@ def _layout(
     graph.add_edges_from(arrows)
     reduced = networkx.transitive_reduction(graph)
     order = {name: number for number, name in enumerate(names)}
-    columns, height = [], {}
+    columns: list[list[str]] = []
+    height: dict[str, float] = {}
     for generation in networkx.topological_generations(reduced):
         inputs = {name: [height[each] for each in reduced.predecessors(name)] for name in generation}
         column = sorted(generation, key=lambda name: (sum(inputs[name]) / max(len(inputs[name]), 1), order[name]))

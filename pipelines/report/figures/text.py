@@ -21,7 +21,7 @@ def corpus_parts(dataset: Dataset, inputs: Mapping[str, Dataset]) -> Iterator[Pa
 
         def sizes(what: str) -> list[tuple[Any, ...]]:
             return ask(
-                f"SELECT {what}, count(*), sum(n_bytes)::BIGINT FROM documents GROUP BY ALL ORDER BY 3 DESC, 1"
+                f"SELECT {what}, count(*), sum(n_bytes)::BIGINT FROM documents GROUP BY ALL ORDER BY 3 DESC, 1"  # noqa: S608
             )
 
         yield _sizes("Text by source", "source", sizes("source"))
@@ -54,7 +54,7 @@ def _sizes(title: str, what: str, rows: list[tuple[Any, ...]]) -> Part:
 def _lengths(title: str, unit: str, ask: Ask, length: str, table: str) -> Part:
     """Return a histogram of lengths, whose edges grow by the square root of two."""
     half = f"floor(2 * log2(greatest({length}, 1)))::INT"
-    counts: dict[int, int] = dict(ask(f"SELECT {half}, count(*) FROM {table} GROUP BY ALL"))
+    counts: dict[int, int] = dict(ask(f"SELECT {half}, count(*) FROM {table} GROUP BY ALL"))  # noqa: S608
     if not counts:
         return Part(title)
     first, last = min(counts), max(counts)
