@@ -18,7 +18,9 @@ def unused(
     now: datetime,
     keep_days: float,
 ) -> list[Dataset]:
-    """Return the datasets that can be deleted. These are kept, with everything that they were made from:
+    """Return the datasets that can be deleted.
+
+    These are kept, with everything that they were made from:
 
     - the newest version of each name;
     - models with an alias in the registry, and the champion before the present one, for a rollback;

@@ -8,10 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import pyarrow as pa
 import pytest
 
+from gpt.config import Config
 from pipelines.catalog.catalog import connect, explain_error
+from pipelines.report.graph import to_svg
 from pipelines.store.dataset import Dataset
+from pipelines.store.kinds import KINDS, Kind, View
+from pipelines.store.kinds import VIEWS as VIEWS_BY_NAME
+from pipelines.store.step import StepType
 from pipelines.store.store import Store
 
 
@@ -124,3 +130,20 @@ COOKBOOK = re.findall(r"```sql\n(.*?)```", (Path(__file__).parents[3] / "docs" /
 @pytest.mark.parametrize("query", COOKBOOK)
 def test_every_query_of_the_docs_has_an_answer(catalog: duckdb.DuckDBPyConnection, query: str) -> None:
     assert rows(catalog, query)
+
+
+def test_new_kind_needs_one_entry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    view = View("suffixes", "*.arrow", "position BIGINT, missing VARCHAR", "Suffixes.", export="table")
+    monkeypatch.setitem(VIEWS_BY_NAME, "suffixes", view)
+    monkeypatch.setitem(KINDS, "index", Kind("index", "#123456", "blue", (view,), counts=("suffixes",)))
+
+    def run(out: Path, scratch: Path) -> dict[str, Any]:
+        table = pa.table({"position": [3, 1]})
+        with pa.ipc.new_file(out / "index.arrow", table.schema) as writer:
+            writer.write_table(table)
+        return {"suffixes": 2}
+
+    store = Store(tmp_path / "data")
+    made = store.build(StepType("index", "index", 1, Config, run).using("letters", Config()), run)
+    assert rows(connect(store), "FROM suffixes") == [("letters", 3, None), ("letters", 1, None)]
+    assert "#123456" in to_svg(made, [made]) and "2 suffixes" in to_svg(made, [made])
