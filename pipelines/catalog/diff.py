@@ -265,7 +265,7 @@ def jensen_shannon(p: NDArray[np.float64], q: NDArray[np.float64]) -> NDArray[np
     middle = (p + q) / 2
 
     def part(r: NDArray[np.float64]) -> NDArray[np.float64]:
-        return r * np.log2(np.divide(r, middle, out=np.ones_like(r), where=middle > 0))
+        return r * np.log2(np.divide(r, middle, out=np.ones_like(r), where=(r > 0) & (middle > 0)))
 
     return (part(p) + part(q)) / 2
 
