@@ -4,8 +4,23 @@ from __future__ import annotations
 
 
 def short(number: float) -> str:
-    """A number in three digits or so: 12.3k, 4.56M, 0.0025."""
+    """Return a number in about three digits: 12.3k, 4.56M, 0.0025."""
     for limit, divisor, suffix in ((1e9, 1e9, "G"), (1e6, 1e6, "M"), (1e4, 1e3, "k")):
         if abs(number) >= limit:
             return f"{number / divisor:,.3g}{suffix}"
     return f"{number:,.0f}" if abs(number) >= 100 or number == int(number) else f"{number:.3g}"
+
+
+def size(n_bytes: float) -> str:
+    """Return a number of bytes with a unit: 512 B, 12.3 KB, 4.6 MB."""
+    for divisor, unit in ((1e9, "GB"), (1e6, "MB"), (1e3, "KB")):
+        if n_bytes >= divisor:
+            return f"{n_bytes / divisor:.1f} {unit}"
+    return f"{n_bytes:.0f} B"
+
+
+def duration(seconds: float) -> str:
+    """Return a time with a unit: 95 s, 12 min, 3.5 h."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

@@ -1,4 +1,4 @@
-"""Plain English, as far as a machine can hold it: words of the old dialect stay out of docs, docstrings and comments."""
+"""Plain English, as far as a machine can check it: docs, docstrings and comments avoid a list of words."""
 
 import ast
 import io
@@ -10,7 +10,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 BANNED = re.compile(
-    r"\b(heeded|anew|lest|whence|of late|by now|by heart|but for (the|a|an|what|those|some)|so many times|comes? to nothing|"
+    r"\b(heeded|anew|lest|whence|of late|by now|by heart|"
+    r"but for (the|a|an|what|those|some)|so many times|comes? to nothing|"
     r"(is|are|was|were|be|been) told|tells? (of|MLflow|Prefect)|"
     r"lies? (in|on|under|below|beside|behind|there|here)|"
     r"stands? (in|on|for|there|beside|behind|above|below|before|between)|"

@@ -1,4 +1,4 @@
-"""Pages that a command writes where its user says."""
+"""Pages that commands write to a file that the user names."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from pipelines.store.files import write_synced
 
 
 def write_page(path: Path, page: str) -> None:
-    """
+    """Write a page.
+
     Raises:
-        InputError: it cannot be written there.
+        InputError: the file cannot be written.
     """
     try:
         write_synced(path, page.encode())

@@ -1,4 +1,4 @@
-"""`tokenmill report`: the page that a run published, or a new one on whatever belongs to a dataset."""
+"""`tokenmill report`: the page that a run published, or a new one about a dataset and its relatives."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from pipelines.store.store import Store
 
 
 def find_or_draw(what: str, store: Store, output: Path | None = None) -> Path:
-    """Where the report on a run lies.
+    """Return the path of the report about a run; without a published report, draw one.
 
     Args:
-        what: the run's name; or any dataset, and if no run published a report of that name, one is drawn that shows the
-            dataset, what it came from and what came of it.
-        output: the file to write it to; by default a published report stays where it is, and a new one goes to the
-            current folder.
+        what: the run's name, or any dataset. A new report shows the dataset, its origins and its results.
+        store: the store to search.
+        output: the file to write; by default a published report stays in place, and a new one goes to the current
+            folder.
 
     Raises:
-        InputError: nothing of this name was published.
+        InputError: nothing of this name is published.
     """
     reports = [each for each in store.list("report") if each.ref.name == what.removeprefix("report/")]
     if reports:
@@ -38,13 +38,9 @@ def find_or_draw(what: str, store: Store, output: Path | None = None) -> Path:
 
 
 def relatives(dataset: Dataset, store: Store) -> list[Dataset]:
-    """A dataset, what it came from and what came of it, in the order in which they were made."""
+    """Return a dataset, its origins and its results, in the order in which they were made."""
     if dataset.ref.kind == "report":
         return [store.open(ref) for ref in dataset.manifest.inputs.values()]
     datasets = store.list()
-    trees = (
-        lineage.origins(dataset, datasets),
-        lineage.outcomes(str(dataset), dataset.ref.kind, datasets),
-    )
-    near = {str(node.dataset) for tree in trees for node in tree.nodes() if node.dataset and node.kind != "report"}
+    near = lineage.relatives(dataset, datasets)
     return [each for each in datasets if str(each) in near]

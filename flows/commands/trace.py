@@ -1,9 +1,7 @@
-"""`tokenmill trace`: where a dataset or model came from and what came of it; who has read a source file or document."""
+"""`tokenmill trace`: the origins and results of a dataset or model, and the readers of a source file or document."""
 
 from __future__ import annotations
 
-import html
-from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
@@ -13,39 +11,30 @@ from rich.tree import Tree
 
 from flows.commands.pages import write_page
 from pipelines.errors import InputError
-from pipelines.report.graph import COUNTS, to_svg
+from pipelines.report.graph import to_svg
+from pipelines.report.page import render
 from pipelines.store import lineage
 from pipelines.store.dataset import Dataset
 from pipelines.store.files import file_sha256
+from pipelines.store.kinds import kind_of
 from pipelines.store.lineage import Node
 from pipelines.store.store import Store
 
-FILES = 8  # source files of one dataset that a tree shows
-
-
-COLOURS = {
-    "source": "white",
-    "corpus": "yellow",
-    "examples": "yellow",
-    "lessons": "cyan",
-    "tokens": "cyan",
-    "samples": "blue",
-    "model": "green",
-    "evaluation": "magenta",
-    "report": "white",
-}
+MAX_FILES = 8  # source files of one dataset that a tree shows
 
 
 def trace(what: str, store: Store, page: Path | None = None, console: Console | None = None) -> None:
-    """Draw both trees of a dataset or model, or what came of a source file or document.
+    """Draw both trees of a dataset or model, or the results of a source file or document.
 
     Args:
         what: a dataset or model as anywhere else; a source file by its name, a path to it, or its SHA-256; a
-            document or example by its id. First digits of a hash are enough.
+            document or example by its id. The first digits of a hash are enough.
+        store: the store to search.
         page: for a dataset or model, also write its lineage as a graph into this HTML file.
+        console: where to draw.
 
     Raises:
-        InputError: nothing of this name was ever published or read.
+        InputError: no dataset, source file or document has this name.
     """
     console = console or Console()
     datasets = store.list()
@@ -69,41 +58,30 @@ def trace(what: str, store: Store, page: Path | None = None, console: Console | 
         console.print(_heading("\nWhat came of it"))
         console.print(draw(lineage.outcomes(str(dataset), dataset.manifest.kind, datasets)))
         if page:
-            write_page(page, to_html(dataset, datasets))
+            title, svg = f"Lineage of {dataset}", to_svg(dataset, datasets)
+            write_page(page, render("page.html", title=title, svg=svg, sections=()))
             console.print(f"\nDrawn in {page}.")
 
 
-def to_html(dataset: Dataset, datasets: Sequence[Dataset]) -> str:
-    """The graph as a page that needs nothing but itself."""
-    title = f"Lineage of {html.escape(str(dataset))}"
-    return (
-        '<!doctype html><html lang="en"><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{title}</title><style>:root {{ color-scheme: light dark; font-family: system-ui }}</style>"
-        f"<h1>{title}</h1><div style='overflow-x: auto'>{to_svg(dataset, datasets)}</div></html>\n"
-    )
-
-
 def draw(node: Node) -> Tree:
-    """A lineage as a tree for the terminal."""
-    tree = Tree(_label(node), guide_style="dim")
-    _add(tree, node)
-    return tree
+    """Return a lineage as a tree for the terminal."""
+    return _add_branches(Tree(_label(node), guide_style="dim"), node)
 
 
-def _add(tree: Tree, node: Node) -> None:
+def _add_branches(tree: Tree, node: Node) -> Tree:
     sources = [branch for branch in node.branches if branch.kind == "source"]
-    made = [branch for branch in node.branches if branch.kind not in ("source", "report")]  # a report is made of all
-    for branch in made + sources[:FILES]:
-        _add(tree.add(_label(branch)), branch)
-    if len(sources) > FILES:
-        tree.add(f"[dim]and {len(sources) - FILES} more source files[/]")
+    made = [branch for branch in node.branches if branch.kind not in ("source", "report")]  # a report reads everything
+    for branch in made + sources[:MAX_FILES]:
+        _add_branches(tree.add(_label(branch)), branch)
+    if len(sources) > MAX_FILES:
+        tree.add(f"[dim]and {len(sources) - MAX_FILES} more source files[/]")
+    return tree
 
 
 def _label(node: Node) -> RenderableType:
     kind, _, name = node.name.partition("/")
     name, _, digits = name.rpartition("@")
-    label = f"[{COLOURS.get(node.kind, 'white')}]{kind}[/]/[bold]{escape(name)}[/]@{digits}"
+    label = f"[{kind_of(node.kind).terminal_colour}]{kind}[/]/[bold]{escape(name)}[/]@{digits}"
     if node.role and node.role != kind:
         label += f" [dim]as {escape(node.role)}[/]"
     if node.repeated:
@@ -114,11 +92,15 @@ def _label(node: Node) -> RenderableType:
 
 
 def _facts(dataset: Dataset) -> str:
-    """One line on how a dataset was made."""
+    """Return one line about how a dataset was made."""
     manifest = dataset.manifest
     at = datetime.fromisoformat(manifest.built["at"]).astimezone()
     facts = [f"{manifest.step} v{manifest.step_version}", f"{at:%Y-%m-%d %H:%M}"]
-    facts += [f"{manifest.statistics[name]:,} {name}" for name in COUNTS if manifest.statistics.get(name)]
+    facts += [
+        f"{manifest.statistics[name]:,} {name}"
+        for name in kind_of(manifest.kind).counts
+        if manifest.statistics.get(name)
+    ]
     facts.append(f"sha256 {manifest.digest[:12]}")
     if run := manifest.built.get("mlflow_run_id"):
         facts.append(f"run {run}")
@@ -126,7 +108,7 @@ def _facts(dataset: Dataset) -> str:
 
 
 def _seen_by(tree: Node, held_out: bool = False) -> str:
-    """Which models have to be trained again if what the tree grows from must go."""
+    """Return which models must be trained again if the root of the tree must be deleted."""
     models, reports = (sorted(n.name for n in tree.nodes() if n.kind == kind) for kind in ("model", "report"))
     quoted = f"Reports that may quote it: {', '.join(reports)}.\n" if reports else ""
     if not models:
@@ -141,7 +123,7 @@ def _heading(words: str, name: str = "", more: str = "") -> str:
 
 
 def _digest(what: str) -> str:
-    """The SHA-256 of a file, if it is the path of one; else what was given."""
+    """Return the SHA-256 of a file, or the text itself if it is no path of a file."""
     path = Path(what)
     return file_sha256(path) if path.is_file() else what
 

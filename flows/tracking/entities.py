@@ -8,7 +8,6 @@ import math
 import re
 import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import pyarrow.dataset as ds
@@ -18,6 +17,7 @@ from safetensors import safe_open
 
 from gpt.config import Config
 from pipelines.store.dataset import Dataset
+from pipelines.store.kinds import kind_of
 from pipelines.store.lineage import origins
 
 MAX_PARAM, MAX_TAG = 6000, 8000  # MLflow cuts off what is longer
@@ -81,23 +81,12 @@ def run_tags(values: Mapping[str, str]) -> list[RunTag]:
     return [RunTag(key, value[:MAX_TAG]) for key, value in values.items()]
 
 
-ROWS = {
-    "corpus": "documents",
-    "tokens": "documents",
-    "samples": "samples",
-    "examples": "examples",
-    "lessons": "lessons",
-}
-
-
-ELEMENTS = {"corpus": "bytes", "tokens": "tokens", "lessons": "tokens", "model": "parameters"}
-
-
 def dataset_input(role: str, dataset: Dataset) -> DatasetInput:
     """Return a dataset as an input of a run, with its columns and statistics."""
     manifest = dataset.manifest
     numbers = {key: value for key, value in manifest.statistics.items() if is_number(value)}
-    sizes = {"num_rows": ROWS.get(manifest.kind), "num_elements": ELEMENTS.get(manifest.kind)}
+    kind = kind_of(manifest.kind)
+    sizes = {"num_rows": kind.rows, "num_elements": kind.elements}
     profile = {name: numbers[key] for name, key in sizes.items() if key in numbers}
     entity = MlflowDataset(
         name=f"{manifest.kind}/{manifest.name}",
@@ -112,14 +101,10 @@ def dataset_input(role: str, dataset: Dataset) -> DatasetInput:
 
 def columns(dataset: Dataset) -> list[tuple[str, str]]:
     """Return name and type, as MLflow calls it, of the columns of a dataset's rows or of the tensors of a model."""
-    files = sorted(dataset.manifest.files)
-    for pattern in ("documents/*.parquet", "examples.parquet", "predictions.parquet", "*.arrow", "*.safetensors"):
-        if found := fnmatch.filter(files, pattern):
-            return _columns_of(dataset.file(found[0]))
-    return []
-
-
-def _columns_of(path: Path) -> list[tuple[str, str]]:
+    found = sorted(fnmatch.filter(dataset.manifest.files, kind_of(dataset.manifest.kind).columns_from))
+    if not found:
+        return []
+    path = dataset.file(found[0])
     if path.suffix == ".safetensors":
         with safe_open(path, "numpy") as tensors:
             slices = {name: tensors.get_slice(name) for name in tensors.keys()}  # noqa: SIM118 - not a mapping

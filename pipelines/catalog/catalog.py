@@ -3,8 +3,8 @@
     from pipelines.catalog import connect
     connect("data").sql("select split, sum(n_tokens) from tokens group by split")
 
-The catalog lies in memory and the data stays where it is: a view reads a dataset's files when it is queried, token
-shards through a memory map. Nothing can be written through it, and no other file can be read.
+The catalog is in memory and copies no data: a view reads a dataset's files when it is queried, token shards through a
+memory map. A query cannot write through it, nor read any other file.
 """
 
 from __future__ import annotations
@@ -13,21 +13,19 @@ import difflib
 import re
 import secrets
 import tempfile
-from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import duckdb
 import pyarrow as pa
 
 from pipelines.catalog import runs, tables
 from pipelines.catalog.functions import MACROS, Functions
-from pipelines.catalog.views import TOKENS_FLAT, TOKENS_FLAT_COMMENT, VIEWS, MadeWhenRead, View, rows_of
-from pipelines.errors import InputError
-from pipelines.store import lineage
+from pipelines.catalog.selection import Selection
+from pipelines.catalog.views import TOKENS_FLAT, TOKENS_FLAT_COMMENT, LazyTable, rows_of
 from pipelines.store.dataset import Dataset
+from pipelines.store.kinds import TOKENS, VIEWS, View, kind_of
 from pipelines.store.store import Store
 
 
@@ -47,20 +45,43 @@ def connect(
     Args:
         store: the store, or its folder.
         mlflow_uri: where runs are tracked; by default `MLFLOW_TRACKING_URI`, else the database beside the store.
-        datasets: pins, such as `tokens@0123`: the views of that kind then show the pinned ones and no others, and
-            unless they are pinned too, so do the views of what they were made from.
+        datasets: pins, such as `tokens@0123`: the views of that kind then show only the pinned datasets. Views of a
+            kind without a pin show what the pinned datasets were made from.
         memory_limit: as DuckDB writes it; a query that needs more goes to the temporary folder.
         external_access: let queries read and write other files, and change settings.
 
     Raises:
         InputError: a pin fits no dataset, or fits several.
     """
-    return Catalog(store if isinstance(store, Store) else Store(store), mlflow_uri, datasets).connect(
-        memory_limit, external_access
-    )
+    selection = Selection(store if isinstance(store, Store) else Store(store), datasets)
+    return connect_selection(selection, mlflow_uri, memory_limit=memory_limit, external_access=external_access)
 
 
-# What help and completion are made of. Names that begin with an underscore, or name one version, are left out.
+def connect_selection(
+    selection: Selection, mlflow_uri: str | None = None, *, memory_limit: str = "50%", external_access: bool = False
+) -> duckdb.DuckDBPyConnection:
+    """Open a catalog that shows the datasets of a selection; arguments as in `connect`."""
+    connection = duckdb.connect(":memory:")
+    Functions(selection).register(connection)
+    for view in VIEWS.values():
+        _create_view(connection, selection, view)
+    _create_version_view(connection, selection.all)
+    connection.execute(f"CREATE VIEW tokens_flat AS {TOKENS_FLAT}")
+    connection.execute(f"COMMENT ON VIEW tokens_flat IS {literal(TOKENS_FLAT_COMMENT)}")
+    for name, schema, make, comment in _tables(selection, mlflow_uri or runs.tracking_uri(selection.store.root)):
+        connection.register(name, LazyTable(schema, make))
+        connection.execute(f"COMMENT ON VIEW {name} IS {literal(comment)}")
+    for signature, (body, comment, example) in MACROS.items():
+        connection.execute(f"CREATE MACRO {signature} AS {body}")
+        kind = "MACRO TABLE" if body.startswith("TABLE") else "MACRO"
+        described = literal(f"{comment} For example: {example};")
+        connection.execute(f"COMMENT ON {kind} {signature.partition('(')[0]} IS {described}")
+    connection.execute(ABOUT)
+    _restrict(connection, memory_limit, external_access)
+    return connection
+
+
+# Help and completion read these. They leave out names that begin with an underscore, and names of one version.
 ABOUT = """
     CREATE VIEW _views AS
         SELECT view_name AS name, comment FROM duckdb_views()
@@ -71,136 +92,52 @@ ABOUT = """
 """
 
 
-class Catalog:
-    """What the views of one connection show."""
-
-    def __init__(self, store: Store, mlflow_uri: str | None = None, pins: Sequence[str] = ()) -> None:
-        self.store = store
-        self.mlflow_uri = mlflow_uri or runs.tracking_uri(store.root)
-        self.all = store.list()
-        self.shown = _shown(store, self.all, pins)
-
-    def connect(self, memory_limit: str = "50%", external_access: bool = False) -> duckdb.DuckDBPyConnection:
-        connection = duckdb.connect(":memory:")
-        Functions(self).register(connection)
-        for name, view in VIEWS.items():
-            self._create_view(connection, name, view)
-        self._create_version_view(connection)
-        connection.execute(f"CREATE VIEW tokens_flat AS {TOKENS_FLAT}")
-        connection.execute(f"COMMENT ON VIEW tokens_flat IS {literal(TOKENS_FLAT_COMMENT)}")
-        for name, schema, make, comment in self._tables():
-            connection.register(name, MadeWhenRead(schema, make))
-            connection.execute(f"COMMENT ON VIEW {name} IS {literal(comment)}")
-        for signature, (body, comment, example) in MACROS.items():
-            connection.execute(f"CREATE MACRO {signature} AS {body}")
-            kind = "MACRO TABLE" if body.startswith("TABLE") else "MACRO"
-            described = literal(f"{comment} For example: {example};")
-            connection.execute(f"COMMENT ON {kind} {signature.partition('(')[0]} IS {described}")
-        connection.execute(ABOUT)
-        _settle(connection, memory_limit, external_access)
-        return connection
-
-    def tokenizer(self, name: str = "") -> Any:
-        """The tokenizer of a token dataset, by the name that the views show or any other reference."""
-        from pipelines.tokens.tokenizers import load_tokenizer  # not needed by most queries
-
-        return load_tokenizer(self.dataset("tokens", name).path)
-
-    def dataset(self, kind: str, name: str = "") -> Dataset:
-        shown = self.shown.get(kind, {})
-        if not name and not shown:
-            raise InputError(
-                f"No {kind} dataset is published yet in {self.store.address}; run the step that makes one."
-            )
-        return next(reversed(shown.values())) if not name else shown.get(name) or self.store.open(name, kind)
-
-    def _create_view(self, connection: duckdb.DuckDBPyConnection, name: str, view: View) -> None:
-        branches = [view.empty_query]
-        shown = {str(dataset.ref): label for kind in view.kinds for label, dataset in self.shown.get(kind, {}).items()}
-        for dataset in self.all:
-            if dataset.manifest.kind not in view.kinds or (rows := rows_of(dataset, view)) is None:
-                continue
-            version = f"{name}/{dataset.manifest.name}@{dataset.manifest.fingerprint[:12]}"
-            connection.register(version, rows)
-            if label := shown.get(str(dataset.ref)):
-                constants = {column: fact(dataset.manifest) for column, fact in view.facts.items()}
-                facts = "".join(f", {literal(value)} AS {quoted(column)}" for column, value in constants.items())
-                parsed = " REPLACE (metadata::JSON AS metadata)" if "metadata" in rows.schema.names else ""
-                named = f"{literal(label)} AS dataset"
-                branches.append(f"SELECT {named}, *{parsed}{facts} FROM {quoted(version)}")  # noqa: S608
-        connection.execute(f"CREATE VIEW {name} AS {' UNION ALL BY NAME '.join(branches)}")
-        connection.execute(f"COMMENT ON VIEW {name} IS {literal(view.comment)}")
-
-    def _create_version_view(self, connection: duckdb.DuckDBPyConnection) -> None:
-        """The tokens of all versions, each by its `ref`, for the functions that compare them."""
-        refs = [dataset.ref for dataset in self.all if dataset.manifest.kind == "tokens"]
-        branches = [
-            f"SELECT {literal(str(ref))} AS ref, doc_id, split, n_tokens, tokens FROM {quoted(str(ref))}"  # noqa: S608
-            for ref in refs
-        ]
-        empty = f"SELECT NULL::VARCHAR AS ref, * FROM ({VIEWS['tokens'].empty_query})"  # noqa: S608
-        connection.execute(f"CREATE VIEW _token_versions AS {' UNION ALL BY NAME '.join(branches or [empty])}")
-
-    def _tables(self) -> list[tuple[str, pa.Schema, Callable[[], pa.Table], str]]:
-        """The views that are not of one kind of dataset: name, columns, how the rows are made, what they are."""
-        store, uri = self.store, self.mlflow_uri
-        return [
-            (
-                "datasets",
-                tables.DATASETS,
-                partial(tables.datasets, store),
-                "Every version of every dataset and model.",
-            ),
-            ("manifests", tables.MANIFESTS, partial(tables.manifests, store), "The manifest of every version."),
-            ("steps", tables.STEPS, partial(tables.steps, store), "What was run to build each version."),
-            ("lineage", tables.LINEAGE, partial(tables.lineage_table, store), "What went into what, near and far."),
-            (
-                "shards",
-                tables.SHARDS,
-                partial(tables.shards, self.shown.get("tokens", {})),
-                "The files of the token datasets.",
-            ),
-            ("runs", runs.RUNS, partial(runs.read, "runs", uri), "MLflow's runs."),
-            ("params", runs.PARAMS, partial(runs.read, "params", uri), "The parameters of every run."),
-            ("metrics", runs.METRICS, partial(runs.read, "metrics", uri), "Every value of every metric of every run."),
-        ]
+def _create_view(connection: duckdb.DuckDBPyConnection, selection: Selection, view: View) -> None:
+    """Create a view over the selected datasets, and one over each version, selected or not."""
+    labels = {str(dataset.ref): label for label, dataset in selection.datasets_in(view)}
+    branches = [view.empty_query]
+    for dataset in selection.all:
+        if view not in kind_of(dataset.manifest.kind).views or (rows := rows_of(dataset, view)) is None:
+            continue
+        version = f"{view.name}/{dataset.manifest.name}@{dataset.manifest.fingerprint[:12]}"
+        connection.register(version, rows)
+        if label := labels.get(str(dataset.ref)):
+            parsed = " REPLACE (metadata::JSON AS metadata)" if "metadata" in rows.schema.names else ""
+            branches.append(branch_query(view, label, dataset, quoted(version), parsed))
+    connection.execute(f"CREATE VIEW {view.name} AS {' UNION ALL BY NAME '.join(branches)}")
+    connection.execute(f"COMMENT ON VIEW {view.name} IS {literal(view.comment)}")
 
 
-def _shown(store: Store, datasets: Sequence[Dataset], pins: Sequence[str]) -> dict[str, dict[str, Dataset]]:
-    """Datasets by kind and by the name that the views give them: the pinned ones, else the newest of each name."""
-    pinned: dict[str, dict[str, Dataset]] = defaultdict(dict)
-    for pin in pins:
-        dataset = store.open(pin)
-        pinned[dataset.manifest.kind][str(dataset.ref)] = dataset
-    by_ref = {str(dataset.ref): dataset for dataset in datasets}
-    implied: dict[str, dict[str, Dataset]] = defaultdict(dict)
-    made = {output for each in pinned.values() for output in each}
-    for edge in lineage.edges(datasets) if pins else ():
-        if edge.output in made and edge.input_kind not in pinned and edge.input in by_ref:
-            implied[edge.input_kind][edge.input] = by_ref[edge.input]
-    chosen = {kind: list(each.values()) for kind, each in (implied | pinned).items()}
-    newest: dict[str, dict[str, Dataset]] = defaultdict(dict)
-    for dataset in datasets:
-        if dataset.manifest.kind not in chosen:
-            newest[dataset.manifest.kind].pop(dataset.manifest.name, None)
-            newest[dataset.manifest.kind][dataset.manifest.name] = dataset
-    return {**newest, **{kind: _labelled(each) for kind, each in chosen.items()}}
+def branch_query(view: View, label: str, dataset: Dataset, rows: str, replaced: str = "") -> str:
+    """Return the query of one dataset in a view: its name, its rows and the view's facts about it."""
+    facts = "".join(f", {literal(fact(dataset.manifest))} AS {quoted(name)}" for name, fact in view.facts.items())
+    return f"SELECT {literal(label)} AS dataset, *{replaced}{facts} FROM {rows}"  # noqa: S608
 
 
-def _labelled(datasets: Sequence[Dataset]) -> dict[str, Dataset]:
-    """Datasets by name, or by name and version where several have the same name."""
-    names = [dataset.manifest.name for dataset in datasets]
-    return {
-        name if names.count(name) == 1 else f"{name}@{dataset.manifest.fingerprint[:12]}": dataset
-        for name, dataset in zip(names, datasets, strict=True)
-    }
+def _create_version_view(connection: duckdb.DuckDBPyConnection, datasets: Sequence[Dataset]) -> None:
+    """Create a view over the tokens of all versions, each by its `ref`, for functions that compare them."""
+    branches = [f"SELECT NULL::VARCHAR AS ref, * EXCLUDE (dataset) FROM ({TOKENS.empty_query})"]  # noqa: S608
+    branches += [
+        f"SELECT {literal(str(each.ref))} AS ref, * FROM {quoted(str(each.ref))}"  # noqa: S608
+        for each in datasets
+        if each.manifest.kind == "tokens"
+    ]
+    connection.execute(f"CREATE VIEW _token_versions AS {' UNION ALL BY NAME '.join(branches)}")
+
+
+def _tables(selection: Selection, mlflow_uri: str) -> Iterator[tuple[str, pa.Schema, Callable[[], pa.Table], str]]:
+    """Yield the views that are not about one kind of dataset: name, columns, the function that reads it, comment."""
+    for name, table in tables.TABLES.items():
+        yield name, table.schema, partial(table.read, selection), table.comment
+    for name, (schema, comment) in runs.TABLES.items():
+        yield name, schema, partial(runs.read, name, mlflow_uri), comment
 
 
 # Safety
 
 
-def _settle(connection: duckdb.DuckDBPyConnection, memory_limit: str, external_access: bool) -> None:
-    """Take from the connection what a query has no business with, for good."""
+def _restrict(connection: duckdb.DuckDBPyConnection, memory_limit: str, external_access: bool) -> None:
+    """Close everything that a query must not reach, for good: other files, extensions, settings."""
     spill = Path(tempfile.gettempdir()) / f"tokenmill-sql-{secrets.token_hex(8)}"  # made and removed by DuckDB
     settings: dict[str, str | bool] = {
         "memory_limit": memory_limit,
@@ -216,7 +153,7 @@ def _settle(connection: duckdb.DuckDBPyConnection, memory_limit: str, external_a
 
 
 def explain_error(error: duckdb.Error, connection: duckdb.DuckDBPyConnection | None = None) -> str:
-    """What was wrong with a query, as one sentence."""
+    """Return what was wrong with a query, as one sentence."""
     message = str(error).partition("\n")[0]
     message = re.sub(r"^[A-Za-z ]+ (Error|Exception): ", "", message)
     message = re.sub(
@@ -248,10 +185,12 @@ def explain_error(error: duckdb.Error, connection: duckdb.DuckDBPyConnection | N
 
 
 def quoted(name: str) -> str:
+    """Return a name as an SQL identifier."""
     return '"' + name.replace('"', '""') + '"'
 
 
 def literal(value: str | int | bool | None) -> str:
+    """Return a value as an SQL literal."""
     if value is None or isinstance(value, bool):
         return str(value).upper() if value is not None else "NULL"
     return str(value) if isinstance(value, int) else "'" + value.replace("'", "''") + "'"

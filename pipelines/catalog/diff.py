@@ -1,7 +1,8 @@
-"""What changed between two versions of a dataset: documents, what was left out, tokens, config and statistics."""
+"""Changes between two versions of a dataset: documents, rejections, tokens, config and statistics."""
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,12 +10,13 @@ import duckdb
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.catalog.views import VIEWS, rows_of
+from pipelines.catalog.views import rows_of
 from pipelines.errors import InputError
 from pipelines.store.dataset import Dataset
+from pipelines.store.kinds import REJECTED, TOKENS, kind_of, parse_columns
 from pipelines.store.store import Store
 
-SHOWN = 20  # documents and tokens that a comparison names
+SHOWN = 20  # documents and tokens that a comparison lists
 
 
 @dataclass(frozen=True)
@@ -29,12 +31,12 @@ class Document:
 
 @dataclass(frozen=True)
 class DocumentChanges:
-    """How the documents of two corpora, or the examples of two sets, differ.
+    """The differences between the documents of two corpora, or the examples of two sets.
 
-    A removed and an added document are one changed document if they come from the same source and have the same
-    metadata, or where there is none, the same location.
+    A removed and an added document count as one changed document if their source and their metadata are equal. Without
+    metadata, their locations must be equal.
 
-    resplit: documents of both that are not in the same split any more.
+    resplit: the number of documents that are in both, but in another split.
     added, removed: the first few of them. changed: pairs of before and after.
     """
 
@@ -53,7 +55,7 @@ class DocumentChanges:
 
 @dataclass(frozen=True)
 class MovedToken:
-    """A token whose share of all tokens changed, and how much of the divergence is its doing, in bits."""
+    """A token whose share of all tokens changed, and its part of the divergence in bits."""
 
     text: str
     before: float
@@ -63,7 +65,7 @@ class MovedToken:
 
 @dataclass(frozen=True)
 class TokenShift:
-    """How two distributions of tokens differ.
+    """The difference between two distributions of tokens.
 
     divergence: Jensen-Shannon's, in bits: 0 for equal distributions, 1 for those that share no token (Lin 1991).
     """
@@ -77,7 +79,7 @@ class TokenShift:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two datasets of a kind side by side; what does not apply to the kind is None or empty."""
+    """Two datasets of a kind side by side; a field that does not apply to the kind is None or empty."""
 
     a: Dataset
     b: Dataset
@@ -90,11 +92,12 @@ class Comparison:
 
     @property
     def same(self) -> bool:
+        """Whether both datasets have the same bytes."""
         return self.a.manifest.digest == self.b.manifest.digest
 
 
 def compare(a: Dataset, b: Dataset, store: Store) -> Comparison:
-    """Compare two datasets of a kind. Of tokens, the corpora that they were made from are compared as well.
+    """Compare two datasets of a kind; for tokens, also the corpora that they were made from.
 
     Raises:
         InputError: they are of different kinds.
@@ -102,9 +105,12 @@ def compare(a: Dataset, b: Dataset, store: Store) -> Comparison:
     kind = a.manifest.kind
     if b.manifest.kind != kind:
         raise InputError(f"{a} and {b} are of different kinds, {kind} and {b.manifest.kind}; compare like with like.")
-    texts = _texts(a, store), _texts(b, store)
-    differ = all(texts) and texts[0].manifest.digest != texts[1].manifest.digest  # type: ignore[union-attr]
+    texts_a, texts_b = _texts(a, store), _texts(b, store)
     with duckdb.connect() as connection:
+        documents, rejections = None, []
+        if texts_a and texts_b and texts_a.manifest.digest != texts_b.manifest.digest:
+            documents = _compare_documents(connection, texts_a, texts_b)
+            rejections = _compare_rejections(connection, texts_a, texts_b)
         return Comparison(
             a=a,
             b=b,
@@ -114,15 +120,15 @@ def compare(a: Dataset, b: Dataset, store: Store) -> Comparison:
                 (role, str(before), str(after))
                 for role, before, after in _changed(dict(a.manifest.inputs), dict(b.manifest.inputs))
             ],
-            documents=_compare_documents(connection, *texts) if differ else None,  # type: ignore[arg-type]
-            rejections=_compare_rejections(connection, *texts) if differ else [],  # type: ignore[arg-type]
+            documents=documents,
+            rejections=rejections,
             tokens=_compare_tokens(connection, a, b) if kind == "tokens" else None,
         )
 
 
 def _texts(dataset: Dataset, store: Store) -> Dataset | None:
-    """The dataset in which a dataset's documents lie: itself, or the corpus that it was made from."""
-    if dataset.manifest.kind in ("corpus", "examples"):
+    """Return the dataset that holds a dataset's documents: itself, or the corpus that it was made from."""
+    if kind_of(dataset.manifest.kind).texts:
         return dataset
     corpus = dataset.manifest.inputs.get("corpus")
     try:
@@ -135,19 +141,9 @@ def _texts(dataset: Dataset, store: Store) -> Dataset | None:
 
 
 def _compare_documents(connection: duckdb.DuckDBPyConnection, a: Dataset, b: Dataset) -> DocumentChanges:
-    for name, dataset in (("a", a), ("b", b)):
-        view = VIEWS["documents" if dataset.manifest.kind == "corpus" else "examples"]
-        rows = rows_of(dataset, view)
-        assert rows is not None
-        connection.register(f"rows_{name}", rows)
-        columns = rows.schema.names
-        doc_id = "doc_id" if "doc_id" in columns else "example_id"
-        metadata = "nullif(metadata, '{}')" if "metadata" in columns else "NULL"
-        connection.execute(
-            f"CREATE TEMP VIEW {name} AS SELECT {doc_id} AS doc_id, source, location, split, text, "  # noqa: S608
-            f"coalesce({metadata}, location) AS place FROM rows_{name}"
-        )
-    # Only ids, sources and places are held; texts are fetched for the few that are shown.
+    _create_document_view(connection, "a", a)
+    _create_document_view(connection, "b", b)
+    # These tables hold ids, sources and places only; texts are read for the few documents that are shown.
     connection.execute(
         """
         CREATE TEMP TABLE removed AS SELECT doc_id, source, place FROM a WHERE doc_id NOT IN (SELECT doc_id FROM b);
@@ -164,51 +160,61 @@ def _compare_documents(connection: duckdb.DuckDBPyConnection, a: Dataset, b: Dat
     def count(table: str) -> int:
         return int(connection.execute(f"SELECT count(*) FROM {table}").fetchall()[0][0])  # noqa: S608
 
-    def documents(table: str, key: str, source: str) -> list[Document]:
-        rows = connection.execute(
-            f"""SELECT d.doc_id, d.source, d.location, left(d.text, 500)
-            FROM (SELECT * FROM {table} ORDER BY source, place, {key} LIMIT {SHOWN}) t
-            JOIN {source} d ON d.doc_id = t.{key} ORDER BY t.source, t.place, t.{key}"""  # noqa: S608
-        ).fetchall()
-        return [Document(*row) for row in rows]
-
     by_source = connection.execute(
         """SELECT source, split, count(*) FILTER (side = 'a'), count(*) FILTER (side = 'b')
         FROM (SELECT 'a' AS side, source, split FROM a UNION ALL SELECT 'b', source, split FROM b)
         GROUP BY ALL ORDER BY ALL"""
     ).fetchall()
-    before, after = count("a"), count("b")
-    resplit = count("a JOIN b USING (doc_id) WHERE a.split <> b.split")
-    pairs = connection.execute(
-        f"""SELECT x.doc_id, x.source, x.location, left(x.text, 500), y.doc_id, y.source, y.location, left(y.text, 500)
-        FROM (SELECT * FROM changed ORDER BY source, place LIMIT {SHOWN}) c
-        JOIN a x ON x.doc_id = c.before JOIN b y ON y.doc_id = c.after ORDER BY c.source, c.place"""  # noqa: S608
-    ).fetchall()
+    before = _documents(connection, "changed", "before", "a")
+    after = _documents(connection, "changed", "after", "b")
     return DocumentChanges(
-        before=before,
-        after=after,
-        same=before - count("removed") - count("changed"),
+        before=count("a"),
+        after=count("b"),
+        same=count("a") - count("removed") - count("changed"),
         n_added=count("added"),
         n_removed=count("removed"),
         n_changed=count("changed"),
-        resplit=resplit,
-        added=documents("added", "doc_id", "b"),
-        removed=documents("removed", "doc_id", "a"),
-        changed=[(Document(*pair[:4]), Document(*pair[4:])) for pair in pairs],
+        resplit=count("a JOIN b USING (doc_id) WHERE a.split <> b.split"),
+        added=_documents(connection, "added", "doc_id", "b"),
+        removed=_documents(connection, "removed", "doc_id", "a"),
+        changed=list(zip(before, after, strict=True)),
         by_source=by_source,
     )
 
 
+def _create_document_view(connection: duckdb.DuckDBPyConnection, name: str, dataset: Dataset) -> None:
+    """Create a view of documents or examples; `place` identifies one within its source across versions."""
+    view = kind_of(dataset.manifest.kind).texts
+    rows = rows_of(dataset, view) if view else None
+    assert view and rows is not None
+    connection.register(f"rows_{name}", rows)
+    doc_id = next(iter(parse_columns(view.columns)))
+    metadata = "nullif(metadata, '{}')" if "metadata" in rows.schema.names else "NULL"
+    connection.execute(
+        f"CREATE TEMP VIEW {name} AS SELECT {doc_id} AS doc_id, source, location, split, text, "  # noqa: S608
+        f"coalesce({metadata}, location) AS place FROM rows_{name}"
+    )
+
+
+def _documents(connection: duckdb.DuckDBPyConnection, table: str, key: str, side: str) -> list[Document]:
+    """Return the first documents that a table of ids names, with their texts from one side."""
+    rows = connection.execute(
+        f"""SELECT d.doc_id, d.source, d.location, left(d.text, 500)
+        FROM (SELECT * FROM {table} ORDER BY source, place, {key} LIMIT {SHOWN}) t
+        JOIN {side} d ON d.doc_id = t.{key} ORDER BY t.source, t.place, t.{key}"""  # noqa: S608
+    ).fetchall()
+    return [Document(*row) for row in rows]
+
+
 def _compare_rejections(connection: duckdb.DuckDBPyConnection, a: Dataset, b: Dataset) -> list[tuple[str, int, int]]:
-    counts: list[dict[str, int]] = []
-    for dataset in (a, b):
-        rows = rows_of(dataset, VIEWS["rejected"])
+    def count(dataset: Dataset) -> dict[str, int]:
+        rows = rows_of(dataset, REJECTED)
         if rows is None:
-            counts.append({})
-            continue
+            return {}
         connection.register("rejected", rows)
-        counts.append(dict(connection.execute("SELECT reason, count(*) FROM rejected GROUP BY reason").fetchall()))
-    before, after = counts
+        return dict(connection.execute("SELECT reason, count(*) FROM rejected GROUP BY reason").fetchall())
+
+    before, after = count(a), count(b)
     return [(reason, before.get(reason, 0), after.get(reason, 0)) for reason in sorted(before | after)]
 
 
@@ -216,15 +222,15 @@ def _compare_rejections(connection: duckdb.DuckDBPyConnection, a: Dataset, b: Da
 
 
 def _compare_tokens(connection: duckdb.DuckDBPyConnection, a: Dataset, b: Dataset) -> TokenShift:
-    for name, dataset in (("tokens_a", a), ("tokens_b", b)):
-        connection.register(name, rows_of(dataset, VIEWS["tokens"]))
+    connection.register("tokens_a", rows_of(a, TOKENS))
+    connection.register("tokens_b", rows_of(b, TOKENS))
     changed = connection.execute(
         """SELECT count(*) FROM tokens_a x JOIN tokens_b y USING (doc_id)
         WHERE x.tokens::UINTEGER[] <> y.tokens::UINTEGER[]"""
     ).fetchall()[0][0]
-    before, after = (_count_tokens(connection, name, each) for name, each in (("tokens_a", a), ("tokens_b", b)))
-    tokens = sorted(before.keys() | after.keys())
-    counts = np.array([[before.get(token, 0), after.get(token, 0)] for token in tokens], np.float64).reshape(-1, 2)
+    before, after = _count_tokens(connection, "tokens_a", a), _count_tokens(connection, "tokens_b", b)
+    tokens = sorted(before | after)
+    counts = np.array([[before[token], after[token]] for token in tokens], np.float64).reshape(-1, 2)
     totals = counts.sum(0)
     shares = counts / np.maximum(totals, 1)
     bits = jensen_shannon(shares[:, 0], shares[:, 1])
@@ -242,24 +248,24 @@ def _compare_tokens(connection: duckdb.DuckDBPyConnection, a: Dataset, b: Datase
     )
 
 
-def _count_tokens(connection: duckdb.DuckDBPyConnection, view: str, dataset: Dataset) -> dict[bytes, int]:
-    """How often each token occurs, by its bytes, so that different tokenizers can be compared."""
+def _count_tokens(connection: duckdb.DuckDBPyConnection, view: str, dataset: Dataset) -> Counter[bytes]:
+    """Count tokens by their bytes, so that different tokenizers can be compared."""
     from pipelines.tokens.tokenizers import load_tokenizer
 
-    spelled = load_tokenizer(dataset.path).token_bytes
+    token_bytes = load_tokenizer(dataset.path).token_bytes
     counts = connection.execute(f"SELECT unnest(tokens) AS token, count(*) FROM {view} GROUP BY token").fetchall()  # noqa: S608
-    found: dict[bytes, int] = {}
+    found: Counter[bytes] = Counter()
     for token, n in counts:
-        found[spelled[token]] = found.get(spelled[token], 0) + n
+        found[token_bytes[token]] += n
     return found
 
 
 def jensen_shannon(p: NDArray[np.float64], q: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(V) each outcome's part of the Jensen-Shannon divergence between two distributions (V), in bits (Lin 1991)."""
+    """Return each outcome's part (V) of the Jensen-Shannon divergence of two distributions (V), in bits (Lin 1991)."""
     middle = (p + q) / 2
 
     def part(r: NDArray[np.float64]) -> NDArray[np.float64]:
-        return r * np.log2(np.divide(r, middle, out=np.ones_like(r), where=r > 0))
+        return r * np.log2(np.divide(r, middle, out=np.ones_like(r), where=(r > 0) & (middle > 0)))
 
     return (part(p) + part(q)) / 2
 
@@ -268,7 +274,7 @@ def jensen_shannon(p: NDArray[np.float64], q: NDArray[np.float64]) -> NDArray[np
 
 
 def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
-    """Nested mappings and lists as one mapping of dotted names."""
+    """Return nested mappings and lists as one mapping of dotted names."""
     if isinstance(value, dict):
         parts = [_flat(each, f"{prefix}.{key}" if prefix else str(key)) for key, each in value.items()]
     elif isinstance(value, list) and value and isinstance(value[0], dict):
@@ -279,5 +285,4 @@ def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def _changed(before: dict[str, Any], after: dict[str, Any]) -> list[tuple[str, Any, Any]]:
-    names = list(dict.fromkeys([*before, *after]))
-    return [(name, before.get(name), after.get(name)) for name in names if before.get(name) != after.get(name)]
+    return [(name, before.get(name), after.get(name)) for name in before | after if before.get(name) != after.get(name)]

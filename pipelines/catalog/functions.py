@@ -1,13 +1,13 @@
-"""The functions that the SQL catalog adds to DuckDB: text to tokens and back, and places where tokens stand.
+"""The functions that the SQL catalog adds to DuckDB: text to tokens and back, and places of tokens.
 
-What runs over every row is written on Arrow's buffers, a block of rows at a time; the rest is SQL over that. A
-function that needs a tokenizer takes the newest token dataset's, or that of the dataset named by its last argument.
+Functions of every row work on Arrow's buffers, a block of rows at a time; the rest is SQL over them. A function that
+needs a tokenizer takes the newest token dataset's, or that of the dataset named by its last argument.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, wraps
 from typing import TYPE_CHECKING, Any
 
 import duckdb
@@ -16,15 +16,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from pipelines.catalog.selection import Selection
 from pipelines.errors import InputError
 
-if TYPE_CHECKING:
-    from pipelines.catalog.catalog import Catalog
+if TYPE_CHECKING:  # slow to import, and most queries need none
     from pipelines.tokens.samples import Samples
     from pipelines.tokens.shards import Tokens
 
-# Signature: body, what it is for, example. In a body, columns of a view are renamed or qualified, lest the caller's
-# own column of the same name be taken for them.
+# Signature: body, comment, example. A body renames or qualifies the columns of views, so that a column of the caller
+# with the same name does not hide them.
 MACROS = {
     "encode(text, dataset := '')": (
         "_encode(text, dataset)",
@@ -104,17 +104,31 @@ MACROS = {
 }
 
 
-class Functions:
-    """The functions over one catalog; a dataset goes by the name that the catalog's views show."""
+Column = Callable[["Functions", str, pa.Array], pa.Array]
 
-    def __init__(self, catalog: Catalog) -> None:
-        self._catalog = catalog
-        self._tokenizer = lru_cache(maxsize=None)(catalog.tokenizer)
+
+def per_dataset(function: Column) -> Callable[[Functions, pa.Array, pa.Array], pa.Array]:
+    """Turn a function of one dataset's rows into one of (B) values and the (B) names of their datasets."""
+
+    @wraps(function)
+    def call(self: Functions, values: pa.Array, datasets: pa.Array) -> pa.Array:
+        return _by_dataset(lambda dataset, rows: function(self, dataset, rows), datasets, values)
+
+    return call
+
+
+class Functions:
+    """The functions over one catalog, which name a dataset as the catalog's views do."""
+
+    def __init__(self, selection: Selection) -> None:
+        self._selection = selection
+        self._tokenizer = lru_cache(maxsize=None)(selection.tokenizer)
         self._vocabulary = lru_cache(maxsize=None)(self._read_vocabulary)
         self._spellings = lru_cache(maxsize=256)(self._spell)
         self._windows = lru_cache(maxsize=16)(self._open_windows)
 
     def register(self, connection: duckdb.DuckDBPyConnection) -> None:
+        """Add the functions to a connection, under names that begin with an underscore; `MACROS` call them."""
         functions: dict[str, tuple[Callable[..., Any], list[str], str]] = {
             "_encode": (self.encode, ["VARCHAR", "VARCHAR"], "UINTEGER[]"),
             "_decode": (self.decode, ["UINTEGER[]", "VARCHAR"], "VARCHAR"),
@@ -134,58 +148,37 @@ class Functions:
                 name, function, parameters, returned, type="arrow", null_handling="special"
             )
 
-    def encode(self, texts: pa.Array, datasets: pa.Array) -> pa.Array:
-        """(B) texts to (B) lists of token ids."""
-        return _by_dataset(self._encode, datasets, texts)
-
-    def decode(self, tokens: pa.Array, datasets: pa.Array) -> pa.Array:
-        """(B) lists of token ids to (B) texts; bytes that are no whole character become U+FFFD."""
-        return _by_dataset(self._decode, datasets, tokens)
-
-    def token_text(self, ids: pa.Array, datasets: pa.Array) -> pa.Array:
-        """(B) token ids to (B) texts."""
-        return _by_dataset(self._token_text, datasets, ids)
-
-    def sample_text(self, ids: pa.Array, datasets: pa.Array) -> pa.Array:
-        """(B) sample ids to (B) texts of their windows."""
-        return _by_dataset(self._sample_text, datasets, ids)
-
     def version(self, names: pa.Array) -> pa.Array:
-        """(B) names of token datasets, or other references to them, to (B) references with a fingerprint."""
-        return pa.array([str(self._catalog.dataset("tokens", name)) for name in names.to_pylist()], pa.string())
+        """Turn (B) names of token datasets, or other references to them, into (B) references with a fingerprint."""
+        return pa.array([str(self._selection.dataset("tokens", name)) for name in names.to_pylist()], pa.string())
 
     def find(self, tokens: pa.Array, phrases: pa.Array, datasets: pa.Array) -> pa.Array:
-        """(B) lists of token ids to (B) lists of the places where the tokens of a phrase stand in them."""
+        """Find the tokens of a phrase in (B) lists of token ids; returns (B) lists of places."""
         phrase = _one_array(phrases)[0].as_py() if len(phrases) else None  # an argument of a macro: one for all rows
         return _by_dataset(lambda dataset, rows: self._find(dataset, phrase, rows), datasets, tokens)
 
-    def _encode(self, dataset: str, texts: pa.Array) -> pa.Array:
+    @per_dataset
+    def encode(self, dataset: str, texts: pa.Array) -> pa.Array:
+        """Turn (B) texts into (B) lists of token ids."""
         tokenizer = self._tokenizer(dataset)
         ids = [tokenizer.encode(text) if text is not None else None for text in texts.to_pylist()]
         offsets = np.cumsum([0, *(len(each) if each is not None else 0 for each in ids)], dtype=np.int32)
         values = np.concatenate([np.empty(0, np.uint32), *(each for each in ids if each is not None)]).astype(np.uint32)
         return pa.ListArray.from_arrays(pa.array(offsets), pa.array(values), mask=pc.is_null(texts))
 
-    def _decode(self, dataset: str, tokens: pa.Array) -> pa.Array:
-        if tokens.null_count:  # a null list may still cover values
-            present = tokens.is_valid()
-            texts = self._decode(dataset, pc.drop_null(tokens))
-            return texts.take(pc.if_else(present, pc.subtract(pc.cumulative_sum(present.cast(pa.int64())), 1), None))
-        pieces = self._take(dataset, tokens.flatten())
-        # The bytes of all tokens lie one behind the other already, so a row's text is where its first token's bytes
-        # begin to where the next row's do.
-        bounds = np.frombuffer(pieces.buffers()[1], np.int64, len(pieces) + 1, pieces.offset * 8)
-        rows = tokens.offsets.to_numpy()
-        ends = np.ascontiguousarray(bounds[rows - rows[0]])
-        joined = pa.LargeBinaryArray.from_buffers(
-            pa.large_binary(), len(tokens), [None, pa.py_buffer(ends), pieces.buffers()[2]]
-        )
-        return _as_text(joined)
+    @per_dataset
+    def decode(self, dataset: str, tokens: pa.Array) -> pa.Array:
+        """Turn (B) lists of token ids into (B) texts; bytes that are no whole character become U+FFFD."""
+        return self._decode(dataset, tokens)
 
-    def _token_text(self, dataset: str, ids: pa.Array) -> pa.Array:
+    @per_dataset
+    def token_text(self, dataset: str, ids: pa.Array) -> pa.Array:
+        """Turn (B) token ids into (B) texts."""
         return _as_text(self._take(dataset, ids))
 
-    def _sample_text(self, dataset: str, ids: pa.Array) -> pa.Array:
+    @per_dataset
+    def sample_text(self, dataset: str, ids: pa.Array) -> pa.Array:
+        """Turn (B) sample ids into (B) texts of their windows."""
         samples, tokens, places = self._windows(dataset)
         try:
             rows = places.take(ids).to_pylist()
@@ -194,12 +187,28 @@ class Functions:
         windows = [tokens.flat(row["shard"])[row["start"] : row["start"] + samples.context] for row in rows]
         return pa.array([tokens.tokenizer.decode(window.tolist()) for window in windows], pa.large_string())
 
+    def _decode(self, dataset: str, tokens: pa.Array) -> pa.Array:
+        if tokens.null_count:  # a null list may still cover values
+            present = tokens.is_valid()
+            texts = self._decode(dataset, pc.drop_null(tokens))
+            return texts.take(pc.if_else(present, pc.subtract(pc.cumulative_sum(present.cast(pa.int64())), 1), None))
+        pieces = self._take(dataset, tokens.flatten())
+        # The bytes of all tokens follow one another, so a row's text begins at its first token's bytes and ends where
+        # the next row's text begins.
+        bounds = np.frombuffer(pieces.buffers()[1], np.int64, len(pieces) + 1, pieces.offset * 8)
+        rows = tokens.offsets.to_numpy()
+        ends = np.ascontiguousarray(bounds[rows - rows[0]])
+        joined = pa.LargeBinaryArray.from_buffers(
+            pa.large_binary(), len(tokens), [None, pa.py_buffer(ends), pieces.buffers()[2]]
+        )
+        return _as_text(joined)
+
     def _open_windows(self, dataset: str) -> tuple[Samples, Tokens, pa.Table]:
         from pipelines.tokens.samples import Samples
         from pipelines.tokens.shards import Tokens
 
-        samples = Samples(self._catalog.dataset("samples", dataset))
-        tokens = Tokens(self._catalog.store.open(samples.dataset.manifest.inputs["tokens"]))
+        samples = Samples(self._selection.dataset("samples", dataset))
+        tokens = Tokens(self._selection.store.open(samples.dataset.manifest.inputs["tokens"]))
         return samples, tokens, pa.Table.from_batches(samples.batches).select(["shard", "start"])
 
     def _find(self, dataset: str, phrase: str | None, tokens: pa.Array) -> pa.Array:
@@ -211,7 +220,7 @@ class Functions:
         places = np.concatenate([np.empty(0, np.int64), *(at for at, _ in found)])
         lengths = np.concatenate([np.empty(0, np.int64), *(np.full(len(at), n) for at, n in found)])
         rows = np.searchsorted(starts, places, side="right") - 1
-        whole = places + lengths <= starts[rows + 1]  # not from the end of one document into the next
+        whole = places + lengths <= starts[rows + 1]  # leaves out a phrase that runs from one row into the next
         order = np.argsort(places[whole], kind="stable")
         places, lengths, rows = (each[whole][order] for each in (places, lengths, rows))
         structs = pa.StructArray.from_arrays(
@@ -222,7 +231,7 @@ class Functions:
         return pa.ListArray.from_arrays(pa.array(offsets), structs)
 
     def _spell(self, phrase: str, dataset: str) -> list[NDArray[np.uint32]]:
-        """The tokens of a phrase as it stands at the start of a text, and after a space, as it stands within one."""
+        """Return the tokens of a phrase at the start of a text, and those after a space, if they differ."""
         plain, spaced = (self._tokenizer(dataset).encode(text) for text in (phrase, " " + phrase))
         if not len(plain):
             return []
@@ -242,7 +251,7 @@ class Functions:
 
 
 def find_run(ids: NDArray[np.unsignedinteger], wanted: NDArray[np.unsignedinteger]) -> NDArray[np.int64]:
-    """Every place in a flat array where a run of ids begins. Looks for the highest id first: it is the rarest."""
+    """Return every place in a flat array where a run of ids begins; searches the highest id first: it is the rarest."""
     rarest = int(np.argmax(wanted))
     places = np.flatnonzero(ids == wanted[rarest]) - rarest
     places = places[(places >= 0) & (places <= len(ids) - len(wanted))]
@@ -253,7 +262,7 @@ def find_run(ids: NDArray[np.unsignedinteger], wanted: NDArray[np.unsignedintege
 
 
 def ngrams(tokens: pa.Array, sizes: pa.Array) -> pa.Array:
-    """(B) lists of token ids to (B) lists of all their runs of n; n is the same for all rows, or null."""
+    """Turn (B) lists of token ids into (B) lists of all their runs of n; n is the same for all rows, or null."""
     runs, offsets, missing = _runs(tokens, sizes)
     bounds = np.arange(len(runs) + 1, dtype=np.int32) * np.int32(runs.shape[1])
     lists = pa.ListArray.from_arrays(pa.array(bounds), pa.array(runs.reshape(-1)))
@@ -261,7 +270,7 @@ def ngrams(tokens: pa.Array, sizes: pa.Array) -> pa.Array:
 
 
 def ngram_hashes(tokens: pa.Array, sizes: pa.Array) -> pa.Array:
-    """(B) lists of token ids to (B) lists of a 64-bit hash of each of their runs of n."""
+    """Turn (B) lists of token ids into (B) lists of a 64-bit hash of each of their runs of n."""
     runs, offsets, missing = _runs(tokens, sizes)
     hashes = np.full(len(runs), runs.shape[1], np.uint64)
     for column in runs.T:
@@ -271,7 +280,7 @@ def ngram_hashes(tokens: pa.Array, sizes: pa.Array) -> pa.Array:
 
 
 def _runs(tokens: pa.Array, sizes: pa.Array) -> tuple[NDArray[np.uint32], pa.Array, pa.Array]:
-    """All runs of n of a block of rows (R, n), where each row's runs begin (B + 1), and which rows are null (B)."""
+    """Return all runs of n of a block of rows (R, n), where each row's runs begin (B + 1), and the null rows (B)."""
     tokens, size = _one_array(tokens), _one_array(sizes)[0].as_py() if len(sizes) else None
     present = np.asarray(tokens.is_valid()) & bool(size)
     size = size or 1
@@ -287,7 +296,7 @@ def _runs(tokens: pa.Array, sizes: pa.Array) -> tuple[NDArray[np.uint32], pa.Arr
 
 
 def _by_dataset(function: Callable[[str, pa.Array], pa.Array], datasets: pa.Array, values: pa.Array) -> pa.Array:
-    """Call a function once for each dataset that the rows name: nearly always for one."""
+    """Call a function once for each dataset that the rows name, which is nearly always one."""
     values, datasets = _one_array(values), _one_array(datasets)
     names = pc.unique(datasets).to_pylist()
     if len(names) == 1:
@@ -306,7 +315,7 @@ def _one_array(values: Any) -> pa.Array:
 
 
 def _as_text(values: pa.Array) -> pa.Array:
-    """Bytes as text: as they are if all of them are UTF-8, else each with its bad bytes replaced."""
+    """Return bytes as text; bad bytes are replaced if not all of them are UTF-8."""
     try:
         return values.cast(pa.large_string())
     except pa.ArrowInvalid:

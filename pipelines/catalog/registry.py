@@ -1,17 +1,17 @@
 """MLflow's model registry, read without importing MLflow, which takes seconds: versions, aliases and tags.
 
-An SQLite file is opened to read only, a server is asked over REST, any other database through SQLAlchemy.
+An SQLite file is opened to read only. A server is asked over REST, and any other database through SQLAlchemy.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
 
-from pipelines.catalog.runs import Server, ask
+from pipelines.catalog.mlflow_server import MlflowServer, Row, is_server, open_server
+from pipelines.catalog.runs import ask
 from pipelines.errors import InputError
 from pipelines.store.dataset import Dataset
 from pipelines.store.manifest import hexadecimal
@@ -22,7 +22,7 @@ CHAMPION, CHALLENGER = "champion", "challenger"
 
 @dataclass(frozen=True)
 class ModelVersion:
-    """A registered model's version. `history` is the registered model's list of champions, the present one last."""
+    """A registered model's version. `history` lists the champions of the registered model, the present one last."""
 
     name: str
     version: int
@@ -33,6 +33,7 @@ class ModelVersion:
 
     @property
     def fingerprint(self) -> str | None:
+        """The fingerprint of the published model."""
         return self.tags.get("tokenmill.fingerprint")
 
     def __str__(self) -> str:
@@ -40,27 +41,28 @@ class ModelVersion:
 
 
 def registered(tracking_uri: str, name: str | None = None) -> list[ModelVersion]:
-    """Every version of a registered model, or of all, by name and version; none if nothing was registered yet.
+    """Return every version of a registered model, or of all, by name and version; none if nothing is registered.
 
     Raises:
         InputError: there is something at the tracking URI, but it cannot be read as MLflow's registry.
     """
-    if tracking_uri.startswith(("http://", "https://")):
-        versions, tags, aliases, histories = _served(Server(tracking_uri))
+    if is_server(tracking_uri):
+        with open_server(tracking_uri) as server:
+            versions, tags, aliases, histories = _ask_server(server)
     else:
         versions, tags, aliases, histories = (ask(tracking_uri, query) for query in QUERIES)
     by_version: dict[tuple[str, int], dict[str, str]] = defaultdict(dict)
     for model, version, key, value in tags:
         by_version[model, int(version)][key] = value
-    called: dict[tuple[str, int], list[str]] = defaultdict(list)
+    aliases_of: dict[tuple[str, int], list[str]] = defaultdict(list)
     for model, version, alias in aliases:
-        called[model, int(version)].append(alias)
+        aliases_of[model, int(version)].append(alias)
     champions = {model: champions_of(value) for model, value in histories}
     return [
         ModelVersion(
             model,
             int(version),
-            tuple(sorted(called[model, int(version)])),
+            tuple(sorted(aliases_of[model, int(version)])),
             by_version[model, int(version)],
             datetime.fromtimestamp(int(created) / 1000, UTC),
             champions.get(model, ()),
@@ -71,7 +73,7 @@ def registered(tracking_uri: str, name: str | None = None) -> list[ModelVersion]
 
 
 def find_version(tracking_uri: str, name: str, alias: str = "", version: int | None = None) -> ModelVersion | None:
-    """The version of a registered model that an alias names, or a number."""
+    """Return the version of a registered model that an alias or a number names."""
     for each in registered(tracking_uri, name):
         if alias in each.aliases or each.version == version:
             return each
@@ -83,6 +85,7 @@ HISTORY = "tokenmill.champions"
 
 
 def champions_of(value: str | None) -> tuple[int, ...]:
+    """Return the versions that the value of the tag `HISTORY` lists."""
     return tuple(int(version) for version in (value or "").split(",") if version.strip().isdigit())
 
 
@@ -94,7 +97,8 @@ QUERIES = (
 )
 
 
-def _served(server: Server) -> tuple[Iterable[Any], Iterable[Any], Iterable[Any], Iterable[Any]]:
+def _ask_server(server: MlflowServer) -> tuple[list[Row], list[Row], list[Row], list[Row]]:
+    """Return what `QUERIES` ask a database for."""
     models = list(server.pages("registered-models/search", "registered_models", max_results=1000))
     versions = list(server.pages("model-versions/search", "model_versions", max_results=10_000))
     return (

@@ -3,85 +3,37 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import asdict, fields
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from pipelines.catalog.views import VIEWS, batches, files_of
+from pipelines.catalog.columns import arrow_schema
+from pipelines.catalog.selection import Selection
+from pipelines.catalog.views import batches, files_of
 from pipelines.store import lineage
-from pipelines.store.dataset import Dataset
-from pipelines.store.store import Store
-
-_TIME, _JSON = pa.timestamp("ms", tz="UTC"), pa.json_(pa.string())
+from pipelines.store.kinds import TOKENS
 
 
-DATASETS = pa.schema(
-    [
-        ("kind", pa.string()),
-        ("name", pa.string()),
-        ("version", pa.string()),
-        ("newest", pa.bool_()),
-        ("published_at", _TIME),
-        ("step", pa.string()),
-        ("seconds", pa.float64()),
-        ("files", pa.int64()),
-        ("bytes", pa.int64()),
-        ("statistics", _JSON),
-        ("config", _JSON),
-        ("run_id", pa.string()),
-        ("ref", pa.string()),
-        ("fingerprint", pa.string()),
-        ("digest", pa.string()),
-        ("path", pa.string()),
-    ]
-)
+class StoreTable(NamedTuple):
+    """A table about the store: its columns, the function that makes its rows, and what it shows."""
+
+    schema: pa.Schema
+    rows: Callable[[Selection], list[dict[str, Any]]]
+    comment: str
+
+    def read(self, selection: Selection) -> pa.Table:
+        """Return the table as it is now."""
+        return pa.Table.from_pylist(self.rows(selection), self.schema)
 
 
-MANIFESTS = pa.schema([("ref", pa.string()), ("manifest", _JSON)])
-
-
-STEPS = pa.schema(
-    [
-        ("step", pa.string()),
-        ("step_version", pa.int64()),
-        ("output", pa.string()),
-        ("inputs", pa.list_(pa.string())),
-        ("finished_at", _TIME),
-        ("seconds", pa.float64()),
-        ("run_id", pa.string()),
-        ("code", pa.string()),
-        ("built", _JSON),
-    ]
-)
-
-
-LINEAGE = pa.schema([(each.name, pa.int64() if each.type == "int" else pa.string()) for each in fields(lineage.Edge)])
-
-
-SHARDS = pa.schema(
-    [
-        ("dataset", pa.string()),
-        ("shard", pa.int32()),
-        ("split", pa.string()),
-        ("documents", pa.int64()),
-        ("tokens", pa.int64()),
-        ("bytes", pa.int64()),
-        ("file", pa.string()),
-    ]
-)
-
-
-def datasets(store: Store) -> pa.Table:
-    """Every version of every dataset and model."""
-    found = store.list()
+def _datasets(selection: Selection) -> list[dict[str, Any]]:
+    found = selection.store.list()
     newest = {(dataset.manifest.kind, dataset.manifest.name): dataset.ref for dataset in found}
-
-    def row(dataset: Dataset) -> dict[str, Any]:
-        m = dataset.manifest
-        return {
+    return [
+        {
             "kind": m.kind,
             "name": m.name,
             "version": m.fingerprint[:12],
@@ -99,19 +51,17 @@ def datasets(store: Store) -> pa.Table:
             "digest": m.digest,
             "path": dataset.address,
         }
-
-    return pa.Table.from_pylist([row(dataset) for dataset in found], DATASETS)
-
-
-def manifests(store: Store) -> pa.Table:
-    """The manifest of every version, as it is on disk."""
-    rows = [{"ref": str(each.ref), "manifest": each.manifest.model_dump_json()} for each in store.list()]
-    return pa.Table.from_pylist(rows, MANIFESTS)
+        for dataset in found
+        for m in [dataset.manifest]
+    ]
 
 
-def steps(store: Store) -> pa.Table:
-    """What was run to build each version."""
-    rows = [
+def _manifests(selection: Selection) -> list[dict[str, Any]]:
+    return [{"ref": str(each.ref), "manifest": each.manifest.model_dump_json()} for each in selection.store.list()]
+
+
+def _steps(selection: Selection) -> list[dict[str, Any]]:
+    return [
         {
             "step": m.step,
             "step_version": m.step_version,
@@ -123,19 +73,16 @@ def steps(store: Store) -> pa.Table:
             "code": m.code,
             "built": json.dumps(m.built),
         }
-        for m in (dataset.manifest for dataset in store.list())
+        for m in (dataset.manifest for dataset in selection.store.list())
     ]
-    return pa.Table.from_pylist(rows, STEPS)
 
 
-def lineage_table(store: Store) -> pa.Table:
-    """What went into what, near and far."""
-    return pa.Table.from_pylist([asdict(edge) for edge in lineage.edges(store.list())], LINEAGE)
+def _lineage(selection: Selection) -> list[dict[str, Any]]:
+    return [asdict(edge) for edge in lineage.edges(selection.store.list())]
 
 
-def shards(tokens: Mapping[str, Dataset]) -> pa.Table:
-    """The shards of token datasets, by the name that the catalog shows."""
-    rows = [
+def _shards(selection: Selection) -> list[dict[str, Any]]:
+    return [
         {
             "dataset": label,
             "shard": shard,
@@ -145,8 +92,41 @@ def shards(tokens: Mapping[str, Dataset]) -> pa.Table:
             "bytes": dataset.manifest.files[name].bytes,
             "file": str(dataset.path / name),
         }
-        for label, dataset in tokens.items()
-        for shard, name in enumerate(files_of(dataset, VIEWS["tokens"].files))
+        for label, dataset in selection.datasets_in(TOKENS)
+        for shard, name in enumerate(files_of(dataset, TOKENS))
         for batch in batches(dataset.path / name)
     ]
-    return pa.Table.from_pylist(rows, SHARDS)
+
+
+TABLES = {
+    "datasets": StoreTable(
+        arrow_schema(
+            "kind VARCHAR, name VARCHAR, version VARCHAR, newest BOOLEAN, published_at TIMESTAMPTZ, step VARCHAR, "
+            "seconds DOUBLE, files BIGINT, bytes BIGINT, statistics JSON, config JSON, run_id VARCHAR, ref VARCHAR, "
+            "fingerprint VARCHAR, digest VARCHAR, path VARCHAR"
+        ),
+        _datasets,
+        "Every version of every dataset and model.",
+    ),
+    "manifests": StoreTable(arrow_schema("ref VARCHAR, manifest JSON"), _manifests, "The manifest of every version."),
+    "steps": StoreTable(
+        arrow_schema(
+            "step VARCHAR, step_version BIGINT, output VARCHAR, inputs VARCHAR[], finished_at TIMESTAMPTZ, "
+            "seconds DOUBLE, run_id VARCHAR, code VARCHAR, built JSON"
+        ),
+        _steps,
+        "What was run to build each version.",
+    ),
+    "lineage": StoreTable(
+        pa.schema([(each.name, pa.int64() if each.type == "int" else pa.string()) for each in fields(lineage.Edge)]),
+        _lineage,
+        "What went into what, near and far.",
+    ),
+    "shards": StoreTable(
+        arrow_schema(
+            "dataset VARCHAR, shard INTEGER, split VARCHAR, documents BIGINT, tokens BIGINT, bytes BIGINT, file VARCHAR"
+        ),
+        _shards,
+        "The files of the token datasets.",
+    ),
+}

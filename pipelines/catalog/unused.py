@@ -1,4 +1,4 @@
-"""Which datasets could go: what nothing needs that people use, that is new, or that was used of late."""
+"""Find datasets that can be deleted: nothing in use, new or recently used depends on them."""
 
 from __future__ import annotations
 
@@ -18,14 +18,17 @@ def unused(
     now: datetime,
     keep_days: float,
 ) -> list[Dataset]:
-    """The datasets that none of these needs, nor anything they were made from:
+    """Return the datasets that can be deleted.
 
-    the newest version of each name; a model with an alias in the registry, or the champion before the present one, to
-    which a rollback leads; what was built in the last days; what a run of the last days built or reused. Of such models
-    the newest evaluation stays too.
+    These are kept, with everything that they were made from:
+
+    - the newest version of each name;
+    - models with an alias in the registry, and the champion before the present one, for a rollback;
+    - the newest evaluation of each such model;
+    - datasets that were built in the last days, or that a run of the last days built or reused.
 
     Args:
-        datasets: all that is published, the oldest first.
+        datasets: every published dataset, the oldest first.
         versions: MLflow's registry.
         runs: MLflow's runs, with `started_at` and `tags`.
         keep_days: how many days count as the last ones.
@@ -35,19 +38,21 @@ def unused(
     newest = {(dataset.ref.kind, dataset.ref.name): dataset for dataset in datasets}
     wanted = {dataset.ref.fingerprint for dataset in newest.values()}
     wanted |= {each.ref.fingerprint for each in datasets if datetime.fromisoformat(each.manifest.built["at"]) >= since}
-    models = {each.fingerprint for each in versions if each.fingerprint and _may_be_asked_for(each)}
-    judged = {each.manifest.inputs["model"].fingerprint: each for each in datasets if each.ref.kind == "evaluation"}
-    wanted |= {judged[model].ref.fingerprint for model in models if model in judged}
+    models = {each.fingerprint for each in versions if each.fingerprint and _is_in_use(each)}
+    evaluations = {
+        each.manifest.inputs["model"].fingerprint: each for each in datasets if each.ref.kind == "evaluation"
+    }
+    wanted |= {evaluations[model].ref.fingerprint for model in models if model in evaluations}
     needed = _with_inputs(wanted | models | _used(datasets, runs, since), by_fingerprint)
     return [dataset for dataset in datasets if dataset.ref.fingerprint not in needed]
 
 
-def _may_be_asked_for(version: ModelVersion) -> bool:
+def _is_in_use(version: ModelVersion) -> bool:
     return bool(version.aliases) or version.version in version.history[-2:]
 
 
 def _used(datasets: Sequence[Dataset], runs: Iterable[Mapping[str, Any]], since: datetime) -> set[str]:
-    """What recent runs built (a step's run names its fingerprint) or reused (a flow's names the run that built it)."""
+    """Return what recent runs built (a step's run names a fingerprint) or reused (a flow's run names the builder's)."""
     built_by = {each.manifest.built.get("mlflow_run_id"): each.ref.fingerprint for each in datasets}
     used = set()
     for run in runs:
@@ -59,6 +64,7 @@ def _used(datasets: Sequence[Dataset], runs: Iterable[Mapping[str, Any]], since:
 
 
 def _with_inputs(wanted: Iterable[str], by_fingerprint: Mapping[str, Dataset]) -> set[str]:
+    """Return the fingerprints that are wanted, and those of everything that they were made from."""
     needed: set[str] = set()
     waiting = list(wanted)
     while waiting:

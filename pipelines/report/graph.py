@@ -1,31 +1,20 @@
-"""The lineage of a dataset or model as a graph: an SVG for reports, from source files on the left to evaluations on the
-right. It needs no script and no other file, and follows the reader's choice of light or dark."""
+"""The lineage of a dataset or model as a graph: an SVG, from source files on the left to evaluations on the right.
+
+It needs no script and no other file, and follows the reader's choice of light or dark.
+"""
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from html import escape
 
+from pipelines.numbers import short, size
 from pipelines.store import lineage
 from pipelines.store.dataset import Dataset
+from pipelines.store.kinds import kind_of
 
 WIDTH, HEIGHT, GAP, RISE = 244, 62, 56, 18  # of a box, and between columns and rows
-
-
-COLOURS = {
-    "source": "#7a7a7a",
-    "corpus": "#b8860b",
-    "examples": "#b8860b",
-    "lessons": "#1a8a9a",
-    "tokens": "#1a8a9a",
-    "samples": "#3a6fd8",
-    "model": "#2e8b57",
-    "evaluation": "#a8449c",
-    "report": "#7a7a7a",
-}
 
 
 STYLE = """
@@ -39,7 +28,7 @@ STYLE = """
 
 @dataclass(frozen=True)
 class Box:
-    """A node of the graph: what it is called, two lines about it, and all about it for whoever points at it."""
+    """A node of the graph: its name, two lines about it, and a longer text for its tooltip."""
 
     name: str
     kind: str
@@ -48,28 +37,23 @@ class Box:
 
 
 def to_svg(dataset: Dataset, datasets: Sequence[Dataset]) -> str:
-    """Everything that a dataset came from and everything that came of it, as an SVG element."""
-    trees = (
-        lineage.origins(dataset, datasets),
-        lineage.outcomes(str(dataset), dataset.manifest.kind, datasets),
-    )
+    """Draw a dataset with everything that it was made from and everything made from it, as an SVG element."""
     near = {
-        node.name: (node.kind, node.dataset)
-        for tree in trees
-        for node in tree.nodes()
-        if node.kind not in ("source", "report") or node.name == str(dataset)
+        name: (node.kind, node.dataset)
+        for name, node in lineage.relatives(dataset, datasets).items()
+        if node.kind != "source"
     }
     return _draw(near, f"Lineage of {dataset}", str(dataset))
 
 
 def chain_to_svg(datasets: Sequence[Dataset]) -> str:
-    """How some datasets came of one another, as an SVG element."""
+    """Draw which of some datasets were made from which, as an SVG element."""
     return _draw({str(each): (each.manifest.kind, each) for each in datasets}, "What came of what")
 
 
 def _draw(nodes: Mapping[str, tuple[str, Dataset | None]], label: str, chosen: str = "") -> str:
     boxes, arrows = _graph(nodes)
-    columns = _columns(boxes, arrows)
+    columns, arrows = _layout(boxes, arrows)
     tallest = max(len(column) for column in columns)
     place = {
         name: (8 + x * (WIDTH + GAP), 8 + (y + (tallest - len(column)) / 2) * (HEIGHT + RISE))
@@ -87,88 +71,59 @@ def _draw(nodes: Mapping[str, tuple[str, Dataset | None]], label: str, chosen: s
 
 
 def _graph(nodes: Mapping[str, tuple[str, Dataset | None]]) -> tuple[dict[str, Box], list[tuple[str, str]]]:
-    """Boxes of datasets and of what they were read from, and an arrow for each that went into another, unless a longer
-    way says so already."""
+    """Return the boxes of datasets and of their source files, and an arrow for every direct input."""
     boxes = {name: _describe(name, kind, dataset) for name, (kind, dataset) in nodes.items()}
-    arrows: dict[tuple[str, str], None] = {}
+    arrows = []
     for name, (_, dataset) in nodes.items():
         if not dataset:
             continue
-        files = dataset.manifest.sources
-        if files:
+        if files := dataset.manifest.sources:
             box = f"files of {name}"
-            boxes[box] = _describe_files([file.name for file in files], sum(file.bytes for file in files), box)
-            arrows[box, name] = None
-        for edge in lineage.direct_edges(dataset):
-            if edge.input in boxes:
-                arrows[edge.input, edge.output] = None
-    return boxes, _without_shortcuts(list(arrows))
+            called = files[0].name if len(files) == 1 else f"{len(files):,} files"
+            title = "\n".join(file.name for file in files[:50])
+            boxes[box] = Box(called, "source", ("source", size(sum(file.bytes for file in files))), title)
+            arrows.append((box, name))
+        arrows += [(edge.input, edge.output) for edge in lineage.direct_edges(dataset) if edge.input in boxes]
+    return boxes, arrows
 
 
-def _without_shortcuts(arrows: list[tuple[str, str]]) -> list[tuple[str, str]]:
-    after: dict[str, list[str]] = defaultdict(list)
-    for start, end in arrows:
-        after[start].append(end)
+def _layout(
+    names: Mapping[str, Box], arrows: Sequence[tuple[str, str]]
+) -> tuple[list[list[str]], list[tuple[str, str]]]:
+    """Return names by column, each to the right of its inputs and near their height, and the arrows to draw.
 
-    @cache
-    def behind(name: str) -> frozenset[str]:
-        return frozenset(after.get(name, ())).union(*(behind(each) for each in after.get(name, ())))
+    An arrow is left out if a path of other arrows leads from its start to its end.
+    """
+    import networkx  # takes a second to import, and few commands draw a graph
 
-    return [(start, end) for start, end in arrows if not any(end in behind(each) for each in after[start])]
-
-
-def _columns(boxes: dict[str, Box], arrows: Sequence[tuple[str, str]]) -> list[list[str]]:
-    """Names by column: each stands right of all that went into it, and near them in height."""
-    into: dict[str, list[str]] = defaultdict(list)
-    for start, end in arrows:
-        into[end].append(start)
-    depth: dict[str, int] = {}
-
-    def deep(name: str) -> int:
-        if name not in depth:
-            depth[name] = max((deep(each) + 1 for each in into[name]), default=0)
-        return depth[name]
-
-    columns: list[list[str]] = [[] for _ in range(max(map(deep, boxes), default=0) + 1)]
-    for name in boxes:
-        columns[depth[name]].append(name)
+    graph = networkx.DiGraph()
+    graph.add_nodes_from(names)
+    graph.add_edges_from(arrows)
+    reduced = networkx.transitive_reduction(graph)
+    order = {name: number for number, name in enumerate(names)}
+    columns: list[list[str]] = []
     height: dict[str, float] = {}
-    for column in columns:
-        column.sort(key=lambda name: sum(height[each] for each in into[name]) / max(len(into[name]), 1))
+    for generation in networkx.topological_generations(reduced):
+        inputs = {name: [height[each] for each in reduced.predecessors(name)] for name in generation}
+        column = sorted(generation, key=lambda name: (sum(inputs[name]) / max(len(inputs[name]), 1), order[name]))
         height |= {name: y - len(column) / 2 for y, name in enumerate(column)}
-    return columns
+        columns.append(column)
+    return columns, list(reduced.edges)
 
 
 def _describe(name: str, kind: str, dataset: Dataset | None) -> Box:
-    called, _, digits = name.partition("/")[2].rpartition("@")
+    plain_name, _, digits = name.partition("/")[2].rpartition("@")
+    version = f"{kind}@{digits}"
     if not dataset:
-        return Box(called, kind, (f"{kind}@{digits}", "no longer in the store"), name)
-    statistics = dataset.manifest.statistics
-    counts = [f"{statistics[key]:,} {key}" for key in COUNTS if statistics.get(key)]
-    seconds = dataset.manifest.built.get("seconds", 0)
-    first = [f"{_short(statistics[key])} {key}" for key in COUNTS if statistics.get(key)][:1]
-    facts = [*first, _size(dataset.manifest.bytes), f"{seconds:,.1f} s"]
-    title = "\n".join(
-        [name, *counts, f"{dataset.manifest.step}, {seconds:,.1f} s", f"sha256 {dataset.manifest.digest}"]
-    )
-    return Box(called, kind, (f"{kind}@{digits}", " · ".join(facts)), title)
-
-
-COUNTS = ("parameters", "samples", "tokens", "examples", "documents")
-
-
-def _describe_files(names: Sequence[str], n_bytes: int, box: str) -> Box:
-    called = names[0] if len(names) == 1 else f"{len(names):,} files"
-    return Box(called, "source", ("source", _size(n_bytes)), "\n".join(names[:50]))
-
-
-def _size(n_bytes: float) -> str:
-    return _short(n_bytes, (" B", " KB", " MB", " GB"))
-
-
-def _short(number: float, units: tuple[str, ...] = ("", "K", "M", "B")) -> str:
-    power = min(len(f"{int(number)}") - 1, 3 * len(units) - 1) // 3
-    return f"{number / 1000**power:.{1 if power else 0}f}{units[power]}"
+        return Box(plain_name, kind, (version, "no longer in the store"), name)
+    manifest = dataset.manifest
+    counts = {key: manifest.statistics[key] for key in kind_of(kind).counts if manifest.statistics.get(key)}
+    seconds = f"{manifest.built.get('seconds', 0):,.1f} s"
+    first = [f"{short(value)} {key}" for key, value in counts.items()][:1]
+    facts = " · ".join([*first, size(manifest.bytes), seconds])
+    exact = [f"{value:,} {key}" for key, value in counts.items()]
+    title = "\n".join([name, *exact, f"{manifest.step}, {seconds}", f"sha256 {manifest.digest}"])
+    return Box(plain_name, kind, (version, facts), title)
 
 
 def _box(box: Box, x: float, y: float, chosen: bool) -> str:
@@ -176,7 +131,7 @@ def _box(box: Box, x: float, y: float, chosen: bool) -> str:
     return (
         f'<g class="{"this" if chosen else "that"}" transform="translate({x:g} {y:g})">'
         f"<title>{escape(box.title)}</title>"
-        f'<rect width="{WIDTH}" height="{HEIGHT}" rx="8" stroke="{COLOURS.get(box.kind, "#7a7a7a")}"/>'
+        f'<rect width="{WIDTH}" height="{HEIGHT}" rx="8" stroke="{kind_of(box.kind).colour}"/>'
         f'<text class="name" x="12" y="21">{escape(name)}</text>'
         f'<text x="12" y="37">{escape(box.lines[0])}</text>'
         f'<text class="more" x="12" y="53">{escape(box.lines[1])}</text></g>'

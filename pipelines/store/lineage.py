@@ -1,7 +1,8 @@
-"""Where every dataset and model came from, and what came of it, read out of the manifests."""
+"""The origins of every dataset and model, and what was made from it, as the manifests say."""
 
 from __future__ import annotations
 
+import fnmatch
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -11,15 +12,16 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
 from pipelines.store.dataset import Dataset
+from pipelines.store.kinds import kind_of, parse_columns
 
 
 @dataclass(frozen=True)
 class Edge:
-    """One thing that went into another, directly or through others.
+    """An input of a dataset, direct or indirect.
 
     output, input: `kind/name@fingerprint`; a source file is `source/name@sha256`. Twelve digits of each hash.
-    role: what the input is to the step that read it; for a far one, to the step that read it first.
-    distance: 1 for a direct input, 2 for an input of an input, and so on; the shortest way counts.
+    role: the input's role in the step that read it; for an indirect input, in the step that read it first.
+    distance: 1 for a direct input, 2 for an input of an input, and so on along the shortest path.
     digest: SHA-256 of the input's content.
     """
 
@@ -33,9 +35,9 @@ class Edge:
 
 
 def edges(datasets: Iterable[Dataset]) -> list[Edge]:
-    """Every pair of a dataset and something that went into it, near and far.
+    """Return an edge for every input of every dataset, direct and indirect.
 
-    Inputs that are no longer in the store still appear, but what had gone into them is not known any more.
+    Inputs that were deleted from the store still appear, but their own inputs are unknown.
     """
     direct = {str(dataset.ref): direct_edges(dataset) for dataset in datasets}
     found: list[Edge] = []
@@ -55,7 +57,7 @@ def edges(datasets: Iterable[Dataset]) -> list[Edge]:
 
 
 def direct_edges(dataset: Dataset) -> list[Edge]:
-    """What a step read to build this dataset: other datasets, and files from outside the store."""
+    """Return what a step read to build a dataset: other datasets, and files from outside the store."""
     output, kind = str(dataset.ref), dataset.manifest.kind
     read = [
         Edge(output, kind, str(ref), ref.kind, role, 1, ref.digest)
@@ -69,7 +71,7 @@ def direct_edges(dataset: Dataset) -> list[Edge]:
 
 
 def users(datasets: Iterable[Dataset]) -> dict[str, list[Edge]]:
-    """The direct edges by input: what has read each dataset and each source file."""
+    """Return the direct edges by input, which show who read each dataset and each source file."""
     by_input: dict[str, list[Edge]] = defaultdict(list)
     for dataset in datasets:
         for edge in direct_edges(dataset):
@@ -82,10 +84,10 @@ def users(datasets: Iterable[Dataset]) -> dict[str, list[Edge]]:
 
 @dataclass(frozen=True)
 class Node:
-    """A dataset or source file in a tree of what came of what.
+    """A dataset or source file in a tree of inputs or of results.
 
     dataset: None for a source file, and for a dataset that is no longer in the store.
-    repeated: its branches stand elsewhere in the tree already.
+    repeated: the tree already has its branches in another place.
     """
 
     name: str
@@ -96,7 +98,7 @@ class Node:
     repeated: bool = False
 
     def nodes(self) -> Iterator[Node]:
-        """The node and all under it, each once."""
+        """Yield the node and all nodes below it, each once."""
         if not self.repeated:
             yield self
             for branch in self.branches:
@@ -104,7 +106,7 @@ class Node:
 
 
 def origins(dataset: Dataset, datasets: Sequence[Dataset]) -> Node:
-    """What a dataset came from: its inputs, theirs, and so on down to the source files."""
+    """Return the tree of a dataset's inputs, their inputs, and so on down to the source files."""
     known = {str(each.ref): each for each in datasets}
     inputs = {
         name: [(edge.input, edge.input_kind, edge.role) for edge in direct_edges(each)] for name, each in known.items()
@@ -113,13 +115,20 @@ def origins(dataset: Dataset, datasets: Sequence[Dataset]) -> Node:
 
 
 def outcomes(name: str, kind: str, datasets: Sequence[Dataset]) -> Node:
-    """What came of a dataset or source file: what was made from it, what was made from that, and so on."""
+    """Return the tree of what was made from a dataset or source file, directly and indirectly."""
     known = {str(each.ref): each for each in datasets}
     made = {
         read: [(edge.output, edge.output_kind, edge.role) for edge in edges_]
         for read, edges_ in users(datasets).items()
     }
     return _grow((name, kind, ""), made, known, set())
+
+
+def relatives(dataset: Dataset, datasets: Sequence[Dataset]) -> dict[str, Node]:
+    """Return a dataset, everything that it was made from and everything made from it, by name; without reports."""
+    trees = origins(dataset, datasets), outcomes(str(dataset), dataset.manifest.kind, datasets)
+    found = {node.name: node for tree in trees for node in tree.nodes()}
+    return {name: node for name, node in found.items() if node.kind != "report" or name == str(dataset)}
 
 
 def _grow(
@@ -136,7 +145,7 @@ def _grow(
 
 
 def source_files(what: str, datasets: Iterable[Dataset]) -> list[str]:
-    """Source files, as `source/name@digits`, that a name, the last part of one, or a SHA-256's first digits fit."""
+    """Find source files by name, base name or SHA-256 prefix; returns them as `source/name@digits`."""
     found = {
         f"source/{file.name}@{file.sha256[:12]}": None
         for dataset in datasets
@@ -160,20 +169,18 @@ class Sighting:
 
 
 def sightings(doc_id: str, datasets: Iterable[Dataset]) -> list[Sighting]:
-    """Where a document or example stands, by its id or the first digits of it, in every version of everything."""
+    """Find a document or example by its id, or the first digits of it, in every version of every dataset."""
     if not re.fullmatch("[0-9a-f]{8,32}", doc_id):
         return []
-    return [
-        Sighting(dataset, *row.values())
-        for dataset in datasets
-        for row in _matching(dataset, {"corpus": "doc_id", "examples": "example_id"}.get(dataset.manifest.kind), doc_id)
-    ]
+    return [Sighting(dataset, *row.values()) for dataset in datasets for row in _find_texts(dataset, doc_id)]
 
 
-def _matching(dataset: Dataset, key: str | None, doc_id: str) -> list[dict[str, str]]:
-    files = [dataset.path / name for name in dataset.manifest.files if name.startswith(("documents", "examples"))]
-    if not key or not files:
+def _find_texts(dataset: Dataset, doc_id: str) -> list[dict[str, str]]:
+    view = kind_of(dataset.manifest.kind).texts
+    files = fnmatch.filter(dataset.manifest.files, view.files) if view else []
+    if not view or not files:
         return []
-    rows = ds.dataset(files, format="parquet")
+    key = next(iter(parse_columns(view.columns)))
+    rows = ds.dataset([dataset.path / name for name in files], format="parquet")
     columns = [key, "source", "location", "split", "text"]
     return rows.to_table(columns=columns, filter=pc.starts_with(ds.field(key), doc_id)).to_pylist()

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from pipelines.evaluation.results import LOWER_IS_BETTER, MODEL
 from pipelines.report import charts
 from pipelines.report.charts import Axis, Series
-from pipelines.report.figures.part import SHOWN, Part, cell, name_of
-from pipelines.report.figures.text import Ask, query_tables
+from pipelines.report.figures.part import MAX_CHARACTERS, Ask, Part, cells, name_of, query_tables
 from pipelines.store.dataset import Dataset
 
-# Evaluations
 
-
-def evaluation_parts(dataset: Dataset) -> Iterator[Part]:
+def evaluation_parts(dataset: Dataset, inputs: Mapping[str, Dataset]) -> Iterator[Part]:
+    """Yield the parts about an evaluation: baselines, memorisation, confusion, curves, mistakes and answers."""
     files = [file for file in dataset.manifest.files if file.endswith(".parquet")]
     with query_tables(**{file.removesuffix(".parquet"): [dataset.file(file)] for file in files}) as ask:
         yield from _beside_baselines(ask)
@@ -30,14 +28,10 @@ def evaluation_parts(dataset: Dataset) -> Iterator[Part]:
         columns = [row[0] for row in ask("DESCRIBE predictions")]
         if "mistakes.parquet" in dataset.manifest.files:
             names = tuple(row[0] for row in ask("DESCRIBE mistakes"))
-            rows = [tuple(map(cell, row)) for row in ask("SELECT * FROM mistakes LIMIT 20")]
-            yield Part("Mistakes", columns=names, rows=rows)
+            yield Part("Mistakes", columns=names, rows=cells(ask("SELECT * FROM mistakes LIMIT 20")))
         if {"instruction", "model_answer"} <= set(columns):
-            rows = ask(
-                f"SELECT left(instruction, {SHOWN}), left(response, {SHOWN}), left(model_answer, {SHOWN}) "  # noqa: S608
-                "FROM predictions LIMIT 12"
-            )
-            yield Part("Answers", columns=("instruction", "response", "the model's answer"), rows=rows)
+            rows = ask("SELECT instruction, response, model_answer FROM predictions LIMIT 12")
+            yield Part("Answers", columns=("instruction", "response", "the model's answer"), rows=cells(rows))
     if "generated.txt" in dataset.manifest.files:
         text = dataset.file("generated.txt").read_text(encoding="utf-8", errors="replace")
         yield Part("What it writes", texts=[("at temperature 0.8", text)])
@@ -83,10 +77,10 @@ def _beside_baselines(ask: Ask) -> Iterator[Part]:
 
 
 def _recitals(ask: Ask) -> Iterator[Part]:
-    """What a model knows by heart: after words of a text, how much of the rest it writes down word for word."""
+    """Yield the parts about memorisation: how much of a text a model writes after the beginning of the text."""
     splits = ask("SELECT split, avg(run), count(*), max(run) FROM memorisation GROUP BY ALL ORDER BY 2 DESC")
     bars = [(f"{split} text", mean, f"{mean:.2f} tokens") for split, mean, _, _ in splits]
-    note = "Tokens that it goes on with word for word, on average; what training text has more is memory."
+    note = "Tokens that it repeats word for word, on average; the surplus of training text is memory."
     yield Part(
         "What it knows by heart",
         note,
@@ -95,12 +89,12 @@ def _recitals(ask: Ask) -> Iterator[Part]:
         [(split, round(mean, 3), n, longest) for split, mean, n, longest in splits],
     )
     longest = ask(
-        f"SELECT run, split, right(prefix, {SHOWN}), left(text, {SHOWN}), left(written, {SHOWN}) FROM memorisation "  # noqa: S608
+        f"SELECT run, split, right(prefix, {MAX_CHARACTERS}), text, written FROM memorisation "  # noqa: S608
         "WHERE run > 0 ORDER BY run DESC, doc_id LIMIT 6"
     )
     if longest:
         columns = ("tokens", "split", "after", "the text goes on", "the model went on")
-        yield Part("Its longest recitals", columns=columns, rows=longest)
+        yield Part("Its longest recitals", columns=columns, rows=cells(longest))
 
 
 def _confusion(rows: list[tuple[str, str, int]]) -> Part:

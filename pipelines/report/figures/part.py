@@ -1,9 +1,9 @@
-"""A part of the report: a title, a figure or a table, and a note."""
+"""A part of a report: a title, a figure or a table, and a note."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,12 +14,12 @@ import pyarrow.dataset as ds
 
 from pipelines.evaluation.results import MODEL
 
-SHOWN = 200  # characters of a text in a table
+MAX_CHARACTERS = 200  # of a text in a table
 
 
 @dataclass(frozen=True)
 class ReadToken:
-    """A token as a model met it. strength: how much of a surprise it was, 0 to 100; title: what it expected."""
+    """A token of a text that a model reads. strength: the surprise, 0 to 100; title: what the model expected."""
 
     text: str
     strength: int
@@ -31,12 +31,12 @@ class Part:
     """A figure, a table, texts to read, or a figure with the table of its numbers.
 
     title: what it shows; unique among the parts of a dataset.
-    note: what to make of it, in a sentence.
+    note: how to read it, in a sentence.
     svg: the figure.
     columns, rows: the table.
-    texts: (title, text) of each.
+    texts: pairs of title and text.
     tokens: a text token by token.
-    wide: the figure wants the width of the page.
+    wide: whether the figure needs the width of the page.
     """
 
     title: str
@@ -50,18 +50,24 @@ class Part:
 
 
 def slug(text: str) -> str:
-    """A title as part of a file's name or of a page's address."""
+    """Return a title in a form that fits into a file name or an address."""
     return re.sub("[^a-z0-9]+", "-", text.lower()).strip("-")
 
 
 def name_of(system: str) -> str:
+    """Return a system's name as a page shows it."""
     return "this model" if system == MODEL else system.replace("_", " ")
 
 
-def cell(value: Any) -> Any:
-    if isinstance(value, float):
-        return round(value, 4)
-    return value[:SHOWN] if isinstance(value, str) else value
+def cells(rows: Iterable[Sequence[Any]]) -> list[tuple[Any, ...]]:
+    """Return rows with values that fit into a table: rounded numbers and the beginning of texts."""
+
+    def fit(value: Any) -> Any:
+        if isinstance(value, float):
+            return round(value, 4)
+        return value[:MAX_CHARACTERS] if isinstance(value, str) else value
+
+    return [tuple(map(fit, row)) for row in rows]
 
 
 Ask = Callable[[str], list[tuple[Any, ...]]]

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pipelines.corpus.documents import Corpus
-from pipelines.numbers import short
+from pipelines.numbers import size
 from pipelines.report import charts
 from pipelines.report.charts import Axis
-from pipelines.report.figures.part import SHOWN, Ask, Part, query_tables
+from pipelines.report.figures.part import Ask, Part, cells, query_tables
 from pipelines.store.dataset import Dataset
 
-EXAMPLES = 3  # of what a rule rejected
+MAX_REJECTED = 3  # documents that are shown for each rule
 
 
-# Corpora and examples
-
-
-def corpus_parts(dataset: Dataset) -> Iterator[Part]:
+def corpus_parts(dataset: Dataset, inputs: Mapping[str, Dataset]) -> Iterator[Part]:
+    """Yield the parts about a corpus: sizes, lengths and rejections."""
     with query_tables(documents=Corpus(dataset).parts, rejected=[Corpus(dataset).rejected]) as ask:
 
         def sizes(what: str) -> list[tuple[Any, ...]]:
@@ -27,15 +25,16 @@ def corpus_parts(dataset: Dataset) -> Iterator[Part]:
             )
 
         yield _sizes("Text by source", "source", sizes("source"))
-        languages = sizes("coalesce(language, 'not told')")
-        if [name for name, _, _ in languages] != ["not told"]:
+        languages = sizes("coalesce(language, 'unknown')")
+        if [name for name, _, _ in languages] != ["unknown"]:
             yield _sizes("Text by language", "language", languages)
         yield _sizes("Text by split", "split", sizes("split"))
         yield _lengths("Length of documents", "bytes", ask, "n_bytes", "documents")
         yield from _rejections(ask)
 
 
-def examples_parts(dataset: Dataset) -> Iterator[Part]:
+def examples_parts(dataset: Dataset, inputs: Mapping[str, Dataset]) -> Iterator[Part]:
+    """Yield the parts about examples: labels, lengths and rejections."""
     with query_tables(**{name: [dataset.file(f"{name}.parquet")] for name in ("examples", "rejected")}) as ask:
         labels = ask("SELECT label, count(*) FROM examples GROUP BY ALL ORDER BY 2 DESC, 1 LIMIT 20")
         if labels and labels[0][0] is not None:
@@ -47,13 +46,13 @@ def examples_parts(dataset: Dataset) -> Iterator[Part]:
 
 
 def _sizes(title: str, what: str, rows: list[tuple[Any, ...]]) -> Part:
-    bars = [(str(name), n_bytes, f"{short(n_bytes)}B") for name, _, n_bytes in rows[:15]]
+    bars = [(str(name), n_bytes, size(n_bytes)) for name, _, n_bytes in rows[:15]]
     note = f"The {len(bars)} largest of {len(rows):,}." if len(rows) > len(bars) else ""
     return Part(title, note, charts.bars(bars, title), (what, "documents", "bytes"), rows[:100])
 
 
 def _lengths(title: str, unit: str, ask: Ask, length: str, table: str) -> Part:
-    """A histogram over half octaves."""
+    """Return a histogram of lengths, whose edges grow by the square root of two."""
     half = f"floor(2 * log2(greatest({length}, 1)))::INT"
     counts: dict[int, int] = dict(ask(f"SELECT {half}, count(*) FROM {table} GROUP BY ALL"))  # noqa: S608
     if not counts:
@@ -74,9 +73,8 @@ def _rejections(ask: Ask) -> Iterator[Part]:
     yield Part("Left out, by reason", svg=charts.bars(bars, "left out, by reason"), columns=("reason", "number"),
                rows=reasons)  # fmt: skip
     shown = ask(
-        f"SELECT reason, source, location, left(text, {SHOWN}) FROM rejected "  # noqa: S608
-        f"QUALIFY row_number() OVER (PARTITION BY reason ORDER BY source, location) <= {EXAMPLES} "
+        "SELECT reason, source, location, coalesce(text, '') FROM rejected "  # noqa: S608
+        f"QUALIFY row_number() OVER (PARTITION BY reason ORDER BY source, location) <= {MAX_REJECTED} "
         "ORDER BY count(*) OVER (PARTITION BY reason) DESC, reason LIMIT 60"
     )
-    rows = [(reason, source, location, text or "") for reason, source, location, text in shown]
-    yield Part("Some of what was left out", columns=("reason", "source", "where", "text"), rows=rows)
+    yield Part("Some of what was left out", columns=("reason", "source", "where", "text"), rows=cells(shown))

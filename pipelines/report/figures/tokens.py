@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import duckdb
 import numpy as np
@@ -18,10 +18,9 @@ from pipelines.report.figures.part import Part
 from pipelines.store.dataset import Dataset
 from pipelines.tokens.shards import Tokens
 
-# Tokens
 
-
-def tokens_parts(dataset: Dataset, corpus: Dataset | None = None) -> Iterator[Part]:
+def tokens_parts(dataset: Dataset, inputs: Mapping[str, Dataset]) -> Iterator[Part]:
+    """Yield the parts about tokens: frequencies, coverage and, with their corpus, tokens per byte."""
     tokens = Tokens(dataset)
     counts = token_counts(tokens)
     names = [repr(token.decode("utf-8", "replace")) for token in tokens.tokenizer.token_bytes]
@@ -56,7 +55,7 @@ def tokens_parts(dataset: Dataset, corpus: Dataset | None = None) -> Iterator[Pa
         ("most frequent tokens", "share of the text"),
         [(r, f"{covered[r - 1]:.1%}") for r in (1, 10, 100, 1000, 10_000, 100_000) if r <= used],
     )
-    if corpus and corpus.ref == dataset.manifest.inputs.get("corpus"):
+    if corpus := inputs.get("corpus"):
         rows = _tokens_by_source(tokens, corpus)
         bars = [(source, n / b, f"{n / b:.3f}") for source, n, b in rows[:15]]
         yield Part(
@@ -69,11 +68,11 @@ def tokens_parts(dataset: Dataset, corpus: Dataset | None = None) -> Iterator[Pa
 
 
 def token_counts(tokens: Tokens) -> NDArray[np.int64]:
-    """How often each id occurs, (V,)."""
+    """Count the tokens with each id, (V,)."""
     counts = np.zeros(tokens.tokenizer.vocabulary, np.int64)
     for shard in range(len(tokens.shards)):
         flat = tokens.flat(shard)
-        for at in range(0, len(flat), 1 << 24):  # bincount widens what it counts
+        for at in range(0, len(flat), 1 << 24):  # bincount widens its input
             counts += np.bincount(flat[at : at + (1 << 24)], minlength=len(counts))
     return counts
 

@@ -1,8 +1,8 @@
-"""Figures about training: curves and token embeddings."""
+"""Figures about models: curves of training and token embeddings."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 
 import numpy as np
@@ -16,8 +16,6 @@ from pipelines.report.figures.tokens import token_counts
 from pipelines.store.dataset import Dataset
 from pipelines.tokens.shards import Tokens
 
-# Models
-
 CURVES = (
     ("Loss", "loss", ("train/loss", "val/loss")),
     ("Validation accuracy", "accuracy", ("val/accuracy",)),
@@ -26,11 +24,18 @@ CURVES = (
     ("Throughput", "tokens/s", ("train/tokens_per_second",)),
 )
 
-POINTS, NAMED = 500, 250  # tokens in the plane, and those of them whose names are written
+POINTS, NAMED = 500, 250  # tokens in the plane, and tokens among them with a name
+
+
+def model_parts(dataset: Dataset, inputs: Mapping[str, Dataset]) -> Iterator[Part]:
+    """Yield the parts about a model: curves and texts of training and, for a language model, token embeddings."""
+    yield from training_parts(dataset)
+    if dataset.manifest.statistics.get("task") == "language":
+        yield from embedding_parts(dataset, inputs.get("tokens"))
 
 
 def training_parts(dataset: Dataset) -> Iterator[Part]:
-    """The curves of a training and what the model wrote meanwhile, as MLflow has recorded them."""
+    """Yield the curves of a training and the texts that the model wrote meanwhile, as MLflow recorded them."""
     run = dataset.manifest.built.get("mlflow_run_id")
     where = runs.tracking_uri(dataset.folder.parents[1])
     curves: dict[str, list[tuple[int, float]]] = {}
@@ -39,7 +44,7 @@ def training_parts(dataset: Dataset) -> Iterator[Part]:
         curves = runs.curves(where, run) if run else {}
         written = runs.texts(where, run, "samples") if run else {}
     if not curves:
-        yield Part("Curves", "MLflow here has no record of this training, which was done elsewhere or is deleted.")
+        yield Part("Curves", "MLflow has no record of this training here: it was done elsewhere or is deleted.")
     for title, unit, metrics in CURVES:
         known = [(metric, curves[metric]) for metric in metrics if curves.get(metric)]
         if known:
@@ -64,7 +69,7 @@ def training_parts(dataset: Dataset) -> Iterator[Part]:
 
 
 def embedding_parts(dataset: Dataset, tokens: Dataset | None) -> Iterator[Part]:
-    """Token embeddings in the plane, and which lie nearest to each other."""
+    """Yield the token embeddings in the plane, with the nearest neighbours of each."""
     from pipelines.models.language_model import open_gpt
 
     model = open_gpt(dataset.path)
@@ -93,7 +98,7 @@ def embedding_parts(dataset: Dataset, tokens: Dataset | None) -> Iterator[Part]:
     yield Part(
         "Token embeddings in two dimensions",
         f"The {len(words)} most frequent tokens that are words or parts of words, along the two principal components, "
-        f"which hold {share:.0%} of their variance. Each point tells its nearest neighbours.",
+        f"which hold {share:.0%} of their variance. Each point names its nearest neighbours.",
         charts.cloud(points, NAMED, "token embeddings along two principal components"),
         ("token", "nearest neighbours, with cosine similarity"),
         [

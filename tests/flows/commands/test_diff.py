@@ -35,7 +35,7 @@ class Tags(HTMLParser):
         self.links += [value or "" for name, value in attributes if name in ("src", "href")]
 
 
-def test_a_changed_document_is_shown_where_it_changed(tmp_path: Path) -> None:
+def test_changed_document_is_shown_around_the_change(tmp_path: Path) -> None:
     store, out = Store(tmp_path / "data"), io.StringIO()
     a = corpus(store, tmp_path, "x" * 300 + " the old <script>alert(1)</script> end")
     b = corpus(store, tmp_path, "x" * 300 + " the new end")
@@ -49,7 +49,7 @@ def test_a_changed_document_is_shown_where_it_changed(tmp_path: Path) -> None:
     assert parser.links == [] and "table" in parser.tags
 
 
-def test_the_same_bytes_are_said_to_be_the_same(tmp_path: Path) -> None:
+def test_equal_datasets_have_the_same_bytes(tmp_path: Path) -> None:
     store, out = Store(tmp_path / "data"), io.StringIO()
     made = corpus(store, tmp_path, "A page.")
     diff(str(made), "corpus/site", store, console=Console(file=out, width=160))

@@ -1,4 +1,4 @@
-"""Pages are written where their reader wants them, or a sentence says why not."""
+"""Pages that commands write."""
 
 import pytest
 
@@ -6,7 +6,7 @@ from flows.commands.pages import write_page
 from pipelines.errors import InputError
 
 
-def test_a_page_is_written_or_a_sentence_says_why_not(tmp_path):
+def test_page_is_written_or_the_error_is_one_sentence(tmp_path):
     write_page(tmp_path / "a.html", "<p>ü")
     assert (tmp_path / "a.html").read_text(encoding="utf-8") == "<p>ü"
     for path in (tmp_path / "nowhere" / "a.html", tmp_path):

@@ -1,4 +1,4 @@
-"""The catalog as a DuckDB file that needs no Python of ours."""
+"""The catalog as a DuckDB file."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def store(tmp_path: Path) -> Store:
     return store
 
 
-def test_the_file_answers_without_the_catalog(store: Store, tmp_path: Path) -> None:
+def test_file_answers_without_the_catalog(store: Store, tmp_path: Path) -> None:
     target = tmp_path / "out" / "catalog.duckdb"
     counts = export_catalog(store, target)
     with duckdb.connect(target, read_only=True) as file:
@@ -62,7 +62,7 @@ def test_copied_texts_outlive_the_store(store: Store, tmp_path: Path) -> None:
         assert file.execute("SELECT count(*), count(DISTINCT text) FROM documents").fetchall() == [(20, 20)]
 
 
-def test_a_new_export_takes_the_place_of_the_old_one_while_it_is_read(store: Store, tmp_path: Path) -> None:
+def test_new_export_replaces_a_file_that_is_being_read(store: Store, tmp_path: Path) -> None:
     target = tmp_path / "catalog.duckdb"
     export_catalog(store, target)
     with duckdb.connect(target, read_only=True) as reader:
@@ -72,7 +72,8 @@ def test_a_new_export_takes_the_place_of_the_old_one_while_it_is_read(store: Sto
         assert reader.execute("SELECT count(*) FROM datasets").fetchall() == before == [(3,)]
 
 
-def test_a_failed_export_leaves_the_old_file(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_export_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Store(tmp_path / "data")
     target = tmp_path / "catalog.duckdb"
     export_catalog(store, target)
     before = target.read_bytes()
@@ -83,11 +84,12 @@ def test_a_failed_export_leaves_the_old_file(store: Store, tmp_path: Path, monke
     assert not list(tmp_path.glob(".catalog*"))
 
 
-def test_an_empty_store_exports_empty_tables(tmp_path: Path) -> None:
+def test_empty_store_exports_empty_tables(tmp_path: Path) -> None:
     assert set(export_catalog(Store(tmp_path / "data"), tmp_path / "catalog.duckdb").values()) == {0}
 
 
-def test_a_place_that_cannot_be_written_to_is_one_sentence(store: Store, tmp_path: Path) -> None:
+def test_unwritable_target_is_one_sentence(tmp_path: Path) -> None:
+    store = Store(tmp_path / "data")
     (tmp_path / "folder").mkdir()
     (tmp_path / "file").touch()
     for target in (tmp_path / "file" / "catalog.duckdb", tmp_path / "folder"):

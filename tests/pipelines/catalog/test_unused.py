@@ -1,4 +1,4 @@
-"""What housekeeping may delete, and what it must not, whatever its age."""
+"""The datasets that housekeeping may delete."""
 
 import json
 from datetime import UTC, datetime, timedelta
@@ -55,16 +55,16 @@ def left(store, versions=(), runs=(), keep_days=30, now=LATER):
     return unused(store.list(), versions, runs, now, keep_days)
 
 
-def test_the_newest_of_each_name_and_all_it_was_made_from_stay(made, store):
+def test_newest_of_each_name_and_its_origins_stay(made, store):
     first, second, third = (chain(made, n) for n in range(3))
     assert left(store) == [*first, *second]
-    assert left(store, now=NOW) == [], "all of it was built of late"
+    assert left(store, now=NOW) == [], "everything is recent"
     made("tokens", "other", 7, corpus=first[0])
     assert left(store) == [*first[1:], *second]
     assert third[0] not in left(store)
 
 
-def test_models_that_people_may_ask_for_stay_with_their_origins_and_their_newest_evaluation(made, store):
+def test_models_in_use_stay_with_origins_and_newest_evaluation(made, store):
     chains = [chain(made, n) for n in range(5)]
     models = [each[2] for each in chains]
     history = (1, 2, 3)
@@ -78,7 +78,7 @@ def test_models_that_people_may_ask_for_stay_with_their_origins_and_their_newest
     assert chains[2][3] in gone and later not in gone and chains[2][0] not in gone
 
 
-def test_what_a_run_of_the_last_days_used_stays(made, store):
+def test_datasets_of_recent_runs_stay(made, store):
     first, second, _ = (chain(made, n) for n in range(3))
     reused = run(5, reused__model__gpt=first[2].manifest.built["mlflow_run_id"])
     assert left(store, runs=[reused]) == [first[3], *second]
@@ -86,7 +86,7 @@ def test_what_a_run_of_the_last_days_used_stays(made, store):
     assert left(store, runs=[run(50, fingerprint=second[1].ref.fingerprint)]) == [*first, *second]
 
 
-def test_what_a_kept_evaluation_was_made_from_stays_too(made, store):
+def test_origins_of_a_kept_evaluation_stay(made, store):
     first, _, third = (chain(made, n) for n in range(3))
     held_out = made("tokens", "held-out", 0, corpus=third[0])
     made("evaluation", "gpt", 7, model=first[2], tokens=held_out)

@@ -1,0 +1,25 @@
+"""Columns of the catalog's tables: written as in CREATE TABLE, read as Arrow's schema."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+from pipelines.store.kinds import parse_columns
+
+TYPES = {
+    "BIGINT": pa.int64(),
+    "BLOB": pa.binary(),
+    "BOOLEAN": pa.bool_(),
+    "DOUBLE": pa.float64(),
+    "INTEGER": pa.int32(),
+    "JSON": pa.json_(pa.string()),
+    "TIMESTAMPTZ": pa.timestamp("ms", tz="UTC"),
+    "UINTEGER": pa.uint32(),
+    "VARCHAR": pa.string(),
+    "VARCHAR[]": pa.list_(pa.string()),
+}
+
+
+def arrow_schema(columns: str) -> pa.Schema:
+    """Return the schema of columns such as `run_id VARCHAR, step BIGINT`."""
+    return pa.schema([(name, TYPES[type]) for name, type in parse_columns(columns).items()])

@@ -1,0 +1,89 @@
+"""The datasets that a catalog shows: the pinned versions, else the newest version of each name."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+
+from pipelines.errors import InputError
+from pipelines.store import lineage
+from pipelines.store.dataset import Dataset
+from pipelines.store.kinds import View, kind_of
+from pipelines.store.store import Store
+from pipelines.tokens.tokenizer import Tokenizer
+
+
+class Selection:
+    """The datasets of one catalog, by kind and by the name that the views give them.
+
+    all: every published dataset when the catalog was opened.
+    shown: kind to name to dataset. A name has a fingerprint only if several datasets of the kind share the name.
+    """
+
+    def __init__(self, store: Store, pins: Sequence[str] = ()) -> None:
+        """Select datasets.
+
+        Raises:
+            InputError: a pin fits no dataset, or fits several.
+        """
+        self.store = store
+        self.all = store.list()
+        self.shown = _newest(self.all) | _pinned(store, self.all, pins)
+
+    def dataset(self, kind: str, name: str = "") -> Dataset:
+        """Return a dataset by the name that the views show or by any other reference; without a name, the newest.
+
+        Raises:
+            InputError: there is no such dataset.
+        """
+        shown = self.shown.get(kind, {})
+        if not name and not shown:
+            raise InputError(
+                f"No {kind} dataset is published yet in {self.store.address}; run the step that makes one."
+            )
+        return next(reversed(shown.values())) if not name else shown.get(name) or self.store.open(name, kind)
+
+    def tokenizer(self, name: str = "") -> Tokenizer:
+        """Return the tokenizer of a token dataset, which is named as in `dataset`."""
+        from pipelines.tokens.tokenizers import load_tokenizer  # slow to import, and most queries need none
+
+        return load_tokenizer(self.dataset("tokens", name).path)
+
+    def datasets_in(self, view: View) -> Iterator[tuple[str, Dataset]]:
+        """Yield the datasets that a view shows, each with the name that the view gives it."""
+        for kind, shown in self.shown.items():
+            if view in kind_of(kind).views:
+                yield from shown.items()
+
+
+def _newest(datasets: Sequence[Dataset]) -> dict[str, dict[str, Dataset]]:
+    newest: dict[str, dict[str, Dataset]] = defaultdict(dict)
+    for dataset in datasets:
+        named = newest[dataset.manifest.kind]
+        named.pop(dataset.manifest.name, None)  # so that the newest dataset of all is the last
+        named[dataset.manifest.name] = dataset
+    return dict(newest)
+
+
+def _pinned(store: Store, datasets: Sequence[Dataset], pins: Sequence[str]) -> dict[str, dict[str, Dataset]]:
+    """Return the pinned datasets and, for kinds without a pin, the datasets that they were made from."""
+    pinned = {str(dataset.ref): dataset for dataset in map(store.open, pins)}
+    kinds = {dataset.manifest.kind for dataset in pinned.values()}
+    by_ref = {str(dataset.ref): dataset for dataset in datasets}
+    chosen = dict(pinned)
+    for edge in lineage.edges(datasets) if pins else ():
+        if edge.output in pinned and edge.input_kind not in kinds and edge.input in by_ref:
+            chosen[edge.input] = by_ref[edge.input]
+    by_kind: dict[str, list[Dataset]] = defaultdict(list)
+    for dataset in chosen.values():
+        by_kind[dataset.manifest.kind].append(dataset)
+    return {kind: _labelled(each) for kind, each in by_kind.items()}
+
+
+def _labelled(datasets: Sequence[Dataset]) -> dict[str, Dataset]:
+    """Return datasets by name, or by name and version where several have the same name."""
+    names = [dataset.manifest.name for dataset in datasets]
+    return {
+        name if names.count(name) == 1 else f"{name}@{dataset.manifest.fingerprint[:12]}": dataset
+        for name, dataset in zip(names, datasets, strict=True)
+    }

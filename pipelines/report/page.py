@@ -1,0 +1,45 @@
+"""Pages of HTML that need no other file, made from the templates of this folder.
+
+Templates escape every text, so that text of users' data never becomes markup.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+
+def render(template: str, **values: Any) -> str:
+    """Return a page made from a template and its values."""
+    return _environment().get_template(template).render(**values)
+
+
+@lru_cache(maxsize=1)
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+    )
+    environment.globals.update(numeric=numeric_columns, shown=shown)
+    return environment
+
+
+def numeric_columns(rows: Sequence[Sequence[Any]]) -> set[int]:
+    """Return the columns that hold numbers only, which are aligned to the right."""
+    width = len(rows[0]) if rows else 0
+    return {i for i in range(width) if all(isinstance(row[i], int | float | None) for row in rows)}
+
+
+def shown(cell: Any) -> str:
+    """Return a cell of a table as text."""
+    if cell is None:
+        return ""
+    if isinstance(cell, bool):
+        return str(cell).lower()
+    return f"{cell:,}" if isinstance(cell, int | float) else str(cell)
