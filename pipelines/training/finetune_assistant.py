@@ -30,20 +30,18 @@ from pipelines.training.fit import FinetuneConfig, fit, training_statistics
 class AssistantConfig(FinetuneConfig):
     """How an assistant is fine-tuned."""
 
-    batch_size: int = Field(default=16, gt=0, description="Examples in a micro-batch; with packing, windows.")
+    batch_size: int = Field(16, gt=0, description="Examples in a micro-batch; with packing, windows.")
     template: NamedTemplate = Field(
-        default=template_named("plain"),
+        template_named("plain"),
         description="How conversations are written: alpaca, chatml, phi-3, plain, a TOML file, or a table.",
     )
     loss_on: LossOn = Field(
-        default="responses",
+        "responses",
         description="What is learnt: all responses of a conversation, the last one, or all tokens.",
     )
-    packing: bool = Field(
-        default=False, description="Several examples share a window, kept apart by attention and positions."
-    )
+    packing: bool = Field(False, description="Several examples share a window, kept apart by attention and positions.")
     trainable: str = Field(
-        default="all",
+        "all",
         pattern=r"^(all|last:[1-9][0-9]*|lora)$",
         description="What learns: all, last:N for the last N blocks and the final norm, or lora.",
     )

@@ -38,27 +38,25 @@ from pipelines.training.fit import FinetuneConfig, fit, training_statistics
 class ClassifierConfig(FinetuneConfig):
     """How a classifier is fine-tuned."""
 
-    batch_size: int = Field(default=32, gt=0, description="Texts in a micro-batch.")
+    batch_size: int = Field(32, gt=0, description="Texts in a micro-batch.")
     trainable: str = Field(
-        default="last:2",
+        "last:2",
         pattern=r"^(all|head|last:[1-9][0-9]*|lora)$",
         description="What learns: all, head, last:N for the head, the last N blocks and the final norm, or lora.",
     )
     from_scratch: bool = Field(
-        default=False, description="Start from random weights, which all learn, and not from the pretrained ones."
+        False, description="Start from random weights, which all learn, and not from the pretrained ones."
     )
-    pooling: Literal["last", "mean"] = Field(
-        default="last", description="What the head reads: last token, or the mean."
-    )
+    pooling: Literal["last", "mean"] = Field("last", description="What the head reads: last token, or the mean.")
     balance: Literal["none", "weights", "sampling"] = Field(
-        default="none", description="Rare classes: as they come, with larger weights, or drawn as often as others."
+        "none", description="Rare classes: as they come, with larger weights, or drawn as often as others."
     )
     positive: str | None = Field(
-        default=None,
+        None,
         description="The label that precision, recall and F1 are about; by default the rarest in training.",
     )
     threshold: str | None = Field(
-        default=None,
+        None,
         description="What the decision threshold of two classes is to make best on validation: f1, balanced_accuracy, "
         "accuracy, or precision:P (most recall at that precision). By default the likelier class wins.",
     )

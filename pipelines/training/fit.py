@@ -34,8 +34,8 @@ Module = TypeVar("Module", bound=nn.Module)
 class FinetuneConfig(TrainConfig):
     """What every fine-tuning can be told."""
 
-    lora_rank: int = Field(default=8, gt=0, description="Rank of LoRA's changes, where trainable is lora.")
-    lora_alpha: float = Field(default=16.0, gt=0, description="LoRA's changes are multiplied by alpha / rank.")
+    lora_rank: int = Field(8, gt=0, description="Rank of LoRA's changes, where trainable is lora.")
+    lora_alpha: float = Field(16.0, gt=0, description="LoRA's changes are multiplied by alpha / rank.")
 
 
 def fit(

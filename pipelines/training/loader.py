@@ -109,7 +109,7 @@ class StreamWindows:
     """
 
     def __init__(self, samples: Samples, tokens: Tokens, split: str) -> None:
-        groups = samples.of(split)
+        groups = samples.batches_of(split)
         self.context = samples.context
         self.first = np.cumsum([0, *(len(batch) for _, batch in groups)])
         self._starts = [batch["start"].to_numpy(zero_copy_only=True) for _, batch in groups]
@@ -135,7 +135,7 @@ class PackedWindows:
     """
 
     def __init__(self, samples: Samples, tokens: Tokens, split: str) -> None:
-        groups = samples.of(split)
+        groups = samples.batches_of(split)
         self.context = samples.context
         self.first = np.cumsum([0, *(len(batch) for _, batch in groups)])
         self._end_of_text = tokens.tokenizer.end_of_text

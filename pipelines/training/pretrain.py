@@ -33,13 +33,13 @@ from pipelines.training.processes import launch
 class ModelConfig(Config):
     """The model's size and style. Vocabulary and context come from the samples."""
 
-    size: str = Field(default="nano", description="A named size: pico to small for a CPU, gpt2 and up for a GPU.")
-    preset: Literal["gpt2", "modern"] = Field(default="gpt2", description="GPT-2's architecture, or the modern one.")
-    layers: int | None = Field(default=None, gt=0, description="Blocks, in place of the size's own.")
-    heads: int | None = Field(default=None, gt=0, description="Attention heads, in place of the size's own.")
-    width: int | None = Field(default=None, gt=0, description="Channels, in place of the size's own.")
-    dropout: float = Field(default=0.0, ge=0, lt=1, description="Share of activations dropped while training.")
-    tied: bool | None = Field(default=None, description="Output head tied to the embedding, in place of the preset's.")
+    size: str = Field("nano", description="A named size: pico to small for a CPU, gpt2 and up for a GPU.")
+    preset: Literal["gpt2", "modern"] = Field("gpt2", description="GPT-2's architecture, or the modern one.")
+    layers: int | None = Field(None, gt=0, description="Blocks, in place of the size's own.")
+    heads: int | None = Field(None, gt=0, description="Attention heads, in place of the size's own.")
+    width: int | None = Field(None, gt=0, description="Channels, in place of the size's own.")
+    dropout: float = Field(0.0, ge=0, lt=1, description="Share of activations dropped while training.")
+    tied: bool | None = Field(None, description="Output head tied to the embedding, in place of the preset's.")
 
     def gpt(self, vocabulary: int, context: int) -> GPTConfig:
         """The whole architecture."""
@@ -58,11 +58,11 @@ class ModelConfig(Config):
 class PretrainConfig(TrainConfig):
     """The model, and how it is trained."""
 
-    model: ModelConfig = Field(default=ModelConfig(), description="The model's size and style.")
-    batch_size: int = Field(default=16, gt=0, description="Samples in a micro-batch.")
-    processes: int = Field(default=1, gt=0, description="Processes that share the micro-batches of each step.")
-    evaluation_samples: int = Field(default=64, gt=0, description="Most validation samples read at an evaluation.")
-    prompts: tuple[str, ...] = Field(default=("",), description="What the model continues at each evaluation.")
+    model: ModelConfig = Field(ModelConfig(), description="The model's size and style.")
+    batch_size: int = Field(16, gt=0, description="Samples in a micro-batch.")
+    processes: int = Field(1, gt=0, description="Processes that share the micro-batches of each step.")
+    evaluation_samples: int = Field(64, gt=0, description="Most validation samples read at an evaluation.")
+    prompts: tuple[str, ...] = Field(("",), description="What the model continues at each evaluation.")
 
     @model_validator(mode="after")
     def _shared_equally(self) -> Self:

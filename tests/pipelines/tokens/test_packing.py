@@ -125,7 +125,7 @@ def test_the_share_of_tokens_in_no_window_is_reported(
     for shard in range(len(Tokens(tokens).shards)):
         seen = np.zeros(len(Tokens(tokens).flat(shard)), bool)
         for split in ("train", "validation"):
-            for number, batch in Samples(samples).of(split):
+            for number, batch in Samples(samples).batches_of(split):
                 for row in batch.to_pylist() if number == shard else []:
                     pieces = zip(row.get("starts", [row["start"]]), row.get("lengths", [CONTEXT]), strict=True)
                     for start, length in pieces:

@@ -11,8 +11,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pipelines.tokens import pretokens
-from pipelines.tokens.byte_pairs import BytePairTokenizer, named_tokenizer
+from pipelines.tokens.byte_pairs import BytePairTokenizer
 from pipelines.tokens.pretokens import PATTERN, divide
+from pipelines.tokens.tokenizers import named_tokenizer
 
 GPT2 = named_tokenizer("gpt2")
 TIKTOKEN: Any = GPT2._encoding
@@ -83,13 +84,13 @@ def test_a_slice_of_an_array_is_read_where_it_lies() -> None:
 
 
 def test_what_is_remembered_is_bounded_and_shared_by_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pretokens, "REMEMBERED", 50 * 128)
+    monkeypatch.setattr(pretokens, "MAX_CACHED_BYTES", 50 * 128)
     tokenizer = BytePairTokenizer(GPT2.pattern, GPT2.ranks, GPT2.special, TIKTOKEN)
     rng = np.random.default_rng(0)
     chunks = [[f"{number} mills grind {number % 40}" for number in rng.integers(0, 200, 30)] for _ in range(200)]
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(lambda texts: check(texts, tokenizer), chunks))
-    assert len(tokenizer._by_pieces._rows) < 200
+    assert len(tokenizer._encode_pieces._rows) < 200
 
 
 def test_encodings_with_another_pattern_keep_to_it() -> None:

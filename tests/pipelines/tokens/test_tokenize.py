@@ -19,8 +19,7 @@ from pipelines.store.store import Store
 from pipelines.tokens import tokenize
 from pipelines.tokens.samples import SAMPLE, Samples
 from pipelines.tokens.shards import Tokens
-from pipelines.tokens.tokenize import TOKENIZE
-from pipelines.tokens.tokenizers import TokenizeConfig
+from pipelines.tokens.tokenize import TOKENIZE, TokenizeConfig
 
 Build = Callable[..., Dataset]
 BPE = {"encoding": "bpe", "vocabulary": 300}
@@ -170,7 +169,7 @@ def test_windows_lie_a_stride_apart_and_leave_room_for_their_targets(
     samples = Samples(build(SAMPLE, {"context": 8, "stride": stride}, tokens=dataset))
     for split in SPLITS:
         step = stride if split == "train" else 8
-        starts = {(shard, start) for shard, batch in samples.of(split) for start in batch["start"].to_pylist()}
+        starts = {(shard, start) for shard, batch in samples.batches_of(split) for start in batch["start"].to_pylist()}
         assert starts == {
             (shard, start)
             for shard in range(len(tokens.shards))

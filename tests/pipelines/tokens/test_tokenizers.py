@@ -11,10 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipelines.errors import InputError
-from pipelines.tokens.byte_pairs import named_tokenizer, train_byte_pairs
 from pipelines.tokens.characters import count_characters, count_words
 from pipelines.tokens.tokenizer import END_OF_TEXT, Tokenizer
-from pipelines.tokens.tokenizers import load_tokenizer
+from pipelines.tokens.tokenizers import load_tokenizer, named_tokenizer, train_byte_pairs
 
 TEXTS = [
     "The mill grinds slowly, but it grinds well. Don't you think so? It's 1,234 years old!",
