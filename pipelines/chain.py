@@ -95,7 +95,7 @@ def chain(
         examples = perform(EXAMPLES, key, part.examples, {})
         finetune = FINETUNE_CLASSIFIER if isinstance(part, ClassificationRun) else FINETUNE_ASSISTANT
         lessons = perform(
-            TOKENIZE_EXAMPLES, f"{name}-{key}", part.training.lessons, {"model": model, "examples": examples}
+            TOKENIZE_EXAMPLES, f"{name}-{key}", part.training.tokenize_examples, {"model": model, "examples": examples}
         )
         sources = {"model": model, "examples": examples, "lessons": lessons}
         tuned = perform(finetune, f"{name}-{key}", part.training, sources)

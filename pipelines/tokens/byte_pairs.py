@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from pipelines.errors import InputError
 from pipelines.tokens.pretokens import PATTERN, PieceEncoder
-from pipelines.tokens.tokenizer import END_OF_TEXT, Ids, Tokenizer, add_ids, hugging_face_json
+from pipelines.tokens.tokenizer import END_OF_TEXT, Ids, Tokenizer, add_ids, hugging_face_json, split_at
 
 
 class BytePairTokenizer(Tokenizer):
@@ -79,7 +79,7 @@ class BytePairTokenizer(Tokenizer):
             pre_tokenizer={
                 "type": "Sequence",
                 "pretokenizers": [
-                    {"type": "Split", "pattern": {"Regex": self.pattern}, "behavior": "Isolated", "invert": False},
+                    split_at(self.pattern),
                     {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False},
                 ],
             },
@@ -152,12 +152,9 @@ def train_byte_pairs(texts: Iterable[str], vocabulary: int) -> BytePairTokenizer
         special_tokens=[],
     )
     model = Tokenizer(models.BPE())
-    model.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(Regex(PATTERN), "isolated"),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-        ]
-    )
+    split = pre_tokenizers.Split(Regex(PATTERN), "isolated")
+    spell = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    model.pre_tokenizer = pre_tokenizers.Sequence([split, spell])
     model.train_from_iterator(texts, trainer)
     learnt = model.get_vocab(with_added_tokens=False)
     if len(learnt) < vocabulary - 1:

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 import regex
 
-from pipelines.tokens.tokenizer import END_OF_TEXT, Ids, Tokenizer, add_ids, hugging_face_json
+from pipelines.tokens.tokenizer import END_OF_TEXT, Ids, Tokenizer, add_ids, hugging_face_json, split_at
 
 UNKNOWN = "<|unk|>"
 
@@ -48,12 +48,7 @@ class CharacterTokenizer(Tokenizer):
         vocabulary = {entry: i for i, entry in enumerate([*self.entries, *self.special])}
         return hugging_face_json(
             self.special,
-            pre_tokenizer={
-                "type": "Split",
-                "pattern": {"Regex": self.pattern},
-                "behavior": "Isolated",
-                "invert": False,
-            },
+            pre_tokenizer=split_at(self.pattern),
             decoder={"type": "Fuse"},
             model={"type": "WordLevel", "vocab": vocabulary, "unk_token": UNKNOWN},
         )

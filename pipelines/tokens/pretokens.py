@@ -35,10 +35,7 @@ class PieceEncoder:
     """An encoder of documents by their pieces, with a cache of the pieces' ids. Threads may share it."""
 
     def __init__(
-        self,
-        encode: Callable[[list[str]], NDArray[np.unsignedinteger]],
-        end: int,
-        dtype: type[np.unsignedinteger],
+        self, encode: Callable[[list[str]], NDArray[np.unsignedinteger]], end: int, dtype: type[np.unsignedinteger]
     ) -> None:
         """Make an encoder with an empty cache.
 

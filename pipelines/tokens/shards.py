@@ -125,11 +125,7 @@ class ShardWriter:
 
 
 def write_shard(
-    path: Path,
-    split: str,
-    doc_ids: pa.StringArray,
-    lengths: NDArray[np.int64],
-    ids: NDArray[np.unsignedinteger],
+    path: Path, split: str, doc_ids: pa.StringArray, lengths: NDArray[np.int64], ids: NDArray[np.unsignedinteger]
 ) -> None:
     """Write documents as an Arrow IPC file of one record batch. Its flat list values are the training stream."""
     offsets = np.concatenate([[0], np.cumsum(lengths)])
@@ -140,9 +136,5 @@ def write_shard(
         "tokens": pa.LargeListArray.from_arrays(pa.array(offsets, pa.int64()), pa.array(ids)),
     }
     batch = pa.RecordBatch.from_pydict(columns)
-    with (
-        whole_file(path) as temporary,
-        pa.OSFile(str(temporary), "wb") as file,
-        pa.ipc.new_file(file, batch.schema) as writer,
-    ):
+    with whole_file(path) as part, pa.OSFile(str(part), "wb") as file, pa.ipc.new_file(file, batch.schema) as writer:
         writer.write_batch(batch)

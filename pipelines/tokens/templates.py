@@ -38,9 +38,7 @@ class Template(Config):
     default_system: str = Field("", description="The system prompt of a conversation without one.")
     default_system_with_input: str = Field("", description="The same, for an instruction with an input.")
     user: str = Field(description="A message of the user.")
-    user_with_input: str = Field(
-        "", description="The same with an `{input}`; by default the input follows the instruction."
-    )
+    user_with_input: str = Field("", description="The same with an `{input}`, by default after the instruction.")
     assistant: str = Field(description="The text before an answer.")
     end_of_turn: str = Field(min_length=1, description="The text that ends an answer, which the model learns to write.")
     after_turn: str = Field("", description="The text between an answer and the next turn.")

@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
@@ -47,7 +47,12 @@ PARTS = "parts.json"
 
 CHUNK = 1 << 19  # bytes of text encoded in one call
 
-LEARNT = ("bpe", "characters", "words")  # encodings that are learnt from the corpus
+LEARNERS: dict[str, Callable[..., Tokenizer]] = {
+    "bpe": train_byte_pairs,
+    "characters": count_characters,
+    "words": count_words,
+}
+"""The encodings that are learnt from the corpus."""
 
 
 class TokenizeConfig(Config):
@@ -70,11 +75,11 @@ class TokenizeConfig(Config):
             raise ValueError("tokenizer takes the place of encoding and vocabulary; leave those out")
         if self.encoding == "bpe" and self.vocabulary is None:
             raise ValueError("encoding is bpe, so vocabulary has to say how many tokens to learn")
-        if self.encoding in LEARNT:
+        if self.encoding in LEARNERS:
             return self
-        published = tiktoken.list_encoding_names()  # which imports them all
+        published = tiktoken.list_encoding_names()  # this imports them all
         if self.encoding not in published:
-            raise ValueError(f"there is no encoding {self.encoding!r}; known are {', '.join((*LEARNT, *published))}")
+            raise ValueError(f"there is no encoding {self.encoding!r}; known are {', '.join((*LEARNERS, *published))}")
         if self.vocabulary is not None:
             raise ValueError(f"vocabulary cannot be set for {self.encoding!r}, whose vocabulary is published")
         return self
@@ -136,13 +141,8 @@ def make_tokenizer(config: TokenizeConfig, corpus: Corpus) -> Tokenizer:
     tokenizer: Tokenizer
     if config.tokenizer is not None:
         tokenizer = load_tokenizer(Path(config.tokenizer))
-    elif config.encoding == "bpe":
-        assert config.vocabulary is not None
-        tokenizer = train_byte_pairs(_training_texts(config, corpus), config.vocabulary)
-    elif config.encoding == "characters":
-        tokenizer = count_characters(_training_texts(config, corpus), config.vocabulary)
-    elif config.encoding == "words":
-        tokenizer = count_words(_training_texts(config, corpus), config.vocabulary)
+    elif config.encoding in LEARNERS:
+        tokenizer = LEARNERS[config.encoding](_training_texts(config, corpus), config.vocabulary)
     else:
         tokenizer = named_tokenizer(config.encoding)
     return tokenizer.with_special(config.special_tokens) if config.special_tokens else tokenizer

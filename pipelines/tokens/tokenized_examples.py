@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -92,12 +93,7 @@ def columns_of(dtype: type[np.unsignedinteger[Any]]) -> pa.Schema:
 
 
 TOKENIZE_EXAMPLES = StepType(
-    "lessons",
-    kind="lessons",
-    version=1,
-    config=TokenizeExamplesConfig,
-    run=run,
-    packages=("pipelines.tokens",),
+    "lessons", kind="lessons", version=1, config=TokenizeExamplesConfig, run=run, packages=("pipelines.tokens",)
 )
 
 
@@ -131,16 +127,12 @@ def _rows(column: pa.LargeListArray, dtype: Any) -> list[NDArray[Any]]:
 
 
 def _encode(
-    tokenizer: Tokenizer,
-    examples: Sequence[Example],
-    config: TokenizeExamplesConfig,
-    context: int,
-    count: Counter[str],
+    tokenizer: Tokenizer, examples: Sequence[Example], config: TokenizeExamplesConfig, context: int, count: Counter[str]
 ) -> Iterator[dict[str, Any]]:
     """Yield the rows of examples, without those that cannot be learnt from."""
     for example in examples:
         if config.template:
-            fitted = fit_conversation(config.template, tokenizer, example.conversation, config.loss_on, context, count)
+            fitted = fit_conversation(config, tokenizer, example.conversation, context, count)
             if fitted is None:
                 continue
             tokens, learnt = fitted
@@ -160,27 +152,23 @@ def classifier_tokens(tokenizer: Tokenizer, text: str, context: int) -> list[int
 
 
 def fit_conversation(
-    template: Template,
-    tokenizer: Tokenizer,
-    conversation: Sequence[Message],
-    loss_on: LossOn,
-    context: int,
-    count: Counter[str],
+    config: TokenizeExamplesConfig, tokenizer: Tokenizer, messages: Sequence[Message], context: int, count: Counter[str]
 ) -> tuple[list[int], list[bool]] | None:
     """Return the token ids of a conversation and which are learnt, without the oldest exchanges that do not fit.
 
     Return None if the last exchange alone does not fit, or if its response is empty. Each of these cases is counted.
     """
-    if not conversation[-1].content.strip():
+    assert config.template
+    if not messages[-1].content.strip():
         count["nothing_to_learn"] += 1
         return None
-    limit = context + 1  # the last token is a target only
-    kept = recent(conversation, lambda some: len(tokenize_conversation(template, tokenizer, some)[0]) <= limit)
+    encode = partial(tokenize_conversation, config.template, tokenizer, loss_on=config.loss_on)
+    kept = recent(messages, lambda some: len(encode(some)[0]) <= context + 1)  # the last token is a target only
     if kept is None:
         count["too_long"] += 1
         return None
-    count["shortened"] += len(kept) < len(conversation)
-    return tokenize_conversation(template, tokenizer, kept, loss_on)
+    count["shortened"] += len(kept) < len(messages)
+    return encode(kept)
 
 
 def tokenize_conversation(

@@ -110,6 +110,11 @@ def add_ids(special: Mapping[str, int], tokens: Sequence[str], first: int) -> di
     return {**special, **{token: first + i for i, token in enumerate(new)}}
 
 
+def split_at(pattern: str) -> dict[str, Any]:
+    """Return Hugging Face's pre-tokenizer that divides a text into the matches of a regular expression."""
+    return {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": False}
+
+
 def hugging_face_json(
     special: Mapping[str, int], *, pre_tokenizer: dict[str, Any], decoder: dict[str, Any], model: dict[str, Any]
 ) -> dict[str, Any]:

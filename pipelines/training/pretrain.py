@@ -1,4 +1,4 @@
-"""Pretrain: samples to a GPT that has learnt to predict the next token."""
+"""Pretrain: samples become a GPT that predicts the next token."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from pydantic import Field, ValidationError, model_validator
 from torch import nn
 
 from gpt.config import Config, GPTConfig, gpt_config
-from gpt.loss import next_token_loss
 from gpt.machine import device
 from gpt.model import GPT
 from gpt.train import Metrics, TrainConfig, TrainResult
@@ -25,7 +24,7 @@ from pipelines.store.step import StepContext, StepType
 from pipelines.tokens.samples import Samples
 from pipelines.tokens.shards import Tokens
 from pipelines.tokens.tokenizer import FILE
-from pipelines.training.fit import fit, load_best, training_statistics
+from pipelines.training.fit import fit, load_best, mean_loss, training_statistics
 from pipelines.training.loader import Loader
 from pipelines.training.processes import launch
 
@@ -42,12 +41,12 @@ class ModelConfig(Config):
     tied: bool | None = Field(None, description="Output head tied to the embedding, in place of the preset's.")
 
     def gpt(self, vocabulary: int, context: int) -> GPTConfig:
-        """The whole architecture."""
+        """Return the whole architecture."""
         overrides = self.model_dump(exclude={"size", "preset"}, exclude_none=True)
         return gpt_config(self.size, self.preset, vocabulary=vocabulary, context=context, **overrides)
 
     @model_validator(mode="after")
-    def _goes_together(self) -> Self:
+    def _check_size(self) -> Self:
         try:
             self.gpt(1, 1)
         except ValidationError as error:
@@ -56,16 +55,16 @@ class ModelConfig(Config):
 
 
 class PretrainConfig(TrainConfig):
-    """The model, and how it is trained."""
+    """The model and its training."""
 
     model: ModelConfig = Field(ModelConfig(), description="The model's size and style.")
     batch_size: int = Field(16, gt=0, description="Samples in a micro-batch.")
     processes: int = Field(1, gt=0, description="Processes that share the micro-batches of each step.")
     evaluation_samples: int = Field(64, gt=0, description="Most validation samples read at an evaluation.")
-    prompts: tuple[str, ...] = Field(("",), description="What the model continues at each evaluation.")
+    prompts: tuple[str, ...] = Field(("",), description="Prompts that the model continues at each evaluation.")
 
     @model_validator(mode="after")
-    def _shared_equally(self) -> Self:
+    def _check_processes(self) -> Self:
         if self.accumulation % self.processes:
             raise ValueError(
                 f"accumulation is {self.accumulation}, which {self.processes} processes cannot share equally; "
@@ -75,10 +74,11 @@ class PretrainConfig(TrainConfig):
 
 
 def run(inputs: Mapping[str, Dataset], config: PretrainConfig, out: Path, work: StepContext) -> dict[str, Any]:
-    """Train a GPT, or a base further, on the samples' train split, watched on the validation split."""
+    """Train a new GPT, or a base further, on the train split, with evaluations on the validation split."""
     if config.processes > 1:
         result = launch(inputs, config, work)
-        model = load_best(new_model(inputs, config), work)
+        model = new_model(inputs, config)
+        load_best(model, work)
     else:
         model, result = train_model(inputs, config, work, device())
     tokens = Tokens(inputs["tokens"])
@@ -88,7 +88,7 @@ def run(inputs: Mapping[str, Dataset], config: PretrainConfig, out: Path, work: 
 
 
 def new_model(inputs: Mapping[str, Dataset], config: PretrainConfig) -> GPT:
-    """The untrained model, its weights drawn from the config's seed, or those of the base.
+    """Return the model to train: with random weights from the config's seed, or with those of the base.
 
     Raises:
         InputError: the base has another tokenizer or another architecture.
@@ -114,10 +114,17 @@ def new_model(inputs: Mapping[str, Dataset], config: PretrainConfig) -> GPT:
 def train_model(
     inputs: Mapping[str, Dataset], config: PretrainConfig, work: StepContext, where: torch.device
 ) -> tuple[GPT, TrainResult]:
-    """The training itself, in this process, which may be one of several. Returns the model with its best weights."""
+    """Train in this process, which may be one of several, and return the model.
+
+    Args:
+        inputs: samples, tokens and optionally a base.
+        config: settings of the step.
+        work: the context of the running step.
+        where: the device to train on.
+    """
     samples, tokens = Samples(inputs["samples"]), Tokens(inputs["tokens"])
     model = new_model(inputs, config).to(where)
-    # Going on from a base, the order is another than the one it learnt in.
+    # The order differs from the one that the base was trained in.
     seed = config.seed + (int(inputs["base"].ref.digest[:6], 16) if "base" in inputs else 0)
     batches = Loader(
         samples, tokens, "train", batch_size=config.batch_size, accumulation=config.accumulation, seed=seed
@@ -126,28 +133,20 @@ def train_model(
     n_validation = max(1, min(config.evaluation_samples // config.batch_size, len(validation)))
 
     def evaluate(model: nn.Module) -> Metrics:
-        total, count = 0.0, 0
-        for at in range(n_validation):
-            batch = validation(at * len(validation) // n_validation, 0).to(where)
-            loss, n = next_token_loss(cast(GPT, model), batch)
-            total, count = total + loss.item(), count + int(n)
-        return {"val/loss": total / count, "val/perplexity": math.exp(min(total / count, 700))}
+        steps = [at * len(validation) // n_validation for at in range(n_validation)]
+        loss = mean_loss(cast(GPT, model), (validation(step).to(where) for step in steps))
+        return {"val/loss": loss, "val/perplexity": math.exp(min(loss, 700))}
 
     def show(step: int) -> None:
         if config.sharded:
-            return  # one process alone has not the whole model
-        written = LanguageModel(model, tokens.tokenizer).complete(config.prompts, max_new_tokens=80, seed=config.seed)
-        texts = [f"{prompt}{text}" for prompt, text in zip(config.prompts, written, strict=True)]
+            return  # no process has the whole model
+        texts = LanguageModel(model, tokens.tokenizer).complete(config.prompts, max_new_tokens=80, seed=config.seed)
+        texts = [f"{prompt}{text}" for prompt, text in zip(config.prompts, texts, strict=True)]
         work.listener.text(f"samples/step-{step:06d}.txt", "\n\n----\n\n".join(texts) + "\n")
 
     return model, fit(model, batches, config, work, evaluate=evaluate, show=show)
 
 
 PRETRAIN = StepType(
-    "pretrain",
-    kind="model",
-    version=1,
-    config=PretrainConfig,
-    run=run,
-    packages=("gpt", "pipelines.training"),
+    "pretrain", kind="model", version=1, config=PretrainConfig, run=run, packages=("gpt", "pipelines.training")
 )
