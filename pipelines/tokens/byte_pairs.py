@@ -145,11 +145,9 @@ def train_byte_pairs(texts: Iterable[str], vocabulary: int) -> BytePairTokenizer
     """
     from tokenizers import Regex, Tokenizer, models, pre_tokenizers, trainers
 
+    alphabet = sorted(map(chr, BYTE_OF_LETTER))
     trainer = trainers.BpeTrainer(
-        vocab_size=vocabulary - 1,
-        initial_alphabet=sorted(map(chr, BYTE_OF_LETTER)),
-        show_progress=False,
-        special_tokens=[],
+        vocab_size=vocabulary - 1, initial_alphabet=alphabet, show_progress=False, special_tokens=[]
     )
     model = Tokenizer(models.BPE())
     split = pre_tokenizers.Split(Regex(PATTERN), "isolated")
@@ -157,8 +155,7 @@ def train_byte_pairs(texts: Iterable[str], vocabulary: int) -> BytePairTokenizer
     model.pre_tokenizer = pre_tokenizers.Sequence([split, spell])
     model.train_from_iterator(texts, trainer)
     learnt = model.get_vocab(with_added_tokens=False)
-    if len(learnt) < vocabulary - 1:
-        raise InputError(
-            f"The corpus is enough for a vocabulary of {len(learnt) + 1}, not of {vocabulary}; ask for less."
-        )
-    return BytePairTokenizer.from_spellings(PATTERN, learnt, {END_OF_TEXT: len(learnt)})
+    end = len(learnt)
+    if end + 1 < vocabulary:
+        raise InputError(f"The corpus is enough for a vocabulary of {end + 1}, not of {vocabulary}; ask for less.")
+    return BytePairTokenizer.from_spellings(PATTERN, learnt, {END_OF_TEXT: end})

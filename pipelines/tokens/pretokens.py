@@ -26,7 +26,6 @@ PATTERN = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\
 
 MAX_CACHED_BYTES = 8 << 20  # of pieces and their index; above it, all are forgotten
 
-Bools = NDArray[np.bool_]
 Bytes = NDArray[np.uint8]
 Places = NDArray[np.int64]
 
@@ -110,7 +109,7 @@ LETTER, NUMBER, WHITE, OTHER = 1, 2, 3, 0
 SPACE, APOSTROPHE = ord(" "), ord("'")
 
 
-def _begins(codes: NDArray[np.unsignedinteger], classes: Bytes, bounds: Places) -> Bools:
+def _begins(codes: NDArray[np.unsignedinteger], classes: Bytes, bounds: Places) -> NDArray[np.bool_]:
     """Return whether a piece starts at each character, given code points, classes and the bounds of the texts."""
     change = classes[1:] != classes[:-1]
     begins = np.ones(len(codes), bool)
@@ -140,16 +139,12 @@ def _begins(codes: NDArray[np.unsignedinteger], classes: Bytes, bounds: Places) 
 
 
 def _classes(codes: NDArray[np.uint32]) -> Bytes:
-    planes = np.flatnonzero(np.bincount(codes >> 16))
-    return _table(tuple(planes.tolist()))[codes]
+    return _table(int(codes.max() >> 16) + 1)[codes]
 
 
 @cache
-def _table(planes: tuple[int, ...]) -> Bytes:
-    table = np.zeros((max(planes) + 1) << 16, np.uint8)
-    for plane in planes:
-        table[plane << 16 : (plane + 1) << 16] = _plane(plane)
-    return table
+def _table(n_planes: int) -> Bytes:
+    return np.concatenate([_plane(plane) for plane in range(n_planes)])
 
 
 @cache

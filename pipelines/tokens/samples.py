@@ -54,9 +54,7 @@ class SampleConfig(Config):
         None, gt=0, description="Tokens between the starts of training windows; by default the context."
     )
     held_out_stride: int | None = Field(
-        None,
-        gt=0,
-        description="The same for validation and test; by default the context, so that windows do not overlap.",
+        None, gt=0, description="The same for validation and test; by default the context, so windows do not overlap."
     )
     boundaries: Literal["stream", "document"] = Field(
         "stream", description="stream: windows cross the ends of documents; document: windows keep documents apart."
@@ -66,8 +64,7 @@ class SampleConfig(Config):
 def run(inputs: Mapping[str, Dataset], config: SampleConfig, out: Path, work: StepContext) -> dict[str, Any]:
     """Divide every shard into windows, and count the tokens outside of windows and the empty places inside."""
     tokens = Tokens(inputs["tokens"])
-    count: Counter[str] = Counter()
-    longest: Counter[str] = Counter()
+    count, longest = Counter[str](), Counter[str]()
     schema, make_windows = (STREAM, _stream) if config.boundaries == "stream" else (PACKED, _packed)
     with pa.OSFile(str(out / "samples.arrow"), "wb") as file, pa.ipc.new_file(file, schema) as writer:
         for shard in range(len(tokens.shards)):
@@ -96,12 +93,11 @@ def run(inputs: Mapping[str, Dataset], config: SampleConfig, out: Path, work: St
     for split in ("validation", "test"):
         if longest[split] and not count[f"samples_{split}"]:
             work.listener.warn(f"no {split} samples: its longest shard has {longest[split]} tokens, less than a window")
-    places_in_windows = count["samples"] * config.context
     return {
         "samples": count["samples"],
         **{f"samples_{split}": count[f"samples_{split}"] for split in SPLITS},
         "cropped_share": round(count["cropped"] / max(count["tokens"], 1), 6),  # of the tokens, in no window
-        "padded_share": round(count["padded"] / max(places_in_windows, 1), 6),  # of the places, empty
+        "padded_share": round(count["padded"] / max(count["samples"] * config.context, 1), 6),  # of the places, empty
     }
 
 

@@ -28,12 +28,7 @@ class Tokens:
     @cached_property
     def tokenizer(self) -> Tokenizer:
         """Return the tokenizer that made the ids."""
-        return load_tokenizer(self.tokenizer_file)
-
-    @property
-    def tokenizer_file(self) -> Path:
-        """Return the path of the tokenizer's file."""
-        return self.dataset.file(FILE)
+        return load_tokenizer(self.dataset.file(FILE))
 
     @cached_property
     def shards(self) -> list[pa.RecordBatch]:
@@ -74,7 +69,7 @@ class ShardWriter:
     def __init__(self, folder: Path, split: str, tokenizer: Tokenizer, shard_tokens: int) -> None:
         self._folder, self._split, self._limit = folder, split, shard_tokens
         self._dtype = tokenizer.dtype
-        # Ids are collected in a file. In memory, a shard of them would need most of all memory, twice while written.
+        # Ids are collected in a file, since a shard of them in memory would dominate the peak of memory.
         self._ids = TemporaryFile(dir=folder)  # noqa: SIM115 - closed by `close`
         self._shards: list[Shard] = []
         self._clear()
@@ -91,8 +86,7 @@ class ShardWriter:
         while self._tokens + len(ids) > self._limit:
             # Take as many whole documents as still fit, or one that fits into no shard.
             n = int(np.searchsorted(np.cumsum(lengths), self._limit - self._tokens, side="right"))
-            if n == 0 and self._tokens == 0:
-                n = 1
+            n = max(n, 0 if self._tokens else 1)
             self._take(documents.slice(0, n), ids[: int(lengths[:n].sum())], lengths[:n])
             documents, ids, lengths = documents.slice(n), ids[int(lengths[:n].sum()) :], lengths[n:]
             self._write()

@@ -131,7 +131,7 @@ def count_labels(examples: Examples) -> Counter[str]:
     counts = Counter(row.label or "" for row in examples.rows("train"))
     if len(counts) < 2:
         raise InputError(
-            f"{examples.dataset} has the one label {sorted(counts)} in its train split; a classifier needs two."
+            f"{examples.dataset} has the one label {[*counts]} in its train split; a classifier needs two."
         )
     return counts
 
@@ -148,9 +148,7 @@ def choose_positive(counts: Counter[str], wanted: str | None) -> str:
     return wanted or min(labels, key=lambda label: counts[label])
 
 
-def _batches(
-    tokenized: TokenizedExamples, split: str, labels: Sequence[str], config: ClassifierConfig
-) -> PaddedBatches:
+def _batches(tokenized: TokenizedExamples, split: str, labels: list[str], config: ClassifierConfig) -> PaddedBatches:
     """Return the batches of a split. The target of a label that training never saw is `IGNORE`."""
     targets = [labels.index(label) if label in labels else IGNORE for label in tokenized.labels(split)]
     draw = balanced_draw(np.array(targets)) if config.balance == "sampling" and split == "train" else None

@@ -74,7 +74,7 @@ def fit(
             config,
             loss=loss,
             evaluate=evaluate,
-            checkpoints=_checkpoints(work),
+            checkpoints=Checkpoints(work.scratch / "checkpoints"),
             on_event=report,
             should_stop=work.should_stop,
         )
@@ -87,15 +87,11 @@ def fit(
 
 def load_best(model: nn.Module, work: StepContext) -> None:
     """Load the best weights in the checkpoints of a step into a model."""
-    checkpoints = _checkpoints(work)
+    checkpoints = Checkpoints(work.scratch / "checkpoints")
     if best := checkpoints.best():
         weights, _, _ = checkpoints.load(best)
         model.load_state_dict(weights)
     model.eval()
-
-
-def _checkpoints(work: StepContext) -> Checkpoints:
-    return Checkpoints(work.scratch / "checkpoints")
 
 
 def mean_loss(model: GPT, batches: Iterable[Batch]) -> float:

@@ -8,10 +8,11 @@ are made at a time, and the next dozens on a thread while the model works on the
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
+import pyarrow as pa
 import torch
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
@@ -56,8 +57,10 @@ class Loader:
             InputError: the split has no samples.
         """
         self.batch_size, self.accumulation, self.seed, self.shuffle = batch_size, accumulation, seed, shuffle
-        self._windows = (PackedWindows if samples.packed else StreamWindows)(samples, tokens, split)
-        self.n_samples = int(self._windows.first[-1])
+        groups = samples.batches_of(split)  # record batches, each with the number of its shard
+        self._windows = (PackedWindows if samples.packed else StreamWindows)(groups, tokens, samples.context)
+        self._first = np.cumsum([0, *(len(batch) for _, batch in groups)])  # window of each group; at the end, of all
+        self.n_samples = int(self._first[-1])
         if not self.n_samples:
             raise InputError(f"{samples.dataset} has no {split} samples.")
         self._ahead = ahead
@@ -83,8 +86,8 @@ class Loader:
         """Return the micro-batches of a block of positions."""
         count = self._per_block * self.batch_size
         samples = self._order(np.arange(block * count, (block + 1) * count))
-        groups = np.searchsorted(self._windows.first, samples, side="right") - 1
-        whole = self._windows.batch(groups, samples - self._windows.first[groups])
+        groups = np.searchsorted(self._first, samples, side="right") - 1
+        whole = self._windows.batch(groups, samples - self._first[groups])
         if torch.cuda.is_available():
             whole = Batch(*(None if tensor is None else tensor.pin_memory() for tensor in whole))  # type: ignore[arg-type]
         each = [None if tensor is None else tensor.split(self.batch_size) for tensor in whole]
@@ -102,16 +105,10 @@ class Loader:
 
 
 class StreamWindows:
-    """Windows of `context` tokens, and one more for the last target.
+    """Windows of `context` tokens, and one more for the last target."""
 
-    Attributes:
-        first: number of the first window of each group (a record batch, of one shard), and at the end, of all windows.
-    """
-
-    def __init__(self, samples: Samples, tokens: Tokens, split: str) -> None:
-        groups = samples.batches_of(split)
-        self.context = samples.context
-        self.first = np.cumsum([0, *(len(batch) for _, batch in groups)])
+    def __init__(self, groups: Sequence[tuple[int, pa.RecordBatch]], tokens: Tokens, context: int) -> None:
+        self.context = context
         self._starts = [batch["start"].to_numpy(zero_copy_only=True) for _, batch in groups]
         self._windows = [sliding_window_view(tokens.flat(shard), self.context + 1) for shard, _ in groups]
 
@@ -131,11 +128,8 @@ class StreamWindows:
 class PackedWindows:
     """Windows of short documents and pieces of long ones, as in `pack`. The end of text fills the rest."""
 
-    def __init__(self, samples: Samples, tokens: Tokens, split: str) -> None:
-        groups = samples.batches_of(split)
-        self.context = samples.context
-        self.first = np.cumsum([0, *(len(batch) for _, batch in groups)])
-        self._end_of_text = tokens.tokenizer.end_of_text
+    def __init__(self, groups: Sequence[tuple[int, pa.RecordBatch]], tokens: Tokens, context: int) -> None:
+        self.context, self._end_of_text = context, tokens.tokenizer.end_of_text
         self._flat = [tokens.flat(shard) for shard, _ in groups]
         self._offsets = [batch["starts"].offsets.to_numpy() for _, batch in groups]
         self._starts = [batch["starts"].values.to_numpy() for _, batch in groups]
@@ -180,8 +174,6 @@ def permuted(places: NDArray[np.int64], n: int, seed: int, epoch: int, rounds: i
 
 def _mixed(value: NDArray[np.uint64]) -> NDArray[np.uint64]:
     """Return the finaliser of MurmurHash3 (Appleby): every input bit changes every output bit."""
-    value = value ^ value >> np.uint64(33)
-    value = value * np.uint64(0xFF51AFD7ED558CCD)
-    value = value ^ value >> np.uint64(33)
-    value = value * np.uint64(0xC4CEB9FE1A85EC53)
+    value = (value ^ value >> np.uint64(33)) * np.uint64(0xFF51AFD7ED558CCD)
+    value = (value ^ value >> np.uint64(33)) * np.uint64(0xC4CEB9FE1A85EC53)
     return value ^ value >> np.uint64(33)

@@ -81,9 +81,8 @@ def run(inputs: Mapping[str, Dataset], config: PretrainConfig, out: Path, work: 
         load_best(model, work)
     else:
         model, result = train_model(inputs, config, work, device())
-    tokens = Tokens(inputs["tokens"])
-    save_model(model, out, tokens.tokenizer.end_of_text)
-    shutil.copy(tokens.tokenizer_file, out / FILE)
+    save_model(model, out, Tokens(inputs["tokens"]).tokenizer.end_of_text)
+    shutil.copy(inputs["tokens"].file(FILE), out / FILE)
     return {"task": "language", **training_statistics(model, result), "context": model.config.context}
 
 
@@ -101,12 +100,12 @@ def new_model(inputs: Mapping[str, Dataset], config: PretrainConfig) -> GPT:
             raise InputError(f"{base} reads other tokens than {inputs['tokens']}: their tokenizers differ.")
         weights = load_model(base.path)
         ours, its = model.config.model_dump(), weights.config.model_dump()
-        if differing := [name for name in ours if ours[name] != its[name] and name != "dropout"]:
-            what = differing[0]
-            raise InputError(
-                f"{base} has {what} = {its[what]} and the config asks for {ours[what]}; pretraining goes on with the "
-                f"same architecture only, so change the config or train from the start."
-            )
+        for name in ours:
+            if ours[name] != its[name] and name != "dropout":
+                raise InputError(
+                    f"{base} has {name} = {its[name]} and the config asks for {ours[name]}; pretraining goes on with "
+                    f"the same architecture only, so change the config or train from the start."
+                )
         model.load_state_dict(weights.state_dict())
     return model
 
