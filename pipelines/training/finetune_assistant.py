@@ -71,11 +71,11 @@ def run_assistant(
     def evaluate(model: nn.Module) -> Metrics:
         return {"val/loss": mean_loss(cast(GPT, model), (batch.to(device()) for batch in validation.in_order()))}
 
-    questions = [row for row in examples.rows("validation") if fits(assistant, row.messages)][:5]
+    shown = [row for row in examples.rows("validation") if fits(assistant, row.messages)][:5]
 
     def show(step: int) -> None:
-        answers = assistant.complete([assistant.prompt(row.messages) for row in questions], 60, temperature=0)
-        pairs = [f"> {row.instruction}\n{answer}" for row, answer in zip(questions, answers, strict=True)]
+        answers = assistant.complete([assistant.prompt(row.messages) for row in shown], 60, temperature=0)
+        pairs = [f"> {row.instruction}\n{answer}" for row, answer in zip(shown, answers, strict=True)]
         work.listener.text(f"samples/step-{step:06d}.txt", "\n\n".join(pairs) + "\n")
 
     result = fit(model, train, config, work, evaluate=evaluate, show=show)

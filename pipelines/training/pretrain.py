@@ -138,9 +138,9 @@ def train_model(
 
     def show(step: int) -> None:
         if config.sharded:
-            return  # no process has the whole model
-        texts = LanguageModel(model, tokens.tokenizer).complete(config.prompts, max_new_tokens=80, seed=config.seed)
-        texts = [f"{prompt}{text}" for prompt, text in zip(config.prompts, texts, strict=True)]
+            return  # one process alone has not the whole model
+        written = LanguageModel(model, tokens.tokenizer).complete(config.prompts, max_new_tokens=80, seed=config.seed)
+        texts = [f"{prompt}{text}" for prompt, text in zip(config.prompts, written, strict=True)]
         work.listener.text(f"samples/step-{step:06d}.txt", "\n\n----\n\n".join(texts) + "\n")
 
     return model, fit(model, batches, config, work, evaluate=evaluate, show=show)
