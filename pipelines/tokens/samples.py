@@ -49,7 +49,7 @@ ROWS = 1 << 20  # in a record batch
 class SampleConfig(Config):
     """How tokens are divided into windows."""
 
-    context: int = Field(256, gt=0, description="Tokens in a window, and that the model attends over.")
+    context: int = Field(256, gt=0, description="Tokens in a window, which the model attends over.")
     stride: int | None = Field(
         None, gt=0, description="Tokens between the starts of training windows; by default the context."
     )

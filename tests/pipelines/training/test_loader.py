@@ -93,6 +93,7 @@ def test_every_epoch_has_every_sample_once(make: Make, data: tuple[Samples, Toke
     for epoch in range(2):
         assert sorted(seen[epoch * n : (epoch + 1) * n]) == sorted(windows)
     assert seen[:n] != seen[n : 2 * n]
+    assert seen[:n] == [windows[sample] for sample in permuted(np.arange(n), n, seed=0, epoch=0)]
 
 
 def test_batch_depends_on_its_position_only(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
