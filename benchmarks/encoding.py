@@ -15,7 +15,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipelines.tokens.byte_pairs import BytePairTokenizer, named_tokenizer
+from pipelines.tokens.byte_pairs import BytePairTokenizer
+from pipelines.tokens.tokenizers import named_tokenizer
 
 CHUNK = 1 << 20  # bytes of text
 

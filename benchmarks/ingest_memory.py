@@ -54,8 +54,7 @@ def measure(which: str, folder: Path) -> None:
     from pipelines.corpus.ingest.ingest import INGEST
     from pipelines.store.step import StepContext
     from pipelines.store.store import Store
-    from pipelines.tokens.tokenize import TOKENIZE
-    from pipelines.tokens.tokenizers import TokenizeConfig
+    from pipelines.tokens.tokenize import TOKENIZE, TokenizeConfig
 
     store = Store(folder / "data")
     ingest = INGEST.using(

@@ -29,9 +29,9 @@ from torch.utils.data import DataLoader, Dataset
 from gpt.config import Config
 from pipelines.store.step import StepContext, StepType
 from pipelines.store.store import Store
-from pipelines.tokens.byte_pairs import named_tokenizer
 from pipelines.tokens.samples import SAMPLE, SampleConfig, Samples
 from pipelines.tokens.shards import Tokens, write_shard
+from pipelines.tokens.tokenizers import named_tokenizer
 from pipelines.training.loader import Loader
 
 SHAPES = ((12, 64), (32, 256), (8, 1024))

@@ -51,7 +51,7 @@ def main() -> None:
             return store.build(step, lambda out, scratch: type.run(inputs, config, out, StepContext(scratch)))
 
         examples = build(EXAMPLES, spam.examples)
-        lessons = build(TOKENIZE_EXAMPLES, spam.training.lessons, model=base, examples=examples)
+        lessons = build(TOKENIZE_EXAMPLES, spam.training.tokenize_examples, model=base, examples=examples)
         sources = {"model": base, "examples": examples, "lessons": lessons}
         scratch = build(FINETUNE_CLASSIFIER, spam.training.model_copy(update={"from_scratch": True}), **sources)
         ours, ratios, rows = [], [], []

@@ -29,8 +29,8 @@ from pipelines.catalog.catalog import connect
 from pipelines.store.dataset import Dataset
 from pipelines.store.step import StepType
 from pipelines.store.store import Store
-from pipelines.tokens.byte_pairs import named_tokenizer
 from pipelines.tokens.shards import Tokens, write_shard
+from pipelines.tokens.tokenizers import named_tokenizer
 
 LENGTH, SHARDS = 512, 5
 

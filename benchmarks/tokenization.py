@@ -29,9 +29,8 @@ from pipelines.corpus.ingest.ingest import INGEST
 from pipelines.store.dataset import Dataset
 from pipelines.store.step import StepContext, StepType
 from pipelines.store.store import Store
-from pipelines.tokens.byte_pairs import named_tokenizer
-from pipelines.tokens.tokenize import TOKENIZE
-from pipelines.tokens.tokenizers import TokenizeConfig
+from pipelines.tokens.tokenize import TOKENIZE, TokenizeConfig
+from pipelines.tokens.tokenizers import named_tokenizer
 
 CORES = 2
 

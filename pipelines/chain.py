@@ -17,10 +17,9 @@ from pipelines.evaluation.multiple_choice import EVALUATE_TASK
 from pipelines.store.dataset import Dataset
 from pipelines.store.step import StepType
 from pipelines.tokens.samples import SAMPLE
-from pipelines.tokens.tokenize import TOKENIZE
+from pipelines.tokens.tokenize import TOKENIZE, TokenizeConfig
 from pipelines.tokens.tokenized_examples import TOKENIZE_EXAMPLES
 from pipelines.tokens.tokenizer import FILE
-from pipelines.tokens.tokenizers import TokenizeConfig
 from pipelines.training.finetune_assistant import FINETUNE_ASSISTANT
 from pipelines.training.finetune_classifier import FINETUNE_CLASSIFIER
 from pipelines.training.pretrain import PRETRAIN
@@ -96,7 +95,7 @@ def chain(
         examples = perform(EXAMPLES, key, part.examples, {})
         finetune = FINETUNE_CLASSIFIER if isinstance(part, ClassificationRun) else FINETUNE_ASSISTANT
         lessons = perform(
-            TOKENIZE_EXAMPLES, f"{name}-{key}", part.training.lessons, {"model": model, "examples": examples}
+            TOKENIZE_EXAMPLES, f"{name}-{key}", part.training.tokenize_examples, {"model": model, "examples": examples}
         )
         sources = {"model": model, "examples": examples, "lessons": lessons}
         tuned = perform(finetune, f"{name}-{key}", part.training, sources)

@@ -25,7 +25,7 @@ from pipelines.evaluation.promotion import PromoteConfig
 from pipelines.report.report import ReportConfig
 from pipelines.store.manifest import NAME
 from pipelines.tokens.samples import SampleConfig
-from pipelines.tokens.tokenizers import TokenizeConfig
+from pipelines.tokens.tokenize import TokenizeConfig
 from pipelines.training.finetune_assistant import AssistantConfig
 from pipelines.training.finetune_classifier import ClassifierConfig
 from pipelines.training.pretrain import PretrainConfig

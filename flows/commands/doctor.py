@@ -83,7 +83,7 @@ def _torch() -> str:
 
 
 def _tokenizer() -> str:
-    from pipelines.tokens.byte_pairs import named_tokenizer
+    from pipelines.tokens.tokenizers import named_tokenizer
 
     return f"gpt2, {named_tokenizer('gpt2').vocabulary:,} entries, no network needed"
 

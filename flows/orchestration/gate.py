@@ -33,9 +33,8 @@ from pipelines.evaluation.language_model import EVALUATE_LANGUAGE
 from pipelines.evaluation.promotion import Decision, decide
 from pipelines.store.dataset import Dataset
 from pipelines.store.step import StepType
-from pipelines.tokens.tokenize import TOKENIZE
+from pipelines.tokens.tokenize import TOKENIZE, TokenizeConfig
 from pipelines.tokens.tokenizer import FILE
-from pipelines.tokens.tokenizers import TokenizeConfig
 
 FIRST = "The first model of its name."
 

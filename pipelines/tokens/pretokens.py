@@ -1,12 +1,12 @@
-"""Byte pairs of many documents at once, faster than their encoder alone: each distinct piece of text is encoded once.
+"""Byte-pair encoding of many documents at once: each distinct piece of text is encoded only once.
 
 Byte-pair encodings first divide a text into pieces (words with the space before them, numbers, punctuation, white
-space), and never merge across two of them. Real text has few distinct pieces. So a chunk of documents is divided with
-a dozen vectorised comparisons, Arrow numbers the distinct pieces, those that are new go to tiktoken, and the ids of
-all are gathered. No Python object stands for a piece of text, nothing is copied, and the interpreter stays free.
+space), and never merge across two pieces. Real text has few distinct pieces. A dozen vectorised comparisons divide a
+chunk of documents, Arrow numbers the distinct pieces, tiktoken encodes the new ones, and the ids of all are gathered.
+This creates no Python object for each piece in the text, copies nothing, and releases the interpreter.
 
-The rules are those of `PATTERN`, GPT-2's (Radford et al. 2019). What is a letter, a number or white space is asked of
-tiktoken's own regular expressions, since versions of Unicode differ.
+The rules are those of `PATTERN`, GPT-2's (Radford et al. 2019). tiktoken's own regular expressions decide which
+characters are letters, numbers and white space, since versions of Unicode differ.
 """
 
 from __future__ import annotations
@@ -22,47 +22,38 @@ import tiktoken
 from numpy.typing import NDArray
 
 PATTERN = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"
-"""As tiktoken spells it."""
+"""GPT-2's pattern as tiktoken writes it."""
 
-
-REMEMBERED = 8 << 20  # bytes of pieces and of what it takes to find them, after which all are forgotten
-
-
-Bools = NDArray[np.bool_]
-
+MAX_CACHED_BYTES = 8 << 20  # of pieces and their index; above it, all are forgotten
 
 Bytes = NDArray[np.uint8]
-
-
 Places = NDArray[np.int64]
 
 
 class PieceEncoder:
-    """Encodes documents by their pieces, and remembers what each became. Threads may share one.
-
-    Args:
-        encode: encodes a list of pieces; returns the ids of all, one behind the other, each with `end` behind it.
-        end: the id that ends a document, and is part of none.
-        dtype: the type of the ids that come out.
-    """
+    """An encoder of documents by their pieces, with a cache of the pieces' ids. Threads may share it."""
 
     def __init__(
-        self,
-        encode: Callable[[list[str]], NDArray[np.unsignedinteger]],
-        end: int,
-        dtype: type[np.unsignedinteger],
+        self, encode: Callable[[list[str]], NDArray[np.unsignedinteger]], end: int, dtype: type[np.unsignedinteger]
     ) -> None:
+        """Make an encoder with an empty cache.
+
+        Args:
+            encode: encodes a list of pieces, and returns the ids of all, one after another, each followed by `end`.
+            end: the id that ends a document, and occurs in none.
+            dtype: the type of the ids to return.
+        """
         self._encode, self._end, self._dtype = encode, end, dtype
         self._lock = threading.Lock()
         self._forget()
 
     def _forget(self) -> None:
-        self._rows: dict[bytes, int] = {b"": 0}  # of `_ids`, by piece; the empty one ends a document
+        self._rows: dict[bytes, int] = {b"": 0}  # of `_ids`, by piece; an empty piece ends a document
         self._ids = pa.array([[self._end]], pa.list_(pa.from_numpy_dtype(self._dtype)))
-        self._held = 0
+        self._cached_bytes = 0
 
     def __call__(self, texts: pa.StringArray) -> NDArray[np.unsignedinteger]:
-        """The ids of documents, one behind the other, each with its end."""
+        """Return the ids of documents, one after another, each with its end."""
         pieces = divide(texts).dictionary_encode()
         ids = self._ids_of(pieces.dictionary.to_pylist())
         return ids.take(pieces.indices).flatten().to_numpy()
@@ -75,14 +66,14 @@ class PieceEncoder:
                 new = [pieces[place] for place in unknown]
                 rows[unknown] = len(self._rows) + np.arange(len(new))
                 self._rows.update(zip(new, rows[unknown].tolist(), strict=True))
-                self._ids = pa.concat_arrays([self._ids, self._encoded(new)])
-                self._held += sum(map(len, new)) + 128 * len(new)
+                self._ids = pa.concat_arrays([self._ids, self._encode_pieces(new)])
+                self._cached_bytes += sum(map(len, new)) + 128 * len(new)
             found = self._ids.take(pa.array(rows))
-            if self._held > REMEMBERED:
+            if self._cached_bytes > MAX_CACHED_BYTES:
                 self._forget()
         return found
 
-    def _encoded(self, pieces: list[bytes]) -> pa.ListArray:
+    def _encode_pieces(self, pieces: list[bytes]) -> pa.ListArray:
         ids = self._encode([piece.decode() for piece in pieces])
         ends = ids == self._end
         offsets = np.flatnonzero(ends) - np.arange(len(pieces))
@@ -91,7 +82,7 @@ class PieceEncoder:
 
 
 def divide(texts: pa.StringArray) -> pa.BinaryArray:
-    """The pieces of documents, as views of their text; behind each document's comes an empty one."""
+    """Return the pieces of documents, as views of their text, with an empty piece after each document."""
     offsets = np.frombuffer(texts.buffers()[1], np.int32)[texts.offset : texts.offset + len(texts) + 1]
     ends = offsets[1:] - offsets[:1]
     if not len(ends) or not ends[-1]:
@@ -104,7 +95,7 @@ def divide(texts: pa.StringArray) -> pa.BinaryArray:
 
 
 def _starts(text: Bytes, data: pa.Buffer, bounds: Places) -> Places:
-    """The bytes at which a piece starts, of texts that lie between some bounds."""
+    """Return the bytes at which a piece starts, of texts between some bounds."""
     if text.max() < 128:
         classes = np.frombuffer(bytes(memoryview(data)).translate(_ascii()), np.uint8)
         return np.flatnonzero(_begins(text, classes, bounds))
@@ -115,24 +106,22 @@ def _starts(text: Bytes, data: pa.Buffer, bounds: Places) -> Places:
 
 
 LETTER, NUMBER, WHITE, OTHER = 1, 2, 3, 0
-
-
 SPACE, APOSTROPHE = ord(" "), ord("'")
 
 
-def _begins(codes: NDArray[np.unsignedinteger], classes: Bytes, bounds: Places) -> Bools:
-    """Whether a piece starts at each character, given their code points and classes, and where the texts end."""
+def _begins(codes: NDArray[np.unsignedinteger], classes: Bytes, bounds: Places) -> NDArray[np.bool_]:
+    """Return whether a piece starts at each character, given code points, classes and the bounds of the texts."""
     change = classes[1:] != classes[:-1]
     begins = np.ones(len(codes), bool)
-    # A piece is a run of one class, and takes the space before it along.
+    # A piece is a run of one class, with the space before it.
     np.logical_and(change, codes[:-1] != SPACE, out=begins[1:])
-    # Of white space before something else the last is left behind, to go along or to stand alone.
+    # The last white space before another class starts a piece: with the run after it, or alone.
     last = change & (classes[:-1] == WHITE)
     inner = bounds[(bounds > 0) & (bounds < len(codes))]
     last[inner - 1] = False
     begins[:-1] |= last
     begins[inner] = True
-    # An apostrophe that starts a piece takes some letters along.
+    # An apostrophe that starts a piece includes certain letters after it.
     places = np.flatnonzero(codes == APOSTROPHE)
     places = places[begins[places]]
     room = bounds[np.searchsorted(bounds, places, side="right")] - places
@@ -150,32 +139,28 @@ def _begins(codes: NDArray[np.unsignedinteger], classes: Bytes, bounds: Places) 
 
 
 def _classes(codes: NDArray[np.uint32]) -> Bytes:
-    planes = np.flatnonzero(np.bincount(codes >> 16))
-    return _table(tuple(planes.tolist()))[codes]
+    return _table(int(codes.max() >> 16) + 1)[codes]
 
 
 @cache
-def _table(planes: tuple[int, ...]) -> Bytes:
-    table = np.zeros((max(planes) + 1) << 16, np.uint8)
-    for plane in planes:
-        table[plane << 16 : (plane + 1) << 16] = _plane(plane)
-    return table
+def _table(n_planes: int) -> Bytes:
+    return np.concatenate([_plane(plane) for plane in range(n_planes)])
 
 
 @cache
 def _plane(plane: int) -> Bytes:
-    return _asked(range(plane << 16, (plane + 1) << 16))
+    return _classify(range(plane << 16, (plane + 1) << 16))
 
 
 @cache
 def _ascii() -> bytes:
-    return _asked(range(128)).tobytes() + bytes(128)
+    return _classify(range(128)).tobytes() + bytes(128)
 
 
-def _asked(codes: range) -> Bytes:
-    """Classes of code points, by what tiktoken finds when it looks for each class in a text of all of them."""
+def _classify(codes: range) -> Bytes:
+    """Return the classes of code points: tiktoken looks for each class in a text of all of them."""
     table = np.full(len(codes), OTHER, np.uint8)
-    text = "".join(chr(code) for code in codes if not 0xD800 <= code < 0xE000)  # but for surrogates
+    text = "".join(chr(code) for code in codes if not 0xD800 <= code < 0xE000)  # without surrogates
     for number, pattern in ((LETTER, r"\p{L}+"), (NUMBER, r"\p{N}+"), (WHITE, r"\s+")):
         single = {bytes([byte]): byte for byte in range(256)}
         finder = tiktoken.Encoding("classes", pat_str=pattern, mergeable_ranks=single, special_tokens={})

@@ -1,12 +1,14 @@
 """Sample: tokens become windows of a context length.
 
-A sample is a place, not a copy: shard and start. Its inputs are the tokens from there, and its targets the same, one
-token further. No window crosses a shard. Windows either lie a stride apart in the stream of documents, as GPT-2's
-did, or stay within a document: long ones are divided, and short ones share a window, packed by best fit, where
-attention and positions keep them apart.
+A sample is a shard and a start, and copies no token. Its inputs are the tokens from the start on, and its targets are
+the same tokens one place later. No window crosses a shard. There are two kinds of windows:
 
-Output: `samples.arrow` (Arrow IPC: sample_id, split, shard, start, doc_id), in the order of the tokens. Windows of
-several documents list the `starts` and `lengths` of their pieces.
+- `stream`: windows start a stride apart in the stream of documents, like GPT-2's.
+- `document`: windows keep documents apart. Long documents are divided, and short ones are packed into shared windows
+  by best fit. Attention and positions are separate for each document.
+
+Output: `samples.arrow` (Arrow IPC: sample_id, split, shard, start, doc_id), in the order of the tokens. `document`
+windows also list the `starts` and `lengths` of their pieces.
 """
 
 from __future__ import annotations
@@ -38,45 +40,38 @@ COLUMNS = [
     ("doc_id", pa.string()),  # of the window's first token
 ]
 
-
 STREAM = pa.schema(COLUMNS)
-
-
 PACKED = pa.schema([*COLUMNS, ("starts", pa.list_(pa.int64())), ("lengths", pa.list_(pa.int32()))])
 
-
-BATCH = 1 << 20  # rows
+ROWS = 1 << 20  # in a record batch
 
 
 class SampleConfig(Config):
-    """From tokens to windows."""
+    """How tokens are divided into windows."""
 
-    context: int = Field(default=256, gt=0, description="Tokens that a window holds, and that the model attends over.")
+    context: int = Field(256, gt=0, description="Tokens in a window, which the model attends over.")
     stride: int | None = Field(
-        default=None, gt=0, description="Tokens between the starts of training windows; by default the context."
+        None, gt=0, description="Tokens between the starts of training windows; by default the context."
     )
     held_out_stride: int | None = Field(
-        default=None,
-        gt=0,
-        description="The same for validation and test; by default the context, so that they do not overlap.",
+        None, gt=0, description="The same for validation and test; by default the context, so windows do not overlap."
     )
     boundaries: Literal["stream", "document"] = Field(
-        default="stream", description="Whether windows run on over the ends of documents, or stay within them."
+        "stream", description="stream: windows cross the ends of documents; document: windows keep documents apart."
     )
 
 
 def run(inputs: Mapping[str, Dataset], config: SampleConfig, out: Path, work: StepContext) -> dict[str, Any]:
+    """Divide every shard into windows, and count the tokens outside of windows and the empty places inside."""
     tokens = Tokens(inputs["tokens"])
-    count: Counter[str] = Counter()
-    longest: Counter[str] = Counter()
-    schema = STREAM if config.boundaries == "stream" else PACKED
+    count, longest = Counter[str](), Counter[str]()
+    schema, make_windows = (STREAM, _stream) if config.boundaries == "stream" else (PACKED, _packed)
     with pa.OSFile(str(out / "samples.arrow"), "wb") as file, pa.ipc.new_file(file, schema) as writer:
         for shard in range(len(tokens.shards)):
             split = tokens.split(shard)
             longest[split] = max(longest[split], len(tokens.flat(shard)))
             stride = (config.stride if split == "train" else config.held_out_stride) or config.context
-            cut = _stream if config.boundaries == "stream" else _packed
-            for places in cut(tokens, shard, config.context, stride, count):
+            for places in make_windows(tokens, shard, config.context, stride, count):
                 n = len(places["start"])
                 documents = np.searchsorted(tokens.offsets(shard), places["start"], side="right") - 1
                 columns = {
@@ -98,12 +93,11 @@ def run(inputs: Mapping[str, Dataset], config: SampleConfig, out: Path, work: St
     for split in ("validation", "test"):
         if longest[split] and not count[f"samples_{split}"]:
             work.listener.warn(f"no {split} samples: its longest shard has {longest[split]} tokens, less than a window")
-    places_in_all = count["samples"] * config.context
     return {
         "samples": count["samples"],
         **{f"samples_{split}": count[f"samples_{split}"] for split in SPLITS},
         "cropped_share": round(count["cropped"] / max(count["tokens"], 1), 6),  # of the tokens, in no window
-        "padded_share": round(count["padded"] / max(places_in_all, 1), 6),  # of the places in windows, empty
+        "padded_share": round(count["padded"] / max(count["samples"] * config.context, 1), 6),  # of the places, empty
     }
 
 
@@ -111,18 +105,18 @@ SAMPLE = StepType("sample", kind="samples", version=1, config=SampleConfig, run=
 
 
 def _stream(tokens: Tokens, shard: int, context: int, stride: int, count: Counter[str]) -> Iterator[dict[str, Any]]:
-    """Windows a stride apart, each with room for its last target."""
+    """Yield windows a stride apart, each with one more token for its last target."""
     n_tokens = len(tokens.flat(shard))
     starts = range(0, n_tokens - context, stride)
     count["tokens"] += n_tokens
     covered = (len(starts) - 1) * min(stride, context + 1) + context + 1 if starts else 0
     count["cropped"] += n_tokens - covered
-    for first in range(0, len(starts), BATCH):
-        yield {"start": np.arange(first, min(first + BATCH, len(starts))) * stride}
+    for first in range(0, len(starts), ROWS):
+        yield {"start": np.arange(first, min(first + ROWS, len(starts))) * stride}
 
 
 def _packed(tokens: Tokens, shard: int, context: int, stride: int, count: Counter[str]) -> Iterator[dict[str, Any]]:
-    """Windows of pieces of documents. The end of text is the last target of its document, and no input."""
+    """Yield windows of pieces of documents. The end of text is the last target of its document, and no input."""
     offsets = tokens.offsets(shard)
     inputs = np.diff(offsets) - 1  # of each document
     n_pieces = -(-inputs // stride)  # a long document's pieces begin a stride apart
@@ -132,12 +126,12 @@ def _packed(tokens: Tokens, shard: int, context: int, stride: int, count: Counte
     starts, lengths = offsets[which] + begin, np.minimum(rest, context)
     windows = best_fit(lengths, context)
     count["tokens"] += int(offsets[-1])
-    # A piece holds one token more than its inputs, its last target; the next one may begin later, or there be none.
+    # A piece holds one token more than its inputs: its last target. The next piece may begin after it.
     count["cropped"] += int(np.maximum(np.where(rest > stride, stride - 1, rest) - lengths, 0).sum())
     count["padded"] += len(windows) * context - int(lengths.sum())
     windows.sort(key=lambda window: window[0])
-    for first in range(0, len(windows), BATCH):
-        some = windows[first : first + BATCH]
+    for first in range(0, len(windows), ROWS):
+        some = windows[first : first + ROWS]
         pieces = np.array([piece for window in some for piece in window], np.int64)
         ends = pa.array(np.cumsum([0, *map(len, some)]), pa.int32())
         yield {
@@ -149,27 +143,26 @@ def _packed(tokens: Tokens, shard: int, context: int, stride: int, count: Counte
 
 @dataclass(frozen=True)
 class Samples:
-    """Windows into a tokens dataset: where each begins."""
+    """A published samples dataset: the starts of windows into a tokens dataset."""
 
     dataset: Dataset
 
     @property
     def context(self) -> int:
-        """Tokens in a window; its targets are one token further."""
+        """Return the number of tokens in a window. Its targets reach one token further."""
         return int(self.dataset.manifest.config["context"])
 
     @cached_property
     def batches(self) -> list[pa.RecordBatch]:
-        """Record batches (sample_id, split, shard, start, doc_id), memory-mapped; each of one split and one shard."""
+        """Return memory-mapped record batches (sample_id, split, shard, start, doc_id), each of one split and shard."""
         file = pa.ipc.open_file(pa.memory_map(str(self.dataset.file("samples.arrow"))))
         return [file.get_batch(i) for i in range(file.num_record_batches)]
 
     @property
     def packed(self) -> bool:
-        """Whether windows are made of pieces of documents."""
+        """Return whether windows are made of pieces of documents."""
         return self.dataset.manifest.config["boundaries"] == "document"
 
-    def of(self, split: str) -> list[tuple[int, pa.RecordBatch]]:
-        """The windows of a split: pairs of a shard and record batches of windows into it."""
-        found = [batch for batch in self.batches if batch["split"][0].as_py() == split]
-        return [(batch["shard"][0].as_py(), batch) for batch in found]
+    def batches_of(self, split: str) -> list[tuple[int, pa.RecordBatch]]:
+        """Return the record batches of a split, each with the number of its shard."""
+        return [(batch["shard"][0].as_py(), batch) for batch in self.batches if batch["split"][0].as_py() == split]

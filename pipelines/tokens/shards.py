@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -21,62 +21,55 @@ from pipelines.tokens.tokenizers import load_tokenizer
 
 @dataclass(frozen=True)
 class Tokens:
-    """Shards of token ids, memory-mapped."""
+    """A published tokens dataset: shards of token ids, memory-mapped."""
 
     dataset: Dataset
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
-        return load_tokenizer(self.tokenizer_file)
-
-    @property
-    def tokenizer_file(self) -> Path:
-        return self.dataset.file(FILE)
+        """Return the tokenizer that made the ids."""
+        return load_tokenizer(self.dataset.file(FILE))
 
     @cached_property
     def shards(self) -> list[pa.RecordBatch]:
-        """Every shard as a record batch (doc_id, split, n_tokens, tokens), by number; nothing is read until used."""
+        """Return every shard as a record batch (doc_id, split, n_tokens, tokens), by number. Pages are read on use."""
         names = sorted(name for name in self.dataset.manifest.files if name.endswith(".arrow"))
         return [pa.ipc.open_file(pa.memory_map(str(self.dataset.file(name)))).get_batch(0) for name in names]
 
     def split(self, shard: int) -> str:
-        """The split that all documents of a shard belong to."""
+        """Return the split of all documents of a shard."""
         return str(self.shards[shard]["split"][0])
 
     def flat(self, shard: int) -> NDArray[np.unsignedinteger]:
-        """A shard's ids, one document behind the other, as a view of the mapped file."""
+        """Return a shard's ids, one document after another, as a view of the mapped file."""
         return self.shards[shard]["tokens"].values.to_numpy(zero_copy_only=True)
 
     def offsets(self, shard: int) -> NDArray[np.int64]:
-        """Where in a shard's ids each document begins, and behind the last one, where it ends."""
+        """Return where each document begins in a shard's ids, and at the end, where the last one ends."""
         return self.shards[shard]["tokens"].offsets.to_numpy(zero_copy_only=True)
 
     def streams(self, split: str) -> list[NDArray[np.unsignedinteger]]:
-        """The ids of a split, a view for each shard."""
+        """Return the ids of a split, one view for each shard."""
         return [self.flat(shard) for shard in range(len(self.shards)) if self.split(shard) == split]
 
 
-@dataclass(frozen=True)
-class Shard:
-    """A shard that was written, and what it holds."""
+class Shard(NamedTuple):
+    """The file of a shard, and what it holds. JSON stores it as a list."""
 
-    path: Path
+    path: str
     split: str
     documents: int
     tokens: int
     bytes: int
 
-    def to_json(self, name: str) -> list[Any]:
-        return [name, self.split, self.documents, self.tokens, self.bytes]
-
 
 class ShardWriter:
-    """Collects a split's documents and writes them to shards; a document is never divided."""
+    """A writer of the shards of one split. A document is never divided."""
 
     def __init__(self, folder: Path, split: str, tokenizer: Tokenizer, shard_tokens: int) -> None:
         self._folder, self._split, self._limit = folder, split, shard_tokens
         self._dtype = tokenizer.dtype
-        # Ids wait in a file: a shard of them in memory, and once more while it is written, would be the most there is.
+        # Ids are collected in a file, since a shard of them in memory would dominate the peak of memory.
         self._ids = TemporaryFile(dir=folder)  # noqa: SIM115 - closed by `close`
         self._shards: list[Shard] = []
         self._clear()
@@ -89,11 +82,11 @@ class ShardWriter:
         self._tokens = self._bytes = 0
 
     def add(self, documents: pa.RecordBatch, ids: NDArray[np.unsignedinteger], lengths: NDArray[np.int64]) -> None:
+        """Add documents with their ids, which are one after another, and the number of ids of each."""
         while self._tokens + len(ids) > self._limit:
-            # As many whole documents as still fit, or one that fits nowhere.
+            # Take as many whole documents as still fit, or one that fits into no shard.
             n = int(np.searchsorted(np.cumsum(lengths), self._limit - self._tokens, side="right"))
-            if n == 0 and self._tokens == 0:
-                n = 1
+            n = max(n, 0 if self._tokens else 1)
             self._take(documents.slice(0, n), ids[: int(lengths[:n].sum())], lengths[:n])
             documents, ids, lengths = documents.slice(n), ids[int(lengths[:n].sum()) :], lengths[n:]
             self._write()
@@ -115,23 +108,20 @@ class ShardWriter:
         ids = np.memmap(self._ids, self._dtype, "r", shape=(self._tokens,))
         lengths = np.concatenate(self._lengths)
         write_shard(path, self._split, pa.concat_arrays(self._doc_ids), lengths, ids)
-        self._shards.append(Shard(path, self._split, len(lengths), self._tokens, self._bytes))
+        self._shards.append(Shard(str(path), self._split, len(lengths), self._tokens, self._bytes))
         self._clear()
 
     def close(self) -> list[Shard]:
+        """Write the last shard and return all of them."""
         self._write()
         self._ids.close()
         return self._shards
 
 
 def write_shard(
-    path: Path,
-    split: str,
-    doc_ids: pa.StringArray,
-    lengths: NDArray[np.int64],
-    ids: NDArray[np.unsignedinteger],
+    path: Path, split: str, doc_ids: pa.StringArray, lengths: NDArray[np.int64], ids: NDArray[np.unsignedinteger]
 ) -> None:
-    """Write documents as an Arrow IPC file of one record batch, whose flat list values are the training stream."""
+    """Write documents as an Arrow IPC file of one record batch. Its flat list values are the training stream."""
     offsets = np.concatenate([[0], np.cumsum(lengths)])
     columns = {
         "doc_id": doc_ids,
@@ -140,9 +130,5 @@ def write_shard(
         "tokens": pa.LargeListArray.from_arrays(pa.array(offsets, pa.int64()), pa.array(ids)),
     }
     batch = pa.RecordBatch.from_pydict(columns)
-    with (
-        whole_file(path) as temporary,
-        pa.OSFile(str(temporary), "wb") as file,
-        pa.ipc.new_file(file, batch.schema) as writer,
-    ):
+    with whole_file(path) as part, pa.OSFile(str(part), "wb") as file, pa.ipc.new_file(file, batch.schema) as writer:
         writer.write_batch(batch)

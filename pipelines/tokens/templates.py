@@ -1,8 +1,9 @@
-"""How a conversation is written for a model to read: templates as data.
+"""Chat templates: TOML files that define how a conversation is written for a model.
 
-A template is a TOML file of a few strings; those that ship lie in `pipelines/templates/`. It writes a conversation as
-runs of tokens, each encoded by itself: what is said to the model, and its answers, which end with the end of turn. So
-the tokens where two runs meet are the same in training and in use, and which of them are an answer's is exact.
+A template holds a few strings. The shipped ones are stored in `pipelines/tokens/templates/`. A template writes a
+conversation as runs of tokens: prompts for the model, and its answers, which end with the end of turn. Each run is
+encoded separately, so the tokens at the borders are the same in training and in use, and each token belongs to
+exactly one run.
 """
 
 from __future__ import annotations
@@ -22,31 +23,25 @@ from pipelines.errors import InputError
 from pipelines.tokens.tokenizer import Tokenizer
 
 FOLDER = Path(__file__).parent / "templates"
-
-
 PLACE = re.compile(r"\{(?:content|input)\}")
 
 
 class Template(Config):
-    """The strings that a conversation is written with. `{content}` stands for what is said.
+    """The strings around the messages of a conversation. `{content}` is replaced by a message.
 
-    Special tokens are found in these strings alone: one that a user spells out is encoded letter by letter, so that
-    nobody can write another's turn.
+    Special tokens are found in these strings only. A special token in a message is encoded letter by letter, so no
+    message can start a turn.
     """
 
-    special: tuple[str, ...] = Field(
-        default=(), description="Marks that become tokens of their own, added to the vocabulary."
-    )
-    system: str = Field(description="A system prompt, at the start.")
-    default_system: str = Field(default="", description="The system prompt of a conversation without one.")
-    default_system_with_input: str = Field(default="", description="The same, where the instruction has an input.")
-    user: str = Field(description="What the user says.")
-    user_with_input: str = Field(
-        default="", description="The same with an `{input}`; by default below the instruction."
-    )
-    assistant: str = Field(description="What stands before an answer.")
-    end_of_turn: str = Field(min_length=1, description="What the model learns to end an answer with.")
-    after_turn: str = Field(default="", description="What stands between an answer and the next turn.")
+    special: tuple[str, ...] = Field((), description="Special tokens that the template adds to the vocabulary.")
+    system: str = Field(description="The system prompt at the start.")
+    default_system: str = Field("", description="The system prompt of a conversation without one.")
+    default_system_with_input: str = Field("", description="The same, for an instruction with an input.")
+    user: str = Field(description="A message of the user.")
+    user_with_input: str = Field("", description="The same with an `{input}`, by default after the instruction.")
+    assistant: str = Field(description="The text before an answer.")
+    end_of_turn: str = Field(min_length=1, description="The text that ends an answer, which the model learns to write.")
+    after_turn: str = Field("", description="The text between an answer and the next turn.")
 
     @model_validator(mode="after")
     def _check_places(self) -> Self:
@@ -59,9 +54,9 @@ class Template(Config):
         return self
 
     def runs(self, tokenizer: Tokenizer, messages: Sequence[Message]) -> Iterator[tuple[list[int], bool]]:
-        """A conversation's token ids in runs, and of each whether it is an answer with its end of turn.
+        """Yield a conversation's token ids in runs, and whether each is an answer with its end of turn.
 
-        Where the last message is no answer, the last run asks for one.
+        If the last message is not an answer, the last run asks for one.
         """
         end, unwritten = self.end_ids(tokenizer), list[tuple[str, Message]]()
         for message in self._with_system(messages):
@@ -70,16 +65,16 @@ class Template(Config):
                 yield [*tokenizer.encode(message.content).tolist(), *end], True
                 unwritten = [(self.after_turn, message)]
             else:
-                unwritten.append(self._said(message))
+                unwritten.append(self._pattern(message))
         if messages[-1].role != "assistant":
             yield self._encode(tokenizer, [*unwritten, (self.assistant, message)]), False
 
     def prompt(self, tokenizer: Tokenizer, messages: Sequence[Message]) -> list[int]:
-        """The ids of a conversation whose last message waits for an answer."""
+        """Return the ids of a conversation that ends with a prompt for an answer."""
         return [token for ids, _ in self.runs(tokenizer, messages) for token in ids]
 
     def end_ids(self, tokenizer: Tokenizer) -> list[int]:
-        """The ids of the end of turn: one, where the tokenizer knows it as a special token."""
+        """Return the ids of the end of turn, a single one if it is a special token of the tokenizer."""
         return self._encode(tokenizer, [(self.end_of_turn, Message(role="assistant", content=""))])
 
     def _with_system(self, messages: Sequence[Message]) -> Sequence[Message]:
@@ -88,21 +83,21 @@ class Template(Config):
             return messages
         return [Message(role="system", content=default), *messages]
 
-    def _said(self, message: Message) -> tuple[str, Message]:
-        """The pattern that a message is written with, and the message."""
+    def _pattern(self, message: Message) -> tuple[str, Message]:
+        """Return the string around a message, and the message."""
         if message.role == "system":
             return self.system, message
         if message.input and not self.user_with_input:
             return self.user, Message(role="user", content=f"{message.content}\n\n{message.input}")
         return (self.user_with_input if message.input else self.user), message
 
-    def _encode(self, tokenizer: Tokenizer, said: Sequence[tuple[str, Message]]) -> list[int]:
-        """The ids of patterns, each filled with its message."""
-        marks = re.compile("|".join([PLACE.pattern, *map(re.escape, tokenizer.special)]).join("()"))
+    def _encode(self, tokenizer: Tokenizer, patterns: Sequence[tuple[str, Message]]) -> list[int]:
+        """Return the ids of patterns, each filled with its message."""
+        borders = re.compile("|".join([PLACE.pattern, *map(re.escape, tokenizer.special)]).join("()"))
         ids: list[int] = []
         text = ""
-        for pattern, message in said:
-            for piece in marks.split(pattern):
+        for pattern, message in patterns:
+            for piece in borders.split(pattern):
                 if piece in tokenizer.special:
                     ids += [*tokenizer.encode(text).tolist(), tokenizer.special[piece]]
                     text = ""
@@ -112,15 +107,15 @@ class Template(Config):
 
 
 def shipped() -> dict[str, Path]:
-    """The files of the templates that ship, by name."""
+    """Return the files of the shipped templates, by name."""
     return {path.stem: path for path in sorted(FOLDER.glob("*.toml"))}
 
 
 def template_named(value: Any) -> Any:
-    """A template for the name of a shipped one, or for the path of a TOML file; anything else as it is.
+    """Return the template of a shipped name or of a TOML file's path. Return any other value unchanged.
 
     Raises:
-        ValueError: there is no such template, or the file holds none.
+        ValueError: there is no such template, or the file is not a template.
     """
     if not isinstance(value, str):
         return value
@@ -136,13 +131,14 @@ def template_named(value: Any) -> Any:
 
 
 NamedTemplate = Annotated[Template, BeforeValidator(template_named)]
-"""A config's template: it enters the config with what it says, so that an edited file is a new version."""
+"""The template of a config. The config stores its strings, so an edited file makes a new version."""
 
 
 def load_template(path: Path) -> Template:
-    """
+    """Load a template that `save_template` has written.
+
     Raises:
-        InputError: the file does not hold a template.
+        InputError: the file is not a template.
     """
     try:
         return Template.model_validate_json(path.read_bytes())
@@ -151,7 +147,7 @@ def load_template(path: Path) -> Template:
 
 
 def save_template(template: Template, path: Path) -> None:
-    """Write a template as JSON, beside the model that learnt it."""
+    """Write a template as JSON, beside its model."""
     path.write_text(json.dumps(template.model_dump(), indent=1))
 
 

@@ -1,12 +1,12 @@
 """Tokenize: a corpus becomes shards of token ids, and the tokenizer that made them.
 
-Each part of the corpus is one task. It writes its documents, in their order, into shards of one split each; the
-shards are numbered when all are there, so neither names nor bytes depend on who worked and how fast.
+Each part of the corpus is encoded as one task, into shards of one split each, in the order of its documents. Shards
+are numbered after all tasks, so names and bytes depend neither on the workers nor on their speed.
 
-When the corpus grew, parts that the last version had too are not encoded again: their shards are shared with it.
+A part that the previous version has too is not encoded again: both versions share its shards.
 
 Output: `tokens-*.arrow` (Arrow IPC, one record batch: doc_id, split, n_tokens, tokens), `tokenizer.json`, and
-`parts.json`, which says what each part of the corpus became.
+`parts.json`, which lists the shards of each part.
 """
 
 from __future__ import annotations
@@ -14,19 +14,21 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice, pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import tiktoken
+from pydantic import Field, model_validator
 
+from gpt.config import Config
 from pipelines.corpus.documents import SPLITS, Corpus
 from pipelines.corpus.parquet import read_batches
 from pipelines.errors import InputError
@@ -35,54 +37,75 @@ from pipelines.store.files import file_sha256, link_or_copy, write_json
 from pipelines.store.manifest import SourceFile
 from pipelines.store.partitions import mark_done, read_done
 from pipelines.store.step import StepContext, StepType, canonical_json, map_in_turn
+from pipelines.tokens.byte_pairs import train_byte_pairs
+from pipelines.tokens.characters import count_characters, count_words
 from pipelines.tokens.shards import Shard, ShardWriter
 from pipelines.tokens.tokenizer import FILE, Tokenizer
-from pipelines.tokens.tokenizers import TokenizeConfig, load_tokenizer, make_tokenizer
+from pipelines.tokens.tokenizers import load_tokenizer, named_tokenizer
 
 PARTS = "parts.json"
 
-
 CHUNK = 1 << 19  # bytes of text encoded in one call
+
+LEARNERS: dict[str, Callable[..., Tokenizer]] = {
+    "bpe": train_byte_pairs,
+    "characters": count_characters,
+    "words": count_words,
+}
+"""The encodings that are learnt from the corpus."""
+
+
+class TokenizeConfig(Config):
+    """How a corpus is encoded as tokens."""
+
+    encoding: str = Field("gpt2", description="A tiktoken encoding, or bpe, characters, words, learnt from the corpus.")
+    tokenizer: str | None = Field(
+        None,
+        json_schema_extra={"fingerprint": False},  # its content enters the fingerprint as a source file
+        description="A `tokenizer.json`, such as that of a published model, in place of an encoding.",
+    )
+    vocabulary: int | None = Field(None, gt=256, description="Token ids of an encoding learnt from the corpus.")
+    training_bytes: int = Field(256 << 20, gt=0, description="Most bytes of text to learn a vocabulary from.")
+    special_tokens: tuple[str, ...] = Field((), description="Special tokens to add after the vocabulary.")
+    shard_tokens: int = Field(1 << 26, gt=0, description="Tokens after which a shard is full.")
+
+    @model_validator(mode="after")
+    def _check_tokenizer(self) -> Self:
+        if self.tokenizer and (self.vocabulary or self.encoding != "gpt2"):
+            raise ValueError("tokenizer takes the place of encoding and vocabulary; leave those out")
+        if self.encoding == "bpe" and self.vocabulary is None:
+            raise ValueError("encoding is bpe, so vocabulary has to say how many tokens to learn")
+        if self.encoding in LEARNERS:
+            return self
+        published = tiktoken.list_encoding_names()  # this imports them all
+        if self.encoding not in published:
+            raise ValueError(f"there is no encoding {self.encoding!r}; known are {', '.join((*LEARNERS, *published))}")
+        if self.vocabulary is not None:
+            raise ValueError(f"vocabulary cannot be set for {self.encoding!r}, whose vocabulary is published")
+        return self
 
 
 def run(inputs: Mapping[str, Dataset], config: TokenizeConfig, out: Path, work: StepContext) -> dict[str, Any]:
+    """Encode the parts of a corpus that the previous version does not have, and publish the shards of all parts."""
     corpus = Corpus(inputs["corpus"])
     tokenizer = make_tokenizer(config, corpus)
-    saved = tokenizer.save(out)
-    parts = corpus.parts
-    threads = os.cpu_count() or 1
-    if work.map is not map_in_turn and len(parts) > 1:
-        threads = 1  # the parts already go to many workers
-    made = {name: entry.sha256 for name, entry in corpus.dataset.manifest.files.items()}
-    by = file_sha256(saved)
-    keys = [_key(made[f"documents/{part.name}"], by, config) for part in parts]
-    known = _known(work)
+    tokenizer_file = tokenizer.save(out)
+    parts, keys = corpus.parts, _part_keys(corpus, file_sha256(tokenizer_file), config)
+    shards_of = _previous_shards(work)
+    new = [number for number, key in enumerate(keys) if key not in shards_of]
+    many_workers = work.map is not map_in_turn and len(parts) > 1
+    threads = 1 if many_workers else os.cpu_count() or 1
     tasks = [
-        Task(part, saved, config.shard_tokens, threads, work.scratch / f"part-{number:05d}")
-        for number, part in enumerate(parts)
-        if keys[number] not in known
+        EncodePart(parts[number], tokenizer_file, config.shard_tokens, threads, work.scratch / f"part-{number:05d}")
+        for number in new
     ]
     work.listener.progress(len(parts) - len(tasks), len(parts), "parts", "encoding")
-    encoded = iter(work.map(tokenize_part, tasks))
-    of_parts = [known[key] if key in known else next(encoded) for key in keys]
-    shards = [shard for shards in of_parts for shard in shards]
-    shards.sort(key=lambda shard: SPLITS.index(shard.split))
-    for number, shard in enumerate(shards):
-        link_or_copy(shard.path, out / f"tokens-{number:05d}.arrow")
-    names = {shard.path: f"tokens-{number:05d}.arrow" for number, shard in enumerate(shards)}
-    table = [[key, [shard.to_json(names[shard.path]) for shard in of]] for key, of in zip(keys, of_parts, strict=True)]
-    write_json(out / PARTS, table)
-    total: Counter[str] = Counter()
-    for shard in shards:
-        for name in ("documents", "tokens", "bytes"):
-            total[name] += getattr(shard, name)
-            total[f"{name}_{shard.split}"] += getattr(shard, name)
-    counts = {
-        f"{name}{suffix}": total[f"{name}{suffix}"] for suffix in ("", *(f"_{s}" for s in SPLITS)) for name in NAMES
-    }
+    shards_of |= zip([keys[number] for number in new], work.map(encode_part, tasks), strict=True)
+    shards = _number_shards(keys, shards_of, out)
+    counts = _count(shards)
     return {
         **counts,
-        "bytes_per_token": round(total["bytes"] / max(total["tokens"], 1), 4),
+        "bytes_per_token": round(counts["bytes"] / max(counts["tokens"], 1), 4),
         "vocabulary": tokenizer.vocabulary,
         "shards": len(shards),
         "parts": len(parts),
@@ -90,10 +113,7 @@ def run(inputs: Mapping[str, Dataset], config: TokenizeConfig, out: Path, work: 
     }
 
 
-NAMES = ("documents", "tokens", "bytes")
-
-
-def _tokenizer_file(config: TokenizeConfig) -> tuple[SourceFile, ...]:
+def _tokenizer_source(config: TokenizeConfig) -> tuple[SourceFile, ...]:
     if config.tokenizer is None:
         return ()
     path = Path(config.tokenizer)
@@ -108,17 +128,51 @@ TOKENIZE = StepType(
     version=1,
     config=TokenizeConfig,
     run=run,
-    sources=_tokenizer_file,
+    sources=_tokenizer_source,
     packages=("pipelines.tokens",),
 )
+
+
+# The tokenizer
+
+
+def make_tokenizer(config: TokenizeConfig, corpus: Corpus) -> Tokenizer:
+    """Load, look up or learn the tokenizer that a config names. Learning reads the corpus's training split only."""
+    tokenizer: Tokenizer
+    if config.tokenizer is not None:
+        tokenizer = load_tokenizer(Path(config.tokenizer))
+    elif config.encoding in LEARNERS:
+        tokenizer = LEARNERS[config.encoding](_training_texts(config, corpus), config.vocabulary)
+    else:
+        tokenizer = named_tokenizer(config.encoding)
+    return tokenizer.with_special(config.special_tokens) if config.special_tokens else tokenizer
+
+
+def _training_texts(config: TokenizeConfig, corpus: Corpus) -> Iterator[str]:
+    left = config.training_bytes
+    for batch in corpus.batches(["split", "text", "n_bytes"]):
+        train = batch.filter(pc.equal(batch["split"], "train"))
+        for text, n_bytes in zip(train["text"].to_pylist(), train["n_bytes"].to_pylist(), strict=True):
+            if n_bytes > left:
+                return
+            left -= n_bytes
+            yield text
 
 
 # One part
 
 
 @dataclass(frozen=True)
-class Task:
-    """A part of the corpus to encode, with what, and where to."""
+class EncodePart:
+    """The task of encoding one part of the corpus.
+
+    Attributes:
+        part: Parquet file of documents.
+        tokenizer: `tokenizer.json` to encode with.
+        shard_tokens: most tokens in a shard.
+        threads: threads that encode.
+        folder: where the shards are written.
+    """
 
     part: Path
     tokenizer: Path
@@ -127,38 +181,22 @@ class Task:
     folder: Path
 
 
-def _key(part: str, tokenizer: str, config: TokenizeConfig) -> str:
-    """Names what a part becomes: equal keys, equal shards."""
-    made_of = [TOKENIZE.version, part, tokenizer, config.shard_tokens]
-    return hashlib.sha256(canonical_json(made_of).encode()).hexdigest()
-
-
-def _known(work: StepContext) -> dict[str, list[Shard]]:
-    """The shards of an earlier version, by the key of their part."""
-    if not (previous := work.usable_previous(PARTS)):
-        return {}
-    table = json.loads(previous.file(PARTS).read_text())
-    return {key: [Shard(previous.path / name, *counts) for name, *counts in shards] for key, shards in table}
-
-
-def tokenize_part(task: Task) -> list[Shard]:
-    """Encode a part into shards. Done once, even if the run was killed after."""
-    if (done := read_done(task.folder)) is not None:
-        return [Shard(Path(path), *counts) for path, *counts in done]
+def encode_part(task: EncodePart) -> list[Shard]:
+    """Encode a part into shards, unless a killed run has already done it."""
+    if (shards := read_done(task.folder)) is not None:
+        return [Shard(*shard) for shard in shards]
     task.folder.mkdir(parents=True, exist_ok=True)
-    tokenizer = _tokenizer(task.tokenizer, task.tokenizer.stat().st_mtime_ns)
-    writers: dict[str, ShardWriter] = {
-        split: ShardWriter(task.folder, split, tokenizer, task.shard_tokens) for split in SPLITS
-    }
+    tokenizer = _load_cached(task.tokenizer, task.tokenizer.stat().st_mtime_ns)
+    writers = {split: ShardWriter(task.folder, split, tokenizer, task.shard_tokens) for split in SPLITS}
     with ThreadPoolExecutor(task.threads) as pool:  # Arrow, NumPy and tiktoken release the interpreter
-        map_ = pool.map if task.threads > 1 else map  # one thread more would only be waited for
+        map_ = pool.map if task.threads > 1 else map  # this thread would only wait for a single other one
         chunks = ((split, chunk) for batch in read_batches(task.part, COLUMNS) for split, chunk in _chunks(batch))
         while ahead := list(islice(chunks, 4 * task.threads)):
             encoded = map_(lambda each: tokenizer.encode_documents(each[1]["text"]), ahead)
             for (split, chunk), (ids, lengths) in zip(ahead, encoded, strict=True):
                 writers[split].add(chunk, ids, lengths)
     shards = [shard for writer in writers.values() for shard in writer.close()]
-    mark_done(task.folder, [shard.to_json(str(shard.path)) for shard in shards])
+    mark_done(task.folder, shards)
     return shards
 
 
@@ -166,12 +204,12 @@ COLUMNS = ("doc_id", "split", "text", "n_bytes")
 
 
 @lru_cache(maxsize=2)
-def _tokenizer(path: Path, _changed: int) -> Tokenizer:
+def _load_cached(path: Path, _changed: int) -> Tokenizer:
     return load_tokenizer(path)
 
 
 def _chunks(batch: pa.RecordBatch) -> Iterator[tuple[str, pa.RecordBatch]]:
-    """Slices of one split and about `CHUNK` bytes each."""
+    """Yield slices of one split and about `CHUNK` bytes each."""
     for split in SPLITS:
         documents = batch.filter(pc.equal(batch["split"], split))
         if len(documents):
@@ -180,3 +218,45 @@ def _chunks(batch: pa.RecordBatch) -> Iterator[tuple[str, pa.RecordBatch]]:
             bounds = np.unique(np.concatenate([[0], cuts, [len(documents)]]))
             for start, end in pairwise(bounds):
                 yield split, documents.slice(start, end - start)
+
+
+# All parts
+
+
+def _part_keys(corpus: Corpus, tokenizer_digest: str, config: TokenizeConfig) -> list[str]:
+    """Return a key for each part: equal keys have equal shards."""
+    files = corpus.dataset.manifest.files
+    digests = [files[f"documents/{part.name}"].sha256 for part in corpus.parts]
+    values = [[TOKENIZE.version, digest, tokenizer_digest, config.shard_tokens] for digest in digests]
+    return [hashlib.sha256(canonical_json(value).encode()).hexdigest() for value in values]
+
+
+def _previous_shards(work: StepContext) -> dict[str, list[Shard]]:
+    """Return the shards of the previous version by the key of their part."""
+    if not (previous := work.usable_previous(PARTS)):
+        return {}
+    parts = json.loads(previous.file(PARTS).read_text())
+    return {key: [Shard(str(previous.path / name), *rest) for name, *rest in shards] for key, shards in parts}
+
+
+def _number_shards(keys: Sequence[str], shards_of: Mapping[str, list[Shard]], out: Path) -> list[Shard]:
+    """Link the shards of all parts into the output, numbered by split, and list them by part in `parts.json`."""
+    placed = [(number, shard) for number, key in enumerate(keys) for shard in shards_of[key]]
+    placed.sort(key=lambda each: SPLITS.index(each[1].split))
+    by_part: list[list[Shard]] = [[] for _ in keys]
+    for place, (number, shard) in enumerate(placed):
+        name = f"tokens-{place:05d}.arrow"
+        link_or_copy(Path(shard.path), out / name)
+        by_part[number].append(shard._replace(path=name))
+    write_json(out / PARTS, list(zip(keys, by_part, strict=True)))
+    return [shard for _, shard in placed]
+
+
+def _count(shards: Sequence[Shard]) -> dict[str, int]:
+    """Return the numbers of documents, tokens and bytes, in all and by split."""
+    counts = {}
+    for suffix, splits in (("", SPLITS), *((f"_{split}", (split,)) for split in SPLITS)):
+        some = [shard for shard in shards if shard.split in splits]
+        for name in ("documents", "tokens", "bytes"):
+            counts[f"{name}{suffix}"] = sum(getattr(shard, name) for shard in some)
+    return counts

@@ -2,24 +2,53 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 
 import numpy as np
-from torch import Tensor
+import torch
+from numpy.typing import NDArray
 
-from gpt.batch import IGNORE, Batch, Ids, fill_rows, pad
+from gpt.batch import IGNORE, Batch, Ids, pad
 from pipelines.tokens.packing import best_fit
 
+Indices = Sequence[int] | NDArray[np.int64]
 
-class PaddedBatches:
-    """Batches of token sequences of unequal length, as a pure function of the position in training.
 
-    Each epoch visits every sequence once, but for a few that fill no batch, in an order drawn from (seed, epoch).
-    Sequences of like length are put together, so that little is padded; which come together changes with the epoch.
+class EpochBatches(ABC):
+    """Batches of items as a pure function of the position in training.
+
+    Each epoch visits every item once, in an order drawn from (seed, epoch). The last items are left out if they do not
+    fill a batch.
     """
 
-    BUCKET = 16  # batches whose sequences are sorted by length among themselves
+    def __init__(self, n_items: int, batch_size: int, accumulation: int, seed: int) -> None:
+        self.batch_size, self.accumulation, self.seed = min(batch_size, n_items), accumulation, seed
+        self.batches_per_epoch = n_items // self.batch_size
+        self._epoch = lru_cache(maxsize=2)(self._draw_epoch)
+
+    def __call__(self, step: int, micro: int) -> Batch:
+        """Return the micro-batch of (step, micro-batch number)."""
+        epoch, at = divmod(step * self.accumulation + micro, self.batches_per_epoch)
+        return self.batch(self._epoch(epoch)[at])
+
+    @abstractmethod
+    def batch(self, indices: Indices) -> Batch:
+        """Return the items of these indices as one batch."""
+
+    @abstractmethod
+    def _draw_epoch(self, epoch: int) -> Sequence[Indices]:
+        """Return the indices of each batch of an epoch."""
+
+
+class PaddedBatches(EpochBatches):
+    """Batches of sequences, padded on the right.
+
+    Sequences of similar length share a batch, so there is little padding. Which ones share it changes with the epoch.
+    """
+
+    BUCKET = 16  # batches whose sequences are sorted by length together
 
     def __init__(
         self,
@@ -28,34 +57,32 @@ class PaddedBatches:
         batch_size: int,
         accumulation: int,
         seed: int,
-        draw: Callable[[np.random.Generator], np.ndarray] | None = None,
+        draw: Callable[[np.random.Generator], NDArray[np.int64]] | None = None,
     ) -> None:
-        """
+        """Prepare the batches of sequences.
+
         Args:
             sequences: token ids of each example.
-            targets: a label for each example, or for each of its tokens (`IGNORE` where nothing is to be learnt).
-            draw: an epoch's examples, as indices; by default every one once.
+            targets: a label for each example, or for each of its tokens (`IGNORE` where nothing is learnt).
+            batch_size: sequences in a batch.
+            accumulation: batches in a step.
+            seed: seed of the order.
+            draw: draws the indices of an epoch's examples, by default every one once.
         """
+        super().__init__(len(sequences), batch_size, accumulation, seed)
         self.sequences, self.targets = sequences, targets
-        self.batch_size, self.accumulation, self.seed = min(batch_size, len(sequences)), accumulation, seed
         self.draw = draw or (lambda rng: rng.permutation(len(sequences)))
-        self.batches_per_epoch = max(1, len(sequences) // self.batch_size)
-        self._epoch = lru_cache(maxsize=2)(self._order)
 
-    def __call__(self, step: int, micro: int) -> Batch:
-        epoch, at = divmod(step * self.accumulation + micro, self.batches_per_epoch)
-        return self.batch(self._epoch(epoch)[at])
-
-    def batch(self, indices: Sequence[int] | np.ndarray) -> Batch:
-        """The examples of these indices as one batch, padded on the right."""
+    def batch(self, indices: Indices) -> Batch:
+        """Return the examples of these indices as one batch, padded on the right."""
         return pad([self.sequences[i] for i in indices], [self.targets[i] for i in indices])
 
     def in_order(self) -> list[Batch]:
-        """Every example once, the shortest first, for evaluation."""
+        """Return batches of every example once, the shortest first, for evaluation."""
         order = np.argsort([len(sequence) for sequence in self.sequences], kind="stable")
         return [self.batch(order[at : at + self.batch_size]) for at in range(0, len(order), self.batch_size)]
 
-    def _order(self, epoch: int) -> list[np.ndarray]:
+    def _draw_epoch(self, epoch: int) -> Sequence[Indices]:
         rng = np.random.default_rng((self.seed, epoch))
         drawn = self.draw(rng)[: self.batches_per_epoch * self.batch_size]
         span = self.BUCKET * self.batch_size
@@ -68,11 +95,10 @@ class PaddedBatches:
         return [batches[i] for i in rng.permutation(len(batches))]
 
 
-class PackedBatches:
-    """The same of sequences that share windows, each its own document with positions from zero, to pad even less.
+class PackedBatches(EpochBatches):
+    """Batches of windows that several sequences share, each as its own document with positions from zero.
 
-    A window holds as many sequences as best fit into a context. Which share one is settled once; each epoch visits
-    every window once, but for a few that fill no batch, in an order drawn from (seed, epoch).
+    A window holds the sequences that best fit into a context, the same ones in every epoch.
     """
 
     def __init__(
@@ -86,26 +112,36 @@ class PackedBatches:
     ) -> None:
         self.sequences, self.targets, self.context = sequences, targets, context
         self.windows = best_fit([len(sequence) for sequence in sequences], context)
-        self.batch_size, self.accumulation, self.seed = min(batch_size, len(self.windows)), accumulation, seed
-        self.batches_per_epoch = len(self.windows) // self.batch_size
-        self._order = lru_cache(maxsize=2)(
-            lambda epoch: np.random.default_rng((seed, epoch)).permutation(len(self.windows))
-        )
+        super().__init__(len(self.windows), batch_size, accumulation, seed)
 
-    def __call__(self, step: int, micro: int) -> Batch:
-        epoch, at = divmod(step * self.accumulation + micro, self.batches_per_epoch)
-        return self.batch(self._order(epoch)[at * self.batch_size : (at + 1) * self.batch_size])
+    def batch(self, indices: Indices) -> Batch:
+        """Return the windows of these indices as one batch."""
+        rows = [[(self.sequences[i], self.targets[i], i) for i in self.windows[window]] for window in indices]
+        return pack(rows, self.context, fill=0)
 
-    def batch(self, windows: Sequence[int] | np.ndarray) -> Batch:
-        """The windows of these numbers as one batch."""
-        rows = [self.windows[i] for i in windows]
+    def _draw_epoch(self, epoch: int) -> Sequence[Indices]:
+        order = np.random.default_rng((self.seed, epoch)).permutation(len(self.windows))
+        return order[: self.batches_per_epoch * self.batch_size].reshape(-1, self.batch_size)  # type: ignore[return-value]
 
-        def joined(part: Callable[[int], Ids], fill: int) -> Tensor:
-            return fill_rows([[value for i in row for value in part(i)] for row in rows], fill, self.context)
 
-        return Batch(
-            joined(lambda i: self.sequences[i], 0),
-            joined(lambda i: self.targets[i], IGNORE),
-            positions=joined(lambda i: range(len(self.sequences[i])), 0),
-            documents=joined(lambda i: [i] * len(self.sequences[i]), -1),
-        )
+def pack(rows: Sequence[Iterable[tuple[Ids, Ids, int]]], context: int, fill: int) -> Batch:
+    """Join pieces into rows of a batch. Each piece is its own document, with positions from zero.
+
+    The rest of a row is filled up. It belongs to no document, and its targets are `IGNORE`.
+
+    Args:
+        rows: the pieces of each row: inputs, targets and document number.
+        context: tokens in a row.
+        fill: token id of the rest.
+    """
+    shape = len(rows), context  # (B, T)
+    inputs, targets = np.full(shape, fill), np.full(shape, IGNORE)
+    positions, documents = np.zeros(shape, np.int64), np.full(shape, -1)
+    for row, pieces in enumerate(rows):
+        at = 0
+        for ids, ids_to_predict, document in pieces:
+            here = slice(at, at := at + len(ids))
+            inputs[row, here], targets[row, here] = ids, ids_to_predict
+            positions[row, here], documents[row, here] = np.arange(len(ids)), document
+    made = [torch.from_numpy(array) for array in (inputs, targets, positions, documents)]
+    return Batch(made[0], made[1], positions=made[2], documents=made[3])

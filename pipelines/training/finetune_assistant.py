@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from pydantic import Field
 from torch import nn
 
 from gpt.lora import choose_trainable
-from gpt.loss import next_token_loss
 from gpt.machine import device
+from gpt.model import GPT
 from gpt.train import Metrics
 from gpt.weights import save_model
 from pipelines.corpus.examples import Examples
@@ -24,46 +24,41 @@ from pipelines.store.step import StepContext, StepType
 from pipelines.tokens.templates import NamedTemplate, save_template, template_named
 from pipelines.tokens.tokenized_examples import LossOn, TokenizedExamples, TokenizeExamplesConfig
 from pipelines.training.batches import PackedBatches, PaddedBatches
-from pipelines.training.fit import FinetuneConfig, fit, training_statistics
+from pipelines.training.fit import FinetuneConfig, fit, mean_loss, training_statistics
 
 
 class AssistantConfig(FinetuneConfig):
     """How an assistant is fine-tuned."""
 
-    batch_size: int = Field(default=16, gt=0, description="Examples in a micro-batch; with packing, windows.")
+    batch_size: int = Field(16, gt=0, description="Examples in a micro-batch; with packing, windows.")
     template: NamedTemplate = Field(
-        default=template_named("plain"),
+        template_named("plain"),
         description="How conversations are written: alpaca, chatml, phi-3, plain, a TOML file, or a table.",
     )
-    loss_on: LossOn = Field(
-        default="responses",
-        description="What is learnt: all responses of a conversation, the last one, or all tokens.",
-    )
-    packing: bool = Field(
-        default=False, description="Several examples share a window, kept apart by attention and positions."
-    )
+    loss_on: LossOn = Field("responses", description="Learnt tokens: of all responses, of the last response, or all.")
+    packing: bool = Field(False, description="Let examples share a window, with separate attention and positions.")
     trainable: str = Field(
-        default="all",
+        "all",
         pattern=r"^(all|last:[1-9][0-9]*|lora)$",
         description="What learns: all, last:N for the last N blocks and the final norm, or lora.",
     )
 
     @property
-    def lessons(self) -> TokenizeExamplesConfig:
-        """How the examples are written."""
+    def tokenize_examples(self) -> TokenizeExamplesConfig:
+        """Return how the examples are written."""
         return TokenizeExamplesConfig(template=self.template, loss_on=self.loss_on)
 
 
 def run_assistant(
     inputs: Mapping[str, Dataset], config: AssistantConfig, out: Path, work: StepContext
 ) -> dict[str, Any]:
-    """Train the model to answer: the loss counts on responses and their end of turn, and by default nowhere else."""
+    """Train the model to answer. By default only responses and their ends of turn count in the loss."""
     assistant = as_assistant(open_gpt(inputs["model"].path), config.template)
-    examples, lessons = Examples(inputs["examples"]), TokenizedExamples(inputs["lessons"])
+    examples, tokenized = Examples(inputs["examples"]), TokenizedExamples(inputs["lessons"])
     model, context = assistant.gpt, assistant.gpt.config.context
     batches = partial(PackedBatches, context=context) if config.packing else PaddedBatches
-    train = batches(*lessons.pairs("train"), config.batch_size, config.accumulation, config.seed)
-    validation = PaddedBatches(*lessons.pairs("validation"), config.batch_size, config.accumulation, config.seed)
+    train = batches(*tokenized.pairs("train"), config.batch_size, config.accumulation, config.seed)
+    validation = PaddedBatches(*tokenized.pairs("validation"), config.batch_size, config.accumulation, config.seed)
     torch.manual_seed(config.seed)
     try:
         choose_trainable(
@@ -74,11 +69,7 @@ def run_assistant(
     learnt = sum(p.numel() for p in model.parameters() if p.requires_grad)
 
     def evaluate(model: nn.Module) -> Metrics:
-        total, count = 0.0, 0
-        for batch in validation.in_order():
-            loss, n = next_token_loss(model, batch.to(device()))  # type: ignore[arg-type]
-            total, count = total + loss.item(), count + int(n)
-        return {"val/loss": total / count}
+        return {"val/loss": mean_loss(cast(GPT, model), (batch.to(device()) for batch in validation.in_order()))}
 
     shown = [row for row in examples.rows("validation") if fits(assistant, row.messages)][:5]
 

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from pydantic import Field, field_validator
 from torch import Tensor, nn
 
 from gpt.batch import IGNORE
-from gpt.classifier import Classifier, Decision
-from gpt.classifier import freeze as trainable
+from gpt.classifier import Classifier, Decision, freeze
 from gpt.lora import merge_lora
 from gpt.loss import classification_loss
 from gpt.machine import device
@@ -31,6 +31,7 @@ from pipelines.models.threshold import check, choose_threshold
 from pipelines.store.dataset import Dataset
 from pipelines.store.step import StepContext, StepType
 from pipelines.tokens.tokenized_examples import TokenizedExamples, TokenizeExamplesConfig
+from pipelines.tokens.tokenizer import FILE
 from pipelines.training.batches import PaddedBatches
 from pipelines.training.fit import FinetuneConfig, fit, training_statistics
 
@@ -38,39 +39,37 @@ from pipelines.training.fit import FinetuneConfig, fit, training_statistics
 class ClassifierConfig(FinetuneConfig):
     """How a classifier is fine-tuned."""
 
-    batch_size: int = Field(default=32, gt=0, description="Texts in a micro-batch.")
+    batch_size: int = Field(32, gt=0, description="Texts in a micro-batch.")
     trainable: str = Field(
-        default="last:2",
+        "last:2",
         pattern=r"^(all|head|last:[1-9][0-9]*|lora)$",
         description="What learns: all, head, last:N for the head, the last N blocks and the final norm, or lora.",
     )
-    from_scratch: bool = Field(
-        default=False, description="Start from random weights, which all learn, and not from the pretrained ones."
-    )
+    from_scratch: bool = Field(False, description="Train all weights from random ones, not from the pretrained ones.")
     pooling: Literal["last", "mean"] = Field(
-        default="last", description="What the head reads: last token, or the mean."
+        "last", description="Which hidden states the head reads: the last token's, or the mean."
     )
     balance: Literal["none", "weights", "sampling"] = Field(
-        default="none", description="Rare classes: as they come, with larger weights, or drawn as often as others."
+        "none", description="Rare classes: left as they are, with larger weights, or drawn as often as others."
     )
     positive: str | None = Field(
-        default=None,
-        description="The label that precision, recall and F1 are about; by default the rarest in training.",
+        None, description="The label that precision, recall and F1 refer to; by default the rarest in training."
     )
     threshold: str | None = Field(
-        default=None,
-        description="What the decision threshold of two classes is to make best on validation: f1, balanced_accuracy, "
-        "accuracy, or precision:P (most recall at that precision). By default the likelier class wins.",
+        None,
+        description="The metric that the threshold between two classes makes best on validation: f1, "
+        "balanced_accuracy, accuracy, or precision:P (most recall at that precision). By default the likelier class "
+        "wins.",
     )
 
     @field_validator("threshold")
     @classmethod
-    def _known(cls, metric: str | None) -> str | None:
+    def _check_threshold(cls, metric: str | None) -> str | None:
         return metric and check(metric)
 
     @property
-    def lessons(self) -> TokenizeExamplesConfig:
-        """How the examples are written."""
+    def tokenize_examples(self) -> TokenizeExamplesConfig:
+        """Return how the examples are written."""
         return TokenizeExamplesConfig()
 
 
@@ -78,60 +77,30 @@ def run_classifier(
     inputs: Mapping[str, Dataset], config: ClassifierConfig, out: Path, work: StepContext
 ) -> dict[str, Any]:
     """Put a classification head on the model, train on the examples' train split, choose a threshold on validation."""
-    base = open_gpt(inputs["model"].path)
-    examples = Examples(inputs["examples"])
-    labels = class_labels(examples)
-    positive = positive_label(examples, labels, config.positive)
+    examples, tokenized = Examples(inputs["examples"]), TokenizedExamples(inputs["lessons"])
+    counts = count_labels(examples)
+    labels, positive = sorted(counts), choose_positive(counts, config.positive)
     if config.threshold and len(labels) > 2:
         raise InputError(f"training.threshold: there are {len(labels)} labels, and a threshold decides between two.")
-    lessons = TokenizedExamples(inputs["lessons"])
-
-    def batches(split: str) -> PaddedBatches:
-        targets = [labels.index(label) if label in labels else IGNORE for label in lessons.labels(split)]
-        draw = balanced_draw(np.array(targets)) if config.balance == "sampling" and split == "train" else None
-        return PaddedBatches(lessons.tokens(split), targets, config.batch_size, config.accumulation, config.seed, draw)
-
-    train, validation = batches("train"), batches("validation")
-    known = np.array(validation.targets) != IGNORE
-    if not known.all():
-        work.listener.warn(
-            f"{(~known).sum()} validation examples have labels that training never saw; they do not count"
-        )
-    if not known.any():
+    train, validation = (_batches(tokenized, split, labels, config) for split in ("train", "validation"))
+    n_unknown = validation.targets.count(IGNORE)
+    if n_unknown:
+        work.listener.warn(f"{n_unknown} validation examples have labels that training never saw; they do not count")
+    if n_unknown == len(validation.targets):
         raise InputError(f"{inputs['examples']}: no validation example has a label that its train split has.")
-    torch.manual_seed(config.seed)
-    gpt = GPT(base.gpt.config).to(device()) if config.from_scratch else base.gpt
-    model = Classifier(gpt, len(labels), config.pooling).to(device())
-    try:
-        trainable(model, "all" if config.from_scratch else config.trainable, config.lora_rank, config.lora_alpha)
-    except ValueError as error:
-        raise InputError(f"training.trainable: {error}.") from None
+    model = _new_classifier(inputs["model"].path, len(labels), config)
     weights = balanced_weights(train.targets, len(labels)).to(device()) if config.balance == "weights" else None
-
-    def evaluate(model: nn.Module) -> Metrics:
-        assert isinstance(model, Classifier)
-        total, count, right = 0.0, 0, 0
-        for batch in validation.in_order():
-            batch = batch.to(device())
-            logits = model(batch.inputs, batch.lengths)
-            total += nn.functional.cross_entropy(logits, batch.targets, reduction="sum", ignore_index=IGNORE).item()
-            right += int((logits.argmax(-1) == batch.targets).sum())
-            count += int((batch.targets != IGNORE).sum())
-        return {"val/loss": total / count, "val/accuracy": right / count}
-
     loss = partial(classification_loss, class_weights=weights)
-    result = fit(model, train, config, work, evaluate=evaluate, loss=loss)
+    result = fit(model, train, config, work, evaluate=partial(_evaluate, batches=validation), loss=loss)
     learnt = sum(p.numel() for p in model.parameters() if p.requires_grad)
     merge_lora(model)
     threshold = None
     if config.threshold:
-        probabilities = class_probabilities(model, validation.sequences)[:, labels.index(positive)]
-        is_positive = np.array(validation.targets) == labels.index(positive)
-        threshold = choose_threshold(is_positive[known], probabilities[known], config.threshold)
+        threshold = _choose_threshold(model, validation, labels.index(positive), config.threshold)
         if threshold is None:
             work.listener.warn("validation examples are all of one class: the likelier class wins, without a threshold")
     save_classifier(model, Decision(tuple(labels), positive, threshold), out)
-    shutil.copy(inputs["model"].file("tokenizer.json"), out / "tokenizer.json")
+    shutil.copy(inputs["model"].file(FILE), out / FILE)
     return {
         "task": "classification",
         **training_statistics(model, result),
@@ -143,50 +112,6 @@ def run_classifier(
     }
 
 
-def class_labels(examples: Examples) -> list[str]:
-    """The labels of the train split, in alphabetical order.
-
-    Raises:
-        InputError: there are fewer than two.
-    """
-    labels = sorted({row.label or "" for row in examples.rows("train")})
-    if len(labels) < 2:
-        raise InputError(f"{examples.dataset} has the one label {labels} in its train split; a classifier needs two.")
-    return labels
-
-
-def positive_label(examples: Examples, labels: Sequence[str], wanted: str | None) -> str:
-    """The label that is looked for: the wanted one, or the rarest of the train split.
-
-    Raises:
-        InputError: the train split does not have the wanted one.
-    """
-    if wanted is not None and wanted not in labels:
-        raise InputError(f"training.positive: {wanted!r} is none of the labels {', '.join(labels)}.")
-    counts = Counter(row.label for row in examples.rows("train"))
-    return wanted or min(labels, key=lambda label: counts[label])
-
-
-def balanced_weights(targets: Sequence[Any], n_classes: int) -> Tensor:
-    """Weights (classes,) inverse to the classes' frequencies, with mean one over the examples."""
-    counts = Counter(targets)
-    return torch.tensor([len(targets) / (n_classes * max(counts[i], 1)) for i in range(n_classes)], dtype=torch.float)
-
-
-def balanced_draw(targets: np.ndarray) -> Any:
-    """An epoch in which every class is drawn equally often, rarer ones again and again."""
-    classes = [np.flatnonzero(targets == label) for label in np.unique(targets[targets != IGNORE])]
-
-    def draw(rng: np.random.Generator) -> np.ndarray:
-        each = -(-len(targets) // len(classes))
-        drawn = [
-            np.concatenate([rng.permutation(rows) for _ in range(-(-each // len(rows)))])[:each] for rows in classes
-        ]
-        return rng.permutation(np.concatenate(drawn))
-
-    return draw
-
-
 FINETUNE_CLASSIFIER = StepType(
     "finetune-classifier",
     kind="model",
@@ -195,3 +120,89 @@ FINETUNE_CLASSIFIER = StepType(
     run=run_classifier,
     packages=("gpt", "pipelines.models", "pipelines.training"),
 )
+
+
+def count_labels(examples: Examples) -> Counter[str]:
+    """Return how often each label occurs in the train split.
+
+    Raises:
+        InputError: there are fewer than two labels.
+    """
+    counts = Counter(row.label or "" for row in examples.rows("train"))
+    if len(counts) < 2:
+        raise InputError(
+            f"{examples.dataset} has the one label {[*counts]} in its train split; a classifier needs two."
+        )
+    return counts
+
+
+def choose_positive(counts: Counter[str], wanted: str | None) -> str:
+    """Return the wanted positive label, by default the rarest.
+
+    Raises:
+        InputError: there is no such label.
+    """
+    labels = sorted(counts)
+    if wanted is not None and wanted not in labels:
+        raise InputError(f"training.positive: {wanted!r} is none of the labels {', '.join(labels)}.")
+    return wanted or min(labels, key=lambda label: counts[label])
+
+
+def _batches(tokenized: TokenizedExamples, split: str, labels: list[str], config: ClassifierConfig) -> PaddedBatches:
+    """Return the batches of a split. The target of a label that training never saw is `IGNORE`."""
+    targets = [labels.index(label) if label in labels else IGNORE for label in tokenized.labels(split)]
+    draw = balanced_draw(np.array(targets)) if config.balance == "sampling" and split == "train" else None
+    return PaddedBatches(tokenized.tokens(split), targets, config.batch_size, config.accumulation, config.seed, draw)
+
+
+def balanced_draw(targets: NDArray[np.int64]) -> Callable[[np.random.Generator], NDArray[np.int64]]:
+    """Return a function that draws an epoch with equally many examples of every class. Rarer ones are repeated."""
+    classes = [np.flatnonzero(targets == label) for label in np.unique(targets[targets != IGNORE])]
+    n_each = -(-len(targets) // len(classes))
+
+    def draw(rng: np.random.Generator) -> NDArray[np.int64]:
+        drawn = [
+            np.concatenate([rng.permutation(rows) for _ in range(-(-n_each // len(rows)))])[:n_each] for rows in classes
+        ]
+        return rng.permutation(np.concatenate(drawn))
+
+    return draw
+
+
+def balanced_weights(targets: Sequence[Any], n_classes: int) -> Tensor:
+    """Return weights (classes,) inverse to the classes' frequencies, with mean 1 over the examples."""
+    counts = Counter(targets)
+    return torch.tensor([len(targets) / (n_classes * max(counts[i], 1)) for i in range(n_classes)], dtype=torch.float)
+
+
+def _new_classifier(base: Path, n_classes: int, config: ClassifierConfig) -> Classifier:
+    """Return a classifier with the weights of a base or new ones. The config decides which of them learn."""
+    gpt = open_gpt(base).gpt
+    torch.manual_seed(config.seed)
+    if config.from_scratch:
+        gpt = GPT(gpt.config).to(device())
+    model = Classifier(gpt, n_classes, config.pooling).to(device())
+    try:
+        freeze(model, "all" if config.from_scratch else config.trainable, config.lora_rank, config.lora_alpha)
+    except ValueError as error:
+        raise InputError(f"training.trainable: {error}.") from None
+    return model
+
+
+def _evaluate(model: nn.Module, batches: PaddedBatches) -> Metrics:
+    total, count, correct = 0.0, 0, 0
+    for batch in batches.in_order():
+        batch = batch.to(device())
+        logits = model(batch.inputs, batch.lengths)  # (B, classes)
+        total += nn.functional.cross_entropy(logits, batch.targets, reduction="sum", ignore_index=IGNORE).item()
+        correct += int((logits.argmax(-1) == batch.targets).sum())
+        count += int((batch.targets != IGNORE).sum())
+    return {"val/loss": total / count, "val/accuracy": correct / count}
+
+
+def _choose_threshold(model: Classifier, validation: PaddedBatches, positive: int, metric: str) -> float | None:
+    """Return the threshold that is best on validation, or None if all its examples are of one class."""
+    targets = np.array(validation.targets)
+    known = targets != IGNORE
+    probabilities = class_probabilities(model, validation.sequences)[:, positive]
+    return choose_threshold(targets[known] == positive, probabilities[known], metric)

@@ -1,118 +1,114 @@
-"""What pretraining and fine-tuning share: the loop's events told to whoever runs the step, and padded batches."""
+"""The common part of pretraining and fine-tuning: the training loop, with its events passed to the step's listener."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TypeVar
+from collections.abc import Callable, Iterable
+from typing import Any
 
 from pydantic import Field
 from torch import nn
 
-from gpt import parallel
+from gpt import parallel, train
+from gpt.batch import Batch
 from gpt.checkpoint import Checkpoints
 from gpt.loss import next_token_loss
-from gpt.train import (
-    Batches,
-    Evaluated,
-    Event,
-    Finished,
-    Interrupted,
-    Loss,
-    Metrics,
-    Saving,
-    Started,
-    Stepped,
-    TrainConfig,
-    TrainResult,
-    train,
-)
+from gpt.model import GPT
 from pipelines.store.step import StepContext, Stopped
 
-Module = TypeVar("Module", bound=nn.Module)
 
+class FinetuneConfig(train.TrainConfig):
+    """The settings of every fine-tuning."""
 
-class FinetuneConfig(TrainConfig):
-    """What every fine-tuning can be told."""
-
-    lora_rank: int = Field(default=8, gt=0, description="Rank of LoRA's changes, where trainable is lora.")
-    lora_alpha: float = Field(default=16.0, gt=0, description="LoRA's changes are multiplied by alpha / rank.")
+    lora_rank: int = Field(8, gt=0, description="Rank of LoRA's changes, if trainable is lora.")
+    lora_alpha: float = Field(16.0, gt=0, description="LoRA's changes are multiplied by alpha / rank.")
 
 
 def fit(
     model: nn.Module,
-    batches: Batches,
-    config: TrainConfig,
+    batches: train.Batches,
+    config: train.TrainConfig,
     work: StepContext,
     *,
-    evaluate: Callable[[nn.Module], Metrics],
-    loss: Loss = next_token_loss,
+    evaluate: Callable[[nn.Module], train.Metrics],
+    loss: train.Loss = next_token_loss,
     show: Callable[[int], None] = lambda step: None,
-) -> TrainResult:
-    """Train a model, going on from a checkpoint if an earlier attempt left one; it ends with its best weights.
+) -> train.TrainResult:
+    """Train a model, from the last checkpoint of an earlier attempt if there is one. It ends with its best weights.
 
     Args:
-        evaluate: metrics of the model; the lowest `val/loss` says which weights are best.
-        show: called with the step after each evaluation, to write down what the model says by now.
+        model: changed in place.
+        batches: returns the micro-batch of (step, micro-batch number).
+        config: settings of the training.
+        work: the context of the running step.
+        evaluate: returns metrics of the model. The lowest `val/loss` decides which weights are best.
+        loss: returns a sum of losses and the number of losses summed.
+        show: called with the step after each evaluation, to log samples of the model's output.
 
     Raises:
-        Stopped: somebody asked the run to end; the work is saved.
+        Stopped: somebody asked the run to end. A checkpoint is saved.
     """
-    checkpoints = Checkpoints(work.scratch / "checkpoints")
     note = ""
 
-    def tell(event: Event) -> None:
+    def report(event: train.Event) -> None:
         nonlocal note
         match event:
-            case Started(step=step, resumed=True):
+            case train.Started(step=step, resumed=True):
                 work.listener.warn(f"going on from step {step} of {config.steps}, where an earlier run was stopped")
-            case Stepped(step=step, metrics=metrics):
+            case train.Stepped(step=step, metrics=metrics):
                 work.listener.metrics(step, metrics)
                 note = f"loss {metrics['train/loss']:.3f}, {metrics['train/tokens_per_second']:,.0f} tokens/s"
                 work.listener.progress(step + 1, config.steps, "steps", note)
-            case Evaluated(step=step, metrics=metrics):
+            case train.Evaluated(step=step, metrics=metrics):
                 work.listener.metrics(step, metrics)
                 work.listener.progress(step, config.steps, "steps", f"{note}, val {metrics['val/loss']:.3f}")
                 show(step)
-            case Saving():  # so that a run that is killed and resumed leaves no hole in its curves
+            case train.Saving():  # the curves of a run that is killed and resumed then have no hole
                 work.listener.flush()
-            case Finished(step=step, stopped_early=True):
+            case train.Finished(step=step, stopped_early=True):
                 work.listener.warn(f"stopped at step {step}: validation loss no longer fell")
 
     try:
-        result = train(
+        result = train.train(
             model,
             batches,
             config,
             loss=loss,
             evaluate=evaluate,
-            checkpoints=checkpoints,
-            on_event=tell,
+            checkpoints=Checkpoints(work.scratch / "checkpoints"),
+            on_event=report,
             should_stop=work.should_stop,
         )
-    except Interrupted as interruption:
+    except train.Interrupted as interruption:
         raise Stopped(str(interruption)) from None
-    if parallel.size() == 1:  # else the processes hold parts of it, and who started them loads the whole
+    if parallel.size() == 1:  # several processes may hold parts of the model; their launcher loads all of it
         load_best(model, work)
     return result
 
 
-def load_best(model: Module, work: StepContext) -> Module:
-    """Give a model the best weights that the checkpoints of a step's scratch folder hold."""
+def load_best(model: nn.Module, work: StepContext) -> None:
+    """Load the best weights in the checkpoints of a step into a model."""
     checkpoints = Checkpoints(work.scratch / "checkpoints")
     if best := checkpoints.best():
         weights, _, _ = checkpoints.load(best)
         model.load_state_dict(weights)
     model.eval()
-    return model
 
 
-def training_statistics(model: nn.Module, result: TrainResult) -> dict[str, float | int]:
-    """How a training ended, as statistics of the model it made."""
-    statistics: dict[str, float | int] = {
+def mean_loss(model: GPT, batches: Iterable[Batch]) -> float:
+    """Return the mean next-token loss over all targets of some batches, in nats."""
+    total, count = 0.0, 0
+    for batch in batches:
+        loss, n = next_token_loss(model, batch)
+        total, count = total + loss.item(), count + int(n)
+    return total / count
+
+
+def training_statistics(model: nn.Module, result: train.TrainResult) -> dict[str, Any]:
+    """Return the statistics of a model about the training that made it."""
+    return {
         "parameters": sum(p.numel() for p in model.parameters()),
         "steps": result.step,
         "tokens_trained": result.tokens,
+        "best_step": result.best_step,
+        "best_val_loss": result.best_loss,
     }
-    if result.best_step is not None and result.best_loss is not None:
-        statistics |= {"best_step": result.best_step, "best_val_loss": result.best_loss}
-    return statistics

@@ -1,43 +1,33 @@
-"""The loader: from samples to batches on their way into the model.
+"""The loader: samples become batches for the model.
 
-A batch is a pure function of its position. The order of an epoch is a permutation that is computed where it is
-needed, so to resume is to ask for a later position, in constant time and memory, and every number of processes
-sees the same global order. Tokens come straight from the memory map: one copy, into 64-bit integers for the model.
-Batches are made some dozens at a time, and the next dozens on a thread while the model works on these.
+A batch is a pure function of its position. The order of an epoch is a permutation that is computed for single places.
+A resumed run asks for a later position, which takes constant time and memory. Any number of processes see the same
+global order. Tokens are copied once, from the memory map into 64-bit integers for the model. Some dozens of batches
+are made at a time, and the next dozens on a thread while the model works on these.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
+import pyarrow as pa
 import torch
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from gpt.batch import IGNORE, Batch
+from gpt.batch import Batch, Ids
 from pipelines.errors import InputError
 from pipelines.tokens.samples import Samples
 from pipelines.tokens.shards import Tokens
+from pipelines.training.batches import pack
 
 BLOCK = 4 << 20  # bytes of token ids that are read at once
 
 
 class Loader:
-    """Batches of samples: call it with (step, micro), or take its length in batches.
-
-    Args:
-        samples, tokens: the windows, and what they are windows of.
-        split: the split to read.
-        batch_size: samples in a micro-batch, over all processes.
-        accumulation: micro-batches in a step.
-        seed: of the order, which is another one in every epoch.
-        shuffle: false reads the samples as they lie.
-        ahead: false for reading here and there, a batch at a time.
-
-    Raises:
-        InputError: the split has no samples.
-    """
+    """A function from (step, micro-batch number) to a batch of samples. Its length is a number of batches."""
 
     def __init__(
         self,
@@ -51,9 +41,26 @@ class Loader:
         shuffle: bool = True,
         ahead: bool = True,
     ) -> None:
+        """Open the samples of a split.
+
+        Args:
+            samples: the windows.
+            tokens: the dataset that they are windows of.
+            split: the split to read.
+            batch_size: samples in a micro-batch, over all processes.
+            accumulation: micro-batches in a step.
+            seed: seed of the order, which is different in every epoch.
+            shuffle: false reads the samples in their stored order.
+            ahead: false makes one batch at a time, for reads at distant positions.
+
+        Raises:
+            InputError: the split has no samples.
+        """
         self.batch_size, self.accumulation, self.seed, self.shuffle = batch_size, accumulation, seed, shuffle
-        self._windows = (PackedWindows if samples.packed else StreamWindows)(samples, tokens, split)
-        self.n_samples = int(self._windows.first[-1])
+        groups = samples.batches_of(split)  # record batches, each with the number of its shard
+        self._windows = (PackedWindows if samples.packed else StreamWindows)(groups, tokens, samples.context)
+        self._first = np.cumsum([0, *(len(batch) for _, batch in groups)])  # window of each group; at the end, of all
+        self.n_samples = int(self._first[-1])
         if not self.n_samples:
             raise InputError(f"{samples.dataset} has no {split} samples.")
         self._ahead = ahead
@@ -62,11 +69,11 @@ class Loader:
         self._blocks: dict[int, Future[list[Batch]]] = {}
 
     def __len__(self) -> int:
-        """Micro-batches in an epoch, the last of them filled from the next epoch."""
+        """Return the number of micro-batches in an epoch. The next epoch fills up the last one."""
         return -(-self.n_samples // self.batch_size)
 
     def __call__(self, step: int, micro: int = 0) -> Batch:
-        """The micro-batch at a position: inputs and targets (B, T), in pinned memory where there is a GPU."""
+        """Return the micro-batch at a position: inputs and targets (B, T), in pinned memory if there is a GPU."""
         block, number = divmod(step * self.accumulation + micro, self._per_block)
         if not self._ahead:
             return self._make_block(block)[0]
@@ -75,17 +82,12 @@ class Loader:
             self._blocks = {b: self._blocks.get(b) or self._thread.submit(self._make_block, b) for b in wanted}
         return self._blocks[block].result()[number]
 
-    def samples_at(self, step: int, micro: int = 0) -> NDArray[np.int64]:
-        """Which samples of the split make up the micro-batch at a position, over all processes."""
-        first = (step * self.accumulation + micro) * self.batch_size
-        return self._order(np.arange(first, first + self.batch_size))
-
     def _make_block(self, block: int) -> list[Batch]:
-        """So many micro-batches from a place in the endless order."""
+        """Return the micro-batches of a block of positions."""
         count = self._per_block * self.batch_size
         samples = self._order(np.arange(block * count, (block + 1) * count))
-        groups = np.searchsorted(self._windows.first, samples, side="right") - 1
-        whole = self._windows.batch(groups, samples - self._windows.first[groups])
+        groups = np.searchsorted(self._first, samples, side="right") - 1
+        whole = self._windows.batch(groups, samples - self._first[groups])
         if torch.cuda.is_available():
             whole = Batch(*(None if tensor is None else tensor.pin_memory() for tensor in whole))  # type: ignore[arg-type]
         each = [None if tensor is None else tensor.split(self.batch_size) for tensor in whole]
@@ -103,20 +105,15 @@ class Loader:
 
 
 class StreamWindows:
-    """Windows of `context` tokens, and one more for the last target.
+    """Windows of `context` tokens, and one more for the last target."""
 
-    first: of each group of windows (those of one shard), the number of its first, and at the end, of all windows.
-    """
-
-    def __init__(self, samples: Samples, tokens: Tokens, split: str) -> None:
-        groups = samples.of(split)
-        self.context = samples.context
-        self.first = np.cumsum([0, *(len(batch) for _, batch in groups)])
+    def __init__(self, groups: Sequence[tuple[int, pa.RecordBatch]], tokens: Tokens, context: int) -> None:
+        self.context = context
         self._starts = [batch["start"].to_numpy(zero_copy_only=True) for _, batch in groups]
         self._windows = [sliding_window_view(tokens.flat(shard), self.context + 1) for shard, _ in groups]
 
     def batch(self, groups: NDArray[np.int64], windows: NDArray[np.int64]) -> Batch:
-        """Inputs and targets (N, T) of N windows, by their groups and their numbers in them."""
+        """Return the inputs and targets (B, T) of windows, given their groups and their numbers in the groups."""
         if len(self._windows) == 1:
             window = self._windows[0][self._starts[0][windows]].astype(np.int64)
         else:
@@ -129,43 +126,32 @@ class StreamWindows:
 
 
 class PackedWindows:
-    """Windows of whole documents and pieces of long ones: each its own `document`, with positions from zero.
+    """Windows of short documents and pieces of long ones, as in `pack`. The end of text fills the rest."""
 
-    What a window has left at its end is filled with the end of text, belongs to no document and counts nowhere.
-    """
-
-    def __init__(self, samples: Samples, tokens: Tokens, split: str) -> None:
-        groups = samples.of(split)
-        self.context = samples.context
-        self.first = np.cumsum([0, *(len(batch) for _, batch in groups)])
-        self._end_of_text = tokens.tokenizer.end_of_text
+    def __init__(self, groups: Sequence[tuple[int, pa.RecordBatch]], tokens: Tokens, context: int) -> None:
+        self.context, self._end_of_text = context, tokens.tokenizer.end_of_text
         self._flat = [tokens.flat(shard) for shard, _ in groups]
         self._offsets = [batch["starts"].offsets.to_numpy() for _, batch in groups]
         self._starts = [batch["starts"].values.to_numpy() for _, batch in groups]
         self._lengths = [batch["lengths"].values.to_numpy() for _, batch in groups]
 
     def batch(self, groups: NDArray[np.int64], windows: NDArray[np.int64]) -> Batch:
-        shape = len(windows), self.context
-        inputs = np.full(shape, self._end_of_text, np.int64)
-        targets = np.full(shape, IGNORE, np.int64)
-        positions, documents = np.zeros(shape, np.int64), np.full(shape, -1, np.int64)
-        for row, (group, window) in enumerate(zip(groups.tolist(), windows.tolist(), strict=True)):
-            flat, starts, lengths = self._flat[group], self._starts[group], self._lengths[group]
-            at = 0
-            for number, piece in enumerate(range(*self._offsets[group][window : window + 2])):
-                start, end = starts[piece], starts[piece] + lengths[piece]
-                here = slice(at, at := at + int(lengths[piece]))
-                inputs[row, here], targets[row, here] = flat[start:end], flat[start + 1 : end + 1]
-                positions[row, here], documents[row, here] = np.arange(end - start), number
-        made = [torch.from_numpy(array) for array in (inputs, targets, positions, documents)]
-        return Batch(made[0], made[1], positions=made[2], documents=made[3])
+        """Return windows as a batch, given their groups and their numbers in the groups."""
+        rows = [self._pieces(*place) for place in zip(groups.tolist(), windows.tolist(), strict=True)]
+        return pack(rows, self.context, fill=self._end_of_text)
+
+    def _pieces(self, group: int, window: int) -> Iterator[tuple[Ids, Ids, int]]:
+        flat, starts, lengths = self._flat[group], self._starts[group], self._lengths[group]
+        for number, piece in enumerate(range(*self._offsets[group][window : window + 2])):
+            start, end = starts[piece], starts[piece] + lengths[piece]
+            yield flat[start:end], flat[start + 1 : end + 1], number
 
 
 def permuted(places: NDArray[np.int64], n: int, seed: int, epoch: int, rounds: int = 6) -> NDArray[np.int64]:
-    """Where a permutation of `range(n)`, drawn by (seed, epoch), sends some of its places.
+    """Return the images of some places under a permutation of `range(n)` that (seed, epoch) define.
 
-    A Feistel network over the smallest power of two that holds `n`, walked until the result lies below `n`
-    (Black and Rogaway 2002, Ciphers with arbitrary finite domains). Takes memory for `places` alone.
+    A Feistel network over the smallest power of two that holds `n`, applied until the result is below `n`
+    (Black and Rogaway 2002, Ciphers with arbitrary finite domains). This takes memory for `places` only.
     """
     bits = max((n - 1).bit_length(), 2)
     low = np.uint64(bits // 2)
@@ -187,9 +173,7 @@ def permuted(places: NDArray[np.int64], n: int, seed: int, epoch: int, rounds: i
 
 
 def _mixed(value: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """The finaliser of MurmurHash3 (Appleby): every bit of the input moves every bit of the output."""
-    value = value ^ value >> np.uint64(33)
-    value = value * np.uint64(0xFF51AFD7ED558CCD)
-    value = value ^ value >> np.uint64(33)
-    value = value * np.uint64(0xC4CEB9FE1A85EC53)
+    """Return the finaliser of MurmurHash3 (Appleby): every input bit changes every output bit."""
+    value = (value ^ value >> np.uint64(33)) * np.uint64(0xFF51AFD7ED558CCD)
+    value = (value ^ value >> np.uint64(33)) * np.uint64(0xC4CEB9FE1A85EC53)
     return value ^ value >> np.uint64(33)

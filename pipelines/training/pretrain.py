@@ -1,4 +1,4 @@
-"""Pretrain: samples to a GPT that has learnt to predict the next token."""
+"""Pretrain: samples become a GPT that predicts the next token."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from pydantic import Field, ValidationError, model_validator
 from torch import nn
 
 from gpt.config import Config, GPTConfig, gpt_config
-from gpt.loss import next_token_loss
 from gpt.machine import device
 from gpt.model import GPT
 from gpt.train import Metrics, TrainConfig, TrainResult
@@ -25,7 +24,7 @@ from pipelines.store.step import StepContext, StepType
 from pipelines.tokens.samples import Samples
 from pipelines.tokens.shards import Tokens
 from pipelines.tokens.tokenizer import FILE
-from pipelines.training.fit import fit, load_best, training_statistics
+from pipelines.training.fit import fit, load_best, mean_loss, training_statistics
 from pipelines.training.loader import Loader
 from pipelines.training.processes import launch
 
@@ -33,21 +32,21 @@ from pipelines.training.processes import launch
 class ModelConfig(Config):
     """The model's size and style. Vocabulary and context come from the samples."""
 
-    size: str = Field(default="nano", description="A named size: pico to small for a CPU, gpt2 and up for a GPU.")
-    preset: Literal["gpt2", "modern"] = Field(default="gpt2", description="GPT-2's architecture, or the modern one.")
-    layers: int | None = Field(default=None, gt=0, description="Blocks, in place of the size's own.")
-    heads: int | None = Field(default=None, gt=0, description="Attention heads, in place of the size's own.")
-    width: int | None = Field(default=None, gt=0, description="Channels, in place of the size's own.")
-    dropout: float = Field(default=0.0, ge=0, lt=1, description="Share of activations dropped while training.")
-    tied: bool | None = Field(default=None, description="Output head tied to the embedding, in place of the preset's.")
+    size: str = Field("nano", description="A named size: pico to small for a CPU, gpt2 and up for a GPU.")
+    preset: Literal["gpt2", "modern"] = Field("gpt2", description="GPT-2's architecture, or the modern one.")
+    layers: int | None = Field(None, gt=0, description="Blocks, in place of the size's own.")
+    heads: int | None = Field(None, gt=0, description="Attention heads, in place of the size's own.")
+    width: int | None = Field(None, gt=0, description="Channels, in place of the size's own.")
+    dropout: float = Field(0.0, ge=0, lt=1, description="Share of activations dropped while training.")
+    tied: bool | None = Field(None, description="Output head tied to the embedding, in place of the preset's.")
 
     def gpt(self, vocabulary: int, context: int) -> GPTConfig:
-        """The whole architecture."""
+        """Return the whole architecture."""
         overrides = self.model_dump(exclude={"size", "preset"}, exclude_none=True)
         return gpt_config(self.size, self.preset, vocabulary=vocabulary, context=context, **overrides)
 
     @model_validator(mode="after")
-    def _goes_together(self) -> Self:
+    def _check_size(self) -> Self:
         try:
             self.gpt(1, 1)
         except ValidationError as error:
@@ -56,16 +55,16 @@ class ModelConfig(Config):
 
 
 class PretrainConfig(TrainConfig):
-    """The model, and how it is trained."""
+    """The model and its training."""
 
-    model: ModelConfig = Field(default=ModelConfig(), description="The model's size and style.")
-    batch_size: int = Field(default=16, gt=0, description="Samples in a micro-batch.")
-    processes: int = Field(default=1, gt=0, description="Processes that share the micro-batches of each step.")
-    evaluation_samples: int = Field(default=64, gt=0, description="Most validation samples read at an evaluation.")
-    prompts: tuple[str, ...] = Field(default=("",), description="What the model continues at each evaluation.")
+    model: ModelConfig = Field(ModelConfig(), description="The model's size and style.")
+    batch_size: int = Field(16, gt=0, description="Samples in a micro-batch.")
+    processes: int = Field(1, gt=0, description="Processes that share the micro-batches of each step.")
+    evaluation_samples: int = Field(64, gt=0, description="Most validation samples read at an evaluation.")
+    prompts: tuple[str, ...] = Field(("",), description="Prompts that the model continues at each evaluation.")
 
     @model_validator(mode="after")
-    def _shared_equally(self) -> Self:
+    def _check_processes(self) -> Self:
         if self.accumulation % self.processes:
             raise ValueError(
                 f"accumulation is {self.accumulation}, which {self.processes} processes cannot share equally; "
@@ -75,20 +74,20 @@ class PretrainConfig(TrainConfig):
 
 
 def run(inputs: Mapping[str, Dataset], config: PretrainConfig, out: Path, work: StepContext) -> dict[str, Any]:
-    """Train a GPT, or a base further, on the samples' train split, watched on the validation split."""
+    """Train a new GPT, or a base further, on the train split, with evaluations on the validation split."""
     if config.processes > 1:
         result = launch(inputs, config, work)
-        model = load_best(new_model(inputs, config), work)
+        model = new_model(inputs, config)
+        load_best(model, work)
     else:
         model, result = train_model(inputs, config, work, device())
-    tokens = Tokens(inputs["tokens"])
-    save_model(model, out, tokens.tokenizer.end_of_text)
-    shutil.copy(tokens.tokenizer_file, out / FILE)
+    save_model(model, out, Tokens(inputs["tokens"]).tokenizer.end_of_text)
+    shutil.copy(inputs["tokens"].file(FILE), out / FILE)
     return {"task": "language", **training_statistics(model, result), "context": model.config.context}
 
 
 def new_model(inputs: Mapping[str, Dataset], config: PretrainConfig) -> GPT:
-    """The untrained model, its weights drawn from the config's seed, or those of the base.
+    """Return the model to train: with random weights from the config's seed, or with those of the base.
 
     Raises:
         InputError: the base has another tokenizer or another architecture.
@@ -101,12 +100,12 @@ def new_model(inputs: Mapping[str, Dataset], config: PretrainConfig) -> GPT:
             raise InputError(f"{base} reads other tokens than {inputs['tokens']}: their tokenizers differ.")
         weights = load_model(base.path)
         ours, its = model.config.model_dump(), weights.config.model_dump()
-        if differing := [name for name in ours if ours[name] != its[name] and name != "dropout"]:
-            what = differing[0]
-            raise InputError(
-                f"{base} has {what} = {its[what]} and the config asks for {ours[what]}; pretraining goes on with the "
-                f"same architecture only, so change the config or train from the start."
-            )
+        for name in ours:
+            if ours[name] != its[name] and name != "dropout":
+                raise InputError(
+                    f"{base} has {name} = {its[name]} and the config asks for {ours[name]}; pretraining goes on with "
+                    f"the same architecture only, so change the config or train from the start."
+                )
         model.load_state_dict(weights.state_dict())
     return model
 
@@ -114,10 +113,17 @@ def new_model(inputs: Mapping[str, Dataset], config: PretrainConfig) -> GPT:
 def train_model(
     inputs: Mapping[str, Dataset], config: PretrainConfig, work: StepContext, where: torch.device
 ) -> tuple[GPT, TrainResult]:
-    """The training itself, in this process, which may be one of several. Returns the model with its best weights."""
+    """Train in this process, which may be one of several, and return the model.
+
+    Args:
+        inputs: samples, tokens and optionally a base.
+        config: settings of the step.
+        work: the context of the running step.
+        where: the device to train on.
+    """
     samples, tokens = Samples(inputs["samples"]), Tokens(inputs["tokens"])
     model = new_model(inputs, config).to(where)
-    # Going on from a base, the order is another than the one it learnt in.
+    # The order differs from the one that the base was trained in.
     seed = config.seed + (int(inputs["base"].ref.digest[:6], 16) if "base" in inputs else 0)
     batches = Loader(
         samples, tokens, "train", batch_size=config.batch_size, accumulation=config.accumulation, seed=seed
@@ -126,12 +132,9 @@ def train_model(
     n_validation = max(1, min(config.evaluation_samples // config.batch_size, len(validation)))
 
     def evaluate(model: nn.Module) -> Metrics:
-        total, count = 0.0, 0
-        for at in range(n_validation):
-            batch = validation(at * len(validation) // n_validation, 0).to(where)
-            loss, n = next_token_loss(cast(GPT, model), batch)
-            total, count = total + loss.item(), count + int(n)
-        return {"val/loss": total / count, "val/perplexity": math.exp(min(total / count, 700))}
+        steps = [at * len(validation) // n_validation for at in range(n_validation)]
+        loss = mean_loss(cast(GPT, model), (validation(step).to(where) for step in steps))
+        return {"val/loss": loss, "val/perplexity": math.exp(min(loss, 700))}
 
     def show(step: int) -> None:
         if config.sharded:
@@ -144,10 +147,5 @@ def train_model(
 
 
 PRETRAIN = StepType(
-    "pretrain",
-    kind="model",
-    version=1,
-    config=PretrainConfig,
-    run=run,
-    packages=("gpt", "pipelines.training"),
+    "pretrain", kind="model", version=1, config=PretrainConfig, run=run, packages=("gpt", "pipelines.training")
 )

@@ -1,10 +1,10 @@
-"""Pretraining on several processes: torchrun starts them, and what the first one reports comes back line by line.
+"""Pretraining on several processes. torchrun starts them, and the first one reports in lines of JSON.
 
-The processes end with the one that started them, be it killed: each asks before every micro-batch whether it still
-lives, and a lock keeps the next attempt from beginning before the last one has let go of the checkpoints.
+The processes end with the one that started them, even if it is killed: each checks before every micro-batch whether
+it still lives. A lock makes the next attempt wait until the last one has let go of the checkpoints.
 
-torchrun's own variables spread them over machines that see the same home folder: with `PET_NNODES=2`,
-`PET_NODE_RANK=0`, `PET_MASTER_ADDR` and `PET_MASTER_PORT`, half of the processes start here, and the others with
+torchrun's own variables spread the processes over machines that share the home folder. With `PET_NNODES=2`,
+`PET_NODE_RANK=0`, `PET_MASTER_ADDR` and `PET_MASTER_PORT`, half of the processes start here. The others start with
 
     PET_NNODES=2 PET_NODE_RANK=1 ... torchrun --nproc-per-node N -m pipelines.training.worker <scratch folder>/job.json
 """
@@ -17,8 +17,9 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, Literal, get_args
 
 from gpt.train import TrainResult
 from pipelines.errors import InputError
@@ -26,15 +27,29 @@ from pipelines.store.dataset import Dataset
 from pipelines.store.files import write_json
 from pipelines.store.step import StepContext, Stopped
 
-WORKER = "pipelines.training.worker"  # named by a string: it imports pretrain, which imports this module
+WORKER = "pipelines.training.worker"  # a string: the worker imports pretrain, which imports this module
+
+Call = Literal["progress", "metrics", "text", "flush", "warn"]
+"""A method of the listener. A line of the first process holds its name and arguments."""
+
+CALLS: tuple[Call, ...] = get_args(Call)
+
+ERRORS: dict[str, Callable[[str], Exception]] = {
+    "stopped": Stopped,
+    "input": InputError,
+    "full": partial(OSError, errno.ENOSPC),
+    "failed": RuntimeError,
+}
+"""The error for each ending. The last line is `["end", [ending, sentence]]`, or `["end", ["result", {...}]]`."""
 
 
 def launch(inputs: Mapping[str, Dataset], config: Any, work: StepContext) -> TrainResult:
-    """Pretrain on `config.processes` processes; the weights are then in the checkpoints of the scratch folder.
+    """Pretrain on `config.processes` processes, which leave the weights in the checkpoints of the scratch folder.
 
     Raises:
-        InputError, Stopped: as the training itself would.
-        RuntimeError: a process died; its last words are in `torchrun.log` in the scratch folder.
+        InputError, Stopped: as the training itself does.
+        OSError: the disk is full.
+        RuntimeError: a process failed. Its output is in `torchrun.log` in the scratch folder.
     """
     stop, log = work.scratch / "stop", work.scratch / "torchrun.log"
     stop.unlink(missing_ok=True)
@@ -50,32 +65,25 @@ def launch(inputs: Mapping[str, Dataset], config: Any, work: StepContext) -> Tra
     write_json(work.scratch / "job.json", job)
     command = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={config.processes // nodes}"]
     command += [*(["--standalone"] if nodes == 1 else []), "-m", WORKER, str(work.scratch / "job.json")]
-    outcome: dict[str, Any] = {}
+    ending, value = "", None
     with (
         log.open("w") as errors,
-        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True) as started,  # noqa: S603
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True) as launcher,  # noqa: S603
     ):
-        assert started.stdout
-        for line in started.stdout:
+        assert launcher.stdout
+        for line in launcher.stdout:
             try:
                 call, arguments = json.loads(line)
             except (ValueError, TypeError):
-                continue  # a library's own words
+                continue  # output of a library
             if call == "end":
-                outcome = arguments
-            else:
+                ending, value = arguments
+            elif call in CALLS:
                 getattr(work.listener, call)(*arguments)
             if work.should_stop():
                 stop.touch()
-    match outcome:
-        case {"result": result}:
-            return TrainResult(**result)
-        case {"stopped": sentence}:
-            raise Stopped(sentence)
-        case {"input": sentence}:
-            raise InputError(sentence)
-        case {"full": sentence}:
-            raise OSError(errno.ENOSPC, sentence)
-        case {"failed": sentence}:
-            raise RuntimeError(sentence)
-    raise RuntimeError(f"a training process died with exit code {started.returncode}; its last words are in {log}")
+    if ending == "result":
+        return TrainResult(**value)
+    if ending in ERRORS:
+        raise ERRORS[ending](value)
+    raise RuntimeError(f"a training process died with exit code {launcher.returncode}; its last words are in {log}")

@@ -7,8 +7,9 @@ import os
 import platform
 import sys
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from filelock import FileLock
 
@@ -20,35 +21,13 @@ from pipelines.store.files import disk_is_full
 from pipelines.store.manifest import Manifest
 from pipelines.store.step import Listener, StepContext, Stopped
 from pipelines.training.pretrain import PretrainConfig, train_model
-
-
-class _Relay(Listener):
-    """Writes every call as a line of JSON for `launch` to repeat; only the first process speaks."""
-
-    def progress(self, *arguments: Any) -> None:
-        self.send("progress", arguments)
-
-    def metrics(self, *arguments: Any) -> None:
-        self.send("metrics", arguments)
-
-    def text(self, *arguments: Any) -> None:
-        self.send("text", arguments)
-
-    def flush(self) -> None:
-        self.send("flush", ())
-
-    def warn(self, *arguments: Any) -> None:
-        self.send("warn", arguments)
-
-    def send(self, call: str, arguments: Any) -> None:
-        if parallel.rank() == 0:
-            print(json.dumps([call, arguments]), flush=True)
+from pipelines.training.processes import CALLS, Call
 
 
 def take_part(job_file: Path) -> None:
-    """What each process does: the pretraining step's training, as one of several."""
+    """Do the pretraining step's training as one of several processes."""
     job = json.loads(job_file.read_text())
-    scratch, relay = Path(job["scratch"]), _Relay()
+    scratch = Path(job["scratch"])
     inputs = {role: _open(Path(path)) for role, path in job["inputs"].items()}
 
     def should_stop() -> bool:
@@ -56,19 +35,33 @@ def take_part(job_file: Path) -> None:
 
     with parallel.join() as device, FileLock(scratch / f"process-{parallel.rank()}.lock"):
         try:
-            work = StepContext(scratch, relay, should_stop=should_stop)
+            work = StepContext(scratch, _relay(), should_stop=should_stop)
             _, result = train_model(inputs, PretrainConfig.model_validate(job["config"]), work, device)
-            relay.send("end", {"result": asdict(result)})
+            _send("end", "result", asdict(result))
         except Stopped as stopped:
-            relay.send("end", {"stopped": str(stopped)})
+            _send("end", "stopped", str(stopped))
         except InputError as error:
-            relay.send("end", {"input": str(error)})
+            _send("end", "input", str(error))
         except (Diverged, ValueError) as error:
-            relay.send("end", {"failed": str(error)})
+            _send("end", "failed", str(error))
         except Exception as error:
             if disk_is_full(error):
-                relay.send("end", {"full": str(error)})
+                _send("end", "full", str(error))
             raise
+
+
+def _relay() -> Listener:
+    """Return a listener that sends every call to the process that started the training."""
+    relay = Listener()
+    for call in CALLS:
+        setattr(relay, call, partial(_send, call))
+    return relay
+
+
+def _send(call: Call | Literal["end"], *arguments: Any) -> None:
+    """Write a call as a line of JSON, in the first process only."""
+    if parallel.rank() == 0:
+        print(json.dumps([call, arguments]), flush=True)
 
 
 def _open(path: Path) -> Dataset:

@@ -150,3 +150,18 @@ def test_recomputed_activations_give_the_same_gradients(make_model: Make, preset
 def test_flops_per_token_count_matrices_and_attention() -> None:
     model = GPT(GPTConfig(vocabulary=100, context=16, layers=2, heads=2, width=8))
     assert model.flops_per_token(16) == 6 * (2 * 12 * 8 * 8 + 100 * 8) + 6 * 2 * 8 * 16
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_new_token_ids_start_as_the_mean_of_the_others(tied):
+    torch.manual_seed(0)
+    gpt = GPT(gpt_config("pico", vocabulary=20, context=8, tied=tied)).eval()
+    ids = torch.arange(8)[None]
+    before = gpt(ids)
+    gpt.extend(23)
+    after = gpt(ids)
+    assert torch.equal(after[..., :20], before) and after.shape[-1] == gpt.config.vocabulary == 23
+    torch.testing.assert_close(after[..., 20:], before.mean(-1, keepdim=True).expand(-1, -1, 3))
+    torch.testing.assert_close(gpt.tokens.weight[22], gpt.tokens.weight[:20].mean(0))
+    gpt.extend(23)
+    assert gpt.config.vocabulary == 23

@@ -15,8 +15,7 @@ from pipelines.corpus.ingest.config import IngestConfig
 from pipelines.corpus.ingest.ingest import INGEST
 from pipelines.store.step import Stopped
 from pipelines.store.store import Store
-from pipelines.tokens.tokenize import TOKENIZE
-from pipelines.tokens.tokenizers import TokenizeConfig
+from pipelines.tokens.tokenize import TOKENIZE, TokenizeConfig
 
 
 @pytest.fixture

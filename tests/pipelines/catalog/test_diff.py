@@ -20,8 +20,7 @@ from pipelines.errors import InputError
 from pipelines.store.dataset import Dataset
 from pipelines.store.step import StepContext, StepType
 from pipelines.store.store import Store
-from pipelines.tokens.tokenize import TOKENIZE
-from pipelines.tokens.tokenizers import TokenizeConfig
+from pipelines.tokens.tokenize import TOKENIZE, TokenizeConfig
 
 BEFORE = {"one": "The quick brown fox.", "two": "The lazy dog.", "three": "It is gone tomorrow.", "four": "A twin."}
 AFTER = {"one": "The quick brown fox.", "two": "The lazy dog sleeps.", "five": "It came today.", "four": "A twin."}

@@ -15,8 +15,7 @@ from pipelines.errors import InputError
 from pipelines.store.step import StepContext
 from pipelines.store.store import Store
 from pipelines.tokens.samples import SAMPLE, SampleConfig
-from pipelines.tokens.tokenize import TOKENIZE
-from pipelines.tokens.tokenizers import TokenizeConfig
+from pipelines.tokens.tokenize import TOKENIZE, TokenizeConfig
 
 
 @pytest.fixture

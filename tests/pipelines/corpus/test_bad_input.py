@@ -223,7 +223,7 @@ from pipelines.corpus.ingest.config import IngestConfig
 from pipelines.store.step import StepContext
 from pipelines.store.store import Store
 from pipelines.tokens.tokenize import TOKENIZE
-from pipelines.tokens.tokenizers import TokenizeConfig
+from pipelines.tokens.tokenize import TokenizeConfig
 
 disk, source = Path(sys.argv[1]), sys.argv[2]
 store = Store(disk / "data")

@@ -13,9 +13,9 @@ from gpt.weights import save_classifier, save_model
 from pipelines.errors import InputError
 from pipelines.models.language_model import Assistant, LanguageModel, open_gpt, open_model
 from pipelines.models.text_classifier import TextClassifier
-from pipelines.tokens.byte_pairs import named_tokenizer
 from pipelines.tokens.characters import count_characters
 from pipelines.tokens.templates import save_template, template_named
+from pipelines.tokens.tokenizers import named_tokenizer
 
 PLAIN = template_named("plain")
 TOKENIZER = count_characters([PLAIN.user, PLAIN.assistant, "abcdefghijklmnopqrstuvwxyz é?"])

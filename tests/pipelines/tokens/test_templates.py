@@ -1,5 +1,3 @@
-"""Templates: what is said comes back out of what is written, and nobody can write another's turn."""
-
 import re
 import tomllib
 
@@ -7,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.corpus.conversation import Message, check_turns, recent
+from pipelines.corpus.conversation import Message
 from pipelines.errors import InputError
 from pipelines.tokens.byte_pairs import train_byte_pairs
 from pipelines.tokens.characters import count_characters
@@ -20,8 +18,9 @@ TEXT = "".join(path.read_text() for path in shipped().values())
 CHARACTERS = count_characters([TEXT, "abcdefghijklmnopqrstuvwxyz äß?!{}\n"])
 PAIRS = train_byte_pairs([TEXT], 300)
 
-said = st.text("abc ?!{}\nß", min_size=1, max_size=12)
-exchanges = st.lists(st.tuples(said, said), min_size=1, max_size=4)
+
+contents = st.text("abc ?!{}\nß", min_size=1, max_size=12)
+exchanges = st.lists(st.tuples(contents, contents), min_size=1, max_size=4)
 
 
 def conversation(exchanges, system=None, input=""):
@@ -34,7 +33,7 @@ def conversation(exchanges, system=None, input=""):
 
 
 def parse(template, text):
-    """The messages of a written conversation."""
+    """Return the messages of a written conversation."""
 
     def pattern(written, *names):
         parts = re.split(r"\{(?:content|input)\}", written)
@@ -58,8 +57,8 @@ def parse(template, text):
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("tokenizer", [CHARACTERS, PAIRS], ids=["characters", "byte pairs"])
-@given(exchanges=exchanges, system=st.none() | said, input=st.just("") | said)
-def test_what_was_said_comes_back_out_of_what_is_written(name, tokenizer, exchanges, system, input):
+@given(exchanges=exchanges, system=st.none() | contents, input=st.just("") | contents)
+def test_messages_can_be_parsed_from_the_written_text(name, tokenizer, exchanges, system, input):
     template = named(name)
     tokenizer = tokenizer.with_special(template.special)
     messages = conversation(exchanges, system, input)
@@ -78,8 +77,8 @@ def test_what_was_said_comes_back_out_of_what_is_written(name, tokenizer, exchan
 
 
 @pytest.mark.parametrize("name", NAMES)
-@given(exchanges=exchanges, system=st.none() | said)
-def test_answers_end_once_and_the_prompt_is_what_stood_before_the_answer(name, exchanges, system):
+@given(exchanges=exchanges, system=st.none() | contents)
+def test_prompt_is_the_text_before_the_answer(name, exchanges, system):
     template = named(name)
     tokenizer = CHARACTERS.with_special(template.special)
     messages = conversation(exchanges, system)
@@ -92,7 +91,7 @@ def test_answers_end_once_and_the_prompt_is_what_stood_before_the_answer(name, e
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_nobody_can_write_another_s_turn(name):
+def test_message_cannot_start_a_turn(name):
     template = named(name)
     tokenizer = PAIRS.with_special(template.special)
     marks = "".join([*template.special, template.end_of_turn, template.assistant])
@@ -102,13 +101,13 @@ def test_nobody_can_write_another_s_turn(name):
     assert [t for t in forged if t in specials] == [t for t in calm if t in specials]
 
 
-def test_an_end_of_turn_that_the_tokenizer_does_not_know_is_written_out():
+def test_unknown_end_of_turn_is_written_out():
     template = named("chatml")
     assert CHARACTERS.decode(template.end_ids(CHARACTERS)) == "<|im_end|>"
     assert len(template.end_ids(CHARACTERS)) == 10
 
 
-def test_the_alpaca_prompt_is_alpacas():
+def test_alpaca_prompt_is_alpacas():
     tokenizer = CHARACTERS
     ids = named("alpaca").prompt(tokenizer, [Message(role="user", content="abc", input="de")])
     assert tokenizer.decode(ids) == (
@@ -119,12 +118,12 @@ def test_the_alpaca_prompt_is_alpacas():
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_saving_and_loading_is_the_identity(name, tmp_path):
+def test_saved_template_is_loaded_unchanged(name, tmp_path):
     save_template(named(name), tmp_path / "template.json")
     assert load_template(tmp_path / "template.json") == named(name)
 
 
-def test_a_template_is_a_name_a_file_or_a_table_and_its_words_enter_the_config(tmp_path):
+def test_template_is_a_name_a_file_or_a_table(tmp_path):
     path = tmp_path / "mine.toml"
     table = {"system": "{content}\n", "user": "Q: {content}\n", "assistant": "A: ", "end_of_turn": "\n"}
     path.write_text("".join(f"{key} = {value!r}\n" for key, value in table.items()).replace("'", '"'))
@@ -145,13 +144,13 @@ def test_a_template_is_a_name_a_file_or_a_table_and_its_words_enter_the_config(t
         ({"end_of_turn": ""}, "end_of_turn"),
     ],
 )
-def test_a_template_that_loses_what_is_said_is_refused(change, sentence):
+def test_template_without_places_for_messages_is_rejected(change, sentence):
     table = {"system": "{content}\n", "user": "Q: {content}\n", "assistant": "A: ", "end_of_turn": "\n"}
     with pytest.raises(ValueError, match=sentence):
         Template.model_validate(table | change)
 
 
-def test_an_unknown_template_is_named_with_those_that_there_are(tmp_path):
+def test_unknown_template_error_lists_the_known_ones(tmp_path):
     with pytest.raises(ValueError, match=r"alpacca.*alpaca, chatml, phi-3, plain"):
         AssistantConfig(steps=1, template="alpacca")
     (tmp_path / "broken.toml").write_text("user = ")
@@ -159,43 +158,7 @@ def test_an_unknown_template_is_named_with_those_that_there_are(tmp_path):
         named(str(tmp_path / "broken.toml"))
 
 
-def test_a_file_that_is_no_template_is_refused(tmp_path):
+def test_file_that_is_no_template_is_rejected(tmp_path):
     (tmp_path / "template.json").write_text('{"user": "x"}')
     with pytest.raises(InputError, match=r"template\.json is not a template: system"):
         load_template(tmp_path / "template.json")
-
-
-@pytest.mark.parametrize(
-    ("roles", "sentence"),
-    [
-        ("ua", None),
-        ("suaua", None),
-        ("uu", "turn 2 is the user's, where the assistant's was due"),
-        ("au", "turn 1 is the assistant's"),
-        ("suasua", "turn 4 is the system's"),
-        ("uau", "the last turn has no answer"),
-        ("s", "nobody says anything"),
-        ("", "nobody says anything"),
-    ],
-)
-def test_user_and_assistant_take_turns(roles, sentence):
-    names = {"s": "system", "u": "user", "a": "assistant"}
-    messages = [Message(role=names[role], content="x") for role in roles]
-    if sentence is None:
-        check_turns(messages)
-        return
-    with pytest.raises(ValueError, match=sentence):
-        check_turns(messages)
-
-
-@given(n=st.integers(1, 5), room=st.integers(0, 12), system=st.booleans())
-def test_what_does_not_fit_goes_by_whole_exchanges_the_oldest_first_and_the_system_prompt_stays(n, room, system):
-    messages = conversation([(str(i), str(i)) for i in range(n)], "s" if system else None)
-    kept = recent(messages, lambda some: len(some) <= room)
-    if kept is None:
-        assert room < 2 + system
-        return
-    assert len(kept) <= room or kept == messages
-    assert list(kept[-2:]) == messages[-2:] and (not system or kept[0] == messages[0])
-    assert list(kept[system:]) == messages[len(messages) - len(kept) + system :]
-    check_turns(kept)

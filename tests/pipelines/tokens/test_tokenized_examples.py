@@ -1,8 +1,7 @@
-"""Examples encoded once: what is stored is what a model reads and learns, and learning it again encodes nothing."""
-
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,24 +11,30 @@ import pyarrow as pa
 import pyarrow.ipc
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
-from gpt.batch import IGNORE
+from gpt.batch import IGNORE, pad
 from gpt.config import Config, gpt_config
+from gpt.loss import next_token_loss
 from gpt.model import GPT
 from gpt.weights import save_model
+from pipelines.corpus.conversation import Message
 from pipelines.corpus.documents import SPLITS
 from pipelines.corpus.examples import EXAMPLES, Examples
-from pipelines.models import language_model as model
+from pipelines.models import text_classifier
 from pipelines.models.language_model import as_assistant, open_gpt
 from pipelines.store.dataset import Dataset
 from pipelines.store.step import StepType
-from pipelines.tokens import tokenized_examples as lessons
+from pipelines.tokens import tokenized_examples
 from pipelines.tokens.characters import count_characters
-from pipelines.tokens.templates import template_named
+from pipelines.tokens.templates import Template, shipped, template_named
 from pipelines.tokens.tokenized_examples import (
     TOKENIZE_EXAMPLES,
     TokenizedExamples,
+    TokenizeExamplesConfig,
     classifier_tokens,
+    fit_conversation,
     inputs_and_targets,
 )
 from pipelines.training.finetune_assistant import FINETUNE_ASSISTANT, AssistantConfig
@@ -70,7 +75,7 @@ def talks(build: Build, tmp_path: Path) -> Dataset:
     )
 
 
-def test_labelled_texts_are_stored_as_the_classifier_reads_them(build: Build, base: Dataset, texts: Dataset) -> None:
+def test_labelled_texts_are_stored_as_classifiers_read_them(build: Build, base: Dataset, texts: Dataset) -> None:
     made = build(TOKENIZE_EXAMPLES, {}, model=base, examples=texts)
     stored, total = TokenizedExamples(made), 0
     for split in SPLITS:
@@ -83,7 +88,7 @@ def test_labelled_texts_are_stored_as_the_classifier_reads_them(build: Build, ba
 
 
 @pytest.mark.parametrize("loss_on", ["responses", "all"])
-def test_conversations_are_stored_with_what_is_learnt(
+def test_conversations_are_stored_with_their_learnt_tokens(
     build: Build, base: Dataset, talks: Dataset, loss_on: Any
 ) -> None:
     stored = TokenizedExamples(
@@ -100,31 +105,102 @@ def test_conversations_are_stored_with_what_is_learnt(
         assert any(IGNORE in ts for ts in targets) == (loss_on == "responses")
 
 
-def test_it_is_one_arrow_file_of_small_integers(build: Build, base: Dataset, talks: Dataset) -> None:
+def test_dataset_is_one_arrow_file_of_small_integers(build: Build, base: Dataset, talks: Dataset) -> None:
     made = build(TOKENIZE_EXAMPLES, {"template": "plain"}, model=base, examples=talks)
-    assert set(made.manifest.files) == {lessons.FILE}
-    with pa.ipc.open_file(made.file(lessons.FILE)) as file:
+    assert set(made.manifest.files) == {tokenized_examples.FILE}
+    with pa.ipc.open_file(made.file(tokenized_examples.FILE)) as file:
         table = file.read_all()
     assert table.schema.field("tokens").type.value_type == pa.from_numpy_dtype(np.dtype(np.uint16))
     assert table["split"].to_pylist() == sorted(table["split"].to_pylist(), key=SPLITS.index) and len(table) == 40
 
 
-def test_training_again_and_otherwise_encodes_nothing(
+def test_training_again_encodes_nothing(
     build: Build, base: Dataset, texts: Dataset, talks: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = AssistantConfig(**TRAINING)
     of_texts = build(TOKENIZE_EXAMPLES, {}, model=base, examples=texts)
-    of_talks = build(TOKENIZE_EXAMPLES, config.lessons.model_dump(), model=base, examples=talks)
+    of_talks = build(TOKENIZE_EXAMPLES, config.tokenize_examples.model_dump(), model=base, examples=talks)
 
     def refuse(*_: Any) -> None:
         raise AssertionError("encoded again")
 
-    for module in (lessons, model):
+    for module in (tokenized_examples, text_classifier):
         monkeypatch.setattr(module, "classifier_tokens", refuse)
-    monkeypatch.setattr(lessons, "tokenize_conversation", refuse)
+    monkeypatch.setattr(tokenized_examples, "tokenize_conversation", refuse)
     for seed in (1, 2):
         settings = TRAINING | {"seed": seed}
         build(FINETUNE_CLASSIFIER, settings | {"trainable": "all"}, model=base, examples=texts, lessons=of_texts)
         build(FINETUNE_ASSISTANT, settings, model=base, examples=talks, lessons=of_talks)
-    step = TOKENIZE_EXAMPLES.using("test", AssistantConfig(**TRAINING | {"seed": 2}).lessons, {})
-    assert step.fingerprint == TOKENIZE_EXAMPLES.using("test", config.lessons, {}).fingerprint
+    step = TOKENIZE_EXAMPLES.using("test", AssistantConfig(**TRAINING | {"seed": 2}).tokenize_examples, {})
+    assert step.fingerprint == TOKENIZE_EXAMPLES.using("test", config.tokenize_examples, {}).fingerprint
+
+
+# One conversation
+
+LETTERS = count_characters([*(path.read_text() for path in shipped().values()), "abcdefghijklmnopqrstuvwxyz ?.!"])
+words = st.text("abc ?", min_size=1, max_size=8)
+exchanges = st.lists(st.tuples(words, words), min_size=1, max_size=3)
+
+
+def talk(*contents: str) -> list[Message]:
+    return [Message(role="assistant" if n % 2 else "user", content=content) for n, content in enumerate(contents)]
+
+
+def talk_of(exchanges: list[tuple[str, str]]) -> list[Message]:
+    return talk(*(content for pair in exchanges for content in pair))
+
+
+@pytest.mark.parametrize("name", shipped())
+@given(exchanges=exchanges)
+def test_targets_are_responses_with_one_end_of_turn(name: str, exchanges: list[tuple[str, str]]) -> None:
+    template: Template = template_named(name)
+    tokenizer, conversation = LETTERS.with_special(template.special), talk_of(exchanges)
+    (end,) = template.end_ids(tokenizer)
+    responses = [[*tokenizer.encode(answer).tolist(), end] for _, answer in exchanges]
+    ids, targets = inputs_and_targets(template, tokenizer, conversation, "responses")
+    assert [target for target in targets if target != IGNORE] == [token for each in responses for token in each]
+    assert all(a == b for a, b in zip(ids[1:], targets, strict=False) if b != IGNORE)
+    prompt = template.prompt(tokenizer, conversation[:-1])
+    assert ids[: len(prompt)] == prompt  # as the model reads it in use
+    same, last = inputs_and_targets(template, tokenizer, conversation, "last")
+    assert same == ids and [target for target in last if target != IGNORE] == responses[-1]
+    _, everything = inputs_and_targets(template, tokenizer, conversation, "all")
+    assert everything == [*ids[1:], end]
+
+
+@given(exchanges=exchanges, seed=st.integers(0, 9))
+def test_targets_of_prompts_do_not_change_the_loss(exchanges: list[tuple[str, str]], seed: int) -> None:
+    template: Template = template_named("plain")
+    ids, targets = inputs_and_targets(template, LETTERS, talk_of(exchanges))
+    ids, targets = ids[:128], targets[:128]
+    loss, n = next_token_loss(MODEL, pad([ids], [targets]))
+    # Perturb the tokens after prompt positions. The inputs stay, so only targets could change the loss.
+    generator = torch.Generator().manual_seed(seed)
+    _, everything = inputs_and_targets(template, LETTERS, talk_of(exchanges), "all")
+    noise = torch.randint(0, LETTERS.vocabulary, (len(ids),), generator=generator).tolist()
+    perturbed = [e if t != IGNORE else r for t, e, r in zip(targets, everything, noise, strict=False)]
+    masked = [p if t != IGNORE else IGNORE for t, p in zip(targets, perturbed, strict=True)]
+    again, m = next_token_loss(MODEL, pad([ids], [masked]))
+    assert (again.item(), int(m)) == (loss.item(), int(n))
+    logits = MODEL(torch.tensor([ids]))[0].log_softmax(-1)
+    expected = -sum(logits[i, t] for i, t in enumerate(targets) if t != IGNORE)
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
+    moved, _ = next_token_loss(MODEL, pad([ids], [perturbed]))
+    assert moved.item() > loss.item()  # they would show if they counted
+
+
+torch.manual_seed(0)
+MODEL = GPT(gpt_config("pico", vocabulary=LETTERS.vocabulary, context=128, layers=1, width=16)).eval()
+
+
+def test_conversations_are_shortened_or_left_out_and_counted() -> None:
+    config, counts = TokenizeExamplesConfig(template="plain"), Counter[str]()
+
+    def fit(*contents: str) -> Any:
+        return fit_conversation(config, LETTERS, talk(*contents), 100, counts)
+
+    short = fit("a?", "b.")
+    assert fit("x" * 60, "y" * 30, "a?", "b.") == short
+    assert fit("a?", "y" * 100) is None
+    assert fit("a?", " ") is None
+    assert counts == {"shortened": 1, "too_long": 1, "nothing_to_learn": 1}

@@ -1,10 +1,11 @@
-"""Classifiers from examples to evaluation: what learns, how they decide, and input that cannot be learnt from."""
-
 import json
+import math
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from safetensors.torch import load_file
 
 from gpt.config import gpt_config
@@ -19,7 +20,12 @@ from pipelines.models.text_classifier import TextClassifier
 from pipelines.store.step import StepContext, StepType
 from pipelines.tokens.characters import count_characters
 from pipelines.tokens.tokenized_examples import TOKENIZE_EXAMPLES
-from pipelines.training.finetune_classifier import FINETUNE_CLASSIFIER, ClassifierConfig
+from pipelines.training.finetune_classifier import (
+    FINETUNE_CLASSIFIER,
+    ClassifierConfig,
+    balanced_draw,
+    balanced_weights,
+)
 
 SHARES = SplitConfig(validation=0.33, test=0.33)
 TOKENIZER = count_characters(["abcdefghijklmnopqrstuvwxyz !£0123456789"])
@@ -54,8 +60,8 @@ def finetuned(build):
     def finetune(examples, **config):
         base = build(BASE, {"sources": [{"uri": "x", "label": "y"}]})
         settings = {"steps": 3, "batch_size": 8, "evaluate_every": 2, "threads": 1} | config
-        lessons = build(TOKENIZE_EXAMPLES, {}, model=base, examples=examples)
-        return build(FINETUNE_CLASSIFIER, settings, model=base, examples=examples, lessons=lessons), base
+        tokenized = build(TOKENIZE_EXAMPLES, {}, model=base, examples=examples)
+        return build(FINETUNE_CLASSIFIER, settings, model=base, examples=examples, lessons=tokenized), base
 
     return finetune
 
@@ -74,7 +80,7 @@ TWO = [*letters(60), *letters(24, "spam", 1)]
 
 
 @pytest.mark.parametrize("trainable", ["all", "head", "last:1", "lora"])
-def test_only_what_is_named_learns_and_lora_is_folded_in(trainable, finetuned, examples):
+def test_only_chosen_parameters_learn_and_lora_is_merged(trainable, finetuned, examples):
     model, base = finetuned(examples(TWO), trainable=trainable, lora_rank=2)
     before, after = load_file(base.file("model.safetensors")), load_file(model.file("model.safetensors"))
     assert set(after) == {"head.weight", "head.bias"} | {f"gpt.{name}" for name in before}
@@ -94,14 +100,14 @@ def test_only_what_is_named_learns_and_lora_is_folded_in(trainable, finetuned, e
     assert model.manifest.statistics["parameters"] == sum(weight.numel() for weight in after.values())
 
 
-def test_from_scratch_nothing_of_the_base_is_left_and_everything_learns(finetuned, examples):
+def test_from_scratch_trains_all_new_parameters(finetuned, examples):
     model, base = finetuned(examples(TWO), trainable="head", from_scratch=True)
     before, after = load_file(base.file("model.safetensors")), load_file(model.file("model.safetensors"))
     assert not (before["tokens.weight"] == after["gpt.tokens.weight"]).any()
     assert model.manifest.statistics["parameters_trained"] > sum(weight.numel() for weight in after.values()) // 2
 
 
-def test_a_threshold_is_chosen_on_validation_and_obeyed(finetuned, examples):
+def test_threshold_is_chosen_on_validation_and_applied(finetuned, examples):
     texts = [text for _, text in TWO]
     plain = open_model(finetuned(examples(TWO))[0].path)
     assert plain.decision.positive == "spam" and plain.decision.threshold is None
@@ -122,7 +128,7 @@ def test_patience_ends_training_early(finetuned, examples, warnings):
     assert any("stopped at step" in sentence for sentence in warnings.sentences)
 
 
-def test_labels_that_training_never_saw_do_not_count_in_validation(finetuned, examples, warnings):
+def test_labels_unknown_in_training_do_not_count_in_validation(finetuned, examples, warnings):
     rows = [*TWO, *letters(3, "egg", 2, splits=["validation"])]
     finetuned(examples(rows))
     assert any("3 validation examples have labels that training never saw" in each for each in warnings.sentences)
@@ -143,15 +149,32 @@ def test_labels_that_training_never_saw_do_not_count_in_validation(finetuned, ex
         ),
     ],
 )
-def test_what_cannot_be_learnt_gets_a_sentence(rows, config, sentence, finetuned, examples):
+def test_examples_that_cannot_be_learnt_are_an_error(rows, config, sentence, finetuned, examples):
     with pytest.raises(InputError, match=sentence):
         finetuned(examples(rows), **config)
 
 
 @pytest.mark.parametrize("config", [{"trainable": "some"}, {"trainable": "last:0"}, {"threshold": "f3"}])
-def test_a_config_names_what_it_knows(config):
+def test_config_rejects_unknown_choices(config):
     with pytest.raises(ValueError, match=r"pattern|take f1, balanced_accuracy"):
         ClassifierConfig(**config)
+
+
+@given(counts=st.lists(st.integers(1, 30), min_size=2, max_size=4))
+def test_balanced_weights_have_equal_totals_and_mean_one(counts):
+    targets = [label for label, n in enumerate(counts) for _ in range(n)]
+    weights = balanced_weights(targets, len(counts))
+    totals = [weights[label].item() * n for label, n in enumerate(counts)]
+    assert totals == pytest.approx([len(targets) / len(counts)] * len(counts), rel=1e-5)
+    assert sum(weights[t].item() for t in targets) / len(targets) == pytest.approx(1, rel=1e-5)
+
+
+@given(counts=st.lists(st.integers(1, 30), min_size=2, max_size=4), seed=st.integers(0, 9))
+def test_balanced_draw_has_every_class_equally_often(counts, seed):
+    targets = np.array([label for label, n in enumerate(counts) for _ in range(n)])
+    drawn = balanced_draw(targets)(np.random.default_rng(seed))
+    each = math.ceil(len(targets) / len(counts))
+    assert np.bincount(targets[drawn]).tolist() == [each] * len(counts)
 
 
 @pytest.fixture
@@ -174,7 +197,7 @@ def values(evaluation, column="value"):
     return {(row["system"], row["metric"]): row[column] for row in rows}
 
 
-def test_an_evaluation_has_the_model_its_baselines_intervals_curves_and_mistakes(evaluated):
+def test_evaluation_has_baselines_intervals_curves_and_mistakes(evaluated):
     evaluation = evaluated(TWO, scratch=True, threshold="f1")
     metrics, low, high = values(evaluation), values(evaluation, "low"), values(evaluation, "high")
     systems = ["model", "from random weights", "TF-IDF logistic regression", "hand-made features", "majority class"]
@@ -199,17 +222,17 @@ def test_an_evaluation_has_the_model_its_baselines_intervals_curves_and_mistakes
     assert set(curves["curve"].to_pylist()) == {"roc", "precision_recall", "calibration"}
 
 
-def test_every_system_gets_a_threshold_chosen_in_the_same_way(evaluated):
+def test_every_system_has_a_threshold_chosen_alike(evaluated):
     evaluation = evaluated(TWO, threshold="balanced_accuracy")
     rows = pq.read_table(evaluation.file("predictions.parquet")).to_pylist()
-    # The majority class's one probability is the threshold that reaches it: all are said to be spam.
+    # The threshold equals the only probability of the majority class, so all texts are labelled spam.
     assert {row["majority_class_label"] for row in rows} == {"spam"}
     plain = evaluated(TWO)
     rows = pq.read_table(plain.file("predictions.parquet")).to_pylist()
     assert {row["majority_class_label"] for row in rows} == {"ham"}
 
 
-def test_a_class_that_training_never_saw_counts_as_errors(evaluated, warnings):
+def test_class_unknown_in_training_counts_as_errors(evaluated, warnings):
     evaluation = evaluated([*TWO, *letters(5, "£gg", 2, splits=["test"])], trainable="all")
     assert "labels that training never saw count as errors: £gg" in warnings.sentences
     assert values(evaluation)["model", "recall/£gg"] == 0
@@ -219,14 +242,14 @@ def test_a_class_that_training_never_saw_counts_as_errors(evaluated, warnings):
     assert 0 < values(evaluation)["model", "roc_auc"] < 1
 
 
-def test_several_classes_are_judged_each_against_the_rest(evaluated):
+def test_each_class_is_evaluated_against_the_rest(evaluated):
     evaluation = evaluated([*TWO, *letters(30, "egg", 2)])
     curves = pq.read_table(evaluation.file("curves.parquet")).to_pylist()
     assert {row["label"] for row in curves if row["curve"] == "roc"} == {"egg", "ham", "spam"}
     assert {row["metric"] for row in pq.read_table(evaluation.file("metrics.parquet")).to_pylist()} >= {"f1/egg"}
 
 
-def test_a_test_split_of_one_class_is_judged_by_what_has_a_meaning(evaluated):
+def test_test_split_of_one_class_has_only_defined_metrics(evaluated):
     rows = [*letters(60), *letters(24, "spam", 1, splits=["train", "validation"])]
     metrics = values(evaluated(rows, threshold="f1"))
     assert ("model", "accuracy") in metrics and ("model", "roc_auc") not in metrics
