@@ -381,12 +381,14 @@ def generate(
     Example: tokenmill generate "In the beginning" --model quickstart
     """
     from flows.tracking.registry import find_model
+    from gpt.generate import Sampling
     from pipelines.models.language_model import open_gpt
 
     language_model = open_gpt(find_model(model).path)
     typer.echo(prompt, nl=False)
     try:
-        for piece in language_model.stream(prompt, max_new_tokens, temperature, top_k or None, top_p, seed):
+        sampling = Sampling(max_new_tokens, temperature=temperature, top_k=top_k or None, top_p=top_p, seed=seed)
+        for piece in language_model.stream(prompt, sampling):
             typer.echo(piece, nl=False)
             sys.stdout.flush()
     except ValueError as error:

@@ -13,6 +13,7 @@ from pydantic import Field, ValidationError
 from flows.home import Home
 from flows.tracking.registry import find_model
 from gpt.config import Config
+from gpt.generate import Sampling
 from pipelines.corpus.conversation import Message
 from pipelines.errors import InputError
 from pipelines.models.language_model import Assistant, open_model
@@ -93,16 +94,16 @@ class Chat:
             prompt = self.assistant.prompt(self.with_system(said), min(settings.max_new_tokens, context // 2))
         except ValueError as error:
             raise InputError(f"That cannot be answered: {error}.") from None
+        sampling = Sampling(
+            settings.max_new_tokens,
+            temperature=settings.temperature,
+            top_k=settings.top_k or None,
+            top_p=settings.top_p,
+            seed=settings.seed + len(self.said) // 2,
+        )
         pieces: list[str] = []
         try:
-            for piece in self.assistant.stream(
-                prompt,
-                settings.max_new_tokens,
-                settings.temperature,
-                settings.top_k or None,
-                settings.top_p,
-                settings.seed + len(self.said) // 2,
-            ):
+            for piece in self.assistant.stream(prompt, sampling):
                 pieces.append(piece)
                 typer.echo(piece, nl=False)
                 sys.stdout.flush()

@@ -13,7 +13,7 @@ from gpt.config import gpt_config
 from gpt.model import GPT
 from pipelines.corpus.examples import Example
 from pipelines.evaluation.assistant import nearest_answers
-from pipelines.evaluation.language_model import language_metrics
+from pipelines.evaluation.language_metrics import language_metrics
 from pipelines.models.scoring import sliding_losses
 
 torch.manual_seed(0)

@@ -10,7 +10,8 @@ from pipelines.evaluation.assistant import EVALUATE_ASSISTANT, EvaluateAssistant
 from pipelines.evaluation.classification_metrics import Answers, classification_metrics
 from pipelines.evaluation.classifier import EVALUATE_CLASSIFIER, EvaluateClassifierConfig
 from pipelines.evaluation.compare import compare, gain, matching, same_items
-from pipelines.evaluation.language_model import EVALUATE_LANGUAGE, EvaluateLanguageConfig, language_metrics
+from pipelines.evaluation.language_metrics import language_metrics
+from pipelines.evaluation.language_model import EVALUATE_LANGUAGE, EvaluateLanguageConfig
 from pipelines.evaluation.results import statistics, write_evaluation
 from pipelines.store.manifest import Ref
 

@@ -1,5 +1,7 @@
 """Models as a person uses them: text in, text or labels out."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -8,10 +10,11 @@ from hypothesis import strategies as st
 
 from gpt.classifier import Classifier, Decision
 from gpt.config import gpt_config
+from gpt.generate import Sampling
 from gpt.model import GPT
 from gpt.weights import save_classifier, save_model
 from pipelines.errors import InputError
-from pipelines.models.language_model import Assistant, LanguageModel, open_gpt, open_model
+from pipelines.models.language_model import SAMPLING, Assistant, LanguageModel, open_gpt, open_model
 from pipelines.models.text_classifier import TextClassifier
 from pipelines.tokens.byte_pairs import named_tokenizer
 from pipelines.tokens.characters import count_characters
@@ -50,16 +53,17 @@ def test_a_folder_without_a_model_gets_a_sentence(tmp_path):
 
 def test_streamed_pieces_are_the_completed_text(folder):
     model = open_gpt(folder)
-    whole = model.complete(["ab", "c"], max_new_tokens=30, seed=4)
-    assert "".join(model.stream("ab", 30, seed=4)) == whole[0]
-    assert model.complete(["ab"], max_new_tokens=30, seed=4) == whole[:1]
+    sampling = replace(SAMPLING, max_new_tokens=30, seed=4)
+    whole = model.complete(["ab", "c"], sampling)
+    assert "".join(model.stream("ab", sampling)) == whole[0]
+    assert model.complete(["ab"], sampling) == whole[:1]
 
 
 def test_a_streamed_piece_never_ends_within_a_character(monkeypatch):
     tokenizer, text = named_tokenizer("gpt2"), "naïve ☃ 🦉🦉, said \N{REPLACEMENT CHARACTER}"
     model = LanguageModel(GPT(gpt_config("pico", vocabulary=tokenizer.vocabulary, context=16)), tokenizer)
-    settings = {"max_new_tokens": 40, "temperature": 2.0, "top_k": None, "seed": 1}
-    assert "".join(model.stream("", **settings)) == model.complete([""], **settings)[0], "bytes that make no sense too"
+    sampling = Sampling(40, temperature=2.0, seed=1)
+    assert "".join(model.stream("", sampling)) == model.complete([""], sampling)[0], "bytes that make no sense too"
     for cut, rest in ((0, ""), (1, "\N{REPLACEMENT CHARACTER}")):  # with a last character that is whole, or not
         ids = tokenizer.encode(text[:-1] if cut else text).tolist() + tokenizer.encode("🦉").tolist()[:cut]
         monkeypatch.setattr("pipelines.models.language_model.stream", lambda *_, ids=ids, **__: iter(ids))

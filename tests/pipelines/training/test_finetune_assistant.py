@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from gpt.batch import IGNORE, Batch, pad
 from gpt.config import Config, gpt_config
+from gpt.generate import Sampling
 from gpt.loss import next_token_loss
 from gpt.model import GPT
 from gpt.train import TrainConfig, train
@@ -248,7 +249,7 @@ def test_an_assistant_is_trained_in_whole_in_part_or_by_lora(build, warnings, in
     assert ("tokens.weight" in moved) == (how == "all" or packing)  # new token ids always learn
     config = json.loads(made.file("config.json").read_text())
     assert config["eos_token_id"] == model.stop[0][0]
-    assert isinstance(model.complete([model.prompt("ab?")], max_new_tokens=3)[0], str)
+    assert isinstance(model.complete([model.prompt("ab?")], Sampling(3))[0], str)
 
 
 def test_examples_of_which_none_can_be_learnt_from_are_an_error(build, inputs, tmp_path):
