@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,11 +20,11 @@ from gpt.config import Config
 from gpt.generate import Sampling, generate
 from pipelines.corpus.examples import Example, Examples
 from pipelines.errors import InputError
-from pipelines.evaluation.answer_metrics import METRICS, WrittenAnswers
+from pipelines.evaluation.answer_metrics import METRICS
 from pipelines.evaluation.judge import JudgeConfig, Verdict, judge
-from pipelines.evaluation.metrics import measures
+from pipelines.evaluation.metrics import Measure, measures
 from pipelines.evaluation.results import MODEL, Metrics, key_of, statistics, write_evaluation
-from pipelines.evaluation.significance import Measure, intervals
+from pipelines.evaluation.significance import intervals
 from pipelines.models.language_model import Assistant, as_assistant, fits, open_gpt, open_model
 from pipelines.store.dataset import Dataset
 from pipelines.store.step import StepContext, StepType
@@ -59,18 +58,17 @@ def run_assistant(
     systems = {MODEL: model}
     if "base" in inputs:
         systems["base model"] = as_assistant(open_gpt(inputs["base"].path), model.template)
-    written = {system: write_answers(each, rows, config.max_new_tokens, work) for system, each in systems.items()}
-    nearest = nearest_answers(examples.rows("train"), rows)
-    written["nearest instruction"] = WrittenAnswers(nearest, written[MODEL].references)
-    verdicts = judge_answers(rows, written[MODEL].answers, config.judge, work) if config.judge else []
+    columns = {system: answer_columns(each, rows, config.max_new_tokens, work) for system, each in systems.items()}
+    columns["nearest instruction"] = {"answer": nearest_answers(examples.rows("train"), rows)}
+    verdicts = judge_answers(rows, columns[MODEL]["answer"], config.judge, work) if config.judge else []
     if verdicts:
-        scores = [math.nan if each.score is None else each.score for each in verdicts]
-        written[MODEL] = replace(written[MODEL], scores=scores)
-    measured = {system: measures(METRICS, each) for system, each in written.items()}
+        columns[MODEL]["score"] = [math.nan if each.score is None else each.score for each in verdicts]
+    responses = [row.response or "" for row in rows]
+    measured = {system: measures(METRICS, {"response": responses, **each}) for system, each in columns.items()}
     metrics: dict[str, Metrics] = {system: intervals(each) for system, each in measured.items()}
-    write_evaluation(out, metrics, predictions_table(rows, written, measured, verdicts))
-    examples_to_read = zip(rows[: config.shown], written[MODEL].answers, strict=False)
-    text = "\n\n".join(f"> {row.instruction}\n{answer}" for row, answer in examples_to_read) + "\n"
+    write_evaluation(out, metrics, predictions_table(rows, columns, measured, verdicts))
+    to_read = zip(rows[: config.shown], columns[MODEL]["answer"], strict=False)
+    text = "\n\n".join(f"> {row.instruction}\n{answer}" for row, answer in to_read) + "\n"
     work.listener.text("answers.txt", text)
     (out / "answers.txt").write_text(text, encoding="utf-8")
     counts = {"scored_examples": len(rows), "left_out": len(held_out) - len(rows)}
@@ -81,7 +79,7 @@ def run_assistant(
 
 def predictions_table(
     rows: Sequence[Example],
-    written: Mapping[str, WrittenAnswers],
+    columns: Mapping[str, Mapping[str, Any]],
     measured: Mapping[str, Mapping[str, Measure]],
     verdicts: Sequence[Verdict],
 ) -> pa.Table:
@@ -89,26 +87,26 @@ def predictions_table(
 
     Args:
         rows: the examples.
-        written: the answers of each system.
+        columns: the columns of each system.
         measured: the metrics of each system by name.
         verdicts: the judge's, empty without a judge.
     """
-    columns: dict[str, Any] = {
+    table: dict[str, Any] = {
         "item": [row.id for row in rows],
         "instruction": [row.instruction for row in rows],
         "response": [row.response for row in rows],
     }
-    for system, each in written.items():
-        if each.losses is not None:
-            columns |= {"tokens": each.tokens, f"{key_of(system)}_loss": each.losses}
+    for system, each in columns.items():
+        if "loss" in each:
+            table |= {"tokens": each["tokens"], f"{key_of(system)}_loss": each["loss"]}
     if verdicts:
-        columns |= {f"judge_{name}": [getattr(each, name) for each in verdicts] for name in VERDICT}
-    for system, each in written.items():
-        columns[f"{key_of(system)}_answer"] = each.answers
+        table |= {f"judge_{name}": [getattr(each, name) for each in verdicts] for name in VERDICT}
+    for system, each in columns.items():
+        table[f"{key_of(system)}_answer"] = each["answer"]
         for name, measure in measured[system].items():
             if name not in ("loss", "judge_score"):
-                columns[f"{key_of(system)}_{name}"] = pa.array(measure.each, from_pandas=True)
-    return pa.table(columns)
+                table[f"{key_of(system)}_{name}"] = pa.array(measure.each, from_pandas=True)
+    return pa.table(table)
 
 
 VERDICT = ("prompt", "answer", "score", "status")
@@ -130,8 +128,8 @@ def judge_answers(
     return verdicts
 
 
-def write_answers(model: Assistant, rows: Sequence[Example], max_new_tokens: int, work: StepContext) -> WrittenAnswers:
-    """Answer the instructions greedily, and score the responses."""
+def answer_columns(model: Assistant, rows: Sequence[Example], max_new_tokens: int, work: StepContext) -> dict[str, Any]:
+    """Answer the instructions greedily and score the responses; return the columns that metrics need."""
     answers: list[str] = []
     ended: list[float] = []
     for at in range(0, len(rows), BATCH):
@@ -141,7 +139,7 @@ def write_answers(model: Assistant, rows: Sequence[Example], max_new_tokens: int
         ended += [float(len(each) < max_new_tokens) for each in ids]
         work.listener.progress(len(answers), len(rows), "answers")
     losses, n_tokens = response_losses(model, rows)
-    return WrittenAnswers(answers, [(row.response or "").strip() for row in rows], losses, n_tokens, ended)
+    return {"answer": answers, "ended": ended, "loss": losses, "tokens": n_tokens}
 
 
 @torch.inference_mode()

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from pipelines.evaluation.metrics import Metric, measures
-from pipelines.evaluation.significance import Interval, Measure, Rows, intervals, mean_of, share
+from pipelines.evaluation.metrics import Measure, Metric, Rows, mean_of, measures, share
+from pipelines.evaluation.significance import Interval, intervals
 
 BINS = 15  # of the calibration error, as in Guo et al. (2017)
 
@@ -40,16 +41,6 @@ class Answers:
     positive: int | None
     n_known: int
 
-    @classmethod
-    def of_predictions(cls, table: pa.Table, positive: str | None) -> Answers:
-        """Read the model's columns of `predictions.parquet`, which has no probability of every class."""
-        truth, predicted = (table[name].to_pylist() for name in ("truth", "model_label"))
-        labels = sorted({*truth, *predicted, *([positive] if positive else [])})
-        number = {label: i for i, label in enumerate(labels)}
-        true_classes, classes = (np.array([number[label] for label in each]) for each in (truth, predicted))
-        at = number[positive] if positive else None
-        return cls(true_classes, classes, np.zeros((len(truth), 0)), labels, at, len(labels))
-
     @property
     def ranked(self) -> list[int]:
         """The classes that some texts have and others do not, so that texts can be ranked by their probability."""
@@ -62,6 +53,18 @@ class Answers:
         one_hot = np.eye(len(self.labels))
         predicted, real = one_hot[self.predicted], one_hot[self.truth]
         return np.concatenate([predicted * real, predicted, real], 1)
+
+    @cached_property
+    def areas(self) -> Callable[[Rows], Rows]:
+        """A function from weights (R, N) to (2, R) areas under the ROC curve and average precisions, label means."""
+        pairs = [(self.truth == each, self.probabilities[:, each]) for each in self.ranked]
+
+        def areas(weights: Rows) -> Rows:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # resamples in which no label has both texts and others
+                return np.nanmean([_areas(*pair, weights) for pair in pairs], axis=0)
+
+        return areas
 
     @cached_property
     def confidence(self) -> NDArray[np.float64]:
@@ -85,78 +88,59 @@ class Answers:
 RATIOS = ("precision", "recall", "f1")
 
 
-def _class_ratios(sums: Rows) -> dict[str, Rows]:
-    """Return precision, recall and F1 of each class, (..., K) each, from sums of `Answers.hits`."""
+def _ratios(name: str, sums: Rows) -> Rows:
+    """Return precision, recall or F1 of each class, (..., K), from sums of `Answers.hits`."""
     hits, predicted, real = np.split(sums, 3, axis=-1)
-    return {
-        "precision": share(hits, predicted),
-        "recall": share(hits, real),
-        "f1": share(2 * hits, predicted + real),
-    }
+    if name == "f1":
+        return share(2 * hits, predicted + real)
+    return share(hits, predicted if name == "precision" else real)
 
 
 def _ratio(name: str, answers: Answers, at: int | None = None) -> Measure | None:
     """Measure precision, recall or F1 of one class, by default the positive one."""
     at = answers.positive if at is None else at
-    return None if at is None else Measure(answers.hits, lambda sums: _class_ratios(sums)[name][..., at])
+    return None if at is None else Measure(answers.hits, lambda sums: _ratios(name, sums)[..., at])
 
 
 def _macro(name: str, answers: Answers) -> Measure:
     """Measure the mean of precision, recall or F1 over the labels that are true or predicted for some text."""
-
-    def of_sums(sums: Rows) -> Rows:
-        _, predicted, real = np.split(sums, 3, axis=-1)
-        return _mean(_class_ratios(sums)[name], predicted + real > 0)
-
-    return Measure(answers.hits, of_sums)
+    k = len(answers.labels)
+    return Measure(answers.hits, lambda sums: _mean(_ratios(name, sums), sums[..., k : 2 * k] + sums[..., 2 * k :] > 0))
 
 
 def _balanced_accuracy(answers: Answers) -> Measure:
     """Measure the mean recall of the true labels."""
-    return Measure(answers.hits, lambda sums: _mean(_class_ratios(sums)["recall"], np.split(sums, 3, axis=-1)[2] > 0))
+    k = len(answers.labels)
+    return Measure(answers.hits, lambda sums: _mean(_ratios("recall", sums), sums[..., 2 * k :] > 0))
 
 
 def _mean(values: Rows, where: NDArray[np.bool_]) -> Rows:
     return np.where(where, values, 0).sum(axis=-1) / where.sum(axis=-1)
 
 
-def _ranking(score: str, area: Callable[..., Rows], answers: Answers) -> Measure | None:
+def _ranking(at: int, score: str, answers: Answers) -> Measure | None:
     """Measure how well the probabilities rank the texts, with scikit-learn's value."""
-    ranked = [(answers.truth == each, answers.probabilities[:, each]) for each in answers.ranked]
-    if not ranked:
+    if not answers.ranked:
         return None
     from sklearn import metrics as sk
 
-    def of_weights(weights: Rows) -> Rows:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # resamples in which no label has both texts and others
-            return np.nanmean([area(*pair, weights) for pair in ranked], axis=0)
-
-    return Measure(None, of_weights, exact=float(np.mean([getattr(sk, score)(*pair) for pair in ranked])))
+    pairs = [(answers.truth == each, answers.probabilities[:, each]) for each in answers.ranked]
+    exact = float(np.mean([getattr(sk, score)(*pair) for pair in pairs]))
+    return Measure(answers.areas, lambda areas: areas[at], exact=exact)
 
 
-def _roc_auc(true: NDArray[np.bool_], scores: NDArray, weights: Rows) -> Rows:
-    """Return (R,) areas under the ROC curve; NaN where a resample has texts of one kind only."""
-    hits, alarms = _cumulative(true, scores, weights)
-    positives, negatives = hits[:, -1], alarms[:, -1]
-    below = np.diff(alarms, axis=1, prepend=0) * (hits - np.diff(hits, axis=1, prepend=0) / 2)
-    with np.errstate(invalid="ignore"):
-        return below.sum(axis=1) / np.where(negatives > 0, positives * negatives, np.nan)
-
-
-def _average_precision(true: NDArray[np.bool_], scores: NDArray, weights: Rows) -> Rows:
-    """Return (R,) average precisions; NaN where a resample has no positive text."""
-    hits, alarms = _cumulative(true, scores, weights)
-    with np.errstate(invalid="ignore"):
-        return (np.diff(hits, axis=1, prepend=0) * share(hits, hits + alarms)).sum(axis=1) / hits[:, -1]
-
-
-def _cumulative(true: NDArray[np.bool_], scores: NDArray, weights: Rows) -> tuple[Rows, Rows]:
-    """Return hits and false alarms, (R, distinct scores) each, at every threshold from the highest down."""
+def _areas(true: NDArray[np.bool_], scores: NDArray, weights: Rows) -> tuple[Rows, Rows]:
+    """Return (R,) areas under the ROC curve and average precisions; NaN where a resample has texts of one kind only."""
     order = np.argsort(-scores, kind="stable")
-    last = np.flatnonzero(np.append(np.diff(scores[order]) != 0, True))  # equal scores count at once
-    hits = np.cumsum(weights[:, order] * true[order], axis=1)[:, last]
-    return hits, np.cumsum(weights[:, order] * ~true[order], axis=1)[:, last]
+    ends = np.flatnonzero(np.append(np.diff(scores[order]) != 0, True))  # equal scores count at once
+    hits = np.cumsum(weights[:, order] * true[order], axis=1)[:, ends]
+    alarms = np.cumsum(weights[:, order] * ~true[order], axis=1)[:, ends]
+    positives, negatives = hits[:, -1], alarms[:, -1]
+    new_hits = np.diff(hits, axis=1, prepend=0)
+    with np.errstate(invalid="ignore"):
+        below = np.diff(alarms, axis=1, prepend=0) * (hits - new_hits / 2)
+        auc = below.sum(axis=1) / np.where(negatives > 0, positives * negatives, np.nan)
+        return auc, (new_hits * share(hits, hits + alarms)).sum(axis=1) / positives
 
 
 def _calibration_error(answers: Answers) -> Measure:
@@ -166,8 +150,8 @@ def _calibration_error(answers: Answers) -> Measure:
     equal width, weighted by their texts.
     """
     n, errors = len(answers.truth), answers.likeliest_is_right - answers.confidence
-    value = float(np.abs(errors @ answers.bins).sum() / n)
-    return Measure(errors[:, None] * answers.bins, lambda sums: np.abs(sums).sum(axis=-1) / n, exact=value)
+    exact = float(np.abs(errors @ answers.bins).sum() / n)
+    return Measure(errors[:, None] * answers.bins, lambda sums: np.abs(sums).sum(axis=-1) / n, exact=exact)
 
 
 def _brier(answers: Answers) -> Measure:
@@ -177,19 +161,31 @@ def _brier(answers: Answers) -> Measure:
     return Measure(rows, lambda sums: sums / len(rows))
 
 
+ANSWERS = ("answers",)
+
+
 METRICS = {
-    "accuracy": Metric(lambda answers: mean_of(answers.predicted == answers.truth), right_or_wrong=True),
-    "balanced_accuracy": Metric(_balanced_accuracy),
-    **{name: Metric(partial(_ratio, name)) for name in RATIOS},
-    **{f"{name}_macro": Metric(partial(_macro, name)) for name in RATIOS},
-    "roc_auc": Metric(partial(_ranking, "roc_auc_score", _roc_auc), title="ROC-AUC"),
-    "average_precision": Metric(partial(_ranking, "average_precision_score", _average_precision)),
-    "calibration_error": Metric(_calibration_error, lower_is_better=True),
-    "brier": Metric(_brier, title="Brier score", lower_is_better=True),
+    "accuracy": Metric(lambda answers: mean_of(answers.predicted == answers.truth), ANSWERS, right_or_wrong=True),
+    "balanced_accuracy": Metric(_balanced_accuracy, ANSWERS),
+    **{name: Metric(partial(_ratio, name), ANSWERS) for name in RATIOS},
+    **{f"{name}_macro": Metric(partial(_macro, name), ANSWERS) for name in RATIOS},
+    "roc_auc": Metric(partial(_ranking, 0, "roc_auc_score"), ANSWERS, title="ROC-AUC"),
+    "average_precision": Metric(partial(_ranking, 1, "average_precision_score"), ANSWERS),
+    "calibration_error": Metric(_calibration_error, ANSWERS, lower_is_better=True),
+    "brier": Metric(_brier, ANSWERS, title="Brier score", lower_is_better=True),
 }
 
 
 COMPARED = ("accuracy", "precision", "recall", "f1", "f1_macro", "balanced_accuracy")
+
+
+def items(columns: Mapping[str, Any], statistics: Mapping[str, Any]) -> dict[str, Answers]:
+    """Return the answers in the columns of predictions, which lack the probabilities of every class."""
+    truth, predicted, positive = columns["truth"], columns["label"], statistics.get("positive")
+    labels = sorted({*truth, *predicted, *([positive] if positive else [])})
+    classes, true_classes = (np.array([labels.index(label) for label in each]) for each in (predicted, truth))
+    at = labels.index(positive) if positive else None
+    return {"answers": Answers(true_classes, classes, np.zeros((len(truth), 0)), labels, at, len(labels))}
 
 
 def measure_classes(answers: Answers) -> dict[str, Measure]:
@@ -199,11 +195,11 @@ def measure_classes(answers: Answers) -> dict[str, Measure]:
     texts of one class.
     """
     by_label = {
-        f"{name}/{label}": Metric(partial(_ratio, name, at=at))
+        f"{name}/{label}": Metric(partial(_ratio, name, at=at), ANSWERS)
         for name in RATIOS
         for at, label in enumerate(answers.labels)
     }
-    return measures({**METRICS, **by_label}, answers)
+    return measures(METRICS | by_label, {"answers": answers})
 
 
 def classification_metrics(answers: Answers) -> dict[str, float]:

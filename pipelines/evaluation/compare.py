@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -16,8 +17,9 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from pipelines.errors import InputError
-from pipelines.evaluation.metrics import measures
-from pipelines.evaluation.significance import Interval, Measure, mcnemar, paired_bootstrap
+from pipelines.evaluation.metrics import Measure, measures
+from pipelines.evaluation.results import MODEL
+from pipelines.evaluation.significance import Interval, mcnemar, paired_bootstrap
 from pipelines.evaluation.tasks import METRICS, TASKS, Task
 from pipelines.store.dataset import Dataset
 from pipelines.store.manifest import Ref
@@ -78,7 +80,7 @@ def compare(first: Dataset, second: Dataset) -> list[Difference]:
     tables = [_predictions(each) for each in (first, second)]
     same_tokens = "tokens" not in tables[0].column_names or tables[0]["tokens"].equals(tables[1]["tokens"])
     tested = {name: task.metrics[name] for name in task.compared if same_tokens or not task.metrics[name].per_token}
-    a, b = (measures(tested, task.items(table, first.manifest.statistics)) for table in tables)
+    a, b = (measures(tested, task.items(_columns(table), first.manifest.statistics)) for table in tables)
     found = []
     for name, paired in paired_bootstrap(a, b).items():
         p, test = paired.p, "paired bootstrap"
@@ -145,6 +147,11 @@ def _task(evaluation: Dataset) -> Task:
 def _predictions(evaluation: Dataset, columns: Sequence[str] | None = None) -> pa.Table:
     with evaluation.open("predictions.parquet") as file:
         return pq.read_table(file, columns=list(columns) if columns else None)
+
+
+def _columns(table: pa.Table) -> dict[str, list[Any]]:
+    """Return the columns of the items and of the model's predictions."""
+    return {name.removeprefix(f"{MODEL}_"): values for name, values in table.to_pydict().items()}
 
 
 def _metrics(evaluation: Dataset) -> dict[str, Interval]:

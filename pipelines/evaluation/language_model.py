@@ -17,7 +17,7 @@ from pydantic import Field
 from gpt.config import Config
 from pipelines.corpus.documents import Corpus
 from pipelines.errors import InputError
-from pipelines.evaluation.language_metrics import METRICS, Documents, language_metrics
+from pipelines.evaluation.language_metrics import METRICS, language_metrics
 from pipelines.evaluation.memorisation import MemorisationConfig, memorisation_metrics, recite
 from pipelines.evaluation.metrics import measures
 from pipelines.evaluation.ngram_baselines import trigram_losses, unigram_losses
@@ -72,7 +72,7 @@ def run_language(
     metrics: dict[str, dict[str, float | Interval]] = {
         system: {**language_metrics(each, *sizes.values())} for system, each in by_document.items()
     }
-    metrics[MODEL] |= group_metrics(Documents(by_document[MODEL], *sizes.values()), groups)
+    metrics[MODEL] |= group_metrics({"loss": by_document[MODEL], **sizes}, groups)
     if config.memorisation:
         metrics[MODEL] |= memorised(model, tokens, config.split, config.memorisation, out, work)
     predictions = {"item": items, **sizes, **{f"{system}_loss": each for system, each in by_document.items()}, **groups}
@@ -119,27 +119,25 @@ def doc_ids(tokens: Tokens, split: str) -> list[str]:
 
 def document_groups(corpus: Corpus, doc_ids: Sequence[str]) -> dict[str, list[str | None]]:
     """Return the source of each document, and its language if the corpus detects languages."""
-    wanted = dict.fromkeys(doc_ids)
-    found: dict[str, tuple[str | None, str | None]] = {}
+    wanted, found = pa.array(doc_ids), {}
     for batch in corpus.batches(["doc_id", "source", "language"]):
-        for doc_id, *place in zip(*(column.to_pylist() for column in batch.columns), strict=True):
-            if doc_id in wanted:
-                found[doc_id] = place[0], place[1]
-    groups = {
-        name: [found.get(doc_id, (None, None))[at] for doc_id in doc_ids]
-        for at, name in enumerate(("source", "language"))
-    }
+        for row in batch.filter(pa.compute.is_in(batch["doc_id"], wanted)).to_pylist():
+            found[row["doc_id"]] = row
+    groups = {name: [found.get(doc_id, {}).get(name) for doc_id in doc_ids] for name in ("source", "language")}
     return {name: values for name, values in groups.items() if any(values)}
 
 
-def group_metrics(documents: Documents, groups: Mapping[str, Sequence[str | None]]) -> dict[str, Interval]:
+def group_metrics(
+    columns: Mapping[str, NDArray[Any]], groups: Mapping[str, Sequence[str | None]]
+) -> dict[str, Interval]:
     """Return the metrics BY_GROUP of each source and each language, named `metric/source/NAME`."""
     metrics = {name: METRICS[name] for name in BY_GROUP}
     found: dict[str, Interval] = {}
-    for column, names in groups.items():
+    for kind, names in groups.items():
         for name in sorted({each for each in names if each is not None}):
-            part = documents[np.array([each == name for each in names])]
-            found |= {f"{metric}/{column}/{name}": each for metric, each in intervals(measures(metrics, part)).items()}
+            chosen = np.array([each == name for each in names])
+            part = measures(metrics, {column: values[chosen] for column, values in columns.items()})
+            found |= {f"{metric}/{kind}/{name}": value for metric, value in intervals(part).items()}
     return found
 
 

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from gpt.config import Config
-from pipelines.evaluation.metrics import Metric, measures
-from pipelines.evaluation.significance import Interval, intervals, mean_of
+from pipelines.evaluation.metrics import Metric, mean_of, measures
+from pipelines.evaluation.significance import Interval, intervals
 
 if TYPE_CHECKING:
     from gpt.model import GPT
@@ -43,17 +43,9 @@ class Recital:
     run: int
 
 
-@dataclass(frozen=True)
-class Runs:
-    """Lengths (N,) of the runs at N places, and the length from which a place counts as memorised."""
-
-    lengths: NDArray[np.float64]
-    at_least: int
-
-
 METRICS = {
-    "memorised_run": Metric(lambda runs: mean_of(runs.lengths), lower_is_better=True),
-    "memorised_share": Metric(lambda runs: mean_of(runs.lengths >= runs.at_least), lower_is_better=True),
+    "memorised_run": Metric(mean_of, ("run",), lower_is_better=True),
+    "memorised_share": Metric(mean_of, ("memorised",), lower_is_better=True),
     "memorised_ratio": Metric(lower_is_better=True),
 }
 
@@ -87,8 +79,8 @@ def memorisation_metrics(
     """
     metrics: dict[str, float | Interval] = {}
     for where, recitals in (("", trained), ("_held_out", held_out)):
-        runs = Runs(np.array([each.run for each in recitals], float), at_least)
-        found = intervals(measures(METRICS, runs))
+        runs = np.array([each.run for each in recitals])
+        found = intervals(measures(METRICS, {"run": runs, "memorised": runs >= at_least}))
         metrics |= {f"{name}{where}": value for name, value in found.items()}
     guessed = np.mean([each.run for each in held_out])
     if guessed:

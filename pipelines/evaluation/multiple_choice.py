@@ -22,10 +22,10 @@ from pipelines.corpus.readers.formats import read_file
 from pipelines.corpus.readers.records import Bad, ReadOptions
 from pipelines.corpus.sources import Uri, describe, label_of, list_files
 from pipelines.errors import InputError
-from pipelines.evaluation.choice_metrics import METRICS, Choices
 from pipelines.evaluation.metrics import measures
 from pipelines.evaluation.results import MODEL, key_of, statistics, write_evaluation
 from pipelines.evaluation.significance import Interval, intervals
+from pipelines.evaluation.tasks import CHOICE_METRICS
 from pipelines.models.language_model import open_gpt
 from pipelines.models.scoring import log_likelihoods
 from pipelines.store.dataset import Dataset
@@ -80,13 +80,12 @@ def run_task(
         scores = score(model, items, texts, work)
         likeliest = np.array([each.argmax() for each in scores])
         per_character = np.array([(each / n).argmax() for each, n in zip(scores, lengths, strict=True)])
-        choices, key = Choices(likeliest == answers, per_character == answers), key_of(system)
-        metrics[system] = {**intervals(measures(METRICS, choices))}
+        right, key = {"right": likeliest == answers, "right_normalised": per_character == answers}, key_of(system)
+        metrics[system] = {**intervals(measures(CHOICE_METRICS, right))}
         predictions |= {
             f"{key}_choice": [item.choices[i] for item, i in zip(items, per_character, strict=True)],
             f"{key}_log_likelihoods": [each.tolist() for each in scores],
-            f"{key}_right": choices.right,
-            f"{key}_right_normalised": choices.right_normalised,
+            **{f"{key}_{name}": values for name, values in right.items()},
         }
     metrics["chance"] = dict.fromkeys(metrics[MODEL], float(np.mean([1 / len(item.choices) for item in items])))
     write_evaluation(out, metrics, pa.table(predictions))

@@ -1,84 +1,19 @@
-"""Measures of items with bootstrap intervals, and paired tests of two models on the same items.
-
-A measure is a function of sums over items. A mean is a sum over a count, F1 is a ratio of sums of hits and errors, and
-chrF is a function of sums of matching n-grams. A resample of the items then only weights rows before they are summed.
-"""
+"""Bootstrap intervals of metrics, and paired tests of two models on the same items."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-Rows = NDArray[np.float64]
-
-
-OfSums = Callable[[Rows], Rows]
-"""(..., K) sums of K quantities over items to (...) values of a metric."""
-
+from pipelines.evaluation.metrics import Measure, Rows
 
 RESAMPLES = 10_000
 
 
 LEVEL = 0.95
-
-
-@dataclass(frozen=True)
-class Measure:
-    """A metric of N items, as a function of sums over the items.
-
-    Attributes:
-        rows: (N, K) quantities of each item. None gives `of_sums` the weights (R, N) of the items themselves.
-        of_sums: the metric of the sums of the rows.
-        scale: a growing function from the metric of the sums to the value that is shown.
-        exact: the value, if the rows do not give it to the last digit.
-        each: (N,) the metric of each item alone, NaN where it has none.
-    """
-
-    rows: Rows | None
-    of_sums: OfSums
-    scale: Callable[[float], float] | None = None
-    exact: float = math.nan
-    each: Rows | None = None
-
-    @property
-    def value(self) -> float:
-        """The metric of all items."""
-        if self.rows is None or not math.isnan(self.exact):
-            return self.exact
-        value = float(self.of_sums(self.rows.sum(0)))
-        return self.scale(value) if self.scale else value
-
-
-def columns(*values: Sequence[float] | NDArray[Any]) -> Rows:
-    """Return (N, K) rows of K quantities, (N,) each."""
-    return np.stack(values, 1).astype(np.float64)
-
-
-def ratio_of(part: Sequence[float] | NDArray[Any], whole: Sequence[float] | NDArray[Any]) -> Measure:
-    """Measure one sum over another. Both quantities are (N,); 0 over nothing is 0."""
-    rows = columns(part, whole)
-    return Measure(rows, lambda sums: share(sums[..., 0], sums[..., 1]), each=share(*rows.T))
-
-
-def mean_of(values: Sequence[float] | NDArray[Any]) -> Measure:
-    """Measure the mean of the values (N,). NaN means that an item has none and does not count."""
-    each = np.array(values, float)
-    known = ~np.isnan(each)
-    return replace(ratio_of(np.where(known, each, 0), known), each=each)
-
-
-def share(part: Rows, whole: Rows) -> Rows:
-    """Return part / whole, and 0 where the whole is 0."""
-    part, whole = np.asarray(part, float), np.asarray(whole, float)
-    return np.divide(part, whole, out=np.zeros_like(part), where=whole > 0)
-
-
-# Intervals
 
 
 @dataclass(frozen=True)
@@ -97,13 +32,11 @@ def intervals(measures: Mapping[str, Measure], most: int = RESAMPLES) -> dict[st
         measures: by name. At least one has rows.
         most: number of resamples; fewer are drawn of very many items.
     """
-    n = next(len(measure.rows) for measure in measures.values() if measure.rows is not None)
-    drawn = [resampled(measures, weights) for weights in resamples(n, most=most)]
+    drawn = [resampled(measures, weights) for weights in resamples(_count(measures), most=most)]
     found = {}
     for name, measure in measures.items():
-        scale = measure.scale or float
         low, high = ends(np.concatenate([each[name] for each in drawn]))
-        found[name] = Interval(measure.value, scale(low), scale(high))
+        found[name] = Interval(measure.value, measure.scale(low), measure.scale(high))
     return found
 
 
@@ -115,8 +48,12 @@ def resampled(measures: Mapping[str, Measure], weights: Rows) -> dict[str, Rows]
         weights: (R, N) how often each item is drawn.
     """
     rows = {id(measure.rows): measure.rows for measure in measures.values()}
-    sums = {key: weights if each is None else weights @ each for key, each in rows.items()}
+    sums = {key: each(weights) if callable(each) else weights @ each for key, each in rows.items()}
     return {name: measure.of_sums(sums[id(measure.rows)]) for name, measure in measures.items()}
+
+
+def _count(measures: Mapping[str, Measure]) -> int:
+    return next(len(measure.rows) for measure in measures.values() if not callable(measure.rows))
 
 
 def resamples(n: int, seed: int = 0, most: int = RESAMPLES) -> Iterator[Rows]:
@@ -158,27 +95,24 @@ def paired_bootstrap(first: Mapping[str, Measure], second: Mapping[str, Measure]
         first, second: measures of the same items by name. Names that only one has are left out.
         seed: seed of the resamples.
     """
-    n = next(len(measure.rows) for measure in first.values() if measure.rows is not None)
-    drawn = [(resampled(first, weights), resampled(second, weights)) for weights in resamples(n, seed)]
     found = {}
-    for name, measure in first.items():
-        if name not in second:
-            continue
-        a, b = (_scaled(measure, np.concatenate([pair[i][name] for pair in drawn])) for i in (0, 1))
-        difference = b - a
-        tail = min(int((difference <= 0).sum()), int((difference >= 0).sum()))
-        values = measure.value, second[name].value
+    drawn = [(resampled(first, weights), resampled(second, weights)) for weights in resamples(_count(first), seed)]
+    for name in (name for name in first if name in second):
+        sides = (first[name], [each[name] for each, _ in drawn]), (second[name], [each[name] for _, each in drawn])
+        a, b = (_scaled(measure, np.concatenate(values)) for measure, values in sides)
+        values = first[name].value, second[name].value
+        tail = min(int((b <= a).sum()), int((b >= a).sum()))
         found[name] = Paired(
             Interval(values[0], *ends(a)),
             Interval(values[1], *ends(b)),
-            Interval(values[1] - values[0], *ends(difference)),
-            min(1.0, 2 * (tail + 1) / (len(difference) + 1)),
+            Interval(values[1] - values[0], *ends(b - a)),
+            min(1.0, 2 * (tail + 1) / (len(a) + 1)),
         )
     return found
 
 
 def _scaled(measure: Measure, values: Rows) -> Rows:
-    return np.array([measure.scale(value) for value in values.tolist()]) if measure.scale else values
+    return values if measure.scale is float else np.array([measure.scale(value) for value in values.tolist()])
 
 
 def mcnemar(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> float:

@@ -6,16 +6,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import pyarrow as pa
+from pipelines.evaluation import answer_metrics, classification_metrics, language_metrics, memorisation
+from pipelines.evaluation.metrics import Metric, mean_of
 
-from pipelines.evaluation import (
-    answer_metrics,
-    choice_metrics,
-    classification_metrics,
-    language_metrics,
-    memorisation,
-)
-from pipelines.evaluation.metrics import Metric
+Columns = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -27,45 +21,33 @@ class Task:
         question: the columns of `predictions.parquet` that say what was asked.
         metrics: the definitions of its metrics by name.
         compared: the metrics that are tested when two models are compared, in this order.
-        items: (predictions, statistics) -> what the compared metrics measure.
+        items: (columns of the predictions, statistics) -> the columns of the compared metrics.
     """
 
     stage: str
     question: tuple[str, ...]
     metrics: Mapping[str, Metric]
     compared: tuple[str, ...]
-    items: Callable[[pa.Table, Mapping[str, Any]], Any]
+    items: Callable[[Columns, Columns], Columns] = lambda columns, statistics: columns
+
+
+CHOICE_METRICS = {
+    "accuracy": Metric(mean_of, ("right",), right_or_wrong=True),
+    "accuracy_normalised": Metric(mean_of, ("right_normalised",), right_or_wrong=True),
+}
 
 
 TASKS = {
-    "language": Task(
-        "test",
-        ("item",),
-        {**language_metrics.METRICS, **memorisation.METRICS},
-        language_metrics.COMPARED,
-        lambda table, statistics: language_metrics.Documents.of_predictions(table),
-    ),
+    "language": Task("test", ("item",), language_metrics.METRICS | memorisation.METRICS, language_metrics.COMPARED),
     "classification": Task(
         "classify",
         ("item", "truth"),
         classification_metrics.METRICS,
         classification_metrics.COMPARED,
-        lambda table, statistics: classification_metrics.Answers.of_predictions(table, statistics.get("positive")),
+        classification_metrics.items,
     ),
-    "instruction": Task(
-        "instruct",
-        ("item", "response"),
-        answer_metrics.METRICS,
-        answer_metrics.COMPARED,
-        lambda table, statistics: answer_metrics.WrittenAnswers.of_predictions(table),
-    ),
-    "choice": Task(
-        "task",
-        ("item", "answer"),
-        choice_metrics.METRICS,
-        choice_metrics.COMPARED,
-        lambda table, statistics: choice_metrics.Choices.of_predictions(table),
-    ),
+    "instruction": Task("instruct", ("item", "response"), answer_metrics.METRICS, answer_metrics.COMPARED),
+    "choice": Task("task", ("item", "answer"), CHOICE_METRICS, tuple(CHOICE_METRICS)),
 }
 """By the statistic `task` of an evaluation."""
 

@@ -8,7 +8,8 @@ from rouge_score.rouge_scorer import RougeScorer
 from sacrebleu import corpus_chrf, sentence_chrf
 
 from pipelines.evaluation.answer_metrics import measure_answers
-from pipelines.evaluation.significance import intervals, mean_of
+from pipelines.evaluation.metrics import mean_of
+from pipelines.evaluation.significance import intervals
 
 text = st.text("abc ,.A", max_size=30)
 pairs = st.lists(st.tuples(text, text.filter(str.strip)), min_size=1, max_size=8)

@@ -5,7 +5,8 @@ import pytest
 from scipy import stats
 
 from pipelines.evaluation import significance
-from pipelines.evaluation.significance import Measure, columns, intervals, mcnemar, mean_of
+from pipelines.evaluation.metrics import Measure, columns, mean_of
+from pipelines.evaluation.significance import intervals, mcnemar
 
 
 def paired_bootstrap(first, second, seed=0):
