@@ -216,15 +216,17 @@ def with_intervals(answers: Answers) -> dict[str, Interval]:
 
 
 CURVES = pa.schema(
-    [
-        ("system", pa.string()),
-        ("label", pa.string()),
-        ("curve", pa.string()),  # roc, precision_recall or calibration
-        ("x", pa.float64()),  # false positive rate, recall, or mean probability of the likeliest label in a bin
-        ("y", pa.float64()),  # true positive rate, precision, or how often the likeliest label is right
-        ("threshold", pa.float64()),  # of the probability, for the first two
-    ]
+    {
+        **dict.fromkeys(("system", "label", "curve"), pa.string()),
+        **dict.fromkeys(("x", "y", "threshold"), pa.float64()),
+    }
 )
+"""A point of a curve. The kinds of curves and their axes:
+
+- `roc`: false positive rate, true positive rate, and the threshold of the probability.
+- `precision_recall`: recall, precision, and the threshold of the probability.
+- `calibration`: mean probability of the likeliest label in a bin, and how often that label is right.
+"""
 
 
 def curves(system: str, answers: Answers) -> pa.Table:
@@ -240,11 +242,8 @@ def curves(system: str, answers: Answers) -> pa.Table:
         parts.append(_curve(system, label, "precision_recall", recall, precision, np.append(thresholds, np.nan)))
     sizes = answers.bins.sum(axis=0)
     filled = sizes > 0
-    x, y = answers.confidence @ answers.bins, answers.likeliest_is_right @ answers.bins
-    no_thresholds = np.full(filled.sum(), np.nan)
-    parts.append(
-        _curve(system, None, "calibration", x[filled] / sizes[filled], y[filled] / sizes[filled], no_thresholds)
-    )
+    x, y = ((each @ answers.bins)[filled] / sizes[filled] for each in (answers.confidence, answers.likeliest_is_right))
+    parts.append(_curve(system, None, "calibration", x, y, np.full(len(x), np.nan)))
     return pa.concat_tables(parts)
 
 

@@ -7,15 +7,13 @@ Besides metrics and predictions an evaluation holds `confusion.parquet` (truth, 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from pydantic import Field
 
@@ -30,6 +28,10 @@ from pipelines.models.text_classifier import TextClassifier
 from pipelines.models.threshold import choose_threshold
 from pipelines.store.dataset import Dataset
 from pipelines.store.step import StepContext, StepType
+
+Result = tuple[NDArray[np.float64], Decision]
+"""The probabilities (N, classes) that a system gives to N texts, and its rule."""
+
 
 SCRATCH = "from random weights"
 
@@ -59,27 +61,32 @@ def run_classifier(
     unknown = sorted({row.label or "" for row in rows} - set(model.labels))
     if unknown:
         work.listener.warn(f"labels that training never saw count as errors: {', '.join(unknown)}")
-    held_out = HeldOut(rows, (*model.labels, *unknown), len(model.labels))
-    answers = {MODEL: held_out.answers(model.probabilities(held_out.texts), model.decision)}
+    texts, decision = [row.text for row in rows], model.decision
+    results: dict[str, Result] = {MODEL: (model.probabilities(texts), decision)}
     if "scratch" in inputs:
         scratch = _classifier(inputs["scratch"])
-        answers[SCRATCH] = held_out.answers(scratch.probabilities(held_out.texts), scratch.decision)
-    criterion = inputs["model"].manifest.config.get("threshold") if model.decision.threshold is not None else None
-    answers |= baseline_answers(examples, held_out, model.decision, criterion, work)
+        results[SCRATCH] = scratch.probabilities(texts), scratch.decision
+    criterion = inputs["model"].manifest.config.get("threshold") if decision.threshold is not None else None
+    results |= baseline_results(examples, texts, decision, criterion, work)
 
-    metrics = {system: with_intervals(each) for system, each in answers.items()}
-    predictions = held_out.predictions(answers)
-    write_evaluation(out, metrics, predictions)
-    confusion = confusion_table(answers[MODEL])
-    tables = {
-        "confusion": confusion,
-        "curves": pa.concat_tables([curves(system, each) for system, each in answers.items()]),
-        "mistakes": mistakes(predictions),
+    labels = [*model.labels, *unknown]
+    truth = class_numbers(rows, labels)
+    answers = {
+        system: Answers(
+            truth,
+            rule.classes(probabilities),
+            np.pad(probabilities, ((0, 0), (0, len(unknown)))),
+            labels,
+            labels.index(rule.positive),
+            len(model.labels),
+        )
+        for system, (probabilities, rule) in results.items()
     }
-    for name, table in tables.items():
-        pq.write_table(table, out / f"{name}.parquet", compression="zstd")
-
-    few = len(held_out.labels) <= FEW
+    metrics = {system: with_intervals(each) for system, each in answers.items()}
+    predictions, confusion = predictions_table(rows, answers), confusion_table(answers[MODEL])
+    all_curves = pa.concat_tables([curves(system, each) for system, each in answers.items()])
+    write_evaluation(out, metrics, predictions, confusion=confusion, curves=all_curves, mistakes=mistakes(predictions))
+    few = len(labels) <= FEW
     shown = {
         system: {name: value for name, value in each.items() if "/" not in name or (few and system == MODEL)}
         for system, each in metrics.items()
@@ -88,60 +95,20 @@ def run_classifier(
     return {
         "task": "classification",
         "scored_examples": len(rows),
-        "positive": model.decision.positive,
+        "positive": decision.positive,
         **statistics("classify", shown),
         **(counts if few else {}),
     }
 
 
-@dataclass(frozen=True)
-class HeldOut:
-    """Held-out examples, and the labels that they or the classifier have.
-
-    Attributes:
-        rows: N examples.
-        labels: the labels that training saw, then those that it did not.
-        n_known: number of labels that training saw.
-    """
-
-    rows: Sequence[Example]
-    labels: tuple[str, ...]
-    n_known: int
-
-    @cached_property
-    def texts(self) -> list[str]:
-        """The texts."""
-        return [row.text for row in self.rows]
-
-    @cached_property
-    def truth(self) -> NDArray[np.int64]:
-        """(N,) the classes."""
-        return class_numbers(self.rows, self.labels)
-
-    def answers(self, probabilities: NDArray[np.float64], decision: Decision) -> Answers:
-        """Return a system's answers from its probabilities (N, labels that training saw)."""
-        unseen = np.zeros((len(self.rows), len(self.labels) - self.n_known))
-        everything = np.hstack([probabilities, unseen])
-        positive = self.labels.index(decision.positive)
-        return Answers(self.truth, decision.classes(probabilities), everything, self.labels, positive, self.n_known)
-
-    def predictions(self, answers: Mapping[str, Answers]) -> pa.Table:
-        """Return every text with its label, and the label and its probability that each system gives."""
-        columns = {"item": [row.id for row in self.rows], "text": self.texts, "truth": [row.label for row in self.rows]}
-        for system, each in answers.items():
-            columns[f"{key_of(system)}_label"] = [self.labels[i] for i in each.predicted]
-            columns[f"{key_of(system)}_probability"] = each.probabilities[np.arange(len(self.rows)), each.predicted]
-        return pa.table(columns)
-
-
-def baseline_answers(
-    examples: Examples, held_out: HeldOut, decision: Decision, criterion: str | None, work: StepContext
-) -> dict[str, Answers]:
-    """Train classifiers without a GPT and return their answers, by system.
+def baseline_results(
+    examples: Examples, texts: Sequence[str], decision: Decision, criterion: str | None, work: StepContext
+) -> dict[str, Result]:
+    """Train classifiers without a GPT and return their results on the texts, by system.
 
     Args:
         examples: the training and validation texts.
-        held_out: the texts to classify.
+        texts: the texts to classify.
         decision: the rule of the model.
         criterion: what the model's threshold was chosen by, if it has one. The baselines then get thresholds as well.
         work: receives a warning if there is nothing to train on.
@@ -152,24 +119,32 @@ def baseline_answers(
     if len({row.label for row in train}) < 2:
         work.listener.warn("no baselines: the train split does not have two of the classifier's labels")
         return {}
-    texts, targets = [row.text for row in train], class_numbers(train, decision.labels)
     validation, positive = examples.rows("validation"), decision.labels.index(decision.positive)
-    answers = {}
+    is_positive = np.array([row.label == decision.positive for row in validation])
+    results: dict[str, Result] = {}
     for system, fit in BASELINES.items():
-        predict = fit(texts, targets, len(decision.labels))
+        predict = fit([row.text for row in train], class_numbers(train, decision.labels), len(decision.labels))
         threshold = None
         if criterion:
-            is_positive = np.array([row.label == decision.positive for row in validation])
-            threshold = choose_threshold(is_positive, predict([row.text for row in validation])[:, positive], criterion)
-        rule = Decision(decision.labels, decision.positive, threshold)
-        answers[system] = held_out.answers(predict(held_out.texts), rule)
-    return answers
+            probabilities = predict([row.text for row in validation])[:, positive]
+            threshold = choose_threshold(is_positive, probabilities, criterion)
+        results[system] = predict(texts), replace(decision, threshold=threshold)
+    return results
 
 
 def class_numbers(rows: Sequence[Example], labels: Sequence[str]) -> NDArray[np.int64]:
     """Return (N,) the number of each example's label."""
     number = {label: i for i, label in enumerate(labels)}
     return np.array([number[row.label or ""] for row in rows])
+
+
+def predictions_table(rows: Sequence[Example], answers: Mapping[str, Answers]) -> pa.Table:
+    """Return every text with its label, and the label and its probability that each system gives."""
+    table = {"item": [row.id for row in rows], "text": [row.text for row in rows], "truth": [row.label for row in rows]}
+    for system, each in answers.items():
+        table[f"{key_of(system)}_label"] = [each.labels[i] for i in each.predicted]
+        table[f"{key_of(system)}_probability"] = each.probabilities[np.arange(len(rows)), each.predicted]
+    return pa.table(table)
 
 
 def confusion_table(answers: Answers) -> pa.Table:

@@ -60,7 +60,7 @@ class Metric:
         per_token: whether its values depend on the tokenizer.
     """
 
-    measure: Callable[..., Measure | None] | None = None
+    measure: Callable[..., Measure | None] = lambda: None
     columns: tuple[str, ...] = ()
     title: str = ""
     lower_is_better: bool = False
@@ -70,7 +70,7 @@ class Metric:
 
 def measures(metrics: Mapping[str, Metric], items: Mapping[str, Any]) -> dict[str, Measure]:
     """Return the metrics whose columns the items have, and which have a meaning for them, by name."""
-    wanted = {name: each for name, each in metrics.items() if each.measure and set(each.columns) <= set(items)}
+    wanted = {name: each for name, each in metrics.items() if set(each.columns) <= set(items)}
     found = {name: each.measure(*map(items.get, each.columns)) for name, each in wanted.items()}
     return {name: measure for name, measure in found.items() if measure}
 

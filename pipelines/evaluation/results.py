@@ -45,23 +45,18 @@ def key_of(system: str) -> str:
 
 
 METRICS = pa.schema(
-    [
-        ("system", pa.string()),
-        ("metric", pa.string()),
-        ("value", pa.float64()),
-        ("low", pa.float64()),
-        ("high", pa.float64()),
-    ]
+    {"system": pa.string(), "metric": pa.string(), "value": pa.float64(), "low": pa.float64(), "high": pa.float64()}
 )
 
 
-def write_evaluation(out: Path, metrics: Mapping[str, Metrics], predictions: pa.Table) -> None:
-    """Write the files that every evaluation has.
+def write_evaluation(out: Path, metrics: Mapping[str, Metrics], predictions: pa.Table, **others: pa.Table) -> None:
+    """Write the Parquet files of an evaluation.
 
     Args:
         out: the folder.
         metrics: by system and name.
         predictions: a row for each item.
+        others: further tables by name.
     """
     rows = [
         {"system": system, "metric": name}
@@ -69,5 +64,6 @@ def write_evaluation(out: Path, metrics: Mapping[str, Metrics], predictions: pa.
         for system, each in metrics.items()
         for name, value in each.items()
     ]
-    pq.write_table(pa.Table.from_pylist(rows, METRICS), out / "metrics.parquet", compression="zstd")
-    pq.write_table(predictions, out / "predictions.parquet", compression="zstd")
+    tables = {"metrics": pa.Table.from_pylist(rows, METRICS), "predictions": predictions, **others}
+    for name, table in tables.items():
+        pq.write_table(table, out / f"{name}.parquet", compression="zstd")
