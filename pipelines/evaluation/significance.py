@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -56,9 +56,9 @@ def _count(measures: Mapping[str, Measure]) -> int:
     return next(len(measure.rows) for measure in measures.values() if not callable(measure.rows))
 
 
-def resamples(n: int, seed: int = 0, most: int = RESAMPLES) -> Iterator[Rows]:
-    """Yield how often each of n items is drawn, (R, N), for all resamples in portions."""
-    rng = np.random.default_rng(seed)
+def resamples(n: int, most: int = RESAMPLES) -> Iterator[Rows]:
+    """Yield how often each of n items is drawn, (R, N), for all resamples in portions. They are always the same."""
+    rng = np.random.default_rng(0)
     left = int(np.clip(2e8 / n, 1000, most))
     while left:
         some = min(left, max(1, int(1e6 / n)))
@@ -86,20 +86,18 @@ class Paired:
     p: float
 
 
-def paired_bootstrap(first: Mapping[str, Measure], second: Mapping[str, Measure], seed: int = 0) -> dict[str, Paired]:
+def paired_bootstrap(first: Mapping[str, Measure], second: Mapping[str, Measure]) -> dict[str, Paired]:
     """Run the paired bootstrap test (Koehn 2004): both systems are summed over the same resampled items.
 
     p is twice the share of resamples in which the difference has the other sign or none.
 
     Args:
         first, second: measures of the same items by name. Names that only one has are left out.
-        seed: seed of the resamples.
     """
     found = {}
-    drawn = [(resampled(first, weights), resampled(second, weights)) for weights in resamples(_count(first), seed)]
+    drawn = [(resampled(first, weights), resampled(second, weights)) for weights in resamples(_count(first))]
     for name in (name for name in first if name in second):
-        sides = (first[name], [each[name] for each, _ in drawn]), (second[name], [each[name] for _, each in drawn])
-        a, b = (_scaled(measure, np.concatenate(values)) for measure, values in sides)
+        a, b = (_scaled(side[name], [pair[i][name] for pair in drawn]) for i, side in enumerate((first, second)))
         values = first[name].value, second[name].value
         tail = min(int((b <= a).sum()), int((b >= a).sum()))
         found[name] = Paired(
@@ -111,7 +109,8 @@ def paired_bootstrap(first: Mapping[str, Measure], second: Mapping[str, Measure]
     return found
 
 
-def _scaled(measure: Measure, values: Rows) -> Rows:
+def _scaled(measure: Measure, drawn: Sequence[Rows]) -> Rows:
+    values = np.concatenate(drawn)
     return values if measure.scale is float else np.array([measure.scale(value) for value in values.tolist()])
 
 

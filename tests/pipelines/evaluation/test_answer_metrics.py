@@ -1,4 +1,4 @@
-"""Metrics of answers against sacrebleu, rouge-score, and what their definitions say."""
+"""Metrics of answers, against sacrebleu, rouge-score and their definitions."""
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ pairs = st.lists(st.tuples(text, text.filter(str.strip)), min_size=1, max_size=8
 
 
 @given(pairs=pairs)
-def test_chrf_is_sacrebleus_and_rouge_l_is_rouge_scores(pairs):
+def test_chrf_and_rouge_l_equal_reference_libraries(pairs):
     answers, references = zip(*pairs, strict=True)
     measures = measure_answers(answers, references)
     assert measures["chrf"].value == pytest.approx(corpus_chrf(list(answers), [list(references)]).score, abs=1e-9)
@@ -34,7 +34,7 @@ def test_rouge_l_reads_every_language():
     assert measure.each == pytest.approx([2 / 3, 2 / 3])
 
 
-def test_exact_match_is_of_short_answers_alone():
+def test_exact_match_counts_short_references_only():
     references = ["Paris", "a b c d e f g", "London"]
     measure = measure_answers([" paris", "a b c d e f g", "Rome"], references)["exact_match"]
     assert measure.value == 0.5 and np.isnan(measure.each[1])
@@ -52,13 +52,13 @@ def test_repetition_length_and_distinct_words_are_counted():
     assert measure_answers([""], ["r"])["distinct_2"].value == 0
 
 
-def test_the_interval_of_distinct_words_tells_how_other_answers_would_come_out():
+def test_interval_of_distinct_words_predicts_other_answers():
     rng = np.random.default_rng(0)
     frequencies = 1 / np.arange(1, 500)
 
     def drawn():
-        said = (rng.choice(499, rng.integers(1, 15), p=frequencies / frequencies.sum()) for _ in range(60))
-        return measure_answers([" ".join(map(str, each)) for each in said], ["r"] * 60)["distinct_1"]
+        texts = (rng.choice(499, rng.integers(1, 15), p=frequencies / frequencies.sum()) for _ in range(60))
+        return measure_answers([" ".join(map(str, each)) for each in texts], ["r"] * 60)["distinct_1"]
 
     found = intervals({"distinct_1": drawn()})["distinct_1"]
     others = [drawn().value for _ in range(40)]
@@ -68,7 +68,7 @@ def test_the_interval_of_distinct_words_tells_how_other_answers_would_come_out()
 
 
 @given(values=st.lists(st.floats(0, 1) | st.just(float("nan")), min_size=2, max_size=30))
-def test_an_interval_holds_the_mean_of_what_has_a_value(values):
+def test_mean_ignores_items_without_a_value(values):
     found = intervals({"mean": mean_of(values)})["mean"]
     known = [each for each in values if not np.isnan(each)]
     assert found.value == pytest.approx(np.mean(known) if known else 0)

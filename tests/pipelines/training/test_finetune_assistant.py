@@ -3,8 +3,6 @@
 import json
 from collections import Counter
 
-import numpy as np
-import pyarrow.parquet as pq
 import pytest
 import torch
 from hypothesis import given
@@ -20,7 +18,6 @@ from gpt.weights import save_model
 from pipelines.corpus.conversation import Message
 from pipelines.corpus.examples import EXAMPLES, Example
 from pipelines.errors import InputError
-from pipelines.evaluation.assistant import EVALUATE_ASSISTANT
 from pipelines.models.language_model import Assistant, LanguageModel, as_assistant, open_model
 from pipelines.store.step import StepType
 from pipelines.tokens.characters import count_characters
@@ -262,29 +259,6 @@ def test_examples_of_which_none_can_be_learnt_from_are_an_error(build, inputs, t
     lessons = build(TOKENIZE_EXAMPLES, template, **inputs)
     with pytest.raises(InputError, match="last:N with N from 1 to 2"):
         build(FINETUNE_ASSISTANT, TRAINING | {"trainable": "last:9"}, lessons=lessons, **inputs)
-
-
-def test_an_assistant_is_judged_beside_its_base_with_every_item_kept(build, warnings, inputs):
-    lessons = build(TOKENIZE_EXAMPLES, {"template": "chatml"}, **inputs)
-    model = build(FINETUNE_ASSISTANT, TRAINING | {"template": "chatml"}, lessons=lessons, **inputs)
-    roles = {"model": model, "base": inputs["model"], "examples": inputs["examples"]}
-    judge = {"url": "http://127.0.0.1:9/v1", "model": "nobody", "retries": 0, "timeout": 1}
-    made = build(EVALUATE_ASSISTANT, {"split": "validation", "max_new_tokens": 4, "judge": judge}, **roles)
-    statistics, items = made.manifest.statistics, pq.read_table(made.file("predictions.parquet")).to_pylist()
-    assert statistics["scored_examples"] == len(items) == len({item["item"] for item in items}) > 5
-    assert {item["judge_status"] for item in items} == {"unreachable: ConnectError"}
-    assert statistics["judged_examples"] == 0 and all(item["model_answer"] in item["judge_prompt"] for item in items)
-    assert f"{len(items)} of {len(items)} answers have no score from the judge" in warnings.sentences[-1]
-    rows = pq.read_table(made.file("metrics.parquet")).to_pylist()
-    metrics = {(row["system"], row["metric"]): row for row in rows}
-    for name in ("loss", "chrf", "rouge_l", "exact_match", "repetition", "length_ratio", "ended", "distinct_1"):
-        row = metrics["model", name]
-        assert row["low"] <= row["value"] <= row["high"] and statistics[f"instruct/{name}"] == row["value"]
-    losses, tokens = (np.array([item[name] for item in items]) for name in ("model_loss", "tokens"))
-    assert statistics["instruct/loss"] == pytest.approx(losses.sum() / tokens.sum())
-    assert statistics["instruct/rouge_l"] == pytest.approx(np.mean([item["model_rouge_l"] for item in items]))
-    assert {"distinct_1", "distinct_2"} <= {name for system, name in metrics if system == "nearest instruction"}
-    assert metrics["base model", "loss"]["value"] != metrics["model", "loss"]["value"]
 
 
 def test_an_examples_messages_are_system_history_and_instruction():
