@@ -86,7 +86,15 @@ METRICS = {
 }
 
 
-COMPARED = ("loss", "chrf", "rouge_l", "repetition", "distinct_1", "distinct_2", "exact_match")
+COMPARED = (
+    "loss",
+    "chrf",
+    "rouge_l",
+    "repetition",
+    "distinct_1",
+    "distinct_2",
+    "exact_match",
+)  # in the order of a comparison
 
 
 def measure_answers(answers: Texts, references: Texts) -> dict[str, Measure]:

@@ -176,7 +176,7 @@ METRICS = {
 }
 
 
-COMPARED = ("accuracy", "precision", "recall", "f1", "f1_macro", "balanced_accuracy")
+COMPARED = ("accuracy", "precision", "recall", "f1", "f1_macro", "balanced_accuracy")  # in the order of a comparison
 
 
 def items(columns: Mapping[str, Any], statistics: Mapping[str, Any]) -> dict[str, Answers]:
