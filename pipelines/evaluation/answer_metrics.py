@@ -86,15 +86,8 @@ METRICS = {
 }
 
 
-COMPARED = (
-    "loss",
-    "chrf",
-    "rouge_l",
-    "repetition",
-    "distinct_1",
-    "distinct_2",
-    "exact_match",
-)  # in the order of a comparison
+COMPARED = ("loss", "chrf", "rouge_l", "repetition", "distinct_1", "distinct_2", "exact_match")
+"""The metrics that a comparison tests, in its order."""
 
 
 def measure_answers(answers: Texts, references: Texts) -> dict[str, Measure]:

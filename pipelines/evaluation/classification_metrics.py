@@ -176,7 +176,8 @@ METRICS = {
 }
 
 
-COMPARED = ("accuracy", "precision", "recall", "f1", "f1_macro", "balanced_accuracy")  # in the order of a comparison
+COMPARED = ("accuracy", "precision", "recall", "f1", "f1_macro", "balanced_accuracy")
+"""The metrics that a comparison tests, in its order."""
 
 
 def items(columns: Mapping[str, Any], statistics: Mapping[str, Any]) -> dict[str, Answers]:

@@ -45,7 +45,8 @@ Metrics per word or byte do not depend on the tokenizer.
 """
 
 
-COMPARED = ("bits_per_byte", "byte_perplexity", "word_perplexity", "loss", "perplexity")  # in the order of a comparison
+COMPARED = ("bits_per_byte", "byte_perplexity", "word_perplexity", "loss", "perplexity")
+"""The metrics that a comparison tests, in its order."""
 
 
 def language_metrics(losses: Values, tokens: Values, n_bytes: Values, words: Values) -> dict[str, Interval]:
