@@ -17,6 +17,7 @@ from lm_eval.api.model import LM
 from lm_eval.api.registry import register_model
 
 from flows.tracking.registry import find_model
+from gpt.generate import Sampling
 from pipelines.models.language_model import LanguageModel, open_gpt
 from pipelines.models.scoring import log_likelihoods, sliding_losses
 
@@ -63,7 +64,8 @@ class TokenmillLM(LM):
         until = [until] if isinstance(until, str) else until
         temperature = float(settings.get("temperature") or 0) if settings.get("do_sample") else 0.0
         most, text = int(settings.get("max_gen_toks", 256)), ""
-        for piece in self.model.stream(context, most, temperature, settings.get("top_k"), settings.get("top_p")):
+        sampling = Sampling(most, temperature=temperature, top_k=settings.get("top_k"), top_p=settings.get("top_p"))
+        for piece in self.model.stream(context, sampling):
             text += piece
             if ends := [text.index(stop) for stop in until if stop and stop in text]:
                 return text[: min(ends)]

@@ -94,15 +94,15 @@ class Chat:
     def answer(self, line: str) -> None:
         """Stream the answer to a message. An answer that Ctrl-C stops stays in the conversation, cut off."""
         messages = [*self.messages, Message(role="user", content=line)]
-        s = self.settings.sampling(turn=len(self.messages) // 2)
-        room = min(s.max_new_tokens, self.assistant.gpt.config.context // 2)
+        sampling = self.settings.sampling(turn=len(self.messages) // 2)
+        room = min(sampling.max_new_tokens, self.assistant.gpt.config.context // 2)
         try:
             prompt = self.assistant.prompt(self.with_system(messages), room)
         except ValueError as error:
             raise InputError(f"That cannot be answered: {error}.") from None
         pieces: list[str] = []
         try:
-            for piece in self.assistant.stream(prompt, s.max_new_tokens, s.temperature, s.top_k, s.top_p, s.seed):
+            for piece in self.assistant.stream(prompt, sampling):
                 pieces.append(piece)
                 typer.echo(piece, nl=False)
                 sys.stdout.flush()

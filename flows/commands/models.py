@@ -40,7 +40,7 @@ def generate(
     typer.echo(prompt, nl=False)
     try:
         s = Sampling(max_new_tokens, temperature=temperature, top_k=top_k or None, top_p=top_p, seed=seed)
-        for piece in language_model.stream(prompt, s.max_new_tokens, s.temperature, s.top_k, s.top_p, s.seed):
+        for piece in language_model.stream(prompt, s):
             typer.echo(piece, nl=False)
             sys.stdout.flush()
     except ValueError as error:

@@ -30,7 +30,7 @@ from pipelines.evaluation.assistant import EVALUATE_ASSISTANT
 from pipelines.evaluation.classifier import EVALUATE_CLASSIFIER
 from pipelines.evaluation.compare import evaluations_of
 from pipelines.evaluation.language_model import EVALUATE_LANGUAGE
-from pipelines.evaluation.promotion import Decision, decide
+from pipelines.evaluation.promotion import Ruling, decide
 from pipelines.store.dataset import Dataset
 from pipelines.store.step import StepType
 from pipelines.tokens.tokenize import TOKENIZE, TokenizeConfig
@@ -82,19 +82,19 @@ class Gate:
         promote()
         return outcomes[0] if outcomes else None
 
-    def decide(self, judged: Judged) -> tuple[ModelVersion | None, Decision]:
+    def decide(self, judged: Judged) -> tuple[ModelVersion | None, Ruling]:
         """What becomes of a model, carried out; the version as it was before, None if it is not registered."""
         client, name = self.tracker.client, judged.model.ref.name
         while True:
             versions = registered(self.home.mlflow_uri, name)
             ours = _version(versions, judged.model)
             if ours is None:
-                return None, Decision(False, f"{judged.model} is not in MLflow's registry.")
+                return None, Ruling(False, f"{judged.model} is not in MLflow's registry.")
             if DECISION in ours.tags and not self.again:
-                return ours, Decision(CHAMPION in ours.aliases, ours.tags.get(WHY, ""))
+                return ours, Ruling(CHAMPION in ours.aliases, ours.tags.get(WHY, ""))
             champion = next((each for each in versions if CHAMPION in each.aliases), None)
             if champion is None or champion == ours:  # the latter: killed between the alias and the decision
-                decision = Decision(True, ours.tags.get(WHY, FIRST) if champion else FIRST)
+                decision = Ruling(True, ours.tags.get(WHY, FIRST) if champion else FIRST)
             else:
                 decision = self._against(champion, judged)
             with self.home.store.lock(f"registry-{name}"):
@@ -108,7 +108,7 @@ class Gate:
                     record_decision(client, name, ours.version, KEPT_BACK, decision.why, tags)
                 return ours, decision
 
-    def _against(self, champion: ModelVersion, judged: Judged) -> Decision:
+    def _against(self, champion: ModelVersion, judged: Judged) -> Ruling:
         name, store = champion.name, self.home.store
         try:
             model = store.open(f"{name}@{champion.fingerprint}", kind="model")
@@ -117,9 +117,9 @@ class Gate:
                 inputs["tokens"] = self._tokens(judged, model)
             evaluation = evaluation_on(self.perform, self.home, judged.type, judged.config, inputs, CHAMPION)
         except InputError as error:
-            return Decision(False, f"The champion {champion} cannot be judged on the same data: {error}")
+            return Ruling(False, f"The champion {champion} cannot be judged on the same data: {error}")
         decision = decide(judged.evaluation, evaluation, self.config.promote)
-        return Decision(decision.promoted, f"Against {champion}: {decision.why}", decision.differences)
+        return Ruling(decision.promoted, f"Against {champion}: {decision.why}", decision.differences)
 
     def _tokens(self, judged: Judged, champion: Dataset) -> Dataset:
         """The held-out text in the champion's tokens, which may be others than the challenger's."""
@@ -137,7 +137,7 @@ def _version(versions: Sequence[ModelVersion], model: Dataset) -> ModelVersion |
     return found[-1] if found else None
 
 
-def _publish(name: str, said: str, decision: Decision) -> None:
+def _publish(name: str, said: str, decision: Ruling) -> None:
     from prefect.artifacts import create_markdown_artifact
 
     rows = "".join(

@@ -1,5 +1,6 @@
 """The script that MLflow runs to load one of our models. A model's input is a column of texts."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,7 @@ import mlflow
 import pandas as pd
 from mlflow.pyfunc import PythonModel, PythonModelContext
 
-from pipelines.models.language_model import Assistant, open_model
+from pipelines.models.language_model import SAMPLING, Assistant, open_model
 from pipelines.models.text_classifier import TextClassifier
 
 
@@ -26,7 +27,7 @@ class TokenmillModel(PythonModel):
         if isinstance(self.model, TextClassifier):
             return pd.DataFrame(self.model.classify(texts), columns=["label", "probability"])
         prompts = [self.model.prompt(text) for text in texts] if isinstance(self.model, Assistant) else texts
-        return pd.DataFrame({"text": self.model.complete(prompts, **(params or {}))})
+        return pd.DataFrame({"text": self.model.complete(prompts, replace(SAMPLING, **(params or {})))})
 
 
 mlflow.models.set_model(TokenmillModel())

@@ -20,9 +20,11 @@ from gpt.config import Config
 from gpt.generate import Sampling, generate
 from pipelines.corpus.examples import Example, Examples
 from pipelines.errors import InputError
-from pipelines.evaluation.answer_metrics import Measure, interval, mean_of, measure_answers, ratio_of
+from pipelines.evaluation.answer_metrics import METRICS
 from pipelines.evaluation.judge import JudgeConfig, Verdict, judge
+from pipelines.evaluation.metrics import Measure, measures
 from pipelines.evaluation.results import MODEL, Metrics, key_of, statistics, write_evaluation
+from pipelines.evaluation.significance import intervals
 from pipelines.models.language_model import Assistant, as_assistant, fits, open_gpt, open_model
 from pipelines.store.dataset import Dataset
 from pipelines.store.step import StepContext, StepType
@@ -32,7 +34,7 @@ BATCH = 32  # examples that the model reads at once
 
 
 class EvaluateAssistantConfig(Config):
-    """How an assistant is judged: on held-out instructions, beside the base model and a retrieval of answers."""
+    """How an assistant is evaluated: on held-out instructions, beside the base model and a retrieval of answers."""
 
     split: Literal["validation", "test"] = Field(default="test", description="The split that is scored.")
     max_new_tokens: int = Field(default=64, gt=0, description="Longest answer, in tokens.")
@@ -43,7 +45,7 @@ class EvaluateAssistantConfig(Config):
 def run_assistant(
     inputs: Mapping[str, Dataset], config: EvaluateAssistantConfig, out: Path, work: StepContext
 ) -> dict[str, Any]:
-    """Loss on held-out responses and metrics of greedy answers, beside the base model and retrieval."""
+    """Score held-out responses and greedy answers, beside the base model and retrieval."""
     model, examples = open_model(inputs["model"].path), Examples(inputs["examples"])
     if not isinstance(model, Assistant):
         raise InputError(f"{inputs['model']} is no assistant.")
@@ -56,55 +58,64 @@ def run_assistant(
     systems = {MODEL: model}
     if "base" in inputs:
         systems["base model"] = as_assistant(open_gpt(inputs["base"].path), model.template)
-    references = [(row.response or "").strip() for row in rows]
-    columns: dict[str, Any] = {
+    columns = {system: answer_columns(each, rows, config.max_new_tokens, work) for system, each in systems.items()}
+    columns["nearest instruction"] = {"answer": nearest_answers(examples.rows("train"), rows)}
+    verdicts = judge_answers(rows, columns[MODEL]["answer"], config.judge, work) if config.judge else []
+    if verdicts:
+        columns[MODEL]["score"] = [math.nan if each.score is None else each.score for each in verdicts]
+    responses = [row.response or "" for row in rows]
+    measured = {system: measures(METRICS, {"response": responses, **each}) for system, each in columns.items()}
+    metrics: dict[str, Metrics] = {system: intervals(each) for system, each in measured.items()}
+    write_evaluation(out, metrics, predictions_table(rows, columns, measured, verdicts))
+    to_read = zip(rows[: config.shown], columns[MODEL]["answer"], strict=False)
+    text = "\n\n".join(f"> {row.instruction}\n{answer}" for row, answer in to_read) + "\n"
+    work.listener.text("answers.txt", text)
+    (out / "answers.txt").write_text(text, encoding="utf-8")
+    counts = {"scored_examples": len(rows), "left_out": len(held_out) - len(rows)}
+    if config.judge:
+        counts["judged_examples"] = sum(each.score is not None for each in verdicts)
+    return {"task": "instruction", **counts, **statistics("instruct", metrics)}
+
+
+def predictions_table(
+    rows: Sequence[Example],
+    columns: Mapping[str, Mapping[str, Any]],
+    measured: Mapping[str, Mapping[str, Measure]],
+    verdicts: Sequence[Verdict],
+) -> pa.Table:
+    """Return every example with each system's loss, answer and metrics, and the judge's verdict.
+
+    Args:
+        rows: the examples.
+        columns: the columns of each system.
+        measured: the metrics of each system by name.
+        verdicts: the judge's, empty without a judge.
+    """
+    table: dict[str, Any] = {
         "item": [row.id for row in rows],
         "instruction": [row.instruction for row in rows],
         "response": [row.response for row in rows],
     }
-    answers: dict[str, list[str]] = {}
-    measures: dict[str, dict[str, Measure]] = {}
-    for system, each in systems.items():
-        answers[system], ended = answer_all(each, rows, config.max_new_tokens, work)
-        losses, n_tokens = response_losses(each, rows)
-        columns |= {"tokens": n_tokens, f"{key_of(system)}_loss": losses}
-        measures[system] = {
-            "loss": ratio_of(losses, n_tokens),
-            **measure_answers(answers[system], references),
-            "ended": mean_of(ended),
-        }
-    answers["nearest instruction"] = nearest_answers(examples.rows("train"), rows)
-    measures["nearest instruction"] = measure_answers(answers["nearest instruction"], references)
-    if config.judge:
-        measures[MODEL]["judge_score"], verdicts = judged(rows, answers[MODEL], config.judge, work)
-        columns |= {f"judge_{name}": [getattr(each, name) for each in verdicts] for name in VERDICT}
-    for system, said in answers.items():
-        columns[f"{key_of(system)}_answer"] = said
-        for name, measure in measures[system].items():
+    for system, each in columns.items():
+        if "loss" in each:
+            table |= {"tokens": each["tokens"], f"{key_of(system)}_loss": each["loss"]}
+    if verdicts:
+        table |= {f"judge_{name}": [getattr(each, name) for each in verdicts] for name in VERDICT}
+    for system, each in columns.items():
+        table[f"{key_of(system)}_answer"] = each["answer"]
+        for name, measure in measured[system].items():
             if name not in ("loss", "judge_score"):
-                columns[f"{key_of(system)}_{name}"] = pa.array(measure.each, from_pandas=True)
-    metrics: dict[str, Metrics] = {
-        system: {name: interval(measure) for name, measure in each.items()} for system, each in measures.items()
-    }
-    write_evaluation(out, metrics, pa.table(columns))
-    shown = [
-        f"> {row.instruction}\n{text}" for row, text in list(zip(rows, answers[MODEL], strict=True))[: config.shown]
-    ]
-    work.listener.text("answers.txt", "\n\n".join(shown) + "\n")
-    (out / "answers.txt").write_text("\n\n".join(shown) + "\n", encoding="utf-8")
-    counts = {"scored_examples": len(rows), "left_out": len(held_out) - len(rows)}
-    if config.judge:
-        counts["judged_examples"] = sum(score is not None for score in columns["judge_score"])
-    return {"task": "instruction", **counts, **statistics("instruct", metrics)}
+                table[f"{key_of(system)}_{name}"] = pa.array(measure.each, from_pandas=True)
+    return pa.table(table)
 
 
 VERDICT = ("prompt", "answer", "score", "status")
 
 
-def judged(
+def judge_answers(
     rows: Sequence[Example], answers: Sequence[str], config: JudgeConfig, work: StepContext
-) -> tuple[Measure, list[Verdict]]:
-    """The judge's scores of the model's answers, and all that it said."""
+) -> list[Verdict]:
+    """Return the judge's verdicts on the answers. Answers without a score cause a warning."""
     items = [
         {"instruction": row.text, "response": row.response or "", "answer": answer}
         for row, answer in zip(rows, answers, strict=True)
@@ -114,13 +125,11 @@ def judged(
     if failed:
         reasons = ", ".join(f"{n} {reason}" for reason, n in failed.most_common())
         work.listener.warn(f"{failed.total()} of {len(verdicts)} answers have no score from the judge: {reasons}")
-    return mean_of([math.nan if each.score is None else each.score for each in verdicts]), verdicts
+    return verdicts
 
 
-def answer_all(
-    model: Assistant, rows: Sequence[Example], max_new_tokens: int, work: StepContext
-) -> tuple[list[str], list[float]]:
-    """Greedy answers to the rows' instructions, and of each whether it ended before it had to (1 or 0)."""
+def answer_columns(model: Assistant, rows: Sequence[Example], max_new_tokens: int, work: StepContext) -> dict[str, Any]:
+    """Answer the instructions greedily and score the responses; return the columns that metrics need."""
     answers: list[str] = []
     ended: list[float] = []
     for at in range(0, len(rows), BATCH):
@@ -129,21 +138,25 @@ def answer_all(
         answers += [model.tokenizer.decode(each).strip() for each in ids]
         ended += [float(len(each) < max_new_tokens) for each in ids]
         work.listener.progress(len(answers), len(rows), "answers")
-    return answers, ended
+    losses, n_tokens = response_losses(model, rows)
+    return {"answer": answers, "ended": ended, "loss": losses, "tokens": n_tokens}
 
 
 @torch.inference_mode()
 def response_losses(model: Assistant, rows: Sequence[Example]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Summed loss, in nats, and number of each response's tokens, end of text included; 0 where it does not fit."""
+    """Return the summed loss, in nats, and the number of tokens of each response with its end of turn.
+
+    Both are 0 for a conversation that is longer than the context.
+    """
     pairs = [inputs_and_targets(model.template, model.tokenizer, row.conversation, "last") for row in rows]
     fitting = [i for i, (ids, _) in enumerate(pairs) if len(ids) <= model.gpt.config.context]
     if not fitting:
         raise InputError("no held-out example fits the model's context; pretrain with a longer one.")
-    where = next(model.gpt.parameters()).device
+    device = next(model.gpt.parameters()).device
     losses, counts = np.zeros(len(rows)), np.zeros(len(rows), np.int64)
     for at in range(0, len(fitting), BATCH):
         part = fitting[at : at + BATCH]
-        batch = pad([pairs[i][0] for i in part], [pairs[i][1] for i in part]).to(where)
+        batch = pad([pairs[i][0] for i in part], [pairs[i][1] for i in part]).to(device)
         logits = model.gpt(batch.inputs).float()  # (B, T, V)
         loss = F.cross_entropy(logits.flatten(0, 1), batch.targets.flatten(), ignore_index=IGNORE, reduction="none")
         losses[part] = loss.view_as(batch.targets).double().sum(1).cpu().numpy()
@@ -152,11 +165,11 @@ def response_losses(model: Assistant, rows: Sequence[Example]) -> tuple[NDArray[
 
 
 def nearest_answers(train: Sequence[Example], rows: Sequence[Example]) -> list[str]:
-    """The response to the most similar training instruction by TF-IDF: what no model at all would answer."""
+    """Return the response to the most similar training instruction by TF-IDF, which needs no model."""
     from sklearn.feature_extraction.text import TfidfVectorizer
 
-    words = r"(?u)\b\w+\b"  # scikit-learn's own pattern leaves out words of one letter: "I", "a"
-    vectorizer = TfidfVectorizer(sublinear_tf=True, ngram_range=(1, 2), token_pattern=words)
+    word = r"(?u)\b\w+\b"  # scikit-learn's own pattern leaves out words of one letter: "I", "a"
+    vectorizer = TfidfVectorizer(sublinear_tf=True, ngram_range=(1, 2), token_pattern=word)
     known = vectorizer.fit_transform([row.text for row in train])
     similarity = vectorizer.transform([row.text for row in rows]) @ known.T
     return [train[int(i)].response or "" for i in np.asarray(similarity.argmax(axis=1)).ravel()]

@@ -1,51 +1,70 @@
-"""What a classifier is worth on held-out texts: scikit-learn's metrics, each with a bootstrap interval, and curves."""
+"""Metrics of a classifier on held-out texts: scikit-learn's values with bootstrap intervals, and curves."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from sklearn import metrics as sk
 
-from pipelines.evaluation.significance import Interval, class_ratios, interval, resamples, share
+from pipelines.evaluation.metrics import Measure, Metric, Rows, mean_of, measures, share
+from pipelines.evaluation.significance import Interval, intervals
 
-BINS = 15
-"""Of the calibration error, as in Guo et al. (2017)."""
+BINS = 15  # of the calibration error, as in Guo et al. (2017)
 
 
-POINTS = 500
-"""Of a curve, at most."""
+POINTS = 500  # of a curve, at most
 
 
 @dataclass(frozen=True)
 class Answers:
-    """What a system said to N held-out texts of K labels.
+    """A system's answers to N held-out texts of K labels.
 
-    truth, predicted: (N,) classes.
-    probabilities: (N, K).
-    labels: the name of each class, those that training never saw behind those it did.
-    positive: the class that precision, recall and F1 are about.
-    n_known: how many labels training saw. Of two, ROC-AUC, average precision and their curves are the positive one's;
-        of several they are the mean of each label against the rest.
+    Attributes:
+        truth, predicted: (N,) classes.
+        probabilities: (N, K).
+        labels: the name of each class. Labels that training never saw are the last.
+        positive: the class that precision, recall and F1 are about, None if it is unknown.
+        n_known: number of labels that training saw. For two of them, ROC-AUC, average precision and their curves
+            are about the positive one. For more, they are the mean of each label against the rest.
     """
 
     truth: NDArray[np.int64]
     predicted: NDArray[np.int64]
     probabilities: NDArray[np.float64]
     labels: Sequence[str]
-    positive: int
+    positive: int | None
     n_known: int
 
     @property
     def ranked(self) -> list[int]:
-        """The classes whose ranking of texts is judged: there are texts of it, and others."""
-        classes = [self.positive] if self.n_known == 2 else list(range(len(self.labels)))
-        return [each for each in classes if 0 < (self.truth == each).sum() < len(self.truth)]
+        """The classes that some texts have and others do not, so that texts can be ranked by their probability."""
+        classes = [self.positive] if self.n_known == 2 else range(len(self.labels))
+        return [each for each in classes if each is not None and 0 < (self.truth == each).sum() < len(self.truth)]
+
+    @cached_property
+    def hits(self) -> Rows:
+        """(N, 3K) ones and zeros: for each class, whether a text is correctly predicted, predicted, or true."""
+        one_hot = np.eye(len(self.labels))
+        predicted, real = one_hot[self.predicted], one_hot[self.truth]
+        return np.concatenate([predicted * real, predicted, real], 1)
+
+    @cached_property
+    def areas(self) -> Callable[[Rows], Rows]:
+        """A function from weights (R, N) to (2, R) areas under the ROC curve and average precisions, label means."""
+        pairs = [(self.truth == each, self.probabilities[:, each]) for each in self.ranked]
+
+        def areas(weights: Rows) -> Rows:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # resamples in which no label has both texts and others
+                return np.nanmean([_areas(*pair, weights) for pair in pairs], axis=0)
+
+        return areas
 
     @cached_property
     def confidence(self) -> NDArray[np.float64]:
@@ -54,104 +73,64 @@ class Answers:
 
     @cached_property
     def likeliest_is_right(self) -> NDArray[np.bool_]:
-        """(N,) whether it is the true one."""
+        """(N,) whether the likeliest class is the true one."""
         return self.probabilities.argmax(axis=1) == self.truth
 
     @cached_property
     def bins(self) -> NDArray[np.float64]:
-        """(N, BINS) one where a text's confidence falls."""
+        """(N, BINS) one in the bin of a text's confidence."""
         return np.eye(BINS)[np.minimum((self.confidence * BINS).astype(int), BINS - 1)]
 
-    @cached_property
-    def squared_errors(self) -> NDArray[np.float64]:
-        """(N,) squared distances of the probabilities from the truth; of two classes half of that, as is the custom."""
-        errors = (self.probabilities - np.eye(len(self.labels))[self.truth]) ** 2
-        return errors.sum(axis=1) / (2 if self.n_known == 2 else 1)
 
-
-def classification_metrics(answers: Answers) -> dict[str, float]:
-    """A system's metrics by name; `precision/LABEL`, `recall/LABEL` and `f1/LABEL` are those of each label.
-
-    A ratio with nothing below counts as 0. Macro means are over the labels that are true or predicted of some text.
-    What has no meaning on these texts, such as the ROC-AUC where all are of one class, is not there.
-    """
-    truth, predicted = answers.truth, answers.predicted
-    each = sk.precision_recall_fscore_support(
-        truth, predicted, labels=range(len(answers.labels)), average=None, zero_division=0
-    )
-    macro = sk.precision_recall_fscore_support(truth, predicted, average="macro", zero_division=0)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of predicted classes of which there is no text
-        balanced = sk.balanced_accuracy_score(truth, predicted)
-    found = {"accuracy": sk.accuracy_score(truth, predicted), "balanced_accuracy": balanced}
-    found |= {name: values[answers.positive] for name, values in zip(RATIOS, each, strict=False)}
-    found |= {f"{name}_macro": value for name, value in zip(RATIOS, macro, strict=False)}
-    if ranked := answers.ranked:
-        scores = answers.probabilities[:, ranked]
-        true = truth[:, None] == np.array(ranked)
-        found["roc_auc"] = np.mean([sk.roc_auc_score(*pair) for pair in zip(true.T, scores.T, strict=True)])
-        found["average_precision"] = np.mean(
-            [sk.average_precision_score(*pair) for pair in zip(true.T, scores.T, strict=True)]
-        )
-    found["calibration_error"] = calibration_error(answers)
-    found["brier"] = answers.squared_errors.mean()
-    for name, values in zip(RATIOS, each, strict=False):
-        found |= {f"{name}/{label}": value for label, value in zip(answers.labels, values, strict=True)}
-    return {name: float(value) for name, value in found.items()}
+# What each metric measures
 
 
 RATIOS = ("precision", "recall", "f1")
 
 
-def calibration_error(answers: Answers) -> float:
-    """Expected calibration error: how far the likeliest class's probability is from how often it is right.
-
-    The mean over bins of equal width, weighted by their texts (Naeini et al. 2015, Guo et al. 2017).
-    """
-    return float(np.abs((answers.likeliest_is_right - answers.confidence) @ answers.bins).sum() / len(answers.truth))
-
-
-def with_intervals(answers: Answers) -> dict[str, Interval]:
-    """`classification_metrics` with 95% intervals: the percentile bootstrap over the held-out texts (Efron 1979)."""
-    values = classification_metrics(answers)
-    most = max(1000, 10_000 // len(answers.labels))
-    drawn = [resampled(answers, weights) for weights in resamples(len(answers.truth), most=most)]
-    return {name: interval(value, np.concatenate([each[name] for each in drawn])) for name, value in values.items()}
+def _ratios(name: str, sums: Rows) -> Rows:
+    """Return precision, recall or F1 of each class, (..., K), from sums of `Answers.hits`."""
+    hits, predicted, real = np.split(sums, 3, axis=-1)
+    if name == "f1":
+        return share(2 * hits, predicted + real)
+    return share(hits, predicted if name == "precision" else real)
 
 
-def resampled(answers: Answers, weights: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
-    """`classification_metrics` of R resamples at once, (R,) each, where scikit-learn would take R calls.
-
-    Args:
-        weights: (R, N) how often each text is drawn.
-    """
-    one_hot, n = np.eye(len(answers.labels)), weights.sum(axis=1)
-    real, said = weights @ one_hot[answers.truth], weights @ one_hot[answers.predicted]  # (R, K)
-    hits = weights @ (one_hot[answers.truth] * one_hot[answers.predicted])
-    ratios = class_ratios(hits, said, real)
-    seen = (real + said) > 0
-    found = {"accuracy": hits.sum(axis=1) / n, "balanced_accuracy": _mean(ratios["recall"], real > 0)}
-    found |= {name: values[:, answers.positive] for name, values in ratios.items()}
-    found |= {f"{name}_macro": _mean(values, seen) for name, values in ratios.items()}
-    if answers.ranked:
-        areas = [_areas(answers.truth == each, answers.probabilities[:, each], weights) for each in answers.ranked]
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of resamples in which none of the labels has both texts and others
-            found["roc_auc"], found["average_precision"] = np.nanmean(areas, axis=0)
-    errors = (answers.likeliest_is_right - answers.confidence)[:, None] * answers.bins
-    found["calibration_error"] = np.abs(weights @ errors).sum(axis=1) / n
-    found["brier"] = weights @ answers.squared_errors / n
-    for name, values in ratios.items():
-        found |= {f"{name}/{label}": column for label, column in zip(answers.labels, values.T, strict=True)}
-    return found
+def _ratio(name: str, answers: Answers, at: int | None = None) -> Measure | None:
+    """Measure precision, recall or F1 of one class, by default the positive one."""
+    at = answers.positive if at is None else at
+    return None if at is None else Measure(answers.hits, lambda sums: _ratios(name, sums)[..., at])
 
 
-def _mean(values: NDArray, where: NDArray[np.bool_]) -> NDArray:
-    return np.where(where, values, 0).sum(axis=1) / where.sum(axis=1)
+def _macro(name: str, answers: Answers) -> Measure:
+    """Measure the mean of precision, recall or F1 over the labels that are true or predicted for some text."""
+    k = len(answers.labels)
+    return Measure(answers.hits, lambda sums: _mean(_ratios(name, sums), sums[..., k : 2 * k] + sums[..., 2 * k :] > 0))
 
 
-def _areas(true: NDArray[np.bool_], scores: NDArray, weights: NDArray) -> tuple[NDArray, NDArray]:
-    """(R,) areas under the ROC curve and average precisions; NaN where a resample has texts of one kind only."""
+def _balanced_accuracy(answers: Answers) -> Measure:
+    """Measure the mean recall of the true labels."""
+    k = len(answers.labels)
+    return Measure(answers.hits, lambda sums: _mean(_ratios("recall", sums), sums[..., 2 * k :] > 0))
+
+
+def _mean(values: Rows, where: NDArray[np.bool_]) -> Rows:
+    return np.where(where, values, 0).sum(axis=-1) / where.sum(axis=-1)
+
+
+def _ranking(at: int, score: str, answers: Answers) -> Measure | None:
+    """Measure how well the probabilities rank the texts, with scikit-learn's value."""
+    if not answers.ranked:
+        return None
+    from sklearn import metrics as sk
+
+    pairs = [(answers.truth == each, answers.probabilities[:, each]) for each in answers.ranked]
+    exact = float(np.mean([getattr(sk, score)(*pair) for pair in pairs]))
+    return Measure(answers.areas, lambda areas: areas[at], exact=exact)
+
+
+def _areas(true: NDArray[np.bool_], scores: NDArray, weights: Rows) -> tuple[Rows, Rows]:
+    """Return (R,) areas under the ROC curve and average precisions; NaN where a resample has texts of one kind only."""
     order = np.argsort(-scores, kind="stable")
     ends = np.flatnonzero(np.append(np.diff(scores[order]) != 0, True))  # equal scores count at once
     hits = np.cumsum(weights[:, order] * true[order], axis=1)[:, ends]
@@ -161,42 +140,117 @@ def _areas(true: NDArray[np.bool_], scores: NDArray, weights: NDArray) -> tuple[
     with np.errstate(invalid="ignore"):
         below = np.diff(alarms, axis=1, prepend=0) * (hits - new_hits / 2)
         auc = below.sum(axis=1) / np.where(negatives > 0, positives * negatives, np.nan)
-        precision = (new_hits * share(hits, hits + alarms)).sum(axis=1) / positives
-    return auc, precision
+        return auc, (new_hits * share(hits, hits + alarms)).sum(axis=1) / positives
+
+
+def _calibration_error(answers: Answers) -> Measure:
+    """Measure the expected calibration error (Naeini et al. 2015, Guo et al. 2017).
+
+    It is the distance of the likeliest class's probability from how often that class is right: the mean over bins of
+    equal width, weighted by their texts.
+    """
+    n, errors = len(answers.truth), answers.likeliest_is_right - answers.confidence
+    exact = float(np.abs(errors @ answers.bins).sum() / n)
+    return Measure(errors[:, None] * answers.bins, lambda sums: np.abs(sums).sum(axis=-1) / n, exact=exact)
+
+
+def _brier(answers: Answers) -> Measure:
+    """Measure the mean squared distance of the probabilities from the truth; half of it for two classes, as usual."""
+    errors = (answers.probabilities - np.eye(len(answers.labels))[answers.truth]) ** 2
+    rows = errors.sum(axis=1) / (2 if answers.n_known == 2 else 1)
+    return Measure(rows, lambda sums: sums / len(rows))
+
+
+ANSWERS = ("answers",)
+
+
+METRICS = {
+    "accuracy": Metric(lambda answers: mean_of(answers.predicted == answers.truth), ANSWERS, right_or_wrong=True),
+    "balanced_accuracy": Metric(_balanced_accuracy, ANSWERS),
+    **{name: Metric(partial(_ratio, name), ANSWERS) for name in RATIOS},
+    **{f"{name}_macro": Metric(partial(_macro, name), ANSWERS) for name in RATIOS},
+    "roc_auc": Metric(partial(_ranking, 0, "roc_auc_score"), ANSWERS, title="ROC-AUC"),
+    "average_precision": Metric(partial(_ranking, 1, "average_precision_score"), ANSWERS),
+    "calibration_error": Metric(_calibration_error, ANSWERS, lower_is_better=True),
+    "brier": Metric(_brier, ANSWERS, title="Brier score", lower_is_better=True),
+}
+
+
+COMPARED = ("accuracy", "precision", "recall", "f1", "f1_macro", "balanced_accuracy")
+"""The metrics that a comparison tests, in its order."""
+
+
+def items(columns: Mapping[str, Any], statistics: Mapping[str, Any]) -> dict[str, Answers]:
+    """Return the answers in the columns of predictions, which lack the probabilities of every class."""
+    truth, predicted, positive = columns["truth"], columns["label"], statistics.get("positive")
+    labels = sorted({*truth, *predicted, *([positive] if positive else [])})
+    classes, true_classes = (np.array([labels.index(label) for label in each]) for each in (predicted, truth))
+    at = labels.index(positive) if positive else None
+    return {"answers": Answers(true_classes, classes, np.zeros((len(truth), 0)), labels, at, len(labels))}
+
+
+def measure_classes(answers: Answers) -> dict[str, Measure]:
+    """Return the metrics of a system, and `precision/LABEL`, `recall/LABEL` and `f1/LABEL` of each label.
+
+    A ratio with nothing to divide by counts as 0. A metric without a meaning is left out, such as the ROC-AUC of
+    texts of one class.
+    """
+    by_label = {
+        f"{name}/{label}": Metric(partial(_ratio, name, at=at), ANSWERS)
+        for name in RATIOS
+        for at, label in enumerate(answers.labels)
+    }
+    return measures(METRICS | by_label, {"answers": answers})
+
+
+def classification_metrics(answers: Answers) -> dict[str, float]:
+    """Return the values of a system's metrics by name, which are scikit-learn's to the last digit."""
+    return {name: measure.value for name, measure in measure_classes(answers).items()}
+
+
+def with_intervals(answers: Answers) -> dict[str, Interval]:
+    """Return the values of a system's metrics with intervals over the texts."""
+    return intervals(measure_classes(answers), most=max(1000, 10_000 // len(answers.labels)))
+
+
+# Curves
 
 
 CURVES = pa.schema(
-    [
-        ("system", pa.string()),
-        ("label", pa.string()),
-        ("curve", pa.string()),  # roc, precision_recall or calibration
-        ("x", pa.float64()),  # false positive rate, recall, or mean probability of the likeliest label in a bin
-        ("y", pa.float64()),  # true positive rate, precision, or how often the likeliest label is right
-        ("threshold", pa.float64()),  # of the probability, for the first two
-    ]
+    {
+        **dict.fromkeys(("system", "label", "curve"), pa.string()),
+        **dict.fromkeys(("x", "y", "threshold"), pa.float64()),
+    }
 )
+"""A point of a curve. The kinds of curves and their axes:
+
+- `roc`: false positive rate, true positive rate, and the threshold of the probability.
+- `precision_recall`: recall, precision, and the threshold of the probability.
+- `calibration`: mean probability of the likeliest label in a bin, and how often that label is right.
+"""
 
 
 def curves(system: str, answers: Answers) -> pa.Table:
-    """ROC and precision-recall curve of each ranked label, and the calibration of the likeliest label."""
-    rows: list[dict[str, object]] = []
+    """Return the ROC and precision-recall curves of each ranked label, and the calibration of the likeliest label."""
+    from sklearn import metrics as sk
 
-    def add(label: str | None, curve: str, x: NDArray, y: NDArray, thresholds: NDArray | None = None) -> None:
-        at = np.unique(np.linspace(0, len(x) - 1, min(POINTS, len(x))).round().astype(int))
-        for i in at:
-            threshold = None if thresholds is None or not np.isfinite(thresholds[i]) else float(thresholds[i])
-            rows.append(
-                {"system": system, "label": label, "curve": curve, "x": x[i], "y": y[i], "threshold": threshold}
-            )
-
+    parts = []
     for each in answers.ranked:
         true, scores, label = answers.truth == each, answers.probabilities[:, each], answers.labels[each]
         alarms, hits, thresholds = sk.roc_curve(true, scores)
-        add(label, "roc", alarms, hits, thresholds)
+        parts.append(_curve(system, label, "roc", alarms, hits, thresholds))
         precision, recall, thresholds = sk.precision_recall_curve(true, scores, drop_intermediate=True)
-        add(label, "precision_recall", recall, precision, np.append(thresholds, np.nan))
+        parts.append(_curve(system, label, "precision_recall", recall, precision, np.append(thresholds, np.nan)))
     sizes = answers.bins.sum(axis=0)
     filled = sizes > 0
-    x, y = answers.confidence @ answers.bins, answers.likeliest_is_right @ answers.bins
-    add(None, "calibration", x[filled] / sizes[filled], y[filled] / sizes[filled])
-    return pa.Table.from_pylist(rows, CURVES)
+    x, y = ((each @ answers.bins)[filled] / sizes[filled] for each in (answers.confidence, answers.likeliest_is_right))
+    parts.append(_curve(system, None, "calibration", x, y, np.full(len(x), np.nan)))
+    return pa.concat_tables(parts)
+
+
+def _curve(system: str, label: str | None, curve: str, x: NDArray, y: NDArray, thresholds: NDArray) -> pa.Table:
+    """Return at most POINTS points of a curve. Thresholds that are not finite are left out."""
+    at = np.unique(np.linspace(0, len(x) - 1, min(POINTS, len(x))).round().astype(int))
+    known = np.where(np.isfinite(thresholds[at]), thresholds[at], np.nan)
+    values = [[system] * len(at), [label] * len(at), [curve] * len(at), x[at], y[at]]
+    return pa.table([*values, pa.array(known, from_pandas=True)], schema=CURVES)

@@ -1,24 +1,27 @@
-"""Evaluate a classifier: on held-out examples, beside the same one from random weights and classifiers without a GPT.
+"""Evaluate a classifier on held-out examples, beside one from random weights and classifiers without a GPT.
 
 Besides metrics and predictions an evaluation holds `confusion.parquet` (truth, predicted, count), `curves.parquet` and
-`mistakes.parquet`, the texts of which the classifier was most confidently wrong.
+`mistakes.parquet`, the texts with the most confident wrong answers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
+from numpy.typing import NDArray
 from pydantic import Field
 
 from gpt.classifier import Decision
 from gpt.config import Config
-from pipelines.corpus.examples import Examples
+from pipelines.corpus.examples import Example, Examples
 from pipelines.errors import InputError
+from pipelines.evaluation.classification_metrics import Answers, curves, with_intervals
 from pipelines.evaluation.results import MODEL, key_of, statistics, write_evaluation
 from pipelines.models.language_model import open_model
 from pipelines.models.text_classifier import TextClassifier
@@ -26,17 +29,21 @@ from pipelines.models.threshold import choose_threshold
 from pipelines.store.dataset import Dataset
 from pipelines.store.step import StepContext, StepType
 
+Result = tuple[NDArray[np.float64], Decision]
+"""The probabilities (N, classes) that a system gives to N texts, and its rule."""
+
+
 SCRATCH = "from random weights"
 
 
 MISTAKES = 100
 
 
-FEW = 10  # labels, of which each and each confusion stand in the statistics
+FEW = 10  # labels; with more, the statistics have neither metrics of each label nor confusions
 
 
 class EvaluateClassifierConfig(Config):
-    """How a classifier is judged: on held-out examples, beside classifiers without a GPT."""
+    """How a classifier is evaluated: on held-out examples, beside classifiers without a GPT."""
 
     split: Literal["validation", "test"] = Field(
         default="test", description="The split that is scored; a threshold was chosen on validation."
@@ -46,100 +53,113 @@ class EvaluateClassifierConfig(Config):
 def run_classifier(
     inputs: Mapping[str, Dataset], config: EvaluateClassifierConfig, out: Path, work: StepContext
 ) -> dict[str, Any]:
-    """Metrics with intervals of the model, its baselines and, if there is one, the model from `scratch`."""
-    from sklearn.metrics import confusion_matrix  # most of a second, with what both of these need of it
-
-    from pipelines.evaluation.classification_metrics import Answers, curves, with_intervals
-    from pipelines.evaluation.classifier_baselines import BASELINES
-
+    """Evaluate the model, its baselines and, if there is one, the model from `scratch`."""
     model, examples = _classifier(inputs["model"]), Examples(inputs["examples"])
-    rows, validation = examples.rows(config.split), examples.rows("validation")
+    rows = examples.rows(config.split)
     if not rows:
         raise InputError(f"{inputs['examples']} has no {config.split} examples to judge a classifier on.")
     unknown = sorted({row.label or "" for row in rows} - set(model.labels))
     if unknown:
         work.listener.warn(f"labels that training never saw count as errors: {', '.join(unknown)}")
-    labels = [*model.labels, *unknown]
-    number = {label: i for i, label in enumerate(labels)}
-    texts, truth = [row.text for row in rows], np.array([number[row.label or ""] for row in rows])
-    decision = model.decision
-    chosen_by = inputs["model"].manifest.config.get("threshold") if decision.threshold is not None else None
-
-    answers: dict[str, Answers] = {}
-
-    def judge(system: str, probabilities: np.ndarray, decision: Decision) -> None:
-        """Note what a system said, given its probabilities (N, labels that training saw)."""
-        unseen = np.zeros((len(rows), len(unknown)))
-        positive = number[decision.positive]
-        answers[system] = Answers(
-            truth,
-            decision.classes(probabilities),
-            np.hstack([probabilities, unseen]),
-            labels,
-            positive,
-            len(model.labels),
-        )
-
-    judge(MODEL, model.probabilities(texts), decision)
+    texts, decision = [row.text for row in rows], model.decision
+    results: dict[str, Result] = {MODEL: (model.probabilities(texts), decision)}
     if "scratch" in inputs:
         scratch = _classifier(inputs["scratch"])
-        judge(SCRATCH, scratch.probabilities(texts), scratch.decision)
-    train = [row for row in examples.rows("train") if row.label in model.labels]
-    if len({row.label for row in train}) < 2:
-        work.listener.warn("no baselines: the train split does not have two of the classifier's labels")
-    for system, fit in BASELINES.items() if len({row.label for row in train}) > 1 else ():
-        predict = fit(
-            [row.text for row in train], np.array([number[row.label or ""] for row in train]), len(model.labels)
+        results[SCRATCH] = scratch.probabilities(texts), scratch.decision
+    criterion = inputs["model"].manifest.config.get("threshold") if decision.threshold is not None else None
+    results |= baseline_results(examples, texts, decision, criterion, work)
+
+    labels = [*model.labels, *unknown]
+    truth = class_numbers(rows, labels)
+    answers = {
+        system: Answers(
+            truth,
+            rule.classes(probabilities),
+            np.pad(probabilities, ((0, 0), (0, len(unknown)))),
+            labels,
+            labels.index(rule.positive),
+            len(model.labels),
         )
-        threshold = None
-        if chosen_by:  # they get what the model got
-            said = predict([row.text for row in validation])[:, number[decision.positive]]
-            is_positive = np.array([row.label == decision.positive for row in validation])
-            threshold = choose_threshold(is_positive, said, chosen_by)
-        judge(system, predict(texts), Decision(model.labels, decision.positive, threshold))
-
-    metrics = {system: with_intervals(each) for system, each in answers.items()}
-    predictions = {"item": [row.id for row in rows], "text": texts, "truth": [row.label for row in rows]}
-    for system, each in answers.items():
-        predictions[f"{key_of(system)}_label"] = [labels[i] for i in each.predicted]
-        predictions[f"{key_of(system)}_probability"] = each.probabilities[np.arange(len(rows)), each.predicted]
-    write_evaluation(out, metrics, pa.table(predictions))
-    confusion = confusion_matrix(truth, answers[MODEL].predicted, labels=range(len(labels)))
-    pairs = [(i, j) for i in range(len(labels)) for j in range(len(labels))]
-    tables = {
-        "confusion": pa.table(
-            {
-                "truth": [labels[i] for i, _ in pairs],
-                "predicted": [labels[j] for _, j in pairs],
-                "count": confusion.flatten(),
-            }
-        ),
-        "curves": pa.concat_tables([curves(system, each) for system, each in answers.items()]),
-        "mistakes": mistakes(pa.table(predictions)),
+        for system, (probabilities, rule) in results.items()
     }
-    for name, table in tables.items():
-        pq.write_table(table, out / f"{name}.parquet", compression="zstd")
-
+    metrics = {system: with_intervals(each) for system, each in answers.items()}
+    predictions, confusion = predictions_table(rows, answers), confusion_table(answers[MODEL])
+    all_curves = pa.concat_tables([curves(system, each) for system, each in answers.items()])
+    write_evaluation(out, metrics, predictions, confusion=confusion, curves=all_curves, mistakes=mistakes(predictions))
     few = len(labels) <= FEW
     shown = {
         system: {name: value for name, value in each.items() if "/" not in name or (few and system == MODEL)}
         for system, each in metrics.items()
     }
-    counts = {f"confusion/{labels[i]}_as_{labels[j]}": int(confusion[i, j]) for i, j in pairs} if few else {}
+    counts = {f"confusion/{row['truth']}_as_{row['predicted']}": row["count"] for row in confusion.to_pylist()}
     return {
         "task": "classification",
         "scored_examples": len(rows),
         "positive": decision.positive,
         **statistics("classify", shown),
-        **counts,
+        **(counts if few else {}),
     }
 
 
+def baseline_results(
+    examples: Examples, texts: Sequence[str], decision: Decision, criterion: str | None, work: StepContext
+) -> dict[str, Result]:
+    """Train classifiers without a GPT and return their results on the texts, by system.
+
+    Args:
+        examples: the training and validation texts.
+        texts: the texts to classify.
+        decision: the rule of the model.
+        criterion: what the model's threshold was chosen by, if it has one. The baselines then get thresholds as well.
+        work: receives a warning if there is nothing to train on.
+    """
+    from pipelines.evaluation.classifier_baselines import BASELINES  # scikit-learn takes most of a second to import
+
+    train = [row for row in examples.rows("train") if row.label in decision.labels]
+    if len({row.label for row in train}) < 2:
+        work.listener.warn("no baselines: the train split does not have two of the classifier's labels")
+        return {}
+    validation, positive = examples.rows("validation"), decision.labels.index(decision.positive)
+    is_positive = np.array([row.label == decision.positive for row in validation])
+    results: dict[str, Result] = {}
+    for system, fit in BASELINES.items():
+        predict = fit([row.text for row in train], class_numbers(train, decision.labels), len(decision.labels))
+        threshold = None
+        if criterion:
+            probabilities = predict([row.text for row in validation])[:, positive]
+            threshold = choose_threshold(is_positive, probabilities, criterion)
+        results[system] = predict(texts), replace(decision, threshold=threshold)
+    return results
+
+
+def class_numbers(rows: Sequence[Example], labels: Sequence[str]) -> NDArray[np.int64]:
+    """Return (N,) the number of each example's label."""
+    number = {label: i for i, label in enumerate(labels)}
+    return np.array([number[row.label or ""] for row in rows])
+
+
+def predictions_table(rows: Sequence[Example], answers: Mapping[str, Answers]) -> pa.Table:
+    """Return every text with its label, and the label and its probability that each system gives."""
+    table = {"item": [row.id for row in rows], "text": [row.text for row in rows], "truth": [row.label for row in rows]}
+    for system, each in answers.items():
+        table[f"{key_of(system)}_label"] = [each.labels[i] for i in each.predicted]
+        table[f"{key_of(system)}_probability"] = each.probabilities[np.arange(len(rows)), each.predicted]
+    return pa.table(table)
+
+
+def confusion_table(answers: Answers) -> pa.Table:
+    """Return the number of texts of each label that got each label (truth, predicted, count)."""
+    labels = answers.labels
+    counts = np.bincount(answers.truth * len(labels) + answers.predicted, minlength=len(labels) ** 2)
+    truth, predicted = zip(*product(labels, repeat=2), strict=True)
+    return pa.table({"truth": truth, "predicted": predicted, "count": counts})
+
+
 def mistakes(predictions: pa.Table) -> pa.Table:
-    """The texts that the model got wrong (item, text, truth, predicted, probability), the most confident first."""
-    said = predictions.select(["item", "text", "truth", f"{MODEL}_label", f"{MODEL}_probability"])
-    said = said.rename_columns(["item", "text", "truth", "predicted", "probability"])
-    wrong = said.filter(pa.compute.not_equal(said["truth"], said["predicted"]))
+    """Return the model's wrong answers (item, text, truth, predicted, probability), the most confident first."""
+    table = predictions.select(["item", "text", "truth", f"{MODEL}_label", f"{MODEL}_probability"])
+    table = table.rename_columns(["item", "text", "truth", "predicted", "probability"])
+    wrong = table.filter(pa.compute.not_equal(table["truth"], table["predicted"]))
     return wrong.sort_by([("probability", "descending"), ("item", "ascending")])[:MISTAKES]
 
 

@@ -1,4 +1,4 @@
-"""Classifiers without a GPT, which one with a GPT must beat."""
+"""Classifiers without a GPT, as baselines."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
+from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
 Predict = Callable[[Sequence[str]], NDArray[np.float64]]
@@ -17,35 +17,27 @@ Predict = Callable[[Sequence[str]], NDArray[np.float64]]
 
 
 def majority_class(texts: Sequence[str], targets: NDArray[np.int64], n_classes: int) -> Predict:
-    """Answers with the class frequencies of training, whatever the text."""
+    """Return a classifier that answers every text with the class frequencies of training."""
     frequencies = np.bincount(targets, minlength=n_classes) / len(targets)
     return lambda texts: np.tile(frequencies, (len(texts), 1))
 
 
 def handmade_features(texts: Sequence[str], targets: NDArray[np.int64], n_classes: int) -> Predict:
-    """What the author of a spam filter would count (FEATURES), under logistic regression."""
-    return _fitted(
-        make_pipeline(FunctionTransformer(count_features), StandardScaler(), LogisticRegression(max_iter=1000)),
-        texts,
-        targets,
-        n_classes,
-    )
+    """Fit logistic regression on what the author of a spam filter would count (FEATURES)."""
+    regression = LogisticRegression(max_iter=1000)
+    pipeline = make_pipeline(FunctionTransformer(count_features), StandardScaler(), regression)
+    return _fit(pipeline, texts, targets, n_classes)
 
 
 def tfidf(texts: Sequence[str], targets: NDArray[np.int64], n_classes: int) -> Predict:
-    """TF-IDF over words and pairs of words under logistic regression: what a good engineer tries first.
+    """Fit logistic regression on TF-IDF of words and pairs of words, which a good engineer tries first.
 
-    scikit-learn's defaults but for sublinear term frequency, pairs of words, and C=10 as usual for sparse text.
+    The settings are scikit-learn's defaults, except sublinear term frequency, pairs of words, and C=10 as usual for
+    sparse text.
     """
+    vectorizer = TfidfVectorizer(sublinear_tf=True, ngram_range=(1, 2))
     try:
-        return _fitted(
-            make_pipeline(
-                TfidfVectorizer(sublinear_tf=True, ngram_range=(1, 2)), LogisticRegression(C=10, max_iter=1000)
-            ),
-            texts,
-            targets,
-            n_classes,
-        )
+        return _fit(make_pipeline(vectorizer, LogisticRegression(C=10, max_iter=1000)), texts, targets, n_classes)
     except ValueError:  # no text has a word in it
         return majority_class(texts, targets, n_classes)
 
@@ -66,21 +58,21 @@ FEATURES = {
     "currency signs": re.compile(r"[$£€¥₹]"),
     "exclamation marks": re.compile(r"!"),
 }
-"""Each is the number of matches."""
+"""A feature is the number of matches."""
 
 
 def count_features(texts: Sequence[str]) -> NDArray[np.float64]:
-    """(N, features) logarithms of one plus each count."""
+    """Return (N, features) logarithms of one plus each count."""
     counts = [[len(pattern.findall(text)) for pattern in FEATURES.values()] for text in texts]
     return np.log1p(np.array(counts, np.float64).reshape(len(texts), len(FEATURES)))
 
 
-def _fitted(pipeline: object, texts: Sequence[str], targets: NDArray[np.int64], n_classes: int) -> Predict:
-    pipeline.fit(list(texts), targets)  # type: ignore[attr-defined]
+def _fit(pipeline: Pipeline, texts: Sequence[str], targets: NDArray[np.int64], n_classes: int) -> Predict:
+    pipeline.fit(list(texts), targets)
 
     def predict(texts: Sequence[str]) -> NDArray[np.float64]:
         probabilities = np.zeros((len(texts), n_classes))
-        probabilities[:, pipeline.classes_] = pipeline.predict_proba(list(texts))  # type: ignore[attr-defined]
+        probabilities[:, pipeline.classes_] = pipeline.predict_proba(list(texts))
         return probabilities
 
     return predict

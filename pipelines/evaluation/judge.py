@@ -1,7 +1,7 @@
-"""A judge of answers: any model behind an endpoint that speaks OpenAI's protocol (Ollama, vLLM, a cloud).
+"""A judge of answers: any model behind an endpoint with OpenAI's protocol (Ollama, vLLM, a cloud).
 
-What was asked, the judge's raw answer and the score are kept for every item. A judge that refuses, answers nonsense or
-takes too long costs that item its score, and nothing else.
+The prompt, the judge's raw answer and the score are stored for every item. An item has no score if the judge refuses
+it, gives no valid score or times out. Other items are not affected.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import httpx
 from pydantic import Field, model_validator
@@ -39,36 +39,32 @@ Reply with one whole number from 1 (useless) to 10 (perfect), and with nothing e
 PLACES = re.compile(r"\{(instruction|response|answer)\}")
 
 
+UNMARKED: dict[str, Any] = {"fingerprint": False}  # changes no fingerprint
+
+
 class JudgeConfig(Config):
-    """Who judges answers, how it is asked, and how long it may take."""
+    """The model that judges answers, how it is asked, and how long it may take."""
 
     url: Uri = Field(
-        description="Where the protocol is spoken, such as http://localhost:11434/v1.",
-        json_schema_extra={"fingerprint": False},
+        description="Address of the endpoint, such as http://localhost:11434/v1.", json_schema_extra=UNMARKED
     )
     model: str = Field(description="The judge's name at the endpoint.")
     key_variable: str | None = Field(
         default=None,
-        description="Environment variable that holds the key; the key itself is never written down.",
-        json_schema_extra={"fingerprint": False},
+        description="Environment variable that holds the key; the key itself is never stored.",
+        json_schema_extra=UNMARKED,
     )
-    prompt: str = Field(
-        default=PROMPT, description="What it is asked: {instruction}, {response} and {answer} stand for themselves."
-    )
+    prompt: str = Field(default=PROMPT, description="The prompt, with {instruction}, {response} and {answer} in it.")
     lowest: int = Field(default=1, description="Lowest score.")
     highest: int = Field(default=10, description="Highest score.")
-    timeout: float = Field(
-        default=60, gt=0, description="Seconds to wait for an answer.", json_schema_extra={"fingerprint": False}
-    )
+    timeout: float = Field(default=60, gt=0, description="Seconds to wait for an answer.", json_schema_extra=UNMARKED)
     retries: int = Field(
         default=2,
         ge=0,
         description="Further attempts after a time-out, a busy or a broken server.",
-        json_schema_extra={"fingerprint": False},
+        json_schema_extra=UNMARKED,
     )
-    workers: int = Field(
-        default=4, gt=0, description="Questions asked at a time.", json_schema_extra={"fingerprint": False}
-    )
+    workers: int = Field(default=4, gt=0, description="Questions asked at a time.", json_schema_extra=UNMARKED)
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -87,7 +83,7 @@ class JudgeConfig(Config):
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a judge was asked and said. score: None if `status` is not `scored` but says what went wrong."""
+    """A judge's prompt and raw answer. The score is None if it failed; `status` then says why."""
 
     prompt: str
     answer: str
@@ -101,11 +97,13 @@ def judge(
     progress: Callable[[int], None] = lambda done: None,
     pause: float = 1.0,
 ) -> list[Verdict]:
-    """A verdict on each item (instruction, response, answer), in order.
+    """Return a verdict on each item (instruction, response, answer), in order.
 
     Args:
-        progress: told how many items are through.
-        pause: seconds before the first retry; twice as long before each further one.
+        items: the texts to fill into the prompt, by name.
+        config: the judge.
+        progress: receives the number of items that are done.
+        pause: seconds before the first retry. The pause doubles with each further one.
 
     Raises:
         InputError: the key's environment variable is not set.
@@ -154,12 +152,12 @@ def _ask(client: httpx.Client, item: dict[str, str], config: JudgeConfig, pause:
 
 
 def read_score(answer: str, config: JudgeConfig) -> float | None:
-    """The score in a judge's answer: its first number, if that lies within the bounds; `8/10` is 8.
+    """Return the score in a judge's answer: its first number, if it is within the bounds. `8/10` is 8.
 
-    What a model thinks before it answers, in `<think>`, does not count.
+    The model's thoughts before the answer, in `<think>`, do not count.
     """
-    said = re.sub(r"<think>.*?</think>", "", answer, flags=re.DOTALL)
-    found = re.search(r"(?<![\w.,-])-?\d+(?:\.\d+)?", said)
+    text = re.sub(r"<think>.*?</think>", "", answer, flags=re.DOTALL)
+    found = re.search(r"(?<![\w.,-])-?\d+(?:\.\d+)?", text)
     if not found:
         return None
     score = float(found[0])

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
@@ -17,11 +17,13 @@ from pydantic import Field
 from gpt.config import Config
 from pipelines.corpus.documents import Corpus
 from pipelines.errors import InputError
+from pipelines.evaluation.language_metrics import METRICS, language_metrics
 from pipelines.evaluation.memorisation import MemorisationConfig, memorisation_metrics, recite
+from pipelines.evaluation.metrics import measures
 from pipelines.evaluation.ngram_baselines import trigram_losses, unigram_losses
 from pipelines.evaluation.results import MODEL, statistics, write_evaluation
-from pipelines.evaluation.significance import Interval, bootstrap
-from pipelines.models.language_model import LanguageModel, open_gpt
+from pipelines.evaluation.significance import Interval, intervals
+from pipelines.models.language_model import SAMPLING, LanguageModel, open_gpt
 from pipelines.models.scoring import sliding_losses
 from pipelines.store.dataset import Dataset
 from pipelines.store.step import StepContext, StepType
@@ -30,65 +32,52 @@ from pipelines.tokens.tokenizer import Tokenizer
 
 
 class EvaluateLanguageConfig(Config):
-    """How a language model is judged: its loss on held-out text, beside n-gram models of the same tokens."""
+    """How a language model is evaluated: its loss on held-out text, beside n-gram models of the same tokens."""
 
     split: Literal["validation", "test"] = Field(default="test", description="The split that is scored.")
     max_tokens: int = Field(default=1_000_000, gt=0, description="Most tokens of the split that are scored.")
     baselines: bool = Field(default=True, description="Count unigram and interpolated trigram models to compare with.")
     prompts: tuple[str, ...] = Field(default=(), description="Texts that the model continues, to read.")
     memorisation: MemorisationConfig | None = Field(
-        default=MemorisationConfig(), description="How memorisation of training text is looked for."
+        default=MemorisationConfig(), description="How memorisation of training text is measured."
     )
+
+
+BY_GROUP = ("loss", "perplexity", "bits_per_byte")
+"""The metrics that are computed for each source and each language as well."""
 
 
 def run_language(
     inputs: Mapping[str, Dataset], config: EvaluateLanguageConfig, out: Path, work: StepContext
 ) -> dict[str, Any]:
-    """Loss, perplexity and bits per byte on a split, each token scored once with at least half a context before it."""
+    """Score a split: every token once, with at least half a context before it, beside n-gram models."""
     model, tokens = open_gpt(inputs["model"].path), Tokens(inputs["tokens"])
-    streams = _at_most([np.asarray(s) for s in tokens.streams(config.split)], config.max_tokens)
-    if not sum(len(stream) > 1 for stream in streams):
+    streams = _streams(tokens, config.split, config.max_tokens)
+    if not streams:
         raise InputError(f"{inputs['tokens']} has no tokens in its {config.split} split to score a model on.")
-    lengths = tokens.tokenizer.token_lengths  # (V,) bytes
-    targets = np.concatenate([stream[1:] for stream in streams])
     losses = {MODEL: sliding_losses(model.gpt, streams, work)}
     if config.baselines:
-        train, vocabulary = list(tokens.streams("train")), tokens.tokenizer.vocabulary
-        tune = _at_most(
-            [np.asarray(s) for s in tokens.streams("validation" if config.split == "test" else "test")], 500_000
-        )
-        losses["unigram"] = unigram_losses(train, streams, vocabulary)
-        if any(len(stream) > 1 for stream in tune):
-            losses["trigram"] = trigram_losses(train, tune, streams, vocabulary)
-        else:
-            work.listener.warn("no trigram baseline: its weights need a second held-out split")
-    documents = np.cumsum(targets == tokens.tokenizer.end_of_text)
-    documents = np.concatenate([[0], documents[:-1]])
+        losses |= baseline_losses(tokens, streams, config.split, work)
+    targets = np.concatenate([stream[1:] for stream in streams])
+    ends = np.cumsum(targets == tokens.tokenizer.end_of_text)
+    documents = np.concatenate([[0], ends[:-1]])  # (N,) the document of each target
     sizes = {
         "tokens": np.bincount(documents),
-        "bytes": np.bincount(documents, lengths[targets]).astype(np.int64),
+        "bytes": np.bincount(documents, tokens.tokenizer.token_lengths[targets]).astype(np.int64),
         "words": word_counts(tokens.tokenizer, targets, documents),
     }
     by_document = {system: np.bincount(documents, each) for system, each in losses.items()}
+    items = doc_ids(tokens, config.split)[: documents[-1] + 1]
+    groups = document_groups(Corpus(inputs["corpus"]), items) if "corpus" in inputs else {}
     metrics: dict[str, dict[str, float | Interval]] = {
         system: {**language_metrics(each, *sizes.values())} for system, each in by_document.items()
     }
-    items = doc_ids(tokens, config.split)[: documents[-1] + 1]
-    groups = document_groups(Corpus(inputs["corpus"]), items) if "corpus" in inputs else {}
-    for column, names in groups.items():
-        for name in sorted({each for each in names if each is not None}):
-            here = np.array([each == name for each in names])
-            parts = language_metrics(by_document[MODEL][here], *(size[here] for size in sizes.values()))
-            metrics[MODEL] |= {f"{metric}/{column}/{name}": parts[metric] for metric in BY_GROUP if metric in parts}
+    metrics[MODEL] |= group_metrics({"loss": by_document[MODEL], **sizes}, groups)
     if config.memorisation:
         metrics[MODEL] |= memorised(model, tokens, config.split, config.memorisation, out, work)
     predictions = {"item": items, **sizes, **{f"{system}_loss": each for system, each in by_document.items()}, **groups}
     write_evaluation(out, metrics, pa.table(predictions))
-    written = model.complete(config.prompts, max_new_tokens=100, temperature=0.8) if config.prompts else []
-    texts = [f"{prompt}{text}" for prompt, text in zip(config.prompts, written, strict=True)]
-    if texts:
-        work.listener.text("generated.txt", "\n\n----\n\n".join(texts) + "\n")
-        (out / "generated.txt").write_text("\n\n----\n\n".join(texts) + "\n", encoding="utf-8")
+    continue_prompts(model, config.prompts, out, work)
     return {
         "task": "language",
         "scored_tokens": len(targets),
@@ -98,8 +87,21 @@ def run_language(
     }
 
 
+def baseline_losses(
+    tokens: Tokens, streams: Sequence[NDArray], split: str, work: StepContext
+) -> dict[str, NDArray[np.float64]]:
+    """Return the loss of every scored token under n-gram models, by system."""
+    train, vocabulary = list(tokens.streams("train")), tokens.tokenizer.vocabulary
+    losses = {"unigram": unigram_losses(train, streams, vocabulary)}
+    if tune := _streams(tokens, "validation" if split == "test" else "test", 500_000):
+        losses["trigram"] = trigram_losses(train, tune, streams, vocabulary)
+    else:
+        work.listener.warn("no trigram baseline: its weights need a second held-out split")
+    return losses
+
+
 def word_counts(tokenizer: Tokenizer, targets: NDArray, documents: NDArray) -> NDArray[np.int64]:
-    """(documents,) words, as white space divides them, in the text that each document's tokens spell."""
+    """Return (documents,) words, split at white space, in the decoded text of each document."""
     ends = np.searchsorted(documents, np.arange(documents[-1] + 2))
     special = list(tokenizer.special.values())
     counts = []
@@ -109,29 +111,40 @@ def word_counts(tokenizer: Tokenizer, targets: NDArray, documents: NDArray) -> N
     return np.array(counts, np.int64)
 
 
-BY_GROUP = ("loss", "perplexity", "bits_per_byte")
-"""Metrics that each source and each language has for itself."""
+def doc_ids(tokens: Tokens, split: str) -> list[str]:
+    """Return the documents of a split, in the order of its tokens."""
+    shards = (shard["doc_id"].to_pylist() for i, shard in enumerate(tokens.shards) if tokens.split(i) == split)
+    return [doc_id for shard in shards for doc_id in shard]
 
 
 def document_groups(corpus: Corpus, doc_ids: Sequence[str]) -> dict[str, list[str | None]]:
-    """The source of each document, and where the corpus tells languages, its language."""
-    wanted = dict.fromkeys(doc_ids)
-    found: dict[str, tuple[str | None, str | None]] = {}
+    """Return the source of each document, and its language if the corpus detects languages."""
+    wanted, found = pa.array(doc_ids), {}
     for batch in corpus.batches(["doc_id", "source", "language"]):
-        for doc_id, *place in zip(*(column.to_pylist() for column in batch.columns), strict=True):
-            if doc_id in wanted:
-                found[doc_id] = place[0], place[1]
-    groups = {
-        name: [found.get(doc_id, (None, None))[at] for doc_id in doc_ids]
-        for at, name in enumerate(("source", "language"))
-    }
+        for row in batch.filter(pa.compute.is_in(batch["doc_id"], wanted)).to_pylist():
+            found[row["doc_id"]] = row
+    groups = {name: [found.get(doc_id, {}).get(name) for doc_id in doc_ids] for name in ("source", "language")}
     return {name: values for name, values in groups.items() if any(values)}
+
+
+def group_metrics(
+    columns: Mapping[str, NDArray[Any]], groups: Mapping[str, Sequence[str | None]]
+) -> dict[str, Interval]:
+    """Return the metrics BY_GROUP of each source and each language, named `metric/source/NAME`."""
+    metrics = {name: METRICS[name] for name in BY_GROUP}
+    found: dict[str, Interval] = {}
+    for kind, names in groups.items():
+        for name in sorted({each for each in names if each is not None}):
+            chosen = np.array([each == name for each in names])
+            part = measures(metrics, {column: values[chosen] for column, values in columns.items()})
+            found |= {f"{metric}/{kind}/{name}": value for metric, value in intervals(part).items()}
+    return found
 
 
 def memorised(
     model: LanguageModel, tokens: Tokens, split: str, config: MemorisationConfig, out: Path, work: StepContext
 ) -> dict[str, float | Interval]:
-    """Memorisation as metrics; every place that was tried is kept in `memorisation.parquet`, to read."""
+    """Return the metrics of memorisation, and write every place that was tried to `memorisation.parquet`."""
     trained, held_out = (recite(model.gpt, tokens, each, config) for each in ("train", split))
     if not trained or not held_out:
         width = config.prefix_tokens + config.run_tokens
@@ -151,52 +164,21 @@ def memorised(
     return memorisation_metrics(trained, held_out, config.at_least)
 
 
-def doc_ids(tokens: Tokens, split: str) -> list[str]:
-    """The documents of a split, in the order of its tokens."""
-    shards = (shard["doc_id"].to_pylist() for i, shard in enumerate(tokens.shards) if tokens.split(i) == split)
-    return [doc_id for shard in shards for doc_id in shard]
+def continue_prompts(model: LanguageModel, prompts: Sequence[str], out: Path, work: StepContext) -> None:
+    """Write the prompts with the model's continuations to `generated.txt`, if there are prompts."""
+    if not prompts:
+        return
+    continuations = model.complete(prompts, replace(SAMPLING, max_new_tokens=100))
+    text = "\n\n----\n\n".join(map("".join, zip(prompts, continuations, strict=True))) + "\n"
+    work.listener.text("generated.txt", text)
+    (out / "generated.txt").write_text(text, encoding="utf-8")
 
 
-def language_metrics(losses: NDArray, tokens: NDArray, n_bytes: NDArray, words: NDArray) -> dict[str, Interval]:
-    """What the losses of documents come to, with intervals over documents.
-
-    loss: nats per token; perplexity, its exponential. word_perplexity, byte_perplexity: the exponential of the same
-    sum over words or bytes, which do not depend on the tokenizer. bits_per_byte: the sum, in bits, over bytes.
-
-    Args:
-        losses: (N,) the sum of each document's losses, in nats.
-        tokens, n_bytes, words: (N,) what each document has of them.
-    """
-
-    def per(count: NDArray) -> Interval:
-        rows = np.stack([losses, count], 1).astype(np.float64)
-        return bootstrap(rows, lambda sums: np.divide(*np.moveaxis(np.maximum(sums, (0, 1e-300)), -1, 0)))
-
-    loss, by_byte, by_word = per(tokens), per(n_bytes), per(words)
-    metrics = {
-        "loss": loss,
-        "perplexity": _moved(loss, _exponential),
-        "word_perplexity": _moved(by_word, _exponential) if words.any() else None,
-        "byte_perplexity": _moved(by_byte, _exponential) if n_bytes.any() else None,
-        "bits_per_byte": _moved(by_byte, lambda nats: nats / math.log(2)) if n_bytes.any() else None,
-    }
-    return {name: value for name, value in metrics.items() if value is not None}
-
-
-def _moved(interval: Interval, function: Callable[[float], float]) -> Interval:
-    """An interval of a growing function of what it was an interval of."""
-    return Interval(function(interval.value), function(interval.low), function(interval.high))
-
-
-def _exponential(loss: float) -> float:
-    return math.exp(min(loss, 700))
-
-
-def _at_most(streams: Sequence[NDArray], n: int) -> list[NDArray]:
-    """The first n tokens of a split's streams."""
-    kept = []
-    for stream in streams:
-        kept.append(stream[:n])
+def _streams(tokens: Tokens, split: str, n: int) -> list[NDArray]:
+    """Return the first n tokens of a split's streams, without streams of a single token."""
+    kept: list[NDArray] = []
+    for stream in tokens.streams(split):
+        kept.append(np.asarray(stream)[:n])
         n -= len(kept[-1])
         if n <= 1:
             break

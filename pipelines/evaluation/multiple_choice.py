@@ -1,8 +1,8 @@
 """Evaluate a language model on a task of multiple choice, with or without examples before the question.
 
 A task is a file of records with `prompt`, `choices` and `answer`: the answer's number, counted from 0, or its text.
-A model chooses the text that it finds likeliest after the prompt and a space; as longer texts are less likely, also
-by the likelihood per character. Examples stand before the prompt in the same form, an empty line between them.
+The model chooses the text that is likeliest after the prompt and a space. Longer texts are less likely, so it also
+chooses by the likelihood per character. Examples precede the prompt in the same form, with empty lines between them.
 """
 
 from __future__ import annotations
@@ -22,8 +22,10 @@ from pipelines.corpus.readers.formats import read_file
 from pipelines.corpus.readers.records import Bad, ReadOptions
 from pipelines.corpus.sources import Uri, describe, label_of, list_files
 from pipelines.errors import InputError
+from pipelines.evaluation.metrics import measures
 from pipelines.evaluation.results import MODEL, key_of, statistics, write_evaluation
-from pipelines.evaluation.significance import Interval, mean_interval
+from pipelines.evaluation.significance import Interval, intervals
+from pipelines.evaluation.tasks import CHOICE_METRICS
 from pipelines.models.language_model import open_gpt
 from pipelines.models.scoring import log_likelihoods
 from pipelines.store.dataset import Dataset
@@ -32,20 +34,18 @@ from pipelines.store.step import StepContext, StepType
 
 
 class MultipleChoiceConfig(ReadOptions):
-    """A task of multiple choice, and how it is put to the model."""
+    """A task of multiple choice, and how the model is asked."""
 
     uri: Uri = Field(
         description="Its file: JSON Lines with prompt, choices and answer.", json_schema_extra={"fingerprint": False}
     )
-    shots: int = Field(
-        default=0, ge=0, description="Solved items that stand before each question, drawn from the others."
-    )
+    shots: int = Field(default=0, ge=0, description="Solved items before each question, drawn from the others.")
     seed: int = Field(default=0, ge=0, description="Seed of the draw.")
 
 
 @dataclass(frozen=True)
 class Item:
-    """A question: its number of the right choice is `answer`."""
+    """A question. `answer` is the number of the right choice."""
 
     id: str
     prompt: str
@@ -54,17 +54,18 @@ class Item:
 
     @property
     def solved(self) -> str:
+        """The question with its answer, as an example."""
         return f"{self.prompt} {self.choices[self.answer]}"
 
 
 def run_task(
     inputs: Mapping[str, Dataset], config: MultipleChoiceConfig, out: Path, work: StepContext
 ) -> dict[str, Any]:
-    """Accuracy by likelihood and by likelihood per character, beside the choices read alone, and chance."""
+    """Score choices by likelihood and by likelihood per character, beside the choices without prompts and chance."""
     model, items = open_gpt(inputs["model"].path), read_items(config)
     if config.shots >= len(items):
         raise InputError(f"{config.uri} has {len(items)} items, too few to draw {config.shots} others as examples.")
-    by_id = sorted(items, key=lambda item: item.id)  # as every question wants its examples
+    by_id = sorted(items, key=lambda item: item.id)
     prompts = {MODEL: [question(item, by_id, config) for item in items], "choices alone": [""] * len(items)}
     metrics: dict[str, dict[str, float | Interval]] = {}
     predictions: dict[str, Any] = {
@@ -74,20 +75,17 @@ def run_task(
         "answer": [item.choices[item.answer] for item in items],
     }
     answers = np.array([item.answer for item in items])
-    for system, asked in prompts.items():
-        scores = score(model, items, asked, work)
-        lengths = [np.array([len(choice) for choice in item.choices]) for item in items]
-        chosen = {
-            "accuracy": np.array([each.argmax() for each in scores]),
-            "accuracy_normalised": np.array([(s / n).argmax() for s, n in zip(scores, lengths, strict=True)]),
-        }
-        metrics[system] = {name: mean_interval(each == answers) for name, each in chosen.items()}
-        key = key_of(system)
+    lengths = [np.array([len(choice) for choice in item.choices]) for item in items]
+    for system, texts in prompts.items():
+        scores = score(model, items, texts, work)
+        likeliest = np.array([each.argmax() for each in scores])
+        per_character = np.array([(each / n).argmax() for each, n in zip(scores, lengths, strict=True)])
+        right, key = {"right": likeliest == answers, "right_normalised": per_character == answers}, key_of(system)
+        metrics[system] = {**intervals(measures(CHOICE_METRICS, right))}
         predictions |= {
-            f"{key}_choice": [item.choices[i] for item, i in zip(items, chosen["accuracy_normalised"], strict=True)],
+            f"{key}_choice": [item.choices[i] for item, i in zip(items, per_character, strict=True)],
             f"{key}_log_likelihoods": [each.tolist() for each in scores],
-            f"{key}_right": chosen["accuracy"] == answers,
-            f"{key}_right_normalised": chosen["accuracy_normalised"] == answers,
+            **{f"{key}_{name}": values for name, values in right.items()},
         }
     metrics["chance"] = dict.fromkeys(metrics[MODEL], float(np.mean([1 / len(item.choices) for item in items])))
     write_evaluation(out, metrics, pa.table(predictions))
@@ -95,7 +93,7 @@ def run_task(
 
 
 def score(model: Any, items: Sequence[Item], prompts: Sequence[str], work: StepContext) -> list[NDArray[np.float64]]:
-    """The log-likelihood of each item's choices after its prompt, in nats."""
+    """Return the log-likelihood of each item's choices after its prompt, in nats."""
     found: list[NDArray[np.float64]] = []
     for at in range(0, len(items), 64):
         some = list(zip(items[at : at + 64], prompts[at : at + 64], strict=True))
@@ -107,7 +105,7 @@ def score(model: Any, items: Sequence[Item], prompts: Sequence[str], work: StepC
 
 
 def question(item: Item, items: Sequence[Item], config: MultipleChoiceConfig) -> str:
-    """What the model reads before a choice. Examples are drawn by the seed and the item, wherever it stands."""
+    """Return the text before a choice. The seed and the item alone decide which examples are drawn."""
     if not config.shots:
         return item.prompt
     others = sorted((each for each in items if each.id != item.id), key=lambda each: each.id)
@@ -117,9 +115,10 @@ def question(item: Item, items: Sequence[Item], config: MultipleChoiceConfig) ->
 
 
 def read_items(config: MultipleChoiceConfig) -> list[Item]:
-    """
+    """Read the items of the task's files.
+
     Raises:
-        InputError: a record is no question; without it, results could not be compared with those of others.
+        InputError: a record is no question. It is not skipped, since results could then not be compared with others.
     """
     items: dict[str, Item] = {}
     for file in list_files(config.uri)[0]:
@@ -158,7 +157,7 @@ def _item(fields: Mapping[str, Any]) -> Item:
 
 
 def sources(config: MultipleChoiceConfig) -> tuple[SourceFile, ...]:
-    """Name, size and digest of the task's files."""
+    """Return name, size and digest of the task's files."""
     return describe(list_files(config.uri)[0], label_of(config.uri))
 
 

@@ -1,7 +1,6 @@
-"""What a language model must beat: n-gram models counted from its own training tokens.
+"""N-gram models of the training tokens, as baselines of a language model.
 
-The n-gram counts are kept only for the n-grams of the text to be scored, so memory grows with that text and not
-with the training corpus.
+Only n-grams of the scored text are counted, so memory grows with that text and not with the training corpus.
 """
 
 from __future__ import annotations
@@ -12,18 +11,18 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-CHUNK = 4_000_000  # training tokens counted at a time: some 150 MB at work
+CHUNK = 4_000_000  # training tokens counted at a time, which takes about 150 MB
 
 
 ROUNDS = 30  # of expectation maximisation
 
 
 def unigram_losses(train: Iterable[NDArray[np.unsignedinteger]], scored: Sequence[NDArray], vocabulary: int) -> NDArray:
-    """Loss of every scored token under add-one smoothed token frequencies.
+    """Return the loss of every scored token under add-one smoothed token frequencies.
 
     Args:
         train: streams of training tokens.
-        scored: streams of token ids; the first token of each is context only, as it is for a GPT.
+        scored: streams of token ids; the first token of each is only context, as for a GPT.
         vocabulary: number of token ids.
 
     Returns:
@@ -41,11 +40,11 @@ def trigram_losses(
     scored: Sequence[NDArray],
     vocabulary: int,
 ) -> NDArray:
-    """Loss of every scored token under an interpolated trigram model.
+    """Return the loss of every scored token under an interpolated trigram model (Jelinek and Mercer 1980).
 
-    Jelinek and Mercer (1980): p(c | a b) mixes the relative frequencies of trigram, bigram and token with a uniform
-    share. The weights depend on how often the context was seen, in powers of two, and are fitted to `tune` (which
-    must be neither trained on nor scored) by expectation maximisation.
+    p(c | a b) mixes the relative frequencies of trigram, bigram and token with a uniform share. The weights depend on
+    how often the context was seen, in powers of two. Expectation maximisation fits them to `tune`, which must be
+    neither trained on nor scored.
 
     Returns:
         (N,) losses in nats, for the same tokens as `unigram_losses`.
@@ -70,7 +69,7 @@ class _Ngrams:
 
 @dataclass(frozen=True)
 class _Counts:
-    """How often training saw, for each position: a b c, a b, b c, b, c; and the number of training tokens."""
+    """Counts in training of a b c, a b, b c, b and c at each position, and the number of training tokens."""
 
     abc: NDArray[np.int64]
     ab: NDArray[np.int64]
@@ -86,7 +85,7 @@ def _targets(streams: Sequence[NDArray]) -> NDArray[np.int64]:
 
 
 def _ngrams(streams: Sequence[NDArray], vocabulary: int) -> _Ngrams:
-    # The second token of a stream has one token of context; it gets itself for the missing one, a rare trigram.
+    # The second token of a stream has one token of context. That token also replaces the missing one.
     a = np.concatenate([np.asarray(np.concatenate([s[:1], s[:-2]]), np.int64) for s in streams])
     b = np.concatenate([np.asarray(s[:-1], np.int64) for s in streams])
     c = _targets(streams)
@@ -94,8 +93,8 @@ def _ngrams(streams: Sequence[NDArray], vocabulary: int) -> _Ngrams:
 
 
 def _count(train: Sequence[NDArray], wanted: _Ngrams, vocabulary: int) -> _Counts:
-    contexts = wanted.trigrams // vocabulary
-    keys = [np.unique(values) for values in (wanted.trigrams, contexts, wanted.bigrams)]
+    sought = wanted.trigrams, wanted.trigrams // vocabulary, wanted.bigrams
+    keys, places = zip(*(np.unique(values, return_inverse=True) for values in sought), strict=True)
     found = [np.zeros(len(unique), np.int64) for unique in keys]
     unigrams = np.zeros(vocabulary, np.int64)
     for stream in train:
@@ -108,16 +107,13 @@ def _count(train: Sequence[NDArray], wanted: _Ngrams, vocabulary: int) -> _Count
                 at = np.searchsorted(unique, seen)
                 at[at == len(unique)] = 0
                 count += np.bincount(at[unique[at] == seen], minlength=len(unique))
-    abc, ab, bc = (
-        count[np.searchsorted(unique, values)]
-        for unique, count, values in zip(keys, found, (wanted.trigrams, contexts, wanted.bigrams), strict=True)
-    )
+    abc, ab, bc = (count[place] for count, place in zip(found, places, strict=True))
     b = wanted.bigrams // vocabulary
     return _Counts(abc, ab, bc, unigrams[b], unigrams[wanted.tokens], int(unigrams.sum()), vocabulary)
 
 
 def _components(counts: _Counts) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """(N, 4) probabilities under trigram, bigram, token frequency and uniform; (N,) bucket of the context."""
+    """Return (N, 4) probabilities under trigram, bigram, token and uniform, and (N,) the bucket of the context."""
     uniform = np.full(len(counts.c), 1 / counts.vocabulary)
     token = counts.c / counts.total
     bigram = np.divide(counts.bc, counts.b, out=np.zeros(len(uniform)), where=counts.b > 0)
@@ -127,12 +123,12 @@ def _components(counts: _Counts) -> tuple[NDArray[np.float64], NDArray[np.int64]
 
 
 def _fit_weights(probabilities: NDArray, buckets: NDArray, n_buckets: int) -> NDArray:
-    """(buckets, 4) mixture weights that maximise the likelihood, by expectation maximisation."""
+    """Return (buckets, 4) mixture weights that maximise the likelihood, by expectation maximisation."""
     weights = np.full((n_buckets, probabilities.shape[1]), 1 / probabilities.shape[1])
     for _ in range(ROUNDS):
         share = weights[buckets] * probabilities
         share /= share.sum(axis=1, keepdims=True)
-        # One pseudo-observation, spread evenly, keeps a bucket with little data from giving a component no weight.
+        # One pseudo-observation, spread evenly, gives every component some weight in buckets with little data.
         summed = np.stack([np.bincount(buckets, column, n_buckets) for column in share.T], axis=1) + 0.25
         weights = summed / summed.sum(axis=1, keepdims=True)
     return weights

@@ -1,6 +1,7 @@
-"""Which of two models should people get: a challenger has to be better, significantly, and worse at nothing guarded.
+"""The decision which of two models people get.
 
-The decision alone; `flows/promote.py` carries it out in MLflow's registry.
+A challenger must be significantly better, and no guarded metric may get worse. The promotion gate in
+`flows/orchestration/gate.py` stores the decision in MLflow's registry.
 """
 
 from __future__ import annotations
@@ -18,40 +19,38 @@ if TYPE_CHECKING:
     from pipelines.evaluation.compare import Difference
 
 
+METRIC = "The metric that the challenger must be better at."
+
+
+GUARD = "Metrics that must not get worse by more than this, each in its own unit."
+
+
 class Criterion(Config):
     """What makes one model better than another."""
 
-    metric: str = Field(description="The metric that the challenger must be better at.")
+    metric: str = Field(description=METRIC)
     margin: float = Field(default=0.0, ge=0, description="Least improvement of that metric, in its own unit.")
-    guard: dict[str, float] = Field(
-        default={}, description="Metrics that must not get worse by more than this, each in its own unit."
-    )
+    guard: dict[str, float] = Field(default={}, description=GUARD)
 
 
 class LanguageCriterion(Criterion):
     """What makes one pretrained model better than another."""
 
-    metric: str = Field(default="test/bits_per_byte", description="The metric that the challenger must be better at.")
+    metric: str = Field(default="test/bits_per_byte", description=METRIC)
 
 
 class ClassificationCriterion(Criterion):
     """What makes one classifier better than another."""
 
-    metric: str = Field(default="classify/f1", description="The metric that the challenger must be better at.")
-    guard: dict[str, float] = Field(
-        default={"classify/accuracy": 0.01},
-        description="Metrics that must not get worse by more than this, each in its own unit.",
-    )
+    metric: str = Field(default="classify/f1", description=METRIC)
+    guard: dict[str, float] = Field(default={"classify/accuracy": 0.01}, description=GUARD)
 
 
 class InstructionCriterion(Criterion):
     """What makes one assistant better than another."""
 
-    metric: str = Field(default="instruct/loss", description="The metric that the challenger must be better at.")
-    guard: dict[str, float] = Field(
-        default={"instruct/chrf": 1.0},
-        description="Metrics that must not get worse by more than this, each in its own unit.",
-    )
+    metric: str = Field(default="instruct/loss", description=METRIC)
+    guard: dict[str, float] = Field(default={"instruct/chrf": 1.0}, description=GUARD)
 
 
 class PromoteConfig(Config):
@@ -65,57 +64,58 @@ class PromoteConfig(Config):
     instruction: InstructionCriterion = Field(default=InstructionCriterion(), description="For assistants.")
 
     def criterion(self, task: str) -> Criterion:
-        return {
-            "language": self.language,
-            "classification": self.classification,
-            "instruction": self.instruction,
-        }[task]
+        """Return what makes one model of a task better than another."""
+        return {"language": self.language, "classification": self.classification, "instruction": self.instruction}[task]
 
 
 @dataclass(frozen=True)
-class Decision:
-    """Whether the challenger wins, why either way, and what was compared: champion first, challenger second."""
+class Ruling:
+    """Whether the challenger is promoted, why, and what was compared: champion first, challenger second."""
 
     promoted: bool
     why: str
     differences: tuple[Difference, ...] = ()
 
 
-def decide(challenger: Dataset, champion: Dataset, config: PromoteConfig) -> Decision:
-    """Judge a challenger against the champion by their evaluations on the same held-out items.
+def decide(challenger: Dataset, champion: Dataset, config: PromoteConfig) -> Ruling:
+    """Compare a challenger with the champion by their evaluations on the same held-out items.
 
     Raises:
         InputError: a metric of the config is none of the evaluation's.
     """
-    from pipelines.evaluation.compare import compare, gain, same_items
+    from pipelines.evaluation.compare import compare, same_items
 
-    task = str(challenger.manifest.statistics["task"])
+    statistics = challenger.manifest.statistics
+    task = str(statistics["task"])
     criterion = config.criterion(task)
-    for name in (criterion.metric, *criterion.guard):
-        if name not in challenger.manifest.statistics:
-            known = ", ".join(key for key in challenger.manifest.statistics if "/" in key and "baseline" not in key)
+    wanted = (criterion.metric, *criterion.guard)
+    for name in wanted:
+        if name not in statistics:
+            known = ", ".join(key for key in statistics if "/" in key and "baseline" not in key)
             raise InputError(f"promote.{task}: {name!r} is no metric of {challenger}; it has {known}.")
     if not same_items(champion, challenger):
-        return Decision(False, "The two were judged on different items.")
+        return Ruling(False, "The two were judged on different items.")
     differences = tuple(compare(champion, challenger))
     by_metric = {each.metric: each for each in differences}
-    if missing := [name for name in (criterion.metric, *criterion.guard) if name not in by_metric]:
-        return Decision(False, f"{missing[0]} cannot be compared between different tokenizers.", differences)
+    if missing := [name for name in wanted if name not in by_metric]:
+        return Ruling(False, f"{missing[0]} cannot be compared between different tokenizers.", differences)
     main = by_metric[criterion.metric]
-    values = f"{main.metric} {main.first.value:.4g} → {main.second.value:.4g}"
-    shown = values if main.p is None else f"{values}, {_p(main.p)}"
+    shown = _change(main) if main.p is None else f"{_change(main)}, {_p(main.p)}"
     for name, tolerance in criterion.guard.items():
-        each = by_metric[name]
-        if gain(name, each.difference.value) < -tolerance:
-            worse = f"{name} {each.first.value:.4g} → {each.second.value:.4g}, worse by more than {tolerance:g}"
-            return Decision(False, f"A guarded metric got worse: {worse} ({shown}).", differences)
-    if main.gain < criterion.margin or main.gain <= 0:
-        if main.gain <= 0:
-            return Decision(False, f"Not better: {shown}.", differences)
-        return Decision(False, f"Not better by the margin of {criterion.margin:g}: {shown}.", differences)
+        if by_metric[name].gain < -tolerance:
+            worse = f"{_change(by_metric[name])}, worse by more than {tolerance:g}"
+            return Ruling(False, f"A guarded metric got worse: {worse} ({shown}).", differences)
+    if main.gain <= 0:
+        return Ruling(False, f"Not better: {shown}.", differences)
+    if main.gain < criterion.margin:
+        return Ruling(False, f"Not better by the margin of {criterion.margin:g}: {shown}.", differences)
     if main.better(config.significance) != "second":
-        return Decision(False, f"No difference shown at {config.significance:g}: {shown}.", differences)
-    return Decision(True, f"Better: {shown}.", differences)
+        return Ruling(False, f"No difference shown at {config.significance:g}: {shown}.", differences)
+    return Ruling(True, f"Better: {shown}.", differences)
+
+
+def _change(each: Difference) -> str:
+    return f"{each.metric} {each.first.value:.4g} → {each.second.value:.4g}"
 
 
 def _p(p: float) -> str:

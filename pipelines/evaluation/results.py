@@ -1,9 +1,10 @@
-"""What every evaluation has in common: metrics by system, every item's prediction, and how both are named.
+"""The files and statistics of every evaluation.
 
-An evaluation holds `metrics.parquet` (system, metric, value, low, high: the 95% interval, where there is one) and
-`predictions.parquet` (an item a row). The model is one system among others. Its metrics stand in the statistics as
-`stage/metric`; right behind them sort a baseline's, as `stage-baseline/system/metric`, and the ends of the model's
-intervals, as `stage-interval/metric_low` and `_high`.
+`metrics.parquet` has the metrics of each system (system, metric, value, and low and high of the 95% interval if there
+is one). `predictions.parquet` has a row for each item. The model is one of the systems.
+
+The model's metrics are statistics named `stage/metric`. A baseline's are named `stage-baseline/system/metric`, and the
+ends of the model's intervals `stage-interval/metric_low` and `_high`, so that they are sorted behind them.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ MODEL = "model"
 
 
 def statistics(stage: str, metrics: Mapping[str, Metrics]) -> dict[str, float]:
-    """Metrics by system as statistics of the evaluation, by name."""
+    """Return metrics by system as statistics of the evaluation."""
     found: dict[str, float] = {}
     for system, each in metrics.items():
         prefix = stage if system == MODEL else f"{stage}-baseline/{key_of(system)}"
@@ -39,41 +40,30 @@ def statistics(stage: str, metrics: Mapping[str, Metrics]) -> dict[str, float]:
 
 
 def key_of(system: str) -> str:
+    """Return a system's name as a part of the names of statistics and columns."""
     return system.lower().replace(" ", "_").replace("-", "_")
 
 
 METRICS = pa.schema(
-    [
-        ("system", pa.string()),
-        ("metric", pa.string()),
-        ("value", pa.float64()),
-        ("low", pa.float64()),
-        ("high", pa.float64()),
-    ]
+    {"system": pa.string(), "metric": pa.string(), "value": pa.float64(), "low": pa.float64(), "high": pa.float64()}
 )
 
 
-def write_evaluation(out: Path, metrics: Mapping[str, Metrics], predictions: pa.Table) -> None:
+def write_evaluation(out: Path, metrics: Mapping[str, Metrics], predictions: pa.Table, **others: pa.Table) -> None:
+    """Write the Parquet files of an evaluation.
+
+    Args:
+        out: the folder.
+        metrics: by system and name.
+        predictions: a row for each item.
+        others: further tables by name.
+    """
     rows = [
         {"system": system, "metric": name}
         | (vars(value) if isinstance(value, Interval) else {"value": value, "low": None, "high": None})
         for system, each in metrics.items()
         for name, value in each.items()
     ]
-    pq.write_table(pa.Table.from_pylist(rows, METRICS), out / "metrics.parquet", compression="zstd")
-    pq.write_table(predictions, out / "predictions.parquet", compression="zstd")
-
-
-LOWER_IS_BETTER = {
-    "loss",
-    "perplexity",
-    "word_perplexity",
-    "byte_perplexity",
-    "bits_per_byte",
-    "calibration_error",
-    "brier",
-    "repetition",
-    "memorised_run",
-    "memorised_share",
-    "memorised_ratio",
-}
+    tables = {"metrics": pa.Table.from_pylist(rows, METRICS), "predictions": predictions, **others}
+    for name, table in tables.items():
+        pq.write_table(table, out / f"{name}.parquet", compression="zstd")

@@ -1,23 +1,14 @@
-"""Is one model better than another, or was it luck? Paired tests over the items that both were judged on.
-
-A metric here is a function of sums over items: a mean is a sum over a count, F1 a ratio of sums of hits and errors,
-chrF one of sums of matching n-grams. So resampling items is weighting rows before they are summed.
-"""
+"""Bootstrap intervals of metrics, and paired tests of two models on the same items."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-Rows = NDArray[np.float64]
-
-
-OfSums = Callable[[Rows], Rows]
-"""(..., K) sums of K quantities over items to (...) values of a metric."""
-
+from pipelines.evaluation.metrics import Measure, Rows
 
 RESAMPLES = 10_000
 
@@ -27,94 +18,48 @@ LEVEL = 0.95
 
 @dataclass(frozen=True)
 class Interval:
-    """A value and where it would lie in 95% of resamples of the items (percentile bootstrap, Efron 1979)."""
+    """A value and its range in 95% of resamples of the items (percentile bootstrap, Efron 1979)."""
 
     value: float
     low: float
     high: float
 
 
-@dataclass(frozen=True)
-class Paired:
-    """Two systems on the same items: the metric of each, and second minus first with its two-sided p-value."""
-
-    first: Interval
-    second: Interval
-    difference: Interval
-    p: float
-
-
-def paired_bootstrap(first: Rows, second: Rows, of_sums: OfSums, seed: int = 0) -> Paired:
-    """The paired bootstrap test (Koehn 2004): both systems are summed over the same resampled items.
-
-    p is twice the share of resamples in which the difference has the other sign or none.
+def intervals(measures: Mapping[str, Measure], most: int = RESAMPLES) -> dict[str, Interval]:
+    """Return the value of each measure of the same items, with its interval.
 
     Args:
-        first, second: (N, K) quantities of each item.
-        of_sums: the metric of their sums.
+        measures: by name. At least one has rows.
+        most: number of resamples; fewer are drawn of very many items.
     """
-    drawn_first, drawn_second = [], []
-    for weights in resamples(len(first), seed):  # (R, N)
-        drawn_first.append(of_sums(weights @ first))
-        drawn_second.append(of_sums(weights @ second))
-    a, b = np.concatenate(drawn_first), np.concatenate(drawn_second)
-    value_a, value_b = float(of_sums(first.sum(0))), float(of_sums(second.sum(0)))
-    difference = b - a
-    tail = min(int((difference <= 0).sum()), int((difference >= 0).sum()))
-    return Paired(
-        interval(value_a, a),
-        interval(value_b, b),
-        interval(value_b - value_a, difference),
-        min(1.0, 2 * (tail + 1) / (len(difference) + 1)),
-    )
+    drawn = [resampled(measures, weights) for weights in resamples(_count(measures), most=most)]
+    found = {}
+    for name, measure in measures.items():
+        low, high = ends(np.concatenate([each[name] for each in drawn]))
+        found[name] = Interval(measure.value, measure.scale(low), measure.scale(high))
+    return found
 
 
-def bootstrap(rows: Rows, of_sums: OfSums) -> Interval:
-    """A metric with its interval, from (N, K) quantities of each item."""
-    drawn = np.concatenate([of_sums(weights @ rows) for weights in resamples(len(rows))])
-    return interval(float(of_sums(rows.sum(0))), drawn)
-
-
-def mean_interval(values: NDArray[np.bool_] | Rows) -> Interval:
-    """The mean of each item's value (N,), with its interval."""
-    rows = np.stack([values, np.ones(len(values))], 1).astype(np.float64)
-    return bootstrap(rows, lambda sums: sums[..., 0] / sums[..., 1])
-
-
-def share(part: Rows, whole: Rows) -> Rows:
-    """part / whole, 0 where there is nothing."""
-    part, whole = np.asarray(part, float), np.asarray(whole, float)
-    return np.divide(part, whole, out=np.zeros_like(part), where=whole > 0)
-
-
-def class_ratios(right: Rows, said: Rows, real: Rows) -> dict[str, Rows]:
-    """Precision, recall and F1 of each class, 0 where there is nothing to divide by.
+def resampled(measures: Mapping[str, Measure], weights: Rows) -> dict[str, Rows]:
+    """Return the values (R,) of each measure in R resamples, before `scale`.
 
     Args:
-        right, said, real: (..., classes) how many items were rightly put into a class, were put into it, belong to it.
+        measures: by name. Those that share their rows are summed once.
+        weights: (R, N) how often each item is drawn.
     """
-    return {"precision": share(right, said), "recall": share(right, real), "f1": share(2 * right, said + real)}
+    rows = {id(measure.rows): measure.rows for measure in measures.values()}
+    sums = {key: each(weights) if callable(each) else weights @ each for key, each in rows.items()}
+    return {name: measure.of_sums(sums[id(measure.rows)]) for name, measure in measures.items()}
 
 
-def mcnemar(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> float:
-    """The exact two-sided p-value of McNemar's test (1947): of the items that one system alone gets right, is the
-    share of either so far from a half?
-
-    Args:
-        first, second: (N,) whether each system got each item right.
-    """
-    only_first, only_second = int((first & ~second).sum()), int((second & ~first).sum())
-    if not only_first + only_second:
-        return 1.0
-    from scipy.stats import binomtest  # half a second, which few who come here have to wait
-
-    return float(binomtest(only_first, only_first + only_second).pvalue)
+def _count(measures: Mapping[str, Measure]) -> int:
+    return next(len(measure.rows) for measure in measures.values() if not callable(measure.rows))
 
 
-def resamples(n: int, seed: int = 0, most: int = RESAMPLES) -> Iterator[Rows]:
-    """How often each of n items is drawn, (R, N), for all resamples, a few at a time."""
-    rng = np.random.default_rng(seed)
-    left = int(np.clip(2e8 / n, 1000, most))  # for very many items fewer do
+def resamples(n: int, most: int = RESAMPLES) -> Iterator[Rows]:
+    """Yield how often each of n items is drawn, (R, N), for all resamples in portions. They are always the same."""
+    rng = np.random.default_rng(0)
+    left = int(np.clip(2e8 / n, 1000, most))
     while left:
         some = min(left, max(1, int(1e6 / n)))
         drawn = rng.integers(0, n, (some, n)) + n * np.arange(some)[:, None]
@@ -122,7 +67,64 @@ def resamples(n: int, seed: int = 0, most: int = RESAMPLES) -> Iterator[Rows]:
         left -= some
 
 
-def interval(value: float, drawn: Rows) -> Interval:
-    """A value with the interval that its resamples (R,) give; those in which it has no meaning are NaN."""
+def ends(drawn: Rows) -> tuple[float, float]:
+    """Return the ends of the interval of resampled values (R,). NaN marks resamples without a value."""
     low, high = np.nanquantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return Interval(value, float(low), float(high))
+    return float(low), float(high)
+
+
+# Paired tests
+
+
+@dataclass(frozen=True)
+class Paired:
+    """A metric of two systems on the same items, and second minus first with its two-sided p-value."""
+
+    first: Interval
+    second: Interval
+    difference: Interval
+    p: float
+
+
+def paired_bootstrap(first: Mapping[str, Measure], second: Mapping[str, Measure]) -> dict[str, Paired]:
+    """Run the paired bootstrap test (Koehn 2004): both systems are summed over the same resampled items.
+
+    p is twice the share of resamples in which the difference has the other sign or none.
+
+    Args:
+        first, second: measures of the same items by name. Names that only one has are left out.
+    """
+    found = {}
+    drawn = [(resampled(first, weights), resampled(second, weights)) for weights in resamples(_count(first))]
+    for name in (name for name in first if name in second):
+        a, b = (_scaled(side[name], [pair[i][name] for pair in drawn]) for i, side in enumerate((first, second)))
+        values = first[name].value, second[name].value
+        tail = min(int((b <= a).sum()), int((b >= a).sum()))
+        found[name] = Paired(
+            Interval(values[0], *ends(a)),
+            Interval(values[1], *ends(b)),
+            Interval(values[1] - values[0], *ends(b - a)),
+            min(1.0, 2 * (tail + 1) / (len(a) + 1)),
+        )
+    return found
+
+
+def _scaled(measure: Measure, drawn: Sequence[Rows]) -> Rows:
+    values = np.concatenate(drawn)
+    return values if measure.scale is float else np.array([measure.scale(value) for value in values.tolist()])
+
+
+def mcnemar(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> float:
+    """Return the exact two-sided p-value of McNemar's test (1947).
+
+    The test asks whether the items that only one system gets right are split evenly between the systems.
+
+    Args:
+        first, second: (N,) whether each system got each item right.
+    """
+    only_first, only_second = int((first & ~second).sum()), int((second & ~first).sum())
+    if not only_first + only_second:
+        return 1.0
+    from scipy.stats import binomtest  # takes half a second, and most callers need no test
+
+    return float(binomtest(only_first, only_first + only_second).pvalue)

@@ -1,4 +1,4 @@
-"""A published model, ready for use: text in, text or labels out.
+"""Published language models and assistants, ready for use: text in, text out.
 
 A model's folder holds `config.json` and `model.safetensors` (see `gpt.weights`), `tokenizer.json`, and for an
 assistant `template.json`.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import codecs
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from gpt.generate import Sampling, generate, stream
@@ -23,56 +23,42 @@ from pipelines.tokens.templates import Template, load_template
 from pipelines.tokens.tokenizer import Tokenizer
 from pipelines.tokens.tokenizers import load_tokenizer
 
+SAMPLING = Sampling(64, temperature=0.8, top_k=50)
+"""How text is drawn if nothing else is asked for."""
+
 
 @dataclass(frozen=True)
 class LanguageModel:
-    """A GPT with its tokenizer: continues text."""
+    """A GPT with its tokenizer, which continues text."""
 
     gpt: GPT
     tokenizer: Tokenizer
 
     def encode(self, prompt: str | Sequence[int]) -> list[int]:
-        """Token ids of a prompt, unless it is ids already; for an empty one, the token that stands before documents."""
+        """Return the ids of a prompt, which may be ids already. An empty prompt is the token before a document."""
         ids = self.tokenizer.encode(prompt).tolist() if isinstance(prompt, str) else list(prompt)
         return ids or [self.tokenizer.end_of_text]
 
     @property
     def stop(self) -> list[list[int]]:
-        """What ends an answer: the end of the text."""
+        """The ids that end an answer: the end of the text."""
         return [[self.tokenizer.end_of_text]]
 
-    def complete(
-        self,
-        prompts: Sequence[str | Sequence[int]],
-        max_new_tokens: int = 64,
-        temperature: float = 0.8,
-        top_k: int | None = 50,
-        top_p: float | None = None,
-        seed: int = 0,
-    ) -> list[str]:
-        """What the model writes after each prompt, up to the end of the document; the prompt is not repeated."""
-        sampling = Sampling(
-            max_new_tokens, temperature=temperature, top_k=top_k, top_p=top_p, stop=self.stop, seed=seed
-        )
-        ids = generate(self.gpt, [self.encode(prompt) for prompt in prompts], sampling)
+    def complete(self, prompts: Sequence[str | Sequence[int]], sampling: Sampling = SAMPLING) -> list[str]:
+        """Continue each prompt up to the end of the document, and return the new text only.
+
+        Args:
+            prompts: texts or ids.
+            sampling: how to draw tokens. Its `stop` is replaced by the model's.
+        """
+        ids = generate(self.gpt, [self.encode(prompt) for prompt in prompts], replace(sampling, stop=self.stop))
         return [self.tokenizer.decode(row) for row in ids]
 
-    def stream(
-        self,
-        prompt: str | Sequence[int],
-        max_new_tokens: int = 200,
-        temperature: float = 0.8,
-        top_k: int | None = 50,
-        top_p: float | None = None,
-        seed: int = 0,
-    ) -> Iterator[str]:
-        """`complete` for one prompt, piece by piece. A piece ends where a whole character does."""
+    def stream(self, prompt: str | Sequence[int], sampling: Sampling = SAMPLING) -> Iterator[str]:
+        """Yield the text that `complete` returns for one prompt, in pieces of whole characters."""
         decoder = codecs.getincrementaldecoder("utf-8")("replace")
         tokens = self.tokenizer.token_bytes
-        sampling = Sampling(
-            max_new_tokens, temperature=temperature, top_k=top_k, top_p=top_p, stop=self.stop, seed=seed
-        )
-        for token in stream(self.gpt, self.encode(prompt), sampling):
+        for token in stream(self.gpt, self.encode(prompt), replace(sampling, stop=self.stop)):
             if piece := decoder.decode(tokens[token]):
                 yield piece
         if rest := decoder.decode(b"", final=True):
@@ -81,22 +67,22 @@ class LanguageModel:
 
 @dataclass(frozen=True)
 class Assistant(LanguageModel):
-    """A GPT that was taught to take its turn in conversations written in its template."""
+    """A GPT that answers in conversations, which are written in its template."""
 
     template: Template
 
     @property
     def stop(self) -> list[list[int]]:
-        """What ends an answer: the end of turn, or of the text."""
+        """The ids that end an answer: the end of turn, or of the text."""
         ends = [self.template.end_ids(self.tokenizer), [self.tokenizer.end_of_text]]
         return ends if ends[0] != ends[1] else ends[:1]
 
     def prompt(self, messages: str | Sequence[Message], room: int = 1) -> list[int]:
-        """The ids of a conversation as the model learnt to read it, ready for `complete` or `stream`.
+        """Return the ids of a conversation in the model's template, ready for `complete` or `stream`.
 
         Args:
-            messages: the last of them waits for an answer; a text is a user's only one.
-            room: tokens of the context to leave for the answer. Where there is less, the oldest exchanges go.
+            messages: a conversation whose last message waits for an answer, or the text of a single message.
+            room: tokens of the context to leave for the answer. The oldest exchanges are dropped to keep it free.
 
         Raises:
             ValueError: the last message alone is longer than what is left of the context.
@@ -111,14 +97,14 @@ class Assistant(LanguageModel):
 
 
 def as_assistant(base: LanguageModel, template: Template) -> Assistant:
-    """A language model that reads a template, whose special tokens are added to its vocabulary; still to be taught."""
+    """Return an untrained assistant: a language model with a template, whose special tokens it gets."""
     tokenizer = base.tokenizer.with_special(template.special) if template.special else base.tokenizer
     base.gpt.extend(tokenizer.vocabulary)
     return Assistant(base.gpt, tokenizer, template)
 
 
 def open_model(folder: Path) -> LanguageModel | TextClassifier:
-    """The model that a folder holds, on the GPU if there is one.
+    """Open the model in a folder, on the GPU if there is one.
 
     Raises:
         InputError: the folder holds no model.
@@ -137,10 +123,10 @@ def open_model(folder: Path) -> LanguageModel | TextClassifier:
 
 
 def open_gpt(folder: Path) -> LanguageModel:
-    """The language model that a folder holds.
+    """Open the language model or assistant in a folder.
 
     Raises:
-        InputError: it holds none, or a classifier.
+        InputError: the folder holds no model, or a classifier.
     """
     model = open_model(folder)
     if isinstance(model, TextClassifier):
@@ -149,7 +135,7 @@ def open_gpt(folder: Path) -> LanguageModel:
 
 
 def fits(assistant: Assistant, messages: Sequence[Message]) -> bool:
-    """Whether there is room in the context for the last of the messages and a token of its answer."""
+    """Return whether the context has room for the last message and a token of its answer."""
     try:
         assistant.prompt(messages)
     except ValueError:

@@ -1,4 +1,4 @@
-"""A published classifier, ready for use: text in, a label and its probability out."""
+"""Published classifiers, ready for use: text in, a label and its probability out."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pipelines.tokens.tokenizer import Tokenizer
 
 @dataclass(frozen=True)
 class TextClassifier:
-    """A GPT with a classification head and its tokenizer: names the class of a text."""
+    """A GPT with a classification head and its tokenizer, which names the class of a text."""
 
     classifier: Classifier
     decision: Decision
@@ -29,13 +29,13 @@ class TextClassifier:
         return self.decision.labels
 
     def probabilities(self, texts: Sequence[str], batch_size: int = 64) -> NDArray[np.float64]:
-        """The probability of each class for each text, (N, classes). Texts longer than the context are cut."""
+        """Return the probability of each class for each text, (N, classes). Texts longer than the context are cut."""
         context = self.classifier.gpt.config.context
         sequences = [classifier_tokens(self.tokenizer, text, context) for text in texts]
         return class_probabilities(self.classifier, sequences, batch_size)
 
     def classify(self, texts: Sequence[str]) -> list[tuple[str, float]]:
-        """The label of each text and its probability. Below one half where a threshold chose the less likely label."""
+        """Return the label of each text and its probability, which a threshold can make lower than one half."""
         probabilities = self.probabilities(texts)
         classes = self.decision.classes(probabilities)
         return [(self.labels[each], float(row[each])) for each, row in zip(classes, probabilities, strict=True)]
@@ -43,12 +43,12 @@ class TextClassifier:
 
 @torch.inference_mode()
 def class_probabilities(classifier: Classifier, sequences: Sequence[Ids], batch_size: int = 64) -> NDArray[np.float64]:
-    """(N, classes) probabilities. Sequences of like length share a batch; the result is in the given order."""
+    """Return (N, classes) probabilities in the given order. Sequences of similar length share a batch."""
     order = sorted(range(len(sequences)), key=lambda i: len(sequences[i]))
     probabilities = np.zeros((len(sequences), classifier.n_classes))
-    where = next(classifier.parameters()).device
+    device = next(classifier.parameters()).device
     for at in range(0, len(order), batch_size):
         rows = order[at : at + batch_size]
-        batch = pad([sequences[i] for i in rows], [0] * len(rows)).to(where)
+        batch = pad([sequences[i] for i in rows], [0] * len(rows)).to(device)
         probabilities[rows] = classifier(batch.inputs, batch.lengths).double().softmax(-1).cpu().numpy()
     return probabilities

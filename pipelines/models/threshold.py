@@ -1,4 +1,4 @@
-"""From which probability on a text belongs to the positive class, when it need not be the likelier of the two."""
+"""The decision threshold of two classes: the lowest probability at which a text is positive."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ Counts = NDArray[np.float64]
 
 
 Quality = Callable[[Counts, Counts, int, int], Counts]
-"""(hits, false alarms, positives, negatives) at each threshold to what a threshold is worth there."""
+"""(hits, false alarms, positives, negatives) at each threshold to the quality of each threshold."""
 
 
 METRICS: dict[str, Quality] = {
     "f1": lambda hits, alarms, positives, negatives: 2 * hits / (hits + alarms + positives),
-    # Youden's J (1950) is this, stretched to run from -1 to 1: both choose the same threshold.
+    # Youden's J (1950) is the same, scaled to run from -1 to 1, and chooses the same threshold.
     "balanced_accuracy": lambda hits, alarms, positives, negatives: (hits / positives - alarms / negatives + 1) / 2,
     "accuracy": lambda hits, alarms, positives, negatives: (hits + negatives - alarms) / (positives + negatives),
 }
@@ -27,10 +27,10 @@ PRECISION = re.compile(r"precision:(0\.\d+|1(?:\.0*)?)")
 
 
 def check(metric: str) -> str:
-    """The name of a metric that `choose_threshold` knows.
+    """Return the name of a metric if `choose_threshold` knows it.
 
     Raises:
-        ValueError: it knows none of that name.
+        ValueError: the metric is unknown.
     """
     if metric not in METRICS and not PRECISION.fullmatch(metric):
         known = ", ".join(METRICS)
@@ -39,19 +39,19 @@ def check(metric: str) -> str:
 
 
 def choose_threshold(positive: NDArray[np.bool_], probabilities: NDArray[np.floating], metric: str) -> float | None:
-    """The threshold that is best on held-out texts.
+    """Return the threshold that is best on held-out texts.
 
-    It lies midway between two neighbouring probabilities; of several that are equally good the one closest to a half
-    is taken, as the one that strays least from what the model says.
+    A threshold is midway between two neighbouring probabilities. Among equally good ones the closest to a half is
+    returned, since it changes the model's decisions least.
 
     Args:
         positive: (N,) whether a text is of the positive class.
         probabilities: (N,) its probability of being so.
-        metric: a name in METRICS, or `precision:P` for the highest recall at a precision of at least P, and where
-            none reaches it, for the highest precision.
+        metric: a name in METRICS, or `precision:P` for the highest recall at a precision of at least P. If no
+            threshold reaches P, the one with the highest precision is best.
 
     Returns:
-        A probability from 0 to 1, or None where the texts are all of one class.
+        A probability from 0 to 1, or None if all texts are of one class.
     """
     positives, negatives = int(positive.sum()), int((~positive).sum())
     if not positives or not negatives:
@@ -59,7 +59,7 @@ def choose_threshold(positive: NDArray[np.bool_], probabilities: NDArray[np.floa
     order = np.argsort(-probabilities, kind="stable")
     ordered, right = probabilities[order], positive[order]
     hits, alarms = np.cumsum(right, dtype=np.float64), np.cumsum(~right, dtype=np.float64)
-    cuts = np.append(ordered[:-1] > ordered[1:], True)  # equal probabilities fall on one side together
+    cuts = np.append(ordered[:-1] > ordered[1:], True)  # equal probabilities are on the same side
     if at_least := PRECISION.fullmatch(metric):
         precision, recall = hits / (hits + alarms), hits / positives
         quality = np.where(precision >= float(at_least[1]), 1 + recall, precision)

@@ -11,6 +11,7 @@ import torch
 from pydantic import Field
 from torch import nn
 
+from gpt.generate import Sampling
 from gpt.lora import choose_trainable
 from gpt.machine import device
 from gpt.model import GPT
@@ -74,7 +75,7 @@ def run_assistant(
     shown = [row for row in examples.rows("validation") if fits(assistant, row.messages)][:5]
 
     def show(step: int) -> None:
-        answers = assistant.complete([assistant.prompt(row.messages) for row in shown], 60, temperature=0)
+        answers = assistant.complete([assistant.prompt(row.messages) for row in shown], Sampling(60))
         pairs = [f"> {row.instruction}\n{answer}" for row, answer in zip(shown, answers, strict=True)]
         work.listener.text(f"samples/step-{step:06d}.txt", "\n\n".join(pairs) + "\n")
 

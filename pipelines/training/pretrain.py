@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import shutil
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, Self, cast
 
@@ -18,7 +19,7 @@ from gpt.model import GPT
 from gpt.train import Metrics, TrainConfig, TrainResult
 from gpt.weights import load_model, save_model
 from pipelines.errors import InputError
-from pipelines.models.language_model import LanguageModel
+from pipelines.models.language_model import SAMPLING, LanguageModel
 from pipelines.store.dataset import Dataset
 from pipelines.store.step import StepContext, StepType
 from pipelines.tokens.samples import Samples
@@ -139,7 +140,9 @@ def train_model(
     def show(step: int) -> None:
         if config.sharded:
             return  # one process alone has not the whole model
-        written = LanguageModel(model, tokens.tokenizer).complete(config.prompts, max_new_tokens=80, seed=config.seed)
+        written = LanguageModel(model, tokens.tokenizer).complete(
+            config.prompts, replace(SAMPLING, max_new_tokens=80, seed=config.seed)
+        )
         texts = [f"{prompt}{text}" for prompt, text in zip(config.prompts, written, strict=True)]
         work.listener.text(f"samples/step-{step:06d}.txt", "\n\n----\n\n".join(texts) + "\n")
 

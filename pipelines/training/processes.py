@@ -65,7 +65,8 @@ def launch(inputs: Mapping[str, Dataset], config: Any, work: StepContext) -> Tra
     write_json(work.scratch / "job.json", job)
     command = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={config.processes // nodes}"]
     command += [*(["--standalone"] if nodes == 1 else []), "-m", WORKER, str(work.scratch / "job.json")]
-    ending, value = "", None
+    ending = ""
+    value: Any = None
     with (
         log.open("w") as errors,
         subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True) as launcher,  # noqa: S603

@@ -10,8 +10,9 @@ import torch
 lm_eval = pytest.importorskip("lm_eval", reason="lm-eval is an extra: pip install tokenmill[lm-eval]")
 
 from gpt.config import gpt_config
+from gpt.generate import Sampling
 from gpt.model import GPT
-from pipelines.evaluation.language_model import language_metrics
+from pipelines.evaluation.language_metrics import language_metrics
 from pipelines.evaluation.multiple_choice import (
     Item,
     MultipleChoiceConfig,
@@ -112,7 +113,7 @@ def test_text_ends_before_a_stop_text(model, evaluate):
     task = {"doc_to_text": "{{prompt}}", "doc_to_target": "answer", "metric_list": [{"metric": "exact_match"}]}
     settings = {"max_gen_toks": 12, "until": ["\n\n\n\n"]}
     _, free = evaluate(rows, output_type="generate_until", generation_kwargs=settings, **task)
-    whole = [model.complete([row["prompt"]], 12, temperature=0)[0] for row in rows]
+    whole = [model.complete([row["prompt"]], Sampling(12))[0] for row in rows]
     assert [each[0][0] for each in free] == whole
     stop = whole[0][3]
     _, cut = evaluate(rows, output_type="generate_until", generation_kwargs=settings | {"until": [stop]}, **task)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 
-from pipelines.evaluation.results import LOWER_IS_BETTER, MODEL
+from pipelines.evaluation.results import MODEL
+from pipelines.evaluation.tasks import METRICS, title_of
 from pipelines.report import charts
 from pipelines.report.charts import Axis, Series
 from pipelines.report.figures.part import MAX_CHARACTERS, Ask, Part, cells, name_of, query_tables
@@ -37,7 +38,7 @@ def evaluation_parts(dataset: Dataset, inputs: Mapping[str, Dataset]) -> Iterato
         yield Part("What it writes", texts=[("at temperature 0.8", text)])
 
 
-HEADLINE_METRICS = {"bits_per_byte": "Bits per byte", "accuracy": "Accuracy", "f1": "F1", "chrf": "chrF"}
+HEADLINE_METRICS = {name: title_of(name) for name in ("bits_per_byte", "accuracy", "f1", "chrf")}
 
 
 def _beside_baselines(ask: Ask) -> Iterator[Part]:
@@ -61,7 +62,7 @@ def _beside_baselines(ask: Ask) -> Iterator[Part]:
 
     table = [(metric, *(cell(system, metric) for system in systems)) for metric in metrics]
     title = f"{HEADLINE_METRICS.get(chosen, chosen)}, beside baselines"
-    note = "Lower is better." if chosen in LOWER_IS_BETTER else "Higher is better."
+    note = "Lower is better." if chosen in METRICS and METRICS[chosen].lower_is_better else "Higher is better."
     shown = {name_of(system): pair for (system, metric), pair in ends.items() if metric == chosen}
     note += " Lines are 95% intervals." if shown else ""
     yield Part(title, note, charts.bars(bars, title, shown), ("metric", *map(name_of, systems)), table)

@@ -1,4 +1,4 @@
-"""Metrics of answers against sacrebleu, rouge-score, and what their definitions say."""
+"""Metrics of answers, against sacrebleu, rouge-score and their definitions."""
 
 import numpy as np
 import pytest
@@ -7,26 +7,24 @@ from hypothesis import strategies as st
 from rouge_score.rouge_scorer import RougeScorer
 from sacrebleu import corpus_chrf, sentence_chrf
 
-from pipelines.evaluation.answer_metrics import interval, mean_of, measure_answers
+from pipelines.evaluation.answer_metrics import measure_answers
+from pipelines.evaluation.metrics import mean_of
+from pipelines.evaluation.significance import intervals
 
 text = st.text("abc ,.A", max_size=30)
 pairs = st.lists(st.tuples(text, text.filter(str.strip)), min_size=1, max_size=8)
 
 
-def value(measure):
-    return float(measure.of_sums(measure.rows.sum(0)))
-
-
 @given(pairs=pairs)
-def test_chrf_is_sacrebleus_and_rouge_l_is_rouge_scores(pairs):
+def test_chrf_and_rouge_l_equal_reference_libraries(pairs):
     answers, references = zip(*pairs, strict=True)
     measures = measure_answers(answers, references)
-    assert value(measures["chrf"]) == pytest.approx(corpus_chrf(list(answers), [list(references)]).score, abs=1e-9)
+    assert measures["chrf"].value == pytest.approx(corpus_chrf(list(answers), [list(references)]).score, abs=1e-9)
     each = [sentence_chrf(a, [r]).score for a, r in pairs]
     assert measures["chrf"].each == pytest.approx(each, abs=1e-9)
     scorer = RougeScorer(["rougeL"])
     rouge = [scorer.score(r, a)["rougeL"].fmeasure for a, r in pairs]
-    assert measures["rouge_l"].each == pytest.approx(rouge) and value(measures["rouge_l"]) == pytest.approx(
+    assert measures["rouge_l"].each == pytest.approx(rouge) and measures["rouge_l"].value == pytest.approx(
         np.mean(rouge)
     )
 
@@ -36,42 +34,42 @@ def test_rouge_l_reads_every_language():
     assert measure.each == pytest.approx([2 / 3, 2 / 3])
 
 
-def test_exact_match_is_of_short_answers_alone():
+def test_exact_match_counts_short_references_only():
     references = ["Paris", "a b c d e f g", "London"]
     measure = measure_answers([" paris", "a b c d e f g", "Rome"], references)["exact_match"]
-    assert value(measure) == 0.5 and np.isnan(measure.each[1])
+    assert measure.value == 0.5 and np.isnan(measure.each[1])
     assert "exact_match" not in measure_answers(["a"], ["a b c d e f g"])
 
 
 def test_repetition_length_and_distinct_words_are_counted():
     looping = "a b c d a b c d a b c d"
     measures = measure_answers([looping, "x"], ["a b c", "x"])
-    assert measures["repetition"].each == pytest.approx([5 / 9, 0]) and value(measures["repetition"]) == 5 / 9
-    assert measures["length_ratio"].each == pytest.approx([4, 1]) and value(measures["length_ratio"]) == 2.5
-    assert value(measures["distinct_1"]) == pytest.approx(5 / 13)
+    assert measures["repetition"].each == pytest.approx([5 / 9, 0]) and measures["repetition"].value == 5 / 9
+    assert measures["length_ratio"].each == pytest.approx([4, 1]) and measures["length_ratio"].value == 2.5
+    assert measures["distinct_1"].value == pytest.approx(5 / 13)
     assert measures["distinct_2"].each == pytest.approx([4 / 11, 0])
-    assert value(measure_answers(["a b", "a b", "b a"], ["r"] * 3)["distinct_2"]) == pytest.approx(2 / 3)
-    assert value(measure_answers([""], ["r"])["distinct_2"]) == 0
+    assert measure_answers(["a b", "a b", "b a"], ["r"] * 3)["distinct_2"].value == pytest.approx(2 / 3)
+    assert measure_answers([""], ["r"])["distinct_2"].value == 0
 
 
-def test_the_interval_of_distinct_words_tells_how_other_answers_would_come_out():
+def test_interval_of_distinct_words_predicts_other_answers():
     rng = np.random.default_rng(0)
     frequencies = 1 / np.arange(1, 500)
 
     def drawn():
-        said = (rng.choice(499, rng.integers(1, 15), p=frequencies / frequencies.sum()) for _ in range(60))
-        return measure_answers([" ".join(map(str, each)) for each in said], ["r"] * 60)["distinct_1"]
+        texts = (rng.choice(499, rng.integers(1, 15), p=frequencies / frequencies.sum()) for _ in range(60))
+        return measure_answers([" ".join(map(str, each)) for each in texts], ["r"] * 60)["distinct_1"]
 
-    found = interval(drawn())
-    others = [value(drawn()) for _ in range(40)]
+    found = intervals({"distinct_1": drawn()})["distinct_1"]
+    others = [drawn().value for _ in range(40)]
     assert found.low < found.value < found.high
     assert np.mean([found.low < other < found.high for other in others]) > 0.5
     assert 0.6 < (found.high - found.low) / (2 * 1.96 * np.std(others)) < 1.6
 
 
 @given(values=st.lists(st.floats(0, 1) | st.just(float("nan")), min_size=2, max_size=30))
-def test_an_interval_holds_the_mean_of_what_has_a_value(values):
-    found = interval(mean_of(values))
+def test_mean_ignores_items_without_a_value(values):
+    found = intervals({"mean": mean_of(values)})["mean"]
     known = [each for each in values if not np.isnan(each)]
     assert found.value == pytest.approx(np.mean(known) if known else 0)
     assert found.low <= found.high

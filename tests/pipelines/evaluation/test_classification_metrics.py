@@ -1,4 +1,4 @@
-"""Metrics are scikit-learn's to the last digit, and resampled ones what scikit-learn says of the drawn texts."""
+"""Metrics of classifiers and their resamples, against scikit-learn."""
 
 import numpy as np
 import pytest
@@ -10,9 +10,10 @@ from pipelines.evaluation.classification_metrics import (
     Answers,
     classification_metrics,
     curves,
-    resampled,
+    measure_classes,
     with_intervals,
 )
+from pipelines.evaluation.significance import resampled
 
 
 @st.composite
@@ -33,7 +34,7 @@ def answers(draw, most_classes=4):
 
 @settings(deadline=None)
 @given(answers=answers())
-def test_they_are_scikit_learns_to_the_last_digit(answers):
+def test_metrics_equal_scikit_learn_to_the_last_digit(answers):
     ours, a = classification_metrics(answers), answers
     every = {"labels": range(len(a.labels)), "average": None, "zero_division": 0}
     macro = {"average": "macro", "zero_division": 0}
@@ -61,7 +62,7 @@ def test_they_are_scikit_learns_to_the_last_digit(answers):
 
 @settings(deadline=None)
 @given(answers=answers(), seed=st.integers(0, 99))
-def test_a_resample_counts_texts_as_often_as_they_are_drawn(answers, seed):
+def test_resample_equals_metrics_of_the_drawn_texts(answers, seed):
     n = len(answers.truth)
     drawn = np.random.default_rng(seed).integers(0, n, n)
     some = Answers(
@@ -74,12 +75,12 @@ def test_a_resample_counts_texts_as_often_as_they_are_drawn(answers, seed):
     )
     assume(some.ranked == answers.ranked)  # a label that is not drawn has no ROC-AUC in either
     weights = np.bincount(drawn, minlength=n)[None].astype(float)
-    ours, theirs = resampled(answers, weights), classification_metrics(some)
+    ours, theirs = resampled(measure_classes(answers), weights), classification_metrics(some)
     assert ours.keys() == theirs.keys()
     assert {name: value.item() for name, value in ours.items()} == pytest.approx(theirs, abs=1e-12)
 
 
-def test_the_calibration_error_is_the_distance_of_confidence_from_accuracy():
+def test_calibration_error_is_distance_of_confidence_from_accuracy():
     confident = np.array([[0.1, 0.9]] * 10)
     truth = np.array([1] * 7 + [0] * 3)
     answers = Answers(truth, np.ones(10, int), confident, ["a", "b"], 1, 2)
@@ -89,7 +90,7 @@ def test_the_calibration_error_is_the_distance_of_confidence_from_accuracy():
     assert (point["x"], point["y"]) == pytest.approx((0.9, 0.7))
 
 
-def test_intervals_hold_the_value_are_the_same_every_time_and_cover_the_truth():
+def test_intervals_are_deterministic_and_cover_the_truth():
     rng = np.random.default_rng(0)
     covered = 0
     for _ in range(20):
@@ -104,7 +105,7 @@ def test_intervals_hold_the_value_are_the_same_every_time_and_cover_the_truth():
     assert covered >= 16
 
 
-def test_curves_are_scikit_learns_and_short():
+def test_curves_are_short_and_keep_the_area():
     rng = np.random.default_rng(0)
     truth = rng.integers(0, 2, 5000)
     scores = np.clip(truth * 0.3 + rng.random(5000) * 0.7, 0, 1)
@@ -117,7 +118,7 @@ def test_curves_are_scikit_learns_and_short():
         assert sk.auc(x, y) == pytest.approx(area(truth, scores), abs=0.005)
 
 
-def test_texts_of_one_class_have_no_ranking_and_all_else():
+def test_texts_of_one_class_have_all_but_ranking():
     answers = Answers(np.zeros(3, int), np.zeros(3, int), np.array([[0.9, 0.1]] * 3), ["a", "b"], 1, 2)
     found = with_intervals(answers)
     assert found["accuracy"].value == 1 and found["f1"].value == 0 and "roc_auc" not in found

@@ -1,4 +1,4 @@
-"""Classifiers without a GPT learn what they should, and say nothing of classes that they never saw."""
+"""Baselines without a GPT: what they learn, and classes that they never saw."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ def test_majority_answers_with_the_training_frequencies():
 
 
 @pytest.mark.parametrize("system", ["TF-IDF logistic regression", "hand-made features"])
-def test_they_learn_and_give_unseen_classes_nothing(system):
+def test_baselines_learn_and_give_unseen_classes_nothing(system):
     probabilities = BASELINES[system](TEXTS, TARGETS, 3)(["CASH now! £9!", "home at noon", ""])
     assert probabilities[:2].argmax(axis=1).tolist() == [2, 0]
     assert probabilities[:, 1].tolist() == [0, 0, 0]
@@ -34,6 +34,6 @@ def test_features_are_counted():
     }
 
 
-def test_texts_without_words_leave_tfidf_the_majority():
+def test_tfidf_without_words_is_the_majority():
     predict = BASELINES["TF-IDF logistic regression"](["!", "?", "!"], np.array([0, 1, 0]), 2)
     assert predict(["!"])[0] == pytest.approx([2 / 3, 1 / 3])

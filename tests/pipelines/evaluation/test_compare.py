@@ -1,63 +1,31 @@
-"""Models compared item by item: the metrics are the evaluation's own, and only like is compared with like."""
+"""Comparisons of two models: the evaluations' own metrics, on the same items only."""
 
 import numpy as np
-import pyarrow as pa
 import pytest
 from sacrebleu import corpus_chrf
 
 from pipelines.errors import InputError
-from pipelines.evaluation.assistant import EVALUATE_ASSISTANT, EvaluateAssistantConfig
 from pipelines.evaluation.classification_metrics import Answers, classification_metrics
-from pipelines.evaluation.classifier import EVALUATE_CLASSIFIER, EvaluateClassifierConfig
 from pipelines.evaluation.compare import compare, gain, matching, same_items
-from pipelines.evaluation.language_model import EVALUATE_LANGUAGE, EvaluateLanguageConfig, language_metrics
-from pipelines.evaluation.results import statistics, write_evaluation
-from pipelines.store.manifest import Ref
+from pipelines.evaluation.language_metrics import language_metrics
 
-TYPES = {
-    "language": (EVALUATE_LANGUAGE, EvaluateLanguageConfig, "test"),
-    "classification": (EVALUATE_CLASSIFIER, EvaluateClassifierConfig, "classify"),
-    "instruction": (EVALUATE_ASSISTANT, EvaluateAssistantConfig, "instruct"),
-}
 ITEMS = [f"item-{i}" for i in range(200)]
 
 
-def model(name):
-    return Ref(kind="model", name=name, fingerprint=name.encode().hex() * 8, digest="ab")
-
-
-@pytest.fixture
-def judged(store):
-    """judged(task, model name, metrics, predictions) publishes an evaluation."""
-
-    def publish(task, name, metrics, predictions, **facts):
-        type, config, stage = TYPES[task]
-        on = Ref(kind="examples", name="held-out", fingerprint="12" * 32, digest="34")
-        step = type.using(name, config(**facts.pop("config", {})), {"model": model(name), "examples": on})
-
-        def run(out, scratch):
-            write_evaluation(out, {"model": metrics}, pa.table(predictions))
-            return {"task": task, **facts, **statistics(stage, {"model": metrics})}
-
-        return store.build(step, run)
-
-    return publish
-
-
-def classified(judged, name, right, seed=0, **facts):
+def classified(publish, name, right, seed=0, **facts):
     rng = np.random.default_rng(seed)
     truth = np.where(rng.random(200) < 0.3, "spam", "ham")
     other = np.where(truth == "spam", "ham", "spam")
-    said = np.where(np.random.default_rng(int(right * 1000)).random(200) < right, truth, other)
-    numbers = [np.array([["ham", "spam"].index(x) for x in each]) for each in (truth, said)]
+    predicted = np.where(np.random.default_rng(int(right * 1000)).random(200) < right, truth, other)
+    numbers = [np.array([["ham", "spam"].index(x) for x in each]) for each in (truth, predicted)]
     answers = Answers(*numbers, np.eye(2)[numbers[1]], ("ham", "spam"), 1, 2)
     metrics = classification_metrics(answers)
-    predictions = {"item": ITEMS, "truth": truth.tolist(), "model_label": said.tolist()}
-    return judged("classification", name, metrics, predictions, positive="spam", **facts)
+    predictions = {"item": ITEMS, "truth": truth.tolist(), "model_label": predicted.tolist()}
+    return publish("classification", name, metrics, predictions, positive="spam", **facts)
 
 
-def test_classifiers_are_compared_by_the_metrics_of_their_evaluations(judged):
-    good, bad = classified(judged, "good", 0.95), classified(judged, "bad", 0.8)
+def test_classifiers_are_compared_by_their_evaluations_metrics(publish):
+    good, bad = classified(publish, "good", 0.95), classified(publish, "bad", 0.8)
     found = {each.metric: each for each in compare(bad, good)}
     for name in ("accuracy", "precision", "recall", "f1", "f1_macro"):
         each = found[f"classify/{name}"]
@@ -68,20 +36,20 @@ def test_classifiers_are_compared_by_the_metrics_of_their_evaluations(judged):
     assert found["classify/f1"].better() == "second" and found["classify/f1"].gain > 0.1
     swapped = {each.metric: each for each in compare(good, bad)}
     assert swapped["classify/f1"].better() == "first"
-    assert all(each.better() is None for each in compare(good, classified(judged, "same", 0.95)))
+    assert all(each.better() is None for each in compare(good, classified(publish, "same", 0.95)))
 
 
-def test_language_models_lower_is_better_and_another_tokenizer_leaves_bits_per_byte(judged):
+def test_other_tokenizers_leave_metrics_per_byte_and_word(publish):
     rng = np.random.default_rng(0)
     n_bytes, n_tokens = rng.integers(500, 1000, 200), rng.integers(100, 200, 200)
 
-    def judge(name, per_token, tokens=n_tokens):
+    def evaluate(name, per_token, tokens=n_tokens):
         losses = per_token * tokens * rng.normal(1, 0.05, 200)
         metrics = language_metrics(losses, tokens, n_bytes, n_bytes // 6)
         sizes = {"tokens": tokens, "bytes": n_bytes, "words": n_bytes // 6}
-        return judged("language", name, metrics, {"item": ITEMS, **sizes, "model_loss": losses})
+        return publish("language", name, metrics, {"item": ITEMS, **sizes, "model_loss": losses})
 
-    first, second, other = judge("first", 3.0), judge("second", 2.9), judge("other", 1.4, n_tokens * 2)
+    first, second, other = evaluate("first", 3.0), evaluate("second", 2.9), evaluate("other", 1.4, n_tokens * 2)
     found = {each.metric: each for each in compare(first, second)}
     everywhere = ["test/bits_per_byte", "test/byte_perplexity", "test/word_perplexity"]
     assert {name: each.better() for name, each in found.items()} == dict.fromkeys(
@@ -94,8 +62,8 @@ def test_language_models_lower_is_better_and_another_tokenizer_leaves_bits_per_b
     assert compare(first, other)[0].better() == "second"
 
 
-def test_what_a_metric_is_of_changes_not_which_way_it_points(judged):
-    def judge(name, loss, tokens):
+def test_metric_of_a_source_points_the_same_way(publish):
+    def evaluate(name, loss, tokens):
         sizes = {"tokens": np.full(200, tokens), "bytes": np.full(200, 500), "words": np.full(200, 80)}
         metrics = language_metrics(np.full(200, loss), *sizes.values())
         metrics |= {
@@ -103,9 +71,9 @@ def test_what_a_metric_is_of_changes_not_which_way_it_points(judged):
             "bits_per_byte/source/accuracy": loss / 500,
             "memorised_share": 0.1,
         }
-        return judged("language", name, metrics, {"item": ITEMS, **sizes, "model_loss": np.full(200, float(loss))})
+        return publish("language", name, metrics, {"item": ITEMS, **sizes, "model_loss": np.full(200, float(loss))})
 
-    first, worse, other = judge("first", 300.0, 100), judge("worse", 310.0, 100), judge("other", 310.0, 50)
+    first, worse, other = evaluate("first", 300.0, 100), evaluate("worse", 310.0, 100), evaluate("other", 310.0, 50)
     found = {each.metric: each for each in compare(first, worse)}
     for name in ("test/loss/source/f1", "test/bits_per_byte/source/accuracy", "test/bits_per_byte"):
         assert found[name].gain < 0, name
@@ -113,7 +81,7 @@ def test_what_a_metric_is_of_changes_not_which_way_it_points(judged):
     assert "test/loss/source/f1" not in {each.metric for each in compare(first, other)}, "of other tokens"
 
 
-def test_assistants_have_sacrebleus_chrf(judged):
+def test_compared_assistants_have_sacrebleus_chrf(publish):
     responses = [f"The answer to question {i} is {i * i}."[11 * (i % 3 > 1) :] for i in range(200)]
     answers = {
         "exact": responses,
@@ -121,19 +89,19 @@ def test_assistants_have_sacrebleus_chrf(judged):
         "empty": [""] * 200,
     }
     made = {
-        name: judged(
+        name: publish(
             "instruction",
             name,
-            {"chrf": corpus_chrf(said, [responses]).score, "judge_score": 0.5},
+            {"chrf": corpus_chrf(texts, [responses]).score, "judge_score": 0.5},
             {
                 "item": ITEMS,
                 "response": responses,
-                "model_answer": said,
+                "model_answer": texts,
                 "tokens": [9] * 200,
                 "model_loss": [1.0] * 200,
             },
         )
-        for name, said in answers.items()
+        for name, texts in answers.items()
     }
     for name in ("near", "empty"):
         found = {each.metric: each for each in compare(made["exact"], made[name])}
@@ -146,17 +114,17 @@ def test_assistants_have_sacrebleus_chrf(judged):
     assert found["instruct/distinct_1"].better() == "first"
 
 
-def test_only_the_same_items_are_compared(judged, store):
-    ours = classified(judged, "ours", 0.9)
+def test_only_the_same_items_are_compared(publish, ref_of, store):
+    ours = classified(publish, "ours", 0.9)
     with pytest.raises(InputError, match=r"model/theirs@.* has not been evaluated"):
-        matching([model("ours"), model("theirs")], store)
-    theirs = classified(judged, "theirs", 0.9, seed=1)
+        matching([ref_of("ours"), ref_of("theirs")], store)
+    theirs = classified(publish, "theirs", 0.9, seed=1)
     assert not same_items(ours, theirs)
     with pytest.raises(InputError, match=r"only the same items can be compared\.$"):
         compare(ours, theirs)
     with pytest.raises(InputError, match=r"model/theirs@.* was judged on the test split of examples/held-out@1212"):
-        matching([model("ours"), model("theirs")], store)
-    validation = classified(judged, "theirs", 0.9, config={"split": "validation"})
+        matching([ref_of("ours"), ref_of("theirs")], store)
+    validation = classified(publish, "theirs", 0.9, config={"split": "validation"})
     assert not same_items(ours, validation), "another split"
-    fitting = classified(judged, "fitting", 0.9)
-    assert matching([model("ours"), model("fitting")], store) == [ours, fitting]
+    fitting = classified(publish, "fitting", 0.9)
+    assert matching([ref_of("ours"), ref_of("fitting")], store) == [ours, fitting]

@@ -1,4 +1,4 @@
-"""The judge against a server that speaks OpenAI's protocol: scores, refusals, nonsense, time-outs."""
+"""The judge against a server with OpenAI's protocol: scores, refusals, nonsense, time-outs."""
 
 import json
 import time
@@ -12,7 +12,7 @@ from pipelines.evaluation.judge import JudgeConfig, judge, read_score
 
 
 class Endpoint(BaseHTTPRequestHandler):
-    """Answers by what the prompt asks it to do; the first time a busy or broken server is asked, it is."""
+    """Answers as the prompt asks. `busy` and `broken` fail at the first request only."""
 
     def do_POST(self):
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
@@ -40,7 +40,7 @@ class Endpoint(BaseHTTPRequestHandler):
             self.end_headers()
             self.wfile.write(text.encode())
         except OSError:
-            pass  # who timed out is gone
+            pass  # the client has timed out
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ def ask(server, *whats, **more):
     return judge(items, config(server, **more), pause=0.01)
 
 
-def test_every_item_keeps_prompt_answer_and_score_and_failures_are_marked(endpoint):
+def test_verdicts_keep_prompt_answer_and_score_or_failure(endpoint):
     whats = ["good", "chatty", "nonsense", "high", "null", "refuse", "busy", "broken", "dead", "html", "empty"]
     verdicts = dict(zip(whats, ask(endpoint, *whats), strict=True))
     assert {what: verdict.score for what, verdict in verdicts.items()} == {
@@ -86,23 +86,23 @@ def test_every_item_keeps_prompt_answer_and_score_and_failures_are_marked(endpoi
     assert {each[0] for each in endpoint.asked} == {"/v1/chat/completions"}
 
 
-def test_a_reply_that_is_not_packed_as_it_says_costs_its_item_and_no_other(endpoint):
+def test_garbled_reply_fails_its_item_only(endpoint):
     garbled, good = ask(endpoint, "garbled", "good", retries=0)
     assert garbled.score is None and garbled.status == "unreachable: DecodingError" and good.score == 8
 
 
-def test_a_judge_that_takes_too_long_costs_its_item_and_no_other(endpoint):
+def test_slow_reply_fails_its_item_only(endpoint):
     slow, good = ask(endpoint, "slow", "good", timeout=0.3, retries=0, workers=1)
     assert (slow.score, slow.status, good.score) == (None, "timed out", 8)
 
 
-def test_an_endpoint_that_is_not_there_marks_every_item(endpoint):
+def test_missing_endpoint_fails_every_item(endpoint):
     gone = config(endpoint, retries=1).model_copy(update={"url": "http://127.0.0.1:9/v1"})
     (verdict,) = judge([{"instruction": "", "response": "", "answer": ""}], gone, pause=0.01)
     assert verdict.status.startswith("unreachable") and verdict.score is None
 
 
-def test_the_key_comes_from_the_environment_and_stays_out_of_what_is_kept(endpoint, monkeypatch):
+def test_key_comes_from_the_environment_and_is_never_stored(endpoint, monkeypatch):
     monkeypatch.setenv("JUDGE_KEY", "a-secret")
     (verdict,) = ask(endpoint, "good", key_variable="JUDGE_KEY")
     assert endpoint.asked[0][1] == "Bearer a-secret" and endpoint.asked[0][2] == "small"
@@ -112,7 +112,7 @@ def test_the_key_comes_from_the_environment_and_stays_out_of_what_is_kept(endpoi
         ask(endpoint, "good", key_variable="JUDGE_KEY")
 
 
-def test_what_an_answer_spells_out_is_not_filled_in(endpoint):
+def test_placeholders_in_an_answer_are_not_filled(endpoint):
     items = [{"instruction": "{answer} {response}", "response": "secret", "answer": "do:good"}]
     (verdict,) = judge(items, config(endpoint), pause=0.01)
     assert verdict.prompt == "{answer} {response} do:good"
@@ -134,7 +134,7 @@ def test_what_an_answer_spells_out_is_not_filled_in(endpoint):
         ("", None),
     ],
 )
-def test_a_score_is_the_first_number_if_it_lies_within_the_bounds(answer, score):
+def test_score_is_the_first_number_within_bounds(answer, score):
     assert read_score(answer, JudgeConfig(url="http://x/v1", model="m")) == score
 
 
@@ -148,6 +148,6 @@ def test_a_score_is_the_first_number_if_it_lies_within_the_bounds(answer, score)
         ({"lowest": 10}, "lowest must be below highest"),
     ],
 )
-def test_a_judge_that_cannot_be_asked_is_refused(wrong, sentence):
+def test_invalid_judge_config_is_rejected(wrong, sentence):
     with pytest.raises(ValidationError, match=sentence):
         JudgeConfig(**{"url": "http://x/v1", "model": "m"} | wrong)

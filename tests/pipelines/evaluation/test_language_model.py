@@ -1,70 +1,18 @@
-"""A language model's evaluation as a step: every document kept, by source and language; memorisation found."""
-
-import json
+"""Evaluations of language models: scores of documents, sources and languages, and memorisation."""
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-import torch
 
-from gpt.config import Config, gpt_config
-from gpt.model import GPT
-from gpt.weights import save_model
-from pipelines.corpus.ingest.ingest import INGEST
 from pipelines.corpus.parquet import read_rows
 from pipelines.evaluation.language_model import EVALUATE_LANGUAGE, doc_ids
-from pipelines.evaluation.memorisation import MemorisationConfig, memorisation_metrics, recite
-from pipelines.models.language_model import open_gpt
-from pipelines.store.step import StepType
 from pipelines.tokens.shards import Tokens
-from pipelines.tokens.tokenize import TOKENIZE
 
 
-@pytest.fixture
-def data(build, tmp_path):
-    rng = np.random.default_rng(0)
-    words = ["".join(rng.choice(list("abcdefgh"), 5)) for _ in range(60)]
-    german = "Der Löwe schläft heute Nacht, und niemand weiß, warum das so ist; Nummer"
-    texts = {
-        "random": [" ".join(rng.choice(words, 20)) for _ in range(30)],
-        "löwe": [f"{german} {i}. Wir wissen nur, dass die Nacht lang ist und der Morgen fern." for i in range(20)],
-    }
-    for name, rows in texts.items():
-        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in rows))
-    sources = [{"uri": str(tmp_path / f"{name}.jsonl"), "name": name} for name in texts]
-    corpus = build(
-        INGEST,
-        {"sources": sources, "split": {"validation": 0.2, "test": 0.3}, "language": True, "near_duplicates": None},
-    )
-    return corpus, build(TOKENIZE, {"encoding": "characters"}, corpus=corpus)
-
-
-def write_model(inputs, config, out, work):
-    """A model that has learnt one training document by heart."""
-    tokens = Tokens(inputs["tokens"])
-    torch.manual_seed(0)
-    size = gpt_config("pico", vocabulary=tokens.tokenizer.vocabulary, context=64)
-    model = GPT(size)
-    ids = torch.from_numpy(tokens.streams("train")[0][:65].astype(np.int64))[None]
-    optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
-    for _ in range(60):
-        loss = torch.nn.functional.cross_entropy(model(ids[:, :-1]).flatten(0, 1), ids[0, 1:])
-        loss.backward()
-        optimizer.step()
-        model.zero_grad()
-    save_model(model, out)
-    tokens.tokenizer.save(out)
-    return {}
-
-
-MODEL = StepType("model", kind="model", version=1, config=Config, run=write_model)
-
-
-def test_every_document_is_kept_and_sources_and_languages_have_metrics_of_their_own(build, data):
-    corpus, tokens = data
-    model = build(MODEL, {}, tokens=tokens)
+def test_every_document_source_and_language_is_scored(build, published):
+    corpus, tokens = published.corpus, published.tokens
     memorisation = {"prefixes": 8, "prefix_tokens": 16, "run_tokens": 16, "at_least": 12}
-    made = build(EVALUATE_LANGUAGE, {"memorisation": memorisation}, model=model, tokens=tokens, corpus=corpus)
+    made = build(EVALUATE_LANGUAGE, {"memorisation": memorisation}, model=published.model, tokens=tokens, corpus=corpus)
     statistics, items = made.manifest.statistics, pq.read_table(made.file("predictions.parquet")).to_pylist()
     documents = {
         row["doc_id"]: row
@@ -103,26 +51,8 @@ def test_every_document_is_kept_and_sources_and_languages_have_metrics_of_their_
     )
 
 
-def test_what_was_learnt_by_heart_is_recited_and_what_was_not_is_not(build, data):
-    _, tokens = data
-    model = open_gpt(build(MODEL, {}, tokens=tokens).path)
-    config = MemorisationConfig(prefixes=10**6, prefix_tokens=16, run_tokens=16, at_least=16)
-    trained, held_out = (recite(model.gpt, Tokens(tokens), split, config) for split in ("train", "test"))
-    assert trained[0].run == 16 and trained[0].written == trained[0].text.tolist()
-    assert np.mean([each.run for each in held_out]) < 16
-    few = recite(model.gpt, Tokens(tokens), "train", config.model_copy(update={"prefixes": 3}))
-    assert len(few) == 3 and few[0].run == 16 and len({each.doc_id for each in few}) == 3
-    metrics = memorisation_metrics(trained[:1], held_out, 16)
-    assert metrics["memorised_share"].value == 1 and metrics["memorised_run"].value == 16
-    mean = np.mean([each.run for each in held_out])
-    assert metrics["memorised_run_held_out"].value == pytest.approx(mean)
-    assert metrics.get("memorised_ratio", 0) == pytest.approx(16 / mean if mean else 0)
-
-
-def test_documents_too_short_for_a_run_are_told_of(build, warnings, data):
-    _, tokens = data
-    model = build(MODEL, {}, tokens=tokens)
+def test_documents_too_short_for_a_run_cause_a_warning(build, warnings, published):
     config = {"memorisation": {"run_tokens": 1000}, "baselines": False}
-    made = build(EVALUATE_LANGUAGE, config, model=model, tokens=tokens)
+    made = build(EVALUATE_LANGUAGE, config, model=published.model, tokens=published.tokens)
     assert any("memorisation was not looked for: no document" in each for each in warnings.sentences)
     assert not any("memorised" in name for name in made.manifest.statistics)

@@ -1,4 +1,4 @@
-"""Tasks of multiple choice: likelihoods to the digit, examples drawn by the item alone, what is no question."""
+"""Tasks of multiple choice: the chosen text, the examples of a question, and records that are no questions."""
 
 import json
 
@@ -6,8 +6,6 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
 from gpt.config import Config, gpt_config
 from gpt.model import GPT
@@ -32,24 +30,6 @@ def make(seed=0):
 
 
 MODEL = make()
-texts = st.text("abc d", max_size=20)
-
-
-@given(pairs=st.lists(st.tuples(texts, st.text("abc d", min_size=1, max_size=12)), min_size=1, max_size=6))
-def test_a_likelihood_is_the_sum_of_the_tokens_and_no_batch_changes_it(pairs):
-    found = log_likelihoods(MODEL, pairs, batch_size=3)
-    for (context, continuation), (value, greedy) in zip(pairs, found, strict=True):
-        kept = context.rstrip()
-        before = TOKENIZER.encode(kept).tolist() or [TOKENIZER.end_of_text]
-        after = TOKENIZER.encode(context[len(kept) :] + continuation).tolist()
-        ids = [*before, *after][-25:]
-        n = min(len(after), 24)
-        logits = MODEL.gpt(torch.tensor([ids[:-1]]))[0].log_softmax(-1)[-n:]
-        expected = sum(logits[i, token].item() for i, token in enumerate(ids[-n:]))
-        assert value == pytest.approx(expected, abs=1e-4)
-        assert greedy == (logits.argmax(-1).tolist() == ids[-n:])
-
-
 ITEMS = [
     {"prompt": f"what is {name}?", "choices": [name, "b", "no answer at all"], "answer": answer}
     for name, answer in [("a", 0), ("c", "c"), ("d", 2), ("e", "b"), ("f", 0)]
@@ -75,7 +55,7 @@ class Seed(Config):
 PRETRAINED = StepType("pretrained", kind="model", version=1, config=Seed, run=write_model)
 
 
-def test_a_choice_is_the_likeliest_and_the_likeliest_per_character(build, task):
+def test_choices_are_the_likeliest_and_likeliest_per_character(build, task):
     made = build(EVALUATE_TASK, task, model=build(PRETRAINED, {}))
     items = pq.read_table(made.file("predictions.parquet")).to_pylist()
     right, normalised = [], []
@@ -109,7 +89,7 @@ def test_two_models_are_compared_item_by_item(build, task):
     assert found["task/accuracy"].second.value == second.manifest.statistics["task/accuracy"]
 
 
-def test_examples_are_others_of_the_task_drawn_by_the_item_wherever_it_stands(task):
+def test_examples_depend_on_seed_and_item_alone(task):
     config = MultipleChoiceConfig(**task, shots=2)
     items = read_items(config)
     asked = [question(item, items, config) for item in items]
@@ -123,7 +103,7 @@ def test_examples_are_others_of_the_task_drawn_by_the_item_wherever_it_stands(ta
     assert len({text.split("\n\n")[0] for text in asked}) > 1
 
 
-def test_more_examples_than_there_are_are_refused(build, task):
+def test_too_many_examples_are_rejected(build, task):
     with pytest.raises(InputError, match="5 items, too few to draw 5 others"):
         build(EVALUATE_TASK, task | {"shots": 5}, model=build(PRETRAINED, {}))
 
@@ -144,7 +124,7 @@ def test_more_examples_than_there_are_are_refused(build, task):
         ),
     ],
 )
-def test_a_record_that_is_no_question_is_named(tmp_path, change, sentence):
+def test_record_that_is_no_question_is_named(tmp_path, change, sentence):
     rows = [ITEMS[0], ITEMS[1] | change]
     (tmp_path / "task.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     with pytest.raises(InputError, match=sentence):

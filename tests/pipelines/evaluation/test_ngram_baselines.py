@@ -1,4 +1,4 @@
-"""N-gram baselines against a plain count."""
+"""N-gram baselines, against plain counts."""
 
 import math
 from collections import Counter
@@ -16,7 +16,7 @@ streams = st.lists(st.integers(0, V - 1), min_size=3, max_size=60).map(lambda id
 
 
 @given(train=st.lists(streams, min_size=1, max_size=3), scored=streams)
-def test_unigram_is_the_add_one_smoothed_frequency_of_the_training_tokens(train, scored):
+def test_unigram_is_the_add_one_smoothed_frequency(train, scored):
     counts = Counter(int(token) for stream in train for token in stream)
     total = sum(counts.values()) + V
     expected = [-math.log((counts[int(token)] + 1) / total) for token in scored[1:]]
@@ -25,7 +25,7 @@ def test_unigram_is_the_add_one_smoothed_frequency_of_the_training_tokens(train,
 
 @settings(deadline=None)
 @given(train=st.lists(streams, min_size=1, max_size=3), position=st.integers(2, 59), scored=streams)
-def test_counts_of_ngrams_are_those_of_a_plain_count(train, position, scored):
+def test_ngram_counts_equal_a_plain_count(train, position, scored):
     position = min(position, len(scored) - 1)
     counts = baselines._count(train, baselines._ngrams([scored], V), V)
     a, b, c = (int(scored[position - i]) for i in (2, 1, 0))
@@ -45,14 +45,14 @@ def test_counting_in_chunks_changes_nothing(monkeypatch):
 
 @settings(deadline=None)
 @given(train=st.lists(streams, min_size=1, max_size=2), tune=streams, context=st.tuples(*[st.integers(0, V - 1)] * 2))
-def test_trigram_probabilities_of_all_next_tokens_sum_to_at_most_one(train, tune, context):
-    # Counts of a context include its last sight, which may have nothing behind it: then a little is left over.
+def test_trigram_probabilities_sum_to_at_most_one(train, tune, context):
+    # A context at the end of a stream has no next token. The sum is then slightly below one.
     rows = [np.array([*context, token], np.uint16) for token in range(V)]
     losses = trigram_losses(train, [tune], rows, V).reshape(V, 2)[:, 1]
     assert np.exp(-losses).sum() <= 1 + 1e-9
 
 
-def test_trigram_comes_near_the_entropy_of_a_markov_chain():
+def test_trigram_approaches_the_entropy_of_a_markov_chain():
     rng = np.random.default_rng(1)
     chances = rng.dirichlet(np.full(20, 0.2), size=20)
 

@@ -1,22 +1,19 @@
-"""Paired tests: against scipy, and by simulation, how often they cry wolf where there is no difference."""
+"""Intervals and paired tests, against scipy and by simulation."""
 
 import numpy as np
 import pytest
 from scipy import stats
 
 from pipelines.evaluation import significance
-from pipelines.evaluation.significance import bootstrap, mcnemar, paired_bootstrap
+from pipelines.evaluation.metrics import Measure, columns, mean_of
+from pipelines.evaluation.significance import intervals, mcnemar
 
 
-def mean(sums):
-    return sums[..., 0] / sums[..., 1]
+def paired_bootstrap(first, second):
+    return significance.paired_bootstrap({"metric": first}, {"metric": second})["metric"]
 
 
-def rows(values):
-    return np.stack([values, np.ones(len(values))], 1)
-
-
-def test_mcnemar_is_the_binomial_test_of_what_they_disagree_on():
+def test_mcnemar_is_the_binomial_test_of_disagreements():
     first = np.array([1, 1, 1, 1, 1, 1, 0, 0, 0, 1], bool)
     second = np.array([0, 0, 0, 0, 0, 1, 0, 1, 0, 1], bool)
     table = [[2, 5], [1, 2]]  # both right, first alone; second alone, both wrong
@@ -25,57 +22,57 @@ def test_mcnemar_is_the_binomial_test_of_what_they_disagree_on():
     assert mcnemar(first, first) == 1
 
 
-def test_the_interval_is_scipys_percentile_bootstrap():
+def test_interval_is_scipys_percentile_bootstrap():
     values = np.random.default_rng(3).exponential(size=80)
-    ours = bootstrap(rows(values), mean)
+    ours = intervals({"mean": mean_of(values)})["mean"]
     theirs = stats.bootstrap((values,), np.mean, method="percentile", n_resamples=10_000, rng=1).confidence_interval
     assert ours.value == pytest.approx(values.mean())
     assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high), abs=0.02)
 
 
-def test_a_real_difference_is_found_and_its_direction_is_second_minus_first():
+def test_real_difference_is_second_minus_first():
     rng = np.random.default_rng(0)
     first = rng.normal(size=100)
     better = first + rng.normal(0.2, 0.1, size=100)  # small beside the spread, large beside the paired spread
-    result = paired_bootstrap(rows(first), rows(better), mean)
+    result = paired_bootstrap(mean_of(first), mean_of(better))
     assert result.p < 0.001 and result.difference.low > 0.15
     assert result.difference.value == pytest.approx(result.second.value - result.first.value)
     assert stats.ttest_ind(first, better).pvalue > 0.05, "unpaired, it would not show"
-    mirrored = paired_bootstrap(rows(better), rows(first), mean)
+    mirrored = paired_bootstrap(mean_of(better), mean_of(first))
     assert mirrored.difference.value == -result.difference.value and mirrored.p == result.p
 
 
-def test_the_same_items_and_seed_give_the_same_p_and_equal_systems_show_nothing():
+def test_same_items_give_the_same_p():
     values = np.random.default_rng(1).normal(size=30)
-    assert paired_bootstrap(rows(values), rows(values), mean).p == 1
+    assert paired_bootstrap(mean_of(values), mean_of(values)).p == 1
     noisy = values + np.random.default_rng(2).normal(size=30)
-    assert paired_bootstrap(rows(values), rows(noisy), mean) == paired_bootstrap(rows(values), rows(noisy), mean)
+    assert paired_bootstrap(mean_of(values), mean_of(noisy)) == paired_bootstrap(mean_of(values), mean_of(noisy))
+
+
+def f1(sums):
+    return 2 * sums[..., 0] / (2 * sums[..., 0] + sums[..., 1] + sums[..., 2])
 
 
 @pytest.mark.parametrize("shape", ["losses", "f1"])
-def test_where_there_is_no_difference_one_test_in_twenty_says_so(monkeypatch, shape):
-    monkeypatch.setattr(significance, "RESAMPLES", 1000)
+def test_one_test_in_twenty_finds_a_difference_by_chance(monkeypatch, shape):
+    found, trials, n = 0, 400, 150
+    weights = list(significance.resamples(n, most=1000))  # drawn once for all trials
+    monkeypatch.setattr(significance, "resamples", lambda n: weights)
     rng = np.random.default_rng(4)
-    wolf, trials, n = 0, 400, 150
-    for trial in range(trials):
+    for _ in range(trials):
         if shape == "losses":
             shared = rng.exponential(size=n)
-            pair = [rows(shared + rng.exponential(size=n)) for _ in range(2)]
-            measure = mean
+            pair = [mean_of(shared + rng.exponential(size=n)) for _ in range(2)]
         else:
             truth = rng.random(n) < 0.3
-            said = [np.where(rng.random(n) < 0.8, truth, ~truth) for _ in range(2)]
-            pair = [np.stack([t & truth, t & ~truth, ~t & truth], 1).astype(float) for t in said]
-
-            def measure(sums):
-                return 2 * sums[..., 0] / (2 * sums[..., 0] + sums[..., 1] + sums[..., 2])
-
-        wolf += paired_bootstrap(*pair, measure, seed=trial).p < 0.05
-    assert 0.02 < wolf / trials < 0.085  # 0.05 give or take three standard errors
+            predicted = [np.where(rng.random(n) < 0.8, truth, ~truth) for _ in range(2)]
+            pair = [Measure(columns(p & truth, p & ~truth, ~p & truth), f1) for p in predicted]
+        found += paired_bootstrap(*pair).p < 0.05
+    assert 0.02 < found / trials < 0.085  # 0.05 give or take three standard errors
 
 
-def test_mcnemar_never_cries_wolf_more_often_than_it_says():
+def test_mcnemar_has_few_false_alarms():
     rng = np.random.default_rng(5)
     pairs = rng.random((2000, 2, 100)) < 0.8
-    wolf = np.mean([mcnemar(first, second) < 0.05 for first, second in pairs])
-    assert 0.01 < wolf < 0.055
+    found = np.mean([mcnemar(first, second) < 0.05 for first, second in pairs])
+    assert 0.01 < found < 0.055

@@ -1,17 +1,18 @@
-"""Models as a person uses them: text in, text or labels out."""
+"""Published models ready for use: opening, and completed and streamed text."""
 
-import numpy as np
+from dataclasses import replace
+
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from gpt.classifier import Classifier, Decision
 from gpt.config import gpt_config
+from gpt.generate import Sampling
 from gpt.model import GPT
 from gpt.weights import save_classifier, save_model
 from pipelines.errors import InputError
-from pipelines.models.language_model import Assistant, LanguageModel, open_gpt, open_model
+from pipelines.models import open_model
+from pipelines.models.language_model import SAMPLING, Assistant, LanguageModel, open_gpt
 from pipelines.models.text_classifier import TextClassifier
 from pipelines.tokens.characters import count_characters
 from pipelines.tokens.templates import save_template, template_named
@@ -33,7 +34,7 @@ def folder(tmp_path):
     return tmp_path
 
 
-def test_a_folder_says_what_it_holds(folder):
+def test_folder_opens_as_what_it_holds(folder):
     assert type(open_model(folder)) is LanguageModel
     save_template(PLAIN, folder / "template.json")
     assert isinstance(open_model(folder), Assistant)
@@ -43,37 +44,27 @@ def test_a_folder_says_what_it_holds(folder):
         open_gpt(folder)
 
 
-def test_a_folder_without_a_model_gets_a_sentence(tmp_path):
+def test_folder_without_a_model_is_an_error(tmp_path):
     with pytest.raises(InputError, match="tokenizer"):
         open_model(tmp_path)
 
 
 def test_streamed_pieces_are_the_completed_text(folder):
     model = open_gpt(folder)
-    whole = model.complete(["ab", "c"], max_new_tokens=30, seed=4)
-    assert "".join(model.stream("ab", 30, seed=4)) == whole[0]
-    assert model.complete(["ab"], max_new_tokens=30, seed=4) == whole[:1]
+    sampling = replace(SAMPLING, max_new_tokens=30, seed=4)
+    whole = model.complete(["ab", "c"], sampling)
+    assert "".join(model.stream("ab", sampling)) == whole[0]
+    assert model.complete(["ab"], sampling) == whole[:1]
 
 
-def test_a_streamed_piece_never_ends_within_a_character(monkeypatch):
+def test_streamed_piece_never_ends_within_a_character(monkeypatch):
     tokenizer, text = named_tokenizer("gpt2"), "naïve ☃ 🦉🦉, said \N{REPLACEMENT CHARACTER}"
     model = LanguageModel(GPT(gpt_config("pico", vocabulary=tokenizer.vocabulary, context=16)), tokenizer)
-    settings = {"max_new_tokens": 40, "temperature": 2.0, "top_k": None, "seed": 1}
-    assert "".join(model.stream("", **settings)) == model.complete([""], **settings)[0], "bytes that make no sense too"
+    sampling = Sampling(40, temperature=2.0, seed=1)
+    assert "".join(model.stream("", sampling)) == model.complete([""], sampling)[0], "bytes that make no sense too"
     for cut, rest in ((0, ""), (1, "\N{REPLACEMENT CHARACTER}")):  # with a last character that is whole, or not
         ids = tokenizer.encode(text[:-1] if cut else text).tolist() + tokenizer.encode("🦉").tolist()[:cut]
         monkeypatch.setattr("pipelines.models.language_model.stream", lambda *_, ids=ids, **__: iter(ids))
         pieces = list(model.stream(""))
         assert "".join(pieces) == (text[:-1] + rest if cut else text) and len(pieces) > 5
         assert "".join(pieces[:-1]).count("\N{REPLACEMENT CHARACTER}") == 0
-
-
-@settings(deadline=None, max_examples=20)
-@given(texts=st.lists(st.text("abc é?", max_size=60), min_size=1, max_size=12), batch=st.integers(1, 5))
-def test_neither_batch_nor_padding_changes_a_probability(texts, batch):
-    torch.manual_seed(2)
-    model = TextClassifier(Classifier(tiny(), 3).eval(), Decision(("a", "b", "c"), "a"), TOKENIZER)
-    together = model.probabilities(texts, batch)
-    alone = np.concatenate([model.probabilities([text]) for text in texts])
-    assert together == pytest.approx(alone, abs=1e-6)
-    assert together.sum(axis=1) == pytest.approx(np.ones(len(texts)))

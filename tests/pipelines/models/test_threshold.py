@@ -1,4 +1,4 @@
-"""The chosen threshold is one that no other beats, by scikit-learn's metrics."""
+"""Thresholds of two classes, against scikit-learn's metrics."""
 
 import numpy as np
 import pytest
@@ -26,15 +26,15 @@ def test_no_other_threshold_is_better(metric, pairs):
 
 
 @given(pairs=scored, wanted=st.sampled_from(["0.5", "0.9", "1"]))
-def test_a_wanted_precision_is_reached_with_the_most_recall_there_is(pairs, wanted):
+def test_wanted_precision_is_reached_with_most_recall(pairs, wanted):
     positive, probabilities = np.array([p for p, _ in pairs]), np.array([q for _, q in pairs])
     threshold = choose_threshold(positive, probabilities, f"precision:{wanted}")
     if threshold is None:
         return
     each = [
-        (sk.precision_score(positive, said), sk.recall_score(positive, said))
+        (sk.precision_score(positive, chosen), sk.recall_score(positive, chosen))
         for t in set(probabilities)
-        if (said := probabilities >= t).any()
+        if (chosen := probabilities >= t).any()
     ]
     precision = sk.precision_score(positive, probabilities >= threshold)
     recall = sk.recall_score(positive, probabilities >= threshold)
@@ -45,7 +45,7 @@ def test_a_wanted_precision_is_reached_with_the_most_recall_there_is(pairs, want
         assert precision == max(p for p, _ in each)
 
 
-def test_it_lies_midway_and_near_a_half():
+def test_threshold_is_midway_and_nearest_to_a_half():
     assert choose_threshold(np.array([True, False]), np.array([0.9, 0.3]), "f1") == pytest.approx(0.6)
     positive = np.array([True, False, True, False])
     assert choose_threshold(positive, np.array([0.9, 0.8, 0.4, 0.3]), "balanced_accuracy") == pytest.approx(0.35)
@@ -53,6 +53,6 @@ def test_it_lies_midway_and_near_a_half():
 
 
 @pytest.mark.parametrize("metric", ["f2", "precision:1.5", "precision:", "recall:0.5"])
-def test_an_unknown_metric_is_named(metric):
+def test_unknown_metric_is_an_error(metric):
     with pytest.raises(ValueError, match="take f1, balanced_accuracy, accuracy, or precision:P"):
         check(metric)

@@ -1,19 +1,17 @@
 import json
 
-import numpy as np
-import pyarrow.parquet as pq
 import pytest
 import torch
 
 from gpt.batch import IGNORE, pad
 from gpt.config import Config, gpt_config
+from gpt.generate import Sampling
 from gpt.model import GPT
 from gpt.train import TrainConfig, train
 from gpt.weights import save_model
 from pipelines.corpus.conversation import Message
 from pipelines.corpus.examples import EXAMPLES, Example
 from pipelines.errors import InputError
-from pipelines.evaluation.assistant import EVALUATE_ASSISTANT
 from pipelines.models.language_model import Assistant, LanguageModel, as_assistant, open_model
 from pipelines.store.step import StepType
 from pipelines.tokens.characters import count_characters
@@ -113,7 +111,7 @@ def test_assistant_is_trained_in_whole_in_part_or_by_lora(build, warnings, input
     assert ("tokens.weight" in moved) == (how == "all" or packing)  # new token ids always learn
     config = json.loads(made.file("config.json").read_text())
     assert config["eos_token_id"] == model.stop[0][0]
-    assert isinstance(model.complete([model.prompt("ab?")], max_new_tokens=3)[0], str)
+    assert isinstance(model.complete([model.prompt("ab?")], Sampling(3))[0], str)
 
 
 def test_examples_without_anything_to_learn_are_an_error(build, inputs, tmp_path):
@@ -126,29 +124,6 @@ def test_examples_without_anything_to_learn_are_an_error(build, inputs, tmp_path
     tokenized = build(TOKENIZE_EXAMPLES, template, **inputs)
     with pytest.raises(InputError, match="last:N with N from 1 to 2"):
         build(FINETUNE_ASSISTANT, TRAINING | {"trainable": "last:9"}, lessons=tokenized, **inputs)
-
-
-def test_assistant_is_evaluated_beside_its_base(build, warnings, inputs):
-    tokenized = build(TOKENIZE_EXAMPLES, {"template": "chatml"}, **inputs)
-    model = build(FINETUNE_ASSISTANT, TRAINING | {"template": "chatml"}, lessons=tokenized, **inputs)
-    roles = {"model": model, "base": inputs["model"], "examples": inputs["examples"]}
-    judge = {"url": "http://127.0.0.1:9/v1", "model": "nobody", "retries": 0, "timeout": 1}
-    made = build(EVALUATE_ASSISTANT, {"split": "validation", "max_new_tokens": 4, "judge": judge}, **roles)
-    statistics, items = made.manifest.statistics, pq.read_table(made.file("predictions.parquet")).to_pylist()
-    assert statistics["scored_examples"] == len(items) == len({item["item"] for item in items}) > 5
-    assert {item["judge_status"] for item in items} == {"unreachable: ConnectError"}
-    assert statistics["judged_examples"] == 0 and all(item["model_answer"] in item["judge_prompt"] for item in items)
-    assert f"{len(items)} of {len(items)} answers have no score from the judge" in warnings.sentences[-1]
-    rows = pq.read_table(made.file("metrics.parquet")).to_pylist()
-    metrics = {(row["system"], row["metric"]): row for row in rows}
-    for name in ("loss", "chrf", "rouge_l", "exact_match", "repetition", "length_ratio", "ended", "distinct_1"):
-        row = metrics["model", name]
-        assert row["low"] <= row["value"] <= row["high"] and statistics[f"instruct/{name}"] == row["value"]
-    losses, tokens = (np.array([item[name] for item in items]) for name in ("model_loss", "tokens"))
-    assert statistics["instruct/loss"] == pytest.approx(losses.sum() / tokens.sum())
-    assert statistics["instruct/rouge_l"] == pytest.approx(np.mean([item["model_rouge_l"] for item in items]))
-    assert {"distinct_1", "distinct_2"} <= {name for system, name in metrics if system == "nearest instruction"}
-    assert metrics["base model", "loss"]["value"] != metrics["model", "loss"]["value"]
 
 
 def test_messages_of_an_example_are_system_history_and_instruction():

@@ -2,7 +2,6 @@ import json
 import math
 
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,10 +13,8 @@ from gpt.weights import save_model
 from pipelines.corpus.documents import SplitConfig, document_id, split_of
 from pipelines.corpus.examples import EXAMPLES, ExamplesConfig
 from pipelines.errors import InputError
-from pipelines.evaluation.classifier import EVALUATE_CLASSIFIER, EvaluateClassifierConfig, run_classifier
 from pipelines.models.language_model import open_model
-from pipelines.models.text_classifier import TextClassifier
-from pipelines.store.step import StepContext, StepType
+from pipelines.store.step import StepType
 from pipelines.tokens.characters import count_characters
 from pipelines.tokens.tokenized_examples import TOKENIZE_EXAMPLES
 from pipelines.training.finetune_classifier import (
@@ -175,99 +172,3 @@ def test_balanced_draw_has_every_class_equally_often(counts, seed):
     drawn = balanced_draw(targets)(np.random.default_rng(seed))
     each = math.ceil(len(targets) / len(counts))
     assert np.bincount(targets[drawn]).tolist() == [each] * len(counts)
-
-
-@pytest.fixture
-def evaluated(build, finetuned, examples):
-    """evaluated(rows, {config}) publishes a classifier's evaluation."""
-
-    def evaluate(rows, scratch=False, **config):
-        published = examples(rows)
-        models = {"model": finetuned(published, **config)[0]}
-        if scratch:
-            models["scratch"] = finetuned(published, from_scratch=True, **config)[0]
-        return build(EVALUATE_CLASSIFIER, {}, examples=published, **models)
-
-    return evaluate
-
-
-def values(evaluation, column="value"):
-    """Every metric by (system, metric)."""
-    rows = pq.read_table(evaluation.file("metrics.parquet")).to_pylist()
-    return {(row["system"], row["metric"]): row[column] for row in rows}
-
-
-def test_evaluation_has_baselines_intervals_curves_and_mistakes(evaluated):
-    evaluation = evaluated(TWO, scratch=True, threshold="f1")
-    metrics, low, high = values(evaluation), values(evaluation, "low"), values(evaluation, "high")
-    systems = ["model", "from random weights", "TF-IDF logistic regression", "hand-made features", "majority class"]
-    assert list(dict.fromkeys(system for system, _ in metrics)) == systems
-    for system in systems:
-        assert {"accuracy", "f1", "f1_macro", "roc_auc", "brier", "recall/ham"} <= {
-            m for s, m in metrics if s == system
-        }
-        assert low[system, "accuracy"] <= metrics[system, "accuracy"] <= high[system, "accuracy"]
-    predictions = pq.read_table(evaluation.file("predictions.parquet")).to_pylist()
-    statistics = evaluation.manifest.statistics
-    assert statistics["classify/accuracy"] == np.mean([row["truth"] == row["model_label"] for row in predictions])
-    assert statistics["classify-interval/f1_low"] == low["model", "f1"]
-    assert statistics["classify-baseline/majority_class/f1"] == metrics["majority class", "f1"]
-    wrong = sum(n for name, n in statistics.items() if name in ("confusion/ham_as_spam", "confusion/spam_as_ham"))
-    mistakes = pq.read_table(evaluation.file("mistakes.parquet")).to_pylist()
-    assert len(mistakes) == wrong == sum(row["truth"] != row["model_label"] for row in predictions)
-    assert all(row["truth"] != row["predicted"] for row in mistakes)
-    assert [row["probability"] for row in mistakes] == sorted((row["probability"] for row in mistakes), reverse=True)
-    curves = pq.read_table(evaluation.file("curves.parquet"))
-    assert set(curves["system"].to_pylist()) == set(systems)
-    assert set(curves["curve"].to_pylist()) == {"roc", "precision_recall", "calibration"}
-
-
-def test_every_system_has_a_threshold_chosen_alike(evaluated):
-    evaluation = evaluated(TWO, threshold="balanced_accuracy")
-    rows = pq.read_table(evaluation.file("predictions.parquet")).to_pylist()
-    # The threshold equals the only probability of the majority class, so all texts are labelled spam.
-    assert {row["majority_class_label"] for row in rows} == {"spam"}
-    plain = evaluated(TWO)
-    rows = pq.read_table(plain.file("predictions.parquet")).to_pylist()
-    assert {row["majority_class_label"] for row in rows} == {"ham"}
-
-
-def test_class_unknown_in_training_counts_as_errors(evaluated, warnings):
-    evaluation = evaluated([*TWO, *letters(5, "£gg", 2, splits=["test"])], trainable="all")
-    assert "labels that training never saw count as errors: £gg" in warnings.sentences
-    assert values(evaluation)["model", "recall/£gg"] == 0
-    rows = pq.read_table(evaluation.file("predictions.parquet")).to_pylist()
-    assert sum(row["truth"] == "£gg" for row in rows) == 5
-    assert evaluation.manifest.statistics["classify/f1/£gg"] == 0
-    assert 0 < values(evaluation)["model", "roc_auc"] < 1
-
-
-def test_each_class_is_evaluated_against_the_rest(evaluated):
-    evaluation = evaluated([*TWO, *letters(30, "egg", 2)])
-    curves = pq.read_table(evaluation.file("curves.parquet")).to_pylist()
-    assert {row["label"] for row in curves if row["curve"] == "roc"} == {"egg", "ham", "spam"}
-    assert {row["metric"] for row in pq.read_table(evaluation.file("metrics.parquet")).to_pylist()} >= {"f1/egg"}
-
-
-def test_test_split_of_one_class_has_only_defined_metrics(evaluated):
-    rows = [*letters(60), *letters(24, "spam", 1, splits=["train", "validation"])]
-    metrics = values(evaluated(rows, threshold="f1"))
-    assert ("model", "accuracy") in metrics and ("model", "roc_auc") not in metrics
-
-
-@pytest.mark.parametrize("batch_size", [1, 7])
-def test_batch_size_changes_no_metric(batch_size, finetuned, examples, monkeypatch, tmp_path):
-    published = examples(TWO)
-    inputs = {"examples": published, "model": finetuned(published, trainable="all", steps=10)[0]}
-    expected = run_classifier(inputs, EvaluateClassifierConfig(), tmp_path, StepContext(tmp_path))
-    probabilities, used = TextClassifier.probabilities, []
-
-    def in_batches(self, texts):
-        used.append(batch_size)
-        return probabilities(self, texts, batch_size)
-
-    monkeypatch.setattr(TextClassifier, "probabilities", in_batches)
-    assert run_classifier(inputs, EvaluateClassifierConfig(), tmp_path, StepContext(tmp_path)) == pytest.approx(
-        expected, abs=1e-6
-    )
-    assert used == [batch_size]
