@@ -103,7 +103,7 @@ def test_signatures_estimate_the_share_of_common_sequences() -> None:
 def test_equal_documents_are_found_across_parts_and_ranges(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sorted_at_once: int
 ) -> None:
-    monkeypatch.setattr(duplicates, "SORTED", sorted_at_once)
+    monkeypatch.setattr(duplicates, "PREFIXES_PER_RANGE", sorted_at_once)
     rng, first, files, expected = random.Random(0), {}, [], {}
     for part in range(6):
         ids = [document_id(str(rng.randrange(40))) for _ in range(12)] if part != 2 else []

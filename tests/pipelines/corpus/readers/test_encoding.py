@@ -123,3 +123,23 @@ def test_utf8_is_always_detected(text: str) -> None:
 def test_unknown_encoding_is_one_sentence(encoding: str) -> None:
     with pytest.raises(InputError, match=f"There is no encoding '{encoding}'"):
         read(b"abc", "a.txt", encoding=encoding)
+
+
+@pytest.mark.parametrize(
+    ("text", "encoding"),
+    [
+        ("Crème brûlée, déjà vu, à côté", "cp1252"),
+        ("“Größe” für 5 € – schön", "cp1252"),
+        (
+            "Zażółć gęślą jaźń. Młyn nad rzeką miele powoli, ale miele dobrze, i miele cały dzień aż do wieczora.",
+            "cp1250",
+        ),
+        (PARAGRAPH, "cp1251"),
+        (PARAGRAPH, "koi8-r"),
+        ("Ο μύλος δίπλα στο ποτάμι αλέθει αργά, αλλά αλέθει καλά όλη την ημέρα μέχρι το βράδυ.", "cp1253"),
+        ("川のそばの水車はゆっくりと、しかし良く、朝から晩まで粉を挽く。", "shift_jis"),
+        ("河边的水车慢慢地磨,但磨得很好,从早到晚磨个不停。", "gb18030"),
+    ],
+)
+def test_legacy_encodings_are_detected_in_short_texts(text: str, encoding: str) -> None:
+    assert text.encode(encoding).decode(detect_encoding(text.encode(encoding))) == text
