@@ -1,6 +1,6 @@
-"""Cleaning: what may be done to a document's text before it is judged, in the order that the config declares.
+"""Cleaning: changes to a document's text before the rules are applied, in the order that the config declares.
 
-`CLEANERS` is the table; a cleaner takes a text and returns it cleaned, with how many things it changed.
+`CLEANERS` is the table. A cleaner takes a text and returns it cleaned, with the number of its changes.
 """
 
 from __future__ import annotations
@@ -13,16 +13,29 @@ from typing import Literal
 import ftfy
 
 Cleaner = Callable[[str], tuple[str, int]]
-
-
 CleanerName = Literal["unicode", "whitespace", "boilerplate", "citations", "c4_lines", "redact"]
 
-
+WHITESPACE = (
+    (re.compile(r"(?<![^\S\n])[^\S\n]++(?=\n|\Z)"), ""),  # possessive, so that each run is scanned once
+    (re.compile(r"(?<=\S)[^\S\n]{2,}|(?<=\S)[^\S\n ]"), " "),
+    (re.compile(r"\n{3,}"), "\n\n"),
+)
+BOILERPLATE = re.compile(
+    r"javascript|terms of use|privacy policy|cookie policy|uses cookies|use of cookies|use cookies", re.IGNORECASE
+)
+CITATION = re.compile(r"\[(?:\d{1,4}|edit|citation needed)\]")
+SENTENCE_ENDS = (".", "!", "?", '"', "”", "’")
+EMAIL = re.compile(r"(?<![\w.+-])[\w.+-]{1,64}@(?:[A-Za-z0-9-]{1,63}\.){1,8}[A-Za-z]{2,24}\b")
+IP = re.compile(
+    r"(?<![\w.])\d{1,3}(?:\.\d{1,3}){3}(?![\w.]*\w)"  # version 4
+    r"|(?<![\w:])(?=[0-9a-fA-F:]*[0-9a-fA-F]:)[0-9a-fA-F]{0,4}(?::[0-9a-fA-F]{0,4}){2,7}"  # version 6
+    r"(?:(?<=:)\d{1,3}(?:\.\d{1,3}){3})?(?![\w:]|\.\d)"  # may end in one of version 4
+)
 FIXES = ftfy.TextFixerConfig(uncurl_quotes=False, unescape_html="auto", normalization="NFC")
 
 
 def clean(text: str, names: Sequence[CleanerName]) -> tuple[str, dict[str, int]]:
-    """Apply cleaners one after another; returns the text and how many things each of them changed."""
+    """Apply cleaners one after another. Return the text and the number of changes of each cleaner."""
     counts: dict[str, int] = {}
     for name in names:
         text, count = CLEANERS[name](text)
@@ -32,13 +45,13 @@ def clean(text: str, names: Sequence[CleanerName]) -> tuple[str, dict[str, int]]
 
 
 def repair_unicode(text: str) -> tuple[str, int]:
-    """Mend text that was decoded with the wrong encoding, and what else ftfy mends (Speer 2019); counts documents."""
+    """Repair text that was decoded with the wrong encoding, by ftfy (Speer 2019). Counts documents."""
     fixed = ftfy.fix_text(text, FIXES)
     return fixed, int(fixed != text)
 
 
 def tidy_whitespace(text: str) -> tuple[str, int]:
-    """One space between words, none at line ends, one blank line between paragraphs; indentation stays."""
+    """Leave one space between words, none at line ends, and one blank line between paragraphs. Indentation stays."""
     count = 0
     for pattern, replacement in WHITESPACE:
         text, n = pattern.subn(replacement, text)
@@ -46,39 +59,21 @@ def tidy_whitespace(text: str) -> tuple[str, int]:
     return text, count
 
 
-WHITESPACE = (
-    (re.compile(r"(?<![^\S\n])[^\S\n]++(?=\n|\Z)"), ""),  # looks at each run once, however long
-    (re.compile(r"(?<=\S)[^\S\n]{2,}|(?<=\S)[^\S\n ]"), " "),
-    (re.compile(r"\n{3,}"), "\n\n"),
-)
-
-
 def drop_boilerplate(text: str) -> tuple[str, int]:
-    """Drop lines about scripts, cookies and policies, by the phrases of C4 (Raffel et al. 2020); counts lines."""
+    """Drop lines about scripts, cookies and policies, by the phrases of C4 (Raffel et al. 2020). Counts lines."""
     return _keep_lines(text, lambda line: not BOILERPLATE.search(line))
 
 
-BOILERPLATE = re.compile(
-    r"javascript|terms of use|privacy policy|cookie policy|uses cookies|use of cookies|use cookies", re.IGNORECASE
-)
-
-
 def drop_citations(text: str) -> tuple[str, int]:
-    """Drop Wikipedia's marks such as [1] and [citation needed], as C4 does (Raffel et al. 2020); counts marks."""
+    """Drop Wikipedia's marks such as [1] and [citation needed], as C4 does (Raffel et al. 2020). Counts marks."""
     return CITATION.subn("", text)
 
 
-CITATION = re.compile(r"\[(?:\d{1,4}|edit|citation needed)\]")
-
-
 def keep_sentences(text: str) -> tuple[str, int]:
-    """Keep lines of five words or more that end like a sentence, as C4 does (Raffel et al. 2020); counts lines."""
+    """Keep lines of five words or more that end like a sentence, as C4 does (Raffel et al. 2020). Counts lines."""
     return _keep_lines(
         text, lambda line: not line.strip() or (line.rstrip().endswith(SENTENCE_ENDS) and len(line.split()) >= 5)
     )
-
-
-SENTENCE_ENDS = (".", "!", "?", '"', "”", "’")
 
 
 def _keep_lines(text: str, wanted: Callable[[str], bool]) -> tuple[str, int]:
@@ -88,7 +83,7 @@ def _keep_lines(text: str, wanted: Callable[[str], bool]) -> tuple[str, int]:
 
 
 def redact(text: str) -> tuple[str, int]:
-    """Put [EMAIL] and [IP] for e-mail and IP addresses."""
+    """Replace e-mail and IP addresses by [EMAIL] and [IP]. Counts addresses."""
     count = 0
     if "@" in text:
         text, count = EMAIL.subn("[EMAIL]", text)
@@ -103,16 +98,6 @@ def redact(text: str) -> tuple[str, int]:
         return "[IP]"
 
     return IP.sub(ip, text), count
-
-
-EMAIL = re.compile(r"(?<![\w.+-])[\w.+-]{1,64}@(?:[A-Za-z0-9-]{1,63}\.){1,8}[A-Za-z]{2,24}\b")
-
-
-IP = re.compile(
-    r"(?<![\w.])\d{1,3}(?:\.\d{1,3}){3}(?![\w.]*\w)"  # version 4
-    r"|(?<![\w:])(?=[0-9a-fA-F:]*[0-9a-fA-F]:)[0-9a-fA-F]{0,4}(?::[0-9a-fA-F]{0,4}){2,7}"  # version 6
-    r"(?:(?<=:)\d{1,3}(?:\.\d{1,3}){3})?(?![\w:]|\.\d)"  # which may end in one of version 4
-)
 
 
 CLEANERS: dict[str, Cleaner] = {

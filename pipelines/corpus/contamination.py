@@ -1,6 +1,6 @@
 """Decontamination: passages that a corpus shares with an evaluation set, found by their words.
 
-Two texts share a passage if 13 words in a row are equal, letters' case and punctuation aside (Brown et al. 2020,
+Two texts share a passage if 13 words in a row are equal, without regard to case and punctuation (Brown et al. 2020,
 Language models are few-shot learners, appendix C).
 """
 
@@ -14,13 +14,11 @@ import regex
 from numpy.typing import NDArray
 
 WORD = regex.compile(r"\w+")
-
-
-FACTOR = 0x9E3779B97F4A7C15  # odd, so that multiplying by it loses nothing
+FACTOR = 0x9E3779B97F4A7C15  # odd, so that multiplication by it can be undone
 
 
 class Passages:
-    """Every run of `n` words of some texts, as sorted hashes."""
+    """All runs of `n` words in some texts, as sorted hashes."""
 
     def __init__(self, texts: Iterable[str], n: int) -> None:
         self.n = n
@@ -28,7 +26,7 @@ class Passages:
         self._hashes = np.unique(np.concatenate([*hashes, np.empty(0, np.uint64)]))
 
     def shared(self, text: str) -> list[tuple[int, int]]:
-        """The passages of a text that are among these: start and end of each, in characters, merged and in order."""
+        """Return start and end of each passage of a text that is among these, in characters, merged and in order."""
         words, spans = _word_hashes(text)
         ngrams = ngram_hashes(words, self.n)
         places = np.searchsorted(self._hashes, ngrams).clip(max=max(len(self._hashes) - 1, 0))
@@ -44,7 +42,7 @@ class Passages:
 
 
 def cut(text: str, spans: Iterable[tuple[int, int]]) -> str:
-    """A text without some passages."""
+    """Return a text without some passages."""
     kept, at = [], 0
     for start, end in spans:
         kept.append(text[at:start])
@@ -59,7 +57,7 @@ def _word_hashes(text: str) -> tuple[NDArray[np.uint64], list[tuple[int, int]]]:
 
 
 def ngram_hashes(words: NDArray[np.uint64], n: int) -> NDArray[np.uint64]:
-    """(words - n + 1,) a hash of every run of n words: a polynomial in their hashes, modulo 2^64."""
+    """Return (words - n + 1,) hashes of all runs of n words: a polynomial in the words' hashes, modulo 2^64."""
     if len(words) < n:
         return np.empty(0, np.uint64)
     total = np.zeros(len(words) - n + 1, np.uint64)

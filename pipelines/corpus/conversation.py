@@ -13,9 +13,9 @@ from gpt.config import Config
 class Message(Config):
     """A message of a conversation."""
 
-    role: Literal["system", "user", "assistant"] = Field(description="Who says it.")
-    content: str = Field(description="What is said.")
-    input: str = Field(default="", description="What a user's instruction is about, where the two come apart.")
+    role: Literal["system", "user", "assistant"] = Field(description="Role of the author.")
+    content: str = Field(description="Text of the message.")
+    input: str = Field(default="", description="Input of a user's instruction, if it is separate.")
 
 
 def check_turns(messages: Sequence[Message]) -> None:

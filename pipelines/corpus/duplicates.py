@@ -1,11 +1,11 @@
-"""Duplicates: documents of the same text, and of nearly the same, found out of core; the first one stays.
+"""Duplicates: documents of equal or nearly equal text, found without holding them in memory. The first one is kept.
 
-Equal texts have equal ids, whose first 64 bits are sorted, a part and then a range of them at a time. What comes up
-twice is hardly anything but duplicates, and goes to DuckDB, which finds out where they are.
+Equal texts have equal ids. The first 64 bits of all ids are sorted, part by part and then one range at a time. An id
+prefix that occurs twice is almost always a duplicate. DuckDB finds the rows that have one.
 
-Near duplicates are found by MinHash (Broder 1997): documents whose sets of word sequences overlap agree in that
-share of their signatures. Signatures are divided into bands, and only documents that agree in a whole band are
-compared, so the work grows with the number of documents and not of pairs.
+Near duplicates are found by MinHash (Broder 1997): the share of word sequences that two documents have in common is
+about the share of equal numbers in their signatures. Signatures are divided into bands, and only documents with an
+equal band are compared. So the work grows with the number of documents and not of pairs.
 """
 
 from __future__ import annotations
@@ -27,28 +27,17 @@ from numpy.typing import NDArray
 from pipelines.corpus.parquet import read_batches
 from pipelines.store.files import whole_file
 
-SORTED = 1 << 20  # numbers that are compared at once, about
-
-
-MOST_RANGES = 256  # of them, so that of very many numbers more are compared at once
-
-
-MEMORY = (16, 64, 256, 2048)  # megabytes for DuckDB: as little as does
-
-
-ROW_BYTES = 25  # of it that a document takes at least
-
-
-HASHES, BANDS, WORDS = 128, 16, 5  # numbers of a signature; bands of it; words in a sequence
-
+PREFIXES_PER_RANGE = 1 << 20  # id prefixes that are compared at once, on average
+MAX_RANGES = 256
+MEMORY = (16, 64, 256, 2048)  # megabytes that DuckDB may use: the first that is enough
+BYTES_PER_ROW = 25  # of that memory, at least
+HASHES, BANDS, WORDS = 128, 16, 5  # numbers in a signature, bands in a signature, words in a sequence
 
 Numbers = NDArray[np.uint64]
 
-
 SIGNATURES = pa.schema([("row", pa.int64()), ("signature", pa.list_(pa.uint32())), ("bands", pa.list_(pa.uint64()))])
 
-
-# Of each text the place of the first document stays. A place is a part's number in the high bits, and a row.
+# The first document of each text is kept. A place is a part's number in the high bits, and a row.
 EXACT = """
     INSERT INTO exact
     WITH placed AS (
@@ -59,8 +48,7 @@ EXACT = """
     SELECT place, first FROM placed JOIN firsts USING (doc_id) WHERE place > first
 """
 
-
-# Every document is linked to the first one of each band that it is in, if the two are similar enough.
+# Link each document to the first one with an equal band, if the two are similar enough.
 NEAR = """
     CREATE TEMP TABLE signed AS
     SELECT (part::BIGINT << 40) + row AS place, signature, bands
@@ -81,10 +69,8 @@ NEAR = """
     FROM compared WHERE similarity >= $threshold GROUP BY place
 """
 
-
-# A document that a link leads to may itself have been dropped: follow the links to the one that stays.
+# A link may lead to a document that is dropped itself: follow the links to the one that is kept.
 UNSETTLED = "SELECT 1 FROM links l JOIN links n ON l.first = n.place LIMIT 1"
-
 
 FOLLOW = """
     CREATE OR REPLACE TEMP TABLE links AS
@@ -92,8 +78,7 @@ FOLLOW = """
     FROM links l LEFT JOIN links n ON l.first = n.place
 """
 
-
-# What equals a document that is itself left out as nearly another one goes with it.
+# A document that equals a near duplicate is a near duplicate too.
 RESULT = """
     WITH dropped AS (
         SELECT e.place, coalesce(l.first, e.first) AS first, coalesce(l.similarity, 1.0) AS similarity,
@@ -109,18 +94,18 @@ RESULT = """
 
 
 def find_duplicates(files: Sequence[Path], scratch: Path, near: float | None = None) -> Path:
-    """Find documents to drop; writes a table (part, row, reason, kept, similarity).
+    """Find the documents to drop, and write a table of them: part, row, reason, kept, similarity.
 
     Args:
-        files: Parquet files with a column `doc_id`, in the order in which the first of equal documents is kept; for
-            near duplicates, each with its signatures beside it.
-        scratch: where the table and whatever does not fit into memory is written.
-        near: the share of a signature from which two documents are near duplicates; None looks for equal ones only.
+        files: Parquet files with a column `doc_id`, in order. The first of equal documents is kept. For near
+            duplicates, each file has its signatures beside it.
+        scratch: the folder for the table and for all that does not fit into memory.
+        near: the share of a signature from which two documents are near duplicates. None finds equal ones only.
     """
     rows = sum(pq.read_metadata(file).num_rows for file in files)
     repeated = _repeated(files, rows, scratch / "numbers")
     *little, most = MEMORY
-    least = ROW_BYTES * (len(repeated) if near is None else rows) / 1e6
+    least = BYTES_PER_ROW * (len(repeated) if near is None else rows) / 1e6
     for memory in (each for each in little if each > least):
         with suppress(duckdb.OutOfMemoryException):
             return _find_duplicates(files, scratch, near, repeated, memory)
@@ -128,13 +113,13 @@ def find_duplicates(files: Sequence[Path], scratch: Path, near: float | None = N
 
 
 def _repeated(files: Sequence[Path], rows: int, scratch: Path) -> Numbers:
-    """The numbers, the first 64 bits of an id, that come up more than once."""
+    """Return the first 64 bits of ids that occur more than once."""
     scratch.mkdir(exist_ok=True)
-    ranges = min(rows // SORTED, MOST_RANGES) + 1
+    ranges = min(rows // PREFIXES_PER_RANGE, MAX_RANGES) + 1
     edges = np.array([number * 2**64 // ranges for number in range(1, ranges)], np.uint64)
 
     def sort(part: int) -> tuple[Numbers, NDArray[np.int64]]:
-        """What comes up twice in a file, and where in its sorted numbers each range begins and the last one ends."""
+        """Return the repeated prefixes of a file, and the bounds of the ranges in its sorted prefixes."""
         ids = (batch["doc_id"].cast(pa.binary(32)).buffers()[1] for batch in read_batches(files[part], ["doc_id"]))
         halves = np.frombuffer(unhexlify(b"".join(ids)), ">u8").astype(np.uint64)
         numbers, counts = np.unique(halves[::2], return_counts=True)
@@ -184,23 +169,23 @@ def _find_duplicates(files: Sequence[Path], scratch: Path, near: float | None, r
 
 
 def parts_with_duplicates(duplicates: Path) -> set[int]:
-    """The numbers of the parts that the table says anything of."""
+    """Return the numbers of the parts that have duplicates."""
     return set().union(*(batch["part"].unique().to_pylist() for batch in read_batches(duplicates, ["part"])))
 
 
 def rows_to_drop(duplicates: Path, part: int) -> dict[int, dict[str, Any]]:
-    """Row number -> what the table says of it, for one part."""
+    """Return the rows of one part that are dropped, with their reason, kept document and similarity."""
     table = pq.read_table(duplicates, filters=[("part", "==", part)])
     return {row.pop("row"): row for row in table.drop_columns(["part"]).to_pylist()}
 
 
 def signatures_of(documents: Path) -> Path:
-    """Where the signatures of a file of documents lie."""
+    """Return the file of the signatures of a file of documents."""
     return documents.with_suffix(".signatures.parquet")
 
 
 def write_signatures(documents: Path) -> None:
-    """Compute the MinHash signatures of a file of documents; texts without a sequence of words have none."""
+    """Compute the MinHash signatures of a file of documents. Texts without a word have none."""
     row = 0
     with (
         whole_file(signatures_of(documents)) as temporary,
@@ -223,7 +208,7 @@ def write_signatures(documents: Path) -> None:
 
 
 def band_hashes(signatures: np.ndarray) -> np.ndarray:
-    """(N, HASHES) signatures -> (N, BANDS) a hash of each band."""
+    """Return (N, BANDS) hashes of the bands of (N, HASHES) signatures."""
     bands = signatures.reshape(len(signatures), BANDS, -1).astype(np.uint64)
     total = np.zeros(bands.shape[:2], np.uint64)
     for i in range(bands.shape[2]):

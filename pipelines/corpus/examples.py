@@ -49,7 +49,7 @@ class ExampleSource(FileSource):
     text: str = Field(default="text", description="The column of a labelled text.")
     label: str | None = Field(default=None, description="The column of its label.")
     instruction: str = Field(default="instruction", description="The column of an instruction.")
-    input: str | None = Field(default=None, description="The column of what an instruction is about, if there is one.")
+    input: str | None = Field(default=None, description="The column of an instruction's input, if there is one.")
     response: str | None = Field(default=None, description="The column of the response.")
     system: str | None = Field(default=None, description="The column of a system prompt, if there is one.")
     conversation: str | None = Field(
@@ -58,7 +58,7 @@ class ExampleSource(FileSource):
     )
     turns: Literal["whole", "replies", "answers"] = Field(
         default="whole",
-        description="A conversation is one example; or each reply in it is, with what was said before; or each turn "
+        description="A conversation is one example, or each reply is one with all turns before it, or each turn "
         "answers the first.",
     )
 
@@ -72,8 +72,10 @@ class ExampleSource(FileSource):
 class ExamplesConfig(Config):
     """The config of examples: from source files to a table to fine-tune on."""
 
-    sources: tuple[ExampleSource, ...] = Field(min_length=1, description="Where the examples come from, in order.")
-    split: SplitConfig = Field(default=SplitConfig(validation=0.1, test=0.1), description="How much is held out.")
+    sources: tuple[ExampleSource, ...] = Field(min_length=1, description="The sources of examples, in order.")
+    split: SplitConfig = Field(
+        default=SplitConfig(validation=0.1, test=0.1), description="Shares of examples that are held out."
+    )
     near_duplicates: float | None = Field(
         default=None,
         gt=0,

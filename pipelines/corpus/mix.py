@@ -32,12 +32,10 @@ from pipelines.store.step import StepContext, StepType
 class MixConfig(Config):
     """The config of a mix: either epochs or weights, by the corpora's names."""
 
-    epochs: dict[str, float] = Field(default={}, description="How often each corpus is seen in one epoch of the mix.")
-    weights: dict[str, float] = Field(default={}, description="Each corpus's share of the mix's training bytes.")
-    most_epochs: float = Field(
-        default=1.0, gt=0, description="With weights, how often the corpus that runs out first is seen."
-    )
-    seed: int = Field(default=0, description="Decides which documents make up a part of an epoch.")
+    epochs: dict[str, float] = Field(default={}, description="Epochs of each corpus in one epoch of the mix.")
+    weights: dict[str, float] = Field(default={}, description="Weight of each corpus in the training bytes of the mix.")
+    most_epochs: float = Field(default=1.0, gt=0, description="With weights, epochs of the corpus that runs out first.")
+    seed: int = Field(default=0, description="Seed that selects the documents of a part of an epoch.")
 
     @property
     def names(self) -> set[str]:

@@ -16,33 +16,24 @@ import pyarrow.parquet as pq
 from pipelines.store.files import whole_file
 
 ROW_GROUP_BYTES, ROW_GROUP_ROWS = 8 << 20, 1 << 16
-
-
 ROW_BYTES = 32  # what a row counts beside its text
-
-
-DISTINCT = ("doc_id", "location", "text", "kept")  # columns in which little is said twice
-
-
-NAMES = (
-    "doc_id",
-    "kept",
-)  # hashes in hex: zstd would halve them, for a tenth of the time that small documents take to write
+DISTINCT = ("doc_id", "location", "text", "kept")  # columns with few repeated values, which get no dictionary
+# Hashes in hex. zstd would halve them, but cost a tenth of the time that small documents take to write.
+UNCOMPRESSED = ("doc_id", "kept")
 
 
 class TableWriter:
-    """Writes rows to a Parquet file, with zstd. A row is a mapping; a column that it lacks is null.
+    """A writer of rows to a Parquet file, with zstd. A row is a mapping; a column that it lacks is null.
 
-    The file is there once all is in it.
-    The bytes of the file are a function of the rows alone, however they come. A null column of `text` counts no bytes.
+    The file appears when it is complete. Its bytes depend on the rows alone, and not on how they are batched.
     """
 
     def __init__(self, path: Path, schema: pa.Schema) -> None:
         self.rows = self.text_bytes = 0
         self._schema = schema
         few = [field.name for field in schema if field.name not in DISTINCT]
-        # zstd at its fastest level, Parquet's default: text at twice its size in a second less is the better bargain.
-        codecs = {leaf: "none" if leaf in NAMES else "zstd" for field in schema for leaf in _leaves(field)}
+        # zstd at its fastest level, Parquet's default: higher levels cost more time than the space is worth.
+        codecs = {leaf: "none" if leaf in UNCOMPRESSED else "zstd" for field in schema for leaf in _leaves(field)}
         options = {"compression": codecs, "use_dictionary": few, "write_statistics": few}
         self._stack = ExitStack()
         temporary = self._stack.enter_context(whole_file(path))
@@ -53,6 +44,7 @@ class TableWriter:
         self._held_rows = self._held_bytes = 0
 
     def write(self, row: Mapping[str, Any]) -> None:
+        """Write one row."""
         size = len((row.get("text") or "").encode())
         self.rows += 1
         self.text_bytes += size
@@ -62,6 +54,7 @@ class TableWriter:
             self._hold_single()
 
     def write_batch(self, batch: pa.RecordBatch) -> None:
+        """Write many rows, which have the columns of the schema."""
         self._hold_single()
         self.rows += len(batch)
         self.text_bytes += self._hold(batch)
@@ -72,7 +65,7 @@ class TableWriter:
         self._hold(pa.RecordBatch.from_arrays(arrays, schema=self._schema))
 
     def _hold(self, batch: pa.RecordBatch) -> int:
-        """Returns the bytes of its texts."""
+        """Hold a batch until its row group is full, and return the bytes of its texts."""
         sizes = np.full(len(batch), ROW_BYTES)
         if "text" in self._schema.names:
             sizes += pc.fill_null(pc.binary_length(batch["text"]), 0).to_numpy()
@@ -109,29 +102,29 @@ class TableWriter:
 
 
 def _leaves(field: pa.Field) -> list[str]:
-    """What Parquet calls the columns that a field is stored as."""
+    """Return Parquet's names of the columns that store a field."""
     if pa.types.is_list(field.type):
         return [f"{field.name}.list.element"]
     return [f"{field.name}.{each.name}" for each in field.type] if pa.types.is_struct(field.type) else [field.name]
 
 
 def read_batches(path: Path, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
-    """A Parquet file's rows in order, in batches of bounded size."""
+    """Yield the rows of a Parquet file in order, in batches of bounded size."""
     with pq.ParquetFile(path, memory_map=True) as file:
-        for group in range(file.num_row_groups):  # or Arrow reads ahead without bound
-            rows = file.metadata.row_group(group).num_rows // 4 + 1  # so that a part of it is decoded at a time
+        for group in range(file.num_row_groups):  # otherwise Arrow reads ahead without bound
+            rows = file.metadata.row_group(group).num_rows // 4 + 1  # decodes a part of the group at a time
             yield from file.iter_batches(rows, [group], columns)
 
 
 def read_rows(path: Path, columns: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
-    """A Parquet file's rows in order."""
+    """Yield the rows of a Parquet file in order."""
     for batch in read_batches(path, columns):
         for start in range(0, len(batch), 1024):
             yield from batch.slice(start, 1024).to_pylist()
 
 
 def read_some_rows(path: Path, start: int, count: int) -> Iterator[dict[str, Any]]:
-    """So many rows of a Parquet file from one on; row groups before it are not read."""
+    """Yield `count` rows of a Parquet file from row `start` on. Row groups before it are not read."""
     with pq.ParquetFile(path, memory_map=True) as file:
         first = 0
         for group in range(file.num_row_groups):

@@ -1,7 +1,7 @@
 """Quality: rules in SQL over statistics of each document, and published sets of rules by name.
 
-A document that a rule turns away is rejected with the rule as its reason and the statistics beside it, so that a
-rule can be judged by looking at what it caught.
+A document that breaks a rule is rejected, with the rule as its reason and its statistics. So people can look at what
+each rule caught.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def _repeated(parts: str) -> str:
     return f"({length_of.format(parts)} - {length_of.format(f'list_distinct({parts})')}) / length(text)"
 
 
-# Each statistic, as SQL over `text` and over `words`, `lines` and `paragraphs`, its parts.
+# Each statistic, as SQL over `text` and its parts `words`, `lines` and `paragraphs`.
 STATISTICS = {
     "n_characters": "length(text)",
     "n_words": "len(words)",
@@ -31,7 +31,7 @@ STATISTICS = {
     "n_sentences": "len(regexp_extract_all(text, '[.!?…]+[\"”’)]*(\\s|$)|[。！？]+'))",
     "mean_word_length": "list_avg(list_transform(words, lambda w: length(w)))",
     "alphabetic_words": "len(list_filter(words, lambda w: regexp_matches(w, '\\pL'))) / len(words)",
-    # Hash signs for each word, or ellipses for each word: whichever are more.
+    # Hash signs or ellipses per word, whichever are more.
     "symbol_ratio": "greatest(len(regexp_extract_all(text, '#')), len(regexp_extract_all(text, '…|\\.\\.\\.')))"
     " / len(words)",
     "stop_words": f"len(list_intersect({STOP_WORDS}, list_transform(words, lambda w: lower(w))))",
@@ -46,23 +46,14 @@ STATISTICS = {
 }
 
 
-# What SQL is no language for. Computed only if a rule names it, and null otherwise.
+# Statistics that SQL cannot express well. They are computed only if a rule names them, and null otherwise.
 TOP_NGRAMS = {f"top_{n}gram": n for n in (2, 3, 4)}
-
-
 DUPLICATE_NGRAMS = {f"duplicate_{n}grams": n for n in range(5, 11)}
-
-
 ON_DEMAND = (*TOP_NGRAMS, *DUPLICATE_NGRAMS, "bad_words")
-
-
 COUNTS = {name for name in STATISTICS if name.startswith("n_")} | {"stop_words", "bad_words"}
-
-
 STATISTICS_TYPE = pa.struct(
     [(name, pa.int64() if name in COUNTS else pa.float64()) for name in (*STATISTICS, *ON_DEMAND)]
 )
-
 
 PRESETS = {
     # Rae et al. 2021, Scaling language models: methods, analysis and insights from training Gopher, appendix A.1.1:
@@ -95,25 +86,20 @@ PRESETS = {
         "n_sentences >= 3",
         "not contains(lower(text), 'lorem ipsum')",
         "not contains(text, '{')",
-        "bad_words = 0",  # none are, unless the config names a list
+        "bad_words = 0",  # true for all documents unless the config names a list
     ),
 }
 
-
 SEEN = {name: pa.string() for name in ("text", "source", "split", "language")} | {"n_bytes": pa.int64()}
-
-
 COLUMNS = (*SEEN, *STATISTICS, *ON_DEMAND)
-
-
 SCHEMA = pa.schema([*SEEN.items(), ("row", pa.int64()), *(STATISTICS_TYPE.field(name) for name in ON_DEMAND)])
 
 
 def rules_of(keep: Sequence[str], has_list: bool = True) -> list[str]:
-    """The rules that a config asks for, presets spelled out.
+    """Return the rules that a config asks for, with presets spelled out.
 
     Raises:
-        InputError: a rule is not SQL over the statistics, or counts bad words though there is no list of them.
+        InputError: a rule is not SQL over the statistics, or it counts bad words but there is no list of them.
     """
     if not has_list and (rule := next((rule for rule in keep if "bad_words" in rule), None)):
         raise InputError(f"The rule {rule!r} counts bad words, but ingest.bad_words names no list of them.")
@@ -135,12 +121,12 @@ def rules_of(keep: Sequence[str], has_list: bool = True) -> list[str]:
 def apply_rules(
     documents: pa.RecordBatch, rules: Sequence[str], bad_words: Collection[str] = ()
 ) -> tuple[pa.RecordBatch, pa.Array]:
-    """Documents with their statistics, and of each the rule that turns it away, or null.
+    """Return documents with their statistics, and the rule that each document breaks, or null.
 
     Args:
-        documents: rows with the columns of `documents.DOCUMENTS`, but for the statistics.
+        documents: rows with the columns of `documents.DOCUMENTS`, except the statistics.
         rules: SQL over `COLUMNS`.
-        bad_words: what counts for the statistic of that name, of `bad_words_of`.
+        bad_words: the phrases that the statistic of that name counts, made by `bad_words_of`.
     """
     if not rules:
         return documents, pa.nulls(len(documents), pa.string())
@@ -170,11 +156,10 @@ def _on_demand(text: str, names: Sequence[str], bad_words: Collection[str]) -> d
 
 
 def repetition(text: str, names: Sequence[str]) -> dict[str, float]:
-    """How much of a text is the same few words again: shares of its characters, white space aside.
+    """Return the shares of a text's characters, without white space, that are in repeated runs of words.
 
-    `top_{n}gram` is what lies within the most frequent run of n words, if it occurs more than once, and
-    `duplicate_{n}grams` what lies within runs of n words that occurred before (Rae et al. 2021, appendix A.1.1).
-    No character counts twice, however many runs it is in.
+    `top_{n}gram` counts the most frequent run of n words, if it occurs more than once. `duplicate_{n}grams` counts the
+    runs of n words that occurred before (Rae et al. 2021, appendix A.1.1). A character in several runs counts once.
     """
     words = text.split()
     lengths = np.array([len(word) for word in words], np.int64)
@@ -183,7 +168,7 @@ def repetition(text: str, names: Sequence[str]) -> dict[str, float]:
     ids = np.array([numbers.setdefault(word, len(numbers)) for word in words], np.int64)
     sizes = {name: n for name, n in (TOP_NGRAMS | DUPLICATE_NGRAMS).items() if name in names}
     shares: dict[str, float] = dict.fromkeys(sizes, 0.0)
-    # Where a run of n words may begin that occurs more than once, and its number: fewer and fewer as n grows.
+    # The starts of runs of n words that may occur more than once, and the numbers of the runs.
     places, runs = np.arange(len(words)), ids
     for n in range(2, max(sizes.values(), default=0) + 1):
         places, runs = places[places + n <= len(words)], runs[places + n <= len(words)]
@@ -207,7 +192,7 @@ def repetition(text: str, names: Sequence[str]) -> dict[str, float]:
 
 
 def bad_words_in(text: str, bad_words: Collection[str]) -> int:
-    """How often words and phrases of a list (of `bad_words_of`) occur in a text, as whole words and in any case."""
+    """Count the words and phrases of `bad_words_of` in a text, as whole words and in any case."""
     if not bad_words:
         return 0
     words = _plain(text)
@@ -216,7 +201,7 @@ def bad_words_in(text: str, bad_words: Collection[str]) -> int:
 
 
 def bad_words_of(lines: Iterable[str]) -> frozenset[str]:
-    """The words and phrases of a list, one a line."""
+    """Return the words and phrases of a list with one per line."""
     return frozenset(filter(None, (" ".join(_plain(line)) for line in lines)))
 
 
@@ -225,7 +210,7 @@ def _plain(text: str) -> list[str]:
 
 
 def _query(rules: Sequence[str]) -> str:
-    """One query for statistics and verdicts. Rules are the config's own, and reach no file (see `_database`)."""
+    """Return one query for statistics and broken rules. Rules cannot read files (see `_database`)."""
     statistics = ", ".join(f"coalesce({expression}, 0) AS {name}" for name, expression in STATISTICS.items())
     broken = " ".join(f"WHEN NOT coalesce(({rule}), false) THEN {number}" for number, rule in enumerate(rules))
     return f"""

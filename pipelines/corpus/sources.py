@@ -71,7 +71,7 @@ class FileSource(ReadOptions):
     uri: Uri = Field(
         description="A file, folder, glob, package://NAME/path or address.", json_schema_extra={"fingerprint": False}
     )
-    name: str | None = Field(default=None, description="What to call the source; by default the last part of its URI.")
+    name: str | None = Field(default=None, description="Name of the source; by default the last part of its URI.")
 
     @cached_property
     def title(self) -> str:

@@ -110,7 +110,9 @@ class Batch:
         """Return the rows of `documents`, without their statistics."""
         doc_ids, splits = name_texts(self.text, config.split)
         texts = text_array(self.text)
-        languages = [language_of(text.decode()) for text in self.text] if config.language else [None] * len(texts)
+        languages = pa.nulls(len(texts), pa.string())
+        if config.language:
+            languages = pa.array([language_of(text.decode()) for text in self.text], pa.string())
         columns = {
             "doc_id": doc_ids,
             "source": _joined(self.source),
@@ -118,7 +120,7 @@ class Batch:
             "split": splits,
             "text": texts,
             "n_bytes": pc.binary_length(texts).cast(pa.int64()),
-            "language": pa.array(languages, pa.string()),
+            "language": languages,
             "metadata": _joined(self.metadata),
         }
         return pa.RecordBatch.from_pydict(columns)

@@ -23,7 +23,7 @@ class SourceConfig(FileSource):
     group_by: tuple[str, ...] = Field(
         default=(), description="Consecutive records equal in these columns make one document."
     )
-    separator: str = Field(default="\n", description="What joins the texts of a group.")
+    separator: str = Field(default="\n", description="The text between the texts of a group.")
     metadata: tuple[str, ...] = Field(default=(), description="Columns to keep beside the text.")
 
     @cached_property
@@ -40,20 +40,20 @@ class SourceConfig(FileSource):
 class IngestConfig(Config):
     """The config of an ingest: from source files to a corpus."""
 
-    sources: tuple[SourceConfig, ...] = Field(min_length=1, description="Where the text comes from, in order.")
-    split: SplitConfig = Field(default=SplitConfig(), description="How much is held out.")
+    sources: tuple[SourceConfig, ...] = Field(min_length=1, description="The sources of text, in order.")
+    split: SplitConfig = Field(default=SplitConfig(), description="Shares of documents that are held out.")
     undecodable: Literal["reject", "repair"] = Field(
         default="reject",
-        description="What to do with a text that has bytes outside its encoding: reject it, or mark them.",
+        description="Reject a text with bytes outside its encoding, or repair it by marks in their place.",
     )
-    clean: tuple[CleanerName, ...] = Field(default=(), description="What to do to the texts, in this order.")
-    language: bool = Field(default=False, description="Whether to tell the language of each document.")
+    clean: tuple[CleanerName, ...] = Field(default=(), description="Cleaners of the texts, in this order.")
+    language: bool = Field(default=False, description="Whether to detect the language of each document.")
     keep: Annotated[tuple[str, ...], BeforeValidator(lambda keep: (keep,) if isinstance(keep, str) else keep)] = Field(
-        default=(), description="Rules that a document has to meet: SQL over its statistics, or the presets gopher, c4."
+        default=(), description="Rules that documents must meet: SQL over their statistics, or the presets gopher, c4."
     )
     bad_words: Uri | None = Field(
         default=None,
-        description="A file of words and phrases, one a line, that the statistic bad_words counts in a document.",
+        description="A file of words and phrases, one per line, that the statistic bad_words counts in a document.",
         json_schema_extra={"fingerprint": False},
     )
     near_duplicates: float | None = Field(

@@ -30,7 +30,7 @@ def decompress(file: BinaryIO, compression: str | None) -> BinaryIO:
 
 
 def refuse_bomb(unpacked: int, packed: int) -> None:
-    """Raise an UnreadableError if so few bytes must not unpack to so many."""
+    """Raise an UnreadableError if a file unpacks to far more than its size."""
     if unpacked > BOMB_BYTES and unpacked > BOMB_RATIO * max(packed, 1):
         raise UnreadableError(f"a decompression bomb: unpacks to more than {BOMB_RATIO} times its size")
 

@@ -60,7 +60,7 @@ def read_json(file: BinaryIO, options: ReadOptions) -> Iterator[Record | Bad]:
 def _objects(lines: bytes) -> list[dict[str, Any]]:
     """Return the objects on lines of JSON, or none if any line holds anything except one object.
 
-    All lines are parsed at once, as a list in which a number stands for each line end. So an object that runs over two
+    All lines are parsed at once, as a list with a number for each line end. So an object that runs over two
     lines is noticed.
     """
     try:

@@ -75,19 +75,21 @@ class UnreadableError(Exception):
 class ReadOptions(Config):
     """Options that say how to read a file."""
 
-    format: str | None = Field(default=None, description="Format of the files; by default their extension says it.")
-    encoding: str | None = Field(default=None, description="Encoding of text; by default it is detected.")
+    format: str | None = Field(default=None, description="Format of the files; by default by their extension.")
+    encoding: str | None = Field(default=None, description="Encoding of the text; detected by default.")
     split_at: str | None = Field(
-        default=None, min_length=1, description="What stands between documents in a plain text file."
+        default=None, min_length=1, description="The text between documents in a plain text file."
     )
     max_document: int = Field(
-        default=10_000_000, gt=0, description="Characters after which plain text is cut, at the end of a paragraph."
+        default=10_000_000,
+        gt=0,
+        description="Most characters of a document of plain text; longer texts are cut after a paragraph.",
     )
     columns: tuple[str, ...] = Field(
         default=(), description="Names of the columns, for CSV and TSV files without a header."
     )
     delimiter: str | None = Field(
-        default=None, min_length=1, max_length=1, description="What separates the fields of a CSV file."
+        default=None, min_length=1, max_length=1, description="The sign between the fields of a CSV file."
     )
 
     @property

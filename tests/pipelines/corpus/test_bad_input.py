@@ -105,9 +105,7 @@ DAMAGED: dict[str, tuple[str, bytes, list[str], list[tuple[str, str]]]] = {
 
 
 @pytest.mark.parametrize("damage", DAMAGED)
-def test_good_records_are_kept_and_bad_ones_are_rejected_with_their_place(
-    build: Build, tmp_path: Path, damage: str
-) -> None:
+def test_bad_records_are_rejected_with_place_and_good_ones_kept(build: Build, tmp_path: Path, damage: str) -> None:
     name, content, kept, problems = DAMAGED[damage]
     root = tmp_path / "texts"
     root.mkdir()
@@ -122,7 +120,7 @@ def test_good_records_are_kept_and_bad_ones_are_rejected_with_their_place(
     )
 
 
-def test_metadata_may_hold_what_json_cannot(build: Build, tmp_path: Path) -> None:
+def test_metadata_may_hold_values_that_json_cannot(build: Build, tmp_path: Path) -> None:
     lines = b'{"text": "one", "by": "M\xffhle", "n": 1}\n{"text": "two", "by": "\\udc00", "n": %d}\n' % 10**30
     (tmp_path / "a.jsonl").write_bytes(lines)
     source = {"uri": str(tmp_path / "a.jsonl"), "metadata": ["by", "n"]}
@@ -131,7 +129,7 @@ def test_metadata_may_hold_what_json_cannot(build: Build, tmp_path: Path) -> Non
     assert kept == [{"by": "M\ufffdhle", "n": 1}, {"by": "\ufffd", "n": 10**30}]
 
 
-def test_a_broken_row_among_examples_is_rejected(build: Build, tmp_path: Path) -> None:
+def test_broken_row_among_examples_is_rejected(build: Build, tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_bytes(b"text,label\none,a\nM\xffhle\n")
     made = build(EXAMPLES, {"sources": [{"uri": str(tmp_path / "a.csv"), "label": "label"}]})
     (row,) = read_rows(made.file("rejected.parquet"))
@@ -141,7 +139,7 @@ def test_a_broken_row_among_examples_is_rejected(build: Build, tmp_path: Path) -
         build(EXAMPLES, {"sources": [{"uri": str(tmp_path / "a.csv"), "label": "label"}]})
 
 
-def test_loops_and_links_out_of_the_folder(build: Build, tmp_path: Path) -> None:
+def test_loops_and_links_out_of_a_folder_are_rejected(build: Build, tmp_path: Path) -> None:
     root = tmp_path / "texts"
     (root / "deep").mkdir(parents=True)
     (root / "deep/good.txt").write_text("good")
@@ -156,7 +154,7 @@ def test_loops_and_links_out_of_the_folder(build: Build, tmp_path: Path) -> None
     assert rejected == [("itself.txt", "not a regular file"), ("out.txt", "a link that leaves the folder")]
 
 
-def test_the_end_of_text_spelled_out_is_encoded_as_text(build: Build, tmp_path: Path) -> None:
+def test_spelled_end_of_text_is_encoded_as_text(build: Build, tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("one <|endoftext|> two")
     corpus = build(INGEST, {"sources": [{"uri": str(tmp_path / "a.txt")}], "split": {"validation": 0, "test": 0}})
     tokens = Tokens(build(TOKENIZE, {"encoding": "gpt2"}, corpus=corpus))
@@ -197,7 +195,7 @@ print(int(re.search(r"VmHWM:\\s*(\\d+)", Path("/proc/self/status").read_text())[
         ("a.txt", b"before", b"behind", ["Record 51 line 1 "]),
     ],
 )
-def test_one_line_of_500_megabytes_is_cut_or_rejected_in_bounded_memory(
+def test_500_megabyte_line_needs_bounded_memory(
     tmp_path: Path, name: str, before: bytes, behind: bytes, said: list[str]
 ) -> None:
     path = tmp_path / name
@@ -250,7 +248,7 @@ attempt(TOKENIZE, TokenizeConfig(encoding="gpt2"), 7_000_000, corpus=corpus)
 """
 
 
-def test_a_disk_that_fills_up_is_one_sentence_and_the_next_run_goes_on(
+def test_full_disk_is_one_sentence_and_next_run_resumes(
     tmp_path: Path, on_small_disk: Callable[..., list[Any]]
 ) -> None:
     source = tmp_path / "a.jsonl"

@@ -19,7 +19,7 @@ from pipelines.corpus.cleaning import CLEANERS, clean
         ("redact", "10.0.0.1 and 2001:db8::1, not 1.2.3.4.5, 300.1.1.1, 12:30:45, std::map or v1.2.3", None, 2),
     ],
 )
-def test_what_each_cleaner_does_and_counts(name: str, before: str, after: str | None, count: int) -> None:
+def test_each_cleaner_cleans_and_counts(name: str, before: str, after: str | None, count: int) -> None:
     expected = {
         "c4_lines": "This line ends like a sentence.",
         "redact": "[IP] and [IP], not 1.2.3.4.5, 300.1.1.1, 12:30:45, std::map or v1.2.3",
@@ -27,7 +27,7 @@ def test_what_each_cleaner_does_and_counts(name: str, before: str, after: str | 
     assert CLEANERS[name](before) == (after if after is not None else expected[name], count)
 
 
-def test_cleaners_run_in_the_order_given_and_only_those_that_found_something_count() -> None:
+def test_cleaners_run_in_order_and_count_changes_only() -> None:
     text, counts = clean("Uses cookies at 10.0.0.1\nfine  text", ["redact", "boilerplate", "whitespace", "unicode"])
     assert text == "fine text" and counts == {"redact": 1, "boilerplate": 1, "whitespace": 1}
     assert clean("a  b", []) == ("a  b", {})
@@ -35,12 +35,12 @@ def test_cleaners_run_in_the_order_given_and_only_those_that_found_something_cou
 
 @pytest.mark.parametrize("name", CLEANERS)
 @given(text=st.text(st.sampled_from("ab.@:1[] \n\tÃ¶“"), max_size=80))
-def test_cleaning_twice_is_cleaning_once_and_an_untouched_text_counts_nothing(name: str, text: str) -> None:
+def test_cleaning_is_idempotent_and_counts_changes(name: str, text: str) -> None:
     once, count = CLEANERS[name](text)
     assert (count == 0) == (once == text)
     if name != "unicode":  # a text mangled three times is mended three times
         assert CLEANERS[name](once)[0] == once
 
 
-def test_a_long_run_of_spaces_is_looked_at_once() -> None:
+def test_long_run_of_spaces_is_scanned_once() -> None:
     assert CLEANERS["whitespace"]("a" + " " * 300_000 + "b") == ("a b", 1)

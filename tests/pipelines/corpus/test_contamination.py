@@ -20,7 +20,7 @@ LETTERS = st.lists(st.sampled_from("abc"), max_size=30)
 
 
 @given(LETTERS, LETTERS, st.integers(1, 5))
-def test_shared_passages_are_those_that_a_plain_search_finds(one: list[str], two: list[str], n: int) -> None:
+def test_shared_passages_equal_a_plain_search(one: list[str], two: list[str], n: int) -> None:
     known = {tuple(one[i : i + n]) for i in range(len(one) - n + 1)}
     words = [i for i in range(len(two) - n + 1) if tuple(two[i : i + n]) in known]
     expected = {place for i in words for place in range(i, i + n)}
@@ -38,9 +38,7 @@ def test_case_and_punctuation_do_not_hide_a_passage() -> None:
 
 
 @pytest.mark.parametrize("what", ["drop", "cut"])
-def test_contaminated_documents_are_dropped_or_cut_and_listed(
-    build: Callable[..., Dataset], tmp_path: Path, what: str
-) -> None:
+def test_contaminated_documents_are_dropped_or_cut(build: Callable[..., Dataset], tmp_path: Path, what: str) -> None:
     (tmp_path / "eval.jsonl").write_text(json.dumps({"question": QUESTION}) + "\n")
     texts = ["clean text", f"Before. {QUESTION} After.", QUESTION]
     (tmp_path / "a.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
@@ -64,9 +62,7 @@ def test_contaminated_documents_are_dropped_or_cut_and_listed(
     assert "eval.jsonl/eval.jsonl" in {source.name for source in corpus.dataset.manifest.sources}
 
 
-def test_an_evaluation_set_in_which_nothing_is_found_is_said_and_one_file_of_it_may_be_of_no_use(
-    build: Callable[..., Dataset], tmp_path: Path
-) -> None:
+def test_evaluation_set_without_text_is_an_error(build: Callable[..., Dataset], tmp_path: Path) -> None:
     (tmp_path / "eval").mkdir()
     (tmp_path / "eval/a.jsonl").write_text(json.dumps({"question": QUESTION}) + "\n")
     (tmp_path / "eval/about.docx").write_bytes(b"PK")

@@ -46,9 +46,7 @@ def changed(words: list[str], share: float) -> str:
 
 
 @pytest.mark.parametrize("partition_bytes", [1 << 20, 3000])
-def test_near_duplicates_go_and_say_what_stays_and_how_similar_it_is(
-    build: Build, tmp_path: Path, partition_bytes: int
-) -> None:
+def test_near_duplicate_names_what_is_kept_and_similarity(build: Build, tmp_path: Path, partition_bytes: int) -> None:
     one, two, three = passage(1), passage(2), passage(3)
     texts = [" ".join(one), " ".join(two), changed(one, 0.05), " ".join(three), changed(two, 0.6), " ".join(one)]
     corpus = ingest(build, tmp_path, texts, near_duplicates=0.7, partition_bytes=partition_bytes)
@@ -62,7 +60,7 @@ def test_near_duplicates_go_and_say_what_stays_and_how_similar_it_is(
     assert rejected["exact duplicate"]["similarity"] == 1
 
 
-def test_a_chain_of_near_duplicates_leads_to_the_one_that_stays(build: Build, tmp_path: Path) -> None:
+def test_chain_of_near_duplicates_leads_to_the_first(build: Build, tmp_path: Path) -> None:
     words = passage(1, 400)
     chain = [" ".join(words[10 * i : 10 * i + 300]) for i in range(6)]
     corpus = ingest(build, tmp_path, chain, near_duplicates=0.75)
@@ -71,7 +69,7 @@ def test_a_chain_of_near_duplicates_leads_to_the_one_that_stays(build: Build, tm
     assert {row["kept"] for row in read_rows(corpus.rejected)} == {stays["doc_id"]}
 
 
-def test_what_equals_a_near_duplicate_goes_with_it(build: Build, tmp_path: Path) -> None:
+def test_equals_of_a_near_duplicate_are_dropped_too(build: Build, tmp_path: Path) -> None:
     words = passage(1)
     corpus = ingest(build, tmp_path, [" ".join(words), changed(words, 0.05), changed(words, 0.05)], near_duplicates=0.7)
     (stays,) = [row for part in corpus.parts for row in read_rows(part)]
@@ -79,12 +77,12 @@ def test_what_equals_a_near_duplicate_goes_with_it(build: Build, tmp_path: Path)
     assert rejected == [("near duplicate", stays["doc_id"])] * 2
 
 
-def test_different_documents_all_stay(build: Build, tmp_path: Path) -> None:
+def test_different_documents_are_all_kept(build: Build, tmp_path: Path) -> None:
     texts = [" ".join(passage(i, 60)) for i in range(300)] + ["a", "b", "one two", "two one"]
     assert len(kept_texts(ingest(build, tmp_path, texts, near_duplicates=0.7))) == 304
 
 
-def test_signatures_agree_in_about_the_share_of_common_sequences() -> None:
+def test_signatures_estimate_the_share_of_common_sequences() -> None:
     import rensa
 
     words = passage(7, 500)
@@ -102,10 +100,10 @@ def test_signatures_agree_in_about_the_share_of_common_sequences() -> None:
 
 
 @pytest.mark.parametrize("sorted_at_once", [2, 1 << 20])
-def test_equal_documents_are_found_in_any_part_and_any_range_of_their_ids(
+def test_equal_documents_are_found_across_parts_and_ranges(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sorted_at_once: int
 ) -> None:
-    monkeypatch.setattr(duplicates, "SORTED", sorted_at_once)
+    monkeypatch.setattr(duplicates, "PREFIXES_PER_RANGE", sorted_at_once)
     rng, first, files, expected = random.Random(0), {}, [], {}
     for part in range(6):
         ids = [document_id(str(rng.randrange(40))) for _ in range(12)] if part != 2 else []
@@ -119,9 +117,7 @@ def test_equal_documents_are_found_in_any_part_and_any_range_of_their_ids(
     assert 20 < len(expected) == len(found)
 
 
-def test_more_memory_is_taken_where_little_does_not_do(
-    build: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_memory_grows_until_the_query_fits(build: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     limits, find = [], duplicates._find_duplicates
 
     def scarce(files: Any, scratch: Path, near: float | None, repeated: Any, memory: int) -> Path:
@@ -138,7 +134,7 @@ def test_more_memory_is_taken_where_little_does_not_do(
         ingest(build, tmp_path, ["a text", "a third"])
 
 
-def test_a_home_may_have_an_apostrophe_in_its_name(tmp_path: Path) -> None:
+def test_home_may_have_an_apostrophe_in_its_name(tmp_path: Path) -> None:
     home = tmp_path / "o'neill's"
     home.mkdir()
     store = Store(home / "data")

@@ -25,7 +25,7 @@ def all_rows(dataset: Dataset) -> list[Example]:
     return [example for split in SPLITS for example in Examples(dataset).rows(split)]
 
 
-def test_labelled_texts_come_from_a_table_without_a_header(build: Build, tmp_path: Path) -> None:
+def test_labelled_texts_from_a_table_without_a_header(build: Build, tmp_path: Path) -> None:
     (tmp_path / "sms.csv").write_text("ham\tgood  day\nspam\tWIN \u00a31000\nham\tgood  day\nham\t\n")
     source = {"uri": str(tmp_path / "sms.csv"), "format": "tsv", "columns": ["label", "text"], "label": "label"}
     dataset = build(EXAMPLES, {"sources": [source]})
@@ -48,7 +48,7 @@ def test_instructions_may_come_with_an_input(build: Build, tmp_path: Path) -> No
 CHAT = 'conversations:\n- [Hi, Hello, "How are you?", Fine]\n- [Hi, Good day]\n'
 
 
-def test_conversations_are_whole_or_replies_in_turn_or_answers_to_the_first(build: Build, tmp_path: Path) -> None:
+def test_turns_make_whole_conversations_replies_or_answers(build: Build, tmp_path: Path) -> None:
     (tmp_path / "chat.yml").write_text(CHAT)
     source = {"uri": str(tmp_path / "chat.yml"), "conversation": "messages"}
 
@@ -66,9 +66,7 @@ def message(role: str, content: Any) -> dict[str, Any]:
     return {"role": role, "content": content}
 
 
-def test_messages_with_roles_are_turns_too_and_malformed_ones_are_rejected_with_the_reason(
-    build: Build, tmp_path: Path
-) -> None:
+def test_malformed_conversations_are_rejected_with_a_reason(build: Build, tmp_path: Path) -> None:
     system, hi, hello = message("system", "Be kind."), message("user", "Hi"), message("assistant", "Hello")
     conversations = [
         [system, hi, hello, message("user", "Bye"), message("assistant", "Farewell")],
@@ -108,7 +106,7 @@ def test_messages_with_roles_are_turns_too_and_malformed_ones_are_rejected_with_
     ]
 
 
-def test_the_parts_of_a_conversation_are_on_one_side(build: Build, tmp_path: Path) -> None:
+def test_parts_of_a_conversation_share_a_split(build: Build, tmp_path: Path) -> None:
     (tmp_path / "chat.yml").write_text(
         "conversations:\n" + "".join(f"- [a{i}, b{i}, c{i}, d{i}, e{i}, f{i}]\n" for i in range(30))
     )
@@ -121,7 +119,7 @@ def test_the_parts_of_a_conversation_are_on_one_side(build: Build, tmp_path: Pat
     assert set.union(*sides.values()) == set(SPLITS)
 
 
-def test_one_text_is_never_on_both_sides_and_on_the_side_where_a_corpus_has_it(build: Build, tmp_path: Path) -> None:
+def test_text_has_one_split_and_shares_it_with_corpora(build: Build, tmp_path: Path) -> None:
     rows = [{"text": f"question {i % 30}", "label": str(i)} for i in range(90)]
     path = tmp_path / "a.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -135,7 +133,7 @@ def test_one_text_is_never_on_both_sides_and_on_the_side_where_a_corpus_has_it(b
         assert row["split"] == sides[row["text"]] == split_of(document_id(row["text"]), SplitConfig(**split))
 
 
-def test_what_is_no_text_is_no_example(build: Build, tmp_path: Path) -> None:
+def test_values_that_are_no_text_are_rejected(build: Build, tmp_path: Path) -> None:
     rows = [
         {"text": "one", "label": 1},
         {"text": ["two"], "label": 2},
@@ -153,7 +151,7 @@ def test_what_is_no_text_is_no_example(build: Build, tmp_path: Path) -> None:
     ]
 
 
-def test_a_label_column_that_is_not_there_says_which_are(build: Build, store: Store, tmp_path: Path) -> None:
+def test_missing_label_column_names_the_others(build: Build, store: Store, tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("text,kind\nhello,ham\n")
     with pytest.raises(InputError, match="no column 'label'; there are text, kind"):
         build(EXAMPLES, {"sources": [{"uri": str(tmp_path / "a.csv"), "label": "label"}]})
@@ -161,7 +159,7 @@ def test_a_label_column_that_is_not_there_says_which_are(build: Build, store: St
 
 
 @pytest.mark.parametrize("columns", [{}, {"label": "label", "response": "answer"}])
-def test_a_source_is_of_one_kind(columns: dict[str, Any]) -> None:
+def test_source_has_exactly_one_kind(columns: dict[str, Any]) -> None:
     with pytest.raises(ValidationError, match="exactly one of label, response and conversation"):
         ExamplesConfig.model_validate({"sources": [{"uri": "a.csv", **columns}]})
 
@@ -171,9 +169,7 @@ def prose(seed: int, changed: int = 0) -> str:
     return " ".join(words[: 60 - changed] + [f"new{i}" for i in range(changed)])
 
 
-def test_near_duplicates_are_dropped_if_they_are_answered_alike_and_never_on_two_sides(
-    build: Build, tmp_path: Path
-) -> None:
+def test_near_duplicates_share_a_split_and_equal_answers_are_dropped(build: Build, tmp_path: Path) -> None:
     rows: list[dict[str, str]] = []
     for i in range(40):
         rows += [{"instruction": prose(i), "response": prose(i + 100)}]
@@ -198,7 +194,7 @@ def test_near_duplicates_are_dropped_if_they_are_answered_alike_and_never_on_two
     assert len(all_rows(build(EXAMPLES, config | {"near_duplicates": None}))) == 120
 
 
-def test_one_label_more_is_no_near_duplicate(build: Build, tmp_path: Path) -> None:
+def test_other_label_is_no_near_duplicate(build: Build, tmp_path: Path) -> None:
     lines = [{"text": prose(1), "label": "ham"}, {"text": prose(1, changed=2), "label": "spam"}]
     (tmp_path / "a.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     source = {"uri": str(tmp_path / "a.jsonl"), "label": "label"}
@@ -206,7 +202,7 @@ def test_one_label_more_is_no_near_duplicate(build: Build, tmp_path: Path) -> No
     assert {row.label for row in found} == {"ham", "spam"} and len({row.split for row in found}) == 1
 
 
-def test_a_file_that_no_reader_takes_is_rejected_and_the_rest_is_read(build: Build, tmp_path: Path) -> None:
+def test_file_without_a_reader_is_rejected(build: Build, tmp_path: Path) -> None:
     (tmp_path / "texts").mkdir()
     (tmp_path / "texts/a.csv").write_text("text,label\nhello,ham\n")
     (tmp_path / "texts/about.docx").write_bytes(b"PK")
@@ -216,7 +212,7 @@ def test_a_file_that_no_reader_takes_is_rejected_and_the_rest_is_read(build: Bui
     assert rejected == [("about.docx file", "no reader for .docx")]
 
 
-def test_examples_are_those_of_the_fingerprint(store: Store, tmp_path: Path) -> None:
+def test_examples_come_from_fingerprinted_files_only(store: Store, tmp_path: Path) -> None:
     path = tmp_path / "texts/a.csv"
     path.parent.mkdir()
     path.write_text("text,label\nhello,ham\n")

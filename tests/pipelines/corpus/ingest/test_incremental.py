@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from pipelines.corpus.ingest import batches
 from pipelines.corpus.ingest.config import SourceConfig
 from pipelines.corpus.ingest.ingest import INGEST
 from pipelines.store.dataset import Dataset
@@ -67,7 +68,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("settings", SETTINGS)
 @pytest.mark.parametrize("change", CHANGES)
-def test_the_bytes_are_those_of_starting_over(
+def test_grown_corpus_has_the_bytes_of_a_fresh_one(
     tmp_path: Path, texts: Path, change: str, settings: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = {"uri": str(texts), "metadata": ["n"]}
@@ -77,8 +78,8 @@ def test_the_bytes_are_those_of_starting_over(
     CHANGES[change](texts)
 
     read: list[str] = []
-    records = read._records
-    monkeypatch.setattr(read, "_records", lambda piece: read.append(piece.file.name) or records(piece))
+    real = batches.read_texts
+    monkeypatch.setattr(batches, "read_texts", lambda piece: read.append(piece.file.name) or real(piece))
     new = build(store, INGEST, config, previous=old)
     assert len(read) < 15
     over = build(Store(tmp_path / "fresh"), INGEST, config)
@@ -86,9 +87,7 @@ def test_the_bytes_are_those_of_starting_over(
     assert (new.ref == old.ref) == (change == "nothing but a touch")
 
 
-def test_only_new_parts_are_encoded_and_the_shards_are_those_of_starting_over(
-    tmp_path: Path, texts: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_only_new_parts_are_encoded_again(tmp_path: Path, texts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = {"sources": [{"uri": str(texts)}], "partition_bytes": 2500}
     store = Store(tmp_path / "data")
     old = build(store, INGEST, config)
@@ -96,8 +95,8 @@ def test_only_new_parts_are_encoded_and_the_shards_are_those_of_starting_over(
     write(texts / "14b.jsonl", ["new here", "seen everywhere"])
     new = build(store, INGEST, config, previous=old)
     encoded: list[int] = []
-    read = tokenize.read_batches
-    monkeypatch.setattr(tokenize, "read_batches", lambda *args: encoded.append(1) or read(*args))
+    real = tokenize.read_batches
+    monkeypatch.setattr(tokenize, "read_batches", lambda *args: encoded.append(1) or real(*args))
     new_tokens = build(store, TOKENIZE, {"encoding": "gpt2"}, previous=old_tokens, corpus=new)
     n_encoded = len(encoded)
     over = build(Store(tmp_path / "fresh"), TOKENIZE, {"encoding": "gpt2"}, corpus=new)
@@ -105,7 +104,7 @@ def test_only_new_parts_are_encoded_and_the_shards_are_those_of_starting_over(
     assert n_encoded < (len(encoded) - n_encoded) / 2
 
 
-def test_what_did_not_change_is_shared_on_disk(tmp_path: Path, texts: Path) -> None:
+def test_unchanged_parts_are_shared_on_disk(tmp_path: Path, texts: Path) -> None:
     config = {"sources": [{"uri": str(texts)}], "partition_bytes": 2500}
     store = Store(tmp_path / "data")
     old = build(store, INGEST, config)
@@ -124,9 +123,7 @@ def test_what_did_not_change_is_shared_on_disk(tmp_path: Path, texts: Path) -> N
     assert not store.verify(new)
 
 
-def test_lines_added_to_a_large_file_leave_the_ones_before_alone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_lines_appended_to_a_file_leave_earlier_partitions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "a.jsonl"
     write(path, [f"text number {i}" for i in range(1000)])
     config = {"sources": [{"uri": str(path)}], "partition_bytes": 4000}
@@ -135,25 +132,25 @@ def test_lines_added_to_a_large_file_leave_the_ones_before_alone(
     with path.open("a") as file:
         file.write(json.dumps({"text": "one more"}) + "\n")
     read: list[int] = []
-    records = read._records
-    monkeypatch.setattr(read, "_records", lambda piece: read.append(piece.start) or records(piece))
+    real = batches.read_texts
+    monkeypatch.setattr(batches, "read_texts", lambda piece: read.append(piece.start) or real(piece))
     new = build(store, INGEST, config, previous=old)
     assert len(read) == 1 and new.manifest.statistics["documents"] == 1001
 
 
-def test_another_config_reads_everything_again(tmp_path: Path, texts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_config_reads_everything_again(tmp_path: Path, texts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = Store(tmp_path / "data")
     source = SourceConfig(uri=str(texts))
     old = build(store, INGEST, {"sources": [source], "partition_bytes": 2500})
     read: list[str] = []
-    records = read._records
-    monkeypatch.setattr(read, "_records", lambda piece: read.append(piece.file.name) or records(piece))
+    real = batches.read_texts
+    monkeypatch.setattr(batches, "read_texts", lambda piece: read.append(piece.file.name) or real(piece))
     build(store, INGEST, {"sources": [source], "partition_bytes": 2500, "clean": ["whitespace"]}, previous=old)
     assert len(read) == 20
 
 
 @pytest.mark.parametrize("damage", ["flipped", "missing"])
-def test_nothing_is_taken_from_a_version_that_is_damaged(tmp_path: Path, texts: Path, damage: str) -> None:
+def test_damaged_version_is_not_reused(tmp_path: Path, texts: Path, damage: str) -> None:
     config = {"sources": [{"uri": str(texts)}], "partition_bytes": 2500}
     store = Store(tmp_path / "data")
     old = build(store, INGEST, config)

@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipelines.corpus.documents import Corpus
+from pipelines.corpus.ingest.batches import Batch
+from pipelines.corpus.ingest.ingest import INGEST
+from pipelines.corpus.parquet import read_rows
+from pipelines.errors import InputError
+from pipelines.store.dataset import Dataset
+from pipelines.store.store import Store
+
+Build = Callable[..., Dataset]
+
+
+def documents(corpus: Dataset) -> list[dict[str, Any]]:
+    return [row for part in Corpus(corpus).parts for row in read_rows(part)]
+
+
+def write_lines(path: Path, texts: Iterable[str], **more: Any) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps({"text": text, **more}, ensure_ascii=False) + "\n" for text in texts))
+    return path
+
+
+def several(n: int, size: int = 200) -> list[str]:
+    words = random.Random(1)
+    return [f"{i} " + "".join(words.choice("abcdefg \n") for _ in range(size)) for i in range(n)]
+
+
+def test_consecutive_records_of_a_group_are_joined(build: Build, tmp_path: Path) -> None:
+    rows = [("Genesis", 1, "a"), ("Genesis", 1, "b"), ("Genesis", 2, "c"), ("Exodus", 2, "d")]
+    lines = [json.dumps({"book": book, "chapter": chapter, "text": text}) for book, chapter, text in rows]
+    (tmp_path / "verses.jsonl").write_text("\n".join(lines))
+    source = {"uri": str(tmp_path / "verses.jsonl"), "group_by": ["book", "chapter"], "separator": " / "}
+    kept = documents(build(INGEST, {"sources": [source]}))
+    assert [row["text"] for row in kept] == ["a / b", "c", "d"]
+    assert kept[0]["location"] == "verses.jsonl line 1 to 2"
+    assert json.loads(kept[2]["metadata"]) == {"book": "Exodus", "chapter": 2}
+
+
+def test_missing_column_names_the_others(build: Build, store: Store, tmp_path: Path) -> None:
+    path = write_lines(tmp_path / "a.jsonl", ["fine"], title="x")
+    with pytest.raises(InputError, match="line 1: no column 'body'; there are text, title"):
+        build(INGEST, {"sources": [{"uri": str(path), "text": "body"}]})
+    with pytest.raises(InputError, match="no column 'page' to group by"):
+        build(INGEST, {"sources": [{"uri": str(path), "group_by": ["page"]}]})
+    assert not store.list()
+
+
+def test_file_changed_while_read_is_an_error(
+    build: Build, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_lines(tmp_path / "a.jsonl", several(3))
+    real = Batch.add_many
+
+    def add_many(*args: Any) -> Any:
+        path.touch()
+        return real(*args)
+
+    monkeypatch.setattr(Batch, "add_many", add_many)
+    with pytest.raises(InputError, match="changed while it was read"):
+        build(INGEST, {"sources": [{"uri": str(path)}]})
+    assert not store.list()

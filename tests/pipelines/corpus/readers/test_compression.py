@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+import bz2
+import gzip
+import io
+import json
+import lzma
+import random
+from collections.abc import Callable
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from pipelines.corpus.readers import compression
+from pipelines.corpus.readers.formats import read_file
+from pipelines.corpus.readers.records import Bad, ReadOptions, Record
+
+
+def read(content: bytes, name: str, **options: Any) -> list[Record | Bad]:
+    return list(read_file(io.BytesIO(content), name, ReadOptions(**options)))
+
+
+def texts(found: list[Record | Bad]) -> list[str]:
+    return [record.fields["text"] for record in found if isinstance(record, Record)]
+
+
+def problems(found: list[Record | Bad]) -> list[tuple[str, str]]:
+    return [(record.location, record.reason) for record in found if isinstance(record, Bad)]
+
+
+PACK: dict[str, Callable[[bytes], bytes]] = {
+    "": lambda content: content,
+    ".gz": gzip.compress,
+    ".bz2": bz2.compress,
+    ".xz": lzma.compress,
+    ".zst": lambda content: pa.compress(content, "zstd", asbytes=True),
+}
+
+
+@pytest.mark.parametrize("packing", [".gz", ".bz2", ".xz", ".zst"])
+def test_archive_broken_at_a_line_end_is_a_problem(packing: str) -> None:
+    lines = [json.dumps({"text": f"{random.getrandbits(180):051x}"}) for _ in range(30_000)]
+    assert {len(line) for line in lines} == {64 - 1}  # zstd packs 128 KB at a time, so each of these ends with a line
+    packed = PACK[packing]("\n".join([*lines, ""]).encode())
+    for kept in (len(packed) // 2, len(packed) - 1):
+        assert problems(read(packed[:kept], "a.jsonl" + packing))
+
+
+@pytest.mark.parametrize("packing", [".gz", ".bz2", ".xz", ".zst"])
+def test_broken_archive_gives_records_before_the_break(packing: str) -> None:
+    lines = [json.dumps({"text": f"line {i} {hash(str(i))}"}) for i in range(60_000)]
+    packed = PACK[packing]("\n".join(lines).encode())
+    found = read(packed[: len(packed) * 9 // 10], "a.jsonl" + packing)
+    good = texts(found)
+    assert 0 < len(good) < len(lines) and good == [json.loads(line)["text"] for line in lines[: len(good)]]
+    assert problems(found)
+
+
+@pytest.mark.parametrize("packing", [".gz", ".bz2", ".xz", ".zst"])
+def test_archive_of_several_streams_is_read_and_checked(packing: str) -> None:
+    pack = PACK[packing]
+    first, second = (pack("".join(json.dumps({"text": f"{i} {j}"}) + "\n" for j in range(9)).encode()) for i in (1, 2))
+    assert len(texts(read(first + second, "a.jsonl" + packing))) == 18
+    broken = read(first + b"X" + second, "a.jsonl" + packing)
+    assert problems(broken)
+    if packing != ".zst":  # whose blocks come out together
+        assert len(texts(broken)) == 9
+        assert not problems(read(first + bytes(512), "a.jsonl" + packing))
+
+
+@pytest.mark.parametrize("packing", [".gz", ".bz2", ".xz", ".zst"])
+@pytest.mark.parametrize("name", ["a.txt", "a.jsonl", "a.csv", "a.json", "a.parquet", "a.pdf"])
+def test_decompression_bomb_is_refused(name: str, packing: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compression, "BOMB_BYTES", 1 << 20)
+    found = read(PACK[packing](b"0" * (8 << 20)), name + packing)
+    assert "decompression bomb" in problems(found)[-1][1]
+
+
+def test_well_packed_text_is_no_bomb() -> None:
+    assert texts(read(gzip.compress(b"0" * 1_000_000), "a.txt.gz")) == ["0" * 1_000_000]

@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+import io
+import json
+from typing import Any
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from pipelines.corpus.readers import json_lines
+from pipelines.corpus.readers.formats import read_file
+from pipelines.corpus.readers.records import Bad, ReadOptions, Record
+
+
+def read(content: bytes, name: str, **options: Any) -> list[Record | Bad]:
+    return list(read_file(io.BytesIO(content), name, ReadOptions(**options)))
+
+
+def texts(found: list[Record | Bad]) -> list[str]:
+    return [record.fields["text"] for record in found if isinstance(record, Record)]
+
+
+def problems(found: list[Record | Bad]) -> list[tuple[str, str]]:
+    return [(record.location, record.reason) for record in found if isinstance(record, Bad)]
+
+
+def test_bad_json_line_costs_only_itself() -> None:
+    found = read(b'{"text": "a"}\n{"text": \n\n[1]\n{"text": "b"}', "a.jsonl")
+    assert texts(found) == ["a", "b"]
+    assert [(location, reason[:8]) for location, reason in problems(found)] == [
+        ("line 2", "not JSON"),
+        ("line 4", "not a JS"),
+    ]
+
+
+@given(
+    st.lists(
+        st.lists(
+            st.sampled_from(
+                ['{"text": "a"}', '{"text": "', 'b"}', "{}", "[", "]", "{", "}", ",", "null", " ", "\r", '{"a": [{}']
+            ),
+            max_size=4,
+        ),
+        max_size=6,
+    ),
+    st.integers(1, 60),
+)
+@example([['{"a": [{}'], ["{}", "]", "}", ",", "{}"], []], 60)  # as many objects as lines, if one ran over a line's end
+@example([['{"a": [{}'], ["{}", "]", "}", ",", "null", ",", "{}"], []], 60)
+@settings(deadline=None)
+def test_json_lines_are_read_one_by_one(lines: list[list[str]], buffer: int) -> None:
+    content = "\n".join("".join(line) for line in lines).encode()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(json_lines, "BUFFER", buffer)
+        found = read(content, "a.jsonl")
+        patch.setattr(json_lines, "_objects", lambda lines: [])
+        assert found == read(content, "a.jsonl")
+    good = [(line, number) for number, line in enumerate(content.split(b"\n"), 1) if is_object(line)]
+    assert [record for record in found if isinstance(record, Record)] == [
+        Record(json.loads(line), f"line {number}") for line, number in good
+    ]
+
+
+def is_object(line: bytes) -> bool:
+    try:
+        return isinstance(json.loads(line), dict)
+    except ValueError:
+        return False
+
+
+@pytest.mark.parametrize("buffer", [1, 7, 900])
+def test_too_long_line_costs_only_itself(monkeypatch: pytest.MonkeyPatch, buffer: int) -> None:
+    monkeypatch.setattr(json_lines, "MAX_LINE", 1000)
+    monkeypatch.setattr(json_lines, "BUFFER", buffer)
+    content = b'{"text": "a"}\n{"text": "' + b"x" * 5000 + b'"}\n{"text": "b"}\n'
+    found = read(content, "a.jsonl")
+    assert texts(found) == ["a", "b"]
+    assert problems(found) == [("line 2", "a line of more than 1,000 bytes")]

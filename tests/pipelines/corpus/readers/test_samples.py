@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+import io
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from pipelines.corpus.readers.formats import read_file
+from pipelines.corpus.readers.records import Bad, ReadOptions, Record
+
+
+def read(content: bytes, name: str, **options: Any) -> list[Record | Bad]:
+    return list(read_file(io.BytesIO(content), name, ReadOptions(**options)))
+
+
+def texts(found: list[Record | Bad]) -> list[str]:
+    return [record.fields["text"] for record in found if isinstance(record, Record)]
+
+
+def problems(found: list[Record | Bad]) -> list[tuple[str, str]]:
+    return [(record.location, record.reason) for record in found if isinstance(record, Bad)]
+
+
+def test_yaml_conversations_give_their_turns() -> None:
+    content = b"categories: [mill]\nconversations:\n- - Hello\n  - Hi\n- - alone\n- - How many?\n  - 12\n"
+    content += b"- - Are you a robot?\n  - Yes\n- - Which version, and since when?\n  - 1.10\n  - 2026-02-30\n"
+    found = read(content, "chat.yml")
+    assert [record.fields["messages"] for record in found if isinstance(record, Record)] == [
+        ["Hello", "Hi"],
+        ["How many?", "12"],
+        ["Are you a robot?", "Yes"],
+        ["Which version, and since when?", "1.10", "2026-02-30"],
+    ]
+    assert problems(found) == [("conversation 2", "not a list of two or more turns")]
+
+
+def test_yaml_tags_run_nothing() -> None:
+    (bad,) = read(b"conversations: !!python/object/apply:os.system [echo]\n", "chat.yml")
+    assert isinstance(bad, Bad) and bad.reason.startswith("not YAML")
+
+
+def test_python_literals_are_read_without_running_the_file(tmp_path: Path) -> None:
+    content = b"import os\ntopics = {'a': 'one' 'two', 'b': 3, '\\ud800': 'three'}\nopen('ran', 'w')\n"
+    found = read(content, "topics.py", format="python-dict")
+    assert texts(found) == ["onetwo", "three"] and problems(found) == [("entry b", "the value is not a text")]
+    assert found[2].location == "entry \ufffd"
+    (bad,) = read(b"topics = {'a': open('ran')}", "topics.py", format="python-dict")
+    assert isinstance(bad, Bad)
+
+
+def test_yaml_aliases_do_not_unfold() -> None:
+    names = "abcdefghi"
+    content = "a: &a [x, x]\n" + "".join(
+        f"{name}: &{name} [{', '.join([f'*{before}'] * 9)}]\n" for before, name in pairwise(names)
+    )
+    (bad,) = read(f"{content}conversations: [*i]\n".encode(), "chat.yml")
+    assert isinstance(bad, Bad) and "alias" in bad.reason and len(bad.text) <= 1000
