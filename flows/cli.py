@@ -172,8 +172,7 @@ def datasets_ls(
     Example: tokenmill datasets ls tokens
     """
     from flows.home import Home
-    from flows.outcome import counts
-    from pipelines.numbers import short
+    from pipelines.numbers import counts, short
 
     found = [dataset.manifest for dataset in Home.from_environment().store.list(kind)]
     if not found:

@@ -14,6 +14,7 @@ from pipelines.evaluation.assistant import EVALUATE_ASSISTANT
 from pipelines.evaluation.classifier import EVALUATE_CLASSIFIER
 from pipelines.evaluation.language_model import EVALUATE_LANGUAGE
 from pipelines.evaluation.multiple_choice import EVALUATE_TASK
+from pipelines.report.report import REPORT
 from pipelines.store.dataset import Dataset
 from pipelines.store.step import StepType
 from pipelines.tokens.samples import SAMPLE
@@ -24,6 +25,27 @@ from pipelines.tokens.tokenizers import TokenizeConfig
 from pipelines.training.finetune_assistant import FINETUNE_ASSISTANT
 from pipelines.training.finetune_classifier import FINETUNE_CLASSIFIER
 from pipelines.training.pretrain import PRETRAIN
+
+STEPS = {
+    type.name: type
+    for type in (
+        INGEST,
+        MIX,
+        EXAMPLES,
+        TOKENIZE,
+        SAMPLE,
+        TOKENIZE_EXAMPLES,
+        PRETRAIN,
+        FINETUNE_CLASSIFIER,
+        FINETUNE_ASSISTANT,
+        EVALUATE_LANGUAGE,
+        EVALUATE_TASK,
+        EVALUATE_CLASSIFIER,
+        EVALUATE_ASSISTANT,
+        REPORT,
+    )
+}
+"""Every type of step by its name."""
 
 Perform = Callable[[StepType, str, Config, Mapping[str, Dataset]], Dataset]
 

@@ -28,7 +28,7 @@ def publish_chain(name: str, outcomes: Sequence[Outcome], report: str) -> None:
         {
             "step": o.step,
             "result": str(o.dataset),
-            "what came of it": o.said or headline(o.dataset),
+            "what came of it": o.summary or headline(o.dataset),
             "took": o.took,
         }
         for o in outcomes

@@ -19,7 +19,7 @@ from pipelines.corpus.documents import Corpus
 from pipelines.errors import InputError
 from pipelines.evaluation.memorisation import MemorisationConfig, memorisation_metrics, recite
 from pipelines.evaluation.ngram_baselines import trigram_losses, unigram_losses
-from pipelines.evaluation.results import MODEL, statistics, write_evaluation
+from pipelines.evaluation.results import MODEL, beside, statistics, write_evaluation
 from pipelines.evaluation.significance import Interval, bootstrap
 from pipelines.models.language_model import LanguageModel, open_gpt
 from pipelines.models.scoring import sliding_losses
@@ -203,6 +203,21 @@ def _at_most(streams: Sequence[NDArray], n: int) -> list[NDArray]:
     return [stream for stream in kept if len(stream) > 1]
 
 
+def _headline(s: Mapping[str, Any]) -> str:
+    return f"{s['test/bits_per_byte']:.3f} bits per byte, perplexity {s['test/perplexity']:,.1f}"
+
+
+def _details(dataset: Dataset) -> str:
+    s = dataset.manifest.statistics
+    systems = {
+        "this model": "test/",
+        "interpolated trigram": "test-baseline/trigram/",
+        "unigram": "test-baseline/unigram/",
+    }
+    columns = {"bits/byte": ("bits_per_byte", "{:.3f}"), "perplexity": ("perplexity", "{:,.1f}")}
+    return beside(s, systems, columns, f"{s['scored_tokens']:,} held-out tokens")
+
+
 EVALUATE_LANGUAGE = StepType(
     "evaluate-language",
     kind="evaluation",
@@ -210,4 +225,6 @@ EVALUATE_LANGUAGE = StepType(
     config=EvaluateLanguageConfig,
     run=run_language,
     packages=("gpt", "pipelines.evaluation", "pipelines.models"),
+    headline=_headline,
+    details=_details,
 )

@@ -270,6 +270,10 @@ def _duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
+def _headline(s: Mapping[str, Any]) -> str:
+    return f"{s['figures']} figures on one page"
+
+
 REPORT = StepType(
     "report",
     kind="report",
@@ -277,4 +281,5 @@ REPORT = StepType(
     config=ReportConfig,
     run=run,
     packages=("pipelines.report",),
+    headline=_headline,
 )

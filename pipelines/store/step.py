@@ -107,6 +107,8 @@ class StepType:
     version: raised by the author when the meaning changes, so that old results are not taken for new ones.
     sources: for steps that read from outside the store, the files that a config names.
     packages: the packages whose code makes the output; the manifest records a digest of their code.
+    headline: statistics -> the numbers that a person wants first, in one line.
+    details: dataset -> the same in several lines; by default the headline.
     """
 
     name: str
@@ -116,6 +118,8 @@ class StepType:
     run: Callable[..., dict[str, Any]]
     sources: Callable[[Any], tuple[SourceFile, ...]] | None = None
     packages: tuple[str, ...] = ()
+    headline: Callable[[Mapping[str, Any]], str] | None = None
+    details: Callable[[Dataset], str] | None = None
 
     def using(self, name: str, config: Config, inputs: Mapping[str, Ref] | None = None) -> Step:
         """This step with a config and inputs; reads source files, if it has any, to learn their digests."""

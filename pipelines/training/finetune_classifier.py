@@ -32,7 +32,7 @@ from pipelines.store.dataset import Dataset
 from pipelines.store.step import StepContext, StepType
 from pipelines.tokens.tokenized_examples import TokenizedExamples, TokenizeExamplesConfig
 from pipelines.training.batches import PaddedBatches
-from pipelines.training.fit import FinetuneConfig, fit, training_statistics
+from pipelines.training.fit import FinetuneConfig, fit, training_headline, training_statistics
 
 
 class ClassifierConfig(FinetuneConfig):
@@ -194,4 +194,5 @@ FINETUNE_CLASSIFIER = StepType(
     config=ClassifierConfig,
     run=run_classifier,
     packages=("gpt", "pipelines.models", "pipelines.training"),
+    headline=training_headline,
 )

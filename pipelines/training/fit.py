@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TypeVar
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 from pydantic import Field
 from torch import nn
@@ -26,6 +26,7 @@ from gpt.train import (
     TrainResult,
     train,
 )
+from pipelines.numbers import short
 from pipelines.store.step import StepContext, Stopped
 
 Module = TypeVar("Module", bound=nn.Module)
@@ -116,3 +117,12 @@ def training_statistics(model: nn.Module, result: TrainResult) -> dict[str, floa
     if result.best_step is not None and result.best_loss is not None:
         statistics |= {"best_step": result.best_step, "best_val_loss": result.best_loss}
     return statistics
+
+
+def training_headline(s: Mapping[str, Any]) -> str:
+    """Describe a trained model in one line."""
+    epochs = f" ({s['epochs']:.1f} epochs)" if "epochs" in s else ""
+    return (
+        f"{short(s['parameters'])} parameters, {s['steps']:,} steps{epochs}, {short(s['tokens_trained'])} tokens, "
+        f"best validation loss {s.get('best_val_loss', float('nan')):.3f}"
+    )

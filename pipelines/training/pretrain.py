@@ -25,7 +25,7 @@ from pipelines.store.step import StepContext, StepType
 from pipelines.tokens.samples import Samples
 from pipelines.tokens.shards import Tokens
 from pipelines.tokens.tokenizer import FILE
-from pipelines.training.fit import fit, load_best, training_statistics
+from pipelines.training.fit import fit, load_best, training_headline, training_statistics
 from pipelines.training.loader import Loader
 from pipelines.training.processes import launch
 
@@ -150,4 +150,5 @@ PRETRAIN = StepType(
     config=PretrainConfig,
     run=run,
     packages=("gpt", "pipelines.training"),
+    headline=training_headline,
 )

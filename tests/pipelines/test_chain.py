@@ -4,7 +4,7 @@ import tomllib
 from pathlib import Path
 from types import SimpleNamespace
 
-from pipelines.chain import chain
+from pipelines.chain import STEPS, chain
 from pipelines.config import load_config
 from pipelines.tokens.templates import shipped
 
@@ -33,7 +33,10 @@ def test_tasks_are_put_to_the_pretrained_model_before_its_own_evaluation():
     assert not any(step.startswith("evaluate") for step, *_ in performed("finetune", task))
 
 
-def test_the_templates_that_ship_are_packaged():
-    package_data = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]
-    files = {path for pattern in package_data["pipelines"] for path in (ROOT / "pipelines").glob(pattern)}
-    assert set(shipped().values()) <= files and shipped()
+def test_shipped_templates_are_packaged():
+    patterns = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]["*"]
+    assert shipped() and all(any(path.match(pattern) for pattern in patterns) for path in shipped().values())
+
+
+def test_every_published_kind_has_a_headline():
+    assert all(type.name == name and type.headline for name, type in STEPS.items())

@@ -26,6 +26,7 @@ from pipelines.corpus.ingest.write import count_by_reason, write_documents, writ
 from pipelines.corpus.quality import rules_of
 from pipelines.corpus.sources import describe, list_files
 from pipelines.errors import InputError
+from pipelines.numbers import short
 from pipelines.store.dataset import Dataset
 from pipelines.store.files import write_json
 from pipelines.store.manifest import SourceFile
@@ -75,6 +76,10 @@ def sources(config: IngestConfig) -> tuple[SourceFile, ...]:
     return tuple(entry for uri, label in lists for entry in describe(list_files(uri)[0], label))
 
 
+def _headline(s: Mapping[str, Any]) -> str:
+    return f"{s['documents']:,} documents, {short(s['bytes'])} bytes, {s['rejected']:,} rejected"
+
+
 INGEST = StepType(
     "ingest",
     kind="corpus",
@@ -83,4 +88,5 @@ INGEST = StepType(
     run=run,
     sources=sources,
     packages=("pipelines.corpus",),
+    headline=_headline,
 )

@@ -103,7 +103,7 @@ def test_what_was_made_is_found_in_the_chains_order(made, capsys):
     outcomes = find_finished(CONFIG, "evaluate", made.home)
     assert [outcome.step for outcome in outcomes] == ["read", "train", "judge", "report", "promote"]
     assert [outcome.dataset for outcome in outcomes[:4]] == made.datasets
-    assert outcomes[-1].said == "x/1 promoted. The first." and all(outcome.reused for outcome in outcomes)
+    assert outcomes[-1].summary == "x/1 promoted. The first." and all(outcome.reused for outcome in outcomes)
     assert [outcome.step for outcome in find_finished(CONFIG, "ingest", made.home)] == ["read", "report"]
     assert capsys.readouterr().err == ""
 
