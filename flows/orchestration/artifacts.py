@@ -9,7 +9,7 @@ from flows.tracking.notes import step_note
 
 
 def publish_artifacts(outcome: Outcome) -> None:
-    """A step's Prefect artifacts: a Markdown summary and a table of its statistics."""
+    """Publish a step's Prefect artifacts: a Markdown summary and a table of its statistics."""
     from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
     manifest = outcome.dataset.manifest
@@ -21,7 +21,7 @@ def publish_artifacts(outcome: Outcome) -> None:
 
 
 def publish_chain(name: str, outcomes: Sequence[Outcome], report: str) -> None:
-    """The closing table, and a link to the report, as Prefect artifacts of the flow run."""
+    """Publish the closing table and a link to the report as Prefect artifacts of the flow run."""
     from prefect.artifacts import create_link_artifact, create_table_artifact
 
     rows = [
@@ -38,5 +38,5 @@ def publish_chain(name: str, outcomes: Sequence[Outcome], report: str) -> None:
 
 
 def artifact_key(text: str) -> str:
-    """Prefect's keys hold lower-case letters, digits and dashes only."""
+    """Return a text as a key of a Prefect artifact: lower-case letters, digits and dashes."""
     return "".join(c if c.isalnum() else "-" for c in text.lower())

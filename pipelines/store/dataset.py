@@ -67,7 +67,7 @@ class Dataset:
     def address(self) -> str:
         """Where it is published, for people to read."""
         if self.bucket:
-            return f"{self.bucket.address}/manifests/{self.manifest.folder}.json"
+            return f"{self.bucket.address}/manifests/{self.manifest.key}.json"
         return str(self.folder)
 
     def file(self, name: str) -> Path:

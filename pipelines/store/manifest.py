@@ -95,8 +95,8 @@ class Manifest(BaseModel):
         return Ref(kind=self.kind, name=self.name, fingerprint=self.fingerprint, digest=self.digest)
 
     @property
-    def folder(self) -> str:
-        """Where the dataset lies below the store's root, as a relative path."""
+    def key(self) -> str:
+        """The place of the dataset in the store, as a relative path."""
         return f"{self.kind}/{self.name}-{self.fingerprint[:12]}"
 
     @property

@@ -115,7 +115,7 @@ class Store:
             fingerprint=step.fingerprint,
             digest=files_digest(files),
             config=step.config.model_dump(mode="json"),
-            inputs=dict(step.inputs),
+            inputs={role: dataset.ref for role, dataset in step.inputs.items()},
             sources=step.sources,
             files=files,
             statistics=statistics,
@@ -124,7 +124,7 @@ class Store:
         )
         write_synced(staging / MANIFEST, manifest.model_dump_json(indent=1).encode())
         sync_folders(staging)
-        target = self.root / step.folder
+        target = self.root / step.key
         target.parent.mkdir(parents=True, exist_ok=True)
         if self.bucket and not (target / MANIFEST).exists():
             shutil.rmtree(target, ignore_errors=True)  # of a fetch that did not end
@@ -145,7 +145,7 @@ class Store:
     def remove(self, dataset: Dataset) -> None:
         """Take a published dataset out of the store: gone in one step, its bytes freed after."""
         if self.bucket:
-            self.bucket.withdraw(dataset.manifest.folder)
+            self.bucket.withdraw(dataset.manifest.key)
         if dataset.folder.exists():
             shutil.rmtree(self._bury(dataset, "removed"))
 
@@ -180,17 +180,17 @@ class Store:
 
     def _bring_back(self, old: Path) -> None:
         """Put a dataset back whose replacement died before it was in place."""
-        if (dataset := Dataset.load(old, self.bucket)) and not (target := self.root / dataset.manifest.folder).exists():
+        if (dataset := Dataset.load(old, self.bucket)) and not (target := self.root / dataset.manifest.key).exists():
             os.rename(old, target)
 
     # Finding
 
     def find(self, step: Step) -> Dataset | None:
         """The step's published result, or None."""
-        if found := self._published(step.folder):
+        if found := self._published(step.key):
             return found
         # What was published here while there was no bucket, or none that could be reached, is put there now.
-        here = Dataset.load(self.root / step.folder, self.bucket) if self.bucket else None
+        here = Dataset.load(self.root / step.key, self.bucket) if self.bucket else None
         if here and self._verify_folder(here):
             shutil.rmtree(self._bury(here, "removed"))
             return None
@@ -250,8 +250,8 @@ class Store:
                 problems += [f"{problem}, in the copy on this machine" for problem in here]
         else:
             problems += self._verify_folder(dataset)
-        if (lies := "/".join(dataset.folder.parts[-2:])) != manifest.folder:
-            problems.append(f"it lies in {lies} instead of {manifest.folder}")
+        if (lies := "/".join(dataset.folder.parts[-2:])) != manifest.key:
+            problems.append(f"it lies in {lies} instead of {manifest.key}")
         if files_digest(manifest.files) != manifest.digest:
             problems.append(f"{MANIFEST} was changed: its digest does not fit its list of files")
         return problems
@@ -282,6 +282,14 @@ class Store:
         """The lock of that name between processes. It ends with its holder, however that one dies."""
         return lock(self.root, name)
 
+    def is_locked(self, name: str) -> bool:
+        """Return whether a process holds the lock of that name."""
+        try:
+            with self.lock(name).acquire(timeout=0):
+                return False
+        except Timeout:
+            return True
+
     def locks(self, prefix: str) -> tuple[Path, ...]:
         """The files of the locks whose names begin so, whether somebody holds them or left them behind."""
         return tuple((self.root / ".locks").glob(f"{prefix}*.lock"))
@@ -300,10 +308,10 @@ class Store:
         """Put what was published in the folder into the bucket, unless another machine was first."""
         if not self.bucket:
             return dataset
-        if not replace and (theirs := self._published(dataset.manifest.folder)):
+        if not replace and (theirs := self._published(dataset.manifest.key)):
             return theirs
         self.bucket.put({dataset.folder / name: entry.sha256 for name, entry in dataset.manifest.files.items()})
-        self.bucket.publish(dataset.manifest.folder, (dataset.folder / MANIFEST).read_bytes())
+        self.bucket.publish(dataset.manifest.key, (dataset.folder / MANIFEST).read_bytes())
         return dataset
 
     def _published(self, folder: str) -> Dataset | None:

@@ -32,7 +32,7 @@ from flows.servers.mlflow_database import ensure_mlflow_database
 from flows.tracking.tracker import Tracker
 from pipelines.config import load_config
 from pipelines.store.dataset import Dataset
-from pipelines.store.step import StepType, code_digest
+from pipelines.store.step import Step, code_digest
 from pipelines.store.store import Store
 
 STEPS = ("ingest", "tokenize", "sample", "pretrain", "evaluate-language")
@@ -90,9 +90,8 @@ def import_all_that_runs_import() -> None:
     """What each child would else do anew."""
     importlib.import_module("mlflow.store.tracking.sqlalchemy_store")
     configure_mappers()
-    for value in (vars(pipelines.chain) | vars(flows.flows)).values():
-        if isinstance(value, StepType):
-            code_digest(value.modules)
+    for step_type in pipelines.chain.STEPS.values():
+        code_digest(step_type.packages)
 
 
 def run_in_child(home: Path, work: Callable[[], Any], point: Point | None) -> Point | None:
@@ -176,9 +175,9 @@ class Killer:
 
             setattr(owner, name, outer)
 
-        def step(conductor: Any, type: Any, name: str, *rest: Any) -> None:
-            several = type.name in ("examples", "lessons")
-            killer.step, killer.phase = (f"{type.name} {name}" if several else type.name), "start"
+        def enter_step(conductor: Any, step: Step) -> None:
+            several = step.type.name in ("examples", "lessons")
+            killer.step, killer.phase = (f"{step.type.name} {step.name}" if several else step.type.name), "start"
             killer.passed.add(killer.step)
 
         def phase(name: str, step: str = "") -> Callable[..., None]:
@@ -191,7 +190,7 @@ class Killer:
 
             return enter
 
-        before(flows.orchestration.conductor.Conductor, "_perform", step)
+        before(flows.orchestration.conductor.Conductor, "_perform", enter_step)
         before(flows.orchestration.conductor, "StepContext", phase("work"))
         before(Store, "_publish", phase("publish"))
         before(Tracker, "finish_step", phase("record"))

@@ -83,3 +83,43 @@ def test_a_bad_override_is_named(config_file, override):
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(InputError, match=r"no config file .*nowhere\.toml"):
         load_config(tmp_path / "nowhere.toml")
+
+
+MIXTURE = """
+name = "mixed"
+[corpora.books]
+split = { validation = 0.1, test = 0.1 }
+sources = [{ uri = "books.jsonl" }]
+[corpora.letters]
+split = { validation = 0.1, test = 0.1 }
+sources = [{ uri = "letters.jsonl" }]
+[mix]
+weights = { books = 3, letters = 1 }
+[tokenize]
+encoding = "characters"
+[sample]
+context = 16
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "sentence"),
+    [
+        ("[mix]\nweights = { books = 3, letters = 1 }", "", "corpora and mix belong together"),
+        ("letters = 1", "leters = 1", "the mix has to name each of the corpora once; look at leters, letters"),
+        ("weights", "weight", "unknown key 'mix.weight'; did you mean 'weights'?"),
+        ("books = 3, letters = 1 }", "books = -3, letters = 1 }", "cannot be negative"),
+        ('name = "mixed"', 'name = "books"', "'books' is what the mix is called"),
+        ("validation = 0.1", "validation = 0.2", "hold out the same shares"),
+        ("[mix]", "[ingest]\nsources = [{ uri = 'a.txt' }]\n[mix]", "either one ingest, or several corpora"),
+        (
+            "[corpora.books]",
+            "[corpora.books]\nkep = ['gopher']",
+            "unknown key 'corpora.books.kep'; did you mean 'keep'?",
+        ),
+    ],
+)
+def test_mixture_that_makes_no_sense_is_one_sentence(config_file, old, new, sentence):
+    with pytest.raises(InputError) as error:
+        load_config(config_file(MIXTURE.replace(old, new, 1)))
+    assert sentence in str(error.value) and "\n" not in str(error.value)

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 import flows.orchestration.conductor
 from flows.cli import app
 from flows.orchestration.conductor import Conductor
-from flows.orchestration.progress import StepReport
+from flows.orchestration.progress import StepListener
 from pipelines.corpus.ingest.config import IngestConfig
 from pipelines.corpus.ingest.ingest import INGEST
 from pipelines.store.step import Stopped
@@ -30,9 +30,9 @@ def published(tmp_path):
     config = IngestConfig(sources=[{"uri": str(tmp_path / "texts")}], split={"validation": 0, "test": 0})
 
     def publish():
-        corpus = conductor._perform(INGEST, "mill", config, {}).dataset
-        tokens = conductor._perform(TOKENIZE, "mill", TokenizeConfig(encoding="characters"), {"corpus": corpus}).dataset
-        return corpus, tokens
+        corpus = conductor._perform(INGEST.using("mill", config)).dataset
+        step = TOKENIZE.using("mill", TokenizeConfig(encoding="characters"), {"corpus": corpus})
+        return corpus, conductor._perform(step).dataset
 
     return publish
 
@@ -58,7 +58,9 @@ def test_a_step_stops_between_two_partitions_and_goes_on_from_there(tmp_path, mo
         return made
 
     monkeypatch.setattr(flows.orchestration.conductor, "map_tasks", map_in_turn)
-    monkeypatch.setattr(StepReport, "progress", lambda self, *told_: (setattr(self, "told", told_), told.append(told_)))
+    monkeypatch.setattr(
+        StepListener, "progress", lambda self, *told_: (setattr(self, "state", told_), told.append(told_))
+    )
     for name in "abcde":
         (tmp_path / f"{name}.txt").write_text(f"The mill grinds {name}.")
     tracker = MagicMock()
@@ -66,11 +68,11 @@ def test_a_step_stops_between_two_partitions_and_goes_on_from_there(tmp_path, mo
     conductor = Conductor(Store(tmp_path / "data"), tracker, rebuild=False, should_stop=lambda: len(read) == 2)
     config = IngestConfig(sources=[{"uri": str(tmp_path / "*.txt")}], partition_bytes=1)
     with pytest.raises(Stopped, match="stopped within ingest mill; what is done of it is kept"):
-        conductor._perform(INGEST, "mill", config, {})
+        conductor._perform(INGEST.using("mill", config))
     reading = [(done, 5, "partitions", "reading") for done in range(6)]
     assert len(read) == 2 and told == reading[:3] and not list(conductor.store.list())
     conductor.should_stop = lambda: False
-    assert conductor._perform(INGEST, "mill", config, {}).dataset.manifest.statistics["documents"] == 5
+    assert conductor._perform(INGEST.using("mill", config)).dataset.manifest.statistics["documents"] == 5
     assert len(read) == len(set(read)) == 5 and told[3:9] == reading
 
 

@@ -6,13 +6,13 @@ from types import SimpleNamespace
 
 import pytest
 
+import pipelines.chain
 from flows.home import Home
 from flows.orchestration import finished
 from flows.orchestration.finished import find_finished
 from gpt.config import Config
-from pipelines.chain import Judged
+from pipelines.chain import Evaluated, report_on
 from pipelines.config import RunConfig
-from pipelines.report.report import REPORT
 from pipelines.store.step import StepType
 
 TABLES = """
@@ -37,12 +37,12 @@ EVALUATION = StepType("judge", "evaluation", 1, Text, lambda: {})
 
 def chain(perform, config, until):
     """A short one."""
-    corpus = perform(CORPUS, "x", Text(), {})
+    corpus = perform(CORPUS.using("x", Text()))
     if until == "ingest":
         return []
-    model = perform(MODEL, "x", Text(), {"corpus": corpus})
-    evaluation = perform(EVALUATION, "x", Text(), {"model": model})
-    return [Judged(EVALUATION, Text(), {"model": model}, evaluation)]
+    model = perform(MODEL.using("x", Text(), {"corpus": corpus}))
+    evaluation = EVALUATION.using("x", Text(), {"model": model})
+    return [Evaluated(evaluation, perform(evaluation))]
 
 
 @pytest.fixture
@@ -51,23 +51,22 @@ def made(tmp_path, monkeypatch):
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.delenv("TOKENMILL_DATA", raising=False)
     monkeypatch.setattr(finished, "chain", chain)
+    monkeypatch.setattr(pipelines.chain, "chain", chain)
     home = Home(tmp_path)
     (tmp_path / "mlruns").mkdir()
     datasets = []
 
-    def publish(type, name, config, inputs):
+    def publish(step):
         def run(out, scratch):
-            (out / "file").write_text(type.name)
+            (out / "file").write_text(step.type.name)
             return {}
 
-        step = type.using(name, config, {role: one.ref for role, one in inputs.items()})
-        datasets.append(home.store.build(step, run, built_by={"mlflow_run_id": f"run of {type.kind}"}))
+        datasets.append(home.store.build(step, run, built_by={"mlflow_run_id": f"run of {step.type.kind}"}))
         return datasets[-1]
 
     for until in ("evaluate", "ingest"):
         datasets.clear()
-        judged = chain(publish, None, until)
-        publish(REPORT, "x", REPORT.config(), finished.reported(datasets, judged))
+        publish(report_on(CONFIG, datasets, chain(publish, None, until)))
         if until == "evaluate":
             model, kept = datasets[1], list(datasets)
     with closing(sqlite3.connect(tmp_path / "mlruns" / "mlflow.db")) as database:

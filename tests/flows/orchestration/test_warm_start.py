@@ -47,12 +47,10 @@ class Run:
         }
         return parse_config({**values, **changes}, "test")
 
-    def perform(self, type, name, config, inputs):
-        step = type.using(name, config, {role: one.ref for role, one in inputs.items()})
-
+    def perform(self, step):
         def build(out, scratch):
-            self.built.append(type.name)
-            return type.run(inputs, config, out, StepContext(scratch))
+            self.built.append(step.type.name)
+            return step.type.run(step.inputs, step.config, out, StepContext(scratch))
 
         return self.home.store.build(step, build)
 
@@ -60,8 +58,8 @@ class Run:
         self.built.clear()
         config = self.config(**changes)
         base = find_base(config.base, config.name, self.home) if config.base else None
-        (judged,) = chain(self.perform, config, base=base)
-        return judged.model
+        (evaluated,) = chain(self.perform, config, base=base)
+        return evaluated.model
 
 
 @pytest.fixture
@@ -128,7 +126,7 @@ def test_what_cannot_go_on_gets_a_sentence(run, tmp_path):
     other = run.go(base=None, tokenize={"encoding": "characters"})
     inputs = {role: run.home.store.open(other.manifest.inputs[role]) for role in ("tokens", "samples")}
     with pytest.raises(InputError, match="their tokenizers differ"):
-        run.perform(PRETRAIN, "tiny", run.config().pretrain, {**inputs, "base": first})
+        run.perform(PRETRAIN.using("tiny", run.config().pretrain, {**inputs, "base": first}))
 
 
 def test_a_base_may_be_any_model_and_its_tokens_may_be_gone(run):

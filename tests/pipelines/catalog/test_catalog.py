@@ -62,8 +62,7 @@ def publish(
         return statistics or {}
 
     step_type = StepType(f"make-{kind}", kind, 1, FreeConfig, run, sources=(lambda _: sources) if sources else None)
-    refs = {role: dataset.ref for role, dataset in (inputs or {}).items()}
-    return store.build(step_type.using(name, FreeConfig(**config), refs), run, built_by={"mlflow_run_id": "r1"})
+    return store.build(step_type.using(name, FreeConfig(**config), inputs), run, built_by={"mlflow_run_id": "r1"})
 
 
 def corpus(store: Store, name: str = "scripture", texts: list[str] = TEXTS, **config: Any) -> Dataset:
@@ -116,7 +115,7 @@ def tokens(
 
 
 def samples(store: Store, made_from: Dataset, context: int = 4) -> Dataset:
-    step = SAMPLE.using(made_from.manifest.name, SampleConfig(context=context), {"tokens": made_from.ref})
+    step = SAMPLE.using(made_from.manifest.name, SampleConfig(context=context), {"tokens": made_from})
     return store.build(
         step, lambda out, scratch: SAMPLE.run({"tokens": made_from}, step.config, out, StepContext(scratch))
     )

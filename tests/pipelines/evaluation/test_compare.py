@@ -1,5 +1,7 @@
 """Models compared item by item: the metrics are the evaluation's own, and only like is compared with like."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -33,7 +35,11 @@ def judged(store):
     def publish(task, name, metrics, predictions, **facts):
         type, config, stage = TYPES[task]
         on = Ref(kind="examples", name="held-out", fingerprint="12" * 32, digest="34")
-        step = type.using(name, config(**facts.pop("config", {})), {"model": model(name), "examples": on})
+        step = type.using(
+            name,
+            config(**facts.pop("config", {})),
+            {"model": SimpleNamespace(ref=model(name)), "examples": SimpleNamespace(ref=on)},
+        )
 
         def run(out, scratch):
             write_evaluation(out, {"model": metrics}, pa.table(predictions))

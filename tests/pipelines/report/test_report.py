@@ -56,7 +56,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Dataset]:
     (home / "labels.tsv").write_text("label\ttext\n" + "\n".join(f"{row} {i}" for i, row in enumerate(rows)) + "\n")
 
     def build(step_type: StepType, config: dict[str, Any], **inputs: Dataset) -> Dataset:
-        step = step_type.using("tiny", step_type.config(**config), {role: one.ref for role, one in inputs.items()})
+        step = step_type.using("tiny", step_type.config(**config), inputs)
         run: Callable[..., Any] = lambda out, scratch: step_type.run(inputs, step.config, out, StepContext(scratch))  # noqa: E731
         return store.build(step, run, built_by={"mlflow_run_id": f"r-{step_type.name}"})
 

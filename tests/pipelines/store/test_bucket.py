@@ -82,14 +82,14 @@ def refuses(out: Path, scratch: Path) -> dict[str, Any]:
 
 def both(store: Store, tmp_path: Path) -> tuple[Dataset, Dataset]:
     corpus = run(store, corpus_step(tmp_path))
-    step = TOKENIZE.using("mill", TOKENIZE.config(encoding="characters"), {"corpus": corpus.ref})
+    step = TOKENIZE.using("mill", TOKENIZE.config(encoding="characters"), {"corpus": corpus})
     return corpus, run(store, step, corpus=corpus)
 
 
 def test_what_one_machine_publishes_another_finds_and_builds_nothing(machines: list[Store], tmp_path: Path) -> None:
     one, two = machines
     corpus, tokens = both(one, tmp_path)
-    assert two.build(corpus_step(tmp_path), refuses) == Dataset(two.root / corpus.manifest.folder, corpus.manifest)
+    assert two.build(corpus_step(tmp_path), refuses) == Dataset(two.root / corpus.manifest.key, corpus.manifest)
     found = two.open("tokens/mill")
     assert [each.manifest for each in two.list()] == [corpus.manifest, tokens.manifest]
     assert not found.folder.exists(), "nothing is fetched before it is used"
@@ -227,7 +227,7 @@ def test_sql_asks_for_columns_without_fetching_and_then_for_what_it_reads(
     assert connection.execute("SELECT count(*) FROM datasets").fetchall() == [(2,)]
     assert not any(each.folder.exists() for each in two.list())
     assert connection.execute("SELECT count(*) FROM documents").fetchall() == [(3,)]
-    assert (two.root / corpus.manifest.folder).exists() and not (two.root / tokens.manifest.folder).exists()
+    assert (two.root / corpus.manifest.key).exists() and not (two.root / tokens.manifest.key).exists()
     ends = "SELECT decode(tokens[:8]) FROM tokens ORDER BY shard, start LIMIT 1"
     assert connection.execute(ends).fetchall() == [("The mill",)]
 

@@ -6,16 +6,19 @@ import math
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import Field
+from pydantic import Field, create_model
 
 from gpt.config import Config
 from pipelines.errors import InputError
 from pipelines.store.manifest import Ref, SourceFile
 from pipelines.store.step import (
+    ConfigWithNames,
     Listener,
     StepContext,
     StepType,
@@ -43,7 +46,7 @@ class Example(Config):
 
 
 EXAMPLE = StepType("example", "things", 1, Example, run=lambda inputs, config, out, work: {})
-REF = Ref(kind="corpus", name="bible", fingerprint="ab" * 32, digest="cd" * 32)
+INPUT = SimpleNamespace(ref=Ref(kind="corpus", name="bible", fingerprint="ab" * 32, digest="cd" * 32))
 SOURCE = SourceFile(name="a.txt", bytes=1, sha256="ef" * 32)
 
 json_values = st.recursive(
@@ -114,6 +117,9 @@ def test_everything_that_can_change_a_byte_changes_the_fingerprint():
     def changed(model, **values):
         return model.model_copy(update=values)
 
+    def with_ref(**values):
+        return SimpleNamespace(ref=changed(INPUT.ref, **values))
+
     variants = {
         "as it is": fingerprint(),
         "version": fingerprint(raised(version=2)),
@@ -123,10 +129,10 @@ def test_everything_that_can_change_a_byte_changes_the_fingerprint():
         "config within": fingerprint(config=Example(inner=Inner(rate=0.25))),
         "config in a list": fingerprint(config=Example(several=(Inner(),))),
         "config in a list, changed": fingerprint(config=Example(several=(Inner(rate=0.25),))),
-        "input": fingerprint(inputs={"corpus": REF}),
-        "input's role": fingerprint(inputs={"tokens": REF}),
-        "input's fingerprint": fingerprint(inputs={"corpus": changed(REF, fingerprint="11" * 32)}),
-        "input's content": fingerprint(inputs={"corpus": changed(REF, digest="11" * 32)}),
+        "input": fingerprint(inputs={"corpus": INPUT}),
+        "input's role": fingerprint(inputs={"tokens": INPUT}),
+        "input's fingerprint": fingerprint(inputs={"corpus": with_ref(fingerprint="11" * 32)}),
+        "input's content": fingerprint(inputs={"corpus": with_ref(digest="11" * 32)}),
         "source's content": fingerprint(sources=(changed(SOURCE, sha256="11" * 32),)),
         "source's name": fingerprint(sources=(changed(SOURCE, name="b.txt"),)),
         "no source": fingerprint(sources=()),
@@ -135,7 +141,8 @@ def test_everything_that_can_change_a_byte_changes_the_fingerprint():
     }
     for (one, first), (other, second) in itertools.combinations(variants.items(), 2):
         assert first != second, f"{one} and {other}"
-    assert fingerprint(inputs={"a": REF, "b": REF}) == fingerprint(inputs={"b": REF, "a": REF})
+    other = with_ref(name="other")
+    assert fingerprint(inputs={"a": INPUT, "b": other}) == fingerprint(inputs={"b": other, "a": INPUT})
 
 
 def test_places_and_worker_counts_do_not_change_the_fingerprint():
@@ -144,6 +151,29 @@ def test_places_and_worker_counts_do_not_change_the_fingerprint():
         inner=Inner(workers=8), several=(Inner(workers=2),), named={"a": Inner(workers=3)}, place=Path("/there")
     )
     assert EXAMPLE.using("x", here).fingerprint == EXAMPLE.using("x", there).fingerprint
+
+
+@given(json_values, json_values)
+def test_later_field_enters_only_when_it_differs_from_its_default(default, value):
+    before = create_model("Before", __base__=Config, text=(str, "a"))
+    added = Field(default, json_schema_extra={"since": "0.2.0"})
+    after = create_model("After", __base__=before, added=(Any, added))
+    inside = create_model("Inside", __base__=Config, inner=(dict[str, after], {}))
+    assert fingerprinted(after()) == fingerprinted(before())
+    assert fingerprinted(inside(inner={"x": after()})) == {"inner": {"x": fingerprinted(before())}}
+    kept = {} if value == default else {"added": value}
+    assert fingerprinted(after(added=value)) == {"text": "a", **kept}
+
+
+def test_names_that_mean_something_else_enter_the_fingerprint():
+    class Named(ConfigWithNames):
+        size: str = "small"
+
+        def redefined(self):
+            return {"layers": 3} if self.size == "large" else {}
+
+    assert fingerprinted(Named()) == {"size": "small"}
+    assert fingerprinted(Named(size="large")) == {"size": "large", "redefined": {"layers": 3}}
 
 
 def test_the_fingerprint_is_the_same_in_every_process():
@@ -177,7 +207,7 @@ def test_a_config_that_holds_no_number_is_refused_in_a_sentence(rate):
 
 @given(st.from_regex(r"[a-z0-9][a-z0-9._-]{0,62}", fullmatch=True))
 def test_a_name_stays_in_its_folder(name):
-    folder = Path(EXAMPLE.using(name, Example()).folder)
+    folder = Path(EXAMPLE.using(name, Example()).key)
     assert folder.parts[0] == "things" and len(folder.parts) == 2
 
 

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from datetime import datetime, timedelta
+from types import SimpleNamespace
 
 import pytest
 from pydantic import Field
@@ -64,14 +65,15 @@ def store(tmp_path):
 
 
 def test_what_is_published_is_found_and_not_built_again(store):
-    inputs = {"corpus": Ref(kind="corpus", name="c", fingerprint="ab" * 32, digest="cd" * 32)}
+    ref = Ref(kind="corpus", name="c", fingerprint="ab" * 32, digest="cd" * 32)
+    inputs = {"corpus": SimpleNamespace(ref=ref)}
     dataset = store.build(step(inputs=inputs), writes(), built_by={"run": "17"})
     manifest = dataset.manifest
     assert dataset.path == store.root / "things" / f"x-{manifest.fingerprint[:12]}"
     assert manifest.fingerprint == step(inputs=inputs).fingerprint
     assert (manifest.kind, manifest.name, manifest.step, manifest.step_version) == ("things", "x", "example", 1)
     assert manifest.config == {"text": "text"}
-    assert manifest.inputs == inputs
+    assert manifest.inputs == {"corpus": ref}
     assert manifest.statistics == {"files": 3}
     assert manifest.built["run"] == "17" and manifest.built["seconds"] >= 0
     assert {name: entry.bytes for name, entry in manifest.files.items()} == {
@@ -149,7 +151,7 @@ def test_statistics_that_json_cannot_hold_publish_nothing(store):
 
 
 def test_files_in_the_way_that_are_no_dataset_are_named(store):
-    target = store.root / step().folder
+    target = store.root / step().key
     target.mkdir(parents=True)
     (target / "mine.txt").touch()
     with pytest.raises(InputError, match=f"{target}.*{MANIFEST}"):

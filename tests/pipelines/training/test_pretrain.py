@@ -10,12 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from gpt.config import PRESETS, SIZES
 from pipelines.corpus.ingest.ingest import INGEST
 from pipelines.errors import InputError
 from pipelines.store.step import Listener, StepContext, Stopped
 from pipelines.tokens.samples import SAMPLE
 from pipelines.tokens.tokenize import TOKENIZE
-from pipelines.training.pretrain import PRETRAIN, PretrainConfig
+from pipelines.training.pretrain import PRETRAIN, ModelConfig, PretrainConfig
 
 CONFIG = {
     "steps": 6,
@@ -87,7 +88,7 @@ FILL = """
 import json, os, sys
 from pathlib import Path
 from pipelines.errors import InputError
-from pipelines.training.pretrain import PRETRAIN, PretrainConfig
+from pipelines.training.pretrain import PRETRAIN, ModelConfig, PretrainConfig
 from pipelines.store.step import Listener, StepContext
 from pipelines.store.store import Store
 
@@ -105,7 +106,7 @@ class Measuring(Listener):
             self.taken = before - free()
 
 def pretrain(config, report):
-    step = PRETRAIN.using("test", PretrainConfig.model_validate(config), {k: one.ref for k, one in inputs.items()})
+    step = PRETRAIN.using("test", PretrainConfig.model_validate(config), inputs)
     return store.build(step, lambda out, scratch: PRETRAIN.run(inputs, step.config, out, StepContext(scratch, report)))
 
 before, measured = free(), Measuring()
@@ -183,3 +184,38 @@ def test_two_processes_stop_when_asked_and_go_on(inputs, tmp_path):
     assert max(log.losses) < 199
     pretrain(inputs, tmp_path, rest, processes=2, steps=max(log.losses) + 5)
     assert min(rest.losses) == max(log.losses) + 1
+
+
+def fingerprint(**model):
+    return PRETRAIN.using("x", PretrainConfig.model_validate({"model": model})).fingerprint
+
+
+@pytest.mark.parametrize(
+    ("table", "name", "field", "value", "same"),
+    [
+        (SIZES, "nano", "layers", 5, {"layers": 4}),
+        (PRESETS, "gpt2", "tied", False, {"tied": True}),
+        (PRESETS, "gpt2", "qk_norm", True, None),
+        (SIZES, "nano", "context", 64, {}),  # the samples decide
+    ],
+)
+def test_changed_size_or_preset_changes_the_fingerprint(monkeypatch, table, name, field, value, same):
+    before, unlike = fingerprint(), fingerprint(size="micro", preset="modern")
+    explicit = same and fingerprint(**same)
+    monkeypatch.setitem(table, name, {**table[name], field: value})
+    assert (fingerprint() == before) == (same == {})
+    assert fingerprint(size="micro", preset="modern") == unlike
+    if same:
+        assert fingerprint(**same) == explicit
+
+
+def test_names_mean_what_they_meant_in_0_1_0():
+    for size in SIZES:
+        for preset in PRESETS:
+            assert ModelConfig(size=size, preset=preset).redefined() == {}
+
+
+def test_new_size_enters_the_fingerprint_as_its_architecture(monkeypatch):
+    monkeypatch.setitem(SIZES, "tall", {"layers": 9, "heads": 1, "width": 8, "context": 8})
+    assert ModelConfig(size="tall").redefined() == {"layers": 9, "heads": 1, "width": 8}
+    assert ModelConfig(size="tall", layers=2).redefined() == {"heads": 1, "width": 8}
