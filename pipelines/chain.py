@@ -32,19 +32,9 @@ from pipelines.training.pretrain import PRETRAIN
 STEPS = {
     type.name: type
     for type in (
-        INGEST,
-        MIX,
-        EXAMPLES,
-        TOKENIZE,
-        SAMPLE,
-        TOKENIZE_EXAMPLES,
-        PRETRAIN,
-        FINETUNE_CLASSIFIER,
-        FINETUNE_ASSISTANT,
-        EVALUATE_LANGUAGE,
-        EVALUATE_TASK,
-        EVALUATE_CLASSIFIER,
-        EVALUATE_ASSISTANT,
+        *(INGEST, MIX, EXAMPLES, TOKENIZE, SAMPLE, TOKENIZE_EXAMPLES),
+        *(PRETRAIN, FINETUNE_CLASSIFIER, FINETUNE_ASSISTANT),
+        *(EVALUATE_LANGUAGE, EVALUATE_TASK, EVALUATE_CLASSIFIER, EVALUATE_ASSISTANT),
         REPORT,
     )
 }

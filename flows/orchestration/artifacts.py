@@ -24,13 +24,9 @@ def publish_chain(name: str, outcomes: Sequence[Outcome], report: str) -> None:
     """Publish the closing table and a link to the report as Prefect artifacts of the flow run."""
     from prefect.artifacts import create_link_artifact, create_table_artifact
 
+    columns = ("step", "result", "what came of it", "took")
     rows = [
-        {
-            "step": o.step,
-            "result": str(o.dataset),
-            "what came of it": o.summary or headline(o.dataset),
-            "took": o.took,
-        }
+        dict(zip(columns, (o.step, str(o.dataset), o.summary or headline(o.dataset), o.took), strict=True))
         for o in outcomes
     ]
     create_table_artifact(rows, key=artifact_key(f"run-{name}"), description=f"What {name} made")

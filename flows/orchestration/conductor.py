@@ -6,6 +6,7 @@ import subprocess
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass, field
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -29,20 +30,19 @@ from pipelines.store.step import Step, StepContext, Stopped
 from pipelines.store.store import Store
 
 
+@dataclass
 class Conductor:
-    """Carries out steps one after another, and keeps the outcome of each."""
+    """Carries out steps one after another, and keeps the outcome of each.
 
-    def __init__(
-        self,
-        store: Store,
-        tracker: Tracker,
-        rebuild: bool,
-        should_stop: Callable[[], bool],
-        resolved: Resolved = (),
-    ) -> None:
-        self.store, self.tracker, self.rebuild, self.should_stop = store, tracker, rebuild, should_stop
-        self.resolved = resolved
-        self.done: list[Outcome] = []
+    resolved: results that were looked up before; they are reused without another look.
+    """
+
+    store: Store
+    tracker: Tracker
+    rebuild: bool
+    should_stop: Callable[[], bool]
+    resolved: Resolved = ()
+    done: list[Outcome] = field(default_factory=list)
 
     def perform(self, step: Step) -> Dataset:
         """Return the step's published result, built now if necessary. A published result needs no Prefect task.

@@ -56,7 +56,6 @@ class Gate:
 
     def _as_task(self, evaluated: Evaluated) -> Outcome | None:
         name = evaluated.model.ref.name
-        outcomes: list[Outcome] = []
 
         @task(
             name="promote",
@@ -65,24 +64,22 @@ class Gate:
             cache_policy=NO_CACHE,
             persist_result=False,
         )
-        def promote() -> str:
+        def promote() -> Outcome | None:
             started = time.perf_counter()
             version, decision = self.decide(evaluated)
             if version is None:
-                return decision.why
+                return None
             known = None if self.again else decision_on(version)
             summary = known or f"{version} {'promoted' if decision.promoted else 'kept back'}. {decision.why}"
             outcome = Outcome("promote", evaluated.model, time.perf_counter() - started, bool(known), summary)
-            outcomes.append(outcome)
             if self.tracker.parent:
                 self.tracker.client.set_tag(self.tracker.parent, f"tokenmill.promotion.{name}", summary)
             if not known:
                 say(f"{'promote':<19} {outcome.seconds:5.1f} s  {summary}")
                 _publish(name, summary, decision)
-            return summary
+            return outcome
 
-        promote()
-        return outcomes[0] if outcomes else None
+        return promote()
 
     def decide(self, evaluated: Evaluated) -> tuple[ModelVersion | None, Decision]:
         """Decide about a model and carry the decision out.

@@ -31,10 +31,12 @@ class StepListener(Listener):
         self.state: tuple[float, float, str, str] = (0, 0, "", "")
 
     def advance(self) -> None:
+        """Advance the bar by one unit."""
         done, total, unit, note = self.state
         self.progress(done + 1, total, unit, note)
 
     def progress(self, done: float, total: float, unit: str, note: str = "") -> None:
+        """Move the bar, and print a line now and then where there is none."""
         self.state = (done, total, unit, note)
         task = self.bar.tasks[self.bar.task_ids.index(self.task)]
         rate = f"{short(task.speed)} {unit}/s" if task.speed else unit
@@ -44,18 +46,22 @@ class StepListener(Listener):
             say(f"{task.description}: {short(done)} of {short(total)} {unit}{', ' if note else ''}{note}")
 
     def metrics(self, step: int, values: Mapping[str, float]) -> None:
+        """Log values of curves to MLflow."""
         self.run.metrics(step, values)
 
     def text(self, path: str, text: str) -> None:
+        """Log a text to MLflow."""
         self.run.text(path, text)
 
     def flush(self) -> None:
+        """Deliver everything to MLflow, and warn once if it does not answer."""
         arrived = self.run.flush()
         if self.mlflow_answers and not arrived:
             self.warn("MLflow does not answer; the step goes on, and MLflow gets what it has missed when it is back.")
         self.mlflow_answers = arrived
 
     def warn(self, sentence: str) -> None:
+        """Print a warning."""
         warn(sentence)
 
 

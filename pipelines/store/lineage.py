@@ -1,11 +1,11 @@
-"""Where every dataset and model came from, and what came of it, read out of the manifests."""
+"""Lineage: where every dataset and model came from and what was made from it, read from the manifests."""
 
 from __future__ import annotations
 
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
@@ -15,11 +15,11 @@ from pipelines.store.dataset import Dataset
 
 @dataclass(frozen=True)
 class Edge:
-    """One thing that went into another, directly or through others.
+    """A pair of an output and one of its inputs, direct or through other datasets.
 
     output, input: `kind/name@fingerprint`; a source file is `source/name@sha256`. Twelve digits of each hash.
-    role: what the input is to the step that read it; for a far one, to the step that read it first.
-    distance: 1 for a direct input, 2 for an input of an input, and so on; the shortest way counts.
+    role: the input's role in the step that read it; for a distant input, in the step that read it first.
+    distance: 1 for a direct input, 2 for an input of an input, and so on, by the shortest way.
     digest: SHA-256 of the input's content.
     """
 
@@ -33,9 +33,9 @@ class Edge:
 
 
 def edges(datasets: Iterable[Dataset]) -> list[Edge]:
-    """Every pair of a dataset and something that went into it, near and far.
+    """Return every pair of a dataset and one of its inputs, direct or distant.
 
-    Inputs that are no longer in the store still appear, but what had gone into them is not known any more.
+    Inputs that are no longer in the store appear too, but without their own inputs.
     """
     direct = {str(dataset.ref): direct_edges(dataset) for dataset in datasets}
     found: list[Edge] = []
@@ -45,9 +45,8 @@ def edges(datasets: Iterable[Dataset]) -> list[Edge]:
         while level:
             fresh = {edge.input: edge for edge in level if edge.input not in seen}
             for edge in fresh.values():
-                seen[edge.input] = Edge(
-                    output, first[0].output_kind, edge.input, edge.input_kind, edge.role, distance, edge.digest
-                )
+                kind = first[0].output_kind
+                seen[edge.input] = replace(edge, output=output, output_kind=kind, distance=distance)
             level = [further for edge in fresh.values() for further in direct.get(edge.input, [])]
             distance += 1
         found += seen.values()
@@ -55,7 +54,7 @@ def edges(datasets: Iterable[Dataset]) -> list[Edge]:
 
 
 def direct_edges(dataset: Dataset) -> list[Edge]:
-    """What a step read to build this dataset: other datasets, and files from outside the store."""
+    """Return what a step read to build a dataset: other datasets, and files from outside the store."""
     output, kind = str(dataset.ref), dataset.manifest.kind
     read = [
         Edge(output, kind, str(ref), ref.kind, role, 1, ref.digest)
@@ -69,7 +68,7 @@ def direct_edges(dataset: Dataset) -> list[Edge]:
 
 
 def users(datasets: Iterable[Dataset]) -> dict[str, list[Edge]]:
-    """The direct edges by input: what has read each dataset and each source file."""
+    """Return the direct edges by input: the readers of each dataset and of each source file."""
     by_input: dict[str, list[Edge]] = defaultdict(list)
     for dataset in datasets:
         for edge in direct_edges(dataset):
@@ -82,10 +81,10 @@ def users(datasets: Iterable[Dataset]) -> dict[str, list[Edge]]:
 
 @dataclass(frozen=True)
 class Node:
-    """A dataset or source file in a tree of what came of what.
+    """A dataset or source file in a tree of origins or of results.
 
     dataset: None for a source file, and for a dataset that is no longer in the store.
-    repeated: its branches stand elsewhere in the tree already.
+    repeated: the node's branches are shown elsewhere in the tree.
     """
 
     name: str
@@ -96,7 +95,7 @@ class Node:
     repeated: bool = False
 
     def nodes(self) -> Iterator[Node]:
-        """The node and all under it, each once."""
+        """Yield the node and all nodes under it, each once."""
         if not self.repeated:
             yield self
             for branch in self.branches:
@@ -104,7 +103,7 @@ class Node:
 
 
 def origins(dataset: Dataset, datasets: Sequence[Dataset]) -> Node:
-    """What a dataset came from: its inputs, theirs, and so on down to the source files."""
+    """Return the tree of a dataset's inputs, their inputs, and so on down to the source files."""
     known = {str(each.ref): each for each in datasets}
     inputs = {
         name: [(edge.input, edge.input_kind, edge.role) for edge in direct_edges(each)] for name, each in known.items()
@@ -113,7 +112,7 @@ def origins(dataset: Dataset, datasets: Sequence[Dataset]) -> Node:
 
 
 def outcomes(name: str, kind: str, datasets: Sequence[Dataset]) -> Node:
-    """What came of a dataset or source file: what was made from it, what was made from that, and so on."""
+    """Return the tree of what was made from a dataset or source file, what was made from that, and so on."""
     known = {str(each.ref): each for each in datasets}
     made = {
         read: [(edge.output, edge.output_kind, edge.role) for edge in edges_]
@@ -136,7 +135,7 @@ def _grow(
 
 
 def source_files(what: str, datasets: Iterable[Dataset]) -> list[str]:
-    """Source files, as `source/name@digits`, that a name, the last part of one, or a SHA-256's first digits fit."""
+    """Find source files by name, base name or SHA-256 prefix; return them as `source/name@digits`."""
     found = {
         f"source/{file.name}@{file.sha256[:12]}": None
         for dataset in datasets
@@ -160,7 +159,7 @@ class Sighting:
 
 
 def sightings(doc_id: str, datasets: Iterable[Dataset]) -> list[Sighting]:
-    """Where a document or example stands, by its id or the first digits of it, in every version of everything."""
+    """Find a document or example in every version of every dataset, by its id or a prefix of it."""
     if not re.fullmatch("[0-9a-f]{8,32}", doc_id):
         return []
     return [

@@ -244,7 +244,7 @@ def _fingerprinted_value(value: Any, dumped: Any) -> Any:
 def code_digest(packages: tuple[str, ...]) -> str:
     """Return the SHA-256 of the packages' code as Python reads it, without comments, docstrings and layout.
 
-    A package stands for all modules below it, so that no list of modules can miss one that changes a byte.
+    A package includes all modules below it, so that no list of modules can miss one that changes a byte.
     """
     sha = hashlib.sha256()
     for package in sorted(packages):
