@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
-from pipelines.config import ClassificationRun, InstructionRun, RunConfig
+from pipelines.config import FinetuneRun, InstructionRun, RunConfig
 from pipelines.corpus.examples import EXAMPLES
 from pipelines.corpus.ingest.ingest import INGEST
 from pipelines.corpus.mix import MIX
@@ -138,7 +138,7 @@ def corpus_of(perform: Perform, config: RunConfig) -> Dataset:
 def _finetune(
     perform: Perform,
     name: str,
-    part: ClassificationRun | InstructionRun,
+    part: FinetuneRun,
     model: Dataset,
     examples: Dataset,
     with_baseline: bool,

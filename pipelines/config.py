@@ -21,7 +21,7 @@ from pipelines.evaluation.language_model import EvaluateLanguageConfig
 from pipelines.evaluation.multiple_choice import MultipleChoiceConfig
 from pipelines.evaluation.promotion import PromoteConfig
 from pipelines.report.report import ReportConfig
-from pipelines.store.manifest import NAME
+from pipelines.store.manifest import Name
 from pipelines.tokens.samples import SampleConfig
 from pipelines.tokens.tokenizers import TokenizeConfig
 from pipelines.training.finetune_assistant import AssistantConfig
@@ -30,7 +30,7 @@ from pipelines.training.pretrain import PretrainConfig
 
 
 class ClassificationRun(Config):
-    """A classifier: its examples, its training and how it is judged."""
+    """A classifier: its examples, its training and its evaluation."""
 
     task: Literal["classification"] = Field(description="Says that this is a classifier.")
     examples: ExamplesConfig = Field(description="Where the labelled texts come from.")
@@ -39,39 +39,41 @@ class ClassificationRun(Config):
         default=True, description="Also train it from random weights, to see what pretraining is worth."
     )
     evaluate: EvaluateClassifierConfig = Field(
-        default=EvaluateClassifierConfig(), description="How it is judged on held-out examples."
+        default=EvaluateClassifierConfig(), description="How it is evaluated on held-out examples."
     )
 
 
 class InstructionRun(Config):
-    """An assistant that follows instructions: its examples, its training and how it is judged."""
+    """An assistant that follows instructions: its examples, its training and its evaluation."""
 
     task: Literal["instruction"] = Field(description="Says that this is an assistant.")
     examples: ExamplesConfig = Field(description="Where the instructions and responses come from.")
     training: AssistantConfig = Field(default=AssistantConfig(), description="How the assistant is fine-tuned.")
     evaluate: EvaluateAssistantConfig = Field(
-        default=EvaluateAssistantConfig(), description="How it is judged on held-out examples."
+        default=EvaluateAssistantConfig(), description="How it is evaluated on held-out examples."
     )
+
+
+FinetuneRun = Annotated[ClassificationRun | InstructionRun, Field(discriminator="task")]
 
 
 class RunConfig(Config):
     """A whole chain, from source files to evaluated models."""
 
-    name: str = Field(pattern=NAME.pattern, description="Names the pipeline, its MLflow experiment and its models.")
-    corpus: str | None = Field(
+    name: Name = Field(description="Names the pipeline, its MLflow experiment and its models.")
+    corpus: Name | None = Field(
         default=None,
-        pattern=NAME.pattern,
         description="Names the corpus, its tokens and samples, so that runs can share them; by default the run's name.",
     )
     base: str | None = Field(
         default=None,
         description=(
-            "A pretrained model to go on from instead of random weights: `champion`, the run's own if it has one by "
-            "now, or NAME, NAME@ALIAS, NAME/VERSION, NAME@FINGERPRINT. Its tokenizer takes the encoding's place."
+            "A pretrained model to start from instead of random weights: `champion` (the run's own, if it has one), "
+            "NAME, NAME@ALIAS, NAME/VERSION or NAME@FINGERPRINT. Its tokenizer replaces the encoding."
         ),
     )
     ingest: IngestConfig | None = Field(default=None, description="Where the text comes from and how it is cleaned.")
-    corpora: dict[Annotated[str, Field(pattern=NAME.pattern)], IngestConfig] = Field(
+    corpora: dict[Name, IngestConfig] = Field(
         default={}, description="Instead of one ingest, several by name, whose corpora are mixed."
     )
     mix: MixConfig | None = Field(default=None, description="How much of each of the corpora is taken.")
@@ -79,15 +81,14 @@ class RunConfig(Config):
     sample: SampleConfig = Field(default=SampleConfig(), description="The windows that training sees.")
     pretrain: PretrainConfig = Field(default=PretrainConfig(), description="The model and its pretraining.")
     evaluate: EvaluateLanguageConfig = Field(
-        default=EvaluateLanguageConfig(), description="How the pretrained model is judged."
+        default=EvaluateLanguageConfig(), description="How the pretrained model is evaluated."
     )
-    tasks: dict[Annotated[str, Field(pattern=NAME.pattern)], MultipleChoiceConfig] = Field(
-        default={}, description="Tasks of multiple choice by name, on which the pretrained model is judged too."
+    tasks: dict[Name, MultipleChoiceConfig] = Field(
+        default={}, description="Tasks of multiple choice by name, on which the pretrained model is evaluated too."
     )
-    finetune: dict[
-        Annotated[str, Field(pattern=NAME.pattern)],
-        Annotated[ClassificationRun | InstructionRun, Field(discriminator="task")],
-    ] = Field(default={}, description="Fine-tuned models by name, each from the pretrained one.")
+    finetune: dict[Name, FinetuneRun] = Field(
+        default={}, description="Fine-tuned models by name, each from the pretrained one."
+    )
     promote: PromoteConfig = Field(
         default=PromoteConfig(), description="When a model becomes the champion of its name."
     )

@@ -16,9 +16,9 @@ Schema = Mapping[str, Any]
 
 INTRODUCTION = """# Configuration
 
-A run is one TOML file. Every key is listed here with its type and default; a key that is not is an error that names
-the nearest one. `--set section.key=value` overrides a key on the command line, its value written as in TOML. Keys
-marked ° do not change what is made, and so do not make a new version of it.
+A run is one TOML file. This page lists every key with its type and default. An unknown key is an error that names the
+nearest valid one. `--set section.key=value` overrides a key on the command line, its value written as in TOML. Keys
+marked ° do not change the result, so they make no new version of it.
 
 This page is written from the code: `python -m pipelines.reference > docs/configuration.md`.
 """

@@ -90,7 +90,8 @@ class Gate:
         client, name = self.tracker.client, evaluated.model.ref.name
         while True:
             versions = registered(self.home.mlflow_uri, name)
-            ours = _version(versions, evaluated.model)
+            fingerprint = evaluated.model.ref.fingerprint  # the newest version that holds exactly these weights
+            ours = next((each for each in reversed(versions) if each.fingerprint == fingerprint), None)
             if ours is None:
                 return None, Decision(False, f"{evaluated.model} is not in MLflow's registry.")
             if DECISION in ours.tags and not self.again:
@@ -131,12 +132,6 @@ class Gate:
         corpus = self.home.store.open(tokens.manifest.inputs["corpus"])
         config = TokenizeConfig.model_validate(tokens.manifest.config)
         return tokens_by(self.perform, self.home, f"{tokens.ref.name}-{CHAMPION}", config, corpus, champion)
-
-
-def _version(versions: Sequence[ModelVersion], model: Dataset) -> ModelVersion | None:
-    """Return the newest version that holds exactly these weights."""
-    found = [each for each in versions if each.fingerprint == model.ref.fingerprint]
-    return found[-1] if found else None
 
 
 def _publish(name: str, summary: str, decision: Decision) -> None:

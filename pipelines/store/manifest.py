@@ -33,6 +33,11 @@ class Ref(BaseModel):
     fingerprint: Digits
     digest: Digits
 
+    @property
+    def key(self) -> str:
+        """The place of the dataset in the store, as a relative path."""
+        return f"{self.kind}/{self.name}-{self.fingerprint[:12]}"
+
     def __str__(self) -> str:
         return f"{self.kind}/{self.name}@{self.fingerprint[:12]}"
 
@@ -94,7 +99,7 @@ class Manifest(BaseModel):
     @property
     def key(self) -> str:
         """The place of the dataset in the store, as a relative path."""
-        return f"{self.kind}/{self.name}-{self.fingerprint[:12]}"
+        return self.ref.key
 
     @property
     def bytes(self) -> int:

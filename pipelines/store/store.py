@@ -169,7 +169,7 @@ class Store:
             try:
                 if unfinished and _days_since_written(leftover) <= checkpoint_days:
                     continue  # checkpoints of a step that may run again
-                with self._lock(fingerprint, timeout=0):
+                with self.lock(fingerprint).acquire(timeout=0):
                     if why == "replaced":
                         self._restore(leftover / "dataset")
                     shutil.rmtree(leftover)
@@ -208,7 +208,7 @@ class Store:
             InputError: nothing matches, or the first digits of a fingerprint match more than one.
         """
         if isinstance(reference, Ref):
-            found = self._published(f"{reference.kind}/{reference.name}-{reference.fingerprint[:12]}")
+            found = self._published(reference.key)
             if not found:
                 raise InputError(f"{reference} is not in {self.address}; run the step that makes it again.")
             return found
@@ -342,17 +342,15 @@ class Store:
         return folder
 
     @contextmanager
-    def _lock(self, fingerprint: str, on_wait: Callable[[], None] | None = None, timeout: float = -1) -> Iterator[None]:
+    def _lock(self, fingerprint: str, on_wait: Callable[[], None] | None = None) -> Iterator[None]:
         """Hold the fingerprint's lock; `on_wait` is called if another process has it."""
         lock = self.lock(fingerprint)
         try:
             lock.acquire(timeout=0)
         except Timeout:
-            if timeout == 0:
-                raise
             if on_wait:
                 on_wait()
-            lock.acquire(timeout=timeout)
+            lock.acquire()
         try:
             yield
         finally:

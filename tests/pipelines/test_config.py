@@ -29,7 +29,7 @@ def config_file(tmp_path):
     return write
 
 
-def test_a_good_file_loads_with_overrides(config_file):
+def test_good_file_loads_with_overrides(config_file):
     config = load_config(
         config_file(GOOD), ["pretrain.steps=25", "pretrain.model.size=pico", "finetune.spam.training.seed=3"]
     )
@@ -66,7 +66,7 @@ def test_a_good_file_loads_with_overrides(config_file):
         ("name = ", "is not valid TOML"),
     ],
 )
-def test_a_bad_file_gets_one_sentence_that_names_the_key(config_file, text, sentence):
+def test_bad_file_is_one_sentence_that_names_the_key(config_file, text, sentence):
     with pytest.raises(InputError) as error:
         load_config(config_file(text))
     assert sentence in str(error.value)
@@ -75,12 +75,12 @@ def test_a_bad_file_gets_one_sentence_that_names_the_key(config_file, text, sent
 
 
 @pytest.mark.parametrize("override", ["pretrain.steps", "=3", "name.x=1"])
-def test_a_bad_override_is_named(config_file, override):
+def test_bad_override_is_named(config_file, override):
     with pytest.raises(InputError, match=override.split("=")[0] or "form"):
         load_config(config_file(GOOD), [override])
 
 
-def test_a_missing_file_is_named(tmp_path):
+def test_missing_file_is_named(tmp_path):
     with pytest.raises(InputError, match=r"no config file .*nowhere\.toml"):
         load_config(tmp_path / "nowhere.toml")
 

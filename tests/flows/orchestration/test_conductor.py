@@ -1,4 +1,4 @@
-"""Versions of data as the conductor publishes them, and damage as the command line names it."""
+"""The conductor: versions that it publishes, stops between partitions, and damage that the command line names."""
 
 import json
 import os
@@ -21,7 +21,7 @@ from pipelines.tokens.tokenizers import TokenizeConfig
 
 @pytest.fixture
 def published(tmp_path):
-    """published() publishes a corpus of what lies in `texts`, and its tokens."""
+    """published() publishes a corpus of the folder `texts`, and its tokens."""
     tracker = MagicMock()
     tracker.open_step.return_value.run_id = "r"
     conductor = Conductor(Store(tmp_path / "data"), tracker, rebuild=False, should_stop=lambda: False)
@@ -37,7 +37,7 @@ def published(tmp_path):
     return publish
 
 
-def test_a_new_version_names_the_one_before_it(published, tmp_path):
+def test_new_version_names_the_previous_one(published, tmp_path):
     first = published()
     (tmp_path / "texts/b.txt").write_text("It grinds all day.")
     second = published()
@@ -46,8 +46,8 @@ def test_a_new_version_names_the_one_before_it(published, tmp_path):
         assert json.loads((after.path / "manifest.json").read_text())["built"]["previous"] == str(before)
 
 
-def test_a_step_stops_between_two_partitions_and_goes_on_from_there(tmp_path, monkeypatch):
-    read, told = [], []
+def test_step_stops_between_partitions_and_resumes_there(tmp_path, monkeypatch):
+    read, shown = [], []
 
     def map_in_turn(function, items, when_done):
         made = []
@@ -59,7 +59,7 @@ def test_a_step_stops_between_two_partitions_and_goes_on_from_there(tmp_path, mo
 
     monkeypatch.setattr(flows.orchestration.conductor, "map_tasks", map_in_turn)
     monkeypatch.setattr(
-        StepListener, "progress", lambda self, *told_: (setattr(self, "state", told_), told.append(told_))
+        StepListener, "progress", lambda self, *state: (setattr(self, "state", state), shown.append(state))
     )
     for name in "abcde":
         (tmp_path / f"{name}.txt").write_text(f"The mill grinds {name}.")
@@ -70,10 +70,10 @@ def test_a_step_stops_between_two_partitions_and_goes_on_from_there(tmp_path, mo
     with pytest.raises(Stopped, match="stopped within ingest mill; what is done of it is kept"):
         conductor._perform(INGEST.using("mill", config))
     reading = [(done, 5, "partitions", "reading") for done in range(6)]
-    assert len(read) == 2 and told == reading[:3] and not list(conductor.store.list())
+    assert len(read) == 2 and shown == reading[:3] and not list(conductor.store.list())
     conductor.should_stop = lambda: False
     assert conductor._perform(INGEST.using("mill", config)).dataset.manifest.statistics["documents"] == 5
-    assert len(read) == len(set(read)) == 5 and told[3:9] == reading
+    assert len(read) == len(set(read)) == 5 and shown[3:9] == reading
 
 
 def flip_a_bit(path):
@@ -91,7 +91,7 @@ def flip_a_bit(path):
     ],
 )
 @pytest.mark.parametrize("which", ["documents/part-00000.parquet", "tokens-00000.arrow"])
-def test_verify_names_the_file_that_is_damaged(published, tmp_path, monkeypatch, damage, sentence, which):
+def test_verify_names_the_damaged_file(published, tmp_path, monkeypatch, damage, sentence, which):
     monkeypatch.setenv("TOKENMILL_HOME", str(tmp_path))
     corpus, tokens = published()
     assert CliRunner().invoke(app, ["datasets", "verify"]).stdout == "2 of 2 datasets are as they were published.\n"

@@ -1,4 +1,4 @@
-"""A run that has nothing left to do is known without Prefect and MLflow; one that has anything left is not."""
+"""A finished run is found without Prefect and MLflow; a run with anything left to do is not."""
 
 import sqlite3
 from contextlib import closing
@@ -47,7 +47,7 @@ def chain(perform, config, until):
 
 @pytest.fixture
 def made(tmp_path, monkeypatch):
-    """A home in which a run came to its end, with MLflow's database, and what was published."""
+    """A home with a finished run, MLflow's database, and the published datasets."""
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.delenv("TOKENMILL_DATA", raising=False)
     monkeypatch.setattr(finished, "chain", chain)
@@ -98,7 +98,7 @@ def change(home, statement):
         database.commit()
 
 
-def test_what_was_made_is_found_in_the_chains_order(made, capsys):
+def test_finished_run_is_found_in_the_order_of_the_chain(made, capsys):
     outcomes = find_finished(CONFIG, "evaluate", made.home)
     assert [outcome.step for outcome in outcomes] == ["read", "train", "judge", "report", "promote"]
     assert [outcome.dataset for outcome in outcomes[:4]] == made.datasets
@@ -113,7 +113,7 @@ def test_what_was_made_is_found_in_the_chains_order(made, capsys):
         "a result is gone": lambda made: made.home.store.remove(made.datasets[0]),
         "the report is gone": lambda made: made.home.store.remove(made.datasets[-1]),
         "MLflow's database is gone": lambda made: (made.home.path / "mlruns" / "mlflow.db").unlink(),
-        "MLflow was not told of a step's end": lambda made: change(
+        "MLflow does not know a step's end": lambda made: change(
             made.home, "UPDATE runs SET status = 'KILLED' WHERE run_uuid = 'run of corpus'"
         ),
         "a run died": lambda made: change(
@@ -128,28 +128,28 @@ def test_what_was_made_is_found_in_the_chains_order(made, capsys):
         "nothing is decided": lambda made: change(
             made.home, "DELETE FROM model_version_tags WHERE key = 'tokenmill.decision'"
         ),
-        "Prefect was not told of a flow's end": lambda made: (made.home.store.root / ".locks" / "flow-1.lock").touch(),
+        "Prefect does not know a flow's end": lambda made: (made.home.store.root / ".locks" / "flow-1.lock").touch(),
     }.items(),
     ids=lambda item: item[0],
 )
-def test_what_has_something_left_to_do_is_not_finished(made, what):
+def test_run_with_anything_left_to_do_is_not_finished(made, what):
     what[1](made)
     if what[0] == "a run died":
         change(made.home, f"INSERT INTO tags VALUES ('dead', 'tokenmill.home', '{made.home.label}')")
     assert find_finished(CONFIG, "evaluate", made.home) == []
 
 
-def test_another_home_may_be_at_work(made):
+def test_runs_of_another_home_do_not_matter(made):
     change(made.home, "INSERT INTO runs SELECT 'theirs', 1, 'RUNNING', 99, 'active'")
     change(made.home, "INSERT INTO tags VALUES ('theirs', 'tokenmill.home', 'elsewhere')")
     assert len(find_finished(CONFIG, "evaluate", made.home)) == 5
 
 
-def test_a_run_that_goes_on_from_a_champion_is_looked_at_by_the_flow(made):
+def test_run_with_a_base_is_left_to_the_flow(made):
     assert find_finished(CONFIG.model_copy(update={"base": "champion"}), "evaluate", made.home) == []
 
 
-def test_other_code_of_the_same_version_is_told(made, capsys, monkeypatch):
+def test_other_code_of_the_same_version_warns(made, capsys, monkeypatch):
     monkeypatch.setattr(made.home.store.__class__, "changed_code", lambda self, step, dataset: step.type is MODEL)
     assert find_finished(CONFIG, "evaluate", made.home)
     assert "other code" in capsys.readouterr().err

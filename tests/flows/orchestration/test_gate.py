@@ -1,4 +1,4 @@
-"""Who is champion: decided once, for a reason that is written down, with a way back, whatever is killed when.
+"""The gate: each decision about a champion is made once, with a reason and a way back, in spite of kills.
 
 MLflow's registry is real; models and evaluations are small stand-ins.
 """
@@ -93,11 +93,11 @@ class Family:
 
         def run(out, scratch):
             right = np.arange(200) < self.right[inputs["model"].ref.fingerprint] * 200
-            said = [a if ok else {"spam": "ham", "ham": "spam"}[a] for a, ok in zip(TRUTH, right, strict=True)]
+            answers = [a if ok else {"spam": "ham", "ham": "spam"}[a] for a, ok in zip(TRUTH, right, strict=True)]
             digest = inputs["examples"].ref.digest
             items = [f"{digest}-{i}" for i in range(200)]
             write_evaluation(
-                out, {"model": {"f1": 0.5}}, pa.table({"item": items, "truth": TRUTH, "model_label": said})
+                out, {"model": {"f1": 0.5}}, pa.table({"item": items, "truth": TRUTH, "model_label": answers})
             )
             metrics = {"model": {"f1": right.mean(), "accuracy": right.mean()}}
             return {"task": "classification", "positive": "spam", **statistics("classify", metrics)}
@@ -128,7 +128,7 @@ def family(home, client):
     return Family(home, client)
 
 
-def test_the_better_model_is_promoted_and_why_is_written_down(family):
+def test_better_model_is_promoted_with_its_reason(family):
     family.model(0.8)
     evaluated = family.evaluate(family.model(0.95))
     version, decision = family.gate().decide(evaluated)
@@ -152,7 +152,7 @@ def test_the_better_model_is_promoted_and_why_is_written_down(family):
         (0.7, {"guard": {"classify/accuracy": 0.05}}, "A guarded metric got worse: classify/accuracy 0.8 → 0.7"),
     ],
 )
-def test_what_does_not_win_is_kept_back_with_the_reason(family, challenger, criterion, why):
+def test_loser_is_kept_back_with_the_reason(family, challenger, criterion, why):
     family.model(0.8)
     model = family.model(challenger) if challenger != 0.8 else family.model("0.80")
     family.right[model.ref.fingerprint] = challenger
@@ -161,7 +161,7 @@ def test_what_does_not_win_is_kept_back_with_the_reason(family, challenger, crit
     assert family.tags(2)[DECISION] == "kept back" and why in family.tags(2)[WHY]
 
 
-def test_a_decision_is_made_once_unless_asked_for_again(family):
+def test_decision_is_made_once_unless_forced(family):
     family.model(0.8)
     evaluated = family.evaluate(family.model(0.7))
     family.gate().decide(evaluated)
@@ -173,7 +173,7 @@ def test_a_decision_is_made_once_unless_asked_for_again(family):
     assert not by_force.promoted and family.tags(2) != before
 
 
-def test_held_out_data_that_changed_makes_the_champion_be_evaluated_anew(family):
+def test_changed_held_out_data_evaluates_the_champion_again(family):
     first = family.model(0.8)
     old = family.evaluate(first)
     grown = family.publish("examples", "held-out", {"n": "2"})
@@ -185,19 +185,19 @@ def test_held_out_data_that_changed_makes_the_champion_be_evaluated_anew(family)
     assert found.ref == old.evaluation.ref, "what is there is not made again"
 
 
-def test_a_metric_that_is_none_is_a_sentence(family):
+def test_unknown_metric_is_one_sentence(family):
     family.model(0.8)
     with pytest.raises(InputError, match=r"promote.classification: 'classify/f2' is no metric .* it has classify/f1"):
         family.gate(metric="classify/f2").decide(family.evaluate(family.model(0.9)))
 
 
-def test_a_champion_whose_weights_are_gone_is_not_replaced_unseen(family):
+def test_champion_without_weights_is_not_replaced(family):
     family.home.store.remove(family.model(0.8))
     _, decision = family.gate().decide(family.evaluate(family.model(0.95)))
     assert not decision.promoted and "cannot be judged on the same data" in family.tags(2)[WHY]
 
 
-def test_rolling_back_goes_back_step_by_step_and_promoting_by_hand_brings_back(family):
+def test_rollback_and_promotion_by_hand_follow_the_history(family):
     name, home = family.name, family.home
     family.model(0.7)
     for right in (0.85, 0.99):
@@ -250,7 +250,7 @@ class Dying:
 
 
 @pytest.mark.parametrize(("right", "kills"), [(0.95, itertools.count()), (0.7, [1, 4])])
-def test_a_promotion_that_is_killed_at_any_write_is_finished_by_the_next_run(home, client, right, kills):
+def test_killed_promotion_is_finished_by_the_next_run(home, client, right, kills):
     for writes in kills:
         family = Family(home, client)
         family.model(0.8)
@@ -272,7 +272,7 @@ def test_a_promotion_that_is_killed_at_any_write_is_finished_by_the_next_run(hom
     assert not died or writes == 4
 
 
-def test_a_rollback_that_is_killed_at_any_write_is_finished_when_asked_again(home, client, monkeypatch):
+def test_killed_rollback_is_finished_by_the_next_one(home, client, monkeypatch):
     for writes in itertools.count():
         family = Family(home, client)
         for right in (0.7, 0.85):
@@ -293,7 +293,7 @@ def test_a_rollback_that_is_killed_at_any_write_is_finished_when_asked_again(hom
 # Which model a name means
 
 
-def test_a_name_is_its_champion_and_where_there_is_none_the_newest(family, capsys):
+def test_name_means_its_champion_or_the_newest(family, capsys):
     champion, newest = family.model(0.8), family.model(0.7)
     name, home = family.name, family.home
     assert find_model(name, home).ref == champion.ref and find_model(f"{name}@champion", home).ref == champion.ref
@@ -313,7 +313,7 @@ def test_a_name_is_its_champion_and_where_there_is_none_the_newest(family, capsy
         find_model(f"{name}@best", home)
 
 
-def test_the_registry_is_read_alike_from_the_file_and_through_sqlalchemy(family):
+def test_registry_reads_alike_from_file_and_sqlalchemy(family):
     family.model(0.8)
     family.gate().decide(family.evaluate(family.model(0.95)))
     uri = family.home.mlflow_uri
@@ -337,7 +337,7 @@ def test_finding_a_champion_does_not_import_mlflow(family):
     assert done.stdout.strip() == f"{model} False" and done.stderr == ""
 
 
-def test_a_reason_may_say_anything_and_the_list_of_models_shows_it(family):
+def test_reason_is_shown_without_markup(family):
     family.model(0.7)
     crown(family.client, family.name, 1, "see [/notes], it is [bold]")
     out = io.StringIO()
@@ -345,7 +345,7 @@ def test_a_reason_may_say_anything_and_the_list_of_models_shows_it(family):
     assert "see [/notes], it is [bold]" in out.getvalue()
 
 
-def test_what_is_asked_for_and_not_there_is_named_as_it_was_asked_for(family):
+def test_missing_model_is_named_as_given(family):
     for reference, named in (("x@", "x@"), ("x@mine", "x@mine"), ("x/7", "x/7")):
         with pytest.raises(InputError, match=f"has no model {named};"):
             find_model(reference, family.home)

@@ -1,4 +1,4 @@
-"""Going on from a champion: with its tokenizer, from its weights, and only where there is text that it has not read."""
+"""Warm start: pretraining continues with a champion's tokenizer and weights, and only where there is new text."""
 
 import pydoc_data.topics
 
@@ -70,7 +70,7 @@ def run(tmp_path, monkeypatch):
 EVERYTHING = ["ingest", "tokenize", "sample", "pretrain", "evaluate-language"]
 
 
-def test_a_run_goes_on_from_its_champion_where_there_is_new_text(run):
+def test_new_text_continues_from_the_champion(run):
     first = run.go()
     assert run.built == EVERYTHING and "base" not in first.manifest.inputs, "without a champion, from the start"
     run.champion = first
@@ -112,7 +112,7 @@ def test_training_begins_with_the_weights_of_the_base(run):
     assert not any(torch.allclose(before[name], afresh[name], atol=1e-6) for name in before if before[name].ndim > 1)
 
 
-def test_what_cannot_go_on_gets_a_sentence(run, tmp_path):
+def test_unusable_base_is_one_sentence(run, tmp_path):
     run.champion = first = run.go()
     run.write(20, 25)
     with pytest.raises(InputError, match=r"model/tiny@.* has width = 64 and the config asks for 32"):
@@ -129,7 +129,7 @@ def test_what_cannot_go_on_gets_a_sentence(run, tmp_path):
         run.perform(PRETRAIN.using("tiny", run.config().pretrain, {**inputs, "base": first}))
 
 
-def test_a_base_may_be_any_model_and_its_tokens_may_be_gone(run):
+def test_base_may_be_any_model_without_its_tokens(run):
     first = run.go(base=None)
     tokens = run.home.store.open(first.manifest.inputs["tokens"])
     run.home.store.remove(tokens)
@@ -138,7 +138,7 @@ def test_a_base_may_be_any_model_and_its_tokens_may_be_gone(run):
     assert run.go(base=f"tiny@{first.ref.fingerprint[:8]}").manifest.inputs["base"] == first.ref
 
 
-def test_a_tokenizer_file_counts_by_its_content(run, tmp_path):
+def test_tokenizer_file_counts_by_its_content(run, tmp_path):
     first = run.go(base=None)
     (tmp_path / "mine").mkdir()
     copy = tmp_path / "mine" / "tok.json"

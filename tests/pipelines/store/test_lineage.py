@@ -49,7 +49,7 @@ def build(graph: list[set[int]]) -> list[Dataset]:
 
 
 @given(graphs)
-def test_edges_are_the_shortest_ways_to_everything_behind(graph: list[set[int]]) -> None:
+def test_edges_are_the_shortest_ways_to_all_inputs(graph: list[set[int]]) -> None:
     made = build(graph)
     found = {(edge.output, edge.input): edge.distance for edge in lineage.edges(made)}
     expected: dict[tuple[str, str], int] = {}
@@ -67,7 +67,7 @@ def test_edges_are_the_shortest_ways_to_everything_behind(graph: list[set[int]])
 
 
 @given(graphs)
-def test_trees_hold_each_relative_once_in_both_directions(graph: list[set[int]]) -> None:
+def test_trees_hold_each_dataset_once_in_both_directions(graph: list[set[int]]) -> None:
     made = build(graph)
     edges = lineage.edges(made)
     for each in made:
@@ -77,14 +77,14 @@ def test_trees_hold_each_relative_once_in_both_directions(graph: list[set[int]])
         assert sorted(above) == sorted([str(each), *(edge.output for edge in edges if edge.input == str(each))])
 
 
-def test_an_input_that_is_gone_is_still_named() -> None:
+def test_removed_input_is_still_named() -> None:
     old = dataset(1, [], ("book.txt",))
     new = dataset(2, [old])
     assert [(edge.input, edge.distance) for edge in lineage.edges([new])] == [(str(old), 1)]
     assert lineage.origins(new, [new]).branches == (Node(str(old), "corpus", "role0"),)
 
 
-def test_source_files_go_by_name_last_part_or_digest() -> None:
+def test_source_files_are_found_by_name_or_digest() -> None:
     made = [dataset(1, [], ("kjv/book.txt", "other.txt"))]
     name = "source/kjv/book.txt@" + b"kjv/book.txt".hex()[:12]
     for what in ("kjv/book.txt", "book.txt", "source/kjv/book.txt", b"kjv/book.txt".hex()[:10]):
@@ -92,7 +92,7 @@ def test_source_files_go_by_name_last_part_or_digest() -> None:
     assert lineage.source_files("kjv", made) == lineage.source_files("ook.txt", made) == []
 
 
-def test_a_document_is_found_by_the_first_digits_of_its_id(tmp_path: Path) -> None:
+def test_document_is_found_by_a_prefix_of_its_id(tmp_path: Path) -> None:
     rows = [
         {"doc_id": digits * 16, "source": "kjv", "location": f"line {i}", "split": "train", "text": f"text {i}"}
         for i, digits in enumerate(["ab", "cd"])
@@ -107,6 +107,6 @@ def test_a_document_is_found_by_the_first_digits_of_its_id(tmp_path: Path) -> No
     assert lineage.sightings("cd", [corpus]) == lineage.sightings("ef" * 16, [corpus]) == []
 
 
-def test_a_reference_reads_back() -> None:
+def test_reference_reads_back() -> None:
     ref = Ref(kind="corpus", name="n1", fingerprint="f" * 64, digest="d")
     assert str(ref) == "corpus/n1@ffffffffffff"
