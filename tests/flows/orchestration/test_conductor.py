@@ -76,6 +76,16 @@ def test_step_stops_between_partitions_and_resumes_there(tmp_path, monkeypatch):
     assert len(read) == len(set(read)) == 5 and shown[3:9] == reading
 
 
+def test_resolved_result_is_reused_without_another_look(published, tmp_path, monkeypatch):
+    corpus, tokens = published()
+    step = TOKENIZE.using("mill", TokenizeConfig(encoding="characters"), {"corpus": corpus})
+    store = Store(tmp_path / "data")
+    monkeypatch.setattr(store, "find", None)
+    conductor = Conductor(store, MagicMock(), False, lambda: False, [(step, tokens)])
+    again = TOKENIZE.using("mill", TokenizeConfig(encoding="characters"), {"corpus": corpus})
+    assert conductor.perform(again) == tokens and [outcome.reused for outcome in conductor.done] == [True]
+
+
 def flip_a_bit(path):
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1

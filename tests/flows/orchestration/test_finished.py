@@ -153,3 +153,11 @@ def test_other_code_of_the_same_version_warns(made, capsys, monkeypatch):
     monkeypatch.setattr(made.home.store.__class__, "changed_code", lambda self, step, dataset: step.type is MODEL)
     assert find_finished(CONFIG, "evaluate", made.home)
     assert "other code" in capsys.readouterr().err
+
+
+def test_next_run_takes_what_was_resolved_once(made):
+    made.home.store.remove(made.datasets[1])
+    assert find_finished(CONFIG, "evaluate", made.home) == []
+    resolved = finished.take_resolved()
+    assert [(step.type.name, dataset) for step, dataset in resolved] == [("read", made.datasets[0]), ("train", None)]
+    assert list(finished.take_resolved()) == []
