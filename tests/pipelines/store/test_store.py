@@ -516,7 +516,7 @@ def below(store):
 
 
 def leftovers(store):
-    """What lies in the store beside datasets and locks."""
+    """Return the files in the store that are no datasets and no locks."""
     found = [*store.root.glob(".staging/*"), *store.root.glob(".scratch/*")]
     return sorted(str(path.relative_to(store.root)) for path in found)
 
