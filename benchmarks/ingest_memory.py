@@ -61,7 +61,7 @@ def measure(which: str, folder: Path) -> None:
         "benchmark", IngestConfig.model_validate({"sources": [{"uri": str(folder / "corpus.jsonl")}]})
     )
     corpus: Any = store.find(ingest)
-    tokenize = TOKENIZE.using("benchmark", TokenizeConfig(encoding="gpt2"), {"corpus": corpus.ref} if corpus else {})
+    tokenize = TOKENIZE.using("benchmark", TokenizeConfig(encoding="gpt2"), {"corpus": corpus} if corpus else {})
     step, inputs = (ingest, {}) if which == "ingest" else (tokenize, {"corpus": corpus})
     highest = [0.0]
     threading.Thread(target=watch, args=(highest,), daemon=True).start()

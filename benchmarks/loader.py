@@ -46,7 +46,7 @@ def main() -> None:
         print(f"{'batches/s':>16} " + " ".join(f"{each:>13}" for each in columns))
         for batch_size, context in SHAPES:
             config = SampleConfig(context=context)
-            step = SAMPLE.using("benchmark", config, {"tokens": tokens.ref})
+            step = SAMPLE.using("benchmark", config, {"tokens": tokens})
             samples = store.build(
                 step, lambda out, scratch, c=config: SAMPLE.run({"tokens": tokens}, c, out, StepContext(scratch))
             )

@@ -47,7 +47,7 @@ def main() -> None:
         store = Store(Path(folder))
 
         def build(type: StepType, config: object, **inputs: Dataset) -> Dataset:
-            step = type.using("spam", config, {role: each.ref for role, each in inputs.items()})
+            step = type.using("spam", config, inputs)
             return store.build(step, lambda out, scratch: type.run(inputs, config, out, StepContext(scratch)))
 
         examples = build(EXAMPLES, spam.examples)

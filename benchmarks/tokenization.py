@@ -106,7 +106,7 @@ def ours(path: Path, folder: Path, pool: ProcessPoolExecutor | None, whole: bool
     store = Store(folder / "data")
 
     def build(type_: StepType, config: Any, **inputs: Dataset) -> Dataset:
-        step = type_.using("benchmark", config, {role: one.ref for role, one in inputs.items()})
+        step = type_.using("benchmark", config, inputs)
         map_ = (lambda function, items: list(pool.map(function, items))) if pool else in_turn
         return store.build(step, lambda out, scratch: type_.run(inputs, config, out, StepContext(scratch, map=map_)))
 

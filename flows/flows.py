@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import prefect
@@ -14,29 +14,30 @@ from flows.console import say
 from flows.home import Home
 from flows.orchestration.artifacts import publish_chain
 from flows.orchestration.conductor import Conductor
-from flows.orchestration.endings import crash_dead_runs, show_alive, tell_mlflow
-from flows.orchestration.gate import Gate, judge_registered
+from flows.orchestration.endings import crash_dead_runs, end_mlflow_runs, hold_liveness_lock
+from flows.orchestration.finished import take_resolved
+from flows.orchestration.gate import Gate, evaluate_registered
 from flows.orchestration.signals import stop_on_signals
 from flows.orchestration.task_runners import task_runner
 from flows.orchestration.warm_start import find_base
 from flows.outcome import Outcome
 from flows.tracking.outages import explain_outages
 from flows.tracking.tracker import Tracker
-from pipelines.chain import Judged, Perform, chain, corpus_of, reported
+from pipelines.catalog.registry import ModelVersion
+from pipelines.chain import Evaluated, Perform, chain, report_on
 from pipelines.config import RunConfig
 from pipelines.report.report import FILE as REPORT_FILE
-from pipelines.report.report import REPORT
 from pipelines.store.step import Stopped
 
-Judge = Callable[[Perform, Home], list[Judged]]
+Evaluate = Callable[[Perform, Home], list[Evaluated]]
 
 
 def _conduct(
-    config: RunConfig, judge: Judge, rebuild: bool = False, promote: bool = True, again: bool = False
+    config: RunConfig, evaluate: Evaluate, rebuild: bool = False, promote: bool = True, again: bool = False
 ) -> list[Outcome] | State[None]:
-    """What every flow does around its steps: sweeps, tracks, heeds signals, reports, promotes, and sums up."""
+    """Do what every flow does around its steps: sweep, track, stop on signals, report, promote and sum up."""
     home = Home.from_environment()
-    show_alive(home.store, str(flow_run.id))
+    hold_liveness_lock(home.store, str(flow_run.id))
     crash_dead_runs(home.store)
     home.store.sweep()
     tags = {"prefect.flow_run_id": str(flow_run.id), "prefect.flow_run_name": str(flow_run.name)}
@@ -44,12 +45,12 @@ def _conduct(
         with stop_on_signals() as should_stop, explain_outages(home.mlflow_uri):
             tracker = Tracker(home, config.name)
             with tracker.flow_run(config, tags):
-                conductor = Conductor(home.store, tracker, rebuild, should_stop)
-                judged = judge(conductor.perform, home)
-                made = reported([outcome.dataset for outcome in conductor.done], judged)
-                report = conductor.perform(REPORT, config.name, config.report, made)
+                conductor = Conductor(home.store, tracker, rebuild, should_stop, take_resolved())
+                evaluated = evaluate(conductor.perform, home)
+                made = [outcome.dataset for outcome in conductor.done]
+                report = conductor.perform(report_on(config, made, evaluated))
                 if promote:
-                    conductor.done += Gate(conductor.perform, home, tracker, config, again).pass_all(judged)
+                    conductor.done += Gate(conductor.perform, home, tracker, config, again).pass_all(evaluated)
                 links = tracker.summarise(config.name, conductor.done, report.file(REPORT_FILE))
                 publish_chain(config.name, conductor.done, links["report"])
     except Stopped as stopped:
@@ -58,7 +59,7 @@ def _conduct(
 
 
 def _our_flow(name: str, description: str | None = None) -> Callable[[Callable[..., Any]], prefect.Flow[..., Any]]:
-    hooks: list[Any] = [tell_mlflow]
+    hooks: list[Any] = [end_mlflow_runs]
     make: Any = flow(
         name=name,
         description=description,
@@ -73,18 +74,18 @@ def _our_flow(name: str, description: str | None = None) -> Callable[[Callable[.
 
 def _flow(name: str, until: str, description: str) -> prefect.Flow[..., Any]:
     def conduct(config: RunConfig, rebuild: bool = False) -> list[Outcome] | State[None]:
-        """Carry the chain so far.
+        """Carry out the chain up to this step.
 
         Args:
             config: The run, as its TOML file says it.
             rebuild: Run every step again and put its result in the old one's place.
         """
 
-        def judge(perform: Perform, home: Home) -> list[Judged]:
+        def evaluate(perform: Perform, home: Home) -> list[Evaluated]:
             base = find_base(config.base, config.name, home) if config.base else None
             return chain(perform, config, until, base, say)
 
-        return _conduct(config, judge, rebuild)
+        return _conduct(config, evaluate, rebuild)
 
     conduct.__name__ = conduct.__qualname__ = name
     return _our_flow(name=name, description=description)(conduct)
@@ -101,33 +102,27 @@ evaluate = _flow("evaluate", "evaluate", "Every model of the run judged on held-
 
 @_our_flow(name="reevaluate")
 def reevaluate(config: RunConfig) -> list[Outcome] | State[None]:
-    """Judge the champions and their challengers on the run's held-out data as it is today. Trains nothing.
+    """Evaluate the champions and their challengers on the run's held-out data as it is today. Trains nothing.
 
     Args:
         config: The run, as its TOML file says it.
     """
-
-    def judge(perform: Perform, home: Home) -> list[Judged]:
-        return judge_registered(
-            perform, config, home, corpus_of(perform, config), lambda vs: [v for v in vs if v.aliases]
-        )
-
-    return _conduct(config, judge, promote=False)
+    return _conduct(config, _registered(config, lambda versions: [v for v in versions if v.aliases]), promote=False)
 
 
 @_our_flow(name="promote")
 def promote(config: RunConfig, again: bool = False) -> list[Outcome] | State[None]:
-    """Hold the newest model of each name against its champion, and promote the better ones. Trains nothing.
+    """Compare the newest model of each name with its champion, and promote the better ones. Trains nothing.
 
     Args:
         config: The run, as its TOML file says it; its `promote` table says what better means.
         again: Decide also about models that were decided about before.
     """
+    return _conduct(config, _registered(config, lambda versions: versions[-1:]), again=again)
 
-    def judge(perform: Perform, home: Home) -> list[Judged]:
-        return judge_registered(perform, config, home, corpus_of(perform, config), lambda versions: versions[-1:])
 
-    return _conduct(config, judge, again=again)
+def _registered(config: RunConfig, which: Callable[[Sequence[ModelVersion]], Sequence[ModelVersion]]) -> Evaluate:
+    return lambda perform, home: evaluate_registered(perform, config, home, which)
 
 
 FLOWS = {each.name: each for each in (run, ingest, tokenize, sample, pretrain, finetune, evaluate, reevaluate, promote)}

@@ -1,12 +1,15 @@
-"""The chain: which step takes what from which, from source files to evaluated models. It carries nothing out itself."""
+"""The chain: the order of the steps from source files to evaluated models, and what each takes from which.
+
+`chain` carries nothing out itself: it hands every step to a function. `resolve` looks all results up that way.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
-from gpt.config import Config
-from pipelines.config import ClassificationRun, RunConfig
+from pipelines.config import FinetuneRun, InstructionRun, RunConfig
 from pipelines.corpus.examples import EXAMPLES
 from pipelines.corpus.ingest.ingest import INGEST
 from pipelines.corpus.mix import MIX
@@ -14,8 +17,9 @@ from pipelines.evaluation.assistant import EVALUATE_ASSISTANT
 from pipelines.evaluation.classifier import EVALUATE_CLASSIFIER
 from pipelines.evaluation.language_model import EVALUATE_LANGUAGE
 from pipelines.evaluation.multiple_choice import EVALUATE_TASK
+from pipelines.report.report import REPORT
 from pipelines.store.dataset import Dataset
-from pipelines.store.step import StepType
+from pipelines.store.step import Step
 from pipelines.tokens.samples import SAMPLE
 from pipelines.tokens.tokenize import TOKENIZE, TokenizeConfig
 from pipelines.tokens.tokenized_examples import TOKENIZE_EXAMPLES
@@ -24,21 +28,48 @@ from pipelines.training.finetune_assistant import FINETUNE_ASSISTANT
 from pipelines.training.finetune_classifier import FINETUNE_CLASSIFIER
 from pipelines.training.pretrain import PRETRAIN
 
-Perform = Callable[[StepType, str, Config, Mapping[str, Dataset]], Dataset]
+STEPS = {
+    type.name: type
+    for type in (
+        *(INGEST, MIX, EXAMPLES, TOKENIZE, SAMPLE, TOKENIZE_EXAMPLES),
+        *(PRETRAIN, FINETUNE_CLASSIFIER, FINETUNE_ASSISTANT),
+        *(EVALUATE_LANGUAGE, EVALUATE_TASK, EVALUATE_CLASSIFIER, EVALUATE_ASSISTANT),
+        REPORT,
+    )
+}
+"""Every type of step by its name."""
+
+Perform = Callable[[Step], Dataset]
+"""Returns the published result of a step."""
+
+Resolved = Sequence[tuple[Step, Dataset | None]]
+"""Steps with their published results; None where the result has to be made."""
 
 
 @dataclass(frozen=True)
-class Judged:
-    """A model and its evaluation: the step that judged it, with its config and its inputs by role."""
+class Evaluated:
+    """A model's evaluation, and the step that made it."""
 
-    type: StepType
-    config: Config
-    inputs: Mapping[str, Dataset]
+    step: Step
     evaluation: Dataset
 
     @property
     def model(self) -> Dataset:
-        return self.inputs["model"]
+        """The model that was evaluated."""
+        return self.step.inputs["model"]
+
+
+@dataclass(frozen=True)
+class Base:
+    """A pretrained model, and the tokens that it was trained on if the store still has them."""
+
+    model: Dataset
+    tokens: Dataset | None
+
+    def tokens_of(self, corpus: Dataset) -> Dataset | None:
+        """Return the model's tokens if it was trained on exactly this corpus, else None."""
+        tokens = self.tokens
+        return tokens if tokens and tokens.manifest.inputs["corpus"].digest == corpus.ref.digest else None
 
 
 def chain(
@@ -47,101 +78,120 @@ def chain(
     until: str = "evaluate",
     base: Base | None = None,
     say: Callable[[str], None] = lambda sentence: None,
-) -> list[Judged]:
-    """Every step from source files to evaluated models, in the order of their needs.
+) -> list[Evaluated]:
+    """Perform every step of a run, each after the steps that it needs.
 
     Args:
-        perform: (step type, name of the result, config, inputs by role) -> the published result.
+        perform: returns the published result of a step.
         config: the run.
-        until: the last step to carry out: ingest, tokenize, sample, pretrain, finetune or evaluate.
-        base: the model that pretraining goes on from, if any. Its tokenizer makes the tokens; if it has read this very
-            corpus already, there is nothing to train, and it takes the pretrained model's place.
-
+        until: the last step: ingest, tokenize, sample, pretrain, finetune or evaluate.
+        base: the model that pretraining continues from, if any. Its tokenizer makes the tokens. If it was trained on
+            exactly this corpus, nothing is trained, and it takes the pretrained model's place.
         say: receives a sentence where there is nothing to pretrain.
 
     Returns:
         The models that were evaluated.
     """
     name, data = config.name, config.data
-    judged: list[Judged] = []
-
-    def judge(type: StepType, config: Config, inputs: Mapping[str, Dataset]) -> None:
-        name = inputs["model"].ref.name
-        judged.append(Judged(type, config, dict(inputs), perform(type, name, config, inputs)))
-
     corpus = corpus_of(perform, config)
     if until == "ingest":
-        return judged
-    if base and (read := base.read(corpus)):
+        return []
+    if base and (read := base.tokens_of(corpus)):
         say(f"no new text since {base.model}; there is nothing to pretrain")
         model, tokens = base.model, read
     else:
         tokenize = with_tokenizer_of(base.model, config.tokenize) if base else config.tokenize
-        tokens = perform(TOKENIZE, data, tokenize, {"corpus": corpus})
+        tokens = perform(TOKENIZE.using(data, tokenize, {"corpus": corpus}))
         if until == "tokenize":
-            return judged
-        samples = perform(SAMPLE, data, config.sample, {"tokens": tokens})
+            return []
+        samples = perform(SAMPLE.using(data, config.sample, {"tokens": tokens}))
         if until == "sample":
-            return judged
-        goes_on = {"base": base.model} if base else {}
-        model = perform(PRETRAIN, name, config.pretrain, {"samples": samples, "tokens": tokens, **goes_on})
+            return []
+        start = {"base": base.model} if base else {}
+        model = perform(PRETRAIN.using(name, config.pretrain, {"samples": samples, "tokens": tokens, **start}))
+    evaluated: list[Evaluated] = []
     if until == "evaluate":
         for key, task in config.tasks.items():
-            perform(EVALUATE_TASK, f"{name}-{key}", task, {"model": model})
-        judge(EVALUATE_LANGUAGE, config.evaluate, {"model": model, "tokens": tokens, "corpus": corpus})
-    if until not in ("finetune", "evaluate"):
-        return judged
-    for key, part in config.finetune.items():
-        examples = perform(EXAMPLES, key, part.examples, {})
-        finetune = FINETUNE_CLASSIFIER if isinstance(part, ClassificationRun) else FINETUNE_ASSISTANT
-        lessons = perform(
-            TOKENIZE_EXAMPLES, f"{name}-{key}", part.training.tokenize_examples, {"model": model, "examples": examples}
-        )
-        sources = {"model": model, "examples": examples, "lessons": lessons}
-        tuned = perform(finetune, f"{name}-{key}", part.training, sources)
-        if until != "evaluate":
-            continue
-        roles = {"model": tuned, "examples": examples}
-        if isinstance(part, ClassificationRun):
-            if part.compare_from_scratch:
-                training = part.training.model_copy(update={"from_scratch": True})
-                roles["scratch"] = perform(FINETUNE_CLASSIFIER, f"{name}-{key}-from-scratch", training, sources)
-            judge(EVALUATE_CLASSIFIER, part.evaluate, roles)
-        else:
-            judge(EVALUATE_ASSISTANT, part.evaluate, roles | {"base": model})
-    return judged
+            perform(EVALUATE_TASK.using(f"{name}-{key}", task, {"model": model}))
+        inputs = {"model": model, "tokens": tokens, "corpus": corpus}
+        step = EVALUATE_LANGUAGE.using(name, config.evaluate, inputs)
+        evaluated.append(Evaluated(step, perform(step)))
+    if until in ("finetune", "evaluate"):
+        for key, part in config.finetune.items():
+            examples = perform(EXAMPLES.using(key, part.examples))
+            step = _finetune(perform, f"{name}-{key}", part, model, examples, with_baseline=until == "evaluate")
+            if until == "evaluate":
+                evaluated.append(Evaluated(step, perform(step)))
+    return evaluated
 
 
 def corpus_of(perform: Perform, config: RunConfig) -> Dataset:
-    """The corpus that the run is about: that of its sources, or a mix of several."""
+    """Perform the steps that make a run's corpus: that of its sources, or a mix of several."""
     if config.ingest:
-        return perform(INGEST, config.data, config.ingest, {})
+        return perform(INGEST.using(config.data, config.ingest))
     assert config.mix
-    corpora = {name: perform(INGEST, name, each, {}) for name, each in config.corpora.items()}
-    return perform(MIX, config.data, config.mix, corpora)
+    corpora = {name: perform(INGEST.using(name, each)) for name, each in config.corpora.items()}
+    return perform(MIX.using(config.data, config.mix, corpora))
 
 
-def reported(done: Sequence[Dataset], judged: Sequence[Judged]) -> dict[str, Dataset]:
-    """What the report is about: all that was made, in the order of the chain, then what was judged but not made."""
-    made: dict[str, Dataset] = {}
-    for dataset in [*done, *(each for one in judged for each in one.inputs.values())]:
-        made.setdefault(f"{dataset.ref.kind}/{dataset.ref.name}", dataset)
-    return made
-
-
-@dataclass(frozen=True)
-class Base:
-    """A pretrained model, and the tokens that it was trained on, if they are still there."""
-
-    model: Dataset
-    tokens: Dataset | None
-
-    def read(self, corpus: Dataset) -> Dataset | None:
-        """The tokens in which it has read this very corpus, if it has."""
-        tokens = self.tokens
-        return tokens if tokens and tokens.manifest.inputs["corpus"].digest == corpus.ref.digest else None
+def _finetune(
+    perform: Perform,
+    name: str,
+    part: FinetuneRun,
+    model: Dataset,
+    examples: Dataset,
+    with_baseline: bool,
+) -> Step:
+    """Fine-tune a model, and for a classifier's evaluation also one from random weights; return its evaluation."""
+    base = {"model": model, "examples": examples}
+    inputs = {**base, "lessons": perform(TOKENIZE_EXAMPLES.using(name, part.training.tokenize_examples, base))}
+    if isinstance(part, InstructionRun):
+        tuned = perform(FINETUNE_ASSISTANT.using(name, part.training, inputs))
+        return EVALUATE_ASSISTANT.using(name, part.evaluate, {"model": tuned, "examples": examples, "base": model})
+    roles = {"model": perform(FINETUNE_CLASSIFIER.using(name, part.training, inputs)), "examples": examples}
+    if with_baseline and part.compare_from_scratch:
+        training = part.training.model_copy(update={"from_scratch": True})
+        roles["scratch"] = perform(FINETUNE_CLASSIFIER.using(f"{name}-from-scratch", training, inputs))
+    return EVALUATE_CLASSIFIER.using(name, part.evaluate, roles)
 
 
 def with_tokenizer_of(model: Dataset, config: TokenizeConfig) -> TokenizeConfig:
-    """The same tokenization by a model's tokenizer, in place of the encoding."""
+    """Return a tokenization with the tokenizer of a model in place of the config's own."""
     return TokenizeConfig(tokenizer=str(model.file(FILE)), shard_tokens=config.shard_tokens)
+
+
+def report_on(config: RunConfig, made: Sequence[Dataset], evaluated: Sequence[Evaluated]) -> Step:
+    """Return the step that reports on what was made, in that order, then on what was evaluated but not made."""
+    inputs: dict[str, Dataset] = {}
+    for dataset in [*made, *(each for one in evaluated for each in one.step.inputs.values())]:
+        inputs.setdefault(f"{dataset.ref.kind}/{dataset.ref.name}", dataset)
+    return REPORT.using(config.name, config.report, inputs)
+
+
+def resolve(find: Callable[[Step], Dataset | None], config: RunConfig, until: str = "evaluate") -> Resolved:
+    """Look up the result of every step of a run, its report included, up to the first that has to be made.
+
+    Steps that come after that one are not in the list: their inputs are not known yet.
+    """
+    resolved: list[tuple[Step, Dataset | None]] = []
+
+    def look_up(step: Step) -> Dataset:
+        dataset = find(step)
+        resolved.append((step, dataset))
+        if dataset is None:
+            raise _Missing
+        return dataset
+
+    with suppress(_Missing):
+        evaluated = chain(look_up, config, until)
+        look_up(report_on(config, [dataset for _, dataset in resolved if dataset], evaluated))
+    return resolved
+
+
+class _Missing(Exception):
+    """A result has to be made."""
+
+
+def result_in(resolved: Resolved, step: Step) -> Dataset | None:
+    """Return the result of a step that was resolved before, or None."""
+    return next((dataset for known, dataset in resolved if known == step), None)

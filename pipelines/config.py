@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import difflib
 import tomllib
-import types
-import typing
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -23,7 +21,7 @@ from pipelines.evaluation.language_model import EvaluateLanguageConfig
 from pipelines.evaluation.multiple_choice import MultipleChoiceConfig
 from pipelines.evaluation.promotion import PromoteConfig
 from pipelines.report.report import ReportConfig
-from pipelines.store.manifest import NAME
+from pipelines.store.manifest import Name
 from pipelines.tokens.samples import SampleConfig
 from pipelines.tokens.tokenize import TokenizeConfig
 from pipelines.training.finetune_assistant import AssistantConfig
@@ -32,7 +30,7 @@ from pipelines.training.pretrain import PretrainConfig
 
 
 class ClassificationRun(Config):
-    """A classifier: its examples, its training and how it is judged."""
+    """A classifier: its examples, its training and its evaluation."""
 
     task: Literal["classification"] = Field(description="Says that this is a classifier.")
     examples: ExamplesConfig = Field(description="Where the labelled texts come from.")
@@ -41,39 +39,41 @@ class ClassificationRun(Config):
         default=True, description="Also train it from random weights, to see what pretraining is worth."
     )
     evaluate: EvaluateClassifierConfig = Field(
-        default=EvaluateClassifierConfig(), description="How it is judged on held-out examples."
+        default=EvaluateClassifierConfig(), description="How it is evaluated on held-out examples."
     )
 
 
 class InstructionRun(Config):
-    """An assistant that follows instructions: its examples, its training and how it is judged."""
+    """An assistant that follows instructions: its examples, its training and its evaluation."""
 
     task: Literal["instruction"] = Field(description="Says that this is an assistant.")
     examples: ExamplesConfig = Field(description="Where the instructions and responses come from.")
     training: AssistantConfig = Field(default=AssistantConfig(), description="How the assistant is fine-tuned.")
     evaluate: EvaluateAssistantConfig = Field(
-        default=EvaluateAssistantConfig(), description="How it is judged on held-out examples."
+        default=EvaluateAssistantConfig(), description="How it is evaluated on held-out examples."
     )
+
+
+FinetuneRun = Annotated[ClassificationRun | InstructionRun, Field(discriminator="task")]
 
 
 class RunConfig(Config):
     """A whole chain, from source files to evaluated models."""
 
-    name: str = Field(pattern=NAME.pattern, description="Names the pipeline, its MLflow experiment and its models.")
-    corpus: str | None = Field(
+    name: Name = Field(description="Names the pipeline, its MLflow experiment and its models.")
+    corpus: Name | None = Field(
         default=None,
-        pattern=NAME.pattern,
         description="Names the corpus, its tokens and samples, so that runs can share them; by default the run's name.",
     )
     base: str | None = Field(
         default=None,
         description=(
-            "A pretrained model to go on from instead of random weights: `champion`, the run's own if it has one by "
-            "now, or NAME, NAME@ALIAS, NAME/VERSION, NAME@FINGERPRINT. Its tokenizer takes the encoding's place."
+            "A pretrained model to start from instead of random weights: `champion` (the run's own, if it has one), "
+            "NAME, NAME@ALIAS, NAME/VERSION or NAME@FINGERPRINT. Its tokenizer replaces the encoding."
         ),
     )
     ingest: IngestConfig | None = Field(default=None, description="Where the text comes from and how it is cleaned.")
-    corpora: dict[Annotated[str, Field(pattern=NAME.pattern)], IngestConfig] = Field(
+    corpora: dict[Name, IngestConfig] = Field(
         default={}, description="Instead of one ingest, several by name, whose corpora are mixed."
     )
     mix: MixConfig | None = Field(default=None, description="How much of each of the corpora is taken.")
@@ -81,15 +81,14 @@ class RunConfig(Config):
     sample: SampleConfig = Field(default=SampleConfig(), description="The windows that training sees.")
     pretrain: PretrainConfig = Field(default=PretrainConfig(), description="The model and its pretraining.")
     evaluate: EvaluateLanguageConfig = Field(
-        default=EvaluateLanguageConfig(), description="How the pretrained model is judged."
+        default=EvaluateLanguageConfig(), description="How the pretrained model is evaluated."
     )
-    tasks: dict[Annotated[str, Field(pattern=NAME.pattern)], MultipleChoiceConfig] = Field(
-        default={}, description="Tasks of multiple choice by name, on which the pretrained model is judged too."
+    tasks: dict[Name, MultipleChoiceConfig] = Field(
+        default={}, description="Tasks of multiple choice by name, on which the pretrained model is evaluated too."
     )
-    finetune: dict[
-        Annotated[str, Field(pattern=NAME.pattern)],
-        Annotated[ClassificationRun | InstructionRun, Field(discriminator="task")],
-    ] = Field(default={}, description="Fine-tuned models by name, each from the pretrained one.")
+    finetune: dict[Name, FinetuneRun] = Field(
+        default={}, description="Fine-tuned models by name, each from the pretrained one."
+    )
     promote: PromoteConfig = Field(
         default=PromoteConfig(), description="When a model becomes the champion of its name."
     )
@@ -97,7 +96,7 @@ class RunConfig(Config):
 
     @property
     def data(self) -> str:
-        """What the corpus is called that is tokenized, and its tokens and samples."""
+        """The name of the corpus that is tokenized, and of its tokens and samples."""
         return self.corpus or self.name
 
     @model_validator(mode="after")
@@ -121,10 +120,10 @@ def load_config(path: Path | str, overrides: Sequence[str] = ()) -> RunConfig:
 
     Args:
         path: the file.
-        overrides: `section.key=value` each, the value in TOML; a bare word counts as a string.
+        overrides: `section.key=value` each, the value in TOML; a bare word is a string.
 
     Raises:
-        InputError: the file is not there, is not TOML, or does not describe a run.
+        InputError: the file does not exist, is not TOML, or does not describe a run.
     """
     path = Path(path)
     try:
@@ -139,7 +138,14 @@ def load_config(path: Path | str, overrides: Sequence[str] = ()) -> RunConfig:
 
 
 def parse_config(values: dict[str, Any], where: str) -> RunConfig:
-    """Check a run's values; `where` names their place in the error's sentence."""
+    """Check a run's values.
+
+    Args:
+        where: names the place of the values in the error's sentence.
+
+    Raises:
+        InputError: the values do not describe a run.
+    """
     try:
         return RunConfig.model_validate(values)
     except ValidationError as error:
@@ -147,9 +153,9 @@ def parse_config(values: dict[str, Any], where: str) -> RunConfig:
 
 
 def explain(error: ValidationError, model: type[BaseModel]) -> str:
-    """A validation error as one sentence that names the key and, for an unknown one, the nearest valid key."""
+    """Return a validation error as one sentence that names the key and, for an unknown key, the nearest valid one."""
     first = error.errors()[0]
-    location, known = _walk(model, first["loc"])
+    location, known = _walk(model.model_json_schema(), first["loc"])
     key = ".".join(location)
     if first["type"] == "extra_forbidden":
         near = difflib.get_close_matches(location[-1], known, n=1, cutoff=0.5)
@@ -159,53 +165,42 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
         return f"{key!r} is missing; add it to the config."
     message = first["msg"].removeprefix("Value error, ")
     given = "" if isinstance(first["input"], dict | list) or first["type"] == "secret" else f", not {first['input']!r}"
-    said = f"{message[0].lower()}{message[1:]}{given}."
-    return f"{key!r} is wrong: {said}" if key else said
+    sentence = f"{message[0].lower()}{message[1:]}{given}."
+    return f"{key!r} is wrong: {sentence}" if key else sentence
 
 
-def _walk(model: Any, location: Sequence[str | int]) -> tuple[list[str], list[str]]:
-    """The location as a person wrote it (without the tags of unions), and the keys known where its last part stands."""
+def _walk(schema: Mapping[str, Any], location: Sequence[str | int]) -> tuple[list[str], list[str]]:
+    """Follow an error's location through a JSON Schema.
+
+    Returns:
+        The location as a person wrote it (without the tags of unions), and the keys that are known in its last table.
+    """
     written: list[str] = []
     known: list[str] = []
+    here: Mapping[str, Any] = schema
     for part in location:
-        models = _models(model)
-        fields = {name: info for m in models for name, info in m.model_fields.items()}
-        tagged = [m for m in models if part in _tags(m)]
+        options = _options(here, schema.get("$defs", {}))
+        fields = {name: field for option in options for name, field in option.get("properties", {}).items()}
+        tagged = [
+            option for option in options if any(f.get("const") == part for f in option.get("properties", {}).values())
+        ]
         if tagged and part not in fields:
-            model = tagged[0]
+            here = tagged[0]
             continue
         known = list(fields)
         written.append(str(part))
-        if part in fields:
-            model = fields[str(part)].annotation
-        elif not models:  # the key of a mapping, or the place in a list
-            model = typing.get_args(_strip(model))[-1] if typing.get_args(_strip(model)) else None
+        here = fields.get(part, {})
+        for option in () if here else options:  # the key of a mapping, or the place in a list
+            here = option.get("items") or next(iter(option.get("patternProperties", {}).values()), here)
     return written, known
 
 
-def _strip(annotation: Any) -> Any:
-    while typing.get_origin(annotation) is Annotated:
-        annotation = typing.get_args(annotation)[0]
-    return annotation
-
-
-def _models(annotation: Any) -> list[type[BaseModel]]:
-    annotation = _strip(annotation)
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
-    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
-        return [model for part in typing.get_args(annotation) for model in _models(part)]
-    return []
-
-
-def _tags(model: type[BaseModel]) -> tuple[Any, ...]:
-    """Values of a model's literal fields, by which a tagged union tells it from others."""
-    return tuple(
-        value
-        for info in model.model_fields.values()
-        if typing.get_origin(info.annotation) is Literal
-        for value in typing.get_args(info.annotation)
-    )
+def _options(schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return the schemas that a schema refers to or is a union of, or itself."""
+    if "$ref" in schema:
+        return [definitions[schema["$ref"].rpartition("/")[2]]]
+    options = [*schema.get("anyOf", ()), *schema.get("oneOf", ())]
+    return [each for option in options for each in _options(option, definitions)] or [schema]
 
 
 def _apply(values: dict[str, Any], override: str) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 
 def short(number: float) -> str:
     """Return a number in about three digits: 12.3k, 4.56M, 0.0025."""
@@ -24,3 +27,9 @@ def duration(seconds: float) -> str:
     if seconds < 120:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def counts(statistics: Mapping[str, Any], most: int = 6) -> str:
+    """Format the first few statistics that have no `/` in their names as one phrase."""
+    plain = [(k, v) for k, v in statistics.items() if isinstance(v, int | float) and "/" not in k][:most]
+    return ", ".join(f"{short(value)} {key.replace('_', ' ')}" for key, value in plain)

@@ -15,7 +15,7 @@ from flows.outcome import Outcome, details
 
 def closing(name: str, outcomes: Sequence[Outcome], home: Path, seconds: float) -> Group:
     """Return the closing table of a run: each step with its result, the result's folder and the time."""
-    steps = sum(not outcome.said for outcome in outcomes)
+    steps = sum(not outcome.summary for outcome in outcomes)
     title = f"{name}: {steps} steps in {seconds:,.1f} s"
     table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, collapse_padding=True)
     table.pad_edge = table.show_edge = False
@@ -25,8 +25,8 @@ def closing(name: str, outcomes: Sequence[Outcome], home: Path, seconds: float) 
     for number, outcome in enumerate(outcomes):
         if number:
             table.add_row()
-        if outcome.said:
-            table.add_row(outcome.step, Text(outcome.said), outcome.took)
+        if outcome.summary:
+            table.add_row(outcome.step, Text(outcome.summary), outcome.took)
             continue
         path = outcome.dataset.file("report.html") if outcome.step == "report" else outcome.dataset.folder
         where = path.relative_to(home) if path.is_relative_to(home) else path

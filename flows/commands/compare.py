@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 from rich import box
@@ -13,8 +12,7 @@ from rich.text import Text
 from flows.home import Home
 from flows.tracking.registry import find_model
 from pipelines.errors import InputError
-from pipelines.evaluation.compare import Difference, compare, matching
-from pipelines.evaluation.significance import Interval
+from pipelines.evaluation.compare import Difference, compare, matching, shown, verdict
 
 
 def compare_models(references: Sequence[str], significance: float = 0.05) -> None:
@@ -56,15 +54,3 @@ def _beside(each: Difference, significance: float) -> Text:
     style = {"better": "green", "worse": "red"}.get(result, "dim")
     p = f"p = {each.p:.3f}" if each.p >= 0.001 else "p < 0.001"
     return Text.assemble(shown(each.second), "\n", (f"{result} ({each.difference.value:+.4g}, {p})", style))
-
-
-def verdict(each: Difference, significance: float = 0.05) -> str:
-    """Of the second model: better, worse, or no difference shown."""
-    return {"second": "better", "first": "worse", None: "no difference shown"}[each.better(significance)]
-
-
-def shown(interval: Interval) -> str:
-    """A value with its interval, if it has one."""
-    if interval.low is None or math.isnan(interval.low):
-        return f"{interval.value:.4g}"
-    return f"{interval.value:.4g} [{interval.low:.4g}, {interval.high:.4g}]"

@@ -99,13 +99,13 @@ def _carry_out(home: Path, name: str, config: RunConfig, parameters: dict[str, A
             from prefect.exceptions import CancelledRun
 
             from flows.flows import FLOWS
-            from flows.orchestration.endings import show_ended
+            from flows.orchestration.endings import release_liveness_locks
 
             try:
                 outcomes: Any = FLOWS[name](config, **parameters)
             except CancelledRun as cancelled:
                 raise Stopped(str(cancelled)) from None
-            show_ended()
+            release_liveness_locks()
     return outcomes
 
 

@@ -9,7 +9,7 @@ from flows.tracking.notes import step_note
 
 
 def publish_artifacts(outcome: Outcome) -> None:
-    """A step's Prefect artifacts: a Markdown summary and a table of its statistics."""
+    """Publish a step's Prefect artifacts: a Markdown summary and a table of its statistics."""
     from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
     manifest = outcome.dataset.manifest
@@ -21,16 +21,12 @@ def publish_artifacts(outcome: Outcome) -> None:
 
 
 def publish_chain(name: str, outcomes: Sequence[Outcome], report: str) -> None:
-    """The closing table, and a link to the report, as Prefect artifacts of the flow run."""
+    """Publish the closing table and a link to the report as Prefect artifacts of the flow run."""
     from prefect.artifacts import create_link_artifact, create_table_artifact
 
+    columns = ("step", "result", "what came of it", "took")
     rows = [
-        {
-            "step": o.step,
-            "result": str(o.dataset),
-            "what came of it": o.said or headline(o.dataset),
-            "took": o.took,
-        }
+        dict(zip(columns, (o.step, str(o.dataset), o.summary or headline(o.dataset), o.took), strict=True))
         for o in outcomes
     ]
     create_table_artifact(rows, key=artifact_key(f"run-{name}"), description=f"What {name} made")
@@ -38,5 +34,5 @@ def publish_chain(name: str, outcomes: Sequence[Outcome], report: str) -> None:
 
 
 def artifact_key(text: str) -> str:
-    """Prefect's keys hold lower-case letters, digits and dashes only."""
+    """Return a text as a key of a Prefect artifact: lower-case letters, digits and dashes."""
     return "".join(c if c.isalnum() else "-" for c in text.lower())

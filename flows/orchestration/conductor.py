@@ -1,10 +1,12 @@
-"""Carries out one step: as a Prefect task, tracked in MLflow, its result published in the store or found there."""
+"""The conductor: carries out one step as a Prefect task, logs it to MLflow and publishes its result in the store."""
 
 from __future__ import annotations
 
 import subprocess
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -16,37 +18,50 @@ from prefect.states import Cancelled
 
 from flows.console import say
 from flows.orchestration.artifacts import publish_artifacts
-from flows.orchestration.progress import StepReport, step_bar, warn_of_other_code
+from flows.orchestration.progress import StepListener, step_bar, warn_of_other_code
 from flows.orchestration.task_runners import map_tasks
 from flows.outcome import Outcome, headline
 from flows.tracking.step_run import StepRun
 from flows.tracking.tracker import Tracker
-from gpt.config import Config
+from pipelines.chain import Resolved, result_in
 from pipelines.errors import InputError
 from pipelines.store.dataset import Dataset
-from pipelines.store.step import Step, StepContext, StepType, Stopped
+from pipelines.store.step import Step, StepContext, Stopped
 from pipelines.store.store import Store
 
 
+@dataclass
 class Conductor:
-    """Carries out steps one after another, and remembers what came of each."""
+    """Carries out steps one after another, and keeps the outcome of each.
 
-    def __init__(self, store: Store, tracker: Tracker, rebuild: bool, should_stop: Callable[[], bool]) -> None:
-        self.store, self.tracker, self.rebuild, self.should_stop = store, tracker, rebuild, should_stop
-        self.done: list[Outcome] = []
+    resolved: results that were looked up before; they are reused without another look.
+    """
 
-    def perform(self, type: StepType, name: str, config: Config, inputs: Mapping[str, Dataset]) -> Dataset:
-        """The step's published result, built now if need be. What is published needs no task."""
+    store: Store
+    tracker: Tracker
+    rebuild: bool
+    should_stop: Callable[[], bool]
+    resolved: Resolved = ()
+    done: list[Outcome] = field(default_factory=list)
+
+    def perform(self, step: Step) -> Dataset:
+        """Return the step's published result, built now if necessary. A published result needs no Prefect task.
+
+        Raises:
+            Stopped: somebody asked the run to end.
+        """
+        title, type = f"{step.type.name} {step.name}", step.type
         if self.should_stop():
-            raise Stopped(f"stopped before {type.name} {name}")
-        if not self.rebuild and (dataset := self._published(type, name, config, inputs)):
-            return dataset
+            raise Stopped(f"stopped before {title}")
+        started = time.perf_counter()
+        if not self.rebuild and (dataset := result_in(self.resolved, step) or self._find(step)):
+            return self._reuse(step, dataset, started).dataset
 
         # Sources outside this machine may fail for a moment; a step on published inputs fails the same way twice.
         @task(
             name=type.name,
-            task_run_name=f"{type.name} {name}",
-            tags=["tokenmill", type.kind, name],
+            task_run_name=title,
+            tags=["tokenmill", type.kind, step.name],
             cache_policy=NO_CACHE,
             persist_result=False,
             retries=2 if type.sources else 0,
@@ -55,7 +70,7 @@ class Conductor:
         )
         def perform() -> str | State[None]:
             try:
-                outcome = self._perform(type, name, config, inputs)
+                outcome = self._perform(step)
             except Stopped as stopped:
                 return Cancelled(message=str(stopped))
             if not outcome.reused:
@@ -67,29 +82,22 @@ class Conductor:
             raise Stopped(done.message)
         return self.done[-1].dataset
 
-    def _published(self, type: StepType, name: str, config: Config, inputs: Mapping[str, Dataset]) -> Dataset | None:
-        started = time.perf_counter()
-        try:
-            step = type.using(name, config, {role: dataset.ref for role, dataset in inputs.items()})
-            dataset = self.store.find(step)
-        except Exception:
-            return None  # the task comes to the same end, where it is seen and may be tried again
-        if dataset:
-            self._reuse(step, dataset, inputs, started)
-        return dataset
+    def _find(self, step: Step) -> Dataset | None:
+        with suppress(Exception):  # the task meets the same error, where it is shown and may be retried
+            return self.store.find(step)
+        return None
 
-    def _reuse(self, step: Step, dataset: Dataset, inputs: Mapping[str, Dataset], started: float) -> Outcome:
+    def _reuse(self, step: Step, dataset: Dataset, started: float) -> Outcome:
         if self.store.changed_code(step, dataset):
             warn_of_other_code(dataset)
-        self.tracker.reuse_step(dataset, inputs)
+        self.tracker.reuse_step(dataset, step.inputs)
         say(f"{step.type.name:<19}  reused  {headline(dataset)}")
-        outcome = Outcome(step.type.name, dataset, time.perf_counter() - started, reused=True)
-        self.done.append(outcome)
-        return outcome
+        self.done.append(Outcome(step.type.name, dataset, time.perf_counter() - started, reused=True))
+        return self.done[-1]
 
-    def _perform(self, type: StepType, name: str, config: Config, inputs: Mapping[str, Dataset]) -> Outcome:
+    def _perform(self, step: Step) -> Outcome:
         started = time.perf_counter()
-        step = type.using(name, config, {role: dataset.ref for role, dataset in inputs.items()})
+        title = f"{step.type.name} {step.name}"
         tracked: StepRun | None = None
         built_by: dict[str, Any] = {"revision": code_revision()}
 
@@ -99,23 +107,23 @@ class Conductor:
             tags = {"prefect.task_run_id": str(task_run.id), "tokenmill.revision": code_revision()}
             tracked = self.tracker.open_step(step, tags)
             built_by["mlflow_run_id"] = tracked.run_id
-            others = [each for each in self.store.list(type.kind) if each.ref.name == name and not self.rebuild]
-            previous = others[-1] if others else None
+            others = [each for each in self.store.list(step.type.kind) if each.ref.name == step.name]
+            previous = others[-1] if others and not self.rebuild else None
             if previous:
                 built_by["previous"] = str(previous)
-            with step_bar(f"{type.name} {name}") as (bar, bar_task):
-                report = StepReport(bar, bar_task, tracked)
+            with step_bar(title) as (bar, bar_task):
+                listener = StepListener(bar, bar_task, tracked)
 
                 def when_done() -> None:
-                    report.advance()
+                    listener.advance()
                     if self.should_stop():
-                        raise Stopped(f"stopped within {type.name} {name}; what is done of it is kept")
+                        raise Stopped(f"stopped within {title}; what is done of it is kept")
 
                 map_ = partial(map_tasks, when_done=when_done)
-                work = StepContext(scratch, report, map_, self.should_stop, previous, step.sources)
+                work = StepContext(scratch, listener, map_, self.should_stop, previous, step.sources)
                 began = time.perf_counter()
-                statistics = type.run(inputs, config, out, work)
-                built_by["seconds"] = round(time.perf_counter() - began, 3)  # its own, without what is about it
+                statistics = step.type.run(step.inputs, step.config, out, work)
+                built_by["seconds"] = round(time.perf_counter() - began, 3)  # without publishing and tracking
                 return statistics
 
         try:
@@ -131,18 +139,18 @@ class Conductor:
                 tracked.end(error)
             raise
         if not tracked:  # another process has built it meanwhile
-            return self._reuse(step, dataset, inputs, started)
+            return self._reuse(step, dataset, started)
         tracked.deliver()
-        self.tracker.finish_step(tracked.run_id, dataset, inputs)
-        outcome = Outcome(type.name, dataset, time.perf_counter() - started, reused=False)
-        say(f"{type.name:<19} {outcome.seconds:5.1f} s  {headline(dataset)}")
+        self.tracker.finish_step(tracked.run_id, dataset, step.inputs)
+        outcome = Outcome(step.type.name, dataset, time.perf_counter() - started, reused=False)
+        say(f"{step.type.name:<19} {outcome.seconds:5.1f} s  {headline(dataset)}")
         self.done.append(outcome)
         return outcome
 
 
 @cache
 def code_revision() -> str:
-    """The git commit of the code, with `+changes` if the tree is not clean; empty outside a checkout."""
+    """Return the git commit of the code, with `+changes` if the tree is not clean; empty outside a checkout."""
 
     def git(*arguments: str) -> str:
         root = Path(__file__).resolve().parents[2]

@@ -1,7 +1,7 @@
-"""How a run ends that does not end well: Prefect and MLflow learn of runs that failed, were cancelled or died.
+"""Runs that do not end well: failed, cancelled and dead runs are recorded in Prefect and MLflow.
 
-A run that can still act tells both itself. A hook of Prefect's tells MLflow of runs that `serve` or a worker saw die.
-Of a run that nobody watched, the next run in the same home tells: each holds a lock for as long as it lives.
+A run that can still act records its own end. A hook of Prefect records in MLflow the runs that `serve` or a worker saw
+die. The next run in the same home records the others: each run holds a lock for as long as its process lives.
 """
 
 from __future__ import annotations
@@ -28,26 +28,20 @@ from flows.home import Home
 from pipelines.store.store import Store
 
 DIED = "Its process died; the next run noticed."
-
-
-SETTLED = timedelta(seconds=30)  # for so long after a run's end, its tasks may yet come up in Prefect's database
-
-
-GOING_ON = [StateType.PENDING, StateType.RUNNING, StateType.CANCELLING]
-
-
+SETTLED = timedelta(seconds=30)  # after a run's end, in which its tasks may still appear in Prefect's database
+UNFINISHED = [StateType.PENDING, StateType.RUNNING, StateType.CANCELLING]
 _held: list[FileLock] = []
 
 
-def show_alive(store: Store, flow_run_id: str) -> None:
-    """From now on, other processes can tell that this flow run is alive, until this process ends, however it does."""
+def hold_liveness_lock(store: Store, flow_run_id: str) -> None:
+    """Hold a lock that shows other processes that this flow run is alive, until this process ends or is killed."""
     lock = store.lock(f"flow-{flow_run_id}")
     lock.acquire()
-    _held.append(lock)  # a lock that nobody refers to is let go
+    _held.append(lock)  # a lock without a reference is released
 
 
-def show_ended() -> None:
-    """What this process did has ended, and the server knows."""
+def release_liveness_locks() -> None:
+    """Release the locks of this process's flow runs, whose ends Prefect's server knows."""
     while _held:
         lock = _held.pop()
         Path(lock.lock_file).unlink(missing_ok=True)
@@ -55,7 +49,7 @@ def show_ended() -> None:
 
 
 def crash_dead_runs(store: Store) -> None:
-    """Mark as crashed, in Prefect, the flow and task runs whose process is gone; SIGKILL leaves them running."""
+    """Mark flow and task runs in Prefect as crashed if their process is dead; SIGKILL leaves them running."""
     with ExitStack() as locks:
         dead = {}
         for path in store.locks("flow-"):
@@ -66,8 +60,8 @@ def crash_dead_runs(store: Store) -> None:
             return
         client = locks.enter_context(get_client(sync_client=True))
         theirs = FlowRunFilter(id=FlowRunFilterId(any_=list(dead)))
-        going_on = TaskRunFilter(state=TaskRunFilterState(type=TaskRunFilterStateType(any_=GOING_ON)))
-        for task in client.read_task_runs(flow_run_filter=theirs, task_run_filter=going_on):
+        unfinished = TaskRunFilter(state=TaskRunFilterState(type=TaskRunFilterStateType(any_=UNFINISHED)))
+        for task in client.read_task_runs(flow_run_filter=theirs, task_run_filter=unfinished):
             client.set_task_run_state(task.id, Crashed(message=DIED), force=True)
         known = {run.id: run.state for run in client.read_flow_runs(flow_run_filter=theirs)}
         for flow_run_id, path in dead.items():
@@ -78,8 +72,8 @@ def crash_dead_runs(store: Store) -> None:
                 path.unlink(missing_ok=True)
 
 
-def tell_mlflow(flow: Any, flow_run: FlowRun, state: State[Any]) -> None:
-    """Prefect's hook for failure, crash and cancellation: MLflow's runs of this flow run end too, and say why."""
+def end_mlflow_runs(flow: Any, flow_run: FlowRun, state: State[Any]) -> None:
+    """End MLflow's runs of a flow run, with the reason. A hook of Prefect for failure, crash and cancellation."""
     from mlflow.tracking import MlflowClient
 
     from flows.tracking.step_run import ENDED

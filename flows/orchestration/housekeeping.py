@@ -1,4 +1,4 @@
-"""Keeping a home tidy: a flow to run on a schedule, beside the work and never in its way."""
+"""Housekeeping: a flow that tidies a home on a schedule and never disturbs a run."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import json
 from datetime import UTC, datetime
 from typing import Any
 
-from filelock import Timeout
 from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 
@@ -20,13 +19,13 @@ from pipelines.store.dataset import Dataset
 
 @flow(name="housekeeping", persist_result=False)
 def housekeeping(checkpoint_days: float = 30, keep_days: float | None = None, dry_run: bool = False) -> list[str]:
-    """Delete what dead runs left behind, and, if asked to, datasets that nothing needs any more.
+    """Delete the leftovers of dead runs and, on request, datasets that nothing needs.
 
     Args:
-        checkpoint_days: Checkpoints of an unfinished training are kept for so long after it last wrote one.
-        keep_days: Datasets that were built or used within so many days are kept, as is all that a model with an alias
-            or the newest version of something needs. Unset keeps all.
-        dry_run: Say what would be deleted, and delete nothing but leftovers.
+        checkpoint_days: Days to keep the checkpoints of an unfinished training after its last one.
+        keep_days: Keep datasets that were built or used within this many days, and everything that a model with an
+            alias or the newest version of something needs. Unset keeps all.
+        dry_run: Only show which datasets would be deleted; leftovers are deleted all the same.
     """
     home = Home.from_environment()
     swept = home.store.sweep(checkpoint_days)
@@ -34,41 +33,36 @@ def housekeeping(checkpoint_days: float = 30, keep_days: float | None = None, dr
     removed = tidy(home, keep_days, dry_run) if keep_days is not None else []
     what = "would be deleted" if dry_run else "deleted"
     lines = "".join(f"- `{name}`\n" for name in [*swept, *map(str, removed)])
-    said = f"{len(swept)} leftover folders deleted; {len(removed)} datasets of {size(removed)} {what}."
-    create_markdown_artifact(f"{said}\n\n{lines}", key="housekeeping")
+    summary = f"{len(swept)} leftover folders deleted; {len(removed)} datasets of {size(removed)} {what}."
+    create_markdown_artifact(f"{summary}\n\n{lines}", key="housekeeping")
     return [*swept, *map(str, removed)]
 
 
 def tidy(home: Home, keep_days: float, dry_run: bool) -> list[Dataset]:
-    """Delete unreferenced datasets, or only find them. Does nothing while a run is going on; none begins meanwhile.
+    """Delete unreferenced datasets, or only find them; do nothing while a run is active. No run begins meanwhile.
 
     Raises:
-        InputError: MLflow, which knows what is in use, cannot be read.
+        InputError: MLflow cannot be read, which knows the datasets in use.
     """
     with home.starting:
         known = runs.read("runs", home.mlflow_uri).to_pylist()
-        if any(run["status"] == "RUNNING" and _lives(home, run) for run in known):
+        if any(run["status"] == "RUNNING" and _is_alive(home, run) for run in known):
             say("a run is going on; datasets are tidied another time")
             return []
         datasets = home.store.list()
         found = unused(datasets, registered(home.mlflow_uri), known, datetime.now(UTC), keep_days)
-        # The newest first: should this end midway, nothing that is left was made from what is gone.
+        # The newest first: if this ends midway, no remaining dataset was made from a deleted one.
         for dataset in [] if dry_run else reversed(found):
             home.store.remove(dataset)
     return found
 
 
 def size(datasets: list[Dataset]) -> str:
-    """Bytes of datasets, in megabytes."""
+    """Return the total size of datasets, in megabytes."""
     return f"{sum(dataset.manifest.bytes for dataset in datasets) / 1e6:,.1f} MB"
 
 
-def _lives(home: Home, run: dict[str, Any]) -> bool:
-    """Whether a flow run's process is there: it holds the run's lock. Of another machine's run only that one knows."""
-    if json.loads(run["tags"] or "{}").get("tokenmill.home", home.label) != home.label:
-        return True
-    try:
-        with home.store.lock(run["run_id"]).acquire(timeout=0):
-            return False
-    except Timeout:
-        return True
+def _is_alive(home: Home, run: dict[str, Any]) -> bool:
+    """Return whether a flow run's process holds the run's lock; another machine's run is assumed to be alive."""
+    tags = json.loads(run["tags"] or "{}")
+    return tags.get("tokenmill.home", home.label) != home.label or home.store.is_locked(run["run_id"])

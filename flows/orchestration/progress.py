@@ -1,4 +1,4 @@
-"""What a person sees while steps run: a bar with rate and time left for each, and warnings."""
+"""Progress on the terminal: a bar with rate and time left for each step, and warnings."""
 
 from __future__ import annotations
 
@@ -18,50 +18,56 @@ from pipelines.store.step import Listener
 if TYPE_CHECKING:
     from flows.tracking.step_run import StepRun
 
-QUIET_SECONDS = 30.0  # where no bar can be drawn, such as in a log, a line says so often how far a step is
+QUIET_SECONDS = 30.0  # between two lines on progress where no bar can be drawn, such as in a log
 
 
-class StepReport(Listener):
-    """Draws a step's progress and passes its curves and texts on to MLflow."""
+class StepListener(Listener):
+    """Draws a step's progress and passes its curves and texts to MLflow."""
 
     def __init__(self, bar: Progress, task: TaskID, run: StepRun) -> None:
         self.bar, self.task, self.run = bar, task, run
-        self.said = time.monotonic()
-        self.heard = True  # MLflow answers
-        self.told: tuple[float, float, str, str] = (0, 0, "", "")
+        self.last_line = time.monotonic()
+        self.mlflow_answers = True
+        self.state: tuple[float, float, str, str] = (0, 0, "", "")
 
     def advance(self) -> None:
-        done, total, unit, note = self.told
+        """Advance the bar by one unit."""
+        done, total, unit, note = self.state
         self.progress(done + 1, total, unit, note)
 
     def progress(self, done: float, total: float, unit: str, note: str = "") -> None:
-        self.told = (done, total, unit, note)
+        """Move the bar, and print a line now and then where there is none."""
+        self.state = (done, total, unit, note)
         task = self.bar.tasks[self.bar.task_ids.index(self.task)]
         rate = f"{short(task.speed)} {unit}/s" if task.speed else unit
         self.bar.update(self.task, completed=done, total=total, rate=rate, note=escape(note))
-        if not console.is_terminal and time.monotonic() - self.said > QUIET_SECONDS:
-            self.said = time.monotonic()
+        if not console.is_terminal and time.monotonic() - self.last_line > QUIET_SECONDS:
+            self.last_line = time.monotonic()
             say(f"{task.description}: {short(done)} of {short(total)} {unit}{', ' if note else ''}{note}")
 
     def metrics(self, step: int, values: Mapping[str, float]) -> None:
+        """Log values of curves to MLflow."""
         self.run.metrics(step, values)
 
     def text(self, path: str, text: str) -> None:
+        """Log a text to MLflow."""
         self.run.text(path, text)
 
     def flush(self) -> None:
+        """Deliver everything to MLflow, and warn once if it does not answer."""
         arrived = self.run.flush()
-        if self.heard and not arrived:
+        if self.mlflow_answers and not arrived:
             self.warn("MLflow does not answer; the step goes on, and MLflow gets what it has missed when it is back.")
-        self.heard = arrived
+        self.mlflow_answers = arrived
 
     def warn(self, sentence: str) -> None:
+        """Print a warning."""
         warn(sentence)
 
 
 @contextmanager
 def step_bar(title: str) -> Iterator[tuple[Progress, TaskID]]:
-    """A bar that is there while a step runs and gone after."""
+    """Yield a progress bar that disappears when the step ends."""
     columns = (
         SpinnerColumn(),
         TextColumn("{task.description}"),
@@ -78,4 +84,5 @@ def step_bar(title: str) -> Iterator[tuple[Progress, TaskID]]:
 
 
 def warn_of_other_code(dataset: Dataset) -> None:
+    """Warn that a reused dataset was built by other code of the same version."""
     warn(f"{dataset} was built by other code of the same version; --rebuild builds it again.")

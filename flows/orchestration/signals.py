@@ -1,4 +1,4 @@
-"""Ending a run in good order: the first SIGINT or SIGTERM asks it to save and stop, the second ends it at once."""
+"""Signals to a run: the first SIGINT or SIGTERM asks it to save and stop, the second ends it at once."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from types import FrameType
 from flows.console import warn
 
 received: list[signal.Signals] = []
-"""Signals that asked this process to stop, first one first."""
+"""The signals that asked this process to stop, in order of arrival."""
 
 
 @contextmanager
 def stop_on_signals() -> Iterator[Callable[[], bool]]:
-    """Yields a function that tells whether somebody asked the run to end."""
+    """Yield a function that returns whether a signal asked the run to end."""
     if threading.current_thread() is not threading.main_thread():
         yield lambda: False  # only the main thread may take signals; a Prefect worker handles them itself
         return
@@ -38,5 +38,5 @@ def stop_on_signals() -> Iterator[Callable[[], bool]]:
 
 
 def exit_code() -> int:
-    """What a process that a signal ended exits with: 130 for SIGINT, 143 for SIGTERM."""
+    """Return the exit code after a signal: 130 for SIGINT, 143 for SIGTERM."""
     return 128 + (received[0] if received else signal.SIGINT)

@@ -1,11 +1,11 @@
-"""Which of Prefect's task runners works on the partitions of a step: the one that `TOKENMILL_RUNNER` names.
+"""The task runner of Prefect that works on the partitions of a step, as `TOKENMILL_RUNNER` names it.
 
     threads[=N]      threads of this process (the default)
     processes[=N]    processes of this machine
-    dask[=N]         a Dask cluster on this machine, started when the first partition comes
-    dask=ADDRESS     a Dask cluster that is there already, whose workers see the same home folder
+    dask[=N]         a Dask cluster on this machine, started with the first partition
+    dask=ADDRESS     a running Dask cluster, whose workers see the same home folder
 
-N is how many work side by side; by default, as many as there are processor cores.
+N is the number of workers; by default, the number of processor cores.
 """
 
 from __future__ import annotations
@@ -26,18 +26,17 @@ from prefect.futures import as_completed
 from prefect.task_runners import ProcessPoolTaskRunner, TaskRunner, ThreadPoolTaskRunner
 
 from pipelines.errors import InputError
+from pipelines.store.processes import ProcessId
 
 VARIABLE = "TOKENMILL_RUNNER"
-
-
-LONG = 30.0  # seconds on threads, for which processes would have been worth their start
+LONG = 30.0  # seconds on threads from which processes would have been faster, in spite of their start
 
 
 def task_runner(setting: str = "") -> TaskRunner[Any]:
-    """The task runner of a setting; by default, of the environment's.
+    """Return the task runner of a setting, by default of `TOKENMILL_RUNNER`.
 
     Raises:
-        InputError: it names none, or one whose package is not installed.
+        InputError: the setting names no task runner, or one whose package is not installed.
     """
     setting = setting or os.environ.get(VARIABLE) or "threads"
     name, _, size = setting.partition("=")
@@ -53,29 +52,29 @@ def task_runner(setting: str = "") -> TaskRunner[Any]:
 def map_tasks(
     function: Callable[[Any], Any], items: Iterable[Any], when_done: Callable[[], None] = lambda: None
 ) -> list[Any]:
-    """Run a step's partitions as mapped Prefect tasks; a single one is simply called.
+    """Run a step's partitions as mapped Prefect tasks; a single one is called directly.
 
     Args:
-        when_done: called as often as an item is done, in whichever order.
+        when_done: called once per finished item, in any order.
     """
     items, began = list(items), time.monotonic()
     if len(items) < 2:
         return [function(item) for item in items]
     mapped = task(cache_policy=NO_CACHE, persist_result=False, tags=["tokenmill", "partition"])(function)
-    with _light_luggage():
+    with _slim_context():
         futures = mapped.map(items)
         try:
             for future in as_completed(list(futures)):
                 future.result()  # raises as soon as one has failed
                 when_done()
         except Exception:
-            _let_end(futures)
+            _cancel(futures)
             raise
-        _tell_of_processes(time.monotonic() - began)
+        _suggest_processes(time.monotonic() - began)
         return list(futures.result())
 
 
-def _tell_of_processes(seconds: float) -> None:
+def _suggest_processes(seconds: float) -> None:
     context = FlowRunContext.get()
     on_threads = context is not None and isinstance(context.task_runner, ThreadPoolTaskRunner)
     if on_threads and seconds > LONG and VARIABLE not in os.environ and (os.cpu_count() or 1) > 1:
@@ -84,8 +83,8 @@ def _tell_of_processes(seconds: float) -> None:
         say(f"{VARIABLE}=processes is faster for so much work: threads wait for each other.")
 
 
-def _let_end(futures: Iterable[Any]) -> None:
-    """No more of them begin, and those that have begun end: else a step that is tried again would meet them."""
+def _cancel(futures: Iterable[Any]) -> None:
+    """Start no more of the futures, and wait for those that have started: a retry of the step must not meet them."""
     for future in futures:
         future.wrapped_future.cancel()
     for future in futures:
@@ -94,26 +93,28 @@ def _let_end(futures: Iterable[Any]) -> None:
 
 
 @contextmanager
-def _light_luggage() -> Iterator[None]:
-    """Prefect sends each task's flow and outer task along to a worker process. Ours would make it import PyTorch and
-    MLflow, which takes longer than many a partition; these stand in for them, under the same run ids.
+def _slim_context() -> Iterator[None]:
+    """Replace the flow and the outer task that Prefect sends with each task to a worker process.
+
+    With ours, the worker would import PyTorch and MLflow, which takes longer than most partitions. The replacements
+    have the same run ids.
     """
     flow_run, task_run = FlowRunContext.get(), TaskRunContext.get()
     with ExitStack() as stack:
         if flow_run:
-            stack.enter_context(flow_run.model_copy(update={"flow": _stand_in_flow, "parameters": {}}))
+            stack.enter_context(flow_run.model_copy(update={"flow": _empty_flow, "parameters": {}}))
         if task_run:
-            stack.enter_context(task_run.model_copy(update={"task": _stand_in_task, "parameters": {}}))
+            stack.enter_context(task_run.model_copy(update={"task": _empty_task, "parameters": {}}))
         yield
 
 
 @flow
-def _stand_in_flow() -> None:
+def _empty_flow() -> None:
     """Never run."""
 
 
 @task
-def _stand_in_task() -> None:
+def _empty_task() -> None:
     """Never run."""
 
 
@@ -122,7 +123,7 @@ def _threads(size: str) -> TaskRunner[Any]:
 
 
 class _Processes(ProcessPoolTaskRunner):
-    """Starts its processes with the flow and not with its first partition: they import while sources are hashed."""
+    """Starts its processes with the flow, so that they import modules while sources are hashed."""
 
     def __enter__(self) -> Self:
         super().__enter__()
@@ -133,7 +134,7 @@ class _Processes(ProcessPoolTaskRunner):
 
 
 def _processes(size: str) -> TaskRunner[Any]:
-    return _Processes(max_workers=int(size), initializer=_belong_to, initargs=(os.getpid(),))
+    return _Processes(max_workers=int(size), initializer=_end_with, initargs=(ProcessId.of_this(),))
 
 
 def _dask(size: str) -> TaskRunner[Any]:
@@ -143,7 +144,7 @@ def _dask(size: str) -> TaskRunner[Any]:
         raise InputError(f"{VARIABLE}=dask needs Dask; install it with: pip install 'tokenmill[dask]'") from None
     if not size.isdecimal():
         return DaskTaskRunner(address=size)
-    # Whoever reaches a scheduler runs code on it, so this one speaks TLS with keys that only this process has.
+    # Everyone who reaches a scheduler can run code on it, so this one uses TLS with keys that only this process has.
     alone = {"host": "127.0.0.1", "dashboard_address": None, "security": True}
     return DaskTaskRunner(cluster_kwargs={"n_workers": int(size), "threads_per_worker": 1, **alone})
 
@@ -151,12 +152,12 @@ def _dask(size: str) -> TaskRunner[Any]:
 RUNNERS: dict[str, Callable[[str], TaskRunner[Any]]] = {"threads": _threads, "processes": _processes, "dask": _dask}
 
 
-def _belong_to(parent: int) -> None:
-    """In a worker process: end with the run, however that ends, and leave Ctrl-C to it. Also import what it will do."""
+def _end_with(run: ProcessId) -> None:
+    """Make a worker process end with the run's process and leave Ctrl-C to it; import the code that it will run."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def watch() -> None:
-        while os.getppid() == parent:
+        while run.is_alive():
             time.sleep(0.2)
         os._exit(1)
 

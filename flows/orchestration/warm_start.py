@@ -1,6 +1,8 @@
-"""Going on from a model that is there: its weights begin the training, its tokenizer makes the tokens."""
+"""Warm start: pretraining continues from a published model, with its weights and its tokenizer."""
 
 from __future__ import annotations
+
+from contextlib import suppress
 
 from flows.console import say
 from flows.home import Home
@@ -11,14 +13,14 @@ from pipelines.errors import InputError
 
 
 def find_base(reference: str, name: str, home: Home) -> Base | None:
-    """The model to go on from; None for the champion of a run that has none yet.
+    """Return the model to continue from; None for the champion of a run that has none yet.
 
     Args:
-        reference: `champion`, the run's own, or a model as the command line names it.
+        reference: `champion` (the run's own), or a model as the command line names it.
         name: the run's.
 
     Raises:
-        InputError: there is no such model, or it is not one to pretrain.
+        InputError: there is no such model, or it was fine-tuned.
     """
     model = champion(name, home.store, home.mlflow_uri) if reference == CHAMPION else find_model(reference, home)
     if model is None:
@@ -26,9 +28,7 @@ def find_base(reference: str, name: str, home: Home) -> Base | None:
         return None
     if (task := model.manifest.statistics.get("task")) != "language":
         raise InputError(f"base: {model} was fine-tuned ({task}); pretraining goes on from pretrained models.")
-    try:
-        return Base(
-            model, home.store.open(model.manifest.inputs["tokens"]) if "tokens" in model.manifest.inputs else None
-        )
-    except InputError:
-        return Base(model, None)
+    tokens = model.manifest.inputs.get("tokens")
+    with suppress(InputError):  # the tokens may have been deleted
+        return Base(model, home.store.open(tokens) if tokens else None)
+    return Base(model, None)

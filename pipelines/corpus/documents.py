@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -130,3 +130,9 @@ class Corpus:
         """Yield all documents in order, a few megabytes at a time."""
         for part in self.parts:
             yield from read_batches(part, columns)
+
+
+def split_counts(statistics: Mapping[str, Any], what: str) -> str:
+    """Describe how many of something each split has, by the statistics `<what>_<split>`."""
+    counts = ((split, statistics.get(f"{what}_{split}")) for split in SPLITS)
+    return ", ".join(f"{number:,} {split}" for split, number in counts if number)

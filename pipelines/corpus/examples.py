@@ -22,7 +22,7 @@ from pydantic import Field, model_validator
 
 from gpt.config import Config
 from pipelines.corpus.conversation import Message, check_turns
-from pipelines.corpus.documents import REJECTED, SPLITS, SplitConfig, document_id, normalise, split_of
+from pipelines.corpus.documents import REJECTED, SPLITS, SplitConfig, document_id, normalise, split_counts, split_of
 from pipelines.corpus.duplicates import find_duplicates, rows_to_drop, write_signatures
 from pipelines.corpus.parquet import TableWriter, read_rows
 from pipelines.corpus.readers.formats import read_file
@@ -119,6 +119,10 @@ def sources(config: ExamplesConfig) -> tuple[SourceFile, ...]:
     return describe_sources(config.sources, list_sources(config.sources))
 
 
+def _headline(s: Mapping[str, Any]) -> str:
+    return f"{s['examples']:,} examples: {split_counts(s, 'examples')}; {s['rejected']:,} rejected"
+
+
 EXAMPLES = StepType(
     "examples",
     kind="examples",
@@ -127,6 +131,7 @@ EXAMPLES = StepType(
     run=run,
     sources=sources,
     packages=("pipelines.corpus",),
+    headline=_headline,
 )
 
 

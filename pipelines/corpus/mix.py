@@ -24,6 +24,7 @@ from gpt.config import Config
 from pipelines.corpus.documents import DOCUMENTS, REJECTED, SPLITS, Corpus, sizes_of
 from pipelines.corpus.parquet import TableWriter, read_batches
 from pipelines.errors import InputError
+from pipelines.numbers import short
 from pipelines.store.dataset import Dataset
 from pipelines.store.files import link_or_copy
 from pipelines.store.step import StepContext, StepType
@@ -81,7 +82,21 @@ def run(inputs: Mapping[str, Dataset], config: MixConfig, out: Path, work: StepC
     }
 
 
-MIX = StepType("mix", kind="corpus", version=3, config=MixConfig, run=run, packages=("pipelines.corpus",))
+def _headline(s: Mapping[str, Any]) -> str:
+    names = [key.removeprefix("epochs_of_") for key in s if key.startswith("epochs_of_")]
+    drawn = ", ".join(f"{name} {s[f'share_of_{name}']:.0%} ({s[f'epochs_of_{name}']:.3g} epochs)" for name in names)
+    return f"{s['documents']:,} documents, {short(s['bytes'])} bytes; for training {drawn}"
+
+
+MIX = StepType(
+    "mix",
+    kind="corpus",
+    version=3,
+    config=MixConfig,
+    run=run,
+    packages=("pipelines.corpus",),
+    headline=_headline,
+)
 
 
 def _epochs(config: MixConfig, inputs: Mapping[str, Dataset]) -> dict[str, float]:

@@ -23,7 +23,7 @@ from pipelines.errors import InputError
 from pipelines.evaluation.answer_metrics import METRICS
 from pipelines.evaluation.judge import JudgeConfig, Verdict, judge
 from pipelines.evaluation.metrics import Measure, measures
-from pipelines.evaluation.results import MODEL, Metrics, key_of, statistics, write_evaluation
+from pipelines.evaluation.results import MODEL, Metrics, beside, key_of, statistics, write_evaluation
 from pipelines.evaluation.significance import intervals
 from pipelines.models.language_model import Assistant, as_assistant, fits, open_gpt, open_model
 from pipelines.store.dataset import Dataset
@@ -175,6 +175,21 @@ def nearest_answers(train: Sequence[Example], rows: Sequence[Example]) -> list[s
     return [train[int(i)].response or "" for i in np.asarray(similarity.argmax(axis=1)).ravel()]
 
 
+def _headline(s: Mapping[str, Any]) -> str:
+    return f"response loss {s['instruct/loss']:.3f}, chrF {s['instruct/chrf']:.1f}"
+
+
+def _details(dataset: Dataset) -> str:
+    s = dataset.manifest.statistics
+    systems = {
+        "this model": "instruct/",
+        "before fine-tuning": "instruct-baseline/base_model/",
+        "nearest training answer": "instruct-baseline/nearest_instruction/",
+    }
+    columns = {"loss": ("loss", "{:.3f}"), "chrF": ("chrf", "{:.1f}"), "exact": ("exact_match", "{:.1%}")}
+    return beside(s, systems, columns, f"{s['scored_examples']:,} held-out instructions")
+
+
 EVALUATE_ASSISTANT = StepType(
     "evaluate-assistant",
     kind="evaluation",
@@ -182,4 +197,6 @@ EVALUATE_ASSISTANT = StepType(
     config=EvaluateAssistantConfig,
     run=run_assistant,
     packages=("gpt", "pipelines.evaluation", "pipelines.models"),
+    headline=_headline,
+    details=_details,
 )

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from pydantic import Field
 
@@ -22,7 +23,7 @@ from gpt.config import Config
 from pipelines.corpus.examples import Example, Examples
 from pipelines.errors import InputError
 from pipelines.evaluation.classification_metrics import Answers, curves, with_intervals
-from pipelines.evaluation.results import MODEL, key_of, statistics, write_evaluation
+from pipelines.evaluation.results import MODEL, aligned, key_of, statistics, write_evaluation
 from pipelines.models.language_model import open_model
 from pipelines.models.text_classifier import TextClassifier
 from pipelines.models.threshold import choose_threshold
@@ -170,6 +171,22 @@ def _classifier(dataset: Dataset) -> TextClassifier:
     return model
 
 
+def _headline(s: Mapping[str, Any]) -> str:
+    return f"accuracy {s['classify/accuracy']:.3f}, F1 on {s['positive']} {s['classify/f1']:.3f}"
+
+
+def _details(dataset: Dataset) -> str:
+    s, rows = dataset.manifest.statistics, pq.read_table(dataset.file("metrics.parquet")).to_pylist()
+    value = {(row["system"], row["metric"]): row for row in rows}
+    names = {"model": "this model", "TF-IDF logistic regression": "TF-IDF regression"}
+    table = [[f"{s['scored_examples']:,} held-out texts", "accuracy", f"F1 {s['positive']}", "95%"]]
+    for system in dict.fromkeys(row["system"] for row in rows):
+        f1 = value[system, "f1"]
+        cells = (f"{value[system, 'accuracy']['value']:.3f}", f"{f1['value']:.3f}", f"{f1['low']:.2f}-{f1['high']:.2f}")
+        table.append([names.get(system, system), *cells])
+    return aligned(table)
+
+
 EVALUATE_CLASSIFIER = StepType(
     "evaluate-classifier",
     kind="evaluation",
@@ -177,4 +194,6 @@ EVALUATE_CLASSIFIER = StepType(
     config=EvaluateClassifierConfig,
     run=run_classifier,
     packages=("gpt", "pipelines.evaluation", "pipelines.models"),
+    headline=_headline,
+    details=_details,
 )

@@ -169,3 +169,15 @@ def _described(evaluation: Dataset) -> str:
     inputs, split = evaluation.manifest.inputs, evaluation.manifest.config.get("split")
     on = inputs.get("examples") or inputs.get("tokens")
     return f"{inputs['model']} was judged on the {split} split of {on}"
+
+
+def verdict(each: Difference, significance: float = 0.05) -> str:
+    """Say whether the second model is better or worse, or that no difference is shown."""
+    return {"second": "better", "first": "worse", None: "no difference shown"}[each.better(significance)]
+
+
+def shown(interval: Interval) -> str:
+    """Format a value with its interval, if it has one."""
+    if interval.low is None or math.isnan(interval.low):
+        return f"{interval.value:.4g}"
+    return f"{interval.value:.4g} [{interval.low:.4g}, {interval.high:.4g}]"

@@ -21,7 +21,7 @@ from pipelines.evaluation.language_metrics import METRICS, language_metrics
 from pipelines.evaluation.memorisation import MemorisationConfig, memorisation_metrics, recite
 from pipelines.evaluation.metrics import measures
 from pipelines.evaluation.ngram_baselines import trigram_losses, unigram_losses
-from pipelines.evaluation.results import MODEL, statistics, write_evaluation
+from pipelines.evaluation.results import MODEL, beside, statistics, write_evaluation
 from pipelines.evaluation.significance import Interval, intervals
 from pipelines.models.language_model import SAMPLING, LanguageModel, open_gpt
 from pipelines.models.scoring import sliding_losses
@@ -185,6 +185,21 @@ def _streams(tokens: Tokens, split: str, n: int) -> list[NDArray]:
     return [stream for stream in kept if len(stream) > 1]
 
 
+def _headline(s: Mapping[str, Any]) -> str:
+    return f"{s['test/bits_per_byte']:.3f} bits per byte, perplexity {s['test/perplexity']:,.1f}"
+
+
+def _details(dataset: Dataset) -> str:
+    s = dataset.manifest.statistics
+    systems = {
+        "this model": "test/",
+        "interpolated trigram": "test-baseline/trigram/",
+        "unigram": "test-baseline/unigram/",
+    }
+    columns = {"bits/byte": ("bits_per_byte", "{:.3f}"), "perplexity": ("perplexity", "{:,.1f}")}
+    return beside(s, systems, columns, f"{s['scored_tokens']:,} held-out tokens")
+
+
 EVALUATE_LANGUAGE = StepType(
     "evaluate-language",
     kind="evaluation",
@@ -192,4 +207,6 @@ EVALUATE_LANGUAGE = StepType(
     config=EvaluateLanguageConfig,
     run=run_language,
     packages=("gpt", "pipelines.evaluation", "pipelines.models"),
+    headline=_headline,
+    details=_details,
 )

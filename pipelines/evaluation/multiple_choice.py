@@ -23,7 +23,7 @@ from pipelines.corpus.readers.records import Bad, ReadOptions
 from pipelines.corpus.sources import Uri, describe, label_of, list_files
 from pipelines.errors import InputError
 from pipelines.evaluation.metrics import measures
-from pipelines.evaluation.results import MODEL, key_of, statistics, write_evaluation
+from pipelines.evaluation.results import MODEL, beside, key_of, statistics, write_evaluation
 from pipelines.evaluation.significance import Interval, intervals
 from pipelines.evaluation.tasks import CHOICE_METRICS
 from pipelines.models.language_model import open_gpt
@@ -161,6 +161,21 @@ def sources(config: MultipleChoiceConfig) -> tuple[SourceFile, ...]:
     return describe(list_files(config.uri)[0], label_of(config.uri))
 
 
+def _headline(s: Mapping[str, Any]) -> str:
+    return f"accuracy {s['task/accuracy']:.3f}, per character {s['task/accuracy_normalised']:.3f}"
+
+
+def _details(dataset: Dataset) -> str:
+    s = dataset.manifest.statistics
+    systems = {
+        "this model": "task/",
+        "without the prompt": "task-baseline/choices_alone/",
+        "chance": "task-baseline/chance/",
+    }
+    columns = {"accuracy": ("accuracy", "{:.3f}"), "per character": ("accuracy_normalised", "{:.3f}")}
+    return beside(s, systems, columns, f"{s['scored_items']:,} items, {s['shots']} shots")
+
+
 EVALUATE_TASK = StepType(
     "evaluate-task",
     kind="evaluation",
@@ -169,4 +184,6 @@ EVALUATE_TASK = StepType(
     run=run_task,
     sources=sources,
     packages=("gpt", "pipelines.evaluation", "pipelines.models"),
+    headline=_headline,
+    details=_details,
 )

@@ -9,8 +9,9 @@ ends of the model's intervals `stage-interval/metric_low` and `_high`, so that t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -67,3 +68,29 @@ def write_evaluation(out: Path, metrics: Mapping[str, Metrics], predictions: pa.
     tables = {"metrics": pa.Table.from_pylist(rows, METRICS), "predictions": predictions, **others}
     for name, table in tables.items():
         pq.write_table(table, out / f"{name}.parquet", compression="zstd")
+
+
+def beside(
+    statistics: Mapping[str, Any], systems: Mapping[str, str], columns: Mapping[str, tuple[str, str]], what: str
+) -> str:
+    """Return a table of systems by metrics as aligned text; a metric that a system does not have is a dash.
+
+    Args:
+        statistics: those of an evaluation.
+        systems: the prefix of each system's statistics, by the system's title.
+        columns: the name and the format of each metric, by the column's title.
+        what: the title of the first column.
+    """
+    rows = [[what, *columns]]
+    for system, prefix in systems.items():
+        values = [(statistics.get(prefix + key), form) for key, form in columns.values()]
+        if any(value is not None for value, _ in values):
+            rows.append([system, *("-" if value is None else form.format(value) for value, form in values)])
+    return aligned(rows)
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> str:
+    """Return rows as text, the first column to the left and the others to the right."""
+    first, *others = (max(map(len, column)) for column in zip(*rows, strict=True))
+    lines = ([row[0].ljust(first), *map(str.rjust, row[1:], others)] for row in rows)
+    return "\n".join("  ".join(line) for line in lines)

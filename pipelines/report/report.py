@@ -160,4 +160,16 @@ def _subtitle(datasets: Sequence[Dataset]) -> str:
     return f"{len(datasets)} datasets and models, {size}, made {first:%Y-%m-%d %H:%M} to {until} UTC"
 
 
-REPORT = StepType("report", kind="report", version=1, config=ReportConfig, run=run, packages=("pipelines.report",))
+def _headline(s: Mapping[str, Any]) -> str:
+    return f"{s['figures']} figures on one page"
+
+
+REPORT = StepType(
+    "report",
+    kind="report",
+    version=1,
+    config=ReportConfig,
+    run=run,
+    packages=("pipelines.report",),
+    headline=_headline,
+)

@@ -1,18 +1,17 @@
-"""Published datasets in a bucket, through fsspec: what one machine publishes, every other one finds.
+"""Published datasets in a bucket, through fsspec, shared by all machines that use it.
 
     <address>/manifests/<kind>/<name>-<fingerprint, 12 digits>.json
     <address>/files/<SHA-256>
 
-A file lies under the digest of its content, once, whichever datasets hold it. A manifest is put after all files that
-it lists, in one request, so a dataset is there whole or not at all; and what a killed upload leaves behind is no
-dataset, and need not be uploaded again.
+A file is stored once, under the digest of its content, no matter how many datasets hold it. A manifest is put in one
+request, after all files that it lists, so a dataset is visible whole or not at all. The leftovers of a killed upload
+are no dataset, and are not uploaded again.
 """
 
 from __future__ import annotations
 
 import errno
 import hashlib
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -20,45 +19,44 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from pathlib import Path
-from threading import get_ident
 from typing import Any, BinaryIO, cast
 
 import fsspec
 
 from pipelines.errors import InputError
-from pipelines.store.files import state_of
+from pipelines.store.files import file_sha256, state_of, sync, whole_file
 
-AT_ONCE = 8  # files that travel side by side
+TRANSFERS = 8  # files that are transferred at the same time
 
 
 @dataclass(frozen=True)
 class Bucket:
-    """A bucket, or a prefix in one, by its address: `s3://bucket/prefix`, or what else fsspec reaches.
+    """A bucket, or a prefix in one, by its address: `s3://bucket/prefix`, or any other that fsspec reaches.
 
-    Methods raise InputError if it cannot be reached, or not be written to.
+    Methods raise InputError if the bucket cannot be reached or written to.
     """
 
     address: str
 
     @cached_property
     def _place(self) -> tuple[fsspec.AbstractFileSystem, str]:
-        # A listing from a minute ago would hide what another machine has published since.
+        # A cached listing would hide what another machine has published since.
         options: dict[str, Any] = {"auto_mkdir": True} if self.address.startswith("file://") else {}
         filesystem, root = fsspec.core.url_to_fs(self.address, use_listings_cache=False, **options)
         return filesystem, root.rstrip("/")
 
     # Manifests
 
-    def manifest(self, folder: str) -> bytes | None:
-        """The manifest of the dataset that is published as `kind/name-fingerprint`, or None."""
+    def manifest(self, key: str) -> bytes | None:
+        """Return the manifest of the dataset that is published as `kind/name-fingerprint`, or None."""
         with self._reached() as (filesystem, root):
             try:
-                return cast(bytes, filesystem.cat_file(f"{root}/manifests/{folder}.json"))
+                return cast(bytes, filesystem.cat_file(f"{root}/manifests/{key}.json"))
             except FileNotFoundError:
                 return None
 
     def manifests(self, kind: str | None, cache: Path) -> dict[str, bytes]:
-        """The manifest of every dataset, by `kind/name-fingerprint`; those that did not change come from the cache."""
+        """Return the manifest of every dataset by `kind/name-fingerprint`; unchanged ones come from the cache."""
         with self._reached() as (filesystem, root):
             top = f"{root}/manifests/"
             listed = filesystem.find(top + (kind or ""), detail=True)
@@ -71,9 +69,8 @@ class Bucket:
             fetched = filesystem.cat(missing, on_error="omit") if missing else {}
         for path, content in fetched.items():
             copies[path].parent.mkdir(parents=True, exist_ok=True)
-            whole = copies[path].with_suffix(f".{os.getpid()}-{get_ident()}")
-            whole.write_bytes(states[path] + content)
-            whole.replace(copies[path])
+            with whole_file(copies[path]) as copy:
+                copy.write_bytes(states[path] + content)
         everything = known | fetched
         return {
             copy.relative_to(cache).with_suffix("").as_posix(): everything[path]
@@ -81,20 +78,20 @@ class Bucket:
             if path in everything
         }
 
-    def publish(self, folder: str, manifest: bytes) -> None:
-        """Make a dataset visible, whose files have all been put; or replace the one that was."""
+    def publish(self, key: str, manifest: bytes) -> None:
+        """Make a dataset visible, in place of the one before it. All its files must have been put."""
         with self._reached() as (filesystem, root):
-            filesystem.pipe_file(f"{root}/manifests/{folder}.json", manifest)
+            filesystem.pipe_file(f"{root}/manifests/{key}.json", manifest)
 
-    def withdraw(self, folder: str) -> None:
-        """Make a dataset invisible; `sweep` deletes its files."""
+    def withdraw(self, key: str) -> None:
+        """Make a dataset invisible; `delete` removes its files later."""
         with self._reached() as (filesystem, root):
-            filesystem.rm_file(f"{root}/manifests/{folder}.json")
+            filesystem.rm_file(f"{root}/manifests/{key}.json")
 
     # Files
 
     def put(self, files: Mapping[Path, str]) -> None:
-        """Upload files, whose SHA-256 are given; those that are there already do not travel."""
+        """Upload files by their SHA-256; files that the bucket has already are skipped."""
 
         def put_one(path: Path, sha256: str) -> None:
             with self._reached() as (filesystem, root):
@@ -105,10 +102,10 @@ class Bucket:
         _side_by_side(put_one, files)
 
     def get(self, files: Mapping[Path, str]) -> None:
-        """Download files, whose SHA-256 are given. Each is there whole or not at all.
+        """Download files by their SHA-256. Each arrives whole or not at all.
 
         Raises:
-            InputError: a file in the bucket is gone, or is no longer what was put there.
+            InputError: a file is missing from the bucket, or was changed there.
         """
 
         def get_one(path: Path, sha256: str) -> None:
@@ -116,43 +113,47 @@ class Bucket:
             unfinished = path.with_name(f".{path.name}.fetched")
             with self._reached() as (filesystem, root):
                 filesystem.get_file(f"{root}/files/{sha256}", str(unfinished))
-            with unfinished.open("rb") as file:
-                if hashlib.file_digest(file, "sha256").hexdigest() != sha256:
-                    raise InputError(
-                        f"{self.address}/files/{sha256} was changed in the bucket, so {path.name} cannot be had; "
-                        "run the step that makes it with --rebuild."
-                    )
-                os.fsync(file.fileno())
+            if file_sha256(unfinished) != sha256:
+                raise InputError(
+                    f"{self.address}/files/{sha256} was changed in the bucket, so {path.name} cannot be had; "
+                    "run the step that makes it with --rebuild."
+                )
+            sync(unfinished)
             unfinished.replace(path)
 
         _side_by_side(get_one, files)
 
     def open(self, sha256: str) -> BinaryIO:
-        """A file in the bucket, to read parts of it without fetching the rest."""
+        """Open a file in the bucket, to read parts of it without fetching the rest."""
         with self._reached() as (filesystem, root):
             return cast(BinaryIO, filesystem.open(f"{root}/files/{sha256}", "rb"))
 
     def problem(self, sha256: str, size: int) -> str | None:
-        """What is wrong with a file, every byte of which is read; None if nothing is."""
+        """Read every byte of a file and return what is wrong with it, or None."""
         with self._reached() as (filesystem, root):
             found = _size(filesystem, f"{root}/files/{sha256}")
             if found is None:
                 return "is missing from the bucket"
             if found != size:
                 return f"has {found:,} bytes instead of {size:,}, in the bucket"
-            digest = hashlib.sha256()
             with filesystem.open(f"{root}/files/{sha256}", "rb") as file:
-                while block := file.read(1 << 22):
-                    digest.update(block)
-        return None if digest.hexdigest() == sha256 else "was changed in the bucket: its SHA-256 is another"
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+        return None if digest == sha256 else "was changed in the bucket: its SHA-256 is another"
 
     def files(self) -> set[str]:
-        """The SHA-256 of every file that is there."""
+        """Return the SHA-256 of every file in the bucket."""
         with self._reached() as (filesystem, root):
             return {path.rpartition("/")[2] for path in filesystem.find(f"{root}/files")}
 
     def delete(self, files: Iterable[str], hours: float) -> int:
-        """Delete files, unless they are so new that their upload may still be under way; returns how many."""
+        """Delete files by their SHA-256, except new ones, whose upload may still be under way.
+
+        Args:
+            hours: files younger than this are kept.
+
+        Returns:
+            The number of deleted files.
+        """
         before = datetime.now(UTC) - timedelta(hours=hours)
         with self._reached() as (filesystem, root):
             paths = [f"{root}/files/{sha256}" for sha256 in files]
@@ -182,7 +183,7 @@ class Bucket:
 
 
 def _side_by_side(work: Callable[[Path, str], None], files: Mapping[Path, str]) -> None:
-    with ThreadPoolExecutor(AT_ONCE) as pool:
+    with ThreadPoolExecutor(TRANSFERS) as pool:
         list(pool.map(work, files, files.values()))
 
 
@@ -194,7 +195,7 @@ def _size(filesystem: fsspec.AbstractFileSystem, path: str) -> int | None:
 
 
 def _cached(copy: Path, state: bytes) -> bytes | None:
-    """A manifest as it was read before, if it was in the state in which it is now."""
+    """Return the cached copy of a manifest if the manifest is still in this state."""
     try:
         content = copy.read_bytes()
     except FileNotFoundError:

@@ -19,7 +19,7 @@ from pipelines.store.manifest import MANIFEST, FileEntry, Manifest, Ref, damage_
 class Dataset:
     """A published dataset (or model): a folder and its manifest.
 
-    folder: its place on this machine, to which it is fetched from the bucket if there is one.
+    folder: the dataset's place on this machine; its files are fetched there if it is in a bucket.
     """
 
     folder: Path
@@ -54,24 +54,25 @@ class Dataset:
 
     @property
     def ref(self) -> Ref:
+        """The dataset's name for good."""
         return self.manifest.ref
 
     @cached_property
     def path(self) -> Path:
-        """Its folder, in which all its files now are."""
+        """The folder with all files; the first use fetches them from the bucket, if there is one."""
         if self.bucket:
             self._fetch(self.bucket)
         return self.folder
 
     @property
     def address(self) -> str:
-        """Where it is published, for people to read."""
+        """The place where the dataset is published, for people to read."""
         if self.bucket:
-            return f"{self.bucket.address}/manifests/{self.manifest.folder}.json"
+            return f"{self.bucket.address}/manifests/{self.manifest.key}.json"
         return str(self.folder)
 
     def file(self, name: str) -> Path:
-        """The path of one of its files.
+        """Return the path of one of the dataset's files.
 
         Raises:
             InputError: the dataset has no such file.
@@ -80,21 +81,21 @@ class Dataset:
         return self.path / name
 
     def is_intact(self) -> bool:
-        """Whether every byte of its files is as it was published."""
+        """Return whether every byte of the files is as it was published."""
         return not any(damaged_files(self.path, self.manifest.files))
 
     def open(self, name: str) -> BinaryIO:
-        """One of its files, to read some of it: what lies in a bucket only is not fetched for that."""
+        """Open one of the dataset's files to read parts of it; a file in a bucket is not fetched for that."""
         entry, path = self._entry(name), self.folder / name
         if self.bucket and not path.exists():
             return self.bucket.open(entry.sha256)
         return path.open("rb")
 
     def _fetch(self, bucket: Bucket) -> None:
-        """Make sure that the files are on this machine, as they were published.
+        """Fetch the files that are missing on this machine or differ from the published ones.
 
-        A file of the published size that was not written since it was fetched is trusted. Any other file is compared
-        with its SHA-256, and fetched if it differs.
+        A file of the published size that was not written to since it was fetched is trusted. Any other file is
+        compared with its SHA-256.
         """
         folder, manifest = self.folder, self.manifest
         with lock(folder.parent.parent, f"fetch-{manifest.fingerprint}"):

@@ -18,7 +18,7 @@ from filelock import FileLock
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """Yields where to write a file, which is whole or absent then. Two that write the same at once do not meet."""
+    """Yield a path to write to; afterwards the file is whole or absent, even if two processes write it at once."""
     temporary = path.with_name(f".{path.name}.{uuid4().hex}")
     try:
         yield temporary
@@ -29,7 +29,7 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 
 def write_synced(path: Path, content: bytes) -> None:
-    """Write a file so that it is whole or absent whatever happens, and on the disk when this returns."""
+    """Write a file that is whole or absent whatever happens, and on the disk when this returns."""
     with whole_file(path) as temporary:
         temporary.write_bytes(content)
         sync(temporary)
@@ -42,6 +42,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def sync(path: Path) -> None:
+    """Flush a file or folder to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -50,31 +51,33 @@ def sync(path: Path) -> None:
 
 
 def sync_folders(folder: Path) -> None:
+    """Flush a folder and all folders below it to the disk."""
     for path in [folder, *(path for path in folder.rglob("*") if path.is_dir())]:
         sync(path)
 
 
 def file_sha256(path: Path) -> str:
+    """Return the SHA-256 of a file, in hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def disk_is_full(error: Exception) -> bool:
-    """Whether an error came of a disk, or a quota, without room."""
+    """Return whether an error means that a disk or a quota is full."""
     # Arrow and Python give a number; DuckDB, SQLite and safetensors a sentence.
     by_number = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
     return by_number or any(words in str(error) for words in ("No space left on device", "disk is full"))
 
 
 def lock(root: Path, name: str) -> FileLock:
-    """Return the lock of that name between processes that use a store. It ends with its holder, however that dies."""
+    """Return a lock between the processes that use a store. It is released when its holder ends or is killed."""
     folder = root / ".locks"
     folder.mkdir(parents=True, exist_ok=True)
     return FileLock(folder / f"{name}.lock")
 
 
 def link_or_copy(source: Path, target: Path) -> None:
-    """The same file under another name, without a copy where the disk can do that."""
+    """Give a file a second name, or copy it where the disk cannot do that."""
     try:
         os.link(source, target)
     except OSError:
@@ -82,6 +85,6 @@ def link_or_copy(source: Path, target: Path) -> None:
 
 
 def state_of(info: Mapping[str, Any]) -> str:
-    """What changes when a file does that fsspec describes so."""
+    """Return the tag (ETag, mtime, ...) that changes whenever the file that fsspec describes changes."""
     tags = ("ETag", "etag", "md5Hash", "blob_id", "LastModified", "last_modified", "mtime", "created")
     return next((str(info[tag]) for tag in tags if info.get(tag)), "")

@@ -6,7 +6,7 @@ import fnmatch
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
@@ -47,9 +47,8 @@ def edges(datasets: Iterable[Dataset]) -> list[Edge]:
         while level:
             fresh = {edge.input: edge for edge in level if edge.input not in seen}
             for edge in fresh.values():
-                seen[edge.input] = Edge(
-                    output, first[0].output_kind, edge.input, edge.input_kind, edge.role, distance, edge.digest
-                )
+                kind = first[0].output_kind
+                seen[edge.input] = replace(edge, output=output, output_kind=kind, distance=distance)
             level = [further for edge in fresh.values() for further in direct.get(edge.input, [])]
             distance += 1
         found += seen.values()

@@ -14,21 +14,17 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pipelines.store.files import file_sha256, sync
 
 NAME = re.compile(r"^[a-z0-9][a-z0-9._-]{0,62}$")
-
-
 Name = Annotated[str, Field(pattern=NAME.pattern)]
-
-
 Digits = Annotated[str, Field(pattern=r"^[0-9a-f]+$")]
 
 
 def hexadecimal(text: str) -> bool:
-    """Whether a text may be the first digits of a fingerprint."""
+    """Return whether a text may be the first digits of a fingerprint."""
     return len(text) >= 4 and all(c in "0123456789abcdef" for c in text)
 
 
 class Ref(BaseModel):
-    """Names one published dataset for good: its fingerprint says how it was made, its digest what it holds."""
+    """A reference to one published dataset, for good: how it was made (fingerprint) and what it holds (digest)."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -37,12 +33,17 @@ class Ref(BaseModel):
     fingerprint: Digits
     digest: Digits
 
+    @property
+    def key(self) -> str:
+        """The place of the dataset in the store, as a relative path."""
+        return f"{self.kind}/{self.name}-{self.fingerprint[:12]}"
+
     def __str__(self) -> str:
         return f"{self.kind}/{self.name}@{self.fingerprint[:12]}"
 
 
 class SourceFile(BaseModel):
-    """A file that was read from outside the store. Enters the fingerprint by name and content, not by place."""
+    """A file that was read from outside the store. It enters the fingerprint by name and content, not by place."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -71,7 +72,7 @@ class FileEntry(BaseModel):
 
 
 class Manifest(BaseModel):
-    """What a dataset is, how it was made and what it holds. The last file to be written, and the truth about it."""
+    """What a dataset is, how it was made and what it holds. It is the last file to be written."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -92,20 +93,22 @@ class Manifest(BaseModel):
 
     @property
     def ref(self) -> Ref:
+        """The dataset's name for good."""
         return Ref(kind=self.kind, name=self.name, fingerprint=self.fingerprint, digest=self.digest)
 
     @property
-    def folder(self) -> str:
-        """Where the dataset lies below the store's root, as a relative path."""
-        return f"{self.kind}/{self.name}-{self.fingerprint[:12]}"
+    def key(self) -> str:
+        """The place of the dataset in the store, as a relative path."""
+        return self.ref.key
 
     @property
     def bytes(self) -> int:
+        """The total size of the files."""
         return sum(file.bytes for file in self.files.values())
 
 
 def describe_files(folder: Path) -> dict[str, FileEntry]:
-    """Size and SHA-256 of every file below a folder, by relative path; each is flushed to disk on the way."""
+    """Flush every file below a folder to the disk, and return sizes and SHA-256 by relative path."""
     paths = sorted(path for path in folder.rglob("*") if path.is_file())
 
     def describe(path: Path) -> FileEntry:
@@ -118,14 +121,13 @@ def describe_files(folder: Path) -> dict[str, FileEntry]:
 
 
 def files_digest(files: Mapping[str, FileEntry]) -> str:
-    """SHA-256 over names and digests of a dataset's files: equal for equal content, whoever made it and when."""
+    """Return the SHA-256 over names and digests of a dataset's files, which is equal for equal content."""
     lines = "".join(f"{entry.sha256}  {name}\n" for name, entry in sorted(files.items()))
     return hashlib.sha256(lines.encode()).hexdigest()
 
 
 def damaged_files(folder: Path, files: Mapping[str, FileEntry]) -> Iterator[str]:
-    """What is not as it was published, a sentence for each such file, by name."""
-
+    """Yield a sentence for each file that is not as it was published, by name."""
     names = sorted(files)
     with ThreadPoolExecutor(4) as pool:  # hashing and reading both release the interpreter
         found = pool.map(lambda name: damage_of(folder / name, files[name]), names)
@@ -133,7 +135,11 @@ def damaged_files(folder: Path, files: Mapping[str, FileEntry]) -> Iterator[str]
 
 
 def damage_of(path: Path, entry: FileEntry, trusted: int = 0) -> str:
-    """How a file differs from its entry, if it does; one not written to since then (in nanoseconds) is believed."""
+    """Return how a file differs from its entry; empty if it does not.
+
+    Args:
+        trusted: a time in nanoseconds. The content of a file that was not written to since then is not read.
+    """
     if not path.is_file():
         return "is missing"
     status = path.stat()

@@ -13,21 +13,21 @@ DONE = "done.json"  # in the folder of a partition that is done
 
 
 def mark_done(folder: Path, value: Any) -> None:
-    """Write down that a partition's folder has all that belongs into it, and a value."""
+    """Mark a partition's folder as complete, and keep a value with the mark."""
     sizes = {path.name: path.stat().st_size for path in folder.iterdir() if not path.name.startswith(".")}
     write_json(folder / DONE, {"bytes": sizes, "value": value})
 
 
 def read_done(folder: Path) -> Any:
-    """The value that was written down of a folder; none if it is not done.
+    """Return the value that was kept with a folder's mark, or None if the folder is not complete.
 
-    To flush every file of it before would take time that is lost only if the power is cut; a file that was not on the
-    disk is then shorter than it was.
+    The files were not flushed one by one before the mark. After a power cut, an unwritten file is shorter than
+    recorded, and the partition is done again.
     """
     if not (folder / DONE).exists():
         return None
-    said = json.loads((folder / DONE).read_text())
+    mark = json.loads((folder / DONE).read_text())
     with suppress(FileNotFoundError):
-        if all((folder / name).stat().st_size == size for name, size in said["bytes"].items()):
-            return said["value"]
+        if all((folder / name).stat().st_size == size for name, size in mark["bytes"].items()):
+            return mark["value"]
     return None

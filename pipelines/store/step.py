@@ -1,7 +1,7 @@
 """What a step is: a function from published datasets and a config to files in a folder, and the identity of its result.
 
-`StepType` is the step as its author wrote it (one per module of this package). `Step` is one use of it: with
-a config and inputs, and so with a fingerprint. `Work` is what a running step may ask of whoever runs it.
+`StepType` is a step as its author defines it. `Step` is one use of it: a name, a config and inputs, and so a
+fingerprint. `StepContext` is what a running step may ask of its runner.
 """
 
 from __future__ import annotations
@@ -14,42 +14,45 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pydantic import BaseModel
+from pydantic.fields import FieldInfo
 
 from gpt.config import Config
 from pipelines.errors import InputError
-from pipelines.store.manifest import NAME, Ref, SourceFile
-
-if TYPE_CHECKING:
-    from pipelines.store.dataset import Dataset
+from pipelines.store.dataset import Dataset
+from pipelines.store.manifest import NAME, SourceFile
 
 
 class Listener:
-    """What a step tells while it works. This one keeps quiet; the conductor's draws bars and logs metrics."""
+    """Receives what a step reports while it works. This one ignores everything."""
 
     def progress(self, done: float, total: float, unit: str, note: str = "") -> None:
-        """`done` of `total` `unit`s (documents, bytes, steps) are through; `note` is a word on how it goes."""
+        """Report that `done` of `total` `unit`s (documents, bytes, steps) are finished.
+
+        Args:
+            note: a few words on how the step is doing.
+        """
 
     def advance(self) -> None:
-        """One more than told is through."""
+        """Advance the progress by one unit."""
 
     def metrics(self, step: int, values: Mapping[str, float]) -> None:
-        """Values of a curve at an optimizer step, named `stage/quantity`."""
+        """Report values of curves, named `stage/quantity`, at an optimizer step."""
 
     def text(self, path: str, text: str) -> None:
-        """A text worth keeping with the run, such as what the model wrote at this point."""
+        """Report a text worth keeping with the run, such as what the model wrote at this point."""
 
     def flush(self) -> None:
-        """What was told so far must outlive this process: the step is about to save where it is."""
+        """Deliver everything that was reported: the step is about to save its state."""
 
     def warn(self, sentence: str) -> None:
-        """Something that does not stop the step but that a person should know."""
+        """Report something that does not stop the step but that a person should know."""
 
 
 def map_in_turn(function: Callable[..., Any], items: Iterable[Any]) -> list[Any]:
-    """The plainest way to run a step's partitions: one after another, in this process."""
+    """Run a step's partitions one after another in this process."""
     return [function(item) for item in items]
 
 
@@ -57,12 +60,13 @@ def map_in_turn(function: Callable[..., Any], items: Iterable[Any]) -> list[Any]
 class StepContext:
     """What a running step may ask for.
 
-    scratch: a folder that outlives a kill and is the same when the step is run again, for checkpoints.
-    map: runs an importable function over picklable items, in order, on whatever workers there are; the report
-        advances with each that is through.
-    should_stop: whether somebody asked the run to end; long steps then save and raise `Stopped`.
-    previous: the newest other version of what is being made, for steps that take over what has not changed.
-    sources: the source files that the step's fingerprint is of; steps that list them again take these and no others.
+    scratch: a folder for checkpoints. It survives a kill and is the same when the step runs again.
+    listener: receives progress, curves, texts and warnings.
+    map: runs an importable function over picklable items, in order, on the available workers. The listener advances
+        with each finished item.
+    should_stop: returns whether somebody asked the run to end; long steps then save and raise `Stopped`.
+    previous: the newest other version of the result, for steps that reuse what has not changed.
+    sources: the source files in the step's fingerprint. A step that lists them again takes no others.
     """
 
     scratch: Path
@@ -73,10 +77,10 @@ class StepContext:
     sources: tuple[SourceFile, ...] | None = None
 
     def files_that_came_later(self, list_now: Callable[[], Iterable[SourceFile]]) -> set[str]:
-        """The names of source files that the fingerprint is not of; they are for the next version.
+        """Return the names of source files that appeared after the fingerprint was taken.
 
         Raises:
-            InputError: a file that it is of is no longer what it was.
+            InputError: a fingerprinted file has changed.
         """
         if self.sources is None:
             return set()
@@ -86,7 +90,7 @@ class StepContext:
         return {name for name, _ in now - before}
 
     def usable_previous(self, table: str) -> Dataset | None:
-        """The version before, if it has the table that says what is what in it, and no byte of it is damaged."""
+        """Return the previous version if it has a file named `table` and none of its files is damaged."""
         if not self.previous or table not in self.previous.manifest.files:
             return None
         if self.previous.is_intact():
@@ -96,7 +100,7 @@ class StepContext:
 
 
 class Stopped(Exception):
-    """A step ended early because it was asked to; what it had done is saved and the next run goes on from there."""
+    """A step ended early because it was asked to. Its finished work is saved, and the next run continues from there."""
 
 
 @dataclass(frozen=True)
@@ -104,9 +108,11 @@ class StepType:
     """A step as its author defines it.
 
     run: (inputs by role, config, empty output folder, work) -> statistics, a flat mapping of numbers and words.
-    version: raised by the author when the meaning changes, so that old results are not taken for new ones.
-    sources: for steps that read from outside the store, the files that a config names.
+    version: raised by the author when the meaning of the step changes, so that old results are not reused.
+    sources: for steps that read files from outside the store, config -> these files.
     packages: the packages whose code makes the output; the manifest records a digest of their code.
+    headline: statistics -> the numbers that a person wants first, in one line.
+    details: dataset -> the same in several lines; by default the headline.
     """
 
     name: str
@@ -116,28 +122,37 @@ class StepType:
     run: Callable[..., dict[str, Any]]
     sources: Callable[[Any], tuple[SourceFile, ...]] | None = None
     packages: tuple[str, ...] = ()
+    headline: Callable[[Mapping[str, Any]], str] | None = None
+    details: Callable[[Dataset], str] | None = None
 
-    def using(self, name: str, config: Config, inputs: Mapping[str, Ref] | None = None) -> Step:
-        """This step with a config and inputs; reads source files, if it has any, to learn their digests."""
+    def using(self, name: str, config: Config, inputs: Mapping[str, Dataset] | None = None) -> Step:
+        """Return this step with a name for its result, a config, and inputs by role.
+
+        Raises:
+            InputError: the name cannot name a dataset.
+        """
         if not NAME.fullmatch(name):
             raise InputError(f"{name!r} cannot name a dataset; use lower-case letters, digits, '.', '_' and '-'.")
-        sources = self.sources(config) if self.sources else ()
-        return Step(self, name, config, dict(inputs or {}), sources)
+        return Step(self, name, config, dict(inputs or {}))
 
 
 @dataclass(frozen=True)
 class Step:
-    """One use of a step. Its fingerprint covers all that can change a byte of the output, and nothing else."""
+    """One use of a step. Its fingerprint covers everything that can change a byte of the output, and nothing else."""
 
     type: StepType
     name: str
     config: Config
-    inputs: Mapping[str, Ref]
-    sources: tuple[SourceFile, ...] = ()
+    inputs: Mapping[str, Dataset]
+
+    @cached_property
+    def sources(self) -> tuple[SourceFile, ...]:
+        """The files that the step reads from outside the store, listed on first use. An error is not remembered."""
+        return self.type.sources(self.config) if self.type.sources else ()
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256, in hex, of the canonical JSON of the step's name and version, its config and its inputs.
+        """SHA-256, in hex, of the canonical JSON of `identity`.
 
         Raises:
             InputError: the config holds a number that is not finite, and so has no JSON.
@@ -150,18 +165,19 @@ class Step:
 
     @property
     def identity(self) -> dict[str, Any]:
+        """The step's name and version, the name of its result, its config, its inputs and its source files."""
         return {
             "step": self.type.name,
             "version": self.type.version,
             "name": self.name,
             "config": fingerprinted(self.config),
-            "inputs": {role: ref.model_dump() for role, ref in sorted(self.inputs.items())},
+            "inputs": {role: dataset.ref.model_dump() for role, dataset in sorted(self.inputs.items())},
             "sources": [source.model_dump() for source in self.sources],
         }
 
     @property
-    def folder(self) -> str:
-        """Where the result lies below the store's root, as a relative path."""
+    def key(self) -> str:
+        """The place of the result in the store, as a relative path."""
         return f"{self.type.kind}/{self.name}-{self.fingerprint[:12]}"
 
     def __str__(self) -> str:
@@ -169,25 +185,47 @@ class Step:
 
 
 def canonical_json(value: Any) -> str:
-    """JSON with one spelling for equal values: sorted keys, no spaces, no NaN."""
+    """Return JSON that has one spelling for equal values: sorted keys, no spaces, no NaN."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
-def fingerprinted(config: BaseModel) -> dict[str, Any]:
-    """The part of a config that can change the output.
+class ConfigWithNames(Config):
+    """A config in which names stand for values, such as the name of a model's size."""
 
-    A field declared with `json_schema_extra={"fingerprint": False}` (a place, a worker count) is left out, so
-    that the same data read from elsewhere, or by more workers, is the same version.
+    def redefined(self) -> dict[str, Any]:
+        """Return the values behind the names, except those that are the same since version 0.1.0.
+
+        They enter the fingerprint beside the names.
+        """
+        raise NotImplementedError
+
+
+def fingerprinted(config: BaseModel) -> dict[str, Any]:
+    """Return the part of a config that can change the output.
+
+    Two kinds of fields are left out:
+
+    - `json_schema_extra={"fingerprint": False}`: a place or a worker count. The same data read from elsewhere, or by
+      more workers, is the same version.
+    - `json_schema_extra={"since": "0.2.0"}` with its default as value: a field that was added in that version. Results
+      of earlier versions keep their fingerprints.
     """
-    kept: dict[str, Any] = {}
     dumped = config.model_dump(mode="json")
-    for name, info in type(config).model_fields.items():
-        extra = info.json_schema_extra
-        if isinstance(extra, dict) and extra.get("fingerprint") is False:
-            continue
-        value = getattr(config, name)
-        kept[name] = _fingerprinted_value(value, dumped[name])
+    kept = {
+        name: _fingerprinted_value(getattr(config, name), dumped[name])
+        for name, info in type(config).model_fields.items()
+        if _matters(info, getattr(config, name))
+    }
+    if isinstance(config, ConfigWithNames) and (redefined := config.redefined()):
+        kept["redefined"] = redefined
     return kept
+
+
+def _matters(info: FieldInfo, value: Any) -> bool:
+    extra = info.json_schema_extra if isinstance(info.json_schema_extra, dict) else {}
+    if extra.get("fingerprint") is False:
+        return False
+    return "since" not in extra or value != info.get_default(call_default_factory=True)
 
 
 def _fingerprinted_value(value: Any, dumped: Any) -> Any:
@@ -206,7 +244,7 @@ def _fingerprinted_value(value: Any, dumped: Any) -> Any:
 def code_digest(packages: tuple[str, ...]) -> str:
     """Return the SHA-256 of the packages' code as Python reads it, without comments, docstrings and layout.
 
-    A package stands for all modules below it, so that no list of modules can miss one that changes a byte.
+    A package includes all modules below it, so that no list of modules can miss one that changes a byte.
     """
     sha = hashlib.sha256()
     for package in sorted(packages):

@@ -2,12 +2,12 @@
 
     data/<kind>/<name>-<fingerprint, 12 digits>/manifest.json and the files it lists
 
-Publishing is one rename, so a reader sees all of a dataset or none of it. A step builds under a lock of its own:
-who comes second waits and finds the result. The lock is the operating system's, so it ends with its owner, and a
-staging folder whose lock is free belongs to nobody and is swept.
+Publishing is one rename, so a reader sees all of a dataset or none of it. Each step builds under its own lock: a second
+process waits and finds the result. The lock is the operating system's, so it ends with its owner, and a staging folder
+whose lock is free has no owner and is swept.
 
-With a bucket, that is where datasets are, and the folder is a cache: what is published here is put there, and what is
-there is fetched when it is first used.
+With a bucket, datasets are stored there and the folder is a cache: a dataset that is published here is uploaded, and
+one from the bucket is fetched when it is first used.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Store:
 
     @property
     def address(self) -> str:
-        """Where its datasets are, for people to read."""
+        """The place of the datasets, for people to read."""
         return self.bucket.address if self.bucket else str(self.root)
 
     # Building
@@ -61,10 +61,10 @@ class Store:
         Args:
             step: what to build.
             run: (output folder, scratch folder) -> statistics. The output folder is empty; the scratch folder is
-                as the last attempt at this very step left it.
-            built_by: written into the manifest as it is (run ids, for example).
-            rebuild: run the step though its result is published, and put the new result in the old one's place.
-            on_wait: called once if another process is building the same step; its result is then taken.
+                as the last attempt at the same step left it.
+            built_by: written into the manifest unchanged (run ids, for example).
+            rebuild: run the step even if its result is published, and replace that result.
+            on_wait: called once if another process is building the same step; its result is then used.
 
         Raises:
             InputError: the disk filled up.
@@ -72,20 +72,17 @@ class Store:
         before = self.find(step)
         if before and not rebuild:
             return before
-        with self._room_for(step), self._lock(step.fingerprint, on_wait):
+        with self._naming_a_full_disk(step), self._lock(step.fingerprint, on_wait):
             published = self.find(step)
-            if published and (published != before or not rebuild):  # somebody built it just now
+            if published and (published != before or not rebuild):  # another process has just built it
                 return published
             started = time.perf_counter()
             staging = self._folder(".staging", step.fingerprint, empty=True)
             scratch = self._folder(".scratch", step.fingerprint)
             try:
                 statistics = run(staging, scratch)
-                built = {
-                    "at": self._now(step).isoformat(timespec="milliseconds"),
-                    "seconds": round(time.perf_counter() - started, 3),
-                    **(built_by or {}),
-                }
+                at, seconds = self._now(step).isoformat(timespec="milliseconds"), time.perf_counter() - started
+                built = {"at": at, "seconds": round(seconds, 3), **(built_by or {})}
                 dataset = self._publish(step, staging, statistics, built, replace=published)
             finally:
                 shutil.rmtree(staging, ignore_errors=True)
@@ -93,13 +90,13 @@ class Store:
             return dataset
 
     def _now(self, step: Step) -> datetime:
-        """The time; should the clock have gone back, just after the newest version, which this one then follows."""
+        """Return the time, or just after the newest version if the clock was set back, so that this one follows it."""
         try:
             before = [d.manifest.built["at"] for d in self.list(step.type.kind) if d.ref.name == step.name]
         except InputError:
             if not self.bucket:
                 raise
-            before = []  # a bucket that is away for a moment must not cost what was just built
+            before = []  # an unreachable bucket must not cost the result that was just built
         newest = datetime.fromisoformat(max(before)) + timedelta(milliseconds=1) if before else datetime.min
         return max(datetime.now(UTC), newest.replace(tzinfo=UTC))
 
@@ -115,7 +112,7 @@ class Store:
             fingerprint=step.fingerprint,
             digest=files_digest(files),
             config=step.config.model_dump(mode="json"),
-            inputs=dict(step.inputs),
+            inputs={role: dataset.ref for role, dataset in step.inputs.items()},
             sources=step.sources,
             files=files,
             statistics=statistics,
@@ -124,15 +121,15 @@ class Store:
         )
         write_synced(staging / MANIFEST, manifest.model_dump_json(indent=1).encode())
         sync_folders(staging)
-        target = self.root / step.folder
+        target = self.root / step.key
         target.parent.mkdir(parents=True, exist_ok=True)
         if self.bucket and not (target / MANIFEST).exists():
-            shutil.rmtree(target, ignore_errors=True)  # of a fetch that did not end
-        old = self._bury(replace, "replaced") if replace and target.exists() else None
+            shutil.rmtree(target, ignore_errors=True)  # an unfinished fetch
+        old = self._trash(replace, "replaced") if replace and target.exists() else None
         try:
             os.rename(staging, target)
         except OSError:
-            if found := self.find(step):  # where locks do not work (some network disks) another process was first
+            if found := self.find(step):  # where locks do not work (some network disks), another process was first
                 return found
             if target.exists():
                 raise InputError(f"{target} is in the way: it has no {MANIFEST}; delete it and run again.") from None
@@ -143,23 +140,26 @@ class Store:
         return self._share(Dataset(target, manifest, self.bucket), replace=replace is not None)
 
     def remove(self, dataset: Dataset) -> None:
-        """Take a published dataset out of the store: gone in one step, its bytes freed after."""
+        """Remove a published dataset: it disappears in one step, then its bytes are freed."""
         if self.bucket:
-            self.bucket.withdraw(dataset.manifest.folder)
+            self.bucket.withdraw(dataset.manifest.key)
         if dataset.folder.exists():
-            shutil.rmtree(self._bury(dataset, "removed"))
+            shutil.rmtree(self._trash(dataset, "removed"))
 
-    def _bury(self, dataset: Dataset, why: str) -> Path:
-        """Move a published dataset out of sight, into a folder that the next sweep deletes or brings back."""
-        grave = self._folder(".staging", f"{why}-{dataset.ref.fingerprint}", empty=True)
-        os.rename(dataset.folder, grave / "dataset")
-        return grave
+    def _trash(self, dataset: Dataset, why: str) -> Path:
+        """Move a published dataset into a folder that the next sweep deletes or restores."""
+        trash = self._folder(".staging", f"{why}-{dataset.ref.fingerprint}", empty=True)
+        os.rename(dataset.folder, trash / "dataset")
+        return trash
 
     def sweep(self, checkpoint_days: float = math.inf) -> list[str]:
-        """Delete what dead processes left: staging folders, and checkpoints of steps that got published after all.
+        """Delete the leftovers of dead processes: staging folders, and checkpoints of steps that are published.
 
         Args:
-            checkpoint_days: also delete checkpoints that nothing has gone on from for so long.
+            checkpoint_days: also delete the checkpoints of unpublished steps that are older than this.
+
+        Returns:
+            The names of the deleted folders.
         """
         swept = []
         published = {path.name.rpartition("-")[2] for path in self.root.glob("[!.]*/*-*")}
@@ -168,47 +168,47 @@ class Store:
             unfinished = leftover.parent.name == ".scratch" and fingerprint[:12] not in published
             try:
                 if unfinished and _days_since_written(leftover) <= checkpoint_days:
-                    continue  # checkpoints of a step that may yet be run again
-                with self._lock(fingerprint, timeout=0):
+                    continue  # checkpoints of a step that may run again
+                with self.lock(fingerprint).acquire(timeout=0):
                     if why == "replaced":
-                        self._bring_back(leftover / "dataset")
+                        self._restore(leftover / "dataset")
                     shutil.rmtree(leftover)
             except (Timeout, FileNotFoundError):
                 continue  # its owner is alive, or another process has swept it
             swept.append(leftover.name)
         return swept
 
-    def _bring_back(self, old: Path) -> None:
-        """Put a dataset back whose replacement died before it was in place."""
-        if (dataset := Dataset.load(old, self.bucket)) and not (target := self.root / dataset.manifest.folder).exists():
+    def _restore(self, old: Path) -> None:
+        """Put a dataset back whose replacement was killed before it was in place."""
+        if (dataset := Dataset.load(old, self.bucket)) and not (target := self.root / dataset.manifest.key).exists():
             os.rename(old, target)
 
     # Finding
 
     def find(self, step: Step) -> Dataset | None:
-        """The step's published result, or None."""
-        if found := self._published(step.folder):
+        """Return the step's published result, or None."""
+        if found := self._published(step.key):
             return found
-        # What was published here while there was no bucket, or none that could be reached, is put there now.
-        here = Dataset.load(self.root / step.folder, self.bucket) if self.bucket else None
+        # A dataset that was published here without a bucket, or with an unreachable one, is uploaded now.
+        here = Dataset.load(self.root / step.key, self.bucket) if self.bucket else None
         if here and self._verify_folder(here):
-            shutil.rmtree(self._bury(here, "removed"))
+            shutil.rmtree(self._trash(here, "removed"))
             return None
         return here and self._share(here)
 
     def open(self, reference: str | Ref, kind: str | None = None) -> Dataset:
-        """The dataset that a reference names; the newest, if it fits several versions.
+        """Return the dataset that a reference names; the newest, if it matches several versions.
 
         Args:
-            reference: `name`, `kind/name`, a fingerprint or the first digits of one, or either of the first two
-                (or a kind) with `@fingerprint` behind it.
-            kind: only look among these.
+            reference: `name`, `kind/name`, a fingerprint or its first digits; or `name`, `kind/name` or `kind`
+                followed by `@` and a fingerprint or its first digits.
+            kind: only search datasets of this kind.
 
         Raises:
-            InputError: nothing fits, or a fingerprint's first digits fit more than one.
+            InputError: nothing matches, or the first digits of a fingerprint match more than one.
         """
         if isinstance(reference, Ref):
-            found = self._published(f"{reference.kind}/{reference.name}-{reference.fingerprint[:12]}")
+            found = self._published(reference.key)
             if not found:
                 raise InputError(f"{reference} is not in {self.address}; run the step that makes it again.")
             return found
@@ -233,10 +233,10 @@ class Store:
         return candidates[-1]
 
     def verify(self, dataset: Dataset) -> list[str]:
-        """What is wrong with a dataset's files, a sentence each; empty if every byte is as it was published.
+        """Return what is wrong with a dataset's files, a sentence each; empty if every byte is as it was published.
 
-        With a bucket, every file in it is read, and the copy on this machine if there is one. A copy that is damaged
-        is fetched again when it is next used.
+        With a bucket, every file there is read, and the copy on this machine if there is one. A damaged copy is
+        fetched again on its next use.
         """
         manifest = dataset.manifest
         problems: list[str] = []
@@ -250,8 +250,8 @@ class Store:
                 problems += [f"{problem}, in the copy on this machine" for problem in here]
         else:
             problems += self._verify_folder(dataset)
-        if (lies := "/".join(dataset.folder.parts[-2:])) != manifest.folder:
-            problems.append(f"it lies in {lies} instead of {manifest.folder}")
+        if (place := "/".join(dataset.folder.parts[-2:])) != manifest.key:
+            problems.append(f"it lies in {place} instead of {manifest.key}")
         if files_digest(manifest.files) != manifest.digest:
             problems.append(f"{MANIFEST} was changed: its digest does not fit its list of files")
         return problems
@@ -265,57 +265,65 @@ class Store:
         ]
 
     def list(self, kind: str | None = None) -> list[Dataset]:
-        """All published datasets, oldest first."""
+        """Return all published datasets, or those of a kind, oldest first."""
         if self.bucket:
             manifests = self.bucket.manifests(kind, self._folder(".manifests", ""))
-            found = [Dataset.parse(self.root / folder, content, self.bucket) for folder, content in manifests.items()]
+            found = [Dataset.parse(self.root / key, content, self.bucket) for key, content in manifests.items()]
         else:
             paths = [path for path in self.root.glob("[!.]*/*-*") if kind in (None, path.parent.name)]
-            found = [dataset for path in paths if (dataset := Dataset.load(path, self.bucket))]
+            found = [dataset for path in paths if (dataset := Dataset.load(path))]
         return sorted(found, key=lambda dataset: (dataset.manifest.built["at"], str(dataset.folder)))
 
     def changed_code(self, step: Step, dataset: Dataset) -> bool:
-        """Whether the step's code is no longer the code that built this dataset, at the same version number."""
+        """Return whether a dataset was built by other code than the step's, at the same version number."""
         return dataset.manifest.code != code_digest(step.type.packages)
 
     def lock(self, name: str) -> FileLock:
-        """The lock of that name between processes. It ends with its holder, however that one dies."""
+        """Return a lock between processes. It is released when its holder ends or is killed."""
         return lock(self.root, name)
 
+    def is_locked(self, name: str) -> bool:
+        """Return whether a process holds the lock of that name."""
+        try:
+            with self.lock(name).acquire(timeout=0):
+                return False
+        except Timeout:
+            return True
+
     def locks(self, prefix: str) -> tuple[Path, ...]:
-        """The files of the locks whose names begin so, whether somebody holds them or left them behind."""
+        """Return the files of the locks whose names have a prefix, held or left behind."""
         return tuple((self.root / ".locks").glob(f"{prefix}*.lock"))
 
     # The bucket
 
     def sweep_bucket(self, hours: float = 24) -> int:
-        """Delete files in the bucket that belong to no dataset and are older than that; returns how many."""
+        """Delete files in the bucket that belong to no dataset and are older than `hours`; return their number."""
         if not self.bucket:
             return 0
-        there = self.bucket.files()  # before the manifests, so that what is published meanwhile stays
+        there = self.bucket.files()  # before the manifests, so that a dataset published meanwhile keeps its files
         wanted = {entry.sha256 for dataset in self.list() for entry in dataset.manifest.files.values()}
         return self.bucket.delete(there - wanted, hours)
 
     def _share(self, dataset: Dataset, replace: bool = False) -> Dataset:
-        """Put what was published in the folder into the bucket, unless another machine was first."""
+        """Upload a dataset that was published in the folder, unless another machine was first."""
         if not self.bucket:
             return dataset
-        if not replace and (theirs := self._published(dataset.manifest.folder)):
+        if not replace and (theirs := self._published(dataset.manifest.key)):
             return theirs
         self.bucket.put({dataset.folder / name: entry.sha256 for name, entry in dataset.manifest.files.items()})
-        self.bucket.publish(dataset.manifest.folder, (dataset.folder / MANIFEST).read_bytes())
+        self.bucket.publish(dataset.manifest.key, (dataset.folder / MANIFEST).read_bytes())
         return dataset
 
-    def _published(self, folder: str) -> Dataset | None:
+    def _published(self, key: str) -> Dataset | None:
         if not self.bucket:
-            return Dataset.load(self.root / folder, self.bucket)
-        content = self.bucket.manifest(folder)
-        return Dataset.parse(self.root / folder, content, self.bucket) if content else None
+            return Dataset.load(self.root / key)
+        content = self.bucket.manifest(key)
+        return Dataset.parse(self.root / key, content, self.bucket) if content else None
 
     # Inside
 
     @contextmanager
-    def _room_for(self, step: Step) -> Iterator[None]:
+    def _naming_a_full_disk(self, step: Step) -> Iterator[None]:
         try:
             yield
         except Exception as error:
@@ -334,17 +342,15 @@ class Store:
         return folder
 
     @contextmanager
-    def _lock(self, fingerprint: str, on_wait: Callable[[], None] | None = None, timeout: float = -1) -> Iterator[None]:
-        """Hold the fingerprint's lock; `on_wait` is called if somebody else has it."""
+    def _lock(self, fingerprint: str, on_wait: Callable[[], None] | None = None) -> Iterator[None]:
+        """Hold the fingerprint's lock; `on_wait` is called if another process has it."""
         lock = self.lock(fingerprint)
         try:
             lock.acquire(timeout=0)
         except Timeout:
-            if timeout == 0:
-                raise
             if on_wait:
                 on_wait()
-            lock.acquire(timeout=timeout)
+            lock.acquire()
         try:
             yield
         finally:

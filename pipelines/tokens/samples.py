@@ -25,7 +25,7 @@ import pyarrow as pa
 from pydantic import Field
 
 from gpt.config import Config
-from pipelines.corpus.documents import SPLITS
+from pipelines.corpus.documents import SPLITS, split_counts
 from pipelines.errors import InputError
 from pipelines.store.dataset import Dataset
 from pipelines.store.step import StepContext, StepType
@@ -101,7 +101,19 @@ def run(inputs: Mapping[str, Dataset], config: SampleConfig, out: Path, work: St
     }
 
 
-SAMPLE = StepType("sample", kind="samples", version=1, config=SampleConfig, run=run, packages=("pipelines.tokens",))
+def _headline(s: Mapping[str, Any]) -> str:
+    return f"{s['samples']:,} samples: {split_counts(s, 'samples')}"
+
+
+SAMPLE = StepType(
+    "sample",
+    kind="samples",
+    version=1,
+    config=SampleConfig,
+    run=run,
+    packages=("pipelines.tokens",),
+    headline=_headline,
+)
 
 
 def _stream(tokens: Tokens, shard: int, context: int, stride: int, count: Counter[str]) -> Iterator[dict[str, Any]]:

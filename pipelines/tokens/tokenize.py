@@ -32,6 +32,7 @@ from gpt.config import Config
 from pipelines.corpus.documents import SPLITS, Corpus
 from pipelines.corpus.parquet import read_batches
 from pipelines.errors import InputError
+from pipelines.numbers import short
 from pipelines.store.dataset import Dataset
 from pipelines.store.files import file_sha256, link_or_copy, write_json
 from pipelines.store.manifest import SourceFile
@@ -122,6 +123,10 @@ def _tokenizer_source(config: TokenizeConfig) -> tuple[SourceFile, ...]:
     return (SourceFile(name=FILE, bytes=path.stat().st_size, sha256=file_sha256(path)),)
 
 
+def _headline(s: Mapping[str, Any]) -> str:
+    return f"{short(s['tokens'])} tokens of {s['bytes_per_token']:.2f} bytes, vocabulary {s['vocabulary']:,}"
+
+
 TOKENIZE = StepType(
     "tokenize",
     kind="tokens",
@@ -130,6 +135,7 @@ TOKENIZE = StepType(
     run=run,
     sources=_tokenizer_source,
     packages=("pipelines.tokens",),
+    headline=_headline,
 )
 
 

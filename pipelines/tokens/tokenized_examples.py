@@ -24,9 +24,10 @@ from gpt.batch import IGNORE
 from gpt.config import Config
 from gpt.weights import read_config
 from pipelines.corpus.conversation import Message, recent
-from pipelines.corpus.documents import SPLITS
+from pipelines.corpus.documents import SPLITS, split_counts
 from pipelines.corpus.examples import Example, Examples
 from pipelines.errors import InputError
+from pipelines.numbers import short
 from pipelines.store.dataset import Dataset
 from pipelines.store.step import StepContext, StepType
 from pipelines.tokens.templates import NamedTemplate, Template
@@ -92,8 +93,19 @@ def columns_of(dtype: type[np.unsignedinteger[Any]]) -> pa.Schema:
     return pa.schema([*names, ("tokens", tokens), ("learnt", learnt)])
 
 
+def _headline(s: Mapping[str, Any]) -> str:
+    learnt = f", {short(s['tokens_learnt'])} of them learnt" if s["tokens_learnt"] else ""
+    return f"{s['lessons']:,} lessons: {split_counts(s, 'lessons')}; {short(s['tokens'])} tokens{learnt}"
+
+
 TOKENIZE_EXAMPLES = StepType(
-    "lessons", kind="lessons", version=1, config=TokenizeExamplesConfig, run=run, packages=("pipelines.tokens",)
+    "lessons",
+    kind="lessons",
+    version=1,
+    config=TokenizeExamplesConfig,
+    run=run,
+    packages=("pipelines.tokens",),
+    headline=_headline,
 )
 
 

@@ -25,7 +25,7 @@ from pipelines.store.step import StepContext, StepType
 from pipelines.tokens.templates import NamedTemplate, save_template, template_named
 from pipelines.tokens.tokenized_examples import LossOn, TokenizedExamples, TokenizeExamplesConfig
 from pipelines.training.batches import PackedBatches, PaddedBatches
-from pipelines.training.fit import FinetuneConfig, fit, mean_loss, training_statistics
+from pipelines.training.fit import FinetuneConfig, fit, mean_loss, training_headline, training_statistics
 
 
 class AssistantConfig(FinetuneConfig):
@@ -98,4 +98,5 @@ FINETUNE_ASSISTANT = StepType(
     config=AssistantConfig,
     run=run_assistant,
     packages=("gpt", "pipelines.models", "pipelines.training"),
+    headline=training_headline,
 )

@@ -33,7 +33,7 @@ from pipelines.store.step import StepContext, StepType
 from pipelines.tokens.tokenized_examples import TokenizedExamples, TokenizeExamplesConfig
 from pipelines.tokens.tokenizer import FILE
 from pipelines.training.batches import PaddedBatches
-from pipelines.training.fit import FinetuneConfig, fit, training_statistics
+from pipelines.training.fit import FinetuneConfig, fit, training_headline, training_statistics
 
 
 class ClassifierConfig(FinetuneConfig):
@@ -119,6 +119,7 @@ FINETUNE_CLASSIFIER = StepType(
     config=ClassifierConfig,
     run=run_classifier,
     packages=("gpt", "pipelines.models", "pipelines.training"),
+    headline=training_headline,
 )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from pydantic import Field
@@ -13,6 +13,7 @@ from gpt.batch import Batch
 from gpt.checkpoint import Checkpoints
 from gpt.loss import next_token_loss
 from gpt.model import GPT
+from pipelines.numbers import short
 from pipelines.store.step import StepContext, Stopped
 
 
@@ -105,10 +106,20 @@ def mean_loss(model: GPT, batches: Iterable[Batch]) -> float:
 
 def training_statistics(model: nn.Module, result: train.TrainResult) -> dict[str, Any]:
     """Return the statistics of a model about the training that made it."""
-    return {
+    statistics: dict[str, Any] = {
         "parameters": sum(p.numel() for p in model.parameters()),
         "steps": result.step,
         "tokens_trained": result.tokens,
-        "best_step": result.best_step,
-        "best_val_loss": result.best_loss,
     }
+    if result.best_loss is not None:
+        statistics |= {"best_step": result.best_step, "best_val_loss": result.best_loss}
+    return statistics
+
+
+def training_headline(s: Mapping[str, Any]) -> str:
+    """Describe a trained model in one line."""
+    epochs = f" ({s['epochs']:.1f} epochs)" if "epochs" in s else ""
+    return (
+        f"{short(s['parameters'])} parameters, {s['steps']:,} steps{epochs}, {short(s['tokens_trained'])} tokens, "
+        f"best validation loss {s.get('best_val_loss', float('nan')):.3f}"
+    )

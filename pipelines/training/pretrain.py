@@ -13,7 +13,7 @@ import torch
 from pydantic import Field, ValidationError, model_validator
 from torch import nn
 
-from gpt.config import Config, GPTConfig, gpt_config
+from gpt.config import GPTConfig, gpt_config
 from gpt.machine import device
 from gpt.model import GPT
 from gpt.train import Metrics, TrainConfig, TrainResult
@@ -21,16 +21,16 @@ from gpt.weights import load_model, save_model
 from pipelines.errors import InputError
 from pipelines.models.language_model import SAMPLING, LanguageModel
 from pipelines.store.dataset import Dataset
-from pipelines.store.step import StepContext, StepType
+from pipelines.store.step import ConfigWithNames, StepContext, StepType, fingerprinted
 from pipelines.tokens.samples import Samples
 from pipelines.tokens.shards import Tokens
 from pipelines.tokens.tokenizer import FILE
-from pipelines.training.fit import fit, load_best, mean_loss, training_statistics
+from pipelines.training.fit import fit, load_best, mean_loss, training_headline, training_statistics
 from pipelines.training.loader import Loader
 from pipelines.training.processes import launch
 
 
-class ModelConfig(Config):
+class ModelConfig(ConfigWithNames):
     """The model's size and style. Vocabulary and context come from the samples."""
 
     size: str = Field("nano", description="A named size: pico to small for a CPU, gpt2 and up for a GPU.")
@@ -46,6 +46,13 @@ class ModelConfig(Config):
         overrides = self.model_dump(exclude={"size", "preset"}, exclude_none=True)
         return gpt_config(self.size, self.preset, vocabulary=vocabulary, context=context, **overrides)
 
+    def redefined(self) -> dict[str, Any]:
+        """Return the fields of the architecture that differ from what the names meant in version 0.1.0."""
+        size = dict(zip(("layers", "heads", "width"), SIZES_IN_0_1.get(self.size, ()), strict=False))
+        overrides = self.model_dump(exclude={"size", "preset"}, exclude_none=True)
+        before = {"vocabulary": 1, "context": 1, **size, **PRESETS_IN_0_1.get(self.preset, {}), **overrides}
+        return {name: value for name, value in fingerprinted(self.gpt(1, 1)).items() if before.get(name) != value}
+
     @model_validator(mode="after")
     def _check_size(self) -> Self:
         try:
@@ -53,6 +60,31 @@ class ModelConfig(Config):
         except ValidationError as error:
             raise ValueError(error.errors()[0]["msg"].removeprefix("Value error, ")) from None
         return self
+
+
+# What the names of sizes and presets meant in version 0.1.0, whose fingerprints have the names alone. Never edit this.
+SIZES_IN_0_1 = {
+    "pico": (2, 2, 64),
+    "nano": (4, 4, 128),
+    "micro": (6, 6, 192),
+    "mini": (6, 4, 256),
+    "small": (8, 6, 384),
+    "gpt2": (12, 12, 768),
+    "gpt2-medium": (24, 16, 1024),
+    "gpt2-large": (36, 20, 1280),
+    "gpt2-xl": (48, 25, 1600),
+    "gpt3-125m": (12, 12, 768),
+    "gpt3-350m": (24, 16, 1024),
+    "gpt3-760m": (24, 16, 1536),
+    "gpt3-1.3b": (24, 16, 2048),
+    "gpt3-2.7b": (32, 32, 2560),
+    "gpt3-6.7b": (32, 32, 4096),
+    "gpt3-13b": (40, 40, 5120),
+    "gpt3-175b": (96, 96, 12288),
+}
+GPT2_IN_0_1 = {"positions": "learned", "qk_norm": False, "activation": "gelu", "bias": True, "tied": True}
+MODERN_IN_0_1 = {"positions": "rotary", "qk_norm": True, "activation": "relu2", "bias": False, "tied": False}
+PRESETS_IN_0_1 = {"gpt2": {**GPT2_IN_0_1, "zero_init": False}, "modern": {**MODERN_IN_0_1, "zero_init": True}}
 
 
 class PretrainConfig(TrainConfig):
@@ -150,5 +182,11 @@ def train_model(
 
 
 PRETRAIN = StepType(
-    "pretrain", kind="model", version=1, config=PretrainConfig, run=run, packages=("gpt", "pipelines.training")
+    "pretrain",
+    kind="model",
+    version=1,
+    config=PretrainConfig,
+    run=run,
+    packages=("gpt", "pipelines.training"),
+    headline=training_headline,
 )

@@ -25,6 +25,7 @@ from gpt.train import TrainResult
 from pipelines.errors import InputError
 from pipelines.store.dataset import Dataset
 from pipelines.store.files import write_json
+from pipelines.store.processes import ProcessId
 from pipelines.store.step import StepContext, Stopped
 
 WORKER = "pipelines.training.worker"  # a string: the worker imports pretrain, which imports this module
@@ -60,7 +61,7 @@ def launch(inputs: Mapping[str, Dataset], config: Any, work: StepContext) -> Tra
         "inputs": {role: str(dataset.path) for role, dataset in inputs.items()},
         "config": config.model_dump(mode="json"),
         "scratch": str(work.scratch),
-        "starter": [platform.node(), os.getpid()],
+        "starter": [platform.node(), *ProcessId.of_this()],
     }
     write_json(work.scratch / "job.json", job)
     command = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={config.processes // nodes}"]

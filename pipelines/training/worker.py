@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import platform
 import sys
 from dataclasses import asdict
@@ -19,6 +18,7 @@ from pipelines.errors import InputError
 from pipelines.store.dataset import Dataset
 from pipelines.store.files import disk_is_full
 from pipelines.store.manifest import Manifest
+from pipelines.store.processes import ProcessId
 from pipelines.store.step import Listener, StepContext, Stopped
 from pipelines.training.pretrain import PretrainConfig, train_model
 from pipelines.training.processes import CALLS, Call
@@ -31,7 +31,7 @@ def take_part(job_file: Path) -> None:
     inputs = {role: _open(Path(path)) for role, path in job["inputs"].items()}
 
     def should_stop() -> bool:
-        return (scratch / "stop").exists() or not _lives(*job["starter"])
+        return (scratch / "stop").exists() or not _is_alive(*job["starter"])
 
     with parallel.join() as device, FileLock(scratch / f"process-{parallel.rank()}.lock"):
         try:
@@ -68,14 +68,10 @@ def _open(path: Path) -> Dataset:
     return Dataset(path, Manifest.model_validate_json((path / "manifest.json").read_bytes()))
 
 
-def _lives(host: str, pid: int) -> bool:
+def _is_alive(host: str, *starter: Any) -> bool:
     if host != platform.node():
-        return True  # its own processes see it end, and torchrun ends the others with them
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
+        return True  # the processes of that host notice its end, and torchrun ends the others with them
+    return ProcessId(*starter).is_alive()
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""Runs a chain that is killed at every kind of moment of every step, `python killer.py HOME CONFIG`, until it is done.
+"""Run a chain until it is done, killed at every kind of moment of every step: `python killer.py HOME CONFIG`.
 
-Each run is killed at one point and the next goes on from there to a later one. Imports everything once and forks a
-child for each run, so that a run costs a second or so. Prints a JSON list of the points at which a run was killed.
+Each run is killed at one point, and the next resumes there and reaches a later point. The script imports everything
+once and forks a child for each run, so that a run takes about a second. It prints the points of the kills as JSON.
 """
 
 import functools
@@ -32,7 +32,7 @@ from flows.servers.mlflow_database import ensure_mlflow_database
 from flows.tracking.tracker import Tracker
 from pipelines.config import load_config
 from pipelines.store.dataset import Dataset
-from pipelines.store.step import StepType, code_digest
+from pipelines.store.step import Step, code_digest
 from pipelines.store.store import Store
 
 STEPS = ("ingest", "tokenize", "sample", "pretrain", "evaluate-language")
@@ -40,11 +40,11 @@ STEPS += ("examples sort", "lessons tiny-sort", "finetune-classifier", "evaluate
 STEPS += ("examples answer", "lessons tiny-answer", "finetune-assistant", "evaluate-assistant", "report")
 TRAININGS = ("pretrain", "finetune-classifier", "finetune-assistant")
 MOMENTS = {"start": 2, "read": 1, "compute": 1, "checkpoint": 6, "write": 2, "publish": 7, "record": 6}
-"""What a run is killed at, in the order in which a step comes by, and how far into it at most.
+"""The moments of a step at which a run is killed, in order, and the largest number of their events to wait for.
 
-start: MLflow learns of the step. read: of inputs. compute: somewhere in the middle. checkpoint: anything below
-`checkpoints/`. write: of files to be published. publish: flushing, the manifest, the rename, clearing up.
-record: MLflow learns what came of the step.
+start: MLflow gets the step's run. read: inputs are read. compute: somewhere in the middle. checkpoint: anything below
+`checkpoints/`. write: files to be published are written. publish: flushing, the manifest, the rename, clean-up.
+record: MLflow gets the step's results.
 """
 
 
@@ -57,7 +57,7 @@ class Point(NamedTuple):
 
 
 def plan() -> list[Point]:
-    """Points in the order in which runs come by them."""
+    """Return the points in the order in which runs reach them."""
     chance = random.Random(6)
     points = [Point("flow", "record", chance.randint(2, 5))]
     for step in STEPS:
@@ -70,10 +70,10 @@ def plan() -> list[Point]:
 
 
 def run_until_done(home: Path, config: Path) -> list[Point]:
-    """Run the chain again and again, killed at each point of the plan, and at last left in peace."""
+    """Run the chain again and again, killed at each point of the plan; the last run is not killed."""
     tracking = Home(home)
     run_in_child(home, lambda: ensure_mlflow_database(tracking.mlflow_uri, tracking.artifacts), None)
-    import_all_that_runs_import()
+    import_everything()
     store = Store(home / "data")
     killed = []
     for point in [*plan(), None]:
@@ -86,17 +86,16 @@ def run_until_done(home: Path, config: Path) -> list[Point]:
     return killed
 
 
-def import_all_that_runs_import() -> None:
-    """What each child would else do anew."""
+def import_everything() -> None:
+    """Import once what every child needs."""
     importlib.import_module("mlflow.store.tracking.sqlalchemy_store")
     configure_mappers()
-    for value in (vars(pipelines.chain) | vars(flows.flows)).values():
-        if isinstance(value, StepType):
-            code_digest(value.modules)
+    for step_type in pipelines.chain.STEPS.values():
+        code_digest(step_type.packages)
 
 
 def run_in_child(home: Path, work: Callable[[], Any], point: Point | None) -> Point | None:
-    """Run in a forked process group; returns what it was killed at, if it was."""
+    """Run in a forked process group; return the point at which it was killed, if it was."""
     read, write = os.pipe()
     child = os.fork()
     if child == 0:
@@ -113,11 +112,11 @@ def run_in_child(home: Path, work: Callable[[], Any], point: Point | None) -> Po
     os.close(write)
     _, status, used = os.wait4(child, 0)
     with os.fdopen(read) as pipe:
-        told = pipe.read()
+        message = pipe.read()
     assert os.WIFSIGNALED(status) or os.WEXITSTATUS(status) == 0, "the run failed"
     if not os.WIFSIGNALED(status):
         return None
-    *at, what = json.loads(told)
+    *at, what = json.loads(message)
     print(
         f"{' '.join(map(str, point or ()))}: killed at {' '.join(map(str, at))}, {what}",
         used.ru_utime + used.ru_stime,
@@ -127,13 +126,13 @@ def run_in_child(home: Path, work: Callable[[], Any], point: Point | None) -> Po
 
 
 def let_the_clock_jump() -> None:
-    """By hours, to and fro, each half second."""
+    """Move the clock by hours, back and forth, each half second."""
     true, hours = time.time, (0, 5, -3)
     time.time = lambda: true() + 3600 * hours[int(2 * time.monotonic()) % len(hours)]
 
 
 class Killer:
-    """Kills this process group at a point; if the step is over before it is reached, then at once."""
+    """Kills this process group at a point, or at once if the step ends before the point is reached."""
 
     def __init__(self, home: Path, point: Point, tell: int) -> None:
         self.home, self.point, self.tell = str(home), point, tell
@@ -143,7 +142,7 @@ class Killer:
         self.passed = {"flow"}
 
     def event(self, moment: str, what: str) -> None:
-        """Something happened."""
+        """Count an event, and kill if it is the one."""
         if self.step == self.point.step and moment == self.point.moment:
             self.count += 1
             if self.count >= self.point.n:
@@ -163,7 +162,7 @@ class Killer:
         os.killpg(0, signal.SIGKILL)
 
     def watch(self) -> None:
-        """Follow which step the chain is at, and listen to files and to MLflow's database."""
+        """Follow the steps of the chain, and watch files and MLflow's database."""
         killer = self
 
         def before(owner: Any, name: str, note: Callable[..., None]) -> None:
@@ -176,9 +175,9 @@ class Killer:
 
             setattr(owner, name, outer)
 
-        def step(conductor: Any, type: Any, name: str, *rest: Any) -> None:
-            several = type.name in ("examples", "lessons")
-            killer.step, killer.phase = (f"{type.name} {name}" if several else type.name), "start"
+        def enter_step(conductor: Any, step: Step) -> None:
+            several = step.type.name in ("examples", "lessons")
+            killer.step, killer.phase = (f"{step.type.name} {step.name}" if several else step.type.name), "start"
             killer.passed.add(killer.step)
 
         def phase(name: str, step: str = "") -> Callable[..., None]:
@@ -191,7 +190,7 @@ class Killer:
 
             return enter
 
-        before(flows.orchestration.conductor.Conductor, "_perform", step)
+        before(flows.orchestration.conductor.Conductor, "_perform", enter_step)
         before(flows.orchestration.conductor, "StepContext", phase("work"))
         before(Store, "_publish", phase("publish"))
         before(Tracker, "finish_step", phase("record"))

@@ -44,7 +44,7 @@ def build(store: Store, warnings: Warnings) -> Callable[..., Dataset]:
     def build_step(
         step_type: StepType, config: dict[str, Any], map_: Callable[..., list[Any]] = map_in_turn, **inputs: Dataset
     ) -> Dataset:
-        step = step_type.using("test", step_type.config(**config), {role: one.ref for role, one in inputs.items()})
+        step = step_type.using("test", step_type.config(**config), inputs)
         return store.build(
             step, lambda out, scratch: step_type.run(inputs, step.config, out, StepContext(scratch, warnings, map_))
         )

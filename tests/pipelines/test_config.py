@@ -29,7 +29,7 @@ def config_file(tmp_path):
     return write
 
 
-def test_a_good_file_loads_with_overrides(config_file):
+def test_good_file_loads_with_overrides(config_file):
     config = load_config(
         config_file(GOOD), ["pretrain.steps=25", "pretrain.model.size=pico", "finetune.spam.training.seed=3"]
     )
@@ -66,7 +66,7 @@ def test_a_good_file_loads_with_overrides(config_file):
         ("name = ", "is not valid TOML"),
     ],
 )
-def test_a_bad_file_gets_one_sentence_that_names_the_key(config_file, text, sentence):
+def test_bad_file_is_one_sentence_that_names_the_key(config_file, text, sentence):
     with pytest.raises(InputError) as error:
         load_config(config_file(text))
     assert sentence in str(error.value)
@@ -75,11 +75,51 @@ def test_a_bad_file_gets_one_sentence_that_names_the_key(config_file, text, sent
 
 
 @pytest.mark.parametrize("override", ["pretrain.steps", "=3", "name.x=1"])
-def test_a_bad_override_is_named(config_file, override):
+def test_bad_override_is_named(config_file, override):
     with pytest.raises(InputError, match=override.split("=")[0] or "form"):
         load_config(config_file(GOOD), [override])
 
 
-def test_a_missing_file_is_named(tmp_path):
+def test_missing_file_is_named(tmp_path):
     with pytest.raises(InputError, match=r"no config file .*nowhere\.toml"):
         load_config(tmp_path / "nowhere.toml")
+
+
+MIXTURE = """
+name = "mixed"
+[corpora.books]
+split = { validation = 0.1, test = 0.1 }
+sources = [{ uri = "books.jsonl" }]
+[corpora.letters]
+split = { validation = 0.1, test = 0.1 }
+sources = [{ uri = "letters.jsonl" }]
+[mix]
+weights = { books = 3, letters = 1 }
+[tokenize]
+encoding = "characters"
+[sample]
+context = 16
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "sentence"),
+    [
+        ("[mix]\nweights = { books = 3, letters = 1 }", "", "corpora and mix belong together"),
+        ("letters = 1", "leters = 1", "the mix has to name each of the corpora once; look at leters, letters"),
+        ("weights", "weight", "unknown key 'mix.weight'; did you mean 'weights'?"),
+        ("books = 3, letters = 1 }", "books = -3, letters = 1 }", "cannot be negative"),
+        ('name = "mixed"', 'name = "books"', "'books' is what the mix is called"),
+        ("validation = 0.1", "validation = 0.2", "hold out the same shares"),
+        ("[mix]", "[ingest]\nsources = [{ uri = 'a.txt' }]\n[mix]", "either one ingest, or several corpora"),
+        (
+            "[corpora.books]",
+            "[corpora.books]\nkep = ['gopher']",
+            "unknown key 'corpora.books.kep'; did you mean 'keep'?",
+        ),
+    ],
+)
+def test_mixture_that_makes_no_sense_is_one_sentence(config_file, old, new, sentence):
+    with pytest.raises(InputError) as error:
+        load_config(config_file(MIXTURE.replace(old, new, 1)))
+    assert sentence in str(error.value) and "\n" not in str(error.value)

@@ -18,7 +18,7 @@ RUNS = [path for path in sorted(CONFIGS.glob("*.toml")) if path.name != "schedul
 
 
 @pytest.mark.parametrize("path", RUNS, ids=lambda path: path.stem)
-def test_a_shipped_config_loads(path):
+def test_shipped_config_loads(path):
     assert load_config(path).name == path.stem
 
 
@@ -73,7 +73,7 @@ SHOWN = [
 
 
 @pytest.mark.parametrize(("page", "block"), SHOWN)
-def test_what_the_docs_show_of_a_config_is_one(page, block):
+def test_config_shown_in_the_docs_is_valid(page, block):
     values = tomllib.loads(block)
     if not {"ingest", "corpora"} & values.keys():
         values["ingest"] = {"sources": [{"uri": "texts"}]}

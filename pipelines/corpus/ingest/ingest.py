@@ -26,6 +26,7 @@ from pipelines.corpus.ingest.write import count_by_reason, write_documents, writ
 from pipelines.corpus.quality import rules_of
 from pipelines.corpus.sources import describe_sources, list_sources
 from pipelines.errors import InputError
+from pipelines.numbers import short
 from pipelines.store.dataset import Dataset
 from pipelines.store.files import write_json
 from pipelines.store.manifest import SourceFile
@@ -73,6 +74,10 @@ def sources(config: IngestConfig) -> tuple[SourceFile, ...]:
     return describe_sources(config.all_sources, list_sources(config.all_sources))
 
 
+def _headline(s: Mapping[str, Any]) -> str:
+    return f"{s['documents']:,} documents, {short(s['bytes'])} bytes, {s['rejected']:,} rejected"
+
+
 INGEST = StepType(
     "ingest",
     kind="corpus",
@@ -81,4 +86,5 @@ INGEST = StepType(
     run=run,
     sources=sources,
     packages=("pipelines.corpus",),
+    headline=_headline,
 )

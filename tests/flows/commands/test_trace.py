@@ -38,7 +38,7 @@ def make(store: Store, kind: str, name: str, inputs: dict[str, Dataset]) -> Data
         (out / "x").write_text("x")
         return {"parameters": 1234}
 
-    step = StepType(f"make-{kind}", kind, 1, Config, run).using(name, Config(), {r: d.ref for r, d in inputs.items()})
+    step = StepType(f"make-{kind}", kind, 1, Config, run).using(name, Config(), inputs)
     return store.build(step, run)
 
 

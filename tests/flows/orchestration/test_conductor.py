@@ -1,4 +1,4 @@
-"""Versions of data as the conductor publishes them, and damage as the command line names it."""
+"""The conductor: versions that it publishes, stops between partitions, and damage that the command line names."""
 
 import json
 import os
@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 import flows.orchestration.conductor
 from flows.cli import app
 from flows.orchestration.conductor import Conductor
-from flows.orchestration.progress import StepReport
+from flows.orchestration.progress import StepListener
 from pipelines.corpus.ingest.config import IngestConfig
 from pipelines.corpus.ingest.ingest import INGEST
 from pipelines.store.step import Stopped
@@ -20,7 +20,7 @@ from pipelines.tokens.tokenize import TOKENIZE, TokenizeConfig
 
 @pytest.fixture
 def published(tmp_path):
-    """published() publishes a corpus of what lies in `texts`, and its tokens."""
+    """published() publishes a corpus of the folder `texts`, and its tokens."""
     tracker = MagicMock()
     tracker.open_step.return_value.run_id = "r"
     conductor = Conductor(Store(tmp_path / "data"), tracker, rebuild=False, should_stop=lambda: False)
@@ -29,14 +29,14 @@ def published(tmp_path):
     config = IngestConfig(sources=[{"uri": str(tmp_path / "texts")}], split={"validation": 0, "test": 0})
 
     def publish():
-        corpus = conductor._perform(INGEST, "mill", config, {}).dataset
-        tokens = conductor._perform(TOKENIZE, "mill", TokenizeConfig(encoding="characters"), {"corpus": corpus}).dataset
-        return corpus, tokens
+        corpus = conductor._perform(INGEST.using("mill", config)).dataset
+        step = TOKENIZE.using("mill", TokenizeConfig(encoding="characters"), {"corpus": corpus})
+        return corpus, conductor._perform(step).dataset
 
     return publish
 
 
-def test_a_new_version_names_the_one_before_it(published, tmp_path):
+def test_new_version_names_the_previous_one(published, tmp_path):
     first = published()
     (tmp_path / "texts/b.txt").write_text("It grinds all day.")
     second = published()
@@ -45,8 +45,8 @@ def test_a_new_version_names_the_one_before_it(published, tmp_path):
         assert json.loads((after.path / "manifest.json").read_text())["built"]["previous"] == str(before)
 
 
-def test_a_step_stops_between_two_partitions_and_goes_on_from_there(tmp_path, monkeypatch):
-    read, told = [], []
+def test_step_stops_between_partitions_and_resumes_there(tmp_path, monkeypatch):
+    read, shown = [], []
 
     def map_in_turn(function, items, when_done):
         made = []
@@ -57,7 +57,9 @@ def test_a_step_stops_between_two_partitions_and_goes_on_from_there(tmp_path, mo
         return made
 
     monkeypatch.setattr(flows.orchestration.conductor, "map_tasks", map_in_turn)
-    monkeypatch.setattr(StepReport, "progress", lambda self, *told_: (setattr(self, "told", told_), told.append(told_)))
+    monkeypatch.setattr(
+        StepListener, "progress", lambda self, *state: (setattr(self, "state", state), shown.append(state))
+    )
     for name in "abcde":
         (tmp_path / f"{name}.txt").write_text(f"The mill grinds {name}.")
     tracker = MagicMock()
@@ -65,12 +67,22 @@ def test_a_step_stops_between_two_partitions_and_goes_on_from_there(tmp_path, mo
     conductor = Conductor(Store(tmp_path / "data"), tracker, rebuild=False, should_stop=lambda: len(read) == 2)
     config = IngestConfig(sources=[{"uri": str(tmp_path / "*.txt")}], partition_bytes=1)
     with pytest.raises(Stopped, match="stopped within ingest mill; what is done of it is kept"):
-        conductor._perform(INGEST, "mill", config, {})
+        conductor._perform(INGEST.using("mill", config))
     reading = [(done, 5, "partitions", "reading") for done in range(6)]
-    assert len(read) == 2 and told == reading[:3] and not list(conductor.store.list())
+    assert len(read) == 2 and shown == reading[:3] and not list(conductor.store.list())
     conductor.should_stop = lambda: False
-    assert conductor._perform(INGEST, "mill", config, {}).dataset.manifest.statistics["documents"] == 5
-    assert len(read) == len(set(read)) == 5 and told[3:9] == reading
+    assert conductor._perform(INGEST.using("mill", config)).dataset.manifest.statistics["documents"] == 5
+    assert len(read) == len(set(read)) == 5 and shown[3:9] == reading
+
+
+def test_resolved_result_is_reused_without_another_look(published, tmp_path, monkeypatch):
+    corpus, tokens = published()
+    step = TOKENIZE.using("mill", TokenizeConfig(encoding="characters"), {"corpus": corpus})
+    store = Store(tmp_path / "data")
+    monkeypatch.setattr(store, "find", None)
+    conductor = Conductor(store, MagicMock(), False, lambda: False, [(step, tokens)])
+    again = TOKENIZE.using("mill", TokenizeConfig(encoding="characters"), {"corpus": corpus})
+    assert conductor.perform(again) == tokens and [outcome.reused for outcome in conductor.done] == [True]
 
 
 def flip_a_bit(path):
@@ -88,7 +100,7 @@ def flip_a_bit(path):
     ],
 )
 @pytest.mark.parametrize("which", ["documents/part-00000.parquet", "tokens-00000.arrow"])
-def test_verify_names_the_file_that_is_damaged(published, tmp_path, monkeypatch, damage, sentence, which):
+def test_verify_names_the_damaged_file(published, tmp_path, monkeypatch, damage, sentence, which):
     monkeypatch.setenv("TOKENMILL_HOME", str(tmp_path))
     corpus, tokens = published()
     assert CliRunner().invoke(app, ["datasets", "verify"]).stdout == "2 of 2 datasets are as they were published.\n"

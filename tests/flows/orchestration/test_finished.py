@@ -1,4 +1,4 @@
-"""A run that has nothing left to do is known without Prefect and MLflow; one that has anything left is not."""
+"""A finished run is found without Prefect and MLflow; a run with anything left to do is not."""
 
 import sqlite3
 from contextlib import closing
@@ -6,13 +6,13 @@ from types import SimpleNamespace
 
 import pytest
 
+import pipelines.chain
 from flows.home import Home
 from flows.orchestration import finished
 from flows.orchestration.finished import find_finished
 from gpt.config import Config
-from pipelines.chain import Judged
+from pipelines.chain import Evaluated, report_on
 from pipelines.config import RunConfig
-from pipelines.report.report import REPORT
 from pipelines.store.step import StepType
 
 TABLES = """
@@ -37,37 +37,36 @@ EVALUATION = StepType("judge", "evaluation", 1, Text, lambda: {})
 
 def chain(perform, config, until):
     """A short one."""
-    corpus = perform(CORPUS, "x", Text(), {})
+    corpus = perform(CORPUS.using("x", Text()))
     if until == "ingest":
         return []
-    model = perform(MODEL, "x", Text(), {"corpus": corpus})
-    evaluation = perform(EVALUATION, "x", Text(), {"model": model})
-    return [Judged(EVALUATION, Text(), {"model": model}, evaluation)]
+    model = perform(MODEL.using("x", Text(), {"corpus": corpus}))
+    evaluation = EVALUATION.using("x", Text(), {"model": model})
+    return [Evaluated(evaluation, perform(evaluation))]
 
 
 @pytest.fixture
 def made(tmp_path, monkeypatch):
-    """A home in which a run came to its end, with MLflow's database, and what was published."""
+    """A home with a finished run, MLflow's database, and the published datasets."""
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.delenv("TOKENMILL_DATA", raising=False)
     monkeypatch.setattr(finished, "chain", chain)
+    monkeypatch.setattr(pipelines.chain, "chain", chain)
     home = Home(tmp_path)
     (tmp_path / "mlruns").mkdir()
     datasets = []
 
-    def publish(type, name, config, inputs):
+    def publish(step):
         def run(out, scratch):
-            (out / "file").write_text(type.name)
+            (out / "file").write_text(step.type.name)
             return {}
 
-        step = type.using(name, config, {role: one.ref for role, one in inputs.items()})
-        datasets.append(home.store.build(step, run, built_by={"mlflow_run_id": f"run of {type.kind}"}))
+        datasets.append(home.store.build(step, run, built_by={"mlflow_run_id": f"run of {step.type.kind}"}))
         return datasets[-1]
 
     for until in ("evaluate", "ingest"):
         datasets.clear()
-        judged = chain(publish, None, until)
-        publish(REPORT, "x", REPORT.config(), finished.reported(datasets, judged))
+        publish(report_on(CONFIG, datasets, chain(publish, None, until)))
         if until == "evaluate":
             model, kept = datasets[1], list(datasets)
     with closing(sqlite3.connect(tmp_path / "mlruns" / "mlflow.db")) as database:
@@ -99,11 +98,11 @@ def change(home, statement):
         database.commit()
 
 
-def test_what_was_made_is_found_in_the_chains_order(made, capsys):
+def test_finished_run_is_found_in_the_order_of_the_chain(made, capsys):
     outcomes = find_finished(CONFIG, "evaluate", made.home)
     assert [outcome.step for outcome in outcomes] == ["read", "train", "judge", "report", "promote"]
     assert [outcome.dataset for outcome in outcomes[:4]] == made.datasets
-    assert outcomes[-1].said == "x/1 promoted. The first." and all(outcome.reused for outcome in outcomes)
+    assert outcomes[-1].summary == "x/1 promoted. The first." and all(outcome.reused for outcome in outcomes)
     assert [outcome.step for outcome in find_finished(CONFIG, "ingest", made.home)] == ["read", "report"]
     assert capsys.readouterr().err == ""
 
@@ -114,7 +113,7 @@ def test_what_was_made_is_found_in_the_chains_order(made, capsys):
         "a result is gone": lambda made: made.home.store.remove(made.datasets[0]),
         "the report is gone": lambda made: made.home.store.remove(made.datasets[-1]),
         "MLflow's database is gone": lambda made: (made.home.path / "mlruns" / "mlflow.db").unlink(),
-        "MLflow was not told of a step's end": lambda made: change(
+        "MLflow does not know a step's end": lambda made: change(
             made.home, "UPDATE runs SET status = 'KILLED' WHERE run_uuid = 'run of corpus'"
         ),
         "a run died": lambda made: change(
@@ -129,28 +128,36 @@ def test_what_was_made_is_found_in_the_chains_order(made, capsys):
         "nothing is decided": lambda made: change(
             made.home, "DELETE FROM model_version_tags WHERE key = 'tokenmill.decision'"
         ),
-        "Prefect was not told of a flow's end": lambda made: (made.home.store.root / ".locks" / "flow-1.lock").touch(),
+        "Prefect does not know a flow's end": lambda made: (made.home.store.root / ".locks" / "flow-1.lock").touch(),
     }.items(),
     ids=lambda item: item[0],
 )
-def test_what_has_something_left_to_do_is_not_finished(made, what):
+def test_run_with_anything_left_to_do_is_not_finished(made, what):
     what[1](made)
     if what[0] == "a run died":
         change(made.home, f"INSERT INTO tags VALUES ('dead', 'tokenmill.home', '{made.home.label}')")
     assert find_finished(CONFIG, "evaluate", made.home) == []
 
 
-def test_another_home_may_be_at_work(made):
+def test_runs_of_another_home_do_not_matter(made):
     change(made.home, "INSERT INTO runs SELECT 'theirs', 1, 'RUNNING', 99, 'active'")
     change(made.home, "INSERT INTO tags VALUES ('theirs', 'tokenmill.home', 'elsewhere')")
     assert len(find_finished(CONFIG, "evaluate", made.home)) == 5
 
 
-def test_a_run_that_goes_on_from_a_champion_is_looked_at_by_the_flow(made):
+def test_run_with_a_base_is_left_to_the_flow(made):
     assert find_finished(CONFIG.model_copy(update={"base": "champion"}), "evaluate", made.home) == []
 
 
-def test_other_code_of_the_same_version_is_told(made, capsys, monkeypatch):
+def test_other_code_of_the_same_version_warns(made, capsys, monkeypatch):
     monkeypatch.setattr(made.home.store.__class__, "changed_code", lambda self, step, dataset: step.type is MODEL)
     assert find_finished(CONFIG, "evaluate", made.home)
     assert "other code" in capsys.readouterr().err
+
+
+def test_next_run_takes_what_was_resolved_once(made):
+    made.home.store.remove(made.datasets[1])
+    assert find_finished(CONFIG, "evaluate", made.home) == []
+    resolved = finished.take_resolved()
+    assert [(step.type.name, dataset) for step, dataset in resolved] == [("read", made.datasets[0]), ("train", None)]
+    assert list(finished.take_resolved()) == []

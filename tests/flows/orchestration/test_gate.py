@@ -1,4 +1,4 @@
-"""Who is champion: decided once, for a reason that is written down, with a way back, whatever is killed when.
+"""The gate: each decision about a champion is made once, with a reason and a way back, in spite of kills.
 
 MLflow's registry is real; models and evaluations are small stand-ins.
 """
@@ -20,7 +20,7 @@ from flows.tracking import registry
 from flows.tracking.registry import DECISION, WHY, find_model, promote_by_hand, roll_back, set_champion
 from gpt.config import Config
 from pipelines.catalog.registry import CHALLENGER, CHAMPION, find_version, registered
-from pipelines.chain import Judged
+from pipelines.chain import Evaluated
 from pipelines.errors import InputError
 from pipelines.evaluation.classifier import EVALUATE_CLASSIFIER, EvaluateClassifierConfig
 from pipelines.evaluation.promotion import ClassificationCriterion, PromoteConfig
@@ -85,29 +85,31 @@ class Family:
             self.client.set_registered_model_alias(self.name, CHALLENGER, version)
         return model
 
-    def perform(self, type, name, config, inputs):
-        """An evaluation: of two classes, so many of the items right, the others of either class by turns."""
-        assert type is EVALUATE_CLASSIFIER
-        self.evaluated = name
+    def perform(self, step):
+        """Publish an evaluation with the model's share of right answers."""
+        inputs = step.inputs
+        assert step.type is EVALUATE_CLASSIFIER
+        self.evaluated = step.name
 
         def run(out, scratch):
             right = np.arange(200) < self.right[inputs["model"].ref.fingerprint] * 200
-            said = [a if ok else {"spam": "ham", "ham": "spam"}[a] for a, ok in zip(TRUTH, right, strict=True)]
+            answers = [a if ok else {"spam": "ham", "ham": "spam"}[a] for a, ok in zip(TRUTH, right, strict=True)]
             digest = inputs["examples"].ref.digest
             items = [f"{digest}-{i}" for i in range(200)]
             write_evaluation(
-                out, {"model": {"f1": 0.5}}, pa.table({"item": items, "truth": TRUTH, "model_label": said})
+                out, {"model": {"f1": 0.5}}, pa.table({"item": items, "truth": TRUTH, "model_label": answers})
             )
             metrics = {"model": {"f1": right.mean(), "accuracy": right.mean()}}
             return {"task": "classification", "positive": "spam", **statistics("classify", metrics)}
 
-        step = type.using(name, config, {role: one.ref for role, one in inputs.items()})
         return self.home.store.build(step, run)
 
-    def judge(self, model, examples=None):
-        inputs = {"model": model, "examples": examples or self.examples}
-        config = EvaluateClassifierConfig()
-        return Judged(EVALUATE_CLASSIFIER, config, inputs, self.perform(EVALUATE_CLASSIFIER, self.name, config, inputs))
+    def evaluate(self, model, examples=None):
+        step = self.step(model, examples or self.examples)
+        return Evaluated(step, self.perform(step))
+
+    def step(self, model, examples):
+        return EVALUATE_CLASSIFIER.using(self.name, EvaluateClassifierConfig(), {"model": model, "examples": examples})
 
     def gate(self, again=False, **criterion):
         criterion = ClassificationCriterion(**{"guard": {}, **criterion})
@@ -126,17 +128,17 @@ def family(home, client):
     return Family(home, client)
 
 
-def test_the_better_model_is_promoted_and_why_is_written_down(family):
+def test_better_model_is_promoted_with_its_reason(family):
     family.model(0.8)
-    judged = family.judge(family.model(0.95))
-    version, decision = family.gate().decide(judged)
+    evaluated = family.evaluate(family.model(0.95))
+    version, decision = family.gate().decide(evaluated)
     assert decision.promoted and version.version == 2
-    assert family.evaluated == f"{family.name}-champion", "the champion was judged on the challenger's data first"
+    assert family.evaluated == f"{family.name}-champion", "the champion was evaluated on the challenger's data first"
     assert family.aliases() == {CHAMPION: 2}
     tags = family.tags(2)
     assert tags[DECISION] == "promoted" and tags["tokenmill.against"] == f"{family.name}/1"
     assert "classify/f1 0.8 → 0.95, p < 0.001" in tags[WHY]
-    assert tags["tokenmill.evaluation"] == str(judged.evaluation)
+    assert tags["tokenmill.evaluation"] == str(evaluated.evaluation)
     assert tags[WHY] in family.client.get_model_version(family.name, "2").description
 
 
@@ -150,61 +152,60 @@ def test_the_better_model_is_promoted_and_why_is_written_down(family):
         (0.7, {"guard": {"classify/accuracy": 0.05}}, "A guarded metric got worse: classify/accuracy 0.8 → 0.7"),
     ],
 )
-def test_what_does_not_win_is_kept_back_with_the_reason(family, challenger, criterion, why):
+def test_loser_is_kept_back_with_the_reason(family, challenger, criterion, why):
     family.model(0.8)
     model = family.model(challenger) if challenger != 0.8 else family.model("0.80")
     family.right[model.ref.fingerprint] = challenger
-    _, decision = family.gate(**criterion).decide(family.judge(model))
+    _, decision = family.gate(**criterion).decide(family.evaluate(model))
     assert not decision.promoted and family.aliases() == {CHAMPION: 1, CHALLENGER: 2}
     assert family.tags(2)[DECISION] == "kept back" and why in family.tags(2)[WHY]
 
 
-def test_a_decision_is_made_once_unless_asked_for_again(family):
+def test_decision_is_made_once_unless_forced(family):
     family.model(0.8)
-    judged = family.judge(family.model(0.7))
-    family.gate().decide(judged)
-    family.right[judged.model.ref.fingerprint] = 0.99
+    evaluated = family.evaluate(family.model(0.7))
+    family.gate().decide(evaluated)
+    family.right[evaluated.model.ref.fingerprint] = 0.99
     before = family.tags(2)
-    _, again = family.gate().decide(judged)
+    _, again = family.gate().decide(evaluated)
     assert not again.promoted and family.tags(2) == before
-    _, by_force = family.gate(again=True, metric="classify/accuracy").decide(judged)
+    _, by_force = family.gate(again=True, metric="classify/accuracy").decide(evaluated)
     assert not by_force.promoted and family.tags(2) != before
 
 
-def test_held_out_data_that_changed_makes_the_champion_be_judged_anew(family):
+def test_changed_held_out_data_evaluates_the_champion_again(family):
     first = family.model(0.8)
-    old = family.judge(first)
+    old = family.evaluate(first)
     grown = family.publish("examples", "held-out", {"n": "2"})
-    judged = family.judge(family.model(0.95), grown)
-    family.gate().decide(judged)
+    evaluated = family.evaluate(family.model(0.95), grown)
+    family.gate().decide(evaluated)
     evaluations = [e for e in family.home.store.list("evaluation") if e.manifest.inputs["model"] == first.ref]
     assert [e.manifest.inputs["examples"] for e in evaluations] == [family.examples.ref, grown.ref]
-    roles = {"model": first, "examples": family.examples}
-    found = evaluation_on(None, family.home, EVALUATE_CLASSIFIER, EvaluateClassifierConfig(), roles, CHAMPION)
+    found = evaluation_on(None, family.home, family.step(first, family.examples))
     assert found.ref == old.evaluation.ref, "what is there is not made again"
 
 
-def test_a_metric_that_is_none_is_a_sentence(family):
+def test_unknown_metric_is_one_sentence(family):
     family.model(0.8)
     with pytest.raises(InputError, match=r"promote.classification: 'classify/f2' is no metric .* it has classify/f1"):
-        family.gate(metric="classify/f2").decide(family.judge(family.model(0.9)))
+        family.gate(metric="classify/f2").decide(family.evaluate(family.model(0.9)))
 
 
-def test_a_champion_whose_weights_are_gone_is_not_replaced_unseen(family):
+def test_champion_without_weights_is_not_replaced(family):
     family.home.store.remove(family.model(0.8))
-    _, decision = family.gate().decide(family.judge(family.model(0.95)))
+    _, decision = family.gate().decide(family.evaluate(family.model(0.95)))
     assert not decision.promoted and "cannot be judged on the same data" in family.tags(2)[WHY]
 
 
-def test_rolling_back_goes_back_step_by_step_and_promoting_by_hand_brings_back(family):
+def test_rollback_and_promotion_by_hand_follow_the_history(family):
     name, home = family.name, family.home
     family.model(0.7)
     for right in (0.85, 0.99):
-        family.gate().decide(family.judge(family.model(right)))
+        family.gate().decide(family.evaluate(family.model(right)))
     assert family.aliases() == {CHAMPION: 3}
     assert roll_back(home, name, "writes nonsense").startswith(f"{name}/2 is the champion again")
     assert family.tags(3)[DECISION] == "rolled back" and "writes nonsense" in family.tags(3)[WHY]
-    family.gate().decide(family.judge(find_model(f"{name}/3", home)))
+    family.gate().decide(family.evaluate(find_model(f"{name}/3", home)))
     assert family.aliases() == {CHAMPION: 2}, "a run that comes by it again does not undo what a person did"
     roll_back(home, name, "that too")
     assert family.aliases() == {CHAMPION: 1}
@@ -249,18 +250,18 @@ class Dying:
 
 
 @pytest.mark.parametrize(("right", "kills"), [(0.95, itertools.count()), (0.7, [1, 4])])
-def test_a_promotion_that_is_killed_at_any_write_is_finished_by_the_next_run(home, client, right, kills):
+def test_killed_promotion_is_finished_by_the_next_run(home, client, right, kills):
     for writes in kills:
         family = Family(home, client)
         family.model(0.8)
-        judged = family.judge(family.model(right))
+        evaluated = family.evaluate(family.model(right))
         dying = Gate(family.perform, home, SimpleNamespace(client=Dying(client, writes)), family.gate().config)
         try:
-            dying.decide(judged)
+            dying.decide(evaluated)
             died = False
         except Killed:
             died = True
-        _, decision = family.gate().decide(judged)
+        _, decision = family.gate().decide(evaluated)
         expected = {CHAMPION: 2} if right == 0.95 else {CHAMPION: 1, CHALLENGER: 2}
         assert decision.promoted == (right == 0.95) and family.aliases() == expected, writes
         assert family.tags(2)[DECISION] and "0.8 →" in family.tags(2)[WHY]
@@ -271,12 +272,12 @@ def test_a_promotion_that_is_killed_at_any_write_is_finished_by_the_next_run(hom
     assert not died or writes == 4
 
 
-def test_a_rollback_that_is_killed_at_any_write_is_finished_when_asked_again(home, client, monkeypatch):
+def test_killed_rollback_is_finished_by_the_next_one(home, client, monkeypatch):
     for writes in itertools.count():
         family = Family(home, client)
         for right in (0.7, 0.85):
-            judged = family.judge(family.model(right))
-        family.gate().decide(judged)
+            evaluated = family.evaluate(family.model(right))
+        family.gate().decide(evaluated)
         with monkeypatch.context() as patch:
             patch.setattr(registry, "_client", lambda home: Dying(client, writes))  # noqa: B023
             try:
@@ -292,7 +293,7 @@ def test_a_rollback_that_is_killed_at_any_write_is_finished_when_asked_again(hom
 # Which model a name means
 
 
-def test_a_name_is_its_champion_and_where_there_is_none_the_newest(family, capsys):
+def test_name_means_its_champion_or_the_newest(family, capsys):
     champion, newest = family.model(0.8), family.model(0.7)
     name, home = family.name, family.home
     assert find_model(name, home).ref == champion.ref and find_model(f"{name}@champion", home).ref == champion.ref
@@ -312,9 +313,9 @@ def test_a_name_is_its_champion_and_where_there_is_none_the_newest(family, capsy
         find_model(f"{name}@best", home)
 
 
-def test_the_registry_is_read_alike_from_the_file_and_through_sqlalchemy(family):
+def test_registry_reads_alike_from_file_and_sqlalchemy(family):
     family.model(0.8)
-    family.gate().decide(family.judge(family.model(0.95)))
+    family.gate().decide(family.evaluate(family.model(0.95)))
     uri = family.home.mlflow_uri
     assert registered(uri.replace("sqlite:", "sqlite+pysqlite:"), family.name) == registered(uri, family.name)
     assert find_version(uri, family.name, CHAMPION).history == (1, 2)
@@ -336,7 +337,7 @@ def test_finding_a_champion_does_not_import_mlflow(family):
     assert done.stdout.strip() == f"{model} False" and done.stderr == ""
 
 
-def test_a_reason_may_say_anything_and_the_list_of_models_shows_it(family):
+def test_reason_is_shown_without_markup(family):
     family.model(0.7)
     set_champion(family.client, family.name, 1, "see [/notes], it is [bold]")
     out = io.StringIO()
@@ -344,7 +345,7 @@ def test_a_reason_may_say_anything_and_the_list_of_models_shows_it(family):
     assert "see [/notes], it is [bold]" in out.getvalue()
 
 
-def test_what_is_asked_for_and_not_there_is_named_as_it_was_asked_for(family):
+def test_missing_model_is_named_as_given(family):
     for reference, named in (("x@", "x@"), ("x@mine", "x@mine"), ("x/7", "x/7")):
         with pytest.raises(InputError, match=f"has no model {named};"):
             find_model(reference, family.home)

@@ -1,4 +1,4 @@
-"""What people read while steps run is what was said, whatever stands in their data."""
+"""Progress on the terminal shows every text as it is, whatever the data holds."""
 
 import io
 from unittest.mock import MagicMock
@@ -8,23 +8,26 @@ from rich.console import Console
 
 from flows import console
 from flows.console import say, warn
-from flows.orchestration.progress import StepReport, step_bar
+from flows.orchestration import progress
+from flows.orchestration.progress import StepListener, step_bar
 
-SAID = "labels that training never saw count as errors: [/INST], [red]"
+SENTENCE = "labels that training never saw count as errors: [/INST], [red]"
 
 
 @pytest.fixture
 def terminal(monkeypatch):
     out = io.StringIO()
-    monkeypatch.setattr(console, "console", Console(file=out, width=200, force_terminal=True, color_system=None))
+    screen = Console(file=out, width=200, force_terminal=True, color_system=None)
+    for module in (console, progress):
+        monkeypatch.setattr(module, "console", screen)
     return out
 
 
-def test_words_in_brackets_are_words(terminal):
-    warn(SAID)
-    say(SAID, "dim")
+def test_words_in_brackets_are_no_markup(terminal):
+    warn(SENTENCE)
+    say(SENTENCE, "dim")
     with step_bar("examples spam") as (bar, task):
-        report = StepReport(bar, task, MagicMock())
-        report.progress(1, 2, "examples", "[/INST].csv")
+        listener = StepListener(bar, task, MagicMock())
+        listener.progress(1, 2, "examples", "[/INST].csv")
         bar.refresh()
-    assert terminal.getvalue().count(SAID) == 2 and "[/INST].csv" in terminal.getvalue()
+    assert terminal.getvalue().count(SENTENCE) == 2 and "[/INST].csv" in terminal.getvalue()

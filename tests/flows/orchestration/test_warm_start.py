@@ -1,4 +1,4 @@
-"""Going on from a champion: with its tokenizer, from its weights, and only where there is text that it has not read."""
+"""Warm start: pretraining continues with a champion's tokenizer and weights, and only where there is new text."""
 
 import pydoc_data.topics
 
@@ -47,12 +47,10 @@ class Run:
         }
         return parse_config({**values, **changes}, "test")
 
-    def perform(self, type, name, config, inputs):
-        step = type.using(name, config, {role: one.ref for role, one in inputs.items()})
-
+    def perform(self, step):
         def build(out, scratch):
-            self.built.append(type.name)
-            return type.run(inputs, config, out, StepContext(scratch))
+            self.built.append(step.type.name)
+            return step.type.run(step.inputs, step.config, out, StepContext(scratch))
 
         return self.home.store.build(step, build)
 
@@ -60,8 +58,8 @@ class Run:
         self.built.clear()
         config = self.config(**changes)
         base = find_base(config.base, config.name, self.home) if config.base else None
-        (judged,) = chain(self.perform, config, base=base)
-        return judged.model
+        (evaluated,) = chain(self.perform, config, base=base)
+        return evaluated.model
 
 
 @pytest.fixture
@@ -72,7 +70,7 @@ def run(tmp_path, monkeypatch):
 EVERYTHING = ["ingest", "tokenize", "sample", "pretrain", "evaluate-language"]
 
 
-def test_a_run_goes_on_from_its_champion_where_there_is_new_text(run):
+def test_new_text_continues_from_the_champion(run):
     first = run.go()
     assert run.built == EVERYTHING and "base" not in first.manifest.inputs, "without a champion, from the start"
     run.champion = first
@@ -114,7 +112,7 @@ def test_training_begins_with_the_weights_of_the_base(run):
     assert not any(torch.allclose(before[name], afresh[name], atol=1e-6) for name in before if before[name].ndim > 1)
 
 
-def test_what_cannot_go_on_gets_a_sentence(run, tmp_path):
+def test_unusable_base_is_one_sentence(run, tmp_path):
     run.champion = first = run.go()
     run.write(20, 25)
     with pytest.raises(InputError, match=r"model/tiny@.* has width = 64 and the config asks for 32"):
@@ -128,10 +126,10 @@ def test_what_cannot_go_on_gets_a_sentence(run, tmp_path):
     other = run.go(base=None, tokenize={"encoding": "characters"})
     inputs = {role: run.home.store.open(other.manifest.inputs[role]) for role in ("tokens", "samples")}
     with pytest.raises(InputError, match="their tokenizers differ"):
-        run.perform(PRETRAIN, "tiny", run.config().pretrain, {**inputs, "base": first})
+        run.perform(PRETRAIN.using("tiny", run.config().pretrain, {**inputs, "base": first}))
 
 
-def test_a_base_may_be_any_model_and_its_tokens_may_be_gone(run):
+def test_base_may_be_any_model_without_its_tokens(run):
     first = run.go(base=None)
     tokens = run.home.store.open(first.manifest.inputs["tokens"])
     run.home.store.remove(tokens)
@@ -140,7 +138,7 @@ def test_a_base_may_be_any_model_and_its_tokens_may_be_gone(run):
     assert run.go(base=f"tiny@{first.ref.fingerprint[:8]}").manifest.inputs["base"] == first.ref
 
 
-def test_a_tokenizer_file_counts_by_its_content(run, tmp_path):
+def test_tokenizer_file_counts_by_its_content(run, tmp_path):
     first = run.go(base=None)
     (tmp_path / "mine").mkdir()
     copy = tmp_path / "mine" / "tok.json"

@@ -55,8 +55,7 @@ def publish_dataset(
         return statistics or {}
 
     step_type = StepType(f"make-{kind}", kind, 1, FreeConfig, run, sources=(lambda _: sources) if sources else None)
-    refs = {role: dataset.ref for role, dataset in (inputs or {}).items()}
-    return store.build(step_type.using(name, FreeConfig(**config), refs), run, built_by={"mlflow_run_id": "r1"})
+    return store.build(step_type.using(name, FreeConfig(**config), inputs), run, built_by={"mlflow_run_id": "r1"})
 
 
 def publish_corpus(store: Store, name: str = "scripture", texts: list[str] = TEXTS, **config: Any) -> Dataset:
@@ -109,7 +108,7 @@ def publish_tokens(
 
 
 def publish_samples(store: Store, made_from: Dataset, context: int = 4) -> Dataset:
-    step = SAMPLE.using(made_from.manifest.name, SampleConfig(context=context), {"tokens": made_from.ref})
+    step = SAMPLE.using(made_from.manifest.name, SampleConfig(context=context), {"tokens": made_from})
     return store.build(
         step, lambda out, scratch: SAMPLE.run({"tokens": made_from}, step.config, out, StepContext(scratch))
     )

@@ -27,7 +27,7 @@ AFTER = {"one": "The quick brown fox.", "two": "The lazy dog sleeps.", "five": "
 
 
 def build(store: Store, type: StepType, config: Any, inputs: dict[str, Dataset]) -> Dataset:
-    step = type.using("news", config, {role: dataset.ref for role, dataset in inputs.items()})
+    step = type.using("news", config, inputs)
     return store.build(step, lambda out, scratch: type.run(inputs, config, out, StepContext(scratch)))
 
 

@@ -27,9 +27,9 @@ def store(tmp_path: Path) -> Store:
     ingest = IngestConfig(sources=[{"uri": str(tmp_path / "*.txt")}])
     corpus = store.build(INGEST.using("pages", ingest), lambda out, s: INGEST.run({}, ingest, out, StepContext(s)))
     tokenize, sample = TokenizeConfig(encoding="characters"), SampleConfig(context=16)
-    step = TOKENIZE.using("pages", tokenize, {"corpus": corpus.ref})
+    step = TOKENIZE.using("pages", tokenize, {"corpus": corpus})
     tokens = store.build(step, lambda out, s: TOKENIZE.run({"corpus": corpus}, tokenize, out, StepContext(s)))
-    step = SAMPLE.using("pages", sample, {"tokens": tokens.ref})
+    step = SAMPLE.using("pages", sample, {"tokens": tokens})
     store.build(step, lambda out, s: SAMPLE.run({"tokens": tokens}, sample, out, StepContext(s)))
     return store
 

@@ -24,7 +24,7 @@ def made(store):
 
     def make(kind, name, content, **inputs):
         type = StepType(f"make-{kind}", kind, 1, Content, lambda: {})
-        step = type.using(name, Content(content=content), {role: each.ref for role, each in inputs.items()})
+        step = type.using(name, Content(content=content), inputs)
 
         def run(out, scratch):
             (out / "content").write_text(str(content))

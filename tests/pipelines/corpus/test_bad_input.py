@@ -229,7 +229,7 @@ store = Store(disk / "data")
 def attempt(type_, config, room, **inputs):
     space = os.statvfs(disk)
     (disk / "ballast").write_bytes(bytes(max(space.f_bavail * space.f_frsize - room, 0)))
-    step = type_.using("test", config, {role: one.ref for role, one in inputs.items()})
+    step = type_.using("test", config, inputs)
     run = lambda out, scratch: type_.run(inputs, config, out, StepContext(scratch))
     try:
         store.build(step, run)

@@ -85,7 +85,7 @@ def published(tmp_path_factory):
     store = Store(folder / "data")
 
     def build(type, config, **inputs):
-        step = type.using("test", type.config(**config), {role: one.ref for role, one in inputs.items()})
+        step = type.using("test", type.config(**config), inputs)
         return store.build(step, lambda out, scratch: type.run(inputs, step.config, out, StepContext(scratch)))
 
     rng = np.random.default_rng(0)

@@ -74,7 +74,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Dataset]:
             sources = [each | {"uri": each["uri"].replace("{home}", str(home))} for each in config["sources"]]
             config = config | {"sources": sources}
         inputs = {role: build(each) for role, each in roles.items()}
-        step = step_type.using("tiny", step_type.config(**config), {role: one.ref for role, one in inputs.items()})
+        step = step_type.using("tiny", step_type.config(**config), inputs)
 
         def run(out: Path, scratch: Path) -> dict[str, Any]:
             return step_type.run(inputs, step.config, out, StepContext(scratch))

@@ -23,7 +23,7 @@ def make(store: Store, kind: str, name: str, sources: int = 0, **inputs: Dataset
 
     files = tuple(SourceFile(name=f"{i}.txt", bytes=600, sha256=f"{i}{i}" * 32) for i in range(sources))
     step_type = StepType(f"make-{kind}", kind, 1, Config, run, sources=(lambda _: files) if files else None)
-    return store.build(step_type.using(name, Config(), {role: each.ref for role, each in inputs.items()}), run)
+    return store.build(step_type.using(name, Config(), inputs), run)
 
 
 def test_graph_has_every_relative_and_no_redundant_arrow(store: Store) -> None:

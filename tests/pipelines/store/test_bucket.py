@@ -82,14 +82,14 @@ def refuses(out: Path, scratch: Path) -> dict[str, Any]:
 
 def both(store: Store, tmp_path: Path) -> tuple[Dataset, Dataset]:
     corpus = run(store, corpus_step(tmp_path))
-    step = TOKENIZE.using("mill", TOKENIZE.config(encoding="characters"), {"corpus": corpus.ref})
+    step = TOKENIZE.using("mill", TOKENIZE.config(encoding="characters"), {"corpus": corpus})
     return corpus, run(store, step, corpus=corpus)
 
 
-def test_what_one_machine_publishes_another_finds_and_builds_nothing(machines: list[Store], tmp_path: Path) -> None:
+def test_dataset_of_one_machine_is_found_by_another(machines: list[Store], tmp_path: Path) -> None:
     one, two = machines
     corpus, tokens = both(one, tmp_path)
-    assert two.build(corpus_step(tmp_path), refuses) == Dataset(two.root / corpus.manifest.folder, corpus.manifest)
+    assert two.build(corpus_step(tmp_path), refuses) == Dataset(two.root / corpus.manifest.key, corpus.manifest)
     found = two.open("tokens/mill")
     assert [each.manifest for each in two.list()] == [corpus.manifest, tokens.manifest]
     assert not found.folder.exists(), "nothing is fetched before it is used"
@@ -99,7 +99,7 @@ def test_what_one_machine_publishes_another_finds_and_builds_nothing(machines: l
     assert Store(two.root).verify(found) == [], "what is cached is a dataset like any other"
 
 
-def test_a_file_lies_in_the_bucket_once_and_after_it_the_manifest(s3: Any, address: str, machines: list[Store]) -> None:
+def test_file_is_uploaded_once_and_before_the_manifest(s3: Any, address: str, machines: list[Store]) -> None:
     one, two = machines
     dataset = one.build(corpus_like("a"), writes("same"))
     again = two.build(corpus_like("b"), writes("same"))
@@ -108,7 +108,7 @@ def test_a_file_lies_in_the_bucket_once_and_after_it_the_manifest(s3: Any, addre
     assert len(keys(s3, address)) == 3
 
 
-def test_two_machines_that_build_the_same_end_with_one_dataset(machines: list[Store]) -> None:
+def test_two_builders_of_one_step_share_one_dataset(machines: list[Store]) -> None:
     one, two = machines
 
     def interrupted(out: Path, scratch: Path) -> dict[str, Any]:
@@ -120,7 +120,7 @@ def test_two_machines_that_build_the_same_end_with_one_dataset(machines: list[St
     assert one.verify(dataset) == two.verify(dataset) == []
 
 
-def test_a_rebuild_replaces_what_every_machine_sees(machines: list[Store]) -> None:
+def test_rebuild_replaces_the_dataset_for_every_machine(machines: list[Store]) -> None:
     one, two = machines
     one.build(corpus_like("a"), writes("old"))
     assert two.open("a").file("text").read_text() == "old"
@@ -154,7 +154,7 @@ run(Store({root!r}, bucket), corpus_step(Path({texts!r})))
 
 
 @pytest.mark.parametrize("after", [2, 5])
-def test_a_kill_during_the_upload_leaves_no_dataset_and_the_next_run_only_uploads(
+def test_killed_upload_is_continued_by_the_next_run(
     after: int, s3: Any, address: str, machines: list[Store], tmp_path: Path
 ) -> None:
     one, two = machines
@@ -170,7 +170,7 @@ def test_a_kill_during_the_upload_leaves_no_dataset_and_the_next_run_only_upload
     assert two.verify(two.open("mill")) == [] and two.open("mill").manifest == dataset.manifest
 
 
-def test_a_damaged_copy_is_noticed_and_fetched_again(machines: list[Store], tmp_path: Path) -> None:
+def test_damaged_copy_is_fetched_again(machines: list[Store], tmp_path: Path) -> None:
     one, two = machines
     both(one, tmp_path)
     copy = two.open("tokens/mill").file("tokens-00000.arrow")
@@ -188,7 +188,7 @@ def test_a_damaged_copy_is_noticed_and_fetched_again(machines: list[Store], tmp_
     assert two.verify(two.open("tokens/mill")) == []
 
 
-def test_damage_in_the_bucket_is_named_and_never_taken_for_data(s3: Any, address: str, machines: list[Store]) -> None:
+def test_damage_in_the_bucket_is_named(s3: Any, address: str, machines: list[Store]) -> None:
     one, two = machines
     dataset = one.build(corpus_like("a"), writes("text"))
     name = address.removeprefix("s3://").partition("/")[0]
@@ -203,9 +203,7 @@ def test_damage_in_the_bucket_is_named_and_never_taken_for_data(s3: Any, address
         two.open("a").file("text")
 
 
-def test_removed_datasets_are_gone_and_their_files_with_the_next_sweep(
-    s3: Any, address: str, machines: list[Store]
-) -> None:
+def test_sweep_deletes_files_of_removed_datasets(s3: Any, address: str, machines: list[Store]) -> None:
     one, two = machines
     one.build(corpus_like("a"), writes("mine"))
     one.build(corpus_like("b"), writes("other"))
@@ -218,21 +216,19 @@ def test_removed_datasets_are_gone_and_their_files_with_the_next_sweep(
     assert one.verify(one.open("b")) == []
 
 
-def test_sql_asks_for_columns_without_fetching_and_then_for_what_it_reads(
-    machines: list[Store], tmp_path: Path
-) -> None:
+def test_sql_fetches_only_the_files_that_it_reads(machines: list[Store], tmp_path: Path) -> None:
     one, two = machines
     corpus, tokens = both(one, tmp_path)
     connection = connect(two)
     assert connection.execute("SELECT count(*) FROM datasets").fetchall() == [(2,)]
     assert not any(each.folder.exists() for each in two.list())
     assert connection.execute("SELECT count(*) FROM documents").fetchall() == [(3,)]
-    assert (two.root / corpus.manifest.folder).exists() and not (two.root / tokens.manifest.folder).exists()
+    assert (two.root / corpus.manifest.key).exists() and not (two.root / tokens.manifest.key).exists()
     ends = "SELECT decode(tokens[:8]) FROM tokens ORDER BY shard, start LIMIT 1"
     assert connection.execute(ends).fetchall() == [("The mill",)]
 
 
-def test_the_command_line_lists_verifies_and_queries_the_bucket(
+def test_command_line_lists_verifies_and_queries_the_bucket(
     address: str, machines: list[Store], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     both(machines[0], tmp_path)
@@ -252,7 +248,7 @@ def test_the_command_line_lists_verifies_and_queries_the_bucket(
     assert tokenmill("datasets", "ls").count("mill") == 2
 
 
-def test_a_listing_reads_only_manifests_that_are_new(machines: list[Store], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_listing_reads_only_new_manifests(machines: list[Store], monkeypatch: pytest.MonkeyPatch) -> None:
     one, two = machines
     for name in "abc":
         one.build(corpus_like(name), writes(name))
@@ -265,14 +261,14 @@ def test_a_listing_reads_only_manifests_that_are_new(machines: list[Store], monk
     assert two.open("a").file("text").read_text() == "changed"
 
 
-def test_a_folder_that_was_there_before_the_bucket_is_put_there(machines: list[Store]) -> None:
+def test_datasets_from_before_the_bucket_are_uploaded(machines: list[Store]) -> None:
     one, two = machines
     local = Store(one.root).build(corpus_like("a"), writes("text"))
     assert one.build(corpus_like("a"), refuses).manifest == local.manifest
     assert two.open("a").file("text").read_text() == "text"
 
 
-def test_a_bucket_that_is_not_there_is_one_sentence(s3: Any, tmp_path: Path) -> None:
+def test_unreachable_bucket_is_one_sentence(s3: Any, tmp_path: Path) -> None:
     nowhere = Store(tmp_path, Bucket("s3://no-such-bucket/mill"))
     with pytest.raises(InputError, match=r"data root s3://no-such-bucket/mill cannot be used .*TOKENMILL_DATA"):
         nowhere.build(corpus_like("a"), writes("text"))

@@ -6,16 +6,19 @@ import math
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import Field
+from pydantic import Field, create_model
 
 from gpt.config import Config
 from pipelines.errors import InputError
 from pipelines.store.manifest import Ref, SourceFile
 from pipelines.store.step import (
+    ConfigWithNames,
     Listener,
     StepContext,
     StepType,
@@ -43,7 +46,7 @@ class Example(Config):
 
 
 EXAMPLE = StepType("example", "things", 1, Example, run=lambda inputs, config, out, work: {})
-REF = Ref(kind="corpus", name="bible", fingerprint="ab" * 32, digest="cd" * 32)
+INPUT = SimpleNamespace(ref=Ref(kind="corpus", name="bible", fingerprint="ab" * 32, digest="cd" * 32))
 SOURCE = SourceFile(name="a.txt", bytes=1, sha256="ef" * 32)
 
 json_values = st.recursive(
@@ -65,7 +68,7 @@ examples = st.builds(
 
 
 @given(json_values)
-def test_canonical_json_says_the_same_and_spells_it_one_way(value):
+def test_canonical_json_spells_equal_values_one_way(value):
     text = canonical_json(value)
     assert json.loads(text) == value
     assert canonical_json(json.loads(text)) == text
@@ -81,13 +84,13 @@ def _with_keys_turned(value):
 
 
 @given(examples)
-def test_a_config_that_was_written_down_and_read_has_the_same_fingerprint(config):
+def test_config_read_back_has_the_same_fingerprint(config):
     again = Example.model_validate_json(config.model_dump_json())
     assert EXAMPLE.using("x", again).fingerprint == EXAMPLE.using("x", config).fingerprint
 
 
 @given(examples, examples)
-def test_fingerprints_are_equal_exactly_if_what_matters_is(one, other):
+def test_fingerprints_are_equal_exactly_for_equal_outputs(one, other):
     same = fingerprinted(one) == fingerprinted(other)
     assert (EXAMPLE.using("x", one).fingerprint == EXAMPLE.using("x", other).fingerprint) == same
     stripped = [_without_what_does_not_matter(config.model_dump(mode="json")) for config in (one, other)]
@@ -103,7 +106,7 @@ def _without_what_does_not_matter(value):
     return value
 
 
-def test_everything_that_can_change_a_byte_changes_the_fingerprint():
+def test_everything_that_changes_a_byte_changes_the_fingerprint():
     def fingerprint(type=EXAMPLE, name="x", config=None, inputs=None, sources=(SOURCE,)):
         type = StepType(type.name, type.kind, type.version, Example, type.run, sources=lambda config: sources)
         return type.using(name, config or Example(), inputs).fingerprint
@@ -114,6 +117,9 @@ def test_everything_that_can_change_a_byte_changes_the_fingerprint():
     def changed(model, **values):
         return model.model_copy(update=values)
 
+    def with_ref(**values):
+        return SimpleNamespace(ref=changed(INPUT.ref, **values))
+
     variants = {
         "as it is": fingerprint(),
         "version": fingerprint(raised(version=2)),
@@ -123,10 +129,10 @@ def test_everything_that_can_change_a_byte_changes_the_fingerprint():
         "config within": fingerprint(config=Example(inner=Inner(rate=0.25))),
         "config in a list": fingerprint(config=Example(several=(Inner(),))),
         "config in a list, changed": fingerprint(config=Example(several=(Inner(rate=0.25),))),
-        "input": fingerprint(inputs={"corpus": REF}),
-        "input's role": fingerprint(inputs={"tokens": REF}),
-        "input's fingerprint": fingerprint(inputs={"corpus": changed(REF, fingerprint="11" * 32)}),
-        "input's content": fingerprint(inputs={"corpus": changed(REF, digest="11" * 32)}),
+        "input": fingerprint(inputs={"corpus": INPUT}),
+        "input's role": fingerprint(inputs={"tokens": INPUT}),
+        "input's fingerprint": fingerprint(inputs={"corpus": with_ref(fingerprint="11" * 32)}),
+        "input's content": fingerprint(inputs={"corpus": with_ref(digest="11" * 32)}),
         "source's content": fingerprint(sources=(changed(SOURCE, sha256="11" * 32),)),
         "source's name": fingerprint(sources=(changed(SOURCE, name="b.txt"),)),
         "no source": fingerprint(sources=()),
@@ -135,10 +141,11 @@ def test_everything_that_can_change_a_byte_changes_the_fingerprint():
     }
     for (one, first), (other, second) in itertools.combinations(variants.items(), 2):
         assert first != second, f"{one} and {other}"
-    assert fingerprint(inputs={"a": REF, "b": REF}) == fingerprint(inputs={"b": REF, "a": REF})
+    other = with_ref(name="other")
+    assert fingerprint(inputs={"a": INPUT, "b": other}) == fingerprint(inputs={"b": other, "a": INPUT})
 
 
-def test_places_and_worker_counts_do_not_change_the_fingerprint():
+def test_places_and_worker_counts_keep_the_fingerprint():
     here = Example(inner=Inner(workers=1), several=(Inner(),), named={"a": Inner()}, place=Path("/here"))
     there = Example(
         inner=Inner(workers=8), several=(Inner(workers=2),), named={"a": Inner(workers=3)}, place=Path("/there")
@@ -146,7 +153,30 @@ def test_places_and_worker_counts_do_not_change_the_fingerprint():
     assert EXAMPLE.using("x", here).fingerprint == EXAMPLE.using("x", there).fingerprint
 
 
-def test_the_fingerprint_is_the_same_in_every_process():
+@given(json_values, json_values)
+def test_later_field_enters_only_when_it_differs_from_its_default(default, value):
+    before = create_model("Before", __base__=Config, text=(str, "a"))
+    added = Field(default, json_schema_extra={"since": "0.2.0"})
+    after = create_model("After", __base__=before, added=(Any, added))
+    inside = create_model("Inside", __base__=Config, inner=(dict[str, after], {}))
+    assert fingerprinted(after()) == fingerprinted(before())
+    assert fingerprinted(inside(inner={"x": after()})) == {"inner": {"x": fingerprinted(before())}}
+    kept = {} if value == default else {"added": value}
+    assert fingerprinted(after(added=value)) == {"text": "a", **kept}
+
+
+def test_names_that_mean_something_else_enter_the_fingerprint():
+    class Named(ConfigWithNames):
+        size: str = "small"
+
+        def redefined(self):
+            return {"layers": 3} if self.size == "large" else {}
+
+    assert fingerprinted(Named()) == {"size": "small"}
+    assert fingerprinted(Named(size="large")) == {"size": "large", "redefined": {"layers": 3}}
+
+
+def test_fingerprint_is_the_same_in_every_process():
     """Hash seeds differ from process to process; sets come out in another order."""
     code = (
         "import importlib.util, sys\n"
@@ -170,24 +200,24 @@ def test_the_fingerprint_is_the_same_in_every_process():
 
 
 @pytest.mark.parametrize("rate", [math.nan, math.inf])
-def test_a_config_that_holds_no_number_is_refused_in_a_sentence(rate):
+def test_config_with_infinite_number_is_rejected(rate):
     with pytest.raises(InputError, match=r"example x: .*finite"):
         _ = EXAMPLE.using("x", Example(inner=Inner(rate=rate))).fingerprint
 
 
 @given(st.from_regex(r"[a-z0-9][a-z0-9._-]{0,62}", fullmatch=True))
-def test_a_name_stays_in_its_folder(name):
-    folder = Path(EXAMPLE.using(name, Example()).folder)
+def test_name_stays_in_its_folder(name):
+    folder = Path(EXAMPLE.using(name, Example()).key)
     assert folder.parts[0] == "things" and len(folder.parts) == 2
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "../x", "a/b", "A", "a b", "-a", "a\n", "a" * 64, "é"])
-def test_what_cannot_name_a_dataset_is_refused(name):
+def test_invalid_dataset_name_is_rejected(name):
     with pytest.raises(InputError, match="cannot name a dataset"):
         EXAMPLE.using(name, Example())
 
 
-def test_the_code_digest_counts_code_and_nothing_else(tmp_path, monkeypatch):
+def test_code_digest_ignores_comments_docstrings_and_layout(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
 
     def digest(code):
@@ -218,13 +248,13 @@ def forget():
     _package_code.cache_clear()
 
 
-def test_the_code_digest_is_of_all_modules_in_any_order():
+def test_code_digest_covers_all_modules_in_any_order():
     one = code_digest(("pipelines.errors", "pipelines.store.step"))
     assert one == code_digest(("pipelines.store.step", "pipelines.errors"))
     assert one != code_digest(("pipelines.store.step",))
 
 
-def test_a_quiet_report_takes_everything(tmp_path):
+def test_plain_listener_accepts_everything(tmp_path):
     work = StepContext(tmp_path)
     report = work.listener
     assert isinstance(report, Listener)

@@ -2,8 +2,9 @@ import json
 
 import pytest
 
+from gpt.config import PRESETS, SIZES
 from pipelines.store.step import Stopped
-from pipelines.training.pretrain import PRETRAIN
+from pipelines.training.pretrain import PRETRAIN, ModelConfig, PretrainConfig
 
 
 def test_stopped_run_resumes_bit_identical(pretrain, new_log, tmp_path):
@@ -23,7 +24,7 @@ FILL = """
 import json, os, sys
 from pathlib import Path
 from pipelines.errors import InputError
-from pipelines.training.pretrain import PRETRAIN, PretrainConfig
+from pipelines.training.pretrain import PRETRAIN, ModelConfig, PretrainConfig
 from pipelines.store.step import Listener, StepContext
 from pipelines.store.store import Store
 
@@ -41,7 +42,7 @@ class Measuring(Listener):
             self.taken = before - free()
 
 def pretrain(config, report):
-    step = PRETRAIN.using("test", PretrainConfig.model_validate(config), {k: one.ref for k, one in inputs.items()})
+    step = PRETRAIN.using("test", PretrainConfig.model_validate(config), inputs)
     return store.build(step, lambda out, scratch: PRETRAIN.run(inputs, step.config, out, StepContext(scratch, report)))
 
 before, measured = free(), Measuring()
@@ -74,3 +75,38 @@ def test_full_disk_costs_only_the_work_since_a_checkpoint(build, store, inputs, 
         assert left == []
     assert warned == ["going on from step 4 of 6, where an earlier run was stopped"]
     assert problems == [] and files == {name: entry.sha256 for name, entry in peaceful.manifest.files.items()}
+
+
+def fingerprint(**model):
+    return PRETRAIN.using("x", PretrainConfig.model_validate({"model": model})).fingerprint
+
+
+@pytest.mark.parametrize(
+    ("table", "name", "field", "value", "same"),
+    [
+        (SIZES, "nano", "layers", 5, {"layers": 4}),
+        (PRESETS, "gpt2", "tied", False, {"tied": True}),
+        (PRESETS, "gpt2", "qk_norm", True, None),
+        (SIZES, "nano", "context", 64, {}),  # the samples decide
+    ],
+)
+def test_changed_size_or_preset_changes_the_fingerprint(monkeypatch, table, name, field, value, same):
+    before, unlike = fingerprint(), fingerprint(size="micro", preset="modern")
+    explicit = same and fingerprint(**same)
+    monkeypatch.setitem(table, name, {**table[name], field: value})
+    assert (fingerprint() == before) == (same == {})
+    assert fingerprint(size="micro", preset="modern") == unlike
+    if same:
+        assert fingerprint(**same) == explicit
+
+
+def test_names_mean_what_they_meant_in_0_1_0():
+    for size in SIZES:
+        for preset in PRESETS:
+            assert ModelConfig(size=size, preset=preset).redefined() == {}
+
+
+def test_new_size_enters_the_fingerprint_as_its_architecture(monkeypatch):
+    monkeypatch.setitem(SIZES, "tall", {"layers": 9, "heads": 1, "width": 8, "context": 8})
+    assert ModelConfig(size="tall").redefined() == {"layers": 9, "heads": 1, "width": 8}
+    assert ModelConfig(size="tall", layers=2).redefined() == {"heads": 1, "width": 8}

@@ -44,7 +44,7 @@ def texts(tmp_path: Path) -> Path:
 def build(
     store: Store, type_: StepType, config: dict[str, Any], previous: Dataset | None = None, **inputs: Dataset
 ) -> Dataset:
-    step = type_.using("test", type_.config(**config), {role: one.ref for role, one in inputs.items()})
+    step = type_.using("test", type_.config(**config), inputs)
 
     def run(out: Path, scratch: Path) -> dict[str, Any]:
         return type_.run(inputs, step.config, out, WorkAfter(scratch, previous=previous))
