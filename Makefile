@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
+LM_EVAL := lm-eval dataproperty mbstrdecoder pytablewriter tabledata typepy # which need chardet below 7, and work with 7
 PYTEST := $(BIN)/pytest -n auto --dist loadfile
 
 .DEFAULT_GOAL := help
@@ -45,6 +46,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit("tokenmill needs Python 3.11 or later; say PYTHON=... to make" if sys.version_info < (3, 11) else 0)'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[samples,dev]'
+	$(BIN)/pip install --quiet --constraint constraints.txt --no-deps $(LM_EVAL)
 	touch $(STAMP)
 
 clean: ## Remove .venv and caches
