@@ -1,7 +1,5 @@
 """The terminal: lines and warnings on standard error."""
 
-from __future__ import annotations
-
 from rich.console import Console
 from rich.text import Text
 

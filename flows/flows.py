@@ -1,7 +1,5 @@
 """The flows: the whole chain as `run`, and one flow per step that carries the chain that far."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from typing import Any
 

@@ -5,8 +5,6 @@
     python -m flows.lm_eval_model run --model tokenmill --model_args model=quickstart --tasks hellaswag --limit 100
 """
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """What a run made of one step, as a person reads it."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from pipelines.chain import STEPS

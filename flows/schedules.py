@@ -44,20 +44,26 @@ SECONDS_TO_END = 10.0
 class Schedule(Config):
     """A deployment: a flow, its parameters and its times. Without times, only people start it."""
 
-    flow: str = Field(description="The flow: run, evaluate, housekeeping, or another of `tokenmill`'s.")
-    config: str | None = Field(None, description="The run's TOML file, if the flow takes one; relative to this file.")
-    set: tuple[str, ...] = Field((), description="Changes to that file, `section.key=value` each.")
-    parameters: dict[str, Any] = Field({}, description="The flow's other parameters.")
-    cron: str | None = Field(None, description="The times, as a cron expression: `0 3 * * *` is every night at 3.")
-    interval: timedelta | None = Field(
-        None, gt=timedelta(0), description="The time between runs: seconds, or an ISO 8601 duration such as `PT6H`."
-    )
-    rrule: str | None = Field(None, description="The times, as an iCalendar rule: `FREQ=WEEKLY;BYDAY=MO;BYHOUR=3`.")
-    timezone: str = Field("UTC", description="The time zone of the times, such as `Europe/Vienna`.")
-    collision: Literal["cancel_new", "enqueue"] = Field(
-        "cancel_new", description="A run that is due while the last one still runs is dropped, or runs after it."
-    )
-    description: str | None = Field(None, description="The text in Prefect's UI.")
+    flow: str
+    """The flow: run, evaluate, housekeeping, or another of `tokenmill`'s."""
+    config: str | None = None
+    """The run's TOML file, if the flow takes one; relative to this file."""
+    set: tuple[str, ...] = ()
+    """Changes to that file, `section.key=value` each."""
+    parameters: dict[str, Any] = {}
+    """The flow's other parameters."""
+    cron: str | None = None
+    """The times, as a cron expression: `0 3 * * *` is every night at 3."""
+    interval: timedelta | None = Field(None, gt=timedelta(0))
+    """The time between runs: seconds, or an ISO 8601 duration such as `PT6H`."""
+    rrule: str | None = None
+    """The times, as an iCalendar rule: `FREQ=WEEKLY;BYDAY=MO;BYHOUR=3`."""
+    timezone: str = "UTC"
+    """The time zone of the times, such as `Europe/Vienna`."""
+    collision: Literal["cancel_new", "enqueue"] = "cancel_new"
+    """A run that is due while the last one still runs is dropped, or runs after it."""
+    description: str | None = None
+    """The text in Prefect's UI."""
 
     @property
     def times(self) -> dict[str, Any]:

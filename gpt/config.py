@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 class Config(BaseModel):
     """Base class of every config: frozen, and unknown keys are rejected."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
 class GPTConfig(Config):
@@ -21,18 +21,30 @@ class GPTConfig(Config):
         ValidationError: a value is out of range, a key is unknown, or heads and width do not fit together.
     """
 
-    vocabulary: int = Field(50257, gt=0, description="Number of token ids.")
-    context: int = Field(1024, gt=0, description="Longest sequence the model attends over, in tokens.")
-    layers: int = Field(12, gt=0, description="Number of transformer blocks.")
-    heads: int = Field(12, gt=0, description="Attention heads in a block; divides the width.")
-    width: int = Field(768, gt=0, description="Channels of the residual stream.")
-    dropout: float = Field(0.0, ge=0.0, lt=1.0, description="Share of activations dropped while training.")
-    positions: Literal["learned", "rotary"] = Field("learned", description="Encoding of a token's position.")
-    qk_norm: bool = Field(False, description="Normalise queries and keys within each head.")
-    activation: Literal["gelu", "relu2"] = Field("gelu", description="Nonlinearity of the MLP.")
-    bias: bool = Field(True, description="Biases in linear layers and layer norms.")
-    tied: bool = Field(True, description="The output head is the token embedding.")
-    zero_init: bool = Field(False, description="Projections into the residual stream start at zero.")
+    vocabulary: int = Field(50257, gt=0)
+    """Number of token ids."""
+    context: int = Field(1024, gt=0)
+    """Longest sequence the model attends over, in tokens."""
+    layers: int = Field(12, gt=0)
+    """Number of transformer blocks."""
+    heads: int = Field(12, gt=0)
+    """Attention heads in a block; divides the width."""
+    width: int = Field(768, gt=0)
+    """Channels of the residual stream."""
+    dropout: float = Field(0.0, ge=0.0, lt=1.0)
+    """Share of activations dropped while training."""
+    positions: Literal["learned", "rotary"] = "learned"
+    """Encoding of a token's position."""
+    qk_norm: bool = False
+    """Normalise queries and keys within each head."""
+    activation: Literal["gelu", "relu2"] = "gelu"
+    """Nonlinearity of the MLP."""
+    bias: bool = True
+    """Biases in linear layers and layer norms."""
+    tied: bool = True
+    """The output head is the token embedding."""
+    zero_init: bool = False
+    """Projections into the residual stream start at zero."""
 
     @model_validator(mode="after")
     def _check_heads(self) -> Self:

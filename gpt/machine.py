@@ -1,7 +1,5 @@
 """The machine that runs the model: its fastest exact matrix product, its peak speed and its memory."""
 
-from __future__ import annotations
-
 import math
 import sys
 import time

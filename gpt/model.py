@@ -36,21 +36,13 @@ class GPT(nn.Module):
         self._rotation: Tensor | None = None
 
     def forward(
-        self,
-        ids: Tensor,
-        positions: Tensor | None = None,
-        documents: Tensor | None = None,
-        cache: Cache | None = None,
+        self, ids: Tensor, positions: Tensor | None = None, documents: Tensor | None = None, cache: Cache | None = None
     ) -> Tensor:
         """Return the logits (B, T, V) of the token after each position. The arguments are those of `hidden`."""
         return linear(self.hidden(ids, positions, documents, cache), self.head_weight)
 
     def hidden(
-        self,
-        ids: Tensor,
-        positions: Tensor | None = None,
-        documents: Tensor | None = None,
-        cache: Cache | None = None,
+        self, ids: Tensor, positions: Tensor | None = None, documents: Tensor | None = None, cache: Cache | None = None
     ) -> Tensor:
         """Return the residual stream after the last norm, (B, T, C).
 
@@ -143,11 +135,7 @@ class Block(nn.Module):
         self.dropout = config.dropout
 
     def forward(
-        self,
-        x: Tensor,
-        rotation: Tensor | None = None,
-        mask: Tensor | None = None,
-        store: LayerCache | None = None,
+        self, x: Tensor, rotation: Tensor | None = None, mask: Tensor | None = None, store: LayerCache | None = None
     ) -> Tensor:
         """Transform the residual stream, (B, T, C) to (B, T, C).
 

@@ -20,19 +20,32 @@ from gpt.machine import fast_matmul
 class OptimizerConfig(Config):
     """Settings of the optimizers and the learning rate."""
 
-    steps: int = Field(1000, gt=0, description="Optimizer steps in the whole run.")
-    optimizer: Literal["adamw", "muon"] = Field("adamw", description="Optimizer of the matrices inside the blocks.")
-    learning_rate: float = Field(6e-4, gt=0, description="Peak learning rate of AdamW.")
-    muon_learning_rate: float = Field(0.01, gt=0, description="Peak learning rate of Muon.")
-    beta1: float = Field(0.9, ge=0, lt=1, description="AdamW's decay of the mean gradient.")
-    beta2: float = Field(0.95, ge=0, lt=1, description="AdamW's decay of the mean squared gradient.")
-    epsilon: float = Field(1e-8, gt=0, description="AdamW's term that keeps its divisor above zero.")
-    momentum: float = Field(0.95, ge=0, lt=1, description="Muon's momentum.")
-    weight_decay: float = Field(0.1, ge=0, description="Decay of matrices, times the learning rate.")
-    schedule: Literal["cosine", "wsd", "constant"] = Field("cosine", description="Learning rate after the warm-up.")
-    warmup: int = Field(0, ge=0, description="Steps in which the learning rate rises to its peak.")
-    decay_share: float = Field(0.2, gt=0, le=1, description="Last share of the steps, in which `wsd` decays.")
-    final_share: float = Field(0.1, ge=0, le=1, description="Learning rate of the last step, as a share of the peak.")
+    steps: int = Field(1000, gt=0)
+    """Optimizer steps in the whole run."""
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    """Optimizer of the matrices inside the blocks."""
+    learning_rate: float = Field(6e-4, gt=0)
+    """Peak learning rate of AdamW."""
+    muon_learning_rate: float = Field(0.01, gt=0)
+    """Peak learning rate of Muon."""
+    beta1: float = Field(0.9, ge=0, lt=1)
+    """AdamW's decay of the mean gradient."""
+    beta2: float = Field(0.95, ge=0, lt=1)
+    """AdamW's decay of the mean squared gradient."""
+    epsilon: float = Field(1e-8, gt=0)
+    """AdamW's term that keeps its divisor above zero."""
+    momentum: float = Field(0.95, ge=0, lt=1)
+    """Muon's momentum."""
+    weight_decay: float = Field(0.1, ge=0)
+    """Decay of matrices, times the learning rate."""
+    schedule: Literal["cosine", "wsd", "constant"] = "cosine"
+    """Learning rate after the warm-up."""
+    warmup: int = Field(0, ge=0)
+    """Steps in which the learning rate rises to its peak."""
+    decay_share: float = Field(0.2, gt=0, le=1)
+    """Last share of the steps, in which `wsd` decays."""
+    final_share: float = Field(0.1, ge=0, le=1)
+    """Learning rate of the last step, as a share of the peak."""
 
 
 def learning_rate(step: int, config: OptimizerConfig) -> float:

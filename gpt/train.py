@@ -34,20 +34,30 @@ from gpt.optim import (
 class TrainConfig(OptimizerConfig):
     """Settings of the training loop."""
 
-    accumulation: int = Field(1, gt=0, description="Micro-batches in a step, over all processes together.")
-    clip: float = Field(
-        1.0, ge=0, description="Largest norm of the gradient, which is scaled down to it. 0 disables it."
-    )
-    seed: int = Field(0, ge=0, description="Seed of the dropout.")
-    evaluate_every: int = Field(250, gt=0, description="Steps from one evaluation to the next.")
-    checkpoint_every: int = Field(250, gt=0, description="Steps from one checkpoint to the next.")
-    log_every: int = Field(10, gt=0, description="Steps from one report of the metrics to the next.")
-    patience: int | None = Field(None, gt=0, description="Evaluations without a better val/loss before stopping.")
-    threads: int | None = Field(None, gt=0, description="Torch's CPU threads; unset leaves them as they are.")
-    precision: Literal["float32", "bfloat16"] = Field("float32", description="Type of matrix products (autocast).")
-    compile: bool = Field(False, description="Compile the blocks with torch.compile.")
-    recompute: bool = Field(False, description="Activation checkpointing: less memory, a third more work.")
-    sharded: bool = Field(False, description="With several processes: FSDP2 in place of DDP.")
+    accumulation: int = Field(1, gt=0)
+    """Micro-batches in a step, over all processes together."""
+    clip: float = Field(1.0, ge=0)
+    """Largest norm of the gradient, which is scaled down to it. 0 disables it."""
+    seed: int = Field(0, ge=0)
+    """Seed of the dropout."""
+    evaluate_every: int = Field(250, gt=0)
+    """Steps from one evaluation to the next."""
+    checkpoint_every: int = Field(250, gt=0)
+    """Steps from one checkpoint to the next."""
+    log_every: int = Field(10, gt=0)
+    """Steps from one report of the metrics to the next."""
+    patience: int | None = Field(None, gt=0)
+    """Evaluations without a better val/loss before stopping."""
+    threads: int | None = Field(None, gt=0)
+    """Torch's CPU threads; unset leaves them as they are."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Type of matrix products (autocast)."""
+    compile: bool = False
+    """Compile the blocks with torch.compile."""
+    recompute: bool = False
+    """Activation checkpointing: less memory, a third more work."""
+    sharded: bool = False
+    """With several processes: FSDP2 in place of DDP."""
 
 
 Metrics = dict[str, float]

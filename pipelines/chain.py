@@ -3,8 +3,6 @@
 `chain` carries nothing out itself: it hands every step to a function. `resolve` looks all results up that way.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -135,12 +133,7 @@ def corpus_of(perform: Perform, config: RunConfig) -> Dataset:
 
 
 def _finetune(
-    perform: Perform,
-    name: str,
-    part: FinetuneRun,
-    model: Dataset,
-    examples: Dataset,
-    with_baseline: bool,
+    perform: Perform, name: str, part: FinetuneRun, model: Dataset, examples: Dataset, with_baseline: bool
 ) -> Step:
     """Fine-tune a model, and for a classifier's evaluation also one from random weights; return its evaluation."""
     base = {"model": model, "examples": examples}

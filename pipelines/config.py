@@ -1,7 +1,5 @@
 """A run's configuration: one TOML file, a table per step, checked before anything starts."""
 
-from __future__ import annotations
-
 import difflib
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -32,26 +30,29 @@ from pipelines.training.pretrain import PretrainConfig
 class ClassificationRun(Config):
     """A classifier: its examples, its training and its evaluation."""
 
-    task: Literal["classification"] = Field(description="Says that this is a classifier.")
-    examples: ExamplesConfig = Field(description="Where the labelled texts come from.")
-    training: ClassifierConfig = Field(default=ClassifierConfig(), description="How the classifier is fine-tuned.")
-    compare_from_scratch: bool = Field(
-        default=True, description="Also train it from random weights, to see what pretraining is worth."
-    )
-    evaluate: EvaluateClassifierConfig = Field(
-        default=EvaluateClassifierConfig(), description="How it is evaluated on held-out examples."
-    )
+    task: Literal["classification"]
+    """Says that this is a classifier."""
+    examples: ExamplesConfig
+    """Where the labelled texts come from."""
+    training: ClassifierConfig = ClassifierConfig()
+    """How the classifier is fine-tuned."""
+    compare_from_scratch: bool = True
+    """Also train it from random weights, to see what pretraining is worth."""
+    evaluate: EvaluateClassifierConfig = EvaluateClassifierConfig()
+    """How it is evaluated on held-out examples."""
 
 
 class InstructionRun(Config):
     """An assistant that follows instructions: its examples, its training and its evaluation."""
 
-    task: Literal["instruction"] = Field(description="Says that this is an assistant.")
-    examples: ExamplesConfig = Field(description="Where the instructions and responses come from.")
-    training: AssistantConfig = Field(default=AssistantConfig(), description="How the assistant is fine-tuned.")
-    evaluate: EvaluateAssistantConfig = Field(
-        default=EvaluateAssistantConfig(), description="How it is evaluated on held-out examples."
-    )
+    task: Literal["instruction"]
+    """Says that this is an assistant."""
+    examples: ExamplesConfig
+    """Where the instructions and responses come from."""
+    training: AssistantConfig = AssistantConfig()
+    """How the assistant is fine-tuned."""
+    evaluate: EvaluateAssistantConfig = EvaluateAssistantConfig()
+    """How it is evaluated on held-out examples."""
 
 
 FinetuneRun = Annotated[ClassificationRun | InstructionRun, Field(discriminator="task")]
@@ -60,39 +61,35 @@ FinetuneRun = Annotated[ClassificationRun | InstructionRun, Field(discriminator=
 class RunConfig(Config):
     """A whole chain, from source files to evaluated models."""
 
-    name: Name = Field(description="Names the pipeline, its MLflow experiment and its models.")
-    corpus: Name | None = Field(
-        default=None,
-        description="Names the corpus, its tokens and samples, so that runs can share them; by default the run's name.",
-    )
-    base: str | None = Field(
-        default=None,
-        description=(
-            "A pretrained model to start from instead of random weights: `champion` (the run's own, if it has one), "
-            "NAME, NAME@ALIAS, NAME/VERSION or NAME@FINGERPRINT. Its tokenizer replaces the encoding."
-        ),
-    )
-    ingest: IngestConfig | None = Field(default=None, description="Where the text comes from and how it is cleaned.")
-    corpora: dict[Name, IngestConfig] = Field(
-        default={}, description="Instead of one ingest, several by name, whose corpora are mixed."
-    )
-    mix: MixConfig | None = Field(default=None, description="How much of each of the corpora is taken.")
-    tokenize: TokenizeConfig = Field(default=TokenizeConfig(), description="The tokenizer.")
-    sample: SampleConfig = Field(default=SampleConfig(), description="The windows that training sees.")
-    pretrain: PretrainConfig = Field(default=PretrainConfig(), description="The model and its pretraining.")
-    evaluate: EvaluateLanguageConfig = Field(
-        default=EvaluateLanguageConfig(), description="How the pretrained model is evaluated."
-    )
-    tasks: dict[Name, MultipleChoiceConfig] = Field(
-        default={}, description="Tasks of multiple choice by name, on which the pretrained model is evaluated too."
-    )
-    finetune: dict[Name, FinetuneRun] = Field(
-        default={}, description="Fine-tuned models by name, each from the pretrained one."
-    )
-    promote: PromoteConfig = Field(
-        default=PromoteConfig(), description="When a model becomes the champion of its name."
-    )
-    report: ReportConfig = Field(default=ReportConfig(), description="The page about it all.")
+    name: Name
+    """Names the pipeline, its MLflow experiment and its models."""
+    corpus: Name | None = None
+    """Names the corpus, its tokens and samples, so that runs can share them; by default the run's name."""
+    base: str | None = None
+    """A pretrained model to start from instead of random weights: `champion` (the run's own, if it has one), NAME,
+    NAME@ALIAS, NAME/VERSION or NAME@FINGERPRINT. Its tokenizer replaces the encoding."""
+    ingest: IngestConfig | None = None
+    """Where the text comes from and how it is cleaned."""
+    corpora: dict[Name, IngestConfig] = {}
+    """Instead of one ingest, several by name, whose corpora are mixed."""
+    mix: MixConfig | None = None
+    """How much of each of the corpora is taken."""
+    tokenize: TokenizeConfig = TokenizeConfig()
+    """The tokenizer."""
+    sample: SampleConfig = SampleConfig()
+    """The windows that training sees."""
+    pretrain: PretrainConfig = PretrainConfig()
+    """The model and its pretraining."""
+    evaluate: EvaluateLanguageConfig = EvaluateLanguageConfig()
+    """How the pretrained model is evaluated."""
+    tasks: dict[Name, MultipleChoiceConfig] = {}
+    """Tasks of multiple choice by name, on which the pretrained model is evaluated too."""
+    finetune: dict[Name, FinetuneRun] = {}
+    """Fine-tuned models by name, each from the pretrained one."""
+    promote: PromoteConfig = PromoteConfig()
+    """When a model becomes the champion of its name."""
+    report: ReportConfig = ReportConfig()
+    """The page about it all."""
 
     @property
     def data(self) -> str:

@@ -3,8 +3,6 @@
 `python -m pipelines.reference > docs/configuration.md`
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -71,7 +69,9 @@ def _fields(model: Schema) -> str:
     for name, field in model["properties"].items():
         mark = " °" if field.get("fingerprint") is False else ""
         default = "*required*" if name in model.get("required", ()) else _default(field)
-        rows.append(f"| `{name}`{mark} | {_type(field)} | {default} | {field.get('description', '')} |")
+        rows.append(
+            f"| `{name}`{mark} | {_type(field)} | {default} | {' '.join(field.get('description', '').split())} |"
+        )
     return "\n".join(rows) + "\n"
 
 

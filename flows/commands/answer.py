@@ -1,7 +1,5 @@
 """The answer to an SQL query, written as a table, CSV, JSON or Parquet."""
 
-from __future__ import annotations
-
 import csv
 import json
 import math

@@ -35,11 +35,16 @@ Ctrl-C stops an answer, Ctrl-D leaves.
 class Settings(Config):
     """The settings of answers, as `/set` shows and changes them."""
 
-    temperature: float = Field(default=0.0, ge=0, description="0 takes the likeliest token; above 0, tokens are drawn.")
-    max_new_tokens: int = Field(default=120, gt=0, description="Longest answer, in tokens.")
-    top_k: int = Field(default=50, ge=0, description="Draw among the k likeliest tokens; 0 draws among all.")
-    top_p: float = Field(default=1.0, gt=0, le=1, description="Draw among the likeliest that reach this probability.")
-    seed: int = Field(default=0, ge=0, description="The same seed gives the same answers.")
+    temperature: float = Field(0.0, ge=0)
+    """0 takes the likeliest token; above 0, tokens are drawn."""
+    max_new_tokens: int = Field(120, gt=0)
+    """Longest answer, in tokens."""
+    top_k: int = Field(50, ge=0)
+    """Draw among the k likeliest tokens; 0 draws among all."""
+    top_p: float = Field(1.0, gt=0, le=1)
+    """Draw among the likeliest that reach this probability."""
+    seed: int = Field(0, ge=0)
+    """The same seed gives the same answers."""
 
     def sampling(self, turn: int) -> Sampling:
         """Return the settings of the answer in a turn. Each turn has a seed of its own."""

@@ -1,7 +1,5 @@
 """`tokenmill classify`: texts in, labels with probabilities out, and how fast it went."""
 
-from __future__ import annotations
-
 import json
 import sys
 import time

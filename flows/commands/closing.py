@@ -1,7 +1,5 @@
 """The end of a run: the closing table and the commands to try next."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """`tokenmill compare`: models side by side, with intervals and tests."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from rich import box

@@ -1,7 +1,5 @@
 """The commands about published datasets: `tokenmill datasets ...`, `tokenmill trace` and `tokenmill report`."""
 
-from __future__ import annotations
-
 import shutil
 import sys
 from pathlib import Path

@@ -1,7 +1,5 @@
 """`tokenmill datasets diff`: two versions of a dataset side by side, in the terminal or as a page of HTML."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path

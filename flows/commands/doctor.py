@@ -1,7 +1,5 @@
 """`tokenmill doctor`: checks that a run has what it needs."""
 
-from __future__ import annotations
-
 import os
 import platform
 import shutil

@@ -1,7 +1,5 @@
 """Pages that commands write to a file that the user names."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from pipelines.errors import InputError

@@ -1,7 +1,5 @@
 """Lines that a person types at a prompt, for the SQL shell and the chat."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any

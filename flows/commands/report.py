@@ -1,7 +1,5 @@
 """`tokenmill report`: the page that a run published, or a new one about a dataset and its relatives."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from flows.commands.pages import write_page

@@ -1,7 +1,5 @@
 """`tokenmill sql`: one query, or a shell, over the catalog of everything that was published."""
 
-from __future__ import annotations
-
 import os
 import sys
 from pathlib import Path

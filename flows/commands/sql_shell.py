@@ -1,7 +1,5 @@
 """The shell of `tokenmill sql`: history, completion, statements over several lines, and commands of its own."""
 
-from __future__ import annotations
-
 import io
 import os
 import shutil

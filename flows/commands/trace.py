@@ -1,7 +1,5 @@
 """`tokenmill trace`: the origins and results of a dataset or model, and the readers of a source file or document."""
 
-from __future__ import annotations
-
 from datetime import datetime
 from pathlib import Path
 

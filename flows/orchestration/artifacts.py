@@ -1,7 +1,5 @@
 """Prefect artifacts of a step and of a flow run."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from flows.outcome import Outcome, headline

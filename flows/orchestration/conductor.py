@@ -1,7 +1,5 @@
 """The conductor: carries out one step as a Prefect task, logs it to MLflow and publishes its result in the store."""
 
-from __future__ import annotations
-
 import subprocess
 import time
 from collections.abc import Callable

@@ -4,8 +4,6 @@ A run that can still act records its own end. A hook of Prefect records in MLflo
 die. The next run in the same home records the others: each run holds a lock for as long as its process lives.
 """
 
-from __future__ import annotations
-
 from contextlib import ExitStack, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path

@@ -4,8 +4,6 @@ Then neither Prefect nor MLflow is imported or gets an empty run. The store and 
 so no state between runs can be wrong.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from flows.home import Home

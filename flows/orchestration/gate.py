@@ -4,8 +4,6 @@ The decision and its reason are written to the model's version in MLflow's regis
 artifact. Each version is decided about once. A decision that a kill interrupted is made when the run starts again.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -151,10 +149,7 @@ def _publish(name: str, summary: str, decision: Ruling) -> None:
 
 
 def evaluate_registered(
-    perform: Perform,
-    config: RunConfig,
-    home: Home,
-    which: Callable[[Sequence[ModelVersion]], Sequence[ModelVersion]],
+    perform: Perform, config: RunConfig, home: Home, which: Callable[[Sequence[ModelVersion]], Sequence[ModelVersion]]
 ) -> list[Evaluated]:
     """Evaluate registered models of a run on its held-out data as it is today. Nothing is trained.
 

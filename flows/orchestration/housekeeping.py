@@ -1,7 +1,5 @@
 """Housekeeping: a flow that tidies a home on a schedule and never disturbs a run."""
 
-from __future__ import annotations
-
 import json
 from datetime import UTC, datetime
 from typing import Any

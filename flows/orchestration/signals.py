@@ -1,7 +1,5 @@
 """Signals to a run: the first SIGINT or SIGTERM asks it to save and stop, the second ends it at once."""
 
-from __future__ import annotations
-
 import signal
 import threading
 from collections.abc import Callable, Iterator

@@ -8,8 +8,6 @@
 N is the number of workers; by default, the number of processor cores.
 """
 
-from __future__ import annotations
-
 import importlib
 import os
 import signal

@@ -1,7 +1,5 @@
 """Warm start: pretraining continues from a published model, with its weights and its tokenizer."""
 
-from __future__ import annotations
-
 from contextlib import suppress
 
 from flows.console import say

@@ -1,7 +1,5 @@
 """Logs of the servers."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 from typing import IO

@@ -1,7 +1,5 @@
 """MLflow's SQLite database: created by one process, upgraded after a copy is made."""
 
-from __future__ import annotations
-
 import contextlib
 import logging
 import os

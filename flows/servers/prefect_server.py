@@ -1,7 +1,5 @@
 """A Prefect server to run flows against: a named one, the one of `up`, or one for a single run."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import socket

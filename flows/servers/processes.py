@@ -4,8 +4,6 @@ A process is known by its number and start time, so a stale record or a reused n
 Every process of a server has a mark in its environment, by which it is found even after its parent has ended.
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os

@@ -1,7 +1,5 @@
 """The Prefect server and the MLflow server: how each is started and where it answers."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable
 from functools import partial

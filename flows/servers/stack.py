@@ -4,8 +4,6 @@ Their databases are stored under the home folder. A run that starts a server of 
 so `up` shows it later.
 """
 
-from __future__ import annotations
-
 import os
 import re
 from dataclasses import replace

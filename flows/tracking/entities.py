@@ -1,7 +1,5 @@
 """Datasets, parameters, metrics, tags and names in the form that MLflow accepts."""
 
-from __future__ import annotations
-
 import fnmatch
 import json
 import math

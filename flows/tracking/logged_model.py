@@ -4,8 +4,6 @@ MLflow calls this "models from code". It stores `pyfunc_model.py`, the packages 
 files, and runs the script to load the model.
 """
 
-from __future__ import annotations
-
 import logging
 import os
 import warnings

@@ -1,7 +1,5 @@
 """Notes in Markdown for MLflow's pages."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 from flows.outcome import Outcome, details, headline

@@ -1,7 +1,5 @@
 """What a person reads while MLflow does not answer."""
 
-from __future__ import annotations
-
 import logging
 import math
 import re

@@ -1,7 +1,5 @@
 """The MLflow run of a step while the step works."""
 
-from __future__ import annotations
-
 import json
 import math
 import threading

@@ -4,8 +4,6 @@ There is one experiment for a pipeline, one parent run for a flow run, and one c
 calls go through `MlflowClient` with a run id, because MLflow's active run belongs to a thread and Prefect has several.
 """
 
-from __future__ import annotations
-
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence

@@ -1,7 +1,5 @@
 """Columns of the catalog's tables: written as in CREATE TABLE, read as Arrow's schema."""
 
-from __future__ import annotations
-
 import pyarrow as pa
 
 from pipelines.store.kinds import parse_columns

@@ -1,7 +1,5 @@
 """Changes between two versions of a dataset: documents, rejections, tokens, config and statistics."""
 
-from __future__ import annotations
-
 from collections import Counter
 from dataclasses import dataclass
 from typing import Any

@@ -5,8 +5,6 @@ absolute paths, or copies of them on request. DuckDB alone cannot read token sha
 their counts and lengths instead.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

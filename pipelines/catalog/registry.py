@@ -3,8 +3,6 @@
 An SQLite file is opened to read only. A server is asked over REST, and any other database through SQLAlchemy.
 """
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass

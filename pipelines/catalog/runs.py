@@ -4,8 +4,6 @@ An SQLite database is read straight from its file, opened to read only. PostgreS
 server over REST.
 """
 
-from __future__ import annotations
-
 import os
 import sqlite3
 from collections.abc import Iterable

@@ -1,7 +1,5 @@
 """The datasets that a catalog shows: the pinned versions, else the newest version of each name."""
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 

@@ -1,7 +1,5 @@
 """The store itself as tables: its datasets, their manifests, the steps that built them, their lineage and shards."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from dataclasses import asdict, fields

@@ -1,7 +1,5 @@
 """Find datasets that can be deleted: nothing in use, new or recently used depends on them."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta

@@ -3,8 +3,6 @@
 Token shards are read through a memory map, Parquet files a few row groups ahead, both only when a query asks.
 """
 
-from __future__ import annotations
-
 import fnmatch
 from collections.abc import Callable, Sequence
 from functools import partial

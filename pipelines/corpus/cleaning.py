@@ -3,8 +3,6 @@
 `CLEANERS` is the table. A cleaner takes a text and returns it cleaned, with the number of its changes.
 """
 
-from __future__ import annotations
-
 import ipaddress
 import re
 from collections.abc import Callable, Sequence

@@ -4,8 +4,6 @@ Two texts share a passage if 13 words in a row are equal, without regard to case
 Language models are few-shot learners, appendix C).
 """
 
-from __future__ import annotations
-
 import zlib
 from collections.abc import Iterable
 

@@ -1,11 +1,7 @@
 """Messages of a conversation and the order of their turns."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from typing import Literal
-
-from pydantic import Field
 
 from gpt.config import Config
 
@@ -13,9 +9,12 @@ from gpt.config import Config
 class Message(Config):
     """A message of a conversation."""
 
-    role: Literal["system", "user", "assistant"] = Field(description="Role of the author.")
-    content: str = Field(description="Text of the message.")
-    input: str = Field(default="", description="Input of a user's instruction, if it is separate.")
+    role: Literal["system", "user", "assistant"]
+    """Role of the author."""
+    content: str
+    """Text of the message."""
+    input: str = ""
+    """Input of a user's instruction, if it is separate."""
 
 
 def check_turns(messages: Sequence[Message]) -> None:

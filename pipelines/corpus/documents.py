@@ -1,7 +1,5 @@
 """Documents: their normal form, their id (the hash of that form), and the split that the id decides."""
 
-from __future__ import annotations
-
 import hashlib
 import unicodedata
 from collections import Counter
@@ -55,8 +53,10 @@ REJECTED = pa.schema(
 class SplitConfig(Config):
     """Shares that are held out. A text is on the same side in every corpus that holds out the same shares."""
 
-    validation: float = Field(default=0.05, ge=0, le=1, description="Share of documents held out for validation.")
-    test: float = Field(default=0.05, ge=0, le=1, description="Share of documents held out for the final test.")
+    validation: float = Field(0.05, ge=0, le=1)
+    """Share of documents held out for validation."""
+    test: float = Field(0.05, ge=0, le=1)
+    """Share of documents held out for the final test."""
 
     @model_validator(mode="after")
     def _at_most_all(self) -> Self:

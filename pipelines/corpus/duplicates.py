@@ -8,8 +8,6 @@ about the share of equal numbers in their signatures. Signatures are divided int
 equal band are compared. So the work grows with the number of documents and not of pairs.
 """
 
-from __future__ import annotations
-
 from binascii import unhexlify
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor

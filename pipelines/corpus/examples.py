@@ -8,8 +8,6 @@ openings are on one side.
 Output: `examples.parquet` with the columns of `EXAMPLES_SCHEMA`, and `rejected.parquet` as an ingest writes it.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -46,21 +44,22 @@ ROLES = {"human": "user", "gpt": "assistant", "model": "assistant", "bot": "assi
 class ExampleSource(FileSource):
     """Files of examples. Exactly one of label, response and conversation says what they are."""
 
-    text: str = Field(default="text", description="The column of a labelled text.")
-    label: str | None = Field(default=None, description="The column of its label.")
-    instruction: str = Field(default="instruction", description="The column of an instruction.")
-    input: str | None = Field(default=None, description="The column of an instruction's input, if there is one.")
-    response: str | None = Field(default=None, description="The column of the response.")
-    system: str | None = Field(default=None, description="The column of a system prompt, if there is one.")
-    conversation: str | None = Field(
-        default=None,
-        description="The column of a list of turns: texts, or messages with role and content (YAML: messages).",
-    )
-    turns: Literal["whole", "replies", "answers"] = Field(
-        default="whole",
-        description="A conversation is one example, or each reply is one with all turns before it, or each turn "
-        "answers the first.",
-    )
+    text: str = "text"
+    """The column of a labelled text."""
+    label: str | None = None
+    """The column of its label."""
+    instruction: str = "instruction"
+    """The column of an instruction."""
+    input: str | None = None
+    """The column of an instruction's input, if there is one."""
+    response: str | None = None
+    """The column of the response."""
+    system: str | None = None
+    """The column of a system prompt, if there is one."""
+    conversation: str | None = None
+    """The column of a list of turns: texts, or messages with role and content (YAML: messages)."""
+    turns: Literal["whole", "replies", "answers"] = "whole"
+    """A conversation is one example, or each reply is one with all turns before it, or each turn answers the first."""
 
     @model_validator(mode="after")
     def _one_kind(self) -> Self:
@@ -72,16 +71,12 @@ class ExampleSource(FileSource):
 class ExamplesConfig(Config):
     """The config of examples: from source files to a table to fine-tune on."""
 
-    sources: tuple[ExampleSource, ...] = Field(min_length=1, description="The sources of examples, in order.")
-    split: SplitConfig = Field(
-        default=SplitConfig(validation=0.1, test=0.1), description="Shares of examples that are held out."
-    )
-    near_duplicates: float | None = Field(
-        default=None,
-        gt=0,
-        le=1,
-        description="Similarity from which examples are near duplicates; by default, none are.",
-    )
+    sources: tuple[ExampleSource, ...] = Field(min_length=1)
+    """The sources of examples, in order."""
+    split: SplitConfig = SplitConfig(validation=0.1, test=0.1)
+    """Shares of examples that are held out."""
+    near_duplicates: float | None = Field(None, gt=0, le=1)
+    """Similarity from which examples are near duplicates; by default, none are."""
 
 
 def run(inputs: Mapping[str, Dataset], config: ExamplesConfig, out: Path, work: StepContext) -> dict[str, Any]:

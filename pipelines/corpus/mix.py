@@ -7,8 +7,6 @@ stay held out and occur once. Statistics say what was really drawn from each cor
 Output: `documents/part-*.parquet` and an empty `rejected.parquet`, as an ingest writes them.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections import Counter
 from collections.abc import Mapping
@@ -33,10 +31,14 @@ from pipelines.store.step import StepContext, StepType
 class MixConfig(Config):
     """The config of a mix: either epochs or weights, by the corpora's names."""
 
-    epochs: dict[str, float] = Field(default={}, description="Epochs of each corpus in one epoch of the mix.")
-    weights: dict[str, float] = Field(default={}, description="Weight of each corpus in the training bytes of the mix.")
-    most_epochs: float = Field(default=1.0, gt=0, description="With weights, epochs of the corpus that runs out first.")
-    seed: int = Field(default=0, description="Seed that selects the documents of a part of an epoch.")
+    epochs: dict[str, float] = {}
+    """Epochs of each corpus in one epoch of the mix."""
+    weights: dict[str, float] = {}
+    """Weight of each corpus in the training bytes of the mix."""
+    most_epochs: float = Field(1.0, gt=0)
+    """With weights, epochs of the corpus that runs out first."""
+    seed: int = 0
+    """Seed that selects the documents of a part of an epoch."""
 
     @property
     def names(self) -> set[str]:
@@ -89,13 +91,7 @@ def _headline(s: Mapping[str, Any]) -> str:
 
 
 MIX = StepType(
-    "mix",
-    kind="corpus",
-    version=3,
-    config=MixConfig,
-    run=run,
-    packages=("pipelines.corpus",),
-    headline=_headline,
+    "mix", kind="corpus", version=3, config=MixConfig, run=run, packages=("pipelines.corpus",), headline=_headline
 )
 
 

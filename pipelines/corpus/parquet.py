@@ -1,7 +1,5 @@
 """Parquet files written and read a few megabytes at a time."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path

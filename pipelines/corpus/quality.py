@@ -4,8 +4,6 @@ A document that breaks a rule is rejected, with the rule as its reason and its s
 each rule caught.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Collection, Iterable, Sequence
 

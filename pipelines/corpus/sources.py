@@ -8,8 +8,6 @@ A file enters a fingerprint by its name relative to its source and by its conten
 elsewhere are the same data.
 """
 
-from __future__ import annotations
-
 import hashlib
 import importlib.metadata
 import importlib.util
@@ -68,10 +66,10 @@ Uri = Annotated[str, AfterValidator(refuse_secrets)]
 class FileSource(ReadOptions):
     """Files of one kind, and how to read them."""
 
-    uri: Uri = Field(
-        description="A file, folder, glob, package://NAME/path or address.", json_schema_extra={"fingerprint": False}
-    )
-    name: str | None = Field(default=None, description="Name of the source; by default the last part of its URI.")
+    uri: Uri = Field(json_schema_extra={"fingerprint": False})
+    """A file, folder, glob, package://NAME/path or address."""
+    name: str | None = None
+    """Name of the source; by default the last part of its URI."""
 
     @cached_property
     def title(self) -> str:

@@ -1,7 +1,5 @@
 """Metrics of written answers: overlap with references, repetition, length, and whether answers end by themselves."""
 
-from __future__ import annotations
-
 import re
 from collections import Counter
 from collections.abc import Sequence

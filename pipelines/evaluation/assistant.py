@@ -1,7 +1,5 @@
 """Evaluate an assistant: on held-out instructions, beside the base model and a retrieval of answers."""
 
-from __future__ import annotations
-
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -36,10 +34,14 @@ BATCH = 32  # examples that the model reads at once
 class EvaluateAssistantConfig(Config):
     """How an assistant is evaluated: on held-out instructions, beside the base model and a retrieval of answers."""
 
-    split: Literal["validation", "test"] = Field(default="test", description="The split that is scored.")
-    max_new_tokens: int = Field(default=64, gt=0, description="Longest answer, in tokens.")
-    shown: int = Field(default=10, ge=0, description="Answers kept in the summary, to read.")
-    judge: JudgeConfig | None = Field(default=None, description="A model that scores every answer; by default none.")
+    split: Literal["validation", "test"] = "test"
+    """The split that is scored."""
+    max_new_tokens: int = Field(64, gt=0)
+    """Longest answer, in tokens."""
+    shown: int = Field(10, ge=0)
+    """Answers kept in the summary, to read."""
+    judge: JudgeConfig | None = None
+    """A model that scores every answer; by default none."""
 
 
 def run_assistant(

@@ -1,7 +1,5 @@
 """Metrics of a classifier on held-out texts: scikit-learn's values with bootstrap intervals, and curves."""
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -217,10 +215,7 @@ def with_intervals(answers: Answers) -> dict[str, Interval]:
 
 
 CURVES = pa.schema(
-    {
-        **dict.fromkeys(("system", "label", "curve"), pa.string()),
-        **dict.fromkeys(("x", "y", "threshold"), pa.float64()),
-    }
+    {**dict.fromkeys(("system", "label", "curve"), pa.string()), **dict.fromkeys(("x", "y", "threshold"), pa.float64())}
 )
 """A point of a curve. The kinds of curves and their axes:
 

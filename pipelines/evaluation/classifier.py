@@ -4,8 +4,6 @@ Besides metrics and predictions an evaluation holds `confusion.parquet` (truth, 
 `mistakes.parquet`, the texts with the most confident wrong answers.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import product
@@ -16,7 +14,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
-from pydantic import Field
 
 from gpt.classifier import Decision
 from gpt.config import Config
@@ -46,9 +43,8 @@ FEW = 10  # labels; with more, the statistics have neither metrics of each label
 class EvaluateClassifierConfig(Config):
     """How a classifier is evaluated: on held-out examples, beside classifiers without a GPT."""
 
-    split: Literal["validation", "test"] = Field(
-        default="test", description="The split that is scored; a threshold was chosen on validation."
-    )
+    split: Literal["validation", "test"] = "test"
+    """The split that is scored; a threshold was chosen on validation."""
 
 
 def run_classifier(

@@ -1,7 +1,5 @@
 """Classifiers without a GPT, as baselines."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Sequence
 

@@ -4,8 +4,6 @@ Two evaluations can be compared if their items are the same. Their predictions a
 and summed over the same resamples of the items.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -4,8 +4,6 @@ The prompt, the judge's raw answer and the score are stored for every item. An i
 it, gives no valid score or times out. Other items are not affected.
 """
 
-from __future__ import annotations
-
 import os
 import re
 import time
@@ -45,26 +43,24 @@ UNMARKED: dict[str, Any] = {"fingerprint": False}  # changes no fingerprint
 class JudgeConfig(Config):
     """The model that judges answers, how it is asked, and how long it may take."""
 
-    url: Uri = Field(
-        description="Address of the endpoint, such as http://localhost:11434/v1.", json_schema_extra=UNMARKED
-    )
-    model: str = Field(description="The judge's name at the endpoint.")
-    key_variable: str | None = Field(
-        default=None,
-        description="Environment variable that holds the key; the key itself is never stored.",
-        json_schema_extra=UNMARKED,
-    )
-    prompt: str = Field(default=PROMPT, description="The prompt, with {instruction}, {response} and {answer} in it.")
-    lowest: int = Field(default=1, description="Lowest score.")
-    highest: int = Field(default=10, description="Highest score.")
-    timeout: float = Field(default=60, gt=0, description="Seconds to wait for an answer.", json_schema_extra=UNMARKED)
-    retries: int = Field(
-        default=2,
-        ge=0,
-        description="Further attempts after a time-out, a busy or a broken server.",
-        json_schema_extra=UNMARKED,
-    )
-    workers: int = Field(default=4, gt=0, description="Questions asked at a time.", json_schema_extra=UNMARKED)
+    url: Uri = Field(json_schema_extra=UNMARKED)
+    """Address of the endpoint, such as http://localhost:11434/v1."""
+    model: str
+    """The judge's name at the endpoint."""
+    key_variable: str | None = Field(None, json_schema_extra=UNMARKED)
+    """Environment variable that holds the key; the key itself is never stored."""
+    prompt: str = PROMPT
+    """The prompt, with {instruction}, {response} and {answer} in it."""
+    lowest: int = 1
+    """Lowest score."""
+    highest: int = 10
+    """Highest score."""
+    timeout: float = Field(60, gt=0, json_schema_extra=UNMARKED)
+    """Seconds to wait for an answer."""
+    retries: int = Field(2, ge=0, json_schema_extra=UNMARKED)
+    """Further attempts after a time-out, a busy or a broken server."""
+    workers: int = Field(4, gt=0, json_schema_extra=UNMARKED)
+    """Questions asked at a time."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -112,10 +108,7 @@ def judge(
     if key is None:
         raise InputError(f"evaluate.judge.key_variable: the environment has no variable {config.key_variable}.")
     headers = {"Authorization": f"Bearer {key}"} if key else {}
-    with (
-        httpx.Client(timeout=config.timeout, headers=headers) as client,
-        ThreadPoolExecutor(config.workers) as pool,
-    ):
+    with httpx.Client(timeout=config.timeout, headers=headers) as client, ThreadPoolExecutor(config.workers) as pool:
         verdicts = []
         for verdict in pool.map(lambda item: _ask(client, item, config, pause), items):
             verdicts.append(verdict)

@@ -1,7 +1,5 @@
 """Metrics of a language model: the losses of held-out documents, per token, word or byte."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from functools import partial

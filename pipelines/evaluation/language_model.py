@@ -1,7 +1,5 @@
 """Evaluate a language model: its loss on held-out text, beside n-gram models of the same tokens."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
@@ -34,13 +32,16 @@ from pipelines.tokens.tokenizer import Tokenizer
 class EvaluateLanguageConfig(Config):
     """How a language model is evaluated: its loss on held-out text, beside n-gram models of the same tokens."""
 
-    split: Literal["validation", "test"] = Field(default="test", description="The split that is scored.")
-    max_tokens: int = Field(default=1_000_000, gt=0, description="Most tokens of the split that are scored.")
-    baselines: bool = Field(default=True, description="Count unigram and interpolated trigram models to compare with.")
-    prompts: tuple[str, ...] = Field(default=(), description="Texts that the model continues, to read.")
-    memorisation: MemorisationConfig | None = Field(
-        default=MemorisationConfig(), description="How memorisation of training text is measured."
-    )
+    split: Literal["validation", "test"] = "test"
+    """The split that is scored."""
+    max_tokens: int = Field(1_000_000, gt=0)
+    """Most tokens of the split that are scored."""
+    baselines: bool = True
+    """Count unigram and interpolated trigram models to compare with."""
+    prompts: tuple[str, ...] = ()
+    """Texts that the model continues, to read."""
+    memorisation: MemorisationConfig | None = MemorisationConfig()
+    """How memorisation of training text is measured."""
 
 
 BY_GROUP = ("loss", "perplexity", "bits_per_byte")

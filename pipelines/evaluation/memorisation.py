@@ -26,10 +26,14 @@ if TYPE_CHECKING:
 class MemorisationConfig(Config):
     """How memorisation is measured."""
 
-    prefixes: int = Field(default=100, gt=0, description="Places to try in training text and in held-out text.")
-    prefix_tokens: int = Field(default=32, gt=0, description="Tokens that the model reads first.")
-    run_tokens: int = Field(default=32, gt=0, description="Tokens that it generates.")
-    at_least: int = Field(default=16, gt=0, description="Tokens of a run that make a place count as memorised.")
+    prefixes: int = Field(100, gt=0)
+    """Places to try in training text and in held-out text."""
+    prefix_tokens: int = Field(32, gt=0)
+    """Tokens that the model reads first."""
+    run_tokens: int = Field(32, gt=0)
+    """Tokens that it generates."""
+    at_least: int = Field(16, gt=0)
+    """Tokens of a run that make a place count as memorised."""
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,6 @@ A metric is a function of sums over items. A mean is a sum over a count, F1 is a
 chrF is a function of sums of matching n-grams. A resample of the items then only weights rows before they are summed.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace

@@ -5,8 +5,6 @@ The model chooses the text that is likeliest after the prompt and a space. Longe
 chooses by the likelihood per character. Examples precede the prompt in the same form, with empty lines between them.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,11 +34,12 @@ from pipelines.store.step import StepContext, StepType
 class MultipleChoiceConfig(ReadOptions):
     """A task of multiple choice, and how the model is asked."""
 
-    uri: Uri = Field(
-        description="Its file: JSON Lines with prompt, choices and answer.", json_schema_extra={"fingerprint": False}
-    )
-    shots: int = Field(default=0, ge=0, description="Solved items before each question, drawn from the others.")
-    seed: int = Field(default=0, ge=0, description="Seed of the draw.")
+    uri: Uri = Field(json_schema_extra={"fingerprint": False})
+    """Its file: JSON Lines with prompt, choices and answer."""
+    shots: int = Field(0, ge=0)
+    """Solved items before each question, drawn from the others."""
+    seed: int = Field(0, ge=0)
+    """Seed of the draw."""
 
 
 @dataclass(frozen=True)

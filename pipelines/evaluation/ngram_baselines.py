@@ -3,8 +3,6 @@
 Only n-grams of the scored text are counted, so memory grows with that text and not with the training corpus.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -35,10 +33,7 @@ def unigram_losses(train: Iterable[NDArray[np.unsignedinteger]], scored: Sequenc
 
 
 def trigram_losses(
-    train: Sequence[NDArray[np.unsignedinteger]],
-    tune: Sequence[NDArray],
-    scored: Sequence[NDArray],
-    vocabulary: int,
+    train: Sequence[NDArray[np.unsignedinteger]], tune: Sequence[NDArray], scored: Sequence[NDArray], vocabulary: int
 ) -> NDArray:
     """Return the loss of every scored token under an interpolated trigram model (Jelinek and Mercer 1980).
 

@@ -29,7 +29,8 @@ class Criterion(Config):
     """What makes one model better than another."""
 
     metric: str = Field(description=METRIC)
-    margin: float = Field(default=0.0, ge=0, description="Least improvement of that metric, in its own unit.")
+    margin: float = Field(0.0, ge=0)
+    """Least improvement of that metric, in its own unit."""
     guard: dict[str, float] = Field(default={}, description=GUARD)
 
 
@@ -56,12 +57,14 @@ class InstructionCriterion(Criterion):
 class PromoteConfig(Config):
     """When a newly evaluated model becomes the champion of its name."""
 
-    significance: float = Field(
-        default=0.05, gt=0, lt=1, description="Largest p-value of a paired test on the held-out items that counts."
-    )
-    language: LanguageCriterion = Field(default=LanguageCriterion(), description="For pretrained models.")
-    classification: ClassificationCriterion = Field(default=ClassificationCriterion(), description="For classifiers.")
-    instruction: InstructionCriterion = Field(default=InstructionCriterion(), description="For assistants.")
+    significance: float = Field(0.05, gt=0, lt=1)
+    """Largest p-value of a paired test on the held-out items that counts."""
+    language: LanguageCriterion = LanguageCriterion()
+    """For pretrained models."""
+    classification: ClassificationCriterion = ClassificationCriterion()
+    """For classifiers."""
+    instruction: InstructionCriterion = InstructionCriterion()
+    """For assistants."""
 
     def criterion(self, task: str) -> Criterion:
         """Return what makes one model of a task better than another."""

@@ -7,8 +7,6 @@ The model's metrics are statistics named `stage/metric`. A baseline's are named 
 ends of the model's intervals `stage-interval/metric_low` and `_high`, so that they are sorted behind them.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any

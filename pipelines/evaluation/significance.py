@@ -1,7 +1,5 @@
 """Bootstrap intervals of metrics, and paired tests of two models on the same items."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """The tasks that models are evaluated on: how their metrics are named, measured and compared."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any

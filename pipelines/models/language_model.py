@@ -4,8 +4,6 @@ A model's folder holds `config.json` and `model.safetensors` (see `gpt.weights`)
 assistant `template.json`.
 """
 
-from __future__ import annotations
-
 import codecs
 import json
 from collections.abc import Iterator, Sequence

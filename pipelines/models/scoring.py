@@ -1,7 +1,5 @@
 """Scores of texts: the loss of every token, and the likelihood of continuations."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Published classifiers, ready for use: text in, a label and its probability out."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

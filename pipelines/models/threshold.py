@@ -1,7 +1,5 @@
 """The decision threshold of two classes: the lowest probability at which a text is positive."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable
 

@@ -4,8 +4,6 @@ A chart is a text that needs no script, font or other file. It follows the reade
 tooltip on every mark. It fits a card some 400 pixels wide, as on a telephone; a cloud fits one of 1,000 pixels.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass

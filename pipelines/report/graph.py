@@ -3,8 +3,6 @@
 It needs no script and no other file, and follows the reader's choice of light or dark.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape

@@ -3,8 +3,6 @@
 Templates escape every text, so that text of users' data never becomes markup.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path

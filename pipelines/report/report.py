@@ -7,16 +7,12 @@ may give other bytes when it is run again.
 Output: `report.html`.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
-
-from pydantic import Field
 
 from gpt.config import Config
 from pipelines import numbers
@@ -36,10 +32,8 @@ FILE = "report.html"
 class ReportConfig(Config):
     """What the report shows besides the datasets."""
 
-    sentence: str | None = Field(
-        default=None,
-        description="A text to show the model's probabilities of, token by token; by default from a held-out document.",
-    )
+    sentence: str | None = None
+    """A text to show the model's probabilities of, token by token; by default from a held-out document."""
 
 
 @dataclass(frozen=True)
@@ -165,11 +159,5 @@ def _headline(s: Mapping[str, Any]) -> str:
 
 
 REPORT = StepType(
-    "report",
-    kind="report",
-    version=1,
-    config=ReportConfig,
-    run=run,
-    packages=("pipelines.report",),
-    headline=_headline,
+    "report", kind="report", version=1, config=ReportConfig, run=run, packages=("pipelines.report",), headline=_headline
 )

@@ -8,8 +8,6 @@ request, after all files that it lists, so a dataset is visible whole or not at 
 are no dataset, and are not uploaded again.
 """
 
-from __future__ import annotations
-
 import errno
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping

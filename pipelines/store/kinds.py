@@ -16,8 +16,6 @@ report has a section about it, and MLflow's entity has its columns and number of
 `pipelines/report/figures` draws them.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -260,14 +258,7 @@ _KINDS = (
         counts=("tokens", "documents"),
         tiles=(Tile("tokens", "tokens"),),
     ),
-    Kind(
-        "samples",
-        colour="#3a6fd8",
-        terminal_colour="blue",
-        views=(SAMPLES,),
-        rows="samples",
-        counts=("samples",),
-    ),
+    Kind("samples", colour="#3a6fd8", terminal_colour="blue", views=(SAMPLES,), rows="samples", counts=("samples",)),
     Kind(
         "model",
         colour="#2e8b57",

@@ -1,7 +1,5 @@
 """A dataset's manifest: what the dataset is, how it was made and which files it has."""
 
-from __future__ import annotations
-
 import hashlib
 import re
 from collections.abc import Iterator, Mapping

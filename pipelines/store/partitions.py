@@ -1,7 +1,5 @@
 """Marks of finished partitions in a step's scratch folder, by which a killed step resumes."""
 
-from __future__ import annotations
-
 import json
 from contextlib import suppress
 from pathlib import Path

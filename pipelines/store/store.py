@@ -10,8 +10,6 @@ With a bucket, datasets are stored there and the folder is a cache: a dataset th
 one from the bucket is fetched when it is first used.
 """
 
-from __future__ import annotations
-
 import math
 import os
 import shutil

@@ -1,7 +1,5 @@
 """Packing of pieces of unequal length into windows."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

@@ -9,8 +9,6 @@ The rules are those of `PATTERN`, GPT-2's (Radford et al. 2019). tiktoken's own 
 characters are letters, numbers and white space, since versions of Unicode differ.
 """
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Callable
 from functools import cache

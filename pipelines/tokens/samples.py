@@ -11,8 +11,6 @@ Output: `samples.arrow` (Arrow IPC: sample_id, split, shard, start, doc_id), in 
 windows also list the `starts` and `lengths` of their pieces.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -49,16 +47,14 @@ ROWS = 1 << 20  # in a record batch
 class SampleConfig(Config):
     """How tokens are divided into windows."""
 
-    context: int = Field(256, gt=0, description="Tokens in a window, which the model attends over.")
-    stride: int | None = Field(
-        None, gt=0, description="Tokens between the starts of training windows; by default the context."
-    )
-    held_out_stride: int | None = Field(
-        None, gt=0, description="The same for validation and test; by default the context, so windows do not overlap."
-    )
-    boundaries: Literal["stream", "document"] = Field(
-        "stream", description="stream: windows cross the ends of documents; document: windows keep documents apart."
-    )
+    context: int = Field(256, gt=0)
+    """Tokens in a window, which the model attends over."""
+    stride: int | None = Field(None, gt=0)
+    """Tokens between the starts of training windows; by default the context."""
+    held_out_stride: int | None = Field(None, gt=0)
+    """The same for validation and test; by default the context, so windows do not overlap."""
+    boundaries: Literal["stream", "document"] = "stream"
+    """stream: windows cross the ends of documents; document: windows keep documents apart."""
 
 
 def run(inputs: Mapping[str, Dataset], config: SampleConfig, out: Path, work: StepContext) -> dict[str, Any]:

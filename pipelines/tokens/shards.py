@@ -1,7 +1,5 @@
 """Shards of token ids: Arrow files that are memory-mapped."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path

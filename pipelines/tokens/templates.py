@@ -6,8 +6,6 @@ encoded separately, so the tokens at the borders are the same in training and in
 exactly one run.
 """
 
-from __future__ import annotations
-
 import json
 import re
 import tomllib
@@ -33,15 +31,24 @@ class Template(Config):
     message can start a turn.
     """
 
-    special: tuple[str, ...] = Field((), description="Special tokens that the template adds to the vocabulary.")
-    system: str = Field(description="The system prompt at the start.")
-    default_system: str = Field("", description="The system prompt of a conversation without one.")
-    default_system_with_input: str = Field("", description="The same, for an instruction with an input.")
-    user: str = Field(description="A message of the user.")
-    user_with_input: str = Field("", description="The same with an `{input}`, by default after the instruction.")
-    assistant: str = Field(description="The text before an answer.")
-    end_of_turn: str = Field(min_length=1, description="The text that ends an answer, which the model learns to write.")
-    after_turn: str = Field("", description="The text between an answer and the next turn.")
+    special: tuple[str, ...] = ()
+    """Special tokens that the template adds to the vocabulary."""
+    system: str
+    """The system prompt at the start."""
+    default_system: str = ""
+    """The system prompt of a conversation without one."""
+    default_system_with_input: str = ""
+    """The same, for an instruction with an input."""
+    user: str
+    """A message of the user."""
+    user_with_input: str = ""
+    """The same with an `{input}`, by default after the instruction."""
+    assistant: str
+    """The text before an answer."""
+    end_of_turn: str = Field(min_length=1)
+    """The text that ends an answer, which the model learns to write."""
+    after_turn: str = ""
+    """The text between an answer and the next turn."""
 
     @model_validator(mode="after")
     def _check_places(self) -> Self:

@@ -9,8 +9,6 @@ Output: `tokens-*.arrow` (Arrow IPC, one record batch: doc_id, split, n_tokens, 
 `parts.json`, which lists the shards of each part.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os
@@ -59,16 +57,18 @@ LEARNERS: dict[str, Callable[..., Tokenizer]] = {
 class TokenizeConfig(Config):
     """How a corpus is encoded as tokens."""
 
-    encoding: str = Field("gpt2", description="A tiktoken encoding, or bpe, characters, words, learnt from the corpus.")
-    tokenizer: str | None = Field(
-        None,
-        json_schema_extra={"fingerprint": False},  # its content enters the fingerprint as a source file
-        description="A `tokenizer.json`, such as that of a published model, in place of an encoding.",
-    )
-    vocabulary: int | None = Field(None, gt=256, description="Token ids of an encoding learnt from the corpus.")
-    training_bytes: int = Field(256 << 20, gt=0, description="Most bytes of text to learn a vocabulary from.")
-    special_tokens: tuple[str, ...] = Field((), description="Special tokens to add after the vocabulary.")
-    shard_tokens: int = Field(1 << 26, gt=0, description="Tokens after which a shard is full.")
+    encoding: str = "gpt2"
+    """A tiktoken encoding, or bpe, characters, words, learnt from the corpus."""
+    tokenizer: str | None = Field(None, json_schema_extra={"fingerprint": False})
+    """A `tokenizer.json`, such as that of a published model, in place of an encoding."""
+    vocabulary: int | None = Field(None, gt=256)
+    """Token ids of an encoding learnt from the corpus."""
+    training_bytes: int = Field(256 << 20, gt=0)
+    """Most bytes of text to learn a vocabulary from."""
+    special_tokens: tuple[str, ...] = ()
+    """Special tokens to add after the vocabulary."""
+    shard_tokens: int = Field(1 << 26, gt=0)
+    """Tokens after which a shard is full."""
 
     @model_validator(mode="after")
     def _check_tokenizer(self) -> Self:

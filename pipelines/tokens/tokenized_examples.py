@@ -6,8 +6,6 @@ A conversation is written with a template, and each of its tokens is marked as l
 Output: `lessons.arrow` (Arrow IPC, one record batch for each split), with the columns of `columns_of`.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +16,6 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from pydantic import Field
 
 from gpt.batch import IGNORE
 from gpt.config import Config
@@ -42,10 +39,10 @@ LossOn = Literal["responses", "last", "all"]
 class TokenizeExamplesConfig(Config):
     """How examples are written for a model. The settings of the fine-tuning decide this."""
 
-    template: NamedTemplate | None = Field(
-        None, description="How conversations are written; labelled texts need no template."
-    )
-    loss_on: LossOn = Field("responses", description="Which tokens of a conversation are learnt.")
+    template: NamedTemplate | None = None
+    """How conversations are written; labelled texts need no template."""
+    loss_on: LossOn = "responses"
+    """Which tokens of a conversation are learnt."""
 
 
 def run(inputs: Mapping[str, Dataset], config: TokenizeExamplesConfig, out: Path, work: StepContext) -> dict[str, Any]:

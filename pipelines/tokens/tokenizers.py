@@ -8,8 +8,6 @@ Every kind is stored as `tokenizer.json` in Hugging Face's format, which their t
 special token: `<|endoftext|>` in a document is encoded letter by letter.
 """
 
-from __future__ import annotations
-
 import functools
 import importlib.metadata
 from pathlib import Path

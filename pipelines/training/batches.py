@@ -1,7 +1,5 @@
 """Batches of token sequences of unequal length, padded or packed."""
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache

@@ -1,7 +1,5 @@
 """Fine-tune a pretrained GPT into an assistant that follows instructions."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -31,18 +29,16 @@ from pipelines.training.fit import FinetuneConfig, fit, mean_loss, training_head
 class AssistantConfig(FinetuneConfig):
     """How an assistant is fine-tuned."""
 
-    batch_size: int = Field(16, gt=0, description="Examples in a micro-batch; with packing, windows.")
-    template: NamedTemplate = Field(
-        template_named("plain"),
-        description="How conversations are written: alpaca, chatml, phi-3, plain, a TOML file, or a table.",
-    )
-    loss_on: LossOn = Field("responses", description="Learnt tokens: of all responses, of the last response, or all.")
-    packing: bool = Field(False, description="Let examples share a window, with separate attention and positions.")
-    trainable: str = Field(
-        "all",
-        pattern=r"^(all|last:[1-9][0-9]*|lora)$",
-        description="What learns: all, last:N for the last N blocks and the final norm, or lora.",
-    )
+    batch_size: int = Field(16, gt=0)
+    """Examples in a micro-batch; with packing, windows."""
+    template: NamedTemplate = template_named("plain")
+    """How conversations are written: alpaca, chatml, phi-3, plain, a TOML file, or a table."""
+    loss_on: LossOn = "responses"
+    """Learnt tokens: of all responses, of the last response, or all."""
+    packing: bool = False
+    """Let examples share a window, with separate attention and positions."""
+    trainable: str = Field("all", pattern=r"^(all|last:[1-9][0-9]*|lora)$")
+    """What learns: all, last:N for the last N blocks and the final norm, or lora."""
 
     @property
     def tokenize_examples(self) -> TokenizeExamplesConfig:

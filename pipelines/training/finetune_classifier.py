@@ -1,7 +1,5 @@
 """Fine-tune a pretrained GPT into a classifier of texts."""
 
-from __future__ import annotations
-
 import shutil
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -39,28 +37,21 @@ from pipelines.training.fit import FinetuneConfig, fit, training_headline, train
 class ClassifierConfig(FinetuneConfig):
     """How a classifier is fine-tuned."""
 
-    batch_size: int = Field(32, gt=0, description="Texts in a micro-batch.")
-    trainable: str = Field(
-        "last:2",
-        pattern=r"^(all|head|last:[1-9][0-9]*|lora)$",
-        description="What learns: all, head, last:N for the head, the last N blocks and the final norm, or lora.",
-    )
-    from_scratch: bool = Field(False, description="Train all weights from random ones, not from the pretrained ones.")
-    pooling: Literal["last", "mean"] = Field(
-        "last", description="Which hidden states the head reads: the last token's, or the mean."
-    )
-    balance: Literal["none", "weights", "sampling"] = Field(
-        "none", description="Rare classes: left as they are, with larger weights, or drawn as often as others."
-    )
-    positive: str | None = Field(
-        None, description="The label that precision, recall and F1 refer to; by default the rarest in training."
-    )
-    threshold: str | None = Field(
-        None,
-        description="The metric that the threshold between two classes makes best on validation: f1, "
-        "balanced_accuracy, accuracy, or precision:P (most recall at that precision). By default the likelier class "
-        "wins.",
-    )
+    batch_size: int = Field(32, gt=0)
+    """Texts in a micro-batch."""
+    trainable: str = Field("last:2", pattern=r"^(all|head|last:[1-9][0-9]*|lora)$")
+    """What learns: all, head, last:N for the head, the last N blocks and the final norm, or lora."""
+    from_scratch: bool = False
+    """Train all weights from random ones, not from the pretrained ones."""
+    pooling: Literal["last", "mean"] = "last"
+    """Which hidden states the head reads: the last token's, or the mean."""
+    balance: Literal["none", "weights", "sampling"] = "none"
+    """Rare classes: left as they are, with larger weights, or drawn as often as others."""
+    positive: str | None = None
+    """The label that precision, recall and F1 refer to; by default the rarest in training."""
+    threshold: str | None = None
+    """The metric that the threshold between two classes makes best on validation: f1, balanced_accuracy, accuracy,
+    or precision:P (most recall at that precision). By default the likelier class wins."""
 
     @field_validator("threshold")
     @classmethod

@@ -1,7 +1,5 @@
 """The common part of pretraining and fine-tuning: the training loop, with its events passed to the step's listener."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -20,8 +18,10 @@ from pipelines.store.step import StepContext, Stopped
 class FinetuneConfig(train.TrainConfig):
     """The settings of every fine-tuning."""
 
-    lora_rank: int = Field(8, gt=0, description="Rank of LoRA's changes, if trainable is lora.")
-    lora_alpha: float = Field(16.0, gt=0, description="LoRA's changes are multiplied by alpha / rank.")
+    lora_rank: int = Field(8, gt=0)
+    """Rank of LoRA's changes, if trainable is lora."""
+    lora_alpha: float = Field(16.0, gt=0)
+    """LoRA's changes are multiplied by alpha / rank."""
 
 
 def fit(

@@ -6,8 +6,6 @@ global order. Tokens are copied once, from the memory map into 64-bit integers f
 are made at a time, and the next dozens on a thread while the model works on these.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 

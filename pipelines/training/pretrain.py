@@ -1,7 +1,5 @@
 """Pretrain: samples become a GPT that predicts the next token."""
 
-from __future__ import annotations
-
 import math
 import shutil
 from collections.abc import Mapping
@@ -33,13 +31,20 @@ from pipelines.training.processes import launch
 class ModelConfig(ConfigWithNames):
     """The model's size and style. Vocabulary and context come from the samples."""
 
-    size: str = Field("nano", description="A named size: pico to small for a CPU, gpt2 and up for a GPU.")
-    preset: Literal["gpt2", "modern"] = Field("gpt2", description="GPT-2's architecture, or the modern one.")
-    layers: int | None = Field(None, gt=0, description="Blocks, in place of the size's own.")
-    heads: int | None = Field(None, gt=0, description="Attention heads, in place of the size's own.")
-    width: int | None = Field(None, gt=0, description="Channels, in place of the size's own.")
-    dropout: float = Field(0.0, ge=0, lt=1, description="Share of activations dropped while training.")
-    tied: bool | None = Field(None, description="Output head tied to the embedding, in place of the preset's.")
+    size: str = "nano"
+    """A named size: pico to small for a CPU, gpt2 and up for a GPU."""
+    preset: Literal["gpt2", "modern"] = "gpt2"
+    """GPT-2's architecture, or the modern one."""
+    layers: int | None = Field(None, gt=0)
+    """Blocks, in place of the size's own."""
+    heads: int | None = Field(None, gt=0)
+    """Attention heads, in place of the size's own."""
+    width: int | None = Field(None, gt=0)
+    """Channels, in place of the size's own."""
+    dropout: float = Field(0.0, ge=0, lt=1)
+    """Share of activations dropped while training."""
+    tied: bool | None = None
+    """Output head tied to the embedding, in place of the preset's."""
 
     def gpt(self, vocabulary: int, context: int) -> GPTConfig:
         """Return the whole architecture."""
@@ -90,11 +95,16 @@ PRESETS_IN_0_1 = {"gpt2": {**GPT2_IN_0_1, "zero_init": False}, "modern": {**MODE
 class PretrainConfig(TrainConfig):
     """The model and its training."""
 
-    model: ModelConfig = Field(ModelConfig(), description="The model's size and style.")
-    batch_size: int = Field(16, gt=0, description="Samples in a micro-batch.")
-    processes: int = Field(1, gt=0, description="Processes that share the micro-batches of each step.")
-    evaluation_samples: int = Field(64, gt=0, description="Most validation samples read at an evaluation.")
-    prompts: tuple[str, ...] = Field(("",), description="Prompts that the model continues at each evaluation.")
+    model: ModelConfig = ModelConfig()
+    """The model's size and style."""
+    batch_size: int = Field(16, gt=0)
+    """Samples in a micro-batch."""
+    processes: int = Field(1, gt=0)
+    """Processes that share the micro-batches of each step."""
+    evaluation_samples: int = Field(64, gt=0)
+    """Most validation samples read at an evaluation."""
+    prompts: tuple[str, ...] = ("",)
+    """Prompts that the model continues at each evaluation."""
 
     @model_validator(mode="after")
     def _check_processes(self) -> Self:

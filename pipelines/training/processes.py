@@ -9,8 +9,6 @@ torchrun's own variables spread the processes over machines that share the home 
     PET_NNODES=2 PET_NODE_RANK=1 ... torchrun --nproc-per-node N -m pipelines.training.worker <scratch folder>/job.json
 """
 
-from __future__ import annotations
-
 import errno
 import json
 import os

@@ -1,7 +1,5 @@
 """One of several training processes: `python -m pipelines.training.worker JOB_FILE`, started by torchrun."""
 
-from __future__ import annotations
-
 import json
 import platform
 import sys

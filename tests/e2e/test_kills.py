@@ -111,11 +111,7 @@ def test_a_prefect_server_that_dies_and_comes_back(
 
 
 def test_mlflow_may_be_away_before_a_step_in_the_middle_of_a_training_and_as_it_ends(
-    place: Any,
-    environment: dict[str, str],
-    finished: tuple[Any, Any],
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
+    place: Any, environment: dict[str, str], finished: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("PREFECT_API_URL", environment["PREFECT_API_URL"])
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)

@@ -13,13 +13,7 @@ from gpt.config import gpt_config
 from gpt.generate import Sampling
 from gpt.model import GPT
 from pipelines.evaluation.language_metrics import language_metrics
-from pipelines.evaluation.multiple_choice import (
-    Item,
-    MultipleChoiceConfig,
-    question,
-    read_items,
-    score,
-)
+from pipelines.evaluation.multiple_choice import Item, MultipleChoiceConfig, question, read_items, score
 from pipelines.models.language_model import LanguageModel
 from pipelines.models.scoring import sliding_losses
 from pipelines.store.step import Listener, StepContext

@@ -13,12 +13,7 @@ def count_parameters(size: str) -> int:
 
 @pytest.mark.parametrize(
     ("size", "parameters"),
-    [
-        ("gpt2", 124_439_808),
-        ("gpt2-medium", 354_823_168),
-        ("gpt2-large", 774_030_080),
-        ("gpt2-xl", 1_557_611_200),
-    ],
+    [("gpt2", 124_439_808), ("gpt2-medium", 354_823_168), ("gpt2-large", 774_030_080), ("gpt2-xl", 1_557_611_200)],
 )
 def test_gpt2_sizes_have_the_published_number_of_parameters(size: str, parameters: int) -> None:
     assert count_parameters(size) == parameters

@@ -13,18 +13,7 @@ from gpt.checkpoint import Checkpoints
 from gpt.loss import next_token_loss
 from gpt.model import GPT
 from gpt.optim import Optimizer
-from gpt.train import (
-    Diverged,
-    Evaluated,
-    Event,
-    Finished,
-    Interrupted,
-    Saving,
-    Started,
-    Stepped,
-    TrainConfig,
-    train,
-)
+from gpt.train import Diverged, Evaluated, Event, Finished, Interrupted, Saving, Started, Stepped, TrainConfig, train
 
 Make = Callable[..., GPT]
 MakeBatches = Callable[..., Callable[[int, int], Batch]]

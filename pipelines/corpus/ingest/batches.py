@@ -1,7 +1,5 @@
 """The documents of a partition, a few megabytes at a time: cleaned, decontaminated and tried by the rules."""
 
-from __future__ import annotations
-
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence

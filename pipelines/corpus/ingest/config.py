@@ -1,7 +1,5 @@
 """The config of ingest: sources, splits, and the rules that documents must meet."""
 
-from __future__ import annotations
-
 import re
 from functools import cached_property
 from typing import Annotated, Literal, Self
@@ -19,12 +17,14 @@ VERSION = 5  # raised when the meaning of ingest changes, so that old corpora ar
 class SourceConfig(FileSource):
     """Files of one kind, and the columns to take from them."""
 
-    text: str = Field(default="text", description="The column that holds the text.")
-    group_by: tuple[str, ...] = Field(
-        default=(), description="Consecutive records equal in these columns make one document."
-    )
-    separator: str = Field(default="\n", description="The text between the texts of a group.")
-    metadata: tuple[str, ...] = Field(default=(), description="Columns to keep beside the text.")
+    text: str = "text"
+    """The column that holds the text."""
+    group_by: tuple[str, ...] = ()
+    """Consecutive records equal in these columns make one document."""
+    separator: str = "\n"
+    """The text between the texts of a group."""
+    metadata: tuple[str, ...] = ()
+    """Columns to keep beside the text."""
 
     @cached_property
     def kept(self) -> tuple[str, ...]:
@@ -40,38 +40,30 @@ class SourceConfig(FileSource):
 class IngestConfig(Config):
     """The config of an ingest: from source files to a corpus."""
 
-    sources: tuple[SourceConfig, ...] = Field(min_length=1, description="The sources of text, in order.")
-    split: SplitConfig = Field(default=SplitConfig(), description="Shares of documents that are held out.")
-    undecodable: Literal["reject", "repair"] = Field(
-        default="reject",
-        description="Reject a text with bytes outside its encoding, or repair it by marks in their place.",
-    )
-    clean: tuple[CleanerName, ...] = Field(default=(), description="Cleaners of the texts, in this order.")
-    language: bool = Field(default=False, description="Whether to detect the language of each document.")
-    keep: Annotated[tuple[str, ...], BeforeValidator(lambda keep: (keep,) if isinstance(keep, str) else keep)] = Field(
-        default=(), description="Rules that documents must meet: SQL over their statistics, or the presets gopher, c4."
-    )
-    bad_words: Uri | None = Field(
-        default=None,
-        description="A file of words and phrases, one per line, that the statistic bad_words counts in a document.",
-        json_schema_extra={"fingerprint": False},
-    )
-    near_duplicates: float | None = Field(
-        default=None,
-        gt=0,
-        le=1,
-        description="Similarity from which documents are near duplicates; by default, none are.",
-    )
-    decontaminate: tuple[SourceConfig, ...] = Field(
-        default=(), description="Evaluation sets, whose passages must not be in the corpus."
-    )
-    passage_words: int = Field(default=13, gt=0, description="Equal words in a row that make a shared passage.")
-    contaminated: Literal["drop", "cut"] = Field(
-        default="drop", description="Whether to drop documents with such a passage, or cut the passage out."
-    )
-    partition_bytes: int = Field(
-        default=64 << 20, ge=1, description="Size of source files, and of text, that one task handles."
-    )
+    sources: tuple[SourceConfig, ...] = Field(min_length=1)
+    """The sources of text, in order."""
+    split: SplitConfig = SplitConfig()
+    """Shares of documents that are held out."""
+    undecodable: Literal["reject", "repair"] = "reject"
+    """Reject a text with bytes outside its encoding, or repair it by marks in their place."""
+    clean: tuple[CleanerName, ...] = ()
+    """Cleaners of the texts, in this order."""
+    language: bool = False
+    """Whether to detect the language of each document."""
+    keep: Annotated[tuple[str, ...], BeforeValidator(lambda keep: (keep,) if isinstance(keep, str) else keep)] = ()
+    """Rules that documents must meet: SQL over their statistics, or the presets gopher, c4."""
+    bad_words: Uri | None = Field(None, json_schema_extra={"fingerprint": False})
+    """A file of words and phrases, one per line, that the statistic bad_words counts in a document."""
+    near_duplicates: float | None = Field(None, gt=0, le=1)
+    """Similarity from which documents are near duplicates; by default, none are."""
+    decontaminate: tuple[SourceConfig, ...] = ()
+    """Evaluation sets, whose passages must not be in the corpus."""
+    passage_words: int = Field(13, gt=0)
+    """Equal words in a row that make a shared passage."""
+    contaminated: Literal["drop", "cut"] = "drop"
+    """Whether to drop documents with such a passage, or cut the passage out."""
+    partition_bytes: int = Field(64 << 20, ge=1)
+    """Size of source files, and of text, that one task handles."""
 
     @property
     def word_lists(self) -> tuple[SourceConfig, ...]:

@@ -10,8 +10,6 @@ Output: `documents/part-*.parquet` and `rejected.parquet`, with the columns of `
 and `partitions.json`, a list of partitions by key and of the `Entry`s that their parts became.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path

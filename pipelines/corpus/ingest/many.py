@@ -4,8 +4,6 @@ Per document, Python objects and calls cost more than the work. So a block of re
 give nothing to report never becomes single documents. The results are those of the slow path.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Sequence
 from operator import itemgetter

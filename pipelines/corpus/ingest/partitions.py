@@ -1,7 +1,5 @@
 """The plan of ingest: partitions of source files that are read independently of each other."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Collection, Iterator, Mapping, Sequence

@@ -1,7 +1,5 @@
 """The first pass of ingest: a partition's files become clean, hashed documents."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterator
 from itertools import chain, islice

@@ -1,7 +1,5 @@
 """The records of a piece: read, checked for their text, and joined where the config groups them."""
 
-from __future__ import annotations
-
 import io
 import json
 from collections.abc import Iterator

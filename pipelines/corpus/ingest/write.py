@@ -1,7 +1,5 @@
 """The second pass of ingest: documents that are not duplicates are written, rejected records are listed."""
 
-from __future__ import annotations
-
 import re
 from collections import Counter
 from collections.abc import Iterable

@@ -1,7 +1,5 @@
 """Readers of Parquet and Arrow."""
 
-from __future__ import annotations
-
 import io
 from collections import Counter
 from collections.abc import Iterable, Iterator

@@ -1,7 +1,5 @@
 """Decompression of single files, with a limit on what a small file may become."""
 
-from __future__ import annotations
-
 import bz2
 import gzip
 import io

@@ -1,7 +1,5 @@
 """Readers of CSV and TSV."""
 
-from __future__ import annotations
-
 import csv
 import io
 from collections import Counter

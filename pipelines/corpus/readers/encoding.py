@@ -1,7 +1,5 @@
 """Bytes of text decoded in a declared or detected encoding."""
 
-from __future__ import annotations
-
 import codecs
 import io
 import re

@@ -11,8 +11,6 @@ Readers get decompressed files: the last suffix of a name (`.gz`) is peeled off 
 encoding arrive as lone surrogates (as of Python's `surrogateescape`). Ingest counts, rejects or repairs them.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import PurePosixPath

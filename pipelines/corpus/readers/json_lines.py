@@ -1,7 +1,5 @@
 """Readers of JSON Lines and JSON."""
 
-from __future__ import annotations
-
 import codecs
 import io
 import json

@@ -1,7 +1,5 @@
 """Readers of HTML, PDF and WARC."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Iterator
 from typing import Any, BinaryIO

@@ -1,7 +1,5 @@
 """Readers of plain text, Markdown and source code."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import BinaryIO
 

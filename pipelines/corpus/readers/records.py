@@ -75,22 +75,18 @@ class UnreadableError(Exception):
 class ReadOptions(Config):
     """Options that say how to read a file."""
 
-    format: str | None = Field(default=None, description="Format of the files; by default by their extension.")
-    encoding: str | None = Field(default=None, description="Encoding of the text; detected by default.")
-    split_at: str | None = Field(
-        default=None, min_length=1, description="The text between documents in a plain text file."
-    )
-    max_document: int = Field(
-        default=10_000_000,
-        gt=0,
-        description="Most characters of a document of plain text; longer texts are cut after a paragraph.",
-    )
-    columns: tuple[str, ...] = Field(
-        default=(), description="Names of the columns, for CSV and TSV files without a header."
-    )
-    delimiter: str | None = Field(
-        default=None, min_length=1, max_length=1, description="The sign between the fields of a CSV file."
-    )
+    format: str | None = None
+    """Format of the files; by default by their extension."""
+    encoding: str | None = None
+    """Encoding of the text; detected by default."""
+    split_at: str | None = Field(None, min_length=1)
+    """The text between documents in a plain text file."""
+    max_document: int = Field(10_000_000, gt=0)
+    """Most characters of a document of plain text; longer texts are cut after a paragraph."""
+    columns: tuple[str, ...] = ()
+    """Names of the columns, for CSV and TSV files without a header."""
+    delimiter: str | None = Field(None, min_length=1, max_length=1)
+    """The sign between the fields of a CSV file."""
 
     @property
     def wanted(self) -> Collection[str]:

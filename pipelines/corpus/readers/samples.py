@@ -1,7 +1,5 @@
 """Readers of the formats in which the sample packages carry their text."""
 
-from __future__ import annotations
-
 import ast
 import io
 from collections.abc import Iterator

@@ -3,8 +3,6 @@
 Texts in them come from users' data, so a page must escape them.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping
 
 from pipelines.report.figures.evaluation import evaluation_parts

@@ -1,7 +1,5 @@
 """A part of a report: a title, a figure or a table, and a note."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager

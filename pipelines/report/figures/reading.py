@@ -1,7 +1,5 @@
 """A text token by token, with the probability that a model gave to each."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterator
 

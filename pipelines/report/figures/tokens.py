@@ -1,7 +1,5 @@
 """Figures about tokens."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Mapping
 

@@ -1,7 +1,5 @@
 """Figures about models: curves of training and token embeddings."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 

@@ -116,10 +116,7 @@ def test_finished_run_is_found_in_the_order_of_the_chain(made, capsys):
         "MLflow does not know a step's end": lambda made: change(
             made.home, "UPDATE runs SET status = 'KILLED' WHERE run_uuid = 'run of corpus'"
         ),
-        "a run died": lambda made: change(
-            made.home,
-            "INSERT INTO runs SELECT 'dead', 1, 'RUNNING', -1, 'active'",
-        ),
+        "a run died": lambda made: change(made.home, "INSERT INTO runs SELECT 'dead', 1, 'RUNNING', -1, 'active'"),
         "the last flow failed": lambda made: change(
             made.home, "UPDATE runs SET status = 'FAILED' WHERE run_uuid = 'flow'"
         ),

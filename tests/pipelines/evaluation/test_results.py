@@ -6,10 +6,7 @@ import pyarrow.parquet as pq
 from pipelines.evaluation.results import statistics, write_evaluation
 from pipelines.evaluation.significance import Interval
 
-METRICS = {
-    "model": {"f1": Interval(0.5, 0.25, 0.75), "ratio": 2.0},
-    "TF-IDF fit": {"f1": Interval(0.25, 0.0, 0.5)},
-}
+METRICS = {"model": {"f1": Interval(0.5, 0.25, 0.75), "ratio": 2.0}, "TF-IDF fit": {"f1": Interval(0.25, 0.0, 0.5)}}
 
 
 def test_statistics_name_stage_baseline_and_interval():

@@ -39,10 +39,7 @@ def test_duplicates_across_sources_keep_the_first(build: Build, tmp_path: Path) 
     second = write_lines(tmp_path / "two/a.jsonl", texts[20:])
     corpus = build(
         INGEST,
-        {
-            "sources": [{"uri": str(first), "name": "one"}, {"uri": str(second), "name": "two"}],
-            "partition_bytes": 1000,
-        },
+        {"sources": [{"uri": str(first), "name": "one"}, {"uri": str(second), "name": "two"}], "partition_bytes": 1000},
     )
     kept = documents(corpus)
     assert [row["text"] for row in kept] == [normalise(text) for text in texts]

@@ -102,12 +102,7 @@ def test_bytes_outside_utf8_become_surrogates() -> None:
 
 @pytest.mark.parametrize(
     "content",
-    [
-        bytes(range(256)) * 20,
-        b"\x7fELF\0\0\0\1\2\3" * 50,
-        b"\x01\x02\x03abc" * 50,
-        array("H", range(5000)).tobytes(),
-    ],
+    [bytes(range(256)) * 20, b"\x7fELF\0\0\0\1\2\3" * 50, b"\x01\x02\x03abc" * 50, array("H", range(5000)).tobytes()],
 )
 def test_binary_file_is_not_text(content: bytes) -> None:
     assert problems(read(content, "a.txt")) == [("file", "binary, not text")]
