@@ -110,7 +110,6 @@ class Chat:
             for piece in self.assistant.stream(prompt, sampling):
                 pieces.append(piece)
                 typer.echo(piece, nl=False)
-                sys.stdout.flush()
         except KeyboardInterrupt:
             typer.echo(" (stopped)", err=True)
             if not pieces:
