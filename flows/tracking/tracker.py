@@ -50,6 +50,7 @@ class Tracker:
         self.home = home
         self.experiment_id = self._experiment(experiment)
         self.parent = ""
+        self.is_ours = f"tags.`tokenmill.home` = '{home.label}'"  # a filter of runs
 
     def _experiment(self, name: str) -> str:
         if found := self.client.get_experiment_by_name(name):
@@ -102,10 +103,8 @@ class Tracker:
             **({MLFLOW_PARENT_RUN_ID: self.parent} if self.parent else {}),
             **tags,
         }
-        interrupted = (
-            f"tags.`tokenmill.fingerprint` = '{step.fingerprint}' and attributes.status != 'FINISHED' "
-            f"and tags.`tokenmill.home` = '{self.home.label}'"
-        )
+        same_step = f"tags.`tokenmill.fingerprint` = '{step.fingerprint}' and {self.is_ours}"
+        interrupted = f"{same_step} and attributes.status != 'FINISHED'"
         if runs := self.client.search_runs([self.experiment_id], interrupted, max_results=1):
             run = runs[0]
             self.client.update_run(run.info.run_id, status="RUNNING")
@@ -220,7 +219,7 @@ class Tracker:
         Locks belong to a home. Where several machines track their runs in one MLflow, each checks its own runs.
         """
         lost = Stopped("Its process died, or could not tell MLflow how it ended; the next run noticed.")
-        running = f"attributes.status = 'RUNNING' and tags.`tokenmill.home` = '{self.home.label}'"
+        running = f"attributes.status = 'RUNNING' and {self.is_ours}"
         for run in self.client.search_runs([self.experiment_id], running):
             lock = self.home.store.lock(run.data.tags.get(MLFLOW_PARENT_RUN_ID) or run.info.run_id)
             with suppress(Timeout), lock.acquire(timeout=0):
