@@ -56,7 +56,7 @@ def _conduct(
     return conductor.done
 
 
-def _our_flow(**names: str) -> Any:
+def _our_flow(**names: Any) -> Any:
     hooks: list[Any] = [end_mlflow_runs]
     ends: Any = {"on_failure": hooks, "on_crashed": hooks, "on_cancellation": hooks}
     return flow(**names, **ends, task_runner=task_runner(), persist_result=False)
