@@ -56,18 +56,10 @@ def _conduct(
     return conductor.done
 
 
-def _our_flow(name: str, description: str | None = None) -> Callable[[Callable[..., Any]], prefect.Flow[..., Any]]:
+def _our_flow(**names: Any) -> Any:
     hooks: list[Any] = [end_mlflow_runs]
-    make: Any = flow(
-        name=name,
-        description=description,
-        task_runner=task_runner(),
-        persist_result=False,
-        on_failure=hooks,
-        on_crashed=hooks,
-        on_cancellation=hooks,
-    )
-    return make
+    ends: Any = {"on_failure": hooks, "on_crashed": hooks, "on_cancellation": hooks}
+    return flow(**names, **ends, task_runner=task_runner(), persist_result=False)
 
 
 def _flow(name: str, until: str, description: str) -> prefect.Flow[..., Any]:

@@ -9,7 +9,7 @@ import asyncio
 import difflib
 import signal
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
@@ -30,7 +30,6 @@ from pipelines.store.manifest import NAME
 
 if TYPE_CHECKING:
     from prefect import Flow
-    from prefect.client.orchestration import SyncPrefectClient
     from prefect.client.schemas.objects import FlowRun
     from prefect.deployments.runner import RunnerDeployment
     from prefect.runner import Runner
@@ -237,11 +236,20 @@ def _give_up_orphans(deployments: list[RunnerDeployment]) -> None:
     only the latest of each deployment stays.
     """
     from prefect.client.orchestration import get_client
+    from prefect.client.schemas.filters import DeploymentFilter, FlowRunFilter
+    from prefect.client.schemas.sorting import FlowRunSort
     from prefect.states import Cancelled, Crashed
 
+    ours = DeploymentFilter.model_validate({"name": {"any_": [each.name for each in deployments]}})
+    not_ended = {"type": {"any_": ["SCHEDULED", "PENDING", "RUNNING", "CANCELLING"]}}
+    due = FlowRunFilter.model_validate({"state": not_ended, "expected_start_time": {"before_": datetime.now(UTC)}})
+    order = FlowRunSort.EXPECTED_START_TIME_DESC
+    runs: list[FlowRun] = []
     kept = set()
     with get_client(sync_client=True) as client:
-        for run in list(_due(client, deployments)):
+        while page := client.read_flow_runs(deployment_filter=ours, flow_run_filter=due, sort=order, offset=len(runs)):
+            runs += page
+        for run in runs:
             assert run.state
             if not run.state.is_scheduled():
                 client.set_flow_run_state(run.id, Crashed(message="The process that served it was killed."))
@@ -250,20 +258,6 @@ def _give_up_orphans(deployments: list[RunnerDeployment]) -> None:
                 client.set_flow_run_state(run.id, Cancelled(message=why))
             elif run.auto_scheduled:
                 kept.add(run.deployment_id)
-
-
-def _due(client: SyncPrefectClient, deployments: list[RunnerDeployment]) -> Iterator[FlowRun]:
-    """Yield runs of deployments that should have begun and have not ended, the latest first."""
-    from prefect.client.schemas.filters import DeploymentFilter, FlowRunFilter
-    from prefect.client.schemas.sorting import FlowRunSort
-
-    ours = DeploymentFilter.model_validate({"name": {"any_": [each.name for each in deployments]}})
-    not_ended = {"type": {"any_": ["SCHEDULED", "PENDING", "RUNNING", "CANCELLING"]}}
-    due = FlowRunFilter.model_validate({"state": not_ended, "expected_start_time": {"before_": datetime.now(UTC)}})
-    order, offset = FlowRunSort.EXPECTED_START_TIME_DESC, 0
-    while page := client.read_flow_runs(deployment_filter=ours, flow_run_filter=due, sort=order, offset=offset):
-        offset += len(page)
-        yield from page
 
 
 # For people with work pools

@@ -135,12 +135,8 @@ def write_parquet(result: duckdb.DuckDBPyRelation, out: IO[bytes]) -> None:
             writer.write_batch(batch)
 
 
-WRITERS: dict[str, Callable[[duckdb.DuckDBPyRelation, Any], None]] = {
-    "table": write_table,
-    "csv": write_csv,
-    "json": write_json,
-    "parquet": write_parquet,
-}
+Writer = Callable[[duckdb.DuckDBPyRelation, Any], None]
+WRITERS: dict[str, Writer] = {"table": write_table, "csv": write_csv, "json": write_json, "parquet": write_parquet}
 
 
 @contextmanager

@@ -68,7 +68,7 @@ class Chat:
     """A conversation with an assistant, and the commands that its user may type."""
 
     def __init__(self, reference: str, settings: Settings, system: str = "") -> None:
-        self.assistant = open_assistant(reference)
+        self.open(reference)
         self.settings, self.system = settings, system
         self.messages: list[Message] = []
 
@@ -110,7 +110,6 @@ class Chat:
             for piece in self.assistant.stream(prompt, sampling):
                 pieces.append(piece)
                 typer.echo(piece, nl=False)
-                sys.stdout.flush()
         except KeyboardInterrupt:
             typer.echo(" (stopped)", err=True)
             if not pieces:
@@ -141,9 +140,16 @@ class Chat:
         for name, info in Settings.model_fields.items():
             typer.echo(f"{name:<14} {getattr(self.settings, name):<8} {info.description}")
 
-    def set_model(self, reference: str) -> None:
-        """Continue with another assistant."""
-        self.assistant = open_assistant(reference)
+    def open(self, reference: str) -> None:
+        """Continue with the assistant of this name.
+
+        Raises:
+            InputError: there is no such model, or it is no assistant.
+        """
+        model = open_model(find_model(reference).path)
+        if not isinstance(model, Assistant):
+            raise InputError(f"{reference} is no assistant; see `tokenmill datasets ls model`.")
+        self.assistant = model
 
     def save(self, file: str) -> None:
         """Append the conversation to a file."""
@@ -166,7 +172,7 @@ COMMANDS: dict[str, Callable[[Chat, str], None]] = {
     "reset": Chat.reset,
     "system": Chat.set_system,
     "set": Chat.set,
-    "model": Chat.set_model,
+    "model": Chat.open,
     "save": Chat.save,
     "help": Chat.help,
 }
@@ -175,18 +181,6 @@ COMMANDS: dict[str, Callable[[Chat, str], None]] = {
 def run_chat(reference: str, settings: Settings, system: str = "") -> None:
     """Chat until the user leaves, or until the lines of a pipe are answered."""
     Chat(reference, settings, system).run(_typed() if sys.stdin.isatty() else iter(sys.stdin))
-
-
-def open_assistant(reference: str) -> Assistant:
-    """Open an assistant by its name.
-
-    Raises:
-        InputError: there is no such model, or it is no assistant.
-    """
-    model = open_model(find_model(reference).path)
-    if not isinstance(model, Assistant):
-        raise InputError(f"{reference} is no assistant; see `tokenmill datasets ls model`.")
-    return model
 
 
 def _typed() -> Iterator[str]:

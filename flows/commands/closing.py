@@ -16,13 +16,11 @@ def closing(name: str, outcomes: Sequence[Outcome], home: Path, seconds: float) 
     steps = sum(not outcome.summary for outcome in outcomes)
     title = f"{name}: {steps} steps in {seconds:,.1f} s"
     table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, collapse_padding=True)
-    table.pad_edge = table.show_edge = False
+    table.pad_edge, table.show_edge, table.leading = False, False, 1
     table.add_column("step", no_wrap=True)
     table.add_column("what came of it, and where it lies")
     table.add_column("took", justify="right", no_wrap=True)
-    for number, outcome in enumerate(outcomes):
-        if number:
-            table.add_row()
+    for outcome in outcomes:
         if outcome.summary:
             table.add_row(outcome.step, Text(outcome.summary), outcome.took)
             continue
@@ -41,7 +39,7 @@ HINTS = {
 """A command to try with a model of each task."""
 
 
-def next_commands(run: str, outcomes: Sequence[Outcome]) -> list[str]:
+def next_commands(run: str, outcomes: Sequence[Outcome]) -> str:
     """Return the lines that show what a person may want to type next."""
     made = [outcome.dataset for outcome in reversed(outcomes) if outcome.dataset.ref.kind == "model"]
     models = {dataset.manifest.statistics.get("task"): dataset.ref.name for dataset in made}
@@ -51,4 +49,4 @@ def next_commands(run: str, outcomes: Sequence[Outcome]) -> list[str]:
         f"tokenmill report {run} --open",
         "tokenmill up        # Prefect's and MLflow's pages on what happened",
     ]
-    return ["Next:", *(f"  {command}" for command in commands)]
+    return "\n  ".join(["Next:", *commands])

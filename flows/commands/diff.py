@@ -36,9 +36,8 @@ def diff(a: str, b: str, store: Store, page: Path | None = None, console: Consol
     comparison = compare(store.open(a), store.open(b), store)
     console.print(f"[bold]{escape(headline(comparison))}[/]\n")
     for section in sections(comparison):
-        table = Table(
-            title=section.title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False
-        )
+        table = Table(title=section.title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
+        table.pad_edge = False
         numeric = numeric_columns(section.rows)
         for i, column in enumerate(section.columns):
             table.add_column(column, justify="right" if i in numeric else "left", overflow="fold")
@@ -69,16 +68,13 @@ def headline(comparison: Comparison) -> str:
 def sections(comparison: Comparison) -> list[Section]:
     """Return the comparison as tables, without those in which nothing changed."""
     between = ("before", "after")
+    rejections = [(reason, x, y, y - x) for reason, x, y in comparison.rejections]
     every = [
-        Section("Config", ("key", *between), [(k, _cell(x), _cell(y)) for k, x, y in comparison.config]),
+        Section("Config", ("key", *between), comparison.config),
         Section("Inputs", ("role", *between), comparison.inputs),
         Section("Statistics", ("name", *between), comparison.statistics),
         *(_document_sections(comparison.documents) if comparison.documents else ()),
-        Section(
-            "Left out, by reason",
-            ("reason", *between, "change"),
-            [(reason, x, y, y - x) for reason, x, y in comparison.rejections],
-        ),
+        Section("Left out, by reason", ("reason", *between, "change"), rejections),
         *(_token_sections(comparison.tokens) if comparison.tokens else ()),
     ]
     return [section for section in every if section.rows]
@@ -86,14 +82,10 @@ def sections(comparison: Comparison) -> list[Section]:
 
 def _document_sections(documents: DocumentChanges) -> Iterator[Section]:
     columns = ("doc_id", "source", "location", "text")
+    counts = ("source", "split", "before", "after", "change")
     by_source = [(source, split, x, y, y - x) for source, split, x, y in documents.by_source]
     changed = [(y.source, y.location, *_around_change(x.text, y.text)) for x, y in documents.changed]
-    yield Section(
-        "Documents by source and split",
-        ("source", "split", "before", "after", "change"),
-        by_source,
-        note=_counts(documents),
-    )
+    yield Section("Documents by source and split", counts, by_source, note=_counts(documents))
     yield Section("Documents added", columns, [_row(document) for document in documents.added])
     yield Section("Documents removed", columns, [_row(document) for document in documents.removed])
     yield Section("Documents changed", ("source", "location", "before", "after"), changed)
@@ -103,7 +95,7 @@ def _token_sections(tokens: TokenShift) -> Iterator[Section]:
     yield Section(
         "Tokens that moved most",
         ("token", "% before", "% after", "millibits"),
-        [(repr(t.text), _percent(t.before), _percent(t.after), round(t.bits * 1000, 4)) for t in tokens.moved],
+        [(repr(t.text), *(round(n, 4) for n in (t.before * 100, t.after * 100, t.bits * 1000))) for t in tokens.moved],
         note=f"Jensen-Shannon divergence {tokens.divergence:.6f} bits of at most 1, for nothing in common; "
         f"{tokens.documents_changed:,} documents are in both with other tokens.",
     )
@@ -131,17 +123,7 @@ def _short(text: str, length: int = 80) -> str:
 
 def _around_change(before: str, after: str) -> tuple[str, str]:
     """Return both texts from a little before the first character that differs."""
-    same = next(
-        (i for i, (x, y) in enumerate(zip(before, after, strict=False)) if x != y), min(len(before), len(after))
-    )
-    start = max(0, same - 20)
+    differs = (i for i, (x, y) in enumerate(zip(before, after, strict=False)) if x != y)
+    start = max(0, next(differs, min(len(before), len(after))) - 20)
     lead = "…" if start else ""
     return lead + _short(before[start:]), lead + _short(after[start:])
-
-
-def _percent(share: float) -> float:
-    return round(share * 100, 4)
-
-
-def _cell(value: Any) -> Any:
-    return "" if value is None else value if isinstance(value, int | float) else str(value)

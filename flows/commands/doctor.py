@@ -44,13 +44,10 @@ def _packages() -> str:
     from packaging.requirements import Requirement
 
     wrong = []
-    for line in requires("tokenmill") or []:
-        requirement = Requirement(line)
-        if requirement.marker and not requirement.marker.evaluate({"extra": ""}):
-            continue
-        installed = version(requirement.name)
-        if not requirement.specifier.contains(installed, prereleases=True):
-            wrong.append(f"{requirement.name} {installed} is not {requirement.specifier}")
+    for needed in map(Requirement, requires("tokenmill") or []):
+        applies = not needed.marker or needed.marker.evaluate({"extra": ""})
+        if applies and not needed.specifier.contains(version(needed.name), prereleases=True):
+            wrong.append(f"{needed.name} {version(needed.name)} is not {needed.specifier}")
     if wrong:
         raise InputError(f"{'; '.join(wrong)}; install again with `make install`.")
     names = ("prefect", "mlflow", "torch", "duckdb", "pyarrow", "tiktoken")

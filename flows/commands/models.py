@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -42,7 +41,6 @@ def generate(
         s = Sampling(max_new_tokens, temperature=temperature, top_k=top_k or None, top_p=top_p, seed=seed)
         for piece in language_model.stream(prompt, s):
             typer.echo(piece, nl=False)
-            sys.stdout.flush()
     except ValueError as error:
         raise InputError(f"{error}.") from None
     typer.echo()

@@ -72,8 +72,7 @@ def run_flow(name: str, config: Path, overrides: list[str], until: str | None = 
     else:
         outcomes = _carry_out(home.path, name, run, parameters)
     Console().print(closing(run.name, outcomes, home.path, time.perf_counter() - started))
-    for line in next_commands(run.name, outcomes):  # never broken to fit a width, so that people can copy it
-        typer.echo(line)
+    typer.echo(next_commands(run.name, outcomes))  # never broken to fit a width, so that people can copy it
 
 
 def _carry_out(home: Path, name: str, config: RunConfig, parameters: dict[str, Any]) -> list[Outcome]:

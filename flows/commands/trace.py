@@ -36,7 +36,7 @@ def trace(what: str, store: Store, page: Path | None = None, console: Console | 
     """
     console = console or Console()
     datasets = store.list()
-    files = lineage.source_files(_digest(what), datasets)
+    files = lineage.source_files(file_sha256(Path(what)) if Path(what).is_file() else what, datasets)
     found = lineage.sightings(what, datasets)
     for name in files:
         tree = lineage.outcomes(name, "source", datasets)
@@ -63,14 +63,10 @@ def trace(what: str, store: Store, page: Path | None = None, console: Console | 
 
 def draw(node: Node) -> Tree:
     """Return a lineage as a tree for the terminal."""
-    return _add_branches(Tree(_label(node), guide_style="dim"), node)
-
-
-def _add_branches(tree: Tree, node: Node) -> Tree:
+    tree = Tree(_label(node), guide_style="dim")
     sources = [branch for branch in node.branches if branch.kind == "source"]
     made = [branch for branch in node.branches if branch.kind not in ("source", "report")]  # a report reads everything
-    for branch in made + sources[:MAX_FILES]:
-        _add_branches(tree.add(_label(branch)), branch)
+    tree.children += [draw(branch) for branch in made + sources[:MAX_FILES]]
     if len(sources) > MAX_FILES:
         tree.add(f"[dim]and {len(sources) - MAX_FILES} more source files[/]")
     return tree
@@ -91,14 +87,10 @@ def _label(node: Node) -> RenderableType:
 
 def _facts(dataset: Dataset) -> str:
     """Return one line about how a dataset was made."""
-    manifest = dataset.manifest
+    manifest, statistics = dataset.manifest, dataset.manifest.statistics
     at = datetime.fromisoformat(manifest.built["at"]).astimezone()
-    facts = [f"{manifest.step} v{manifest.step_version}", f"{at:%Y-%m-%d %H:%M}"]
-    facts += [
-        f"{manifest.statistics[name]:,} {name}"
-        for name in kind_of(manifest.kind).counts
-        if manifest.statistics.get(name)
-    ]
+    counts = [f"{statistics[name]:,} {name}" for name in kind_of(manifest.kind).counts if statistics.get(name)]
+    facts = [f"{manifest.step} v{manifest.step_version}", f"{at:%Y-%m-%d %H:%M}", *counts]
     facts.append(f"sha256 {manifest.digest[:12]}")
     if run := manifest.built.get("mlflow_run_id"):
         facts.append(f"run {run}")
@@ -118,12 +110,6 @@ def _seen_by(tree: Node, held_out: bool = False) -> str:
 
 def _heading(words: str, name: str = "", more: str = "") -> str:
     return f"{words} [bold]{escape(name)}[/]" + (f" [dim]({escape(more)})[/]" if more else "")
-
-
-def _digest(what: str) -> str:
-    """Return the SHA-256 of a file, or the text itself if it is no path of a file."""
-    path = Path(what)
-    return file_sha256(path) if path.is_file() else what
 
 
 def _open(what: str, store: Store) -> Dataset:

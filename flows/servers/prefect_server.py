@@ -79,16 +79,14 @@ def _temporary_server(home: Path) -> Iterator[str]:
 @contextlib.contextmanager
 def _use(url: str) -> Iterator[str]:
     """Let Prefect in this process, and in the processes that it starts, use a server."""
-    os.environ["PREFECT_API_URL"] = url
-    try:
-        with contextlib.ExitStack() as stack:
-            if "prefect" in sys.modules:  # it has read its settings already
-                from prefect.settings import PREFECT_API_URL, temporary_settings
+    with contextlib.ExitStack() as stack:
+        os.environ["PREFECT_API_URL"] = url
+        stack.callback(os.environ.pop, "PREFECT_API_URL")
+        if "prefect" in sys.modules:  # it has read its settings already
+            from prefect.settings import PREFECT_API_URL, temporary_settings
 
-                stack.enter_context(temporary_settings({PREFECT_API_URL: url}))
-            yield url
-    finally:
-        del os.environ["PREFECT_API_URL"]
+            stack.enter_context(temporary_settings({PREFECT_API_URL: url}))
+        yield url
 
 
 def _send_events_and_logs() -> None:

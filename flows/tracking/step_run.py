@@ -44,7 +44,8 @@ class StepRun:
     def __init__(self, client: MlflowClient, run_id: str, unsent: Path) -> None:
         self.client, self.run_id = client, run_id
         self.file = unsent / f"{run_id}.jsonl"
-        self._waiting: list[dict[str, Any]] = self._read_file()  # the fields of a metric, or a text and its path
+        lines = self.file.read_text(encoding="utf-8").splitlines() if self.file.exists() else []
+        self._waiting: list[dict[str, Any]] = [json.loads(line) for line in lines]  # a metric, or a text and its path
         self._sender: threading.Thread | None = None
         self._problem: Exception | None = None
         self._sent_at = time.monotonic()
@@ -131,10 +132,6 @@ class StepRun:
                 self._problem = None
         except Exception as error:
             self._problem = error
-
-    def _read_file(self) -> list[dict[str, Any]]:
-        lines = self.file.read_text(encoding="utf-8").splitlines() if self.file.exists() else []
-        return [json.loads(line) for line in lines]
 
     def _write_file(self) -> None:
         self.file.parent.mkdir(parents=True, exist_ok=True)

@@ -49,7 +49,8 @@ class Tracker:
         self.client = MlflowClient(home.mlflow_uri)
         self.home = home
         self.experiment_id = self._experiment(experiment)
-        self.parent: str | None = None
+        self.parent = ""
+        self.is_ours = f"tags.`tokenmill.home` = '{home.label}'"  # a filter of runs
 
     def _experiment(self, name: str) -> str:
         if found := self.client.get_experiment_by_name(name):
@@ -102,10 +103,8 @@ class Tracker:
             **({MLFLOW_PARENT_RUN_ID: self.parent} if self.parent else {}),
             **tags,
         }
-        interrupted = (
-            f"tags.`tokenmill.fingerprint` = '{step.fingerprint}' and attributes.status != 'FINISHED' "
-            f"and tags.`tokenmill.home` = '{self.home.label}'"
-        )
+        same_step = f"tags.`tokenmill.fingerprint` = '{step.fingerprint}' and {self.is_ours}"
+        interrupted = f"{same_step} and attributes.status != 'FINISHED'"
         if runs := self.client.search_runs([self.experiment_id], interrupted, max_results=1):
             run = runs[0]
             self.client.update_run(run.info.run_id, status="RUNNING")
@@ -156,7 +155,6 @@ class Tracker:
         Returns:
             Addresses of the report and of the run's pages, by title.
         """
-        assert self.parent
         evaluations = [outcome.dataset for outcome in outcomes if outcome.dataset.ref.kind == "evaluation"]
         values = {
             key if dataset.ref.name == name else f"{dataset.ref.name}/{key}": value
@@ -166,18 +164,12 @@ class Tracker:
         }
         self.client.log_batch(self.parent, metrics=run_metrics(values))
         self.client.log_artifact(self.parent, str(report))
-        links = self._links()
-        self.client.set_tag(self.parent, MLFLOW_RUN_NOTE, run_note(outcomes, links)[:MAX_TAG])
-        return links
-
-    def _links(self) -> dict[str, str]:
-        """Return pages about the flow run: the report in MLflow, and Prefect's page if it runs under Prefect."""
         page = pages(self.home.path)
-        assert self.parent
         run = f"{page['mlflow']}/#/experiments/{self.experiment_id}/runs/{self.parent}"
         links = {"report": f"{run}/artifacts/report.html"}
         if flow_run := self.client.get_run(self.parent).data.tags.get("prefect.flow_run_id"):
             links["Prefect's page on this run"] = f"{page['prefect']}/runs/flow-run/{flow_run}"
+        self.client.set_tag(self.parent, MLFLOW_RUN_NOTE, run_note(outcomes, links)[:MAX_TAG])
         return links
 
     def _log_result(self, run_id: str, dataset: Dataset, inputs: Mapping[str, Dataset]) -> None:
@@ -215,12 +207,11 @@ class Tracker:
         runs = self.client.search_runs([self.experiment_id], f"attributes.run_id = '{run_id}'")
         if not runs:
             return False  # built by another experiment's run, or in another MLflow
-        name = dataset.ref.name
-        if runs[0].info.status != "FINISHED":
-            return True
-        return dataset.ref.kind == "model" and not (
-            registered_version(self.client, name, run_id) and CHAMPION in self.client.get_registered_model(name).aliases
-        )
+        name, finished = dataset.ref.name, runs[0].info.status == "FINISHED"
+        if not finished or dataset.ref.kind != "model":
+            return not finished
+        registered = registered_version(self.client, name, run_id)
+        return not registered or CHAMPION not in self.client.get_registered_model(name).aliases
 
     def _end_dead_runs(self) -> None:
         """Mark runs as killed whose process has died. A living process holds the lock of its flow run.
@@ -228,7 +219,7 @@ class Tracker:
         Locks belong to a home. Where several machines track their runs in one MLflow, each checks its own runs.
         """
         lost = Stopped("Its process died, or could not tell MLflow how it ended; the next run noticed.")
-        running = f"attributes.status = 'RUNNING' and tags.`tokenmill.home` = '{self.home.label}'"
+        running = f"attributes.status = 'RUNNING' and {self.is_ours}"
         for run in self.client.search_runs([self.experiment_id], running):
             lock = self.home.store.lock(run.data.tags.get(MLFLOW_PARENT_RUN_ID) or run.info.run_id)
             with suppress(Timeout), lock.acquire(timeout=0):
