@@ -53,7 +53,7 @@ class Conductor:
             raise Stopped(f"stopped before {title}")
         started = time.perf_counter()
         if not self.rebuild and (dataset := result_in(self.resolved, step) or self._find(step)):
-            return self._reuse(step, dataset, started).dataset
+            return self._reuse(step, dataset, started)
 
         # Sources outside this machine may fail for a moment; a step on published inputs fails the same way twice.
         @task(
@@ -68,12 +68,12 @@ class Conductor:
         )
         def perform() -> str | State[None]:
             try:
-                outcome = self._perform(step)
+                dataset = self._perform(step)
             except Stopped as stopped:
                 return Cancelled(message=str(stopped))
-            if not outcome.reused:
-                publish_artifacts(outcome)
-            return str(outcome.dataset)
+            if not self.done[-1].reused:
+                publish_artifacts(self.done[-1])
+            return str(dataset)
 
         done = perform()
         if isinstance(done, State):
@@ -85,15 +85,15 @@ class Conductor:
             return self.store.find(step)
         return None
 
-    def _reuse(self, step: Step, dataset: Dataset, started: float) -> Outcome:
+    def _reuse(self, step: Step, dataset: Dataset, started: float) -> Dataset:
         if self.store.changed_code(step, dataset):
             warn_of_other_code(dataset)
         self.tracker.reuse_step(dataset, step.inputs)
         say(f"{step.type.name:<19}  reused  {headline(dataset)}")
         self.done.append(Outcome(step.type.name, dataset, time.perf_counter() - started, reused=True))
-        return self.done[-1]
+        return dataset
 
-    def _perform(self, step: Step) -> Outcome:
+    def _perform(self, step: Step) -> Dataset:
         started = time.perf_counter()
         title = f"{step.type.name} {step.name}"
         tracked: StepRun | None = None
@@ -140,10 +140,10 @@ class Conductor:
             return self._reuse(step, dataset, started)
         tracked.deliver()
         self.tracker.finish_step(tracked.run_id, dataset, step.inputs)
-        outcome = Outcome(step.type.name, dataset, time.perf_counter() - started, reused=False)
-        say(f"{step.type.name:<19} {outcome.seconds:5.1f} s  {headline(dataset)}")
-        self.done.append(outcome)
-        return outcome
+        seconds = time.perf_counter() - started
+        say(f"{step.type.name:<19} {seconds:5.1f} s  {headline(dataset)}")
+        self.done.append(Outcome(step.type.name, dataset, seconds, reused=False))
+        return dataset
 
 
 @cache
