@@ -56,17 +56,9 @@ def _conduct(
     return conductor.done
 
 
-def _our_flow(name: str, description: str | None = None) -> Callable[[Callable[..., Any]], prefect.Flow[..., Any]]:
-    hooks: list[Any] = [end_mlflow_runs]
-    make: Any = flow(
-        name=name,
-        description=description,
-        task_runner=task_runner(),
-        persist_result=False,
-        on_failure=hooks,
-        on_crashed=hooks,
-        on_cancellation=hooks,
-    )
+def _our_flow(**settings: Any) -> Callable[[Callable[..., Any]], prefect.Flow[..., Any]]:
+    hooks: dict[str, Any] = {key: [end_mlflow_runs] for key in ("on_failure", "on_crashed", "on_cancellation")}
+    make: Any = flow(task_runner=task_runner(), persist_result=False, **hooks, **settings)
     return make
 
 

@@ -9,15 +9,14 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-from prefect import State, task
-from prefect.cache_policies import NO_CACHE
+from prefect import State
 from prefect.runtime import task_run
 from prefect.states import Cancelled
 
 from flows.console import say
 from flows.orchestration.artifacts import publish_artifacts
 from flows.orchestration.progress import StepListener, step_bar, warn_of_other_code
-from flows.orchestration.task_runners import map_tasks
+from flows.orchestration.task_runners import map_tasks, uncached_task
 from flows.outcome import Outcome, headline
 from flows.tracking.step_run import StepRun
 from flows.tracking.tracker import Tracker
@@ -56,12 +55,10 @@ class Conductor:
             return self._reuse(step, dataset, started)
 
         # Sources outside this machine may fail for a moment; a step on published inputs fails the same way twice.
-        @task(
+        @uncached_task(
             name=type.name,
             task_run_name=title,
             tags=["tokenmill", type.kind, step.name],
-            cache_policy=NO_CACHE,
-            persist_result=False,
             retries=2 if type.sources else 0,
             retry_delay_seconds=[2, 20],
             retry_condition_fn=lambda task, run, state: _is_passing(state.result(raise_on_failure=False)),
@@ -124,14 +121,11 @@ class Conductor:
                 built_by["seconds"] = round(time.perf_counter() - began, 3)  # without publishing and tracking
                 return statistics
 
+        def on_wait() -> None:
+            say(f"another process is building {step}; waiting for it")
+
         try:
-            dataset = self.store.build(
-                step,
-                run,
-                built_by=built_by,
-                rebuild=self.rebuild,
-                on_wait=lambda: say(f"another process is building {step}; waiting for it"),
-            )
+            dataset = self.store.build(step, run, built_by=built_by, rebuild=self.rebuild, on_wait=on_wait)
         except BaseException as error:
             if tracked:
                 tracked.end(error)

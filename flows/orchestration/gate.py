@@ -8,13 +8,12 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from prefect import task
 from prefect.artifacts import create_markdown_artifact
-from prefect.cache_policies import NO_CACHE
 
 from flows.console import say
 from flows.home import Home
 from flows.orchestration.artifacts import artifact_key
+from flows.orchestration.task_runners import uncached_task
 from flows.outcome import Outcome
 from flows.tracking.registry import DECISION, KEPT_BACK, WHY, decision_on, record_decision, set_champion
 from flows.tracking.tracker import Tracker
@@ -54,13 +53,7 @@ class Gate:
     def _as_task(self, evaluated: Evaluated) -> Outcome | None:
         name = evaluated.model.ref.name
 
-        @task(
-            name="promote",
-            task_run_name=f"promote {name}",
-            tags=["tokenmill", "promotion", name],
-            cache_policy=NO_CACHE,
-            persist_result=False,
-        )
+        @uncached_task(name="promote", task_run_name=f"promote {name}", tags=["tokenmill", "promotion", name])
         def promote() -> Outcome | None:
             started = time.perf_counter()
             version, decision = self.decide(evaluated)

@@ -68,7 +68,7 @@ class Dataset:
     def address(self) -> str:
         """The place where the dataset is published, for people to read."""
         if self.bucket:
-            return f"{self.bucket.address}/manifests/{self.manifest.key}.json"
+            return f"{self.bucket.address}/manifests/{self.ref.key}.json"
         return str(self.folder)
 
     def file(self, name: str) -> Path:

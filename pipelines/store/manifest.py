@@ -110,11 +110,6 @@ class Manifest(BaseModel):
         return Ref(kind=self.kind, name=self.name, fingerprint=self.fingerprint, digest=self.digest)
 
     @property
-    def key(self) -> str:
-        """The place of the dataset in the store, as a relative path."""
-        return self.ref.key
-
-    @property
     def bytes(self) -> int:
         """The total size of the files."""
         return sum(file.bytes for file in self.files.values())

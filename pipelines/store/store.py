@@ -139,7 +139,7 @@ class Store:
     def remove(self, dataset: Dataset) -> None:
         """Remove a published dataset: it disappears in one step, then its bytes are freed."""
         if self.bucket:
-            self.bucket.withdraw(dataset.manifest.key)
+            self.bucket.withdraw(dataset.ref.key)
         if dataset.folder.exists():
             shutil.rmtree(self._trash(dataset, "removed"))
 
@@ -177,7 +177,7 @@ class Store:
 
     def _restore(self, old: Path) -> None:
         """Put a dataset back whose replacement was killed before it was in place."""
-        if (dataset := Dataset.load(old, self.bucket)) and not (target := self.root / dataset.manifest.key).exists():
+        if (dataset := Dataset.load(old, self.bucket)) and not (target := self.root / dataset.ref.key).exists():
             os.rename(old, target)
 
     # Finding
@@ -242,8 +242,8 @@ class Store:
                 problems += [f"{problem}, in the copy on this machine" for problem in here]
         else:
             problems = self._verify_folder(dataset)
-        if (place := "/".join(dataset.folder.parts[-2:])) != manifest.key:
-            problems.append(f"it lies in {place} instead of {manifest.key}")
+        if (place := "/".join(dataset.folder.parts[-2:])) != dataset.ref.key:
+            problems.append(f"it lies in {place} instead of {dataset.ref.key}")
         if files_digest(manifest.files) != manifest.digest:
             problems.append(f"{MANIFEST} was changed: its digest does not fit its list of files")
         return problems
@@ -298,10 +298,10 @@ class Store:
         """Upload a dataset that was published in the folder, unless another machine was first."""
         if not self.bucket:
             return dataset
-        if not replace and (theirs := self._published(dataset.manifest.key)):
+        if not replace and (theirs := self._published(dataset.ref.key)):
             return theirs
         self.bucket.put({dataset.folder / name: entry.sha256 for name, entry in dataset.manifest.files.items()})
-        self.bucket.publish(dataset.manifest.key, (dataset.folder / MANIFEST).read_bytes())
+        self.bucket.publish(dataset.ref.key, (dataset.folder / MANIFEST).read_bytes())
         return dataset
 
     def _published(self, key: str) -> Dataset | None:
