@@ -6,6 +6,7 @@ from dataclasses import KW_ONLY, dataclass
 import torch
 from torch import Tensor
 
+from gpt.batch import fill_rows
 from gpt.machine import linear
 from gpt.model import GPT, Cache
 
@@ -132,9 +133,7 @@ class _Reader:
                 self.starts[row] += max(1, self.context // 2)
         windows = [text[start:] for text, start in zip(self.texts, self.starts, strict=True)]
         lengths = [len(w) for w in windows]
-        ids = torch.zeros(len(windows), max(lengths), dtype=torch.long)
-        for row, window in enumerate(windows):
-            ids[row, : len(window)] = torch.tensor(window)
+        ids = fill_rows(windows, 0, max(lengths))  # (B, T)
         self.cache.lengths = [0] * len(windows)
         hidden = self.model.hidden(ids.to(self.cache.store.device), cache=self.cache)  # (B, T, C)
         self.cache.lengths = lengths

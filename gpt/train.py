@@ -250,7 +250,8 @@ class _Run:
         micros = range(parallel.rank(), config.accumulation, parallel.size())  # of this process
         for micro in micros:
             if should_stop is not None and parallel.any_process(should_stop(), when=micro == micros[0]):
-                self._forget_gradients()
+                for optimizer in self.optimizers:
+                    optimizer.zero_grad()
                 return False
             batch = self.batches(self.step, micro).to(self.device)
             torch.manual_seed(_dropout_seed(config.seed, self.step, micro))
@@ -288,7 +289,7 @@ class _Run:
         set_learning_rate(self.optimizers, step, config)
         for optimizer in self.optimizers:
             optimizer.step()
-        self._forget_gradients()
+            optimizer.zero_grad()
         if step % config.log_every == 0 or step == config.steps - 1:
             metrics = {
                 "train/loss": total / count,
@@ -345,10 +346,6 @@ class _Run:
             setattr(self, name, state[name])
         self.saved_step = self.step
         return True
-
-    def _forget_gradients(self) -> None:
-        for p in self.parameters:
-            p.grad = None
 
     def _autocast(self) -> Any:
         if self.config.precision == "float32":

@@ -178,9 +178,7 @@ def _walk(schema: Mapping[str, Any], location: Sequence[str | int]) -> tuple[lis
     for part in location:
         options = _options(here, schema.get("$defs", {}))
         fields = {name: field for option in options for name, field in option.get("properties", {}).items()}
-        tagged = [
-            option for option in options if any(f.get("const") == part for f in option.get("properties", {}).values())
-        ]
+        tagged = [each for each in options if part in (f.get("const") for f in each.get("properties", {}).values())]
         if tagged and part not in fields:
             here = tagged[0]
             continue

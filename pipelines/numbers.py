@@ -27,6 +27,11 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
+def p_value(p: float) -> str:
+    """Return a p-value with its letter: p = 0.012, p < 0.001."""
+    return f"p = {p:.3f}" if p >= 0.001 else "p < 0.001"
+
+
 def counts(statistics: Mapping[str, Any], most: int = 6) -> str:
     """Format the first few statistics that have no `/` in their names as one phrase."""
     plain = [(k, v) for k, v in statistics.items() if isinstance(v, int | float) and "/" not in k][:most]

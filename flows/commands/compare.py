@@ -11,6 +11,7 @@ from flows.home import Home
 from flows.tracking.registry import find_model
 from pipelines.errors import InputError
 from pipelines.evaluation.compare import Difference, compare, matching, shown, verdict
+from pipelines.numbers import p_value
 
 
 def compare_models(references: Sequence[str], significance: float = 0.05) -> None:
@@ -50,5 +51,6 @@ def _beside(each: Difference, significance: float) -> Text:
         return Text(shown(each.second))
     result = verdict(each, significance)
     style = {"better": "green", "worse": "red"}.get(result, "dim")
-    p = f"p = {each.p:.3f}" if each.p >= 0.001 else "p < 0.001"
-    return Text.assemble(shown(each.second), "\n", (f"{result} ({each.difference.value:+.4g}, {p})", style))
+    return Text.assemble(
+        shown(each.second), "\n", (f"{result} ({each.difference.value:+.4g}, {p_value(each.p)})", style)
+    )

@@ -86,12 +86,14 @@ def gc(
     swept, files = store.sweep(), store.sweep_bucket()
     typer.echo(f"Deleted {len(swept)} leftover folders{f' and {files} files in {store.address}' if files else ''}.")
     if keep_days is not None:
-        from flows.orchestration.housekeeping import size, tidy
+        from flows.orchestration.housekeeping import tidy
+        from pipelines.numbers import size
 
         removed = tidy(home, keep_days, dry_run)
         for dataset in removed:
             typer.echo(f"  {dataset}")
-        typer.echo(f"{'Would delete' if dry_run else 'Deleted'} {len(removed)} datasets, {size(removed)}.")
+        freed = sum(dataset.manifest.bytes for dataset in removed)
+        typer.echo(f"{'Would delete' if dry_run else 'Deleted'} {len(removed)} datasets, {size(freed)}.")
 
 
 @app.command()

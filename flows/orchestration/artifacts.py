@@ -2,14 +2,14 @@
 
 from collections.abc import Sequence
 
+from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
+
 from flows.outcome import Outcome, headline
 from flows.tracking.notes import step_note
 
 
 def publish_artifacts(outcome: Outcome) -> None:
     """Publish a step's Prefect artifacts: a Markdown summary and a table of its statistics."""
-    from prefect.artifacts import create_markdown_artifact, create_table_artifact
-
     manifest = outcome.dataset.manifest
     key = artifact_key(f"{manifest.step}-{manifest.name}")
     markdown = f"## {manifest.step} {manifest.name}\n\n{step_note(outcome.dataset, outcome.seconds)}"
@@ -20,8 +20,6 @@ def publish_artifacts(outcome: Outcome) -> None:
 
 def publish_chain(name: str, outcomes: Sequence[Outcome], report: str) -> None:
     """Publish the closing table and a link to the report as Prefect artifacts of the flow run."""
-    from prefect.artifacts import create_link_artifact, create_table_artifact
-
     columns = ("step", "result", "what came of it", "took")
     rows = [
         dict(zip(columns, (o.step, str(o.dataset), o.summary or headline(o.dataset), o.took), strict=True))

@@ -9,15 +9,14 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-from prefect import State, task
-from prefect.cache_policies import NO_CACHE
+from prefect import State
 from prefect.runtime import task_run
 from prefect.states import Cancelled
 
 from flows.console import say
 from flows.orchestration.artifacts import publish_artifacts
 from flows.orchestration.progress import StepListener, step_bar, warn_of_other_code
-from flows.orchestration.task_runners import map_tasks
+from flows.orchestration.task_runners import map_tasks, uncached_task
 from flows.outcome import Outcome, headline
 from flows.tracking.step_run import StepRun
 from flows.tracking.tracker import Tracker
@@ -53,27 +52,25 @@ class Conductor:
             raise Stopped(f"stopped before {title}")
         started = time.perf_counter()
         if not self.rebuild and (dataset := result_in(self.resolved, step) or self._find(step)):
-            return self._reuse(step, dataset, started).dataset
+            return self._reuse(step, dataset, started)
 
         # Sources outside this machine may fail for a moment; a step on published inputs fails the same way twice.
-        @task(
+        @uncached_task(
             name=type.name,
             task_run_name=title,
             tags=["tokenmill", type.kind, step.name],
-            cache_policy=NO_CACHE,
-            persist_result=False,
             retries=2 if type.sources else 0,
             retry_delay_seconds=[2, 20],
             retry_condition_fn=lambda task, run, state: _is_passing(state.result(raise_on_failure=False)),
         )
         def perform() -> str | State[None]:
             try:
-                outcome = self._perform(step)
+                dataset = self._perform(step)
             except Stopped as stopped:
                 return Cancelled(message=str(stopped))
-            if not outcome.reused:
-                publish_artifacts(outcome)
-            return str(outcome.dataset)
+            if not self.done[-1].reused:
+                publish_artifacts(self.done[-1])
+            return str(dataset)
 
         done = perform()
         if isinstance(done, State):
@@ -85,15 +82,15 @@ class Conductor:
             return self.store.find(step)
         return None
 
-    def _reuse(self, step: Step, dataset: Dataset, started: float) -> Outcome:
+    def _reuse(self, step: Step, dataset: Dataset, started: float) -> Dataset:
         if self.store.changed_code(step, dataset):
             warn_of_other_code(dataset)
         self.tracker.reuse_step(dataset, step.inputs)
         say(f"{step.type.name:<19}  reused  {headline(dataset)}")
         self.done.append(Outcome(step.type.name, dataset, time.perf_counter() - started, reused=True))
-        return self.done[-1]
+        return dataset
 
-    def _perform(self, step: Step) -> Outcome:
+    def _perform(self, step: Step) -> Dataset:
         started = time.perf_counter()
         title = f"{step.type.name} {step.name}"
         tracked: StepRun | None = None
@@ -124,14 +121,11 @@ class Conductor:
                 built_by["seconds"] = round(time.perf_counter() - began, 3)  # without publishing and tracking
                 return statistics
 
+        def on_wait() -> None:
+            say(f"another process is building {step}; waiting for it")
+
         try:
-            dataset = self.store.build(
-                step,
-                run,
-                built_by=built_by,
-                rebuild=self.rebuild,
-                on_wait=lambda: say(f"another process is building {step}; waiting for it"),
-            )
+            dataset = self.store.build(step, run, built_by=built_by, rebuild=self.rebuild, on_wait=on_wait)
         except BaseException as error:
             if tracked:
                 tracked.end(error)
@@ -140,10 +134,10 @@ class Conductor:
             return self._reuse(step, dataset, started)
         tracked.deliver()
         self.tracker.finish_step(tracked.run_id, dataset, step.inputs)
-        outcome = Outcome(step.type.name, dataset, time.perf_counter() - started, reused=False)
-        say(f"{step.type.name:<19} {outcome.seconds:5.1f} s  {headline(dataset)}")
-        self.done.append(outcome)
-        return outcome
+        seconds = time.perf_counter() - started
+        say(f"{step.type.name:<19} {seconds:5.1f} s  {headline(dataset)}")
+        self.done.append(Outcome(step.type.name, dataset, seconds, reused=False))
+        return dataset
 
 
 @cache

@@ -12,13 +12,7 @@ from uuid import UUID
 
 from filelock import FileLock, Timeout
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.filters import (
-    FlowRunFilter,
-    FlowRunFilterId,
-    TaskRunFilter,
-    TaskRunFilterState,
-    TaskRunFilterStateType,
-)
+from prefect.client.schemas.filters import FlowRunFilter, TaskRunFilter
 from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.states import Crashed
 
@@ -57,8 +51,8 @@ def crash_dead_runs(store: Store) -> None:
         if not dead:
             return
         client = locks.enter_context(get_client(sync_client=True))
-        theirs = FlowRunFilter(id=FlowRunFilterId(any_=list(dead)))
-        unfinished = TaskRunFilter(state=TaskRunFilterState(type=TaskRunFilterStateType(any_=UNFINISHED)))
+        theirs = FlowRunFilter.model_validate({"id": {"any_": list(dead)}})
+        unfinished = TaskRunFilter.model_validate({"state": {"type": {"any_": UNFINISHED}}})
         for task in client.read_task_runs(flow_run_filter=theirs, task_run_filter=unfinished):
             client.set_task_run_state(task.id, Crashed(message=DIED), force=True)
         known = {run.id: run.state for run in client.read_flow_runs(flow_run_filter=theirs)}

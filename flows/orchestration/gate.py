@@ -5,15 +5,15 @@ artifact. Each version is decided about once. A decision that a kill interrupted
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from prefect import task
-from prefect.cache_policies import NO_CACHE
+from prefect.artifacts import create_markdown_artifact
 
 from flows.console import say
 from flows.home import Home
 from flows.orchestration.artifacts import artifact_key
+from flows.orchestration.task_runners import uncached_task
 from flows.outcome import Outcome
 from flows.tracking.registry import DECISION, KEPT_BACK, WHY, decision_on, record_decision, set_champion
 from flows.tracking.tracker import Tracker
@@ -53,13 +53,7 @@ class Gate:
     def _as_task(self, evaluated: Evaluated) -> Outcome | None:
         name = evaluated.model.ref.name
 
-        @task(
-            name="promote",
-            task_run_name=f"promote {name}",
-            tags=["tokenmill", "promotion", name],
-            cache_policy=NO_CACHE,
-            persist_result=False,
-        )
+        @uncached_task(name="promote", task_run_name=f"promote {name}", tags=["tokenmill", "promotion", name])
         def promote() -> Outcome | None:
             started = time.perf_counter()
             version, decision = self.decide(evaluated)
@@ -131,8 +125,6 @@ class Gate:
 
 
 def _publish(name: str, summary: str, decision: Ruling) -> None:
-    from prefect.artifacts import create_markdown_artifact
-
     rows = "".join(
         f"| {each.metric} | {shown(each.first)} | {shown(each.second)} | "
         f"{'not tested' if each.p is None else format(each.p, '.3g')} | {verdict(each)} |\n"
@@ -156,12 +148,8 @@ def evaluate_registered(
     Args:
         which: picks the versions of a name to evaluate. Versions that are no longer in the store are skipped.
     """
-    corpus = corpus_of(perform, config)
     evaluated = []
-
-    def evaluate(
-        type: StepType, settings: Config, name: str, held_out: Callable[[Dataset], dict[str, Dataset]]
-    ) -> None:
+    for name, type, settings, held_out in _held_out(perform, config):
         for version in which(registered(home.mlflow_uri, name)):
             try:
                 model = home.store.open(f"{name}@{version.fingerprint}", kind="model")
@@ -169,18 +157,20 @@ def evaluate_registered(
                 say(f"{version} is no longer in the store")
                 continue
             role = CHAMPION if CHAMPION in version.aliases else CHALLENGER
-            step = type.using(f"{name}-{role}", settings, {"model": model, **held_out(model)})
+            inputs = {"model": model}
+            if corpus := held_out.get("corpus"):
+                inputs["tokens"] = tokens_by(perform, home, config.data, config.tokenize, corpus, model)
+            step = type.using(f"{name}-{role}", settings, inputs | held_out)
             evaluated.append(Evaluated(step, evaluation_on(perform, home, step)))
-
-    def tokens_and_corpus(model: Dataset) -> dict[str, Dataset]:
-        return {"tokens": tokens_by(perform, home, config.data, config.tokenize, corpus, model), "corpus": corpus}
-
-    evaluate(EVALUATE_LANGUAGE, config.evaluate, config.name, tokens_and_corpus)
-    for key, part in config.finetune.items():
-        held_out = {"examples": perform(EXAMPLES.using(key, part.examples))}
-        type = EVALUATE_CLASSIFIER if isinstance(part, ClassificationRun) else EVALUATE_ASSISTANT
-        evaluate(type, part.evaluate, f"{config.name}-{key}", lambda _, held_out=held_out: held_out)  # type: ignore[misc]
     return evaluated
+
+
+def _held_out(perform: Perform, config: RunConfig) -> Iterator[tuple[str, StepType, Config, dict[str, Dataset]]]:
+    """Yield the name of each model of a run, its evaluation with its config, and its held-out data."""
+    yield config.name, EVALUATE_LANGUAGE, config.evaluate, {"corpus": corpus_of(perform, config)}
+    for key, part in config.finetune.items():
+        type = EVALUATE_CLASSIFIER if isinstance(part, ClassificationRun) else EVALUATE_ASSISTANT
+        yield f"{config.name}-{key}", type, part.evaluate, {"examples": perform(EXAMPLES.using(key, part.examples))}
 
 
 def evaluation_on(perform: Perform, home: Home, step: Step) -> Dataset:
@@ -188,14 +178,12 @@ def evaluation_on(perform: Perform, home: Home, step: Step) -> Dataset:
 
     It is made now if there is none.
     """
-    identity = (step.type.name, step.type.version, step.config.model_dump(mode="json"))
     held_out = {role: step.inputs[role].ref.digest for role in ("tokens", "examples") if role in step.inputs}
+    wanted = (step.type.name, step.type.version, step.config.model_dump(mode="json"), held_out)
     for each in evaluations_of(step.inputs["model"].ref, home.store.list("evaluation")):
         manifest = each.manifest
-        same_data = all(
-            role in manifest.inputs and manifest.inputs[role].digest == digest for role, digest in held_out.items()
-        )
-        if same_data and (manifest.step, manifest.step_version, manifest.config) == identity:
+        its_held_out = {role: ref.digest for role, ref in manifest.inputs.items() if role in held_out}
+        if (manifest.step, manifest.step_version, manifest.config, its_held_out) == wanted:
             return each
     return perform(step)
 

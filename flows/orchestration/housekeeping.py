@@ -12,6 +12,7 @@ from flows.home import Home
 from pipelines.catalog import runs
 from pipelines.catalog.registry import registered
 from pipelines.catalog.unused import unused
+from pipelines.numbers import size
 from pipelines.store.dataset import Dataset
 
 
@@ -29,9 +30,10 @@ def housekeeping(checkpoint_days: float = 30, keep_days: float | None = None, dr
     swept = home.store.sweep(checkpoint_days)
     home.store.sweep_bucket()
     removed = tidy(home, keep_days, dry_run) if keep_days is not None else []
+    freed = sum(dataset.manifest.bytes for dataset in removed)
     what = "would be deleted" if dry_run else "deleted"
     lines = "".join(f"- `{name}`\n" for name in [*swept, *map(str, removed)])
-    summary = f"{len(swept)} leftover folders deleted; {len(removed)} datasets of {size(removed)} {what}."
+    summary = f"{len(swept)} leftover folders deleted; {len(removed)} datasets of {size(freed)} {what}."
     create_markdown_artifact(f"{summary}\n\n{lines}", key="housekeeping")
     return [*swept, *map(str, removed)]
 
@@ -53,11 +55,6 @@ def tidy(home: Home, keep_days: float, dry_run: bool) -> list[Dataset]:
         for dataset in [] if dry_run else reversed(found):
             home.store.remove(dataset)
     return found
-
-
-def size(datasets: list[Dataset]) -> str:
-    """Return the total size of datasets, in megabytes."""
-    return f"{sum(dataset.manifest.bytes for dataset in datasets) / 1e6:,.1f} MB"
 
 
 def _is_alive(home: Home, run: dict[str, Any]) -> bool:

@@ -47,6 +47,12 @@ def task_runner(setting: str = "") -> TaskRunner[Any]:
     return make(size or str(os.cpu_count() or 1))
 
 
+def uncached_task(**settings: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Return Prefect's `task` decorator for work whose result the store keeps, not Prefect."""
+    make: Any = task(cache_policy=NO_CACHE, persist_result=False, **settings)
+    return make
+
+
 def map_tasks(
     function: Callable[[Any], Any], items: Iterable[Any], when_done: Callable[[], None] = lambda: None
 ) -> list[Any]:
@@ -58,7 +64,7 @@ def map_tasks(
     items, began = list(items), time.monotonic()
     if len(items) < 2:
         return [function(item) for item in items]
-    mapped = task(cache_policy=NO_CACHE, persist_result=False, tags=["tokenmill", "partition"])(function)
+    mapped: Any = uncached_task(tags=["tokenmill", "partition"])(function)
     with _slim_context():
         futures = mapped.map(items)
         try:

@@ -13,6 +13,7 @@ from pydantic import Field
 
 from gpt.config import Config
 from pipelines.errors import InputError
+from pipelines.numbers import p_value
 from pipelines.store.dataset import Dataset
 
 if TYPE_CHECKING:
@@ -103,7 +104,7 @@ def decide(challenger: Dataset, champion: Dataset, config: PromoteConfig) -> Rul
     if missing := [name for name in wanted if name not in by_metric]:
         return Ruling(False, f"{missing[0]} cannot be compared between different tokenizers.", differences)
     main = by_metric[criterion.metric]
-    shown = _change(main) if main.p is None else f"{_change(main)}, {_p(main.p)}"
+    shown = _change(main) if main.p is None else f"{_change(main)}, {p_value(main.p)}"
     for name, tolerance in criterion.guard.items():
         if by_metric[name].gain < -tolerance:
             worse = f"{_change(by_metric[name])}, worse by more than {tolerance:g}"
@@ -119,7 +120,3 @@ def decide(challenger: Dataset, champion: Dataset, config: PromoteConfig) -> Rul
 
 def _change(each: Difference) -> str:
     return f"{each.metric} {each.first.value:.4g} → {each.second.value:.4g}"
-
-
-def _p(p: float) -> str:
-    return f"p = {p:.3f}" if p >= 0.001 else "p < 0.001"

@@ -8,7 +8,6 @@ request, after all files that it lists, so a dataset is visible whole or not at 
 are no dataset, and are not uploaded again.
 """
 
-import errno
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -22,7 +21,7 @@ from typing import Any, BinaryIO, cast
 import fsspec
 
 from pipelines.errors import InputError
-from pipelines.store.files import file_sha256, state_of, sync, whole_file
+from pipelines.store.files import disk_is_full, file_sha256, state_of, sync, whole_file
 
 TRANSFERS = 8  # files that are transferred at the same time
 
@@ -55,26 +54,23 @@ class Bucket:
 
     def manifests(self, kind: str | None, cache: Path) -> dict[str, bytes]:
         """Return the manifest of every dataset by `kind/name-fingerprint`; unchanged ones come from the cache."""
+        found, missing = {}, {}
         with self._reached() as (filesystem, root):
-            top = f"{root}/manifests/"
-            listed = filesystem.find(top + (kind or ""), detail=True)
-            states = {
-                path: f"{self.address} {info['size']} {state_of(info)}\n".encode() for path, info in listed.items()
-            }
-            copies = {path: cache / path.partition("/manifests/")[2] for path in listed if path.endswith(".json")}
-            known = {path: content for path, copy in copies.items() if (content := _cached(copy, states[path]))}
-            missing = [path for path in copies if path not in known]
-            fetched = filesystem.cat(missing, on_error="omit") if missing else {}
+            for path, info in filesystem.find(f"{root}/manifests/{kind or ''}", detail=True).items():
+                name = path.partition("/manifests/")[2]
+                copy, state = cache / name, f"{self.address} {info['size']} {state_of(info)}\n".encode()
+                if content := _cached(copy, state):
+                    found[name.removesuffix(".json")] = content
+                elif name.endswith(".json"):
+                    missing[path] = (name.removesuffix(".json"), copy, state)
+            fetched = filesystem.cat(list(missing), on_error="omit") if missing else {}
         for path, content in fetched.items():
-            copies[path].parent.mkdir(parents=True, exist_ok=True)
-            with whole_file(copies[path]) as copy:
-                copy.write_bytes(states[path] + content)
-        everything = known | fetched
-        return {
-            copy.relative_to(cache).with_suffix("").as_posix(): everything[path]
-            for path, copy in copies.items()
-            if path in everything
-        }
+            key, copy, state = missing[path]
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            with whole_file(copy) as unfinished:
+                unfinished.write_bytes(state + content)
+            found[key] = content
+        return found
 
     def publish(self, key: str, manifest: bytes) -> None:
         """Make a dataset visible, in place of the one before it. All its files must have been put."""
@@ -171,7 +167,7 @@ class Bucket:
         except ImportError:
             raise InputError(f"{self.address} needs a package; for s3:// it is: pip install 'tokenmill[s3]'") from None
         except Exception as error:  # each file system has its own
-            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            if disk_is_full(error):
                 raise
             why = " ".join(str(error).split()) or type(error).__name__
             raise InputError(

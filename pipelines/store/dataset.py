@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from pipelines.errors import InputError
 from pipelines.store.bucket import Bucket
 from pipelines.store.files import lock, write_synced
-from pipelines.store.manifest import MANIFEST, FileEntry, Manifest, Ref, damage_of, damaged_files
+from pipelines.store.manifest import MANIFEST, FileEntry, Manifest, Ref, damaged_files
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class Dataset:
     def address(self) -> str:
         """The place where the dataset is published, for people to read."""
         if self.bucket:
-            return f"{self.bucket.address}/manifests/{self.manifest.key}.json"
+            return f"{self.bucket.address}/manifests/{self.ref.key}.json"
         return str(self.folder)
 
     def file(self, name: str) -> Path:
@@ -82,7 +82,7 @@ class Dataset:
 
     def is_intact(self) -> bool:
         """Return whether every byte of the files is as it was published."""
-        return not any(damaged_files(self.path, self.manifest.files))
+        return not damaged_files(self.manifest.files, lambda name, entry: entry.damage(self.path / name))
 
     def open(self, name: str) -> BinaryIO:
         """Open one of the dataset's files to read parts of it; a file in a bucket is not fetched for that."""
@@ -104,7 +104,7 @@ class Dataset:
             missing = {
                 path: entry.sha256
                 for name, entry in manifest.files.items()
-                if damage_of(path := folder / name, entry, trusted)
+                if entry.damage(path := folder / name, trusted)
             }
             if trusted and not missing:
                 return

@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any
@@ -68,6 +68,21 @@ class FileEntry(BaseModel):
     bytes: int
     sha256: Digits
 
+    def damage(self, path: Path, trusted: int = 0) -> str:
+        """Return how the file at a path differs from this entry; empty if it does not.
+
+        Args:
+            path: the file.
+            trusted: a time in nanoseconds. The content of a file that was not written to since then is not read.
+        """
+        if not path.is_file():
+            return "is missing"
+        status = path.stat()
+        if status.st_size != self.bytes:
+            return f"has {status.st_size:,} bytes instead of {self.bytes:,}"
+        changed = status.st_mtime_ns > trusted and file_sha256(path) != self.sha256
+        return "was changed: its SHA-256 is not the one in the manifest" if changed else ""
+
 
 class Manifest(BaseModel):
     """What a dataset is, how it was made and what it holds. It is the last file to be written."""
@@ -95,11 +110,6 @@ class Manifest(BaseModel):
         return Ref(kind=self.kind, name=self.name, fingerprint=self.fingerprint, digest=self.digest)
 
     @property
-    def key(self) -> str:
-        """The place of the dataset in the store, as a relative path."""
-        return self.ref.key
-
-    @property
     def bytes(self) -> int:
         """The total size of the files."""
         return sum(file.bytes for file in self.files.values())
@@ -124,24 +134,9 @@ def files_digest(files: Mapping[str, FileEntry]) -> str:
     return hashlib.sha256(lines.encode()).hexdigest()
 
 
-def damaged_files(folder: Path, files: Mapping[str, FileEntry]) -> Iterator[str]:
-    """Yield a sentence for each file that is not as it was published, by name."""
+def damaged_files(files: Mapping[str, FileEntry], look: Callable[[str, FileEntry], str | None]) -> list[str]:
+    """Return a sentence for each file in which `look` finds a problem, by name."""
     names = sorted(files)
     with ThreadPoolExecutor(4) as pool:  # hashing and reading both release the interpreter
-        found = pool.map(lambda name: damage_of(folder / name, files[name]), names)
-        yield from (f"{name} {what}" for name, what in zip(names, found, strict=True) if what)
-
-
-def damage_of(path: Path, entry: FileEntry, trusted: int = 0) -> str:
-    """Return how a file differs from its entry; empty if it does not.
-
-    Args:
-        trusted: a time in nanoseconds. The content of a file that was not written to since then is not read.
-    """
-    if not path.is_file():
-        return "is missing"
-    status = path.stat()
-    if status.st_size != entry.bytes:
-        return f"has {status.st_size:,} bytes instead of {entry.bytes:,}"
-    changed = status.st_mtime_ns > trusted and file_sha256(path) != entry.sha256
-    return "was changed: its SHA-256 is not the one in the manifest" if changed else ""
+        found = pool.map(look, names, map(files.__getitem__, names))
+        return [f"{name} {what}" for name, what in zip(names, found, strict=True) if what]

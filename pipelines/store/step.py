@@ -264,11 +264,11 @@ def _package_code(package: str) -> str:
 def _plain_code(path: Path) -> str:
     tree = ast.parse(path.read_bytes())
     for node in ast.walk(tree):
-        body = getattr(node, "body", None)
-        if isinstance(body, list) and body and _is_docstring(body[0]):
-            node.body = body[1:] or [ast.Pass()]  # type: ignore[attr-defined]
+        if isinstance(body := getattr(node, "body", None), list):
+            node.body = [part for part in body if not _is_docstring(part)] or [ast.Pass()]  # type: ignore[attr-defined]
     return ast.unparse(tree)
 
 
 def _is_docstring(node: ast.AST) -> bool:
+    """Return whether a statement is only a text: a docstring, or the description of the field above it."""
     return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)

@@ -15,13 +15,12 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
+from filelock import AcquireReturnProxy, FileLock, Timeout
 
 from pipelines.errors import InputError
 from pipelines.store.bucket import Bucket
@@ -70,7 +69,7 @@ class Store:
         before = self.find(step)
         if before and not rebuild:
             return before
-        with self._naming_a_full_disk(step), self._lock(step.fingerprint, on_wait):
+        with self._naming_a_full_disk(step), self._acquire(step.fingerprint, on_wait):
             published = self.find(step)
             if published and (published != before or not rebuild):  # another process has just built it
                 return published
@@ -140,7 +139,7 @@ class Store:
     def remove(self, dataset: Dataset) -> None:
         """Remove a published dataset: it disappears in one step, then its bytes are freed."""
         if self.bucket:
-            self.bucket.withdraw(dataset.manifest.key)
+            self.bucket.withdraw(dataset.ref.key)
         if dataset.folder.exists():
             shutil.rmtree(self._trash(dataset, "removed"))
 
@@ -178,7 +177,7 @@ class Store:
 
     def _restore(self, old: Path) -> None:
         """Put a dataset back whose replacement was killed before it was in place."""
-        if (dataset := Dataset.load(old, self.bucket)) and not (target := self.root / dataset.manifest.key).exists():
+        if (dataset := Dataset.load(old, self.bucket)) and not (target := self.root / dataset.ref.key).exists():
             os.rename(old, target)
 
     # Finding
@@ -215,12 +214,11 @@ class Store:
         candidates = [
             dataset
             for dataset in self.list(kind)
-            if dataset.ref.fingerprint.startswith(digits)
-            and (dataset.ref.kind == head if slash else True)
-            and (name in (dataset.ref.name, dataset.ref.kind) or (not digits and _starts(dataset, name)))
+            if dataset.ref.fingerprint.startswith(digits) and (not slash or dataset.ref.kind == head)
         ]
         exact = [dataset for dataset in candidates if name in (dataset.ref.name, dataset.ref.kind)]
-        candidates = exact or candidates
+        by_digits = len(name) >= 4 and not digits
+        candidates = exact or [each for each in candidates if by_digits and each.ref.fingerprint.startswith(name)]
         if not candidates:
             among = f"{kind} datasets" if kind else "published datasets"
             raise InputError(
@@ -237,19 +235,15 @@ class Store:
         fetched again on its next use.
         """
         manifest = dataset.manifest
-        problems: list[str] = []
-        if self.bucket:
-            look = self.bucket.problem
-            with ThreadPoolExecutor(4) as pool:
-                found = pool.map(lambda entry: look(entry.sha256, entry.bytes), manifest.files.values())
-                problems = [f"{name} {what}" for name, what in zip(manifest.files, found, strict=True) if what]
+        if bucket := self.bucket:
+            problems = damaged_files(manifest.files, lambda _, entry: bucket.problem(entry.sha256, entry.bytes))
             if (dataset.folder / MANIFEST).exists() and (here := self._verify_folder(dataset)):
                 (dataset.folder / MANIFEST).unlink()
                 problems += [f"{problem}, in the copy on this machine" for problem in here]
         else:
-            problems += self._verify_folder(dataset)
-        if (place := "/".join(dataset.folder.parts[-2:])) != manifest.key:
-            problems.append(f"it lies in {place} instead of {manifest.key}")
+            problems = self._verify_folder(dataset)
+        if (place := "/".join(dataset.folder.parts[-2:])) != dataset.ref.key:
+            problems.append(f"it lies in {place} instead of {dataset.ref.key}")
         if files_digest(manifest.files) != manifest.digest:
             problems.append(f"{MANIFEST} was changed: its digest does not fit its list of files")
         return problems
@@ -257,10 +251,8 @@ class Store:
     def _verify_folder(self, dataset: Dataset) -> list[str]:
         present = {path.relative_to(dataset.folder).as_posix() for path in dataset.folder.rglob("*") if path.is_file()}
         foreign = sorted(present - {*dataset.manifest.files, MANIFEST})
-        return [
-            *damaged_files(dataset.folder, dataset.manifest.files),
-            *(f"{name} does not belong to it" for name in foreign),
-        ]
+        damaged = damaged_files(dataset.manifest.files, lambda name, entry: entry.damage(dataset.folder / name))
+        return [*damaged, *(f"{name} does not belong to it" for name in foreign)]
 
     def list(self, kind: str | None = None) -> list[Dataset]:
         """Return all published datasets, or those of a kind, oldest first."""
@@ -306,10 +298,10 @@ class Store:
         """Upload a dataset that was published in the folder, unless another machine was first."""
         if not self.bucket:
             return dataset
-        if not replace and (theirs := self._published(dataset.manifest.key)):
+        if not replace and (theirs := self._published(dataset.ref.key)):
             return theirs
         self.bucket.put({dataset.folder / name: entry.sha256 for name, entry in dataset.manifest.files.items()})
-        self.bucket.publish(dataset.manifest.key, (dataset.folder / MANIFEST).read_bytes())
+        self.bucket.publish(dataset.ref.key, (dataset.folder / MANIFEST).read_bytes())
         return dataset
 
     def _published(self, key: str) -> Dataset | None:
@@ -339,26 +331,17 @@ class Store:
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 
-    @contextmanager
-    def _lock(self, fingerprint: str, on_wait: Callable[[], None] | None = None) -> Iterator[None]:
-        """Hold the fingerprint's lock; `on_wait` is called if another process has it."""
+    def _acquire(self, fingerprint: str, on_wait: Callable[[], None] | None) -> AcquireReturnProxy:
+        """Acquire the fingerprint's lock; `on_wait` is called if another process has it."""
         lock = self.lock(fingerprint)
         try:
-            lock.acquire(timeout=0)
+            return lock.acquire(timeout=0)
         except Timeout:
             if on_wait:
                 on_wait()
-            lock.acquire()
-        try:
-            yield
-        finally:
-            lock.release()
+            return lock.acquire()
 
 
 def _days_since_written(folder: Path) -> float:
     times = [path.stat().st_mtime for path in [folder, *folder.rglob("*")]]
     return (time.time() - max(times)) / 86_400
-
-
-def _starts(dataset: Dataset, digits: str) -> bool:
-    return len(digits) >= 4 and dataset.ref.fingerprint.startswith(digits)

@@ -17,6 +17,11 @@ def test_size(n_bytes: float, text: str) -> None:
     assert numbers.size(n_bytes) == text
 
 
+@pytest.mark.parametrize("p, text", [(0.5, "p = 0.500"), (0.001, "p = 0.001"), (0.0009, "p < 0.001")])
+def test_p_value(p: float, text: str) -> None:
+    assert numbers.p_value(p) == text
+
+
 @pytest.mark.parametrize("seconds, text", [(1.4, "1 s"), (119, "119 s"), (600, "10 min"), (9000, "2.5 h")])
 def test_duration(seconds: float, text: str) -> None:
     assert numbers.duration(seconds) == text

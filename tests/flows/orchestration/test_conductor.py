@@ -29,9 +29,9 @@ def published(tmp_path):
     config = IngestConfig(sources=[{"uri": str(tmp_path / "texts")}], split={"validation": 0, "test": 0})
 
     def publish():
-        corpus = conductor._perform(INGEST.using("mill", config)).dataset
+        corpus = conductor._perform(INGEST.using("mill", config))
         step = TOKENIZE.using("mill", TokenizeConfig(encoding="characters"), {"corpus": corpus})
-        return corpus, conductor._perform(step).dataset
+        return corpus, conductor._perform(step)
 
     return publish
 
@@ -71,7 +71,7 @@ def test_step_stops_between_partitions_and_resumes_there(tmp_path, monkeypatch):
     reading = [(done, 5, "partitions", "reading") for done in range(6)]
     assert len(read) == 2 and shown == reading[:3] and not list(conductor.store.list())
     conductor.should_stop = lambda: False
-    assert conductor._perform(INGEST.using("mill", config)).dataset.manifest.statistics["documents"] == 5
+    assert conductor._perform(INGEST.using("mill", config)).manifest.statistics["documents"] == 5
     assert len(read) == len(set(read)) == 5 and shown[3:9] == reading
 
 

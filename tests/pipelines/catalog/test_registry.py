@@ -5,7 +5,10 @@ from __future__ import annotations
 import sqlite3
 from pathlib import Path
 
+import pytest
+
 from pipelines.catalog.registry import champions_of, find_version, registered
+from pipelines.errors import InputError
 
 
 def test_versions_have_their_aliases_tags_and_history(tmp_path: Path) -> None:
@@ -37,3 +40,8 @@ def test_versions_have_their_aliases_tags_and_history(tmp_path: Path) -> None:
 
 def test_history_ignores_what_is_no_number() -> None:
     assert champions_of("1, 2,x,") == (1, 2) and champions_of(None) == ()
+
+
+def test_unreachable_registry_is_one_sentence() -> None:
+    with pytest.raises(InputError, match="cannot be read"):
+        registered("postgresql+psycopg2://user:secret@127.0.0.1:1/none")

@@ -89,7 +89,7 @@ def both(store: Store, tmp_path: Path) -> tuple[Dataset, Dataset]:
 def test_dataset_of_one_machine_is_found_by_another(machines: list[Store], tmp_path: Path) -> None:
     one, two = machines
     corpus, tokens = both(one, tmp_path)
-    assert two.build(corpus_step(tmp_path), refuses) == Dataset(two.root / corpus.manifest.key, corpus.manifest)
+    assert two.build(corpus_step(tmp_path), refuses) == Dataset(two.root / corpus.ref.key, corpus.manifest)
     found = two.open("tokens/mill")
     assert [each.manifest for each in two.list()] == [corpus.manifest, tokens.manifest]
     assert not found.folder.exists(), "nothing is fetched before it is used"
@@ -223,7 +223,7 @@ def test_sql_fetches_only_the_files_that_it_reads(machines: list[Store], tmp_pat
     assert connection.execute("SELECT count(*) FROM datasets").fetchall() == [(2,)]
     assert not any(each.folder.exists() for each in two.list())
     assert connection.execute("SELECT count(*) FROM documents").fetchall() == [(3,)]
-    assert (two.root / corpus.manifest.key).exists() and not (two.root / tokens.manifest.key).exists()
+    assert (two.root / corpus.ref.key).exists() and not (two.root / tokens.ref.key).exists()
     ends = "SELECT decode(tokens[:8]) FROM tokens ORDER BY shard, start LIMIT 1"
     assert connection.execute(ends).fetchall() == [("The mill",)]
 

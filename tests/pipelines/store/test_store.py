@@ -175,7 +175,7 @@ def test_lock_of_a_sweep_does_not_prevent_a_rebuild(store):
     held, release = threading.Event(), threading.Event()
 
     def hold():
-        with store._lock(step().fingerprint):
+        with store.lock(step().fingerprint):
             held.set()
             release.wait(10)
 
