@@ -11,7 +11,7 @@ import duckdb
 from pipelines.catalog.catalog import connect
 from pipelines.store.dataset import Dataset
 from pipelines.store.store import Store
-from pipelines.tokens.byte_pairs import named_tokenizer
+from pipelines.tokens.tokenizers import named_tokenizer
 from pipelines.tokens.characters import CharacterTokenizer
 from pipelines.tokens.tokenizer import END_OF_TEXT
 
