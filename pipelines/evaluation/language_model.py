@@ -151,18 +151,9 @@ def memorised(
         width = config.prefix_tokens + config.run_tokens
         work.listener.warn(f"memorisation was not looked for: no document of a split has {width + 1} tokens")
         return {}
-    rows = [
-        {
-            "split": name,
-            "doc_id": each.doc_id,
-            **{part: tokens.tokenizer.decode(getattr(each, part)) for part in ("prefix", "text", "written")},
-            "run": each.run,
-        }
-        for name, recitals in (("train", trained), (split, held_out))
-        for each in recitals
-    ]
-    pq.write_table(pa.Table.from_pylist(rows), out / "memorisation.parquet", compression="zstd")
-    return memorisation_metrics(trained, held_out, config.at_least)
+    pq.write_table(pa.Table.from_pylist([*trained, *held_out]), out / "memorisation.parquet", compression="zstd")
+    runs = ([place["run"] for place in places] for places in (trained, held_out))
+    return memorisation_metrics(*runs, config.at_least)
 
 
 def continue_prompts(model: LanguageModel, prompts: Sequence[str], out: Path, work: StepContext) -> None:
