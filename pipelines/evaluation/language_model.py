@@ -152,8 +152,8 @@ def memorised(
         work.listener.warn(f"memorisation was not looked for: no document of a split has {width + 1} tokens")
         return {}
     pq.write_table(pa.Table.from_pylist([*trained, *held_out]), out / "memorisation.parquet", compression="zstd")
-    runs = ([place["run"] for place in places] for places in (trained, held_out))
-    return memorisation_metrics(*runs, config.at_least)
+    runs, held_out_runs = ([place["run"] for place in places] for places in (trained, held_out))
+    return memorisation_metrics(runs, held_out_runs, config.at_least)
 
 
 def continue_prompts(model: LanguageModel, prompts: Sequence[str], out: Path, work: StepContext) -> None:
@@ -183,13 +183,9 @@ def _headline(s: Mapping[str, Any]) -> str:
 
 def _details(dataset: Dataset) -> str:
     s = dataset.manifest.statistics
-    systems = {
-        "this model": "test/",
-        "interpolated trigram": "test-baseline/trigram/",
-        "unigram": "test-baseline/unigram/",
-    }
+    baselines = {"trigram": "interpolated trigram", "unigram": "unigram"}
     columns = {"bits/byte": ("bits_per_byte", "{:.3f}"), "perplexity": ("perplexity", "{:,.1f}")}
-    return beside(s, systems, columns, f"{s['scored_tokens']:,} held-out tokens")
+    return beside(s, "test", baselines, columns, f"{s['scored_tokens']:,} held-out tokens")
 
 
 EVALUATE_LANGUAGE = StepType(
