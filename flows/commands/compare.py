@@ -10,7 +10,7 @@ from rich.text import Text
 from flows.home import Home
 from flows.tracking.registry import find_model
 from pipelines.errors import InputError
-from pipelines.evaluation.compare import Difference, compare, matching, shown, verdict
+from pipelines.evaluation.compare import Difference, compare, matching, shown
 from pipelines.numbers import p_value
 
 
@@ -49,8 +49,7 @@ def _shared(pairs: Sequence[Sequence[Difference]]) -> list[list[Difference]]:
 def _beside(each: Difference, significance: float) -> Text:
     if each.p is None:
         return Text(shown(each.second))
-    result = verdict(each, significance)
+    result = each.verdict(significance)
     style = {"better": "green", "worse": "red"}.get(result, "dim")
-    return Text.assemble(
-        shown(each.second), "\n", (f"{result} ({each.difference.value:+.4g}, {p_value(each.p)})", style)
-    )
+    tested = f"{result} ({each.difference.value:+.4g}, {p_value(each.p)})"
+    return Text.assemble(shown(each.second), "\n", (tested, style))

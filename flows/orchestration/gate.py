@@ -25,7 +25,7 @@ from pipelines.corpus.examples import EXAMPLES
 from pipelines.errors import InputError
 from pipelines.evaluation.assistant import EVALUATE_ASSISTANT
 from pipelines.evaluation.classifier import EVALUATE_CLASSIFIER
-from pipelines.evaluation.compare import evaluations_of, shown, verdict
+from pipelines.evaluation.compare import evaluations_of, shown
 from pipelines.evaluation.language_model import EVALUATE_LANGUAGE
 from pipelines.evaluation.promotion import Ruling, decide
 from pipelines.store.dataset import Dataset
@@ -127,7 +127,7 @@ class Gate:
 def _publish(name: str, summary: str, decision: Ruling) -> None:
     rows = "".join(
         f"| {each.metric} | {shown(each.first)} | {shown(each.second)} | "
-        f"{'not tested' if each.p is None else format(each.p, '.3g')} | {verdict(each)} |\n"
+        f"{'not tested' if each.p is None else format(each.p, '.3g')} | {each.verdict()} |\n"
         for each in decision.differences
     )
     head = "| metric | champion | challenger | p | challenger is |\n| --- | --- | --- | --- | --- |\n"

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.evaluation.metrics import Measure, Metric, Rows, mean_of, measures, ratio_of, share
+from pipelines.evaluation.metrics import Measure, Metric, Rows, mean_of, ratio_of, share
 
 SHORT = 5  # words of a response, up to which an answer can be expected to be the same
 
@@ -86,11 +86,6 @@ METRICS = {
 
 COMPARED = ("loss", "chrf", "rouge_l", "repetition", "distinct_1", "distinct_2", "exact_match")
 """The metrics that a comparison tests, in its order."""
-
-
-def measure_answers(answers: Texts, references: Texts) -> dict[str, Measure]:
-    """Return the metrics that need no more than answers and references, by name."""
-    return measures(METRICS, {"answer": answers, "response": references})
 
 
 # Words and n-grams

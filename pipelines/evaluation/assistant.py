@@ -183,13 +183,9 @@ def _headline(s: Mapping[str, Any]) -> str:
 
 def _details(dataset: Dataset) -> str:
     s = dataset.manifest.statistics
-    systems = {
-        "this model": "instruct/",
-        "before fine-tuning": "instruct-baseline/base_model/",
-        "nearest training answer": "instruct-baseline/nearest_instruction/",
-    }
+    baselines = {"base_model": "before fine-tuning", "nearest_instruction": "nearest training answer"}
     columns = {"loss": ("loss", "{:.3f}"), "chrF": ("chrf", "{:.1f}"), "exact": ("exact_match", "{:.1%}")}
-    return beside(s, systems, columns, f"{s['scored_examples']:,} held-out instructions")
+    return beside(s, "instruct", baselines, columns, f"{s['scored_examples']:,} held-out instructions")
 
 
 EVALUATE_ASSISTANT = StepType(

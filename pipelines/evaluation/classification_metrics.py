@@ -190,8 +190,8 @@ def items(columns: Mapping[str, Any], statistics: Mapping[str, Any]) -> dict[str
 def measure_classes(answers: Answers) -> dict[str, Measure]:
     """Return the metrics of a system, and `precision/LABEL`, `recall/LABEL` and `f1/LABEL` of each label.
 
-    A ratio with nothing to divide by counts as 0. A metric without a meaning is left out, such as the ROC-AUC of
-    texts of one class.
+    The values are scikit-learn's to the last digit. A ratio with nothing to divide by counts as 0. A metric without a
+    meaning is left out, such as the ROC-AUC of texts of one class.
     """
     by_label = {
         f"{name}/{label}": Metric(partial(_ratio, name, at=at), ANSWERS)
@@ -199,11 +199,6 @@ def measure_classes(answers: Answers) -> dict[str, Measure]:
         for at, label in enumerate(answers.labels)
     }
     return measures(METRICS | by_label, {"answers": answers})
-
-
-def classification_metrics(answers: Answers) -> dict[str, float]:
-    """Return the values of a system's metrics by name, which are scikit-learn's to the last digit."""
-    return {name: measure.value for name, measure in measure_classes(answers).items()}
 
 
 def with_intervals(answers: Answers) -> dict[str, Interval]:

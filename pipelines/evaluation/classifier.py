@@ -110,7 +110,7 @@ def baseline_results(
         criterion: what the model's threshold was chosen by, if it has one. The baselines then get thresholds as well.
         work: receives a warning if there is nothing to train on.
     """
-    from pipelines.evaluation.classifier_baselines import BASELINES  # scikit-learn takes most of a second to import
+    from pipelines.evaluation.classifier_baselines import BASELINES, fit_baseline  # scikit-learn imports for a second
 
     train = [row for row in examples.rows("train") if row.label in decision.labels]
     if len({row.label for row in train}) < 2:
@@ -118,9 +118,10 @@ def baseline_results(
         return {}
     validation, positive = examples.rows("validation"), decision.labels.index(decision.positive)
     is_positive = np.array([row.label == decision.positive for row in validation])
+    train_texts, classes = [row.text for row in train], class_numbers(train, decision.labels)
     results: dict[str, Result] = {}
-    for system, fit in BASELINES.items():
-        predict = fit([row.text for row in train], class_numbers(train, decision.labels), len(decision.labels))
+    for system in BASELINES:
+        predict = fit_baseline(system, train_texts, classes, len(decision.labels))
         threshold = None
         if criterion:
             probabilities = predict([row.text for row in validation])[:, positive]

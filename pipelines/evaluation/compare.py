@@ -29,7 +29,7 @@ class Difference:
     """A metric of two models on the same items.
 
     Attributes:
-        metric: named `stage/metric`.
+        metric: named `stage/metric`, or `stage/metric/source/NAME` for a part of the items.
         first, second: its value for each model.
         difference: second minus first.
         p: the p-value. None for a metric that is shown without a test.
@@ -45,25 +45,15 @@ class Difference:
 
     @property
     def gain(self) -> float:
-        """How much better the second model is."""
-        return gain(self.metric, self.difference.value)
+        """How much better the second model is: the difference, or its opposite if lower is better."""
+        known = METRICS.get(self.metric.split("/")[1])
+        return -self.difference.value if known and known.lower_is_better else self.difference.value
 
-    def better(self, significance: float = 0.05) -> str | None:
-        """Return `first` or `second` if the difference is significant."""
+    def verdict(self, significance: float = 0.05) -> str:
+        """Say whether the second model is better or worse, or that no difference is shown."""
         if self.p is None or self.p >= significance or not self.gain:
-            return None
-        return "second" if self.gain > 0 else "first"
-
-
-def gain(metric: str, difference: float) -> float:
-    """Return a difference as an improvement, which is its opposite if lower is better.
-
-    Args:
-        metric: named `stage/metric`, or `stage/metric/source/NAME` for a part of the items.
-        difference: second minus first.
-    """
-    known = METRICS.get(metric.split("/")[1])
-    return -difference if known and known.lower_is_better else difference
+            return "no difference shown"
+        return "better" if self.gain > 0 else "worse"
 
 
 def compare(first: Dataset, second: Dataset) -> list[Difference]:
@@ -155,23 +145,14 @@ def _columns(table: pa.Table) -> dict[str, list[Any]]:
 def _metrics(evaluation: Dataset) -> dict[str, Interval]:
     with evaluation.open("metrics.parquet") as file:
         table = pq.read_table(file, filters=[("system", "==", "model")]).to_pylist()
-    unknown = math.nan
-    return {
-        row["metric"]: Interval(row["value"], row.get("low", unknown), row.get("high", unknown))
-        for row in table
-        if row["value"] is not None
-    }
+    known = (row for row in table if row["value"] is not None)
+    return {row["metric"]: Interval(row["value"], row.get("low"), row.get("high")) for row in known}
 
 
 def _described(evaluation: Dataset) -> str:
     inputs, split = evaluation.manifest.inputs, evaluation.manifest.config.get("split")
     on = inputs.get("examples") or inputs.get("tokens")
     return f"{inputs['model']} was judged on the {split} split of {on}"
-
-
-def verdict(each: Difference, significance: float = 0.05) -> str:
-    """Say whether the second model is better or worse, or that no difference is shown."""
-    return {"second": "better", "first": "worse", None: "no difference shown"}[each.better(significance)]
 
 
 def shown(interval: Interval) -> str:

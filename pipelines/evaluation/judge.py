@@ -4,6 +4,7 @@ The prompt, the judge's raw answer and the score are stored for every item. An i
 it, gives no valid score or times out. Other items are not affected.
 """
 
+import math
 import os
 import re
 import time
@@ -108,8 +109,8 @@ def judge(
     if key is None:
         raise InputError(f"evaluate.judge.key_variable: the environment has no variable {config.key_variable}.")
     headers = {"Authorization": f"Bearer {key}"} if key else {}
+    verdicts = []
     with httpx.Client(timeout=config.timeout, headers=headers) as client, ThreadPoolExecutor(config.workers) as pool:
-        verdicts = []
         for verdict in pool.map(lambda item: _ask(client, item, config, pause), items):
             verdicts.append(verdict)
             progress(len(verdicts))
@@ -151,7 +152,5 @@ def read_score(answer: str, config: JudgeConfig) -> float | None:
     """
     text = re.sub(r"<think>.*?</think>", "", answer, flags=re.DOTALL)
     found = re.search(r"(?<![\w.,-])-?\d+(?:\.\d+)?", text)
-    if not found:
-        return None
-    score = float(found[0])
+    score = float(found[0]) if found else math.nan
     return score if config.lowest <= score <= config.highest else None

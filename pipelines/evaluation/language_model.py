@@ -151,18 +151,9 @@ def memorised(
         width = config.prefix_tokens + config.run_tokens
         work.listener.warn(f"memorisation was not looked for: no document of a split has {width + 1} tokens")
         return {}
-    rows = [
-        {
-            "split": name,
-            "doc_id": each.doc_id,
-            **{part: tokens.tokenizer.decode(getattr(each, part)) for part in ("prefix", "text", "written")},
-            "run": each.run,
-        }
-        for name, recitals in (("train", trained), (split, held_out))
-        for each in recitals
-    ]
-    pq.write_table(pa.Table.from_pylist(rows), out / "memorisation.parquet", compression="zstd")
-    return memorisation_metrics(trained, held_out, config.at_least)
+    pq.write_table(pa.Table.from_pylist([*trained, *held_out]), out / "memorisation.parquet", compression="zstd")
+    runs, held_out_runs = ([place["run"] for place in places] for places in (trained, held_out))
+    return memorisation_metrics(runs, held_out_runs, config.at_least)
 
 
 def continue_prompts(model: LanguageModel, prompts: Sequence[str], out: Path, work: StepContext) -> None:
@@ -192,13 +183,9 @@ def _headline(s: Mapping[str, Any]) -> str:
 
 def _details(dataset: Dataset) -> str:
     s = dataset.manifest.statistics
-    systems = {
-        "this model": "test/",
-        "interpolated trigram": "test-baseline/trigram/",
-        "unigram": "test-baseline/unigram/",
-    }
+    baselines = {"trigram": "interpolated trigram", "unigram": "unigram"}
     columns = {"bits/byte": ("bits_per_byte", "{:.3f}"), "perplexity": ("perplexity", "{:,.1f}")}
-    return beside(s, systems, columns, f"{s['scored_tokens']:,} held-out tokens")
+    return beside(s, "test", baselines, columns, f"{s['scored_tokens']:,} held-out tokens")
 
 
 EVALUATE_LANGUAGE = StepType(

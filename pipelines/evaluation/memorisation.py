@@ -6,12 +6,10 @@ easy to guess. So held-out text is tried as well, and only the lead of training 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field
 
 from gpt.config import Config
@@ -36,17 +34,6 @@ class MemorisationConfig(Config):
     """Tokens of a run that make a place count as memorised."""
 
 
-@dataclass(frozen=True)
-class Recital:
-    """A model's continuation of a prefix, and the number of its first tokens that equal the text."""
-
-    doc_id: str
-    prefix: NDArray[np.integer]
-    text: NDArray[np.integer]
-    written: list[int]
-    run: int
-
-
 METRICS = {
     "memorised_run": Metric(mean_of, ("run",), lower_is_better=True),
     "memorised_share": Metric(mean_of, ("memorised",), lower_is_better=True),
@@ -54,59 +41,66 @@ METRICS = {
 }
 
 
-def recite(model: GPT, tokens: Tokens, split: str, config: MemorisationConfig) -> list[Recital]:
-    """Continue texts greedily from places that are spread evenly over a split. Each place lies within a document."""
+def recite(model: GPT, tokens: Tokens, split: str, config: MemorisationConfig) -> list[dict[str, Any]]:
+    """Continue texts greedily from places that are spread evenly over a split. Each place lies within a document.
+
+    Returns:
+        The split, the document, the prefix, the text after it and the text that the model wrote at each place, and
+        the run: how many of the model's first tokens equal the text's.
+    """
     from gpt.generate import Sampling, generate  # PyTorch takes long to import, and the metrics do without
 
-    width = config.prefix_tokens + config.run_tokens
-    places = list(_places(tokens, split, width, config.prefixes))
-    texts = [tokens.flat(shard)[start : start + width] for shard, _, start in places]
-    written: list[list[int]] = []
-    for at in range(0, len(texts), 50):
-        prefixes = [text[: config.prefix_tokens].tolist() for text in texts[at : at + 50]]
-        written += generate(model, prefixes, Sampling(config.run_tokens))
-    found = []
-    for (shard, document, _), text, ids in zip(places, texts, written, strict=True):
-        prefix, rest = text[: config.prefix_tokens], text[config.prefix_tokens :]
-        wrong = np.flatnonzero(np.array(ids) != rest)
-        doc_id = tokens.shards[shard]["doc_id"][document].as_py()
-        found.append(Recital(doc_id, prefix, rest, ids, int(wrong[0]) if len(wrong) else len(rest)))
-    return found
+    width, decode = config.prefix_tokens + config.run_tokens, tokens.tokenizer.decode
+    places, rows = _places(tokens, split, width, config.prefixes), []
+    for at in range(0, len(places), 50):
+        some = places[at : at + 50]
+        windows = [
+            np.split(tokens.flat(shard)[start : start + width], [config.prefix_tokens]) for shard, _, start in some
+        ]
+        written = generate(model, [prefix.tolist() for prefix, _ in windows], Sampling(config.run_tokens))
+        for (shard, document, _), (prefix, text), ids in zip(some, windows, written, strict=True):
+            doc_id = tokens.shards[shard]["doc_id"][document].as_py()
+            texts = {"prefix": decode(prefix), "text": decode(text), "written": decode(ids)}
+            run = int((np.array(ids) == text).cumprod().sum())
+            rows.append({"split": split, "doc_id": doc_id, **texts, "run": run})
+    return rows
 
 
-def memorisation_metrics(
-    trained: Sequence[Recital], held_out: Sequence[Recital], at_least: int
-) -> dict[str, float | Interval]:
+def memorisation_metrics(trained: Sequence[int], held_out: Sequence[int], at_least: int) -> dict[str, float | Interval]:
     """Return the mean run and the share of memorised places, in training text and in held-out text, by name.
 
     The ratio is that of the mean runs. It is left out if no held-out run has a token.
+
+    Args:
+        trained, held_out: the runs.
+        at_least: the run of a memorised place.
     """
     metrics: dict[str, float | Interval] = {}
-    for where, recitals in (("", trained), ("_held_out", held_out)):
-        runs = np.array([each.run for each in recitals])
-        found = intervals(measures(METRICS, {"run": runs, "memorised": runs >= at_least}))
+    for where, runs in (("", trained), ("_held_out", held_out)):
+        found = intervals(measures(METRICS, {"run": runs, "memorised": np.array(runs) >= at_least}))
         metrics |= {f"{name}{where}": value for name, value in found.items()}
-    guessed = np.mean([each.run for each in held_out])
-    if guessed:
-        metrics["memorised_ratio"] = float(np.mean([each.run for each in trained]) / guessed)
+    if guessed := np.mean(held_out):
+        metrics["memorised_ratio"] = float(np.mean(trained) / guessed)
     return metrics
 
 
-def _places(tokens: Tokens, split: str, width: int, most: int) -> Iterator[tuple[int, int, int]]:
-    """Yield shard, document and first token of windows, at most `most`, evenly among all windows within documents.
+def _places(tokens: Tokens, split: str, width: int, most: int) -> list[tuple[int, int, int]]:
+    """Return shard, document and first token of windows, at most `most`, evenly among all windows within documents.
 
     The windows of a document do not overlap.
     """
     shards = [shard for shard in range(len(tokens.shards)) if tokens.split(shard) == split]
-    ends = []  # for each shard, the number of windows before each document and in all
-    for shard in shards:
-        windows = np.maximum(-((width - np.diff(tokens.offsets(shard))) // width), 0)
-        ends.append(np.concatenate([[0], np.cumsum(windows)]))
-    total = np.cumsum([0, *(int(end[-1]) for end in ends)])
-    chosen = np.linspace(0, total[-1] - 1, most).astype(int) if total[-1] > most else np.arange(total[-1])
-    for number in chosen:
-        at = int(np.searchsorted(total, number, side="right")) - 1
-        number = int(number - total[at])
-        document = int(np.searchsorted(ends[at], number, side="right")) - 1
-        first = int(tokens.offsets(shards[at])[document])
-        yield shards[at], document, first + (number - int(ends[at][document])) * width
+    offsets = [tokens.offsets(shard) for shard in shards]
+    sizes = [len(each) - 1 for each in offsets]
+    # of each document in the split: its shard, its number there, its first token, and how many windows it has
+    shard = np.repeat(shards, sizes).astype(int)
+    number = np.concatenate([np.arange(0), *map(np.arange, sizes)])
+    first = np.concatenate([np.arange(0), *(each[:-1] for each in offsets)])
+    lengths = np.concatenate([np.arange(0), *map(np.diff, offsets)])
+    windows = np.maximum(-((width - lengths) // width), 0)
+    ends = np.cumsum(windows)
+    total = int(windows.sum())
+    chosen = np.linspace(0, total - 1, most).astype(int) if total > most else np.arange(total)
+    document = np.searchsorted(ends, chosen, side="right")
+    starts = first[document] + (chosen - ends[document] + windows[document]) * width
+    return list(zip(shard[document].tolist(), number[document].tolist(), starts.tolist(), strict=True))

@@ -91,7 +91,7 @@ def mean_of(values: Values) -> Measure:
     return replace(ratio_of(np.where(known, each, 0), known), each=each)
 
 
-def share(part: Rows, whole: Rows) -> Rows:
+def share(part: NDArray[Any], whole: NDArray[Any]) -> Rows:
     """Return part / whole, and 0 where the whole is 0."""
     part, whole = np.asarray(part, float), np.asarray(whole, float)
     return np.divide(part, whole, out=np.zeros_like(part), where=whole > 0)

@@ -166,13 +166,9 @@ def _headline(s: Mapping[str, Any]) -> str:
 
 def _details(dataset: Dataset) -> str:
     s = dataset.manifest.statistics
-    systems = {
-        "this model": "task/",
-        "without the prompt": "task-baseline/choices_alone/",
-        "chance": "task-baseline/chance/",
-    }
+    baselines = {"choices_alone": "without the prompt", "chance": "chance"}
     columns = {"accuracy": ("accuracy", "{:.3f}"), "per character": ("accuracy_normalised", "{:.3f}")}
-    return beside(s, systems, columns, f"{s['scored_items']:,} items, {s['shots']} shots")
+    return beside(s, "task", baselines, columns, f"{s['scored_items']:,} items, {s['shots']} shots")
 
 
 EVALUATE_TASK = StepType(

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from pipelines.evaluation.metrics import share
+
 CHUNK = 4_000_000  # training tokens counted at a time, which takes about 150 MB
 
 
@@ -44,22 +46,12 @@ def trigram_losses(
     Returns:
         (N,) losses in nats, for the same tokens as `unigram_losses`.
     """
-    both = _ngrams([*tune, *scored], vocabulary)
-    counts = _count(train, both, vocabulary)
-    probabilities, buckets = _components(counts)
+    counts = _count(train, _ngrams([*tune, *scored], vocabulary), vocabulary)
+    probabilities, buckets = _components(counts, vocabulary)
     n_tune = len(_targets(tune))
     weights = _fit_weights(probabilities[:n_tune], buckets[:n_tune], int(buckets.max()) + 1)
     mixed = (weights[buckets[n_tune:]] * probabilities[n_tune:]).sum(axis=1)
     return -np.log(mixed)
-
-
-@dataclass(frozen=True)
-class _Ngrams:
-    """Trigram, bigram and token at each scored position, as one integer each: (a·V + b)·V + c, b·V + c, c."""
-
-    trigrams: NDArray[np.int64]
-    bigrams: NDArray[np.int64]
-    tokens: NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -72,23 +64,23 @@ class _Counts:
     b: NDArray[np.int64]
     c: NDArray[np.int64]
     total: int
-    vocabulary: int
 
 
 def _targets(streams: Sequence[NDArray]) -> NDArray[np.int64]:
     return np.concatenate([np.asarray(stream[1:], np.int64) for stream in streams])
 
 
-def _ngrams(streams: Sequence[NDArray], vocabulary: int) -> _Ngrams:
+def _ngrams(streams: Sequence[NDArray], vocabulary: int) -> NDArray[np.int64]:
+    """Return the trigram a b c at each scored position, as one integer each: (a·V + b)·V + c."""
     # The second token of a stream has one token of context. That token also replaces the missing one.
     a = np.concatenate([np.asarray(np.concatenate([s[:1], s[:-2]]), np.int64) for s in streams])
     b = np.concatenate([np.asarray(s[:-1], np.int64) for s in streams])
-    c = _targets(streams)
-    return _Ngrams((a * vocabulary + b) * vocabulary + c, b * vocabulary + c, c)
+    return (a * vocabulary + b) * vocabulary + _targets(streams)
 
 
-def _count(train: Sequence[NDArray], wanted: _Ngrams, vocabulary: int) -> _Counts:
-    sought = wanted.trigrams, wanted.trigrams // vocabulary, wanted.bigrams
+def _count(train: Sequence[NDArray], trigrams: NDArray[np.int64], vocabulary: int) -> _Counts:
+    bigrams = trigrams % vocabulary**2
+    sought = trigrams, trigrams // vocabulary, bigrams
     keys, places = zip(*(np.unique(values, return_inverse=True) for values in sought), strict=True)
     found = [np.zeros(len(unique), np.int64) for unique in keys]
     unigrams = np.zeros(vocabulary, np.int64)
@@ -103,16 +95,14 @@ def _count(train: Sequence[NDArray], wanted: _Ngrams, vocabulary: int) -> _Count
                 at[at == len(unique)] = 0
                 count += np.bincount(at[unique[at] == seen], minlength=len(unique))
     abc, ab, bc = (count[place] for count, place in zip(found, places, strict=True))
-    b = wanted.bigrams // vocabulary
-    return _Counts(abc, ab, bc, unigrams[b], unigrams[wanted.tokens], int(unigrams.sum()), vocabulary)
+    b, c = np.divmod(bigrams, vocabulary)
+    return _Counts(abc, ab, bc, unigrams[b], unigrams[c], int(unigrams.sum()))
 
 
-def _components(counts: _Counts) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+def _components(counts: _Counts, vocabulary: int) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """Return (N, 4) probabilities under trigram, bigram, token and uniform, and (N,) the bucket of the context."""
-    uniform = np.full(len(counts.c), 1 / counts.vocabulary)
-    token = counts.c / counts.total
-    bigram = np.divide(counts.bc, counts.b, out=np.zeros(len(uniform)), where=counts.b > 0)
-    trigram = np.divide(counts.abc, counts.ab, out=np.zeros(len(uniform)), where=counts.ab > 0)
+    token, uniform = counts.c / counts.total, np.full(len(counts.c), 1 / vocabulary)
+    bigram, trigram = share(counts.bc, counts.b), share(counts.abc, counts.ab)
     two, one = (np.ceil(np.log2(seen + 1)).astype(np.int64).clip(max=15) for seen in (counts.ab, counts.b))
     return np.stack([trigram, bigram, token, uniform], axis=1), two * 16 + one
 
@@ -121,9 +111,9 @@ def _fit_weights(probabilities: NDArray, buckets: NDArray, n_buckets: int) -> ND
     """Return (buckets, 4) mixture weights that maximise the likelihood, by expectation maximisation."""
     weights = np.full((n_buckets, probabilities.shape[1]), 1 / probabilities.shape[1])
     for _ in range(ROUNDS):
-        share = weights[buckets] * probabilities
-        share /= share.sum(axis=1, keepdims=True)
+        shares = weights[buckets] * probabilities
+        shares /= shares.sum(axis=1, keepdims=True)
         # One pseudo-observation, spread evenly, gives every component some weight in buckets with little data.
-        summed = np.stack([np.bincount(buckets, column, n_buckets) for column in share.T], axis=1) + 0.25
+        summed = np.stack([np.bincount(buckets, column, n_buckets) for column in shares.T], axis=1) + 0.25
         weights = summed / summed.sum(axis=1, keepdims=True)
     return weights

@@ -20,39 +20,40 @@ if TYPE_CHECKING:
     from pipelines.evaluation.compare import Difference
 
 
-METRIC = "The metric that the challenger must be better at."
-
-
-GUARD = "Metrics that must not get worse by more than this, each in its own unit."
-
-
 class Criterion(Config):
     """What makes one model better than another."""
 
-    metric: str = Field(description=METRIC)
+    metric: str
+    """The metric that the challenger must be better at."""
     margin: float = Field(0.0, ge=0)
     """Least improvement of that metric, in its own unit."""
-    guard: dict[str, float] = Field(default={}, description=GUARD)
+    guard: dict[str, float] = {}
+    """Metrics that must not get worse by more than this, each in its own unit."""
 
 
 class LanguageCriterion(Criterion):
     """What makes one pretrained model better than another."""
 
-    metric: str = Field(default="test/bits_per_byte", description=METRIC)
+    metric: str = "test/bits_per_byte"
+    """The metric that the challenger must be better at."""
 
 
 class ClassificationCriterion(Criterion):
     """What makes one classifier better than another."""
 
-    metric: str = Field(default="classify/f1", description=METRIC)
-    guard: dict[str, float] = Field(default={"classify/accuracy": 0.01}, description=GUARD)
+    metric: str = "classify/f1"
+    """The metric that the challenger must be better at."""
+    guard: dict[str, float] = {"classify/accuracy": 0.01}
+    """Metrics that must not get worse by more than this, each in its own unit."""
 
 
 class InstructionCriterion(Criterion):
     """What makes one assistant better than another."""
 
-    metric: str = Field(default="instruct/loss", description=METRIC)
-    guard: dict[str, float] = Field(default={"instruct/chrf": 1.0}, description=GUARD)
+    metric: str = "instruct/loss"
+    """The metric that the challenger must be better at."""
+    guard: dict[str, float] = {"instruct/chrf": 1.0}
+    """Metrics that must not get worse by more than this, each in its own unit."""
 
 
 class PromoteConfig(Config):
@@ -113,7 +114,7 @@ def decide(challenger: Dataset, champion: Dataset, config: PromoteConfig) -> Rul
         return Ruling(False, f"Not better: {shown}.", differences)
     if main.gain < criterion.margin:
         return Ruling(False, f"Not better by the margin of {criterion.margin:g}: {shown}.", differences)
-    if main.better(config.significance) != "second":
+    if main.verdict(config.significance) != "better":
         return Ruling(False, f"No difference shown at {config.significance:g}: {shown}.", differences)
     return Ruling(True, f"Better: {shown}.", differences)
 

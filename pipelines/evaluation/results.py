@@ -28,11 +28,8 @@ def statistics(stage: str, metrics: Mapping[str, Metrics]) -> dict[str, float]:
     for system, each in metrics.items():
         prefix = stage if system == MODEL else f"{stage}-baseline/{key_of(system)}"
         for metric, value in each.items():
-            if not isinstance(value, Interval):
-                found[f"{prefix}/{metric}"] = value
-                continue
-            found[f"{prefix}/{metric}"] = value.value
-            if system == MODEL:
+            found[f"{prefix}/{metric}"] = value.value if isinstance(value, Interval) else value
+            if isinstance(value, Interval) and system == MODEL:
                 found[f"{stage}-interval/{metric}_low"] = value.low
                 found[f"{stage}-interval/{metric}_high"] = value.high
     return found
@@ -69,19 +66,25 @@ def write_evaluation(out: Path, metrics: Mapping[str, Metrics], predictions: pa.
 
 
 def beside(
-    statistics: Mapping[str, Any], systems: Mapping[str, str], columns: Mapping[str, tuple[str, str]], what: str
+    statistics: Mapping[str, Any],
+    stage: str,
+    baselines: Mapping[str, str],
+    columns: Mapping[str, tuple[str, str]],
+    what: str,
 ) -> str:
-    """Return a table of systems by metrics as aligned text; a metric that a system does not have is a dash.
+    """Return a table of the model and baselines by metrics as aligned text. A missing metric is a dash.
 
     Args:
         statistics: those of an evaluation.
-        systems: the prefix of each system's statistics, by the system's title.
+        stage: the first part of their names.
+        baselines: the title of each baseline, by its key in the statistics.
         columns: the name and the format of each metric, by the column's title.
         what: the title of the first column.
     """
     rows = [[what, *columns]]
-    for system, prefix in systems.items():
-        values = [(statistics.get(prefix + key), form) for key, form in columns.values()]
+    prefixes = {stage: "this model"} | {f"{stage}-baseline/{key}": title for key, title in baselines.items()}
+    for prefix, system in prefixes.items():
+        values = [(statistics.get(f"{prefix}/{key}"), form) for key, form in columns.values()]
         if any(value is not None for value, _ in values):
             rows.append([system, *("-" if value is None else form.format(value) for value, form in values)])
     return aligned(rows)

@@ -1,7 +1,8 @@
 """Bootstrap intervals of metrics, and paired tests of two models on the same items."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +13,9 @@ RESAMPLES = 10_000
 
 
 LEVEL = 0.95
+
+
+Name = TypeVar("Name", bound=Hashable)
 
 
 @dataclass(frozen=True)
@@ -30,15 +34,21 @@ def intervals(measures: Mapping[str, Measure], most: int = RESAMPLES) -> dict[st
         measures: by name. At least one has rows.
         most: number of resamples; fewer are drawn of very many items.
     """
-    drawn = [resampled(measures, weights) for weights in resamples(_count(measures), most=most)]
     found = {}
-    for name, measure in measures.items():
-        low, high = ends(np.concatenate([each[name] for each in drawn]))
-        found[name] = Interval(measure.value, measure.scale(low), measure.scale(high))
+    for name, values in _draw(measures, most).items():
+        low, high = map(measures[name].scale, ends(values))
+        found[name] = Interval(measures[name].value, low, high)
     return found
 
 
-def resampled(measures: Mapping[str, Measure], weights: Rows) -> dict[str, Rows]:
+def _draw(measures: Mapping[Name, Measure], most: int = RESAMPLES) -> dict[Name, Rows]:
+    """Return the values (R,) of each measure of the same items in all resamples, before `scale`."""
+    n_items = next(len(measure.rows) for measure in measures.values() if not callable(measure.rows))
+    portions = [resampled(measures, weights) for weights in resamples(n_items, most)]
+    return {name: np.concatenate([portion[name] for portion in portions]) for name in measures}
+
+
+def resampled(measures: Mapping[Name, Measure], weights: Rows) -> dict[Name, Rows]:
     """Return the values (R,) of each measure in R resamples, before `scale`.
 
     Args:
@@ -48,10 +58,6 @@ def resampled(measures: Mapping[str, Measure], weights: Rows) -> dict[str, Rows]
     rows = {id(measure.rows): measure.rows for measure in measures.values()}
     sums = {key: each(weights) if callable(each) else weights @ each for key, each in rows.items()}
     return {name: measure.of_sums(sums[id(measure.rows)]) for name, measure in measures.items()}
-
-
-def _count(measures: Mapping[str, Measure]) -> int:
-    return next(len(measure.rows) for measure in measures.values() if not callable(measure.rows))
 
 
 def resamples(n: int, most: int = RESAMPLES) -> Iterator[Rows]:
@@ -93,9 +99,10 @@ def paired_bootstrap(first: Mapping[str, Measure], second: Mapping[str, Measure]
         first, second: measures of the same items by name. Names that only one has are left out.
     """
     found = {}
-    drawn = [(resampled(first, weights), resampled(second, weights)) for weights in resamples(_count(first))]
+    both = {(name, side): each[name] for side, each in enumerate((first, second)) for name in first if name in second}
+    drawn = {key: _scaled(both[key], values) for key, values in _draw(both).items()}
     for name in (name for name in first if name in second):
-        a, b = (_scaled(side[name], [pair[i][name] for pair in drawn]) for i, side in enumerate((first, second)))
+        a, b = drawn[name, 0], drawn[name, 1]
         values = first[name].value, second[name].value
         tail = min(int((b <= a).sum()), int((b >= a).sum()))
         found[name] = Paired(
@@ -107,8 +114,7 @@ def paired_bootstrap(first: Mapping[str, Measure], second: Mapping[str, Measure]
     return found
 
 
-def _scaled(measure: Measure, drawn: Sequence[Rows]) -> Rows:
-    values = np.concatenate(drawn)
+def _scaled(measure: Measure, values: Rows) -> Rows:
     return values if measure.scale is float else np.array([measure.scale(value) for value in values.tolist()])
 
 

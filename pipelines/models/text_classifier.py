@@ -9,8 +9,7 @@ from numpy.typing import NDArray
 
 from gpt.batch import Ids, pad
 from gpt.classifier import Classifier, Decision
-from pipelines.tokens.tokenized_examples import classifier_tokens
-from pipelines.tokens.tokenizer import Tokenizer
+from pipelines.tokens.tokenizer import Tokenizer, classifier_tokens
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ from pipelines.numbers import short
 from pipelines.store.dataset import Dataset
 from pipelines.store.step import StepContext, StepType
 from pipelines.tokens.templates import NamedTemplate, Template
-from pipelines.tokens.tokenizer import Tokenizer
+from pipelines.tokens.tokenizer import Tokenizer, classifier_tokens
 from pipelines.tokens.tokenizers import load_tokenizer
 
 FILE = "lessons.arrow"
@@ -150,14 +150,6 @@ def _encode(
         count["tokens"] += len(tokens)
         count["tokens_learnt"] += sum(learnt or ())
         yield {"example_id": example.id, "label": example.label, "tokens": tokens, "learnt": learnt}
-
-
-def classifier_tokens(tokenizer: Tokenizer, text: str, context: int) -> list[int]:
-    """Return the tokens of a text for a classifier: cut to the context, and ended by the end of text.
-
-    The classifier reads its answer from this last token. An empty text has it too.
-    """
-    return [*tokenizer.encode(text)[: context - 1].tolist(), tokenizer.end_of_text]
 
 
 def fit_conversation(

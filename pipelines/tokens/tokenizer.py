@@ -104,6 +104,14 @@ class Tokenizer(ABC):
         """Return a tokenizer with more special tokens after the vocabulary."""
 
 
+def classifier_tokens(tokenizer: Tokenizer, text: str, context: int) -> list[int]:
+    """Return the tokens of a text for a classifier: cut to the context, and ended by the end of text.
+
+    The classifier reads its answer from this last token. An empty text has it too.
+    """
+    return [*tokenizer.encode(text)[: context - 1].tolist(), tokenizer.end_of_text]
+
+
 def add_ids(special: Mapping[str, int], tokens: Sequence[str], first: int) -> dict[str, int]:
     """Give ids from `first` on to the tokens that have none yet."""
     new = [token for token in dict.fromkeys(tokens) if token not in special]

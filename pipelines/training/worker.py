@@ -15,7 +15,7 @@ from gpt.train import Diverged
 from pipelines.errors import InputError
 from pipelines.store.dataset import Dataset
 from pipelines.store.files import disk_is_full
-from pipelines.store.manifest import Manifest
+from pipelines.store.manifest import MANIFEST
 from pipelines.store.processes import ProcessId
 from pipelines.store.step import Listener, StepContext, Stopped
 from pipelines.training.pretrain import PretrainConfig, train_model
@@ -26,7 +26,8 @@ def take_part(job_file: Path) -> None:
     """Do the pretraining step's training as one of several processes."""
     job = json.loads(job_file.read_text())
     scratch = Path(job["scratch"])
-    inputs = {role: _open(Path(path)) for role, path in job["inputs"].items()}
+    folders = {role: Path(path) for role, path in job["inputs"].items()}
+    inputs = {role: Dataset.parse(folder, (folder / MANIFEST).read_bytes()) for role, folder in folders.items()}
 
     def should_stop() -> bool:
         return (scratch / "stop").exists() or not _is_alive(*job["starter"])
@@ -36,12 +37,8 @@ def take_part(job_file: Path) -> None:
             work = StepContext(scratch, _relay(), should_stop=should_stop)
             _, result = train_model(inputs, PretrainConfig.model_validate(job["config"]), work, device)
             _send("end", "result", asdict(result))
-        except Stopped as stopped:
-            _send("end", "stopped", str(stopped))
-        except InputError as error:
-            _send("end", "input", str(error))
-        except (Diverged, ValueError) as error:
-            _send("end", "failed", str(error))
+        except (Stopped, InputError, Diverged, ValueError) as error:
+            _send("end", type(error).__name__, str(error))
         except Exception as error:
             if disk_is_full(error):
                 _send("end", "full", str(error))
@@ -60,10 +57,6 @@ def _send(call: Call | Literal["end"], *arguments: Any) -> None:
     """Write a call as a line of JSON, in the first process only."""
     if parallel.rank() == 0:
         print(json.dumps([call, arguments]), flush=True)
-
-
-def _open(path: Path) -> Dataset:
-    return Dataset(path, Manifest.model_validate_json((path / "manifest.json").read_bytes()))
 
 
 def _is_alive(host: str, *starter: Any) -> bool:

@@ -43,7 +43,8 @@ def publish(store, ref_of):
     def publish(task, name, metrics, predictions, **facts):
         type, config = TYPES[task]
         held_out = Ref(kind="examples", name="held-out", fingerprint="12" * 32, digest="34")
-        step = type.using(name, config(**facts.pop("config", {})), {"model": ref_of(name), "examples": held_out})
+        inputs = {"model": SimpleNamespace(ref=ref_of(name)), "examples": SimpleNamespace(ref=held_out)}
+        step = type.using(name, config(**facts.pop("config", {})), inputs)
 
         def run(out, scratch):
             write_evaluation(out, {"model": metrics}, pa.table(predictions))

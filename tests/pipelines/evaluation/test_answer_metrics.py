@@ -7,9 +7,14 @@ from hypothesis import strategies as st
 from rouge_score.rouge_scorer import RougeScorer
 from sacrebleu import corpus_chrf, sentence_chrf
 
-from pipelines.evaluation.answer_metrics import measure_answers
-from pipelines.evaluation.metrics import mean_of
+from pipelines.evaluation.answer_metrics import METRICS
+from pipelines.evaluation.metrics import mean_of, measures
 from pipelines.evaluation.significance import intervals
+
+
+def measure_answers(answers, references):
+    return measures(METRICS, {"answer": answers, "response": references})
+
 
 text = st.text("abc ,.A", max_size=30)
 pairs = st.lists(st.tuples(text, text.filter(str.strip)), min_size=1, max_size=8)
@@ -18,15 +23,13 @@ pairs = st.lists(st.tuples(text, text.filter(str.strip)), min_size=1, max_size=8
 @given(pairs=pairs)
 def test_chrf_and_rouge_l_equal_reference_libraries(pairs):
     answers, references = zip(*pairs, strict=True)
-    measures = measure_answers(answers, references)
-    assert measures["chrf"].value == pytest.approx(corpus_chrf(list(answers), [list(references)]).score, abs=1e-9)
+    found = measure_answers(answers, references)
+    assert found["chrf"].value == pytest.approx(corpus_chrf(list(answers), [list(references)]).score, abs=1e-9)
     each = [sentence_chrf(a, [r]).score for a, r in pairs]
-    assert measures["chrf"].each == pytest.approx(each, abs=1e-9)
+    assert found["chrf"].each == pytest.approx(each, abs=1e-9)
     scorer = RougeScorer(["rougeL"])
     rouge = [scorer.score(r, a)["rougeL"].fmeasure for a, r in pairs]
-    assert measures["rouge_l"].each == pytest.approx(rouge) and measures["rouge_l"].value == pytest.approx(
-        np.mean(rouge)
-    )
+    assert found["rouge_l"].each == pytest.approx(rouge) and found["rouge_l"].value == pytest.approx(np.mean(rouge))
 
 
 def test_rouge_l_reads_every_language():
@@ -43,11 +46,11 @@ def test_exact_match_counts_short_references_only():
 
 def test_repetition_length_and_distinct_words_are_counted():
     looping = "a b c d a b c d a b c d"
-    measures = measure_answers([looping, "x"], ["a b c", "x"])
-    assert measures["repetition"].each == pytest.approx([5 / 9, 0]) and measures["repetition"].value == 5 / 9
-    assert measures["length_ratio"].each == pytest.approx([4, 1]) and measures["length_ratio"].value == 2.5
-    assert measures["distinct_1"].value == pytest.approx(5 / 13)
-    assert measures["distinct_2"].each == pytest.approx([4 / 11, 0])
+    found = measure_answers([looping, "x"], ["a b c", "x"])
+    assert found["repetition"].each == pytest.approx([5 / 9, 0]) and found["repetition"].value == 5 / 9
+    assert found["length_ratio"].each == pytest.approx([4, 1]) and found["length_ratio"].value == 2.5
+    assert found["distinct_1"].value == pytest.approx(5 / 13)
+    assert found["distinct_2"].each == pytest.approx([4 / 11, 0])
     assert measure_answers(["a b", "a b", "b a"], ["r"] * 3)["distinct_2"].value == pytest.approx(2 / 3)
     assert measure_answers([""], ["r"])["distinct_2"].value == 0
 

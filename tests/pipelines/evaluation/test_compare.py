@@ -5,9 +5,10 @@ import pytest
 from sacrebleu import corpus_chrf
 
 from pipelines.errors import InputError
-from pipelines.evaluation.classification_metrics import Answers, classification_metrics
-from pipelines.evaluation.compare import compare, gain, matching, same_items
+from pipelines.evaluation.classification_metrics import Answers, measure_classes
+from pipelines.evaluation.compare import Difference, compare, matching, same_items
 from pipelines.evaluation.language_metrics import language_metrics
+from pipelines.evaluation.significance import Interval
 
 ITEMS = [f"item-{i}" for i in range(200)]
 
@@ -19,7 +20,7 @@ def classified(publish, name, right, seed=0, **facts):
     predicted = np.where(np.random.default_rng(int(right * 1000)).random(200) < right, truth, other)
     numbers = [np.array([["ham", "spam"].index(x) for x in each]) for each in (truth, predicted)]
     answers = Answers(*numbers, np.eye(2)[numbers[1]], ("ham", "spam"), 1, 2)
-    metrics = classification_metrics(answers)
+    metrics = {name: measure.value for name, measure in measure_classes(answers).items()}
     predictions = {"item": ITEMS, "truth": truth.tolist(), "model_label": predicted.tolist()}
     return publish("classification", name, metrics, predictions, positive="spam", **facts)
 
@@ -33,10 +34,10 @@ def test_classifiers_are_compared_by_their_evaluations_metrics(publish):
         assert each.second.value == pytest.approx(good.manifest.statistics[f"classify/{name}"])
         assert each.first.low < each.first.value < each.first.high
     assert found["classify/accuracy"].test == "McNemar" and found["classify/f1"].test == "paired bootstrap"
-    assert found["classify/f1"].better() == "second" and found["classify/f1"].gain > 0.1
+    assert found["classify/f1"].verdict() == "better" and found["classify/f1"].gain > 0.1
     swapped = {each.metric: each for each in compare(good, bad)}
-    assert swapped["classify/f1"].better() == "first"
-    assert all(each.better() is None for each in compare(good, classified(publish, "same", 0.95)))
+    assert swapped["classify/f1"].verdict() == "worse"
+    assert all(each.verdict() == "no difference shown" for each in compare(good, classified(publish, "same", 0.95)))
 
 
 def test_other_tokenizers_leave_metrics_per_byte_and_word(publish):
@@ -52,14 +53,14 @@ def test_other_tokenizers_leave_metrics_per_byte_and_word(publish):
     first, second, other = evaluate("first", 3.0), evaluate("second", 2.9), evaluate("other", 1.4, n_tokens * 2)
     found = {each.metric: each for each in compare(first, second)}
     everywhere = ["test/bits_per_byte", "test/byte_perplexity", "test/word_perplexity"]
-    assert {name: each.better() for name, each in found.items()} == dict.fromkeys(
-        [*everywhere, "test/loss", "test/perplexity"], "second"
+    assert {name: each.verdict() for name, each in found.items()} == dict.fromkeys(
+        [*everywhere, "test/loss", "test/perplexity"], "better"
     )
     for name, each in found.items():
         assert each.second.value == pytest.approx(second.manifest.statistics[name])
         assert each.gain > 0 > each.difference.value
     assert [each.metric for each in compare(first, other)] == everywhere
-    assert compare(first, other)[0].better() == "second"
+    assert compare(first, other)[0].verdict() == "better"
 
 
 def test_metric_of_a_source_points_the_same_way(publish):
@@ -77,7 +78,12 @@ def test_metric_of_a_source_points_the_same_way(publish):
     found = {each.metric: each for each in compare(first, worse)}
     for name in ("test/loss/source/f1", "test/bits_per_byte/source/accuracy", "test/bits_per_byte"):
         assert found[name].gain < 0, name
-    assert gain("test/memorised_share", 0.1) < 0 < gain("classify/precision/loss", 0.1)
+    nothing, tenth = Interval(0, 0, 0), Interval(0.1, 0.1, 0.1)
+    memorised, precision = (
+        Difference(name, nothing, tenth, tenth, None, "")
+        for name in ("test/memorised_share", "classify/precision/loss")
+    )
+    assert memorised.gain < 0 < precision.gain
     assert "test/loss/source/f1" not in {each.metric for each in compare(first, other)}, "of other tokens"
 
 
@@ -106,12 +112,14 @@ def test_compared_assistants_have_sacrebleus_chrf(publish):
     for name in ("near", "empty"):
         found = {each.metric: each for each in compare(made["exact"], made[name])}
         assert found["instruct/chrf"].second.value == pytest.approx(corpus_chrf(answers[name], [responses]).score)
-        assert found["instruct/chrf"].better() == found["instruct/exact_match"].better() == "first"
-        assert found["instruct/loss"].better() is None
-        assert found["instruct/rouge_l"].better() == "first" and found["instruct/exact_match"].test == "McNemar"
-        assert found["instruct/judge_score"].p is None and found["instruct/judge_score"].better() is None
+        assert found["instruct/chrf"].verdict() == found["instruct/exact_match"].verdict() == "worse"
+        assert found["instruct/loss"].verdict() == "no difference shown"
+        assert found["instruct/rouge_l"].verdict() == "worse" and found["instruct/exact_match"].test == "McNemar"
+        assert (
+            found["instruct/judge_score"].p is None and found["instruct/judge_score"].verdict() == "no difference shown"
+        )
         assert found["instruct/distinct_1"].test == "paired bootstrap"
-    assert found["instruct/distinct_1"].better() == "first"
+    assert found["instruct/distinct_1"].verdict() == "worse"
 
 
 def test_only_the_same_items_are_compared(publish, ref_of, store):

@@ -33,10 +33,10 @@ from pipelines.tokens.tokenized_examples import (
     TOKENIZE_EXAMPLES,
     TokenizedExamples,
     TokenizeExamplesConfig,
-    classifier_tokens,
     fit_conversation,
     inputs_and_targets,
 )
+from pipelines.tokens.tokenizer import classifier_tokens
 from pipelines.training.finetune_assistant import FINETUNE_ASSISTANT, AssistantConfig
 from pipelines.training.finetune_classifier import FINETUNE_CLASSIFIER
 
