@@ -20,9 +20,9 @@ from pipelines.store.dataset import Dataset
 from pipelines.store.manifest import SourceFile
 from pipelines.store.step import StepContext, StepType
 from pipelines.store.store import Store
-from pipelines.tokens.byte_pairs import named_tokenizer
 from pipelines.tokens.samples import SAMPLE, SampleConfig
 from pipelines.tokens.tokenizer import Tokenizer
+from pipelines.tokens.tokenizers import named_tokenizer
 
 TEXTS = [
     "Jesus wept.",

@@ -18,9 +18,9 @@ from pipelines.catalog.catalog import connect, explain_error
 from pipelines.catalog.functions import MACROS, Functions, ngram_hashes, ngrams
 from pipelines.store.dataset import Dataset
 from pipelines.store.store import Store
-from pipelines.tokens.byte_pairs import named_tokenizer
 from pipelines.tokens.characters import CharacterTokenizer
 from pipelines.tokens.tokenizer import END_OF_TEXT
+from pipelines.tokens.tokenizers import named_tokenizer
 
 
 def rows(connection: duckdb.DuckDBPyConnection, query: str) -> list[tuple[Any, ...]]:
