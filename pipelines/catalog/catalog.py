@@ -19,11 +19,12 @@ import duckdb
 import pyarrow as pa
 
 from pipelines.catalog import runs, tables
+from pipelines.catalog.columns import arrow_schema
 from pipelines.catalog.functions import MACROS, Functions
 from pipelines.catalog.selection import Selection
 from pipelines.catalog.views import TOKENS_FLAT, TOKENS_FLAT_COMMENT, LazyTable, rows_of
 from pipelines.store.dataset import Dataset
-from pipelines.store.kinds import TOKENS, VIEWS, View, kind_of
+from pipelines.store.kinds import VIEWS, View, kind_of
 from pipelines.store.store import Store
 
 
@@ -63,11 +64,10 @@ def connect_selection(
     Functions(selection).register(connection)
     for view in VIEWS.values():
         _create_view(connection, selection, view)
-    _create_version_view(connection, selection.all)
     connection.execute(f"CREATE VIEW tokens_flat AS {TOKENS_FLAT}")
     connection.execute(f"COMMENT ON VIEW tokens_flat IS {literal(TOKENS_FLAT_COMMENT)}")
-    for name, schema, make, comment in _tables(selection, mlflow_uri or runs.tracking_uri(selection.store.root)):
-        connection.register(name, LazyTable(schema, make))
+    for name, columns, comment, make in _tables(selection, mlflow_uri or runs.tracking_uri(selection.store.root)):
+        connection.register(name, LazyTable(arrow_schema(columns), make))
         connection.execute(f"COMMENT ON VIEW {name} IS {literal(comment)}")
     for signature, (body, comment, example) in MACROS.items():
         connection.execute(f"CREATE MACRO {signature} AS {body}")
@@ -112,23 +112,12 @@ def branch_query(view: View, label: str, dataset: Dataset, rows: str, replaced: 
     return f"SELECT {literal(label)} AS dataset, *{replaced}{facts} FROM {rows}"  # noqa: S608
 
 
-def _create_version_view(connection: duckdb.DuckDBPyConnection, datasets: Sequence[Dataset]) -> None:
-    """Create a view over the tokens of all versions, each by its `ref`, for functions that compare them."""
-    branches = [f"SELECT NULL::VARCHAR AS ref, * EXCLUDE (dataset) FROM ({TOKENS.empty_query})"]  # noqa: S608
-    branches += [
-        f"SELECT {literal(str(each.ref))} AS ref, * FROM {quoted(str(each.ref))}"  # noqa: S608
-        for each in datasets
-        if each.manifest.kind == "tokens"
-    ]
-    connection.execute(f"CREATE VIEW _token_versions AS {' UNION ALL BY NAME '.join(branches)}")
-
-
-def _tables(selection: Selection, mlflow_uri: str) -> Iterator[tuple[str, pa.Schema, Callable[[], pa.Table], str]]:
-    """Yield the views that are not about one kind of dataset: name, columns, the function that reads it, comment."""
+def _tables(selection: Selection, mlflow_uri: str) -> Iterator[tuple[str, str, str, Callable[[], pa.Table]]]:
+    """Yield the views that are not about one kind of dataset: name, columns, comment, the function that reads it."""
     for name, table in tables.TABLES.items():
-        yield name, table.schema, partial(table.read, selection), table.comment
-    for name, (schema, comment) in runs.TABLES.items():
-        yield name, schema, partial(runs.read, name, mlflow_uri), comment
+        yield name, table.columns, table.comment, partial(tables.read, name, selection)
+    for name, (columns, comment) in runs.TABLES.items():
+        yield name, columns, comment, partial(runs.read, name, mlflow_uri)
 
 
 # Safety

@@ -25,14 +25,9 @@ STORAGE_VERSION = "v1.0.0"  # DuckDB drivers of the last years can read it
 TEXTS = [view.name for view in VIEWS.values() if view.export == "view"]
 
 
-_COPIED = [
-    *(name for name in tables.TABLES if name != "manifests"),
-    *runs.TABLES,
-    *(view.name for view in VIEWS.values() if view.export == "table"),
-]
-
-
-TABLES = {name: f"SELECT * FROM {name}" for name in _COPIED} | {  # noqa: S608
+TABLES = {
+    **{name: f"SELECT * FROM {name}" for name in (*tables.TABLES, *runs.TABLES) if name != "manifests"},  # noqa: S608
+    **{view.name: f"SELECT * FROM {view.name}" for view in VIEWS.values() if view.export == "table"},  # noqa: S608
     "document_tokens": "SELECT dataset, doc_id, split, n_tokens, shard, start FROM tokens",
     "token_counts": """
         SELECT dataset, split, token_id, text, n
@@ -64,9 +59,7 @@ def export_catalog(
             whole_file(target) as unfinished,
             connect_selection(selection, mlflow_uri, external_access=True) as connection,
         ):
-            connection.execute(
-                f"ATTACH {literal(str(unfinished))} AS file (STORAGE_VERSION {literal(STORAGE_VERSION)})"
-            )
+            connection.execute(f"ATTACH {literal(str(unfinished))} AS file (STORAGE_VERSION '{STORAGE_VERSION}')")
             for name, query in TABLES.items():
                 connection.execute(f"CREATE TABLE file.{name} AS {query}")
             for name in TEXTS:

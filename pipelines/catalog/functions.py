@@ -89,9 +89,8 @@ MACROS = {
     ),
     "diff(a, b)": (
         """TABLE (
-            WITH versions AS (SELECT ref, doc_id, split, n_tokens, hash(tokens) AS content FROM _token_versions),
-                x AS (FROM versions WHERE ref = _version(a)),
-                y AS (FROM versions WHERE ref = _version(b))
+            WITH x AS (SELECT *, hash(tokens) AS content FROM query_table('"' || _version(a) || '"')),
+                y AS (SELECT *, hash(tokens) AS content FROM query_table('"' || _version(b) || '"'))
             SELECT doc_id, CASE WHEN x.content IS NULL THEN 'added' WHEN y.content IS NULL THEN 'removed'
                     WHEN x.content <> y.content THEN 'changed' ELSE 'moved' END AS change,
                 x.split AS split_before, y.split AS split_after,

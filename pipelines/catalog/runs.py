@@ -22,21 +22,13 @@ from pipelines.errors import InputError
 # Name: columns, comment.
 TABLES = {
     "runs": (
-        arrow_schema(
-            "run_id VARCHAR, run VARCHAR, experiment VARCHAR, status VARCHAR, started_at TIMESTAMPTZ, "
-            "ended_at TIMESTAMPTZ, parent_run_id VARCHAR, tags JSON, artifacts VARCHAR"
-        ),
+        "run_id VARCHAR, run VARCHAR, experiment VARCHAR, status VARCHAR, started_at TIMESTAMPTZ, "
+        "ended_at TIMESTAMPTZ, parent_run_id VARCHAR, tags JSON, artifacts VARCHAR",
         "MLflow's runs.",
     ),
-    "params": (
-        arrow_schema("run_id VARCHAR, run VARCHAR, param VARCHAR, value VARCHAR"),
-        "The parameters of every run.",
-    ),
+    "params": ("run_id VARCHAR, run VARCHAR, param VARCHAR, value VARCHAR", "The parameters of every run."),
     "metrics": (
-        arrow_schema(
-            "run_id VARCHAR, run VARCHAR, metric VARCHAR, step BIGINT, value DOUBLE, logged_at TIMESTAMPTZ, "
-            "latest BOOLEAN"
-        ),
+        "run_id VARCHAR, run VARCHAR, metric VARCHAR, step BIGINT, value DOUBLE, logged_at TIMESTAMPTZ, latest BOOLEAN",
         "Every value of every metric of every run.",
     ),
 }
@@ -73,7 +65,7 @@ def read(table: str, tracking_uri: str) -> pa.Table:
             rows = server.rows(table)
     else:
         rows = ask(tracking_uri, _QUERIES[table])
-    schema, _ = TABLES[table]
+    schema = arrow_schema(TABLES[table][0])
     columns = zip(*rows, strict=True) if rows else [()] * len(schema)
     return pa.table([_array(column, field.type) for column, field in zip(columns, schema, strict=True)], schema=schema)
 
