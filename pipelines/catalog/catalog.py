@@ -139,15 +139,17 @@ def _restrict(connection: duckdb.DuckDBPyConnection, memory_limit: str, external
         connection.execute(f"SET {name} = {literal(value)}")
 
 
+WRAPPERS = (
+    "^([A-Za-z ]+ (Error|Exception): )?"
+    "((Python exception occurred while executing the UDF|exporting a stream .* failed): )?(InputError: )?"
+)
+"""What DuckDB writes before a message."""
+
+
 def explain_error(error: duckdb.Error, connection: duckdb.DuckDBPyConnection | None = None) -> str:
     """Return what was wrong with a query, as one sentence."""
-    message = str(error).partition("\n")[0]
-    message = re.sub(r"^[A-Za-z ]+ (Error|Exception): ", "", message)
-    message = re.sub(
-        r"^(Python exception occurred while executing the UDF|exporting a stream .* failed): ", "", message
-    )
-    message = message.removeprefix("InputError: ")
-    if "disabled by configuration" in message or "disabled through configuration" in message:
+    message = re.sub(WRAPPERS, "", str(error).partition("\n")[0])
+    if re.search("disabled (by|through) configuration", message):
         what = re.search(r'"([^"]+)"', message)
         return (
             f"The catalog reads published datasets and nothing else, so {what[1] if what else 'an extension'} is out "
@@ -178,6 +180,6 @@ def quoted(name: str) -> str:
 
 def literal(value: str | int | bool | None) -> str:
     """Return a value as an SQL literal."""
-    if value is None or isinstance(value, bool):
-        return str(value).upper() if value is not None else "NULL"
+    if value is None:
+        return "NULL"
     return str(value) if isinstance(value, int) else "'" + value.replace("'", "''") + "'"

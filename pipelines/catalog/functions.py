@@ -209,7 +209,7 @@ class Functions:
 
     @per_dataset
     def find(self, dataset: str, tokens: pa.Array, phrases: pa.Array) -> pa.Array:
-        """Find the tokens of a phrase, the same for all rows, in (B) lists of token ids; returns (B) lists of places."""
+        """Find a phrase, the same for all rows, in (B) lists of token ids; returns (B) lists of places."""
         ids = tokens.flatten().to_numpy()
         starts = tokens.offsets.to_numpy() - tokens.offsets[0].as_py()
         spellings = self._spellings(phrases[0].as_py() or "", dataset)
@@ -250,6 +250,7 @@ class Functions:
             raise InputError(
                 f"Token id {pc.max(ids)} lies outside the vocabulary{which}, which has {size:,} tokens."
             ) from None
+
 
 def find_run(ids: NDArray[np.unsignedinteger], wanted: NDArray[np.unsignedinteger]) -> NDArray[np.int64]:
     """Return every place in a flat array where a run of ids begins; searches the highest id first: it is the rarest."""

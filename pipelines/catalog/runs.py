@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import quote, unquote
 
 import fsspec
 import pyarrow as pa
@@ -129,15 +129,11 @@ def texts(tracking_uri: str, run_id: str, folder: str) -> dict[str, str]:
         with open_server(tracking_uri) as server:
             return server.texts(run_id, folder)
     for (uri,) in ask(tracking_uri, "SELECT artifact_uri FROM runs WHERE run_uuid = ?", run_id):
-        place = urlsplit(uri)
-        if place.scheme not in ("", "file"):
-            return _remote_texts(f"{uri}/{folder}")
-        files = sorted((Path(unquote(place.path)) / folder).glob("*.txt"))
-        return {file.name: file.read_text(encoding="utf-8", errors="replace") for file in files}
+        return _read_texts(f"{unquote(uri) if uri.startswith('file:') else uri}/{folder}")
     return {}
 
 
-def _remote_texts(folder: str) -> dict[str, str]:
+def _read_texts(folder: str) -> dict[str, str]:
     endpoint = os.environ.get("MLFLOW_S3_ENDPOINT_URL")  # MLflow's name for what others call AWS_ENDPOINT_URL
     options = {"endpoint_url": endpoint} if endpoint and folder.startswith("s3:") else {}
     try:

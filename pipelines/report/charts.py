@@ -51,12 +51,12 @@ class Axis:
 
 @dataclass(frozen=True)
 class Series:
-    """Points in order of x, drawn as a line, as dots, as both, or dashed."""
+    """Points in order of x, drawn as a line, as a line with dots, or dashed."""
 
     name: str
     x: Sequence[float]
     y: Sequence[float]
-    drawn: Literal["line", "dots", "both", "dashed"] = "line"
+    drawn: Literal["line", "both", "dashed"] = "line"
     titles: Sequence[str] = ()
 
 
@@ -73,11 +73,11 @@ def lines(series: Sequence[Series], x: Axis, y: Axis, diagonal: bool = False) ->
     for number, each in enumerate(series):
         places = [frame.at(a, b) for a, b in zip(each.x, each.y, strict=True)]
         colour = f"var(--c{number % 6})"
-        if each.drawn != "dots" and len(places) > 1:
+        if len(places) > 1:
             path = "L".join(f"{a:.1f} {b:.1f}" for a, b in places)
             dashed = " dashed" if each.drawn == "dashed" else ""
             drawn.append(f'<path class="line{dashed}" stroke="{colour}" d="M{path}"/>')
-        visible = each.drawn in ("dots", "both") or len(places) == 1
+        visible = each.drawn == "both" or len(places) == 1
         style = f'class="dot" r="3.5" fill="{colour}"' if visible else 'class="hit" r="5"'
         prefix = f"{each.name}: " if len(series) > 1 else ""
         for at, (a, b) in enumerate(places):
@@ -90,8 +90,6 @@ def lines(series: Sequence[Series], x: Axis, y: Axis, diagonal: bool = False) ->
 
 def histogram(edges: Sequence[float], counts: Sequence[float], x: Axis, y: Axis) -> str:
     """Draw counts between edges; there is one more edge than there are counts."""
-    if not counts:
-        return _empty_chart()
     frame = _Frame(x, Axis(y.label, low=0), edges, [0, *counts])
     drawn = [frame.axes()]
     for left, right, count in zip(edges, edges[1:], counts, strict=False):
@@ -159,11 +157,9 @@ def matrix(labels: Sequence[str], counts: Sequence[Sequence[int]], down: str, ac
 
 def cloud(points: Sequence[tuple[float, float, str, str]], named: int, label: str) -> str:
     """Draw points (x, y, name, tooltip) in the plane, with the names of the first `named` where there is room."""
-    if not points:
-        return _empty_chart()
     width, height, margin = 1000, 560, 14
-    x0, x1 = _ends(Axis(""), [p[0] for p in points])
-    y0, y1 = _ends(Axis(""), [p[1] for p in points])
+    x0, x1 = _ends(Axis(""), [x for x, *_ in points])
+    y0, y1 = _ends(Axis(""), [y for _, y, *_ in points])
     dots: list[str] = []
     names: list[str] = []
     taken: list[tuple[float, float, float, float]] = []
