@@ -126,6 +126,9 @@ def per_dataset(function: Callable[..., pa.Array]) -> Callable[..., pa.Array]:
     return call
 
 
+PLACES = "STRUCT(position UINTEGER, n_tokens UINTEGER)[]"
+
+
 class Functions:
     """The functions over one catalog, which name a dataset as the catalog's views do."""
 
@@ -148,11 +151,7 @@ class Functions:
             "_version": (self.version, ["VARCHAR"], "VARCHAR"),
             "_ngrams": (ngrams, ["UINTEGER[]", "UINTEGER"], "UINTEGER[][]"),
             "_ngram_hashes": (ngram_hashes, ["UINTEGER[]", "UINTEGER"], "UBIGINT[]"),
-            "_find": (
-                self.find,
-                ["UINTEGER[]", "VARCHAR", "VARCHAR"],
-                "STRUCT(position UINTEGER, n_tokens UINTEGER)[]",
-            ),
+            "_find": (self.find, ["UINTEGER[]", "VARCHAR", "VARCHAR"], PLACES),
         }
         for name, (function, parameters, returned) in functions.items():
             connection.create_function(  # type: ignore[call-overload]  # the enums that it declares are not exported

@@ -36,7 +36,8 @@ def unused(
     newest = {(dataset.ref.kind, dataset.ref.name): dataset for dataset in datasets}
     wanted = {dataset.ref.fingerprint for dataset in newest.values()}
     wanted |= {each.ref.fingerprint for each in datasets if datetime.fromisoformat(each.manifest.built["at"]) >= since}
-    models = {each.fingerprint for each in versions if each.fingerprint and _is_in_use(each)}
+    in_use = [each for each in versions if each.aliases or each.version in each.history[-2:]]
+    models = {each.fingerprint for each in in_use if each.fingerprint}
     evaluations = {
         each.manifest.inputs["model"].fingerprint: each for each in datasets if each.ref.kind == "evaluation"
     }
@@ -45,10 +46,6 @@ def unused(
     needed = {str(dataset.ref) for dataset in datasets if dataset.ref.fingerprint in wanted}
     needed |= {edge.input for edge in lineage.edges(datasets) if edge.output in needed}
     return [dataset for dataset in datasets if str(dataset.ref) not in needed]
-
-
-def _is_in_use(version: ModelVersion) -> bool:
-    return bool(version.aliases) or version.version in version.history[-2:]
 
 
 def _used(datasets: Sequence[Dataset], runs: Iterable[Mapping[str, Any]], since: datetime) -> set[str]:

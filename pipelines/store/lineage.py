@@ -61,15 +61,10 @@ def edges(datasets: Iterable[Dataset]) -> list[Edge]:
 def direct_edges(dataset: Dataset) -> list[Edge]:
     """Return what a step read to build a dataset: other datasets, and files from outside the store."""
     output, kind = str(dataset.ref), dataset.manifest.kind
-    read = [
-        Edge(output, kind, str(ref), ref.kind, role, 1, ref.digest)
-        for role, ref in sorted(dataset.manifest.inputs.items())
-    ]
-    files = [
-        Edge(output, kind, f"source/{file.name}@{file.sha256[:12]}", "source", "source", 1, file.sha256)
-        for file in dataset.manifest.sources
-    ]
-    return read + files
+    inputs = sorted(dataset.manifest.inputs.items())
+    read = [(str(ref), ref.kind, role, 1, ref.digest) for role, ref in inputs]
+    files = [(f"source/{f.name}@{f.sha256[:12]}", "source", "source", 1, f.sha256) for f in dataset.manifest.sources]
+    return [Edge(output, kind, *each) for each in read + files]
 
 
 # Trees, for people
