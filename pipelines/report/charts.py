@@ -5,10 +5,12 @@ tooltip on every mark. It fits a card some 400 pixels wide, as on a telephone; a
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import Literal
+
+import numpy as np
 
 from pipelines.numbers import short
 
@@ -230,8 +232,7 @@ def ticks(low: float, high: float, log: bool = False, most: int = 6) -> list[flo
     return [round(i * step, 1 - power) for i in range(first, last + 1)]
 
 
-def _ends(axis: Axis, values: Iterable[float], round_up: bool = False) -> tuple[float, float]:
-    values = list(values)
+def _ends(axis: Axis, values: Sequence[float], round_up: bool = False) -> tuple[float, float]:
     low = min(values) if axis.low is None else axis.low
     high = max(values) if axis.high is None else axis.high
     if low >= high:
@@ -254,11 +255,9 @@ def _share(value: float, low: float, high: float, log: bool) -> float:
 
 def _drawable(series: Series, x: Axis, y: Axis) -> Series:
     """Return a few hundred points of a series that have a place: finite, and positive on a logarithmic axis."""
-    keep = [
-        i
-        for i, (a, b) in enumerate(zip(series.x, series.y, strict=True))
-        if math.isfinite(a) and math.isfinite(b) and not (x.log and a <= 0) and not (y.log and b <= 0)
-    ]
+    xs, ys = np.asarray(series.x, np.float64), np.asarray(series.y, np.float64)
+    has_place = np.isfinite(xs) & np.isfinite(ys) & ((xs > 0) | (not x.log)) & ((ys > 0) | (not y.log))
+    keep = np.flatnonzero(has_place).tolist()
     every = -(-len(keep) // MAX_POINTS) or 1
     keep = keep[::every] + [i for i in keep[-1:] if (len(keep) - 1) % every]
     titles = [series.titles[i] for i in keep] if series.titles else ()

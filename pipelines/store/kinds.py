@@ -4,8 +4,7 @@ A new kind takes two files: the step's own, whose `StepType` names the kind, and
 
     Kind(
         "index",
-        colour="#3a6fd8",
-        terminal_colour="blue",
+        colour=Colour("#3a6fd8", "blue"),
         rows="suffixes",
         counts=("suffixes",),
         views=(View("suffixes", "*.arrow", "shard INTEGER, position BIGINT", "Suffixes of every shard, in order."),),
@@ -18,7 +17,7 @@ report has a section about it, and MLflow's entity has its columns and number of
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from pipelines.store.manifest import Manifest
 
@@ -56,11 +55,20 @@ class Tile:
     form: str = "short"
 
 
+class Colour(NamedTuple):
+    """A kind's colour: CSS for the lineage graph, and Rich's name for `tokenmill trace`."""
+
+    css: str
+    terminal: str
+
+
+GREY = Colour("#7a7a7a", "white")
+
+
 @dataclass(frozen=True)
 class Kind:
     """Everything about a kind of dataset that is not its step.
 
-    colour, terminal_colour: CSS for the lineage graph, and Rich's name for `tokenmill trace`.
     views: its SQL views.
     texts: the view whose rows are documents or examples; the first column is their id.
     rows, elements: the statistics that MLflow shows as its number of rows and of elements.
@@ -71,8 +79,7 @@ class Kind:
     """
 
     name: str
-    colour: str = "#7a7a7a"
-    terminal_colour: str = "white"
+    colour: Colour = GREY
     views: tuple[View, ...] = ()
     texts: View | None = None
     rows: str = ""
@@ -219,8 +226,7 @@ CURVES = View(
 _KINDS = (
     Kind(
         "corpus",
-        colour="#b8860b",
-        terminal_colour="yellow",
+        colour=Colour("#b8860b", "yellow"),
         views=(DOCUMENTS, REJECTED),
         texts=DOCUMENTS,
         rows="documents",
@@ -231,8 +237,7 @@ _KINDS = (
     ),
     Kind(
         "examples",
-        colour="#b8860b",
-        terminal_colour="yellow",
+        colour=Colour("#b8860b", "yellow"),
         views=(EXAMPLES, REJECTED),
         texts=EXAMPLES,
         rows="examples",
@@ -241,8 +246,7 @@ _KINDS = (
     ),
     Kind(
         "lessons",
-        colour="#1a8a9a",
-        terminal_colour="cyan",
+        colour=Colour("#1a8a9a", "cyan"),
         views=(LESSONS,),
         rows="lessons",
         elements="tokens",
@@ -250,19 +254,17 @@ _KINDS = (
     ),
     Kind(
         "tokens",
-        colour="#1a8a9a",
-        terminal_colour="cyan",
+        colour=Colour("#1a8a9a", "cyan"),
         views=(TOKENS, VOCABULARY),
         rows="documents",
         elements="tokens",
         counts=("tokens", "documents"),
         tiles=(Tile("tokens", "tokens"),),
     ),
-    Kind("samples", colour="#3a6fd8", terminal_colour="blue", views=(SAMPLES,), rows="samples", counts=("samples",)),
+    Kind("samples", colour=Colour("#3a6fd8", "blue"), views=(SAMPLES,), rows="samples", counts=("samples",)),
     Kind(
         "model",
-        colour="#2e8b57",
-        terminal_colour="green",
+        colour=Colour("#2e8b57", "green"),
         elements="parameters",
         schema_files="*.safetensors",
         counts=("parameters",),
@@ -273,8 +275,7 @@ _KINDS = (
     ),
     Kind(
         "evaluation",
-        colour="#a8449c",
-        terminal_colour="magenta",
+        colour=Colour("#a8449c", "magenta"),
         views=(EVALUATIONS, PREDICTIONS, RECITALS, MISTAKES, CURVES),
         schema_files="predictions.parquet",
         details=("scored_tokens", "scored_examples"),
