@@ -11,12 +11,11 @@ import difflib
 import re
 import secrets
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
 import duckdb
-import pyarrow as pa
 
 from pipelines.catalog import runs, tables
 from pipelines.catalog.columns import arrow_schema
@@ -66,7 +65,12 @@ def connect_selection(
         _create_view(connection, selection, view)
     connection.execute(f"CREATE VIEW tokens_flat AS {TOKENS_FLAT}")
     connection.execute(f"COMMENT ON VIEW tokens_flat IS {literal(TOKENS_FLAT_COMMENT)}")
-    for name, columns, comment, make in _tables(selection, mlflow_uri or runs.tracking_uri(selection.store.root)):
+    runs_uri = mlflow_uri or runs.tracking_uri(selection.store.root)
+    of_store = [
+        (name, t.columns, t.comment, partial(tables.read, name, selection)) for name, t in tables.TABLES.items()
+    ]
+    of_runs = [(name, *table, partial(runs.read, name, runs_uri)) for name, table in runs.TABLES.items()]
+    for name, columns, comment, make in of_store + of_runs:
         connection.register(name, LazyTable(arrow_schema(columns), make))
         connection.execute(f"COMMENT ON VIEW {name} IS {literal(comment)}")
     for signature, (body, comment, example) in MACROS.items():
@@ -110,14 +114,6 @@ def branch_query(view: View, label: str, dataset: Dataset, rows: str, replaced: 
     """Return the query of one dataset in a view: its name, its rows and the view's facts about it."""
     facts = "".join(f", {literal(fact(dataset.manifest))} AS {quoted(name)}" for name, fact in view.facts.items())
     return f"SELECT {literal(label)} AS dataset, *{replaced}{facts} FROM {rows}"  # noqa: S608
-
-
-def _tables(selection: Selection, mlflow_uri: str) -> Iterator[tuple[str, str, str, Callable[[], pa.Table]]]:
-    """Yield the views that are not about one kind of dataset: name, columns, comment, the function that reads it."""
-    for name, table in tables.TABLES.items():
-        yield name, table.columns, table.comment, partial(tables.read, name, selection)
-    for name, (columns, comment) in runs.TABLES.items():
-        yield name, columns, comment, partial(runs.read, name, mlflow_uri)
 
 
 # Safety

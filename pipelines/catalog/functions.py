@@ -7,13 +7,14 @@ needs a tokenizer takes the newest token dataset's, or that of the dataset named
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache, wraps
+from functools import cache, lru_cache, wraps
 from typing import TYPE_CHECKING, Any
 
 import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from pipelines.catalog.selection import Selection
@@ -134,10 +135,8 @@ class Functions:
 
     def __init__(self, selection: Selection) -> None:
         self._selection = selection
-        self._tokenizer = lru_cache(maxsize=None)(selection.tokenizer)
-        self._vocabulary = lru_cache(maxsize=None)(
-            lambda dataset: pa.array(self._tokenizer(dataset).token_bytes, pa.large_binary())
-        )
+        self._tokenizer = cache(selection.tokenizer)
+        self._vocabulary = cache(lambda dataset: pa.array(self._tokenizer(dataset).token_bytes, pa.large_binary()))
         self._spellings = lru_cache(maxsize=256)(self._spell)
         self._windows = lru_cache(maxsize=16)(self._open_windows)
 
@@ -290,9 +289,7 @@ def _runs(tokens: pa.Array, sizes: pa.Array) -> tuple[NDArray[np.uint32], pa.Arr
     counts = np.where(present, np.maximum(lengths - size + 1, 0), 0)
     offsets = np.concatenate([[0], np.cumsum(counts)])
     places = np.repeat(np.cumsum(lengths) - lengths - offsets[:-1], counts) + np.arange(offsets[-1])
-    runs = (
-        np.lib.stride_tricks.sliding_window_view(ids, size)[places] if len(places) else np.empty((0, size), np.uint32)
-    )
+    runs = sliding_window_view(ids, size)[places] if len(places) else np.empty((0, size), np.uint32)
     return runs, pa.array(offsets.astype(np.int32)), pa.array(~present)
 
 

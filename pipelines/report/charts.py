@@ -51,6 +51,9 @@ class Axis:
     high: float | None = None
 
 
+Drawn = Literal["line", "both", "dashed"]
+
+
 @dataclass(frozen=True)
 class Series:
     """Points in order of x, drawn as a line, as a line with dots, or dashed."""
@@ -58,7 +61,7 @@ class Series:
     name: str
     x: Sequence[float]
     y: Sequence[float]
-    drawn: Literal["line", "both", "dashed"] = "line"
+    drawn: Drawn = "line"
     titles: Sequence[str] = ()
 
 

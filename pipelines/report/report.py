@@ -108,7 +108,8 @@ def title_of(dataset: Dataset, datasets: Sequence[Dataset]) -> str:
 
 def _plain_title(dataset: Dataset) -> str:
     kind = kind_of(dataset.manifest.kind)
-    return kind.titles.get(dataset.manifest.statistics.get("task", ""), kind.title or kind.name.capitalize())
+    task = dataset.manifest.statistics.get("task", "")
+    return kind.titles.get(task) or kind.titles.get("", kind.name.capitalize())
 
 
 def note_of(dataset: Dataset) -> str:
@@ -127,8 +128,7 @@ def tiles(datasets: Sequence[Dataset]) -> list[tuple[str, str]]:
             values = [(each.name, each.statistics.get(tile.statistic)) for each in of_kind]
             known = [(name, v) for name, v in values if isinstance(v, int | float) and math.isfinite(v)]
             for name, value in known if kind.labelled_tiles else known[:1]:
-                text = numbers.short(value) if tile.form == "short" else tile.form.format(value)
-                found.append((text, f"{tile.label}, {name}" if kind.labelled_tiles else tile.label))
+                found.append((tile.form(value), f"{tile.label}, {name}" if kind.labelled_tiles else tile.label))
     seconds = sum(dataset.manifest.built.get("seconds", 0.0) for dataset in datasets)
     return [*found, (numbers.duration(seconds), "to make it all")]
 

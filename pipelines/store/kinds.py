@@ -19,6 +19,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
+from pipelines.numbers import short
 from pipelines.store.manifest import Manifest
 
 
@@ -48,11 +49,11 @@ class View:
 
 @dataclass(frozen=True)
 class Tile:
-    """A statistic in large print at the top of a report. form: a format, or `short` for three digits or so."""
+    """A statistic in large print at the top of a report. form: writes the number, by default in about three digits."""
 
     statistic: str
     label: str
-    form: str = "short"
+    form: Callable[[float], str] = short
 
 
 class Colour(NamedTuple):
@@ -74,7 +75,7 @@ class Kind:
     rows, elements: the statistics that MLflow shows as its number of rows and of elements.
     schema_files: the files whose columns or tensors MLflow shows; by default, those of the first view.
     counts: the statistics that graph, trace and report show, the most important first; details: the report only.
-    title, titles: the title of its section in a report, and other titles by the statistic `task`.
+    titles: the title of its section in a report, by the statistic `task`; `""` is for all other tasks.
     tiles: the statistics in large print; labelled_tiles: one tile for each dataset, with the dataset's name.
     """
 
@@ -87,7 +88,6 @@ class Kind:
     schema_files: str = ""
     counts: tuple[str, ...] = ()
     details: tuple[str, ...] = ()
-    title: str = ""
     titles: Mapping[str, str] = field(default_factory=dict)
     tiles: tuple[Tile, ...] = ()
     labelled_tiles: bool = False
@@ -233,7 +233,7 @@ _KINDS = (
         elements="bytes",
         counts=("documents",),
         details=("rejected",),
-        tiles=(Tile("documents", "documents", "{:,.0f}"),),
+        tiles=(Tile("documents", "documents", "{:,.0f}".format),),
     ),
     Kind(
         "examples",
@@ -269,8 +269,7 @@ _KINDS = (
         schema_files="*.safetensors",
         counts=("parameters",),
         details=("steps",),
-        title="Fine-tuning",
-        titles={"language": "Pretraining"},
+        titles={"language": "Pretraining", "": "Fine-tuning"},
         tiles=(Tile("parameters", "parameters"),),
     ),
     Kind(
@@ -279,17 +278,17 @@ _KINDS = (
         views=(EVALUATIONS, PREDICTIONS, RECITALS, MISTAKES, CURVES),
         schema_files="predictions.parquet",
         details=("scored_tokens", "scored_examples"),
-        title="Task, judged",
         titles={
             "language": "Language model, judged",
             "classification": "Classifier, judged",
             "instruction": "Assistant, judged",
+            "": "Task, judged",
         },
         tiles=(
-            Tile("test/bits_per_byte", "bits per byte", "{:.3f}"),
-            Tile("classify/accuracy", "accuracy", "{:.3f}"),
-            Tile("classify/f1", "F1", "{:.3f}"),
-            Tile("instruct/chrf", "chrF", "{:.1f}"),
+            Tile("test/bits_per_byte", "bits per byte", "{:.3f}".format),
+            Tile("classify/accuracy", "accuracy", "{:.3f}".format),
+            Tile("classify/f1", "F1", "{:.3f}".format),
+            Tile("instruct/chrf", "chrF", "{:.1f}".format),
         ),
         labelled_tiles=True,
     ),

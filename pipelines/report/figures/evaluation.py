@@ -2,12 +2,11 @@
 
 import math
 from collections.abc import Iterator, Mapping
-from typing import Literal
 
 from pipelines.evaluation.results import MODEL
 from pipelines.evaluation.tasks import METRICS, title_of
 from pipelines.report import charts
-from pipelines.report.charts import Axis, Series
+from pipelines.report.charts import Axis, Drawn, Series
 from pipelines.report.figures.part import MAX_CHARACTERS, Ask, Part, cells, name_of, query_tables
 from pipelines.store.dataset import Dataset
 
@@ -114,7 +113,7 @@ def _curves(rows: list[tuple[str, str, float, float]]) -> Iterator[Part]:
     for curve in dict.fromkeys(row[0] for row in rows):
         title, across, up = CURVE_AXES.get(curve, (curve, "x", "y"))
         points = [(system, x, y) for each, system, x, y in rows if each == curve]
-        drawn: Literal["line", "both"] = "both" if curve == "calibration" else "line"
+        drawn: Drawn = "both" if curve == "calibration" else "line"
         series = []
         for system in dict.fromkeys(system for system, _, _ in points):
             xs, ys = zip(*((x, y) for each, x, y in points if each == system), strict=True)
