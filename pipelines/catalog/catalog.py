@@ -66,9 +66,7 @@ def connect_selection(
     connection.execute(f"CREATE VIEW tokens_flat AS {TOKENS_FLAT}")
     connection.execute(f"COMMENT ON VIEW tokens_flat IS {literal(TOKENS_FLAT_COMMENT)}")
     runs_uri = mlflow_uri or runs.tracking_uri(selection.store.root)
-    of_store = [
-        (name, t.columns, t.comment, partial(tables.read, name, selection)) for name, t in tables.TABLES.items()
-    ]
+    of_store = [(name, *table[:2], partial(tables.read, name, selection)) for name, table in tables.TABLES.items()]
     of_runs = [(name, *table, partial(runs.read, name, runs_uri)) for name, table in runs.TABLES.items()]
     for name, columns, comment, make in of_store + of_runs:
         connection.register(name, LazyTable(arrow_schema(columns), make))

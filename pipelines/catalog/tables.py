@@ -16,11 +16,11 @@ from pipelines.store.kinds import TOKENS
 
 
 class StoreTable(NamedTuple):
-    """A table about the store: its columns, the function that makes its rows, and what it shows."""
+    """A table about the store: its columns, what it shows, and the function that makes its rows."""
 
     columns: str
-    rows: Callable[[Selection], list[dict[str, Any]]]
     comment: str
+    rows: Callable[[Selection], list[dict[str, Any]]]
 
 
 def read(table: str, selection: Selection) -> pa.Table:
@@ -102,25 +102,25 @@ TABLES = {
         "kind VARCHAR, name VARCHAR, version VARCHAR, newest BOOLEAN, published_at TIMESTAMPTZ, step VARCHAR, "
         "seconds DOUBLE, files BIGINT, bytes BIGINT, statistics JSON, config JSON, run_id VARCHAR, ref VARCHAR, "
         "fingerprint VARCHAR, digest VARCHAR, path VARCHAR",
-        _datasets,
         "Every version of every dataset and model.",
+        _datasets,
     ),
-    "manifests": StoreTable("ref VARCHAR, manifest JSON", _manifests, "The manifest of every version."),
+    "manifests": StoreTable("ref VARCHAR, manifest JSON", "The manifest of every version.", _manifests),
     "steps": StoreTable(
         "step VARCHAR, step_version BIGINT, output VARCHAR, inputs VARCHAR[], finished_at TIMESTAMPTZ, "
         "seconds DOUBLE, run_id VARCHAR, code VARCHAR, built JSON",
-        _steps,
         "What was run to build each version.",
+        _steps,
     ),
     "lineage": StoreTable(
         "output VARCHAR, output_kind VARCHAR, input VARCHAR, input_kind VARCHAR, role VARCHAR, distance BIGINT, "
         "digest VARCHAR",
-        _lineage,
         "What went into what, near and far.",
+        _lineage,
     ),
     "shards": StoreTable(
         "dataset VARCHAR, shard INTEGER, split VARCHAR, documents BIGINT, tokens BIGINT, bytes BIGINT, file VARCHAR",
-        _shards,
         "The files of the token datasets.",
+        _shards,
     ),
 }
