@@ -75,7 +75,7 @@ def draw(node: Node) -> Tree:
 def _label(node: Node) -> RenderableType:
     kind, _, name = node.name.partition("/")
     name, _, digits = name.rpartition("@")
-    label = f"[{kind_of(node.kind).terminal_colour}]{kind}[/]/[bold]{escape(name)}[/]@{digits}"
+    label = f"[{kind_of(node.kind).colour.terminal}]{kind}[/]/[bold]{escape(name)}[/]@{digits}"
     if node.role and node.role != kind:
         label += f" [dim]as {escape(node.role)}[/]"
     if node.repeated:

@@ -11,19 +11,19 @@ import difflib
 import re
 import secrets
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
 import duckdb
-import pyarrow as pa
 
 from pipelines.catalog import runs, tables
+from pipelines.catalog.columns import arrow_schema
 from pipelines.catalog.functions import MACROS, Functions
 from pipelines.catalog.selection import Selection
 from pipelines.catalog.views import TOKENS_FLAT, TOKENS_FLAT_COMMENT, LazyTable, rows_of
 from pipelines.store.dataset import Dataset
-from pipelines.store.kinds import TOKENS, VIEWS, View, kind_of
+from pipelines.store.kinds import VIEWS, View, kind_of
 from pipelines.store.store import Store
 
 
@@ -63,11 +63,13 @@ def connect_selection(
     Functions(selection).register(connection)
     for view in VIEWS.values():
         _create_view(connection, selection, view)
-    _create_version_view(connection, selection.all)
     connection.execute(f"CREATE VIEW tokens_flat AS {TOKENS_FLAT}")
     connection.execute(f"COMMENT ON VIEW tokens_flat IS {literal(TOKENS_FLAT_COMMENT)}")
-    for name, schema, make, comment in _tables(selection, mlflow_uri or runs.tracking_uri(selection.store.root)):
-        connection.register(name, LazyTable(schema, make))
+    runs_uri = mlflow_uri or runs.tracking_uri(selection.store.root)
+    of_store = [(name, *table[:2], partial(tables.read, name, selection)) for name, table in tables.TABLES.items()]
+    of_runs = [(name, *table, partial(runs.read, name, runs_uri)) for name, table in runs.TABLES.items()]
+    for name, columns, comment, make in of_store + of_runs:
+        connection.register(name, LazyTable(arrow_schema(columns), make))
         connection.execute(f"COMMENT ON VIEW {name} IS {literal(comment)}")
     for signature, (body, comment, example) in MACROS.items():
         connection.execute(f"CREATE MACRO {signature} AS {body}")
@@ -112,25 +114,6 @@ def branch_query(view: View, label: str, dataset: Dataset, rows: str, replaced: 
     return f"SELECT {literal(label)} AS dataset, *{replaced}{facts} FROM {rows}"  # noqa: S608
 
 
-def _create_version_view(connection: duckdb.DuckDBPyConnection, datasets: Sequence[Dataset]) -> None:
-    """Create a view over the tokens of all versions, each by its `ref`, for functions that compare them."""
-    branches = [f"SELECT NULL::VARCHAR AS ref, * EXCLUDE (dataset) FROM ({TOKENS.empty_query})"]  # noqa: S608
-    branches += [
-        f"SELECT {literal(str(each.ref))} AS ref, * FROM {quoted(str(each.ref))}"  # noqa: S608
-        for each in datasets
-        if each.manifest.kind == "tokens"
-    ]
-    connection.execute(f"CREATE VIEW _token_versions AS {' UNION ALL BY NAME '.join(branches)}")
-
-
-def _tables(selection: Selection, mlflow_uri: str) -> Iterator[tuple[str, pa.Schema, Callable[[], pa.Table], str]]:
-    """Yield the views that are not about one kind of dataset: name, columns, the function that reads it, comment."""
-    for name, table in tables.TABLES.items():
-        yield name, table.schema, partial(table.read, selection), table.comment
-    for name, (schema, comment) in runs.TABLES.items():
-        yield name, schema, partial(runs.read, name, mlflow_uri), comment
-
-
 # Safety
 
 
@@ -150,15 +133,17 @@ def _restrict(connection: duckdb.DuckDBPyConnection, memory_limit: str, external
         connection.execute(f"SET {name} = {literal(value)}")
 
 
+WRAPPERS = (
+    "^([A-Za-z ]+ (Error|Exception): )?"
+    "((Python exception occurred while executing the UDF|exporting a stream .* failed): )?(InputError: )?"
+)
+"""What DuckDB writes before a message."""
+
+
 def explain_error(error: duckdb.Error, connection: duckdb.DuckDBPyConnection | None = None) -> str:
     """Return what was wrong with a query, as one sentence."""
-    message = str(error).partition("\n")[0]
-    message = re.sub(r"^[A-Za-z ]+ (Error|Exception): ", "", message)
-    message = re.sub(
-        r"^(Python exception occurred while executing the UDF|exporting a stream .* failed): ", "", message
-    )
-    message = message.removeprefix("InputError: ")
-    if "disabled by configuration" in message or "disabled through configuration" in message:
+    message = re.sub(WRAPPERS, "", str(error).partition("\n")[0])
+    if re.search("disabled (by|through) configuration", message):
         what = re.search(r'"([^"]+)"', message)
         return (
             f"The catalog reads published datasets and nothing else, so {what[1] if what else 'an extension'} is out "
@@ -189,6 +174,6 @@ def quoted(name: str) -> str:
 
 def literal(value: str | int | bool | None) -> str:
     """Return a value as an SQL literal."""
-    if value is None or isinstance(value, bool):
-        return str(value).upper() if value is not None else "NULL"
+    if value is None:
+        return "NULL"
     return str(value) if isinstance(value, int) else "'" + value.replace("'", "''") + "'"

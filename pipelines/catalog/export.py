@@ -25,14 +25,9 @@ STORAGE_VERSION = "v1.0.0"  # DuckDB drivers of the last years can read it
 TEXTS = [view.name for view in VIEWS.values() if view.export == "view"]
 
 
-_COPIED = [
-    *(name for name in tables.TABLES if name != "manifests"),
-    *runs.TABLES,
-    *(view.name for view in VIEWS.values() if view.export == "table"),
-]
-
-
-TABLES = {name: f"SELECT * FROM {name}" for name in _COPIED} | {  # noqa: S608
+TABLES = {
+    **{name: f"SELECT * FROM {name}" for name in (*tables.TABLES, *runs.TABLES) if name != "manifests"},  # noqa: S608
+    **{view.name: f"SELECT * FROM {view.name}" for view in VIEWS.values() if view.export == "table"},  # noqa: S608
     "document_tokens": "SELECT dataset, doc_id, split, n_tokens, shard, start FROM tokens",
     "token_counts": """
         SELECT dataset, split, token_id, text, n
@@ -64,9 +59,7 @@ def export_catalog(
             whole_file(target) as unfinished,
             connect_selection(selection, mlflow_uri, external_access=True) as connection,
         ):
-            connection.execute(
-                f"ATTACH {literal(str(unfinished))} AS file (STORAGE_VERSION {literal(STORAGE_VERSION)})"
-            )
+            connection.execute(f"ATTACH {literal(str(unfinished))} AS file (STORAGE_VERSION '{STORAGE_VERSION}')")
             for name, query in TABLES.items():
                 connection.execute(f"CREATE TABLE file.{name} AS {query}")
             for name in TEXTS:
@@ -74,7 +67,7 @@ def export_catalog(
                     connection.execute(f"CREATE TABLE file.{name} AS SELECT * FROM main.{name}")  # noqa: S608
                 else:
                     connection.execute(f"CREATE VIEW file.{name} AS {_over_parquet(selection, VIEWS[name])}")
-            rows = {name: _count(connection, f"file.{name}") for name in (*TABLES, *TEXTS)}
+            rows = {name: len(connection.sql(f"FROM file.{name}")) for name in (*TABLES, *TEXTS)}
             connection.execute("DETACH file")
         return rows
     except (OSError, duckdb.IOException) as error:
@@ -90,7 +83,3 @@ def _over_parquet(selection: Selection, view: View) -> str:
             paths = ", ".join(literal(str((dataset.path / name).absolute())) for name in names)
             branches.append(branch_query(view, label, dataset, f"read_parquet([{paths}], union_by_name = true)"))
     return " UNION ALL BY NAME ".join(branches)
-
-
-def _count(connection: duckdb.DuckDBPyConnection, table: str) -> int:
-    return int(connection.execute(f"SELECT count(*) FROM {table}").fetchall()[0][0])  # noqa: S608

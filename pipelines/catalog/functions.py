@@ -7,13 +7,14 @@ needs a tokenizer takes the newest token dataset's, or that of the dataset named
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache, wraps
+from functools import cache, lru_cache, wraps
 from typing import TYPE_CHECKING, Any
 
 import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from pipelines.catalog.selection import Selection
@@ -89,9 +90,8 @@ MACROS = {
     ),
     "diff(a, b)": (
         """TABLE (
-            WITH versions AS (SELECT ref, doc_id, split, n_tokens, hash(tokens) AS content FROM _token_versions),
-                x AS (FROM versions WHERE ref = _version(a)),
-                y AS (FROM versions WHERE ref = _version(b))
+            WITH x AS (SELECT *, hash(tokens) AS content FROM query_table('"' || _version(a) || '"')),
+                y AS (SELECT *, hash(tokens) AS content FROM query_table('"' || _version(b) || '"'))
             SELECT doc_id, CASE WHEN x.content IS NULL THEN 'added' WHEN y.content IS NULL THEN 'removed'
                     WHEN x.content <> y.content THEN 'changed' ELSE 'moved' END AS change,
                 x.split AS split_before, y.split AS split_after,
@@ -104,17 +104,30 @@ MACROS = {
 }
 
 
-Column = Callable[["Functions", str, pa.Array], pa.Array]
+def per_dataset(function: Callable[..., pa.Array]) -> Callable[..., pa.Array]:
+    """Turn a function of one dataset's rows into one of (B) values and, as the last argument, (B) names of datasets.
 
-
-def per_dataset(function: Column) -> Callable[[Functions, pa.Array, pa.Array], pa.Array]:
-    """Turn a function of one dataset's rows into one of (B) values and the (B) names of their datasets."""
+    The function is called once for each dataset that the rows name, which is nearly always one.
+    """
 
     @wraps(function)
-    def call(self: Functions, values: pa.Array, datasets: pa.Array) -> pa.Array:
-        return _by_dataset(lambda dataset, rows: function(self, dataset, rows), datasets, values)
+    def call(self: Functions, *columns: pa.Array) -> pa.Array:
+        *values, datasets = map(_one_array, columns)
+        names = pc.unique(datasets).to_pylist()
+        if len(names) == 1:
+            return function(self, names[0] or "", *values)
+        results, places = [], []
+        for name in names:
+            chosen = np.flatnonzero(pc.equal(datasets, name) if name is not None else pc.is_null(datasets))
+            results.append(function(self, name or "", *(each.take(pa.array(chosen)) for each in values)))
+            places.append(chosen)
+        order = np.argsort(np.concatenate(places))
+        return pa.concat_arrays(results).take(pa.array(order))
 
     return call
+
+
+PLACES = "STRUCT(position UINTEGER, n_tokens UINTEGER)[]"
 
 
 class Functions:
@@ -122,8 +135,8 @@ class Functions:
 
     def __init__(self, selection: Selection) -> None:
         self._selection = selection
-        self._tokenizer = lru_cache(maxsize=None)(selection.tokenizer)
-        self._vocabulary = lru_cache(maxsize=None)(self._read_vocabulary)
+        self._tokenizer = cache(selection.tokenizer)
+        self._vocabulary = cache(lambda dataset: pa.array(self._tokenizer(dataset).token_bytes, pa.large_binary()))
         self._spellings = lru_cache(maxsize=256)(self._spell)
         self._windows = lru_cache(maxsize=16)(self._open_windows)
 
@@ -137,11 +150,7 @@ class Functions:
             "_version": (self.version, ["VARCHAR"], "VARCHAR"),
             "_ngrams": (ngrams, ["UINTEGER[]", "UINTEGER"], "UINTEGER[][]"),
             "_ngram_hashes": (ngram_hashes, ["UINTEGER[]", "UINTEGER"], "UBIGINT[]"),
-            "_find": (
-                self.find,
-                ["UINTEGER[]", "VARCHAR", "VARCHAR"],
-                "STRUCT(position UINTEGER, n_tokens UINTEGER)[]",
-            ),
+            "_find": (self.find, ["UINTEGER[]", "VARCHAR", "VARCHAR"], PLACES),
         }
         for name, (function, parameters, returned) in functions.items():
             connection.create_function(  # type: ignore[call-overload]  # the enums that it declares are not exported
@@ -151,11 +160,6 @@ class Functions:
     def version(self, names: pa.Array) -> pa.Array:
         """Turn (B) names of token datasets, or other references to them, into (B) references with a fingerprint."""
         return pa.array([str(self._selection.dataset("tokens", name)) for name in names.to_pylist()], pa.string())
-
-    def find(self, tokens: pa.Array, phrases: pa.Array, datasets: pa.Array) -> pa.Array:
-        """Find the tokens of a phrase in (B) lists of token ids; returns (B) lists of places."""
-        phrase = _one_array(phrases)[0].as_py() if len(phrases) else None  # an argument of a macro: one for all rows
-        return _by_dataset(lambda dataset, rows: self._find(dataset, phrase, rows), datasets, tokens)
 
     @per_dataset
     def encode(self, dataset: str, texts: pa.Array) -> pa.Array:
@@ -169,7 +173,21 @@ class Functions:
     @per_dataset
     def decode(self, dataset: str, tokens: pa.Array) -> pa.Array:
         """Turn (B) lists of token ids into (B) texts; bytes that are no whole character become U+FFFD."""
-        return self._decode(dataset, tokens)
+        present = tokens.is_valid()
+        tokens = pc.drop_null(tokens)  # a null list may still cover values
+        pieces = self._take(dataset, tokens.flatten())
+        # The bytes of all tokens follow one another, so a row's text begins at its first token's bytes and ends where
+        # the next row's text begins.
+        bounds = np.frombuffer(pieces.buffers()[1], np.int64, len(pieces) + 1, pieces.offset * 8)
+        rows = tokens.offsets.to_numpy()
+        ends = np.ascontiguousarray(bounds[rows - rows[0]])
+        joined = pa.LargeBinaryArray.from_buffers(
+            pa.large_binary(), len(tokens), [None, pa.py_buffer(ends), pieces.buffers()[2]]
+        )
+        texts = _as_text(joined)
+        if len(texts) == len(present):
+            return texts
+        return texts.take(pc.if_else(present, pc.subtract(pc.cumulative_sum(present.cast(pa.int64())), 1), None))
 
     @per_dataset
     def token_text(self, dataset: str, ids: pa.Array) -> pa.Array:
@@ -187,36 +205,13 @@ class Functions:
         windows = [tokens.flat(row["shard"])[row["start"] : row["start"] + samples.context] for row in rows]
         return pa.array([tokens.tokenizer.decode(window.tolist()) for window in windows], pa.large_string())
 
-    def _decode(self, dataset: str, tokens: pa.Array) -> pa.Array:
-        if tokens.null_count:  # a null list may still cover values
-            present = tokens.is_valid()
-            texts = self._decode(dataset, pc.drop_null(tokens))
-            return texts.take(pc.if_else(present, pc.subtract(pc.cumulative_sum(present.cast(pa.int64())), 1), None))
-        pieces = self._take(dataset, tokens.flatten())
-        # The bytes of all tokens follow one another, so a row's text begins at its first token's bytes and ends where
-        # the next row's text begins.
-        bounds = np.frombuffer(pieces.buffers()[1], np.int64, len(pieces) + 1, pieces.offset * 8)
-        rows = tokens.offsets.to_numpy()
-        ends = np.ascontiguousarray(bounds[rows - rows[0]])
-        joined = pa.LargeBinaryArray.from_buffers(
-            pa.large_binary(), len(tokens), [None, pa.py_buffer(ends), pieces.buffers()[2]]
-        )
-        return _as_text(joined)
-
-    def _open_windows(self, dataset: str) -> tuple[Samples, Tokens, pa.Table]:
-        from pipelines.tokens.samples import Samples
-        from pipelines.tokens.shards import Tokens
-
-        samples = Samples(self._selection.dataset("samples", dataset))
-        tokens = Tokens(self._selection.store.open(samples.dataset.manifest.inputs["tokens"]))
-        return samples, tokens, pa.Table.from_batches(samples.batches).select(["shard", "start"])
-
-    def _find(self, dataset: str, phrase: str | None, tokens: pa.Array) -> pa.Array:
+    @per_dataset
+    def find(self, dataset: str, tokens: pa.Array, phrases: pa.Array) -> pa.Array:
+        """Find a phrase, the same for all rows, in (B) lists of token ids; returns (B) lists of places."""
         ids = tokens.flatten().to_numpy()
         starts = tokens.offsets.to_numpy() - tokens.offsets[0].as_py()
-        found = [
-            (at, len(wanted)) for wanted in self._spellings(phrase or "", dataset) for at in [find_run(ids, wanted)]
-        ]
+        spellings = self._spellings(phrases[0].as_py() or "", dataset)
+        found = [(find_run(ids, wanted), len(wanted)) for wanted in spellings]
         places = np.concatenate([np.empty(0, np.int64), *(at for at, _ in found)])
         lengths = np.concatenate([np.empty(0, np.int64), *(np.full(len(at), n) for at, n in found)])
         rows = np.searchsorted(starts, places, side="right") - 1
@@ -229,6 +224,14 @@ class Functions:
         )
         offsets = np.searchsorted(rows, np.arange(len(tokens) + 1)).astype(np.int32)
         return pa.ListArray.from_arrays(pa.array(offsets), structs)
+
+    def _open_windows(self, dataset: str) -> tuple[Samples, Tokens, pa.Table]:
+        from pipelines.tokens.samples import Samples
+        from pipelines.tokens.shards import Tokens
+
+        samples = Samples(self._selection.dataset("samples", dataset))
+        tokens = Tokens(self._selection.store.open(samples.dataset.manifest.inputs["tokens"]))
+        return samples, tokens, pa.Table.from_batches(samples.batches).select(["shard", "start"])
 
     def _spell(self, phrase: str, dataset: str) -> list[NDArray[np.uint32]]:
         """Return the tokens of a phrase at the start of a text, and those after a space, if they differ."""
@@ -245,9 +248,6 @@ class Functions:
             raise InputError(
                 f"Token id {pc.max(ids)} lies outside the vocabulary{which}, which has {size:,} tokens."
             ) from None
-
-    def _read_vocabulary(self, dataset: str) -> pa.Array:
-        return pa.array(self._tokenizer(dataset).token_bytes, pa.large_binary())
 
 
 def find_run(ids: NDArray[np.unsignedinteger], wanted: NDArray[np.unsignedinteger]) -> NDArray[np.int64]:
@@ -289,25 +289,8 @@ def _runs(tokens: pa.Array, sizes: pa.Array) -> tuple[NDArray[np.uint32], pa.Arr
     counts = np.where(present, np.maximum(lengths - size + 1, 0), 0)
     offsets = np.concatenate([[0], np.cumsum(counts)])
     places = np.repeat(np.cumsum(lengths) - lengths - offsets[:-1], counts) + np.arange(offsets[-1])
-    runs = (
-        np.lib.stride_tricks.sliding_window_view(ids, size)[places] if len(places) else np.empty((0, size), np.uint32)
-    )
+    runs = sliding_window_view(ids, size)[places] if len(places) else np.empty((0, size), np.uint32)
     return runs, pa.array(offsets.astype(np.int32)), pa.array(~present)
-
-
-def _by_dataset(function: Callable[[str, pa.Array], pa.Array], datasets: pa.Array, values: pa.Array) -> pa.Array:
-    """Call a function once for each dataset that the rows name, which is nearly always one."""
-    values, datasets = _one_array(values), _one_array(datasets)
-    names = pc.unique(datasets).to_pylist()
-    if len(names) == 1:
-        return function(names[0] or "", values)
-    results, places = [], []
-    for name in names:
-        chosen = np.flatnonzero(pc.equal(datasets, name) if name is not None else pc.is_null(datasets))
-        results.append(function(name or "", values.take(pa.array(chosen))))
-        places.append(chosen)
-    order = np.argsort(np.concatenate(places))
-    return pa.concat_arrays(results).take(pa.array(order))
 
 
 def _one_array(values: Any) -> pa.Array:

@@ -72,10 +72,8 @@ def registered(tracking_uri: str, name: str | None = None) -> list[ModelVersion]
 
 def find_version(tracking_uri: str, name: str, alias: str = "", version: int | None = None) -> ModelVersion | None:
     """Return the version of a registered model that an alias or a number names."""
-    for each in registered(tracking_uri, name):
-        if alias in each.aliases or each.version == version:
-            return each
-    return None
+    versions = registered(tracking_uri, name)
+    return next((each for each in versions if alias in each.aliases or each.version == version), None)
 
 
 HISTORY = "tokenmill.champions"

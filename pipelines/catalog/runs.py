@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import quote, unquote
 
 import fsspec
 import pyarrow as pa
@@ -22,21 +22,13 @@ from pipelines.errors import InputError
 # Name: columns, comment.
 TABLES = {
     "runs": (
-        arrow_schema(
-            "run_id VARCHAR, run VARCHAR, experiment VARCHAR, status VARCHAR, started_at TIMESTAMPTZ, "
-            "ended_at TIMESTAMPTZ, parent_run_id VARCHAR, tags JSON, artifacts VARCHAR"
-        ),
+        "run_id VARCHAR, run VARCHAR, experiment VARCHAR, status VARCHAR, started_at TIMESTAMPTZ, "
+        "ended_at TIMESTAMPTZ, parent_run_id VARCHAR, tags JSON, artifacts VARCHAR",
         "MLflow's runs.",
     ),
-    "params": (
-        arrow_schema("run_id VARCHAR, run VARCHAR, param VARCHAR, value VARCHAR"),
-        "The parameters of every run.",
-    ),
+    "params": ("run_id VARCHAR, run VARCHAR, param VARCHAR, value VARCHAR", "The parameters of every run."),
     "metrics": (
-        arrow_schema(
-            "run_id VARCHAR, run VARCHAR, metric VARCHAR, step BIGINT, value DOUBLE, logged_at TIMESTAMPTZ, "
-            "latest BOOLEAN"
-        ),
+        "run_id VARCHAR, run VARCHAR, metric VARCHAR, step BIGINT, value DOUBLE, logged_at TIMESTAMPTZ, latest BOOLEAN",
         "Every value of every metric of every run.",
     ),
 }
@@ -73,7 +65,7 @@ def read(table: str, tracking_uri: str) -> pa.Table:
             rows = server.rows(table)
     else:
         rows = ask(tracking_uri, _QUERIES[table])
-    schema, _ = TABLES[table]
+    schema = arrow_schema(TABLES[table][0])
     columns = zip(*rows, strict=True) if rows else [()] * len(schema)
     return pa.table([_array(column, field.type) for column, field in zip(columns, schema, strict=True)], schema=schema)
 
@@ -137,15 +129,11 @@ def texts(tracking_uri: str, run_id: str, folder: str) -> dict[str, str]:
         with open_server(tracking_uri) as server:
             return server.texts(run_id, folder)
     for (uri,) in ask(tracking_uri, "SELECT artifact_uri FROM runs WHERE run_uuid = ?", run_id):
-        place = urlsplit(uri)
-        if place.scheme not in ("", "file"):
-            return _remote_texts(f"{uri}/{folder}")
-        files = sorted((Path(unquote(place.path)) / folder).glob("*.txt"))
-        return {file.name: file.read_text(encoding="utf-8", errors="replace") for file in files}
+        return _read_texts(f"{unquote(uri) if uri.startswith('file:') else uri}/{folder}")
     return {}
 
 
-def _remote_texts(folder: str) -> dict[str, str]:
+def _read_texts(folder: str) -> dict[str, str]:
     endpoint = os.environ.get("MLFLOW_S3_ENDPOINT_URL")  # MLflow's name for what others call AWS_ENDPOINT_URL
     options = {"endpoint_url": endpoint} if endpoint and folder.startswith("s3:") else {}
     try:

@@ -1,7 +1,7 @@
 """The datasets that a catalog shows: the pinned versions, else the newest version of each name."""
 
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterator, Sequence
 
 from pipelines.errors import InputError
 from pipelines.store import lineage
@@ -55,33 +55,30 @@ class Selection:
 
 
 def _newest(datasets: Sequence[Dataset]) -> dict[str, dict[str, Dataset]]:
-    newest: dict[str, dict[str, Dataset]] = defaultdict(dict)
+    newest: dict[tuple[str, str], Dataset] = {}
     for dataset in datasets:
-        named = newest[dataset.manifest.kind]
-        named.pop(dataset.manifest.name, None)  # so that the newest dataset of all is the last
-        named[dataset.manifest.name] = dataset
-    return dict(newest)
+        newest.pop((dataset.ref.kind, dataset.ref.name), None)  # so that the newest dataset of all is the last
+        newest[dataset.ref.kind, dataset.ref.name] = dataset
+    return _by_label(newest.values())
 
 
 def _pinned(store: Store, datasets: Sequence[Dataset], pins: Sequence[str]) -> dict[str, dict[str, Dataset]]:
     """Return the pinned datasets and, for kinds without a pin, the datasets that they were made from."""
     pinned = {str(dataset.ref): dataset for dataset in map(store.open, pins)}
-    kinds = {dataset.manifest.kind for dataset in pinned.values()}
+    kinds = {dataset.ref.kind for dataset in pinned.values()}
     by_ref = {str(dataset.ref): dataset for dataset in datasets}
     chosen = dict(pinned)
     for edge in lineage.edges(datasets) if pins else ():
         if edge.output in pinned and edge.input_kind not in kinds and edge.input in by_ref:
             chosen[edge.input] = by_ref[edge.input]
-    by_kind: dict[str, list[Dataset]] = defaultdict(list)
-    for dataset in chosen.values():
-        by_kind[dataset.manifest.kind].append(dataset)
-    return {kind: _labelled(each) for kind, each in by_kind.items()}
+    return _by_label(chosen.values())
 
 
-def _labelled(datasets: Sequence[Dataset]) -> dict[str, Dataset]:
-    """Return datasets by name, or by name and version where several have the same name."""
-    names = [dataset.manifest.name for dataset in datasets]
-    return {
-        name if names.count(name) == 1 else f"{name}@{dataset.manifest.fingerprint[:12]}": dataset
-        for name, dataset in zip(names, datasets, strict=True)
-    }
+def _by_label(datasets: Collection[Dataset]) -> dict[str, dict[str, Dataset]]:
+    """Return datasets by kind and name, or by kind, name and version where several have the same name."""
+    names = Counter((dataset.ref.kind, dataset.ref.name) for dataset in datasets)
+    found: dict[str, dict[str, Dataset]] = defaultdict(dict)
+    for ref, dataset in ((dataset.ref, dataset) for dataset in datasets):
+        label = ref.name if names[ref.kind, ref.name] == 1 else f"{ref.name}@{ref.fingerprint[:12]}"
+        found[ref.kind][label] = dataset
+    return dict(found)

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -16,15 +16,16 @@ from pipelines.store.kinds import TOKENS
 
 
 class StoreTable(NamedTuple):
-    """A table about the store: its columns, the function that makes its rows, and what it shows."""
+    """A table about the store: its columns, what it shows, and the function that makes its rows."""
 
-    schema: pa.Schema
-    rows: Callable[[Selection], list[dict[str, Any]]]
+    columns: str
     comment: str
+    rows: Callable[[Selection], list[dict[str, Any]]]
 
-    def read(self, selection: Selection) -> pa.Table:
-        """Return the table as it is now."""
-        return pa.Table.from_pylist(self.rows(selection), self.schema)
+
+def read(table: str, selection: Selection) -> pa.Table:
+    """Return one of `TABLES` as it is now."""
+    return pa.Table.from_pylist(TABLES[table].rows(selection), arrow_schema(TABLES[table].columns))
 
 
 def _datasets(selection: Selection) -> list[dict[str, Any]]:
@@ -98,33 +99,28 @@ def _shards(selection: Selection) -> list[dict[str, Any]]:
 
 TABLES = {
     "datasets": StoreTable(
-        arrow_schema(
-            "kind VARCHAR, name VARCHAR, version VARCHAR, newest BOOLEAN, published_at TIMESTAMPTZ, step VARCHAR, "
-            "seconds DOUBLE, files BIGINT, bytes BIGINT, statistics JSON, config JSON, run_id VARCHAR, ref VARCHAR, "
-            "fingerprint VARCHAR, digest VARCHAR, path VARCHAR"
-        ),
-        _datasets,
+        "kind VARCHAR, name VARCHAR, version VARCHAR, newest BOOLEAN, published_at TIMESTAMPTZ, step VARCHAR, "
+        "seconds DOUBLE, files BIGINT, bytes BIGINT, statistics JSON, config JSON, run_id VARCHAR, ref VARCHAR, "
+        "fingerprint VARCHAR, digest VARCHAR, path VARCHAR",
         "Every version of every dataset and model.",
+        _datasets,
     ),
-    "manifests": StoreTable(arrow_schema("ref VARCHAR, manifest JSON"), _manifests, "The manifest of every version."),
+    "manifests": StoreTable("ref VARCHAR, manifest JSON", "The manifest of every version.", _manifests),
     "steps": StoreTable(
-        arrow_schema(
-            "step VARCHAR, step_version BIGINT, output VARCHAR, inputs VARCHAR[], finished_at TIMESTAMPTZ, "
-            "seconds DOUBLE, run_id VARCHAR, code VARCHAR, built JSON"
-        ),
-        _steps,
+        "step VARCHAR, step_version BIGINT, output VARCHAR, inputs VARCHAR[], finished_at TIMESTAMPTZ, "
+        "seconds DOUBLE, run_id VARCHAR, code VARCHAR, built JSON",
         "What was run to build each version.",
+        _steps,
     ),
     "lineage": StoreTable(
-        pa.schema([(each.name, pa.int64() if each.type == "int" else pa.string()) for each in fields(lineage.Edge)]),
-        _lineage,
+        "output VARCHAR, output_kind VARCHAR, input VARCHAR, input_kind VARCHAR, role VARCHAR, distance BIGINT, "
+        "digest VARCHAR",
         "What went into what, near and far.",
+        _lineage,
     ),
     "shards": StoreTable(
-        arrow_schema(
-            "dataset VARCHAR, shard INTEGER, split VARCHAR, documents BIGINT, tokens BIGINT, bytes BIGINT, file VARCHAR"
-        ),
-        _shards,
+        "dataset VARCHAR, shard INTEGER, split VARCHAR, documents BIGINT, tokens BIGINT, bytes BIGINT, file VARCHAR",
         "The files of the token datasets.",
+        _shards,
     ),
 }

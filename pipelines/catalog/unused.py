@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from pipelines.catalog.registry import ModelVersion
+from pipelines.store import lineage
 from pipelines.store.dataset import Dataset
 
 
@@ -32,21 +33,19 @@ def unused(
         keep_days: how many days count as the last ones.
     """
     since = now - timedelta(days=keep_days)
-    by_fingerprint = {dataset.ref.fingerprint: dataset for dataset in datasets}
     newest = {(dataset.ref.kind, dataset.ref.name): dataset for dataset in datasets}
     wanted = {dataset.ref.fingerprint for dataset in newest.values()}
     wanted |= {each.ref.fingerprint for each in datasets if datetime.fromisoformat(each.manifest.built["at"]) >= since}
-    models = {each.fingerprint for each in versions if each.fingerprint and _is_in_use(each)}
+    in_use = [each for each in versions if each.aliases or each.version in each.history[-2:]]
+    models = {each.fingerprint for each in in_use if each.fingerprint}
     evaluations = {
         each.manifest.inputs["model"].fingerprint: each for each in datasets if each.ref.kind == "evaluation"
     }
     wanted |= {evaluations[model].ref.fingerprint for model in models if model in evaluations}
-    needed = _with_inputs(wanted | models | _used(datasets, runs, since), by_fingerprint)
-    return [dataset for dataset in datasets if dataset.ref.fingerprint not in needed]
-
-
-def _is_in_use(version: ModelVersion) -> bool:
-    return bool(version.aliases) or version.version in version.history[-2:]
+    wanted |= models | _used(datasets, runs, since)
+    needed = {str(dataset.ref) for dataset in datasets if dataset.ref.fingerprint in wanted}
+    needed |= {edge.input for edge in lineage.edges(datasets) if edge.output in needed}
+    return [dataset for dataset in datasets if str(dataset.ref) not in needed]
 
 
 def _used(datasets: Sequence[Dataset], runs: Iterable[Mapping[str, Any]], since: datetime) -> set[str]:
@@ -59,15 +58,3 @@ def _used(datasets: Sequence[Dataset], runs: Iterable[Mapping[str, Any]], since:
             used.add(tags.get("tokenmill.fingerprint"))
             used |= {built_by.get(value) for key, value in tags.items() if key.startswith("tokenmill.reused.")}
     return {fingerprint for fingerprint in used if fingerprint}
-
-
-def _with_inputs(wanted: Iterable[str], by_fingerprint: Mapping[str, Dataset]) -> set[str]:
-    """Return the fingerprints that are wanted, and those of everything that they were made from."""
-    needed: set[str] = set()
-    waiting = list(wanted)
-    while waiting:
-        fingerprint = waiting.pop()
-        if fingerprint not in needed and fingerprint in by_fingerprint:
-            needed.add(fingerprint)
-            waiting += [ref.fingerprint for ref in by_fingerprint[fingerprint].manifest.inputs.values()]
-    return needed

@@ -5,10 +5,12 @@ tooltip on every mark. It fits a card some 400 pixels wide, as on a telephone; a
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import Literal
+
+import numpy as np
 
 from pipelines.numbers import short
 
@@ -49,14 +51,17 @@ class Axis:
     high: float | None = None
 
 
+Drawn = Literal["line", "both", "dashed"]
+
+
 @dataclass(frozen=True)
 class Series:
-    """Points in order of x, drawn as a line, as dots, as both, or dashed."""
+    """Points in order of x, drawn as a line, as a line with dots, or dashed."""
 
     name: str
     x: Sequence[float]
     y: Sequence[float]
-    drawn: Literal["line", "dots", "both", "dashed"] = "line"
+    drawn: Drawn = "line"
     titles: Sequence[str] = ()
 
 
@@ -73,11 +78,11 @@ def lines(series: Sequence[Series], x: Axis, y: Axis, diagonal: bool = False) ->
     for number, each in enumerate(series):
         places = [frame.at(a, b) for a, b in zip(each.x, each.y, strict=True)]
         colour = f"var(--c{number % 6})"
-        if each.drawn != "dots" and len(places) > 1:
+        if len(places) > 1:
             path = "L".join(f"{a:.1f} {b:.1f}" for a, b in places)
             dashed = " dashed" if each.drawn == "dashed" else ""
             drawn.append(f'<path class="line{dashed}" stroke="{colour}" d="M{path}"/>')
-        visible = each.drawn in ("dots", "both") or len(places) == 1
+        visible = each.drawn == "both" or len(places) == 1
         style = f'class="dot" r="3.5" fill="{colour}"' if visible else 'class="hit" r="5"'
         prefix = f"{each.name}: " if len(series) > 1 else ""
         for at, (a, b) in enumerate(places):
@@ -90,8 +95,6 @@ def lines(series: Sequence[Series], x: Axis, y: Axis, diagonal: bool = False) ->
 
 def histogram(edges: Sequence[float], counts: Sequence[float], x: Axis, y: Axis) -> str:
     """Draw counts between edges; there is one more edge than there are counts."""
-    if not counts:
-        return _empty_chart()
     frame = _Frame(x, Axis(y.label, low=0), edges, [0, *counts])
     drawn = [frame.axes()]
     for left, right, count in zip(edges, edges[1:], counts, strict=False):
@@ -159,11 +162,9 @@ def matrix(labels: Sequence[str], counts: Sequence[Sequence[int]], down: str, ac
 
 def cloud(points: Sequence[tuple[float, float, str, str]], named: int, label: str) -> str:
     """Draw points (x, y, name, tooltip) in the plane, with the names of the first `named` where there is room."""
-    if not points:
-        return _empty_chart()
     width, height, margin = 1000, 560, 14
-    x0, x1 = _ends(Axis(""), [p[0] for p in points])
-    y0, y1 = _ends(Axis(""), [p[1] for p in points])
+    x0, x1 = _ends(Axis(""), [x for x, *_ in points])
+    y0, y1 = _ends(Axis(""), [y for _, y, *_ in points])
     dots: list[str] = []
     names: list[str] = []
     taken: list[tuple[float, float, float, float]] = []
@@ -234,8 +235,7 @@ def ticks(low: float, high: float, log: bool = False, most: int = 6) -> list[flo
     return [round(i * step, 1 - power) for i in range(first, last + 1)]
 
 
-def _ends(axis: Axis, values: Iterable[float], round_up: bool = False) -> tuple[float, float]:
-    values = list(values)
+def _ends(axis: Axis, values: Sequence[float], round_up: bool = False) -> tuple[float, float]:
     low = min(values) if axis.low is None else axis.low
     high = max(values) if axis.high is None else axis.high
     if low >= high:
@@ -258,11 +258,9 @@ def _share(value: float, low: float, high: float, log: bool) -> float:
 
 def _drawable(series: Series, x: Axis, y: Axis) -> Series:
     """Return a few hundred points of a series that have a place: finite, and positive on a logarithmic axis."""
-    keep = [
-        i
-        for i, (a, b) in enumerate(zip(series.x, series.y, strict=True))
-        if math.isfinite(a) and math.isfinite(b) and not (x.log and a <= 0) and not (y.log and b <= 0)
-    ]
+    xs, ys = np.asarray(series.x, np.float64), np.asarray(series.y, np.float64)
+    has_place = np.isfinite(xs) & np.isfinite(ys) & ((xs > 0) | (not x.log)) & ((ys > 0) | (not y.log))
+    keep = np.flatnonzero(has_place).tolist()
     every = -(-len(keep) // MAX_POINTS) or 1
     keep = keep[::every] + [i for i in keep[-1:] if (len(keep) - 1) % every]
     titles = [series.titles[i] for i in keep] if series.titles else ()

@@ -129,7 +129,7 @@ def _box(box: Box, x: float, y: float, chosen: bool) -> str:
     return (
         f'<g class="{"this" if chosen else "that"}" transform="translate({x:g} {y:g})">'
         f"<title>{escape(box.title)}</title>"
-        f'<rect width="{WIDTH}" height="{HEIGHT}" rx="8" stroke="{kind_of(box.kind).colour}"/>'
+        f'<rect width="{WIDTH}" height="{HEIGHT}" rx="8" stroke="{kind_of(box.kind).colour.css}"/>'
         f'<text class="name" x="12" y="21">{escape(name)}</text>'
         f'<text x="12" y="37">{escape(box.lines[0])}</text>'
         f'<text class="more" x="12" y="53">{escape(box.lines[1])}</text></g>'

@@ -30,8 +30,8 @@ def _environment() -> jinja2.Environment:
 
 def numeric_columns(rows: Sequence[Sequence[Any]]) -> set[int]:
     """Return the columns that hold numbers only, which are aligned to the right."""
-    width = len(rows[0]) if rows else 0
-    return {i for i in range(width) if all(isinstance(row[i], int | float | None) for row in rows)}
+    columns = enumerate(zip(*rows, strict=True))
+    return {i for i, column in columns if all(isinstance(cell, int | float | None) for cell in column)}
 
 
 def shown(cell: Any) -> str:

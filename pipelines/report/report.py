@@ -56,11 +56,11 @@ def run(inputs: Mapping[str, Dataset], config: ReportConfig, out: Path, work: St
 
 def to_html(datasets: Sequence[Dataset], config: ReportConfig, work: StepContext) -> tuple[str, int]:
     """Return the page and its number of figures."""
-    sections = [chain_section(datasets)]
+    sections, known = [chain_section(datasets)], {each.ref: each for each in datasets}
     for at, dataset in enumerate(datasets):
         work.listener.progress(at, len(datasets), "sections")
         section = Section(slug(str(dataset)), title_of(dataset, datasets), dataset=str(dataset), note=note_of(dataset))
-        inputs = _inputs(dataset, datasets)
+        inputs = {role: known[ref] for role, ref in dataset.manifest.inputs.items() if ref in known}
         section.parts.extend(parts(dataset, inputs, work.listener.warn))
         if dataset.manifest.kind == "model" and dataset.manifest.statistics.get("task") == "language":
             section.parts.extend(reading_parts(dataset, inputs.get("tokens"), config.sentence))
@@ -76,11 +76,6 @@ def to_html(datasets: Sequence[Dataset], config: ReportConfig, work: StepContext
         footer="Made by tokenmill from the files of the datasets above and MLflow's record of how they were made.",
     )
     return page, sum(bool(part.svg) for section in sections for part in section.parts)
-
-
-def _inputs(dataset: Dataset, datasets: Sequence[Dataset]) -> dict[str, Dataset]:
-    known = {each.ref: each for each in datasets}
-    return {role: known[ref] for role, ref in dataset.manifest.inputs.items() if ref in known}
 
 
 # Sections
@@ -113,7 +108,8 @@ def title_of(dataset: Dataset, datasets: Sequence[Dataset]) -> str:
 
 def _plain_title(dataset: Dataset) -> str:
     kind = kind_of(dataset.manifest.kind)
-    return kind.titles.get(dataset.manifest.statistics.get("task", ""), kind.title or kind.name.capitalize())
+    task = dataset.manifest.statistics.get("task", "")
+    return kind.titles.get(task) or kind.titles.get("", kind.name.capitalize())
 
 
 def note_of(dataset: Dataset) -> str:
@@ -127,13 +123,12 @@ def tiles(datasets: Sequence[Dataset]) -> list[tuple[str, str]]:
     """Return the tiles at the top of the page: (value, what it is)."""
     found = []
     for kind in KINDS.values():
-        of_kind = [dataset for dataset in datasets if dataset.manifest.kind == kind.name]
+        of_kind = [dataset.manifest for dataset in datasets if dataset.manifest.kind == kind.name]
         for tile in kind.tiles:
-            values = [(each, each.manifest.statistics.get(tile.statistic)) for each in of_kind]
-            known = [(each, v) for each, v in values if isinstance(v, int | float) and math.isfinite(v)]
-            for dataset, value in known if kind.labelled_tiles else known[:1]:
-                text = numbers.short(value) if tile.form == "short" else tile.form.format(value)
-                found.append((text, f"{tile.label}, {dataset.manifest.name}" if kind.labelled_tiles else tile.label))
+            values = [(each.name, each.statistics.get(tile.statistic)) for each in of_kind]
+            known = [(name, v) for name, v in values if isinstance(v, int | float) and math.isfinite(v)]
+            for name, value in known if kind.labelled_tiles else known[:1]:
+                found.append((tile.form(value), f"{tile.label}, {name}" if kind.labelled_tiles else tile.label))
     seconds = sum(dataset.manifest.built.get("seconds", 0.0) for dataset in datasets)
     return [*found, (numbers.duration(seconds), "to make it all")]
 

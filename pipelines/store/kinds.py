@@ -4,8 +4,7 @@ A new kind takes two files: the step's own, whose `StepType` names the kind, and
 
     Kind(
         "index",
-        colour="#3a6fd8",
-        terminal_colour="blue",
+        colour=Colour("#3a6fd8", "blue"),
         rows="suffixes",
         counts=("suffixes",),
         views=(View("suffixes", "*.arrow", "shard INTEGER, position BIGINT", "Suffixes of every shard, in order."),),
@@ -18,8 +17,9 @@ report has a section about it, and MLflow's entity has its columns and number of
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
+from pipelines.numbers import short
 from pipelines.store.manifest import Manifest
 
 
@@ -49,30 +49,38 @@ class View:
 
 @dataclass(frozen=True)
 class Tile:
-    """A statistic in large print at the top of a report. form: a format, or `short` for three digits or so."""
+    """A statistic in large print at the top of a report. form: writes the number, by default in about three digits."""
 
     statistic: str
     label: str
-    form: str = "short"
+    form: Callable[[float], str] = short
+
+
+class Colour(NamedTuple):
+    """A kind's colour: CSS for the lineage graph, and Rich's name for `tokenmill trace`."""
+
+    css: str
+    terminal: str
+
+
+GREY = Colour("#7a7a7a", "white")
 
 
 @dataclass(frozen=True)
 class Kind:
     """Everything about a kind of dataset that is not its step.
 
-    colour, terminal_colour: CSS for the lineage graph, and Rich's name for `tokenmill trace`.
     views: its SQL views.
     texts: the view whose rows are documents or examples; the first column is their id.
     rows, elements: the statistics that MLflow shows as its number of rows and of elements.
     schema_files: the files whose columns or tensors MLflow shows; by default, those of the first view.
     counts: the statistics that graph, trace and report show, the most important first; details: the report only.
-    title, titles: the title of its section in a report, and other titles by the statistic `task`.
+    titles: the title of its section in a report, by the statistic `task`; `""` is for all other tasks.
     tiles: the statistics in large print; labelled_tiles: one tile for each dataset, with the dataset's name.
     """
 
     name: str
-    colour: str = "#7a7a7a"
-    terminal_colour: str = "white"
+    colour: Colour = GREY
     views: tuple[View, ...] = ()
     texts: View | None = None
     rows: str = ""
@@ -80,7 +88,6 @@ class Kind:
     schema_files: str = ""
     counts: tuple[str, ...] = ()
     details: tuple[str, ...] = ()
-    title: str = ""
     titles: Mapping[str, str] = field(default_factory=dict)
     tiles: tuple[Tile, ...] = ()
     labelled_tiles: bool = False
@@ -219,20 +226,18 @@ CURVES = View(
 _KINDS = (
     Kind(
         "corpus",
-        colour="#b8860b",
-        terminal_colour="yellow",
+        colour=Colour("#b8860b", "yellow"),
         views=(DOCUMENTS, REJECTED),
         texts=DOCUMENTS,
         rows="documents",
         elements="bytes",
         counts=("documents",),
         details=("rejected",),
-        tiles=(Tile("documents", "documents", "{:,.0f}"),),
+        tiles=(Tile("documents", "documents", "{:,.0f}".format),),
     ),
     Kind(
         "examples",
-        colour="#b8860b",
-        terminal_colour="yellow",
+        colour=Colour("#b8860b", "yellow"),
         views=(EXAMPLES, REJECTED),
         texts=EXAMPLES,
         rows="examples",
@@ -241,8 +246,7 @@ _KINDS = (
     ),
     Kind(
         "lessons",
-        colour="#1a8a9a",
-        terminal_colour="cyan",
+        colour=Colour("#1a8a9a", "cyan"),
         views=(LESSONS,),
         rows="lessons",
         elements="tokens",
@@ -250,45 +254,41 @@ _KINDS = (
     ),
     Kind(
         "tokens",
-        colour="#1a8a9a",
-        terminal_colour="cyan",
+        colour=Colour("#1a8a9a", "cyan"),
         views=(TOKENS, VOCABULARY),
         rows="documents",
         elements="tokens",
         counts=("tokens", "documents"),
         tiles=(Tile("tokens", "tokens"),),
     ),
-    Kind("samples", colour="#3a6fd8", terminal_colour="blue", views=(SAMPLES,), rows="samples", counts=("samples",)),
+    Kind("samples", colour=Colour("#3a6fd8", "blue"), views=(SAMPLES,), rows="samples", counts=("samples",)),
     Kind(
         "model",
-        colour="#2e8b57",
-        terminal_colour="green",
+        colour=Colour("#2e8b57", "green"),
         elements="parameters",
         schema_files="*.safetensors",
         counts=("parameters",),
         details=("steps",),
-        title="Fine-tuning",
-        titles={"language": "Pretraining"},
+        titles={"language": "Pretraining", "": "Fine-tuning"},
         tiles=(Tile("parameters", "parameters"),),
     ),
     Kind(
         "evaluation",
-        colour="#a8449c",
-        terminal_colour="magenta",
+        colour=Colour("#a8449c", "magenta"),
         views=(EVALUATIONS, PREDICTIONS, RECITALS, MISTAKES, CURVES),
         schema_files="predictions.parquet",
         details=("scored_tokens", "scored_examples"),
-        title="Task, judged",
         titles={
             "language": "Language model, judged",
             "classification": "Classifier, judged",
             "instruction": "Assistant, judged",
+            "": "Task, judged",
         },
         tiles=(
-            Tile("test/bits_per_byte", "bits per byte", "{:.3f}"),
-            Tile("classify/accuracy", "accuracy", "{:.3f}"),
-            Tile("classify/f1", "F1", "{:.3f}"),
-            Tile("instruct/chrf", "chrF", "{:.1f}"),
+            Tile("test/bits_per_byte", "bits per byte", "{:.3f}".format),
+            Tile("classify/accuracy", "accuracy", "{:.3f}".format),
+            Tile("classify/f1", "F1", "{:.3f}".format),
+            Tile("instruct/chrf", "chrF", "{:.1f}".format),
         ),
         labelled_tiles=True,
     ),

@@ -41,15 +41,18 @@ def edges(datasets: Iterable[Dataset]) -> list[Edge]:
     """
     direct = {str(dataset.ref): direct_edges(dataset) for dataset in datasets}
     found: list[Edge] = []
-    for output, first in direct.items():
+    for output, level in direct.items():
         seen: dict[str, Edge] = {}
-        level, distance = first, 1
+        distance = 1
         while level:
-            fresh = {edge.input: edge for edge in level if edge.input not in seen}
-            for edge in fresh.values():
-                kind = first[0].output_kind
-                seen[edge.input] = replace(edge, output=output, output_kind=kind, distance=distance)
-            level = [further for edge in fresh.values() for further in direct.get(edge.input, [])]
+            kind = output.partition("/")[0]
+            fresh = {
+                edge.input: replace(edge, output=output, output_kind=kind, distance=distance)
+                for edge in level
+                if edge.input not in seen
+            }
+            seen |= fresh
+            level = [further for name in fresh for further in direct.get(name, [])]
             distance += 1
         found += seen.values()
     return found
@@ -58,24 +61,10 @@ def edges(datasets: Iterable[Dataset]) -> list[Edge]:
 def direct_edges(dataset: Dataset) -> list[Edge]:
     """Return what a step read to build a dataset: other datasets, and files from outside the store."""
     output, kind = str(dataset.ref), dataset.manifest.kind
-    read = [
-        Edge(output, kind, str(ref), ref.kind, role, 1, ref.digest)
-        for role, ref in sorted(dataset.manifest.inputs.items())
-    ]
-    files = [
-        Edge(output, kind, f"source/{file.name}@{file.sha256[:12]}", "source", "source", 1, file.sha256)
-        for file in dataset.manifest.sources
-    ]
-    return read + files
-
-
-def users(datasets: Iterable[Dataset]) -> dict[str, list[Edge]]:
-    """Return the direct edges by input, which show who read each dataset and each source file."""
-    by_input: dict[str, list[Edge]] = defaultdict(list)
-    for dataset in datasets:
-        for edge in direct_edges(dataset):
-            by_input[edge.input].append(edge)
-    return dict(by_input)
+    inputs = sorted(dataset.manifest.inputs.items())
+    read = [(str(ref), ref.kind, role, 1, ref.digest) for role, ref in inputs]
+    files = [(f"source/{f.name}@{f.sha256[:12]}", "source", "source", 1, f.sha256) for f in dataset.manifest.sources]
+    return [Edge(output, kind, *each) for each in read + files]
 
 
 # Trees, for people
@@ -106,21 +95,18 @@ class Node:
 
 def origins(dataset: Dataset, datasets: Sequence[Dataset]) -> Node:
     """Return the tree of a dataset's inputs, their inputs, and so on down to the source files."""
-    known = {str(each.ref): each for each in datasets}
     inputs = {
-        name: [(edge.input, edge.input_kind, edge.role) for edge in direct_edges(each)] for name, each in known.items()
+        str(each.ref): [(edge.input, edge.input_kind, edge.role) for edge in direct_edges(each)] for each in datasets
     }
-    return _grow((str(dataset.ref), dataset.manifest.kind, ""), inputs, known, set())
+    return _grow((str(dataset.ref), dataset.manifest.kind, ""), inputs, datasets)
 
 
 def outcomes(name: str, kind: str, datasets: Sequence[Dataset]) -> Node:
     """Return the tree of what was made from a dataset or source file, directly and indirectly."""
-    known = {str(each.ref): each for each in datasets}
-    made = {
-        read: [(edge.output, edge.output_kind, edge.role) for edge in edges_]
-        for read, edges_ in users(datasets).items()
-    }
-    return _grow((name, kind, ""), made, known, set())
+    made: dict[str, list[tuple[str, str, str]]] = defaultdict(list)
+    for edge in (edge for dataset in datasets for edge in direct_edges(dataset)):
+        made[edge.input].append((edge.output, edge.output_kind, edge.role))
+    return _grow((name, kind, ""), made, datasets)
 
 
 def relatives(dataset: Dataset, datasets: Sequence[Dataset]) -> dict[str, Node]:
@@ -131,16 +117,19 @@ def relatives(dataset: Dataset, datasets: Sequence[Dataset]) -> dict[str, Node]:
 
 
 def _grow(
-    at: tuple[str, str, str],
-    next_to: Mapping[str, list[tuple[str, str, str]]],
-    known: Mapping[str, Dataset],
-    seen: set[str],
+    root: tuple[str, str, str], next_to: Mapping[str, list[tuple[str, str, str]]], datasets: Sequence[Dataset]
 ) -> Node:
-    name, kind, role = at
-    repeated = name in seen
-    seen.add(name)
-    branches = () if repeated else tuple(_grow(each, next_to, known, seen) for each in next_to.get(name, []))
-    return Node(name, kind, role, known.get(name), branches, repeated)
+    """Return a tree from its root and the neighbours of each node: (name, kind, role)."""
+    known = {str(each.ref): each for each in datasets}
+    seen: set[str] = set()
+
+    def grow(name: str, kind: str, role: str) -> Node:
+        repeated = name in seen
+        seen.add(name)
+        branches = () if repeated else tuple(grow(*each) for each in next_to.get(name, []))
+        return Node(name, kind, role, known.get(name), branches, repeated)
+
+    return grow(*root)
 
 
 def source_files(what: str, datasets: Iterable[Dataset]) -> list[str]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from pipelines.evaluation.results import MODEL
 from pipelines.evaluation.tasks import METRICS, title_of
 from pipelines.report import charts
-from pipelines.report.charts import Axis, Series
+from pipelines.report.charts import Axis, Drawn, Series
 from pipelines.report.figures.part import MAX_CHARACTERS, Ask, Part, cells, name_of, query_tables
 from pipelines.store.dataset import Dataset
 
@@ -66,11 +66,10 @@ def _beside_baselines(ask: Ask) -> Iterator[Part]:
     yield Part(title, note, charts.bars(bars, title, shown), ("metric", *map(name_of, systems)), table)
     groups = [metric.split("/", 2) for metric in metrics if metric.startswith(f"{chosen}/")]
     for column in dict.fromkeys(group[1] for group in groups):
-        names = [group[2] for group in groups if group[1] == column]
-        found = [(name, values[MODEL, f"{chosen}/{column}/{name}"]) for name in names]
-        found.sort(key=lambda each: -each[1])
+        keys = {group[2]: (MODEL, "/".join(group)) for group in groups if group[1] == column}
+        found = sorted(((name, values[key]) for name, key in keys.items()), key=lambda each: -each[1])
         by = f"{HEADLINE_METRICS[chosen]}, by {column}"
-        pairs = {name: ends[key] for name in names if (key := (MODEL, f"{chosen}/{column}/{name}")) in ends}
+        pairs = {name: ends[key] for name, key in keys.items() if key in ends}
         bars = [(name, value, f"{value:.3f}") for name, value in found[:15]]
         yield Part(by, svg=charts.bars(bars, by, pairs), columns=(column, chosen), rows=found)
 
@@ -113,15 +112,15 @@ CURVE_AXES = {
 def _curves(rows: list[tuple[str, str, float, float]]) -> Iterator[Part]:
     for curve in dict.fromkeys(row[0] for row in rows):
         title, across, up = CURVE_AXES.get(curve, (curve, "x", "y"))
-        systems = dict.fromkeys(row[1] for row in rows if row[0] == curve)
+        points = [(system, x, y) for each, system, x, y in rows if each == curve]
+        drawn: Drawn = "both" if curve == "calibration" else "line"
         series = []
-        for system in systems:
-            points = [(x, y) for c, s, x, y in rows if (c, s) == (curve, system)]
-            drawn = "both" if curve == "calibration" else "line"
-            series.append(Series(name_of(system), [p[0] for p in points], [p[1] for p in points], drawn))  # type: ignore[arg-type]
+        for system in dict.fromkeys(system for system, _, _ in points):
+            xs, ys = zip(*((x, y) for each, x, y in points if each == system), strict=True)
+            series.append(Series(name_of(system), xs, ys, drawn))
         svg = charts.lines(
             series, Axis(across, low=0, high=1), Axis(up, low=0, high=1.08), diagonal=curve in ("roc", "calibration")
         )
-        table = [(name_of(s), f"{x:.4f}", f"{y:.4f}") for c, s, x, y in rows if c == curve]
+        table = [(name_of(system), f"{x:.4f}", f"{y:.4f}") for system, x, y in points]
         every = -(-len(table) // 200) or 1
         yield Part(title, svg=svg, columns=("system", across, up), rows=table[::every])

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import pyarrow as pa
 import pyarrow.dataset as ds
 
 from pipelines.evaluation.results import MODEL
@@ -72,9 +73,9 @@ Ask = Callable[[str], list[tuple[Any, ...]]]
 
 
 @contextmanager
-def query_tables(**tables: Sequence[Path]) -> Iterator[Ask]:
-    """Yield a function that answers SQL about tables, each made of Parquet files."""
+def query_tables(**tables: Sequence[Path] | pa.Table) -> Iterator[Ask]:
+    """Yield a function that answers SQL about tables, each of which may consist of Parquet files."""
     with duckdb.connect() as database:
-        for name, files in tables.items():
-            database.register(name, ds.dataset(files, format="parquet"))
+        for name, table in tables.items():
+            database.register(name, table if isinstance(table, pa.Table) else ds.dataset(table, format="parquet"))
         yield lambda query: database.execute(query).fetchall()

@@ -2,17 +2,16 @@
 
 import math
 from collections.abc import Iterator, Mapping
+from typing import Any
 
-import duckdb
 import numpy as np
 import pyarrow as pa
-import pyarrow.dataset as ds
 from numpy.typing import NDArray
 
 from pipelines.corpus.documents import Corpus
 from pipelines.report import charts
 from pipelines.report.charts import Axis, Series
-from pipelines.report.figures.part import Part
+from pipelines.report.figures.part import Part, query_tables
 from pipelines.store.dataset import Dataset
 from pipelines.tokens.shards import Tokens
 
@@ -75,12 +74,10 @@ def token_counts(tokens: Tokens) -> NDArray[np.int64]:
     return counts
 
 
-def _tokens_by_source(tokens: Tokens, corpus: Dataset) -> list[tuple[str, int, int]]:
-    with duckdb.connect() as database:
-        database.register("documents", ds.dataset(Corpus(corpus).parts, format="parquet"))
-        lengths = [batch.select(["doc_id", "n_tokens"]) for batch in tokens.shards]
-        database.register("lengths", pa.Table.from_batches(lengths))
-        return database.execute(
+def _tokens_by_source(tokens: Tokens, corpus: Dataset) -> list[tuple[Any, ...]]:
+    lengths = pa.Table.from_batches([batch.select(["doc_id", "n_tokens"]) for batch in tokens.shards])
+    with query_tables(documents=Corpus(corpus).parts, lengths=lengths) as ask:
+        return ask(
             "SELECT source, sum(n_tokens)::BIGINT, sum(n_bytes)::BIGINT FROM documents JOIN lengths USING (doc_id) "
             "GROUP BY ALL HAVING sum(n_bytes) > 0 ORDER BY sum(n_tokens) / sum(n_bytes) DESC"
-        ).fetchall()
+        )

@@ -8,7 +8,7 @@ import numpy as np
 from pipelines.catalog import runs
 from pipelines.errors import InputError
 from pipelines.report import charts
-from pipelines.report.charts import Axis, Series
+from pipelines.report.charts import Axis, Drawn, Series
 from pipelines.report.figures.part import Part
 from pipelines.report.figures.tokens import token_counts
 from pipelines.store.dataset import Dataset
@@ -21,6 +21,8 @@ CURVES = (
     ("Gradient norm", "norm", ("train/gradient_norm",)),
     ("Throughput", "tokens/s", ("train/tokens_per_second",)),
 )
+
+DRAWN: dict[str, tuple[str, Drawn]] = {"train": ("training", "line"), "val": ("validation", "both")}
 
 POINTS, NAMED = 500, 250  # tokens in the plane, and tokens among them with a name
 
@@ -44,22 +46,17 @@ def training_parts(dataset: Dataset) -> Iterator[Part]:
     if not curves:
         yield Part("Curves", "MLflow has no record of this training here: it was done elsewhere or is deleted.")
     for title, unit, metrics in CURVES:
-        known = [(metric, curves[metric]) for metric in metrics if curves.get(metric)]
-        if known:
-            series = [
-                Series(
-                    {"train": "training", "val": "validation"}[metric.partition("/")[0]],
-                    [step for step, _ in points],
-                    [value for _, value in points],
-                    "both" if metric.startswith("val/") else "line",
-                )
-                for metric, points in known
-            ]
-            last = [(metric, len(points), *points[-1], min(v for _, v in points)) for metric, points in known]
+        series, rows = [], []
+        for metric in metrics:
+            if points := curves.get(metric):
+                steps, values = zip(*points, strict=True)
+                name, drawn = DRAWN[metric.partition("/")[0]]
+                series.append(Series(name, steps, values, drawn))
+                rows.append((metric, len(points), steps[-1], f"{values[-1]:.4g}", f"{min(values):.4g}"))
+        if series:
             low = 0 if title in ("Throughput", "Learning rate", "Gradient norm") else None
             svg = charts.lines(series, Axis("step"), Axis(unit, low=low))
-            yield Part(title, svg=svg, columns=("metric", "points", "last step", "last", "lowest"),
-                       rows=[(*row[:3], f"{row[3]:.4g}", f"{row[4]:.4g}") for row in last])  # fmt: skip
+            yield Part(title, svg=svg, columns=("metric", "points", "last step", "last", "lowest"), rows=rows)
     if written:
         texts = [(f"after step {int(''.join(c for c in name if c.isdigit()) or 0):,}", text)
                  for name, text in sorted(written.items())]  # fmt: skip

@@ -15,7 +15,7 @@ from gpt.config import Config
 from pipelines.catalog.catalog import connect, explain_error
 from pipelines.report.graph import to_svg
 from pipelines.store.dataset import Dataset
-from pipelines.store.kinds import KINDS, Kind, View
+from pipelines.store.kinds import KINDS, Colour, Kind, View
 from pipelines.store.kinds import VIEWS as VIEWS_BY_NAME
 from pipelines.store.step import StepType
 from pipelines.store.store import Store
@@ -135,7 +135,7 @@ def test_every_query_of_the_docs_has_an_answer(catalog: duckdb.DuckDBPyConnectio
 def test_new_kind_needs_one_entry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     view = View("suffixes", "*.arrow", "position BIGINT, missing VARCHAR", "Suffixes.", export="table")
     monkeypatch.setitem(VIEWS_BY_NAME, "suffixes", view)
-    monkeypatch.setitem(KINDS, "index", Kind("index", "#123456", "blue", (view,), counts=("suffixes",)))
+    monkeypatch.setitem(KINDS, "index", Kind("index", Colour("#123456", "blue"), (view,), counts=("suffixes",)))
 
     def run(out: Path, scratch: Path) -> dict[str, Any]:
         table = pa.table({"position": [3, 1]})

@@ -32,7 +32,7 @@ def test_kinds_with_texts_have_ids_and_places() -> None:
 
 
 def test_unknown_kind_has_a_plain_entry() -> None:
-    assert kind_of("source").views == () and kind_of("source").terminal_colour == "white"
+    assert kind_of("source").views == () and kind_of("source").colour.terminal == "white"
 
 
 def test_unreadable_column_list_is_an_error() -> None:
