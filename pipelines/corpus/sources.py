@@ -29,7 +29,7 @@ from fsspec.utils import glob_translate
 from pydantic import AfterValidator, Field
 from pydantic_core import PydanticCustomError
 
-from pipelines.corpus.readers.records import ReadOptions
+from pipelines.corpus.readers.records import ReadOptions, Stream
 from pipelines.errors import InputError
 from pipelines.store.files import state_of
 from pipelines.store.manifest import SourceFile
@@ -303,14 +303,12 @@ def _open_remote(uri: str) -> BinaryIO:
         raise _not_reached(uri, error) from error
 
 
-class _Remote(io.RawIOBase):
+class _Remote(Stream):
     """A remote file. A broken connection is a ConnectionError, so that it is not taken for a broken file."""
 
     def __init__(self, file: Any, uri: str) -> None:
+        super().__init__(file.read)
         self._file, self._uri = file, uri
-
-    def readable(self) -> bool:
-        return True
 
     def seekable(self) -> bool:
         return bool(self._file.seekable())
@@ -320,11 +318,9 @@ class _Remote(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int:
         try:
-            block = self._file.read(len(buffer))
+            return super().readinto(buffer)
         except Exception as error:
             raise _not_reached(self._uri, error) from error
-        buffer[: len(block)] = block
-        return len(block)
 
     def close(self) -> None:
         self._file.close()
