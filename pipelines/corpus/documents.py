@@ -19,6 +19,7 @@ from pipelines.store.dataset import Dataset
 
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[str, ...] = ("train", "validation", "test")
+SIZES = tuple(f"{what}{part}" for part in ("", *(f"_{split}" for split in SPLITS)) for what in ("documents", "bytes"))
 
 DOCUMENTS = pa.schema(
     [

@@ -33,7 +33,7 @@ HASHES, BANDS, WORDS = 128, 16, 5  # numbers in a signature, bands in a signatur
 
 Numbers = NDArray[np.uint64]
 
-SIGNATURES = pa.schema([("row", pa.int64()), ("signature", pa.list_(pa.uint32())), ("bands", pa.list_(pa.uint64()))])
+SIGNATURES = pa.schema([("signature", pa.list_(pa.uint32())), ("bands", pa.list_(pa.uint64()))])
 
 # The first document of each text is kept. A place is a part's number in the high bits, and a row.
 EXACT = """
@@ -49,7 +49,7 @@ EXACT = """
 # Link each document to the first one with an equal band, if the two are similar enough.
 NEAR = """
     CREATE TEMP TABLE signed AS
-    SELECT (part::BIGINT << 40) + row AS place, signature, bands
+    SELECT (part::BIGINT << 40) + file_row_number AS place, signature, bands
     FROM signatures JOIN parts ON signatures.filename = signature_file
     WHERE place NOT IN (SELECT place FROM exact);
 
@@ -138,27 +138,19 @@ def _repeated(files: Sequence[Path], rows: int, scratch: Path) -> Numbers:
 
 def _find_duplicates(files: Sequence[Path], scratch: Path, near: float | None, repeated: Numbers, memory: int) -> Path:
     target = scratch / "duplicates.parquet"
-    database = duckdb.connect(
-        config={
-            "memory_limit": f"{memory}MB",
-            "preserve_insertion_order": False,
-            "temp_directory": str(scratch / "spill"),
-            "threads": 2,
-        }
-    )
-    database.execute("CREATE TEMP TABLE parts (part INTEGER, filename VARCHAR, signature_file VARCHAR)")
-    database.executemany(
-        "INSERT INTO parts VALUES (?, ?, ?)", [[i, str(path), str(signatures_of(path))] for i, path in enumerate(files)]
-    )
-    database.read_parquet([str(path) for path in files], filename=True, file_row_number=True).create_view("ids")
+    database = duckdb.connect(config={"memory_limit": f"{memory}MB", "preserve_insertion_order": False, "threads": 2})
+    database.execute("SET temp_directory = $folder", {"folder": str(scratch / "spill")})
+    names, signed = [str(path) for path in files], [str(signatures_of(path)) for path in files]
+    parts = {"part": range(len(files)), "filename": names, "signature_file": signed}
+    database.register("parts", pa.table(parts))
+    database.read_parquet(names, filename=True, file_row_number=True).create_view("ids")
     database.execute("CREATE TEMP TABLE exact (place BIGINT, first BIGINT)")
     if len(repeated):
         database.register("repeated", pa.table({"number": repeated}))
         database.execute(EXACT)
     database.execute("CREATE TEMP TABLE links (place BIGINT, first BIGINT, similarity DOUBLE)")
     if near is not None:
-        signed = [str(signatures_of(path)) for path in files]
-        database.read_parquet(signed, filename=True).create_view("signatures")
+        database.read_parquet(signed, filename=True, file_row_number=True).create_view("signatures")
         database.execute(NEAR, {"threshold": near})
         while database.execute(UNSETTLED).fetchone():
             database.execute(FOLLOW)
@@ -183,26 +175,20 @@ def signatures_of(documents: Path) -> Path:
 
 
 def write_signatures(documents: Path) -> None:
-    """Compute the MinHash signatures of a file of documents. Texts without a word have none."""
-    row = 0
+    """Compute the MinHash signatures of a file of documents, one in each row."""
     with (
         whole_file(signatures_of(documents)) as temporary,
         pq.ParquetWriter(temporary, SIGNATURES, compression="zstd") as writer,
     ):
         for batch in read_batches(documents, ["text"]):
-            rows, signatures = [], []
+            signatures = []
             for text in batch["text"].to_pylist():
                 words = text.lower().split()
-                if words:
-                    sequences = [" ".join(words[i : i + WORDS]) for i in range(max(1, len(words) - WORDS + 1))]
-                    minhash = rensa.RMinHash(num_perm=HASHES, seed=42)
-                    minhash.update(sequences)
-                    rows.append(row)
-                    signatures.append(minhash.digest())
-                row += 1
-            table = np.array(signatures, np.uint32).reshape(-1, HASHES)
-            columns = [pa.array(rows, pa.int64()), _lists(table), _lists(band_hashes(table))]
-            writer.write_batch(pa.RecordBatch.from_arrays(columns, schema=SIGNATURES))
+                minhash = rensa.RMinHash(num_perm=HASHES, seed=42)
+                minhash.update([" ".join(words[i : i + WORDS]) for i in range(max(1, len(words) - WORDS + 1))])
+                signatures.append(minhash.digest())
+            bands = list(band_hashes(np.array(signatures, np.uint32)))
+            writer.write_batch(pa.record_batch([signatures, bands], schema=SIGNATURES))
 
 
 def band_hashes(signatures: np.ndarray) -> np.ndarray:
@@ -213,8 +199,3 @@ def band_hashes(signatures: np.ndarray) -> np.ndarray:
         total = (total ^ bands[:, :, i]) * np.uint64(0x9E3779B97F4A7C15)
         total ^= total >> np.uint64(29)
     return total
-
-
-def _lists(table: np.ndarray) -> pa.ListArray:
-    offsets = np.arange(len(table) + 1, dtype=np.int32) * table.shape[1]
-    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(table.ravel()))

@@ -140,16 +140,13 @@ def _rows(source: ExampleSource, files: Iterable[File], config: ExamplesConfig) 
                     yield place | {"reason": record.reason, "text": record.text}
                     continue
                 try:
-                    found = list(_examples(record.fields, source))
+                    for example in list(_examples(record.fields, source)):  # all or none of a record's
+                        split = split_of(document_id(_opening(example)), config.split)
+                        yield place | {"example_id": document_id(_content(example)), "split": split, **example}
                 except UnicodeEncodeError:
                     yield place | {"reason": "bytes outside the encoding"}
-                    continue
                 except ValueError as error:
                     yield place | {"reason": str(error), "text": str(record.fields)[:1000]}
-                    continue
-                for example in found:
-                    split = split_of(document_id(_opening(example)), config.split)
-                    yield place | {"example_id": document_id(_content(example)), "split": split, **example}
         file.check_unchanged()
 
 
@@ -163,8 +160,7 @@ def _examples(fields: Mapping[str, Any], source: ExampleSource) -> Iterator[dict
         yield {"text": _text(fields, source.text), "label": _text(fields, source.label)}
     elif source.response is not None:
         instruction, response = _text(fields, source.instruction), _text(fields, source.response)
-        about = _to_text(fields.get(source.input), source.input) if source.input else ""
-        system = _to_text(fields.get(source.system), source.system) if source.system else ""
+        about, system = (_to_text(fields.get(name), name) if name else "" for name in (source.input, source.system))
         yield _instruction(instruction, response, about, system)
     else:
         messages = _messages(_column(fields, str(source.conversation)), source.turns)

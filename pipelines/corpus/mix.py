@@ -10,7 +10,6 @@ Output: `documents/part-*.parquet` and an empty `rejected.parquet`, as an ingest
 import hashlib
 from collections import Counter
 from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -19,7 +18,7 @@ import pyarrow as pa
 from pydantic import Field, model_validator
 
 from gpt.config import Config
-from pipelines.corpus.documents import DOCUMENTS, REJECTED, SPLITS, Corpus, sizes_of
+from pipelines.corpus.documents import DOCUMENTS, REJECTED, SIZES, Corpus, sizes_of
 from pipelines.corpus.parquet import TableWriter, read_batches
 from pipelines.errors import InputError
 from pipelines.numbers import short
@@ -69,16 +68,20 @@ def run(inputs: Mapping[str, Dataset], config: MixConfig, out: Path, work: StepC
                 target = out / "documents" / f"part-{len(draws):05d}.parquet"
                 draws.append(Draw(name, part, epoch, min(share - epoch, 1.0), config.seed, target))
     work.listener.progress(0, len(draws), "parts", "drawing")
-    counts = work.map(draw_part, draws)
-    with TableWriter(out / "rejected.parquet", REJECTED):
-        pass
-    total: Counter[str] = sum(counts, Counter())
-    drawn = {name: total[f"bytes_train_from_{name}"] for name in epochs}
+    sizes: dict[str, Counter[str]] = {name: Counter() for name in epochs}
+    for draw, drawn_sizes in zip(draws, work.map(draw_part, draws), strict=True):
+        sizes[draw.name].update(drawn_sizes)
+    TableWriter(out / "rejected.parquet", REJECTED).close()
+    total = sum(sizes.values(), Counter[str]())
+    drawn = {name: sizes[name]["bytes_train"] for name in epochs}
     there = {name: inputs[name].manifest.statistics["bytes_train"] for name in epochs}
-    names = ["documents", "bytes", *(f"{what}_{split}" for split in SPLITS for what in ("documents", "bytes"))]
-    names += [f"{what}_train_from_{name}" for name in epochs for what in ("documents", "bytes")]
     return {
-        **{name: total[name] for name in names},
+        **{name: total[name] for name in SIZES},
+        **{
+            f"{what}_train_from_{name}": sizes[name][f"{what}_train"]
+            for name in epochs
+            for what in ("documents", "bytes")
+        },
         **{f"share_of_{name}": round(drawn[name] / max(total["bytes_train"], 1), 6) for name in epochs},
         **{f"epochs_of_{name}": round(drawn[name] / max(there[name], 1), 6) for name in epochs},
     }
@@ -122,21 +125,14 @@ class Draw:
 
 def draw_part(draw: Draw) -> Counter[str]:
     """Write what is drawn of a part, and count it. Held-out documents come with the first epoch."""
-    counts: Counter[str] = Counter()
-    whole = draw.epoch == 0 and draw.share == 1
-    if whole:
+    if draw.epoch == 0 and draw.share == 1:
         link_or_copy(draw.part, draw.target)
-    writer: AbstractContextManager[TableWriter | None]
-    writer = nullcontext() if whole else TableWriter(draw.target, DOCUMENTS)
-    with writer as table:
-        for batch in read_batches(draw.part, ["split", "n_bytes"] if whole else None):
-            drawn = batch if whole else batch.filter(pa.array(_are_drawn(batch, draw), pa.bool_()))
-            sizes = sizes_of(drawn)
-            counts.update(sizes | {f"{name}_from_{draw.name}": size for name, size in sizes.items()})
-            if table:
-                for row in drawn.to_pylist():
+    else:
+        with TableWriter(draw.target, DOCUMENTS) as table:
+            for batch in read_batches(draw.part):
+                for row in batch.filter(pa.array(_are_drawn(batch, draw), pa.bool_())).to_pylist():
                     table.write(row)
-    return counts
+    return sum(map(sizes_of, read_batches(draw.target, ["split", "n_bytes"])), Counter())
 
 
 def _are_drawn(documents: pa.RecordBatch, draw: Draw) -> list[bool]:

@@ -3,8 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -20,22 +19,23 @@ DISTINCT = ("doc_id", "location", "text", "kept")  # columns with few repeated v
 UNCOMPRESSED = ("doc_id", "kept")
 
 
-class TableWriter:
+class TableWriter(ExitStack):
     """A writer of rows to a Parquet file, with zstd. A row is a mapping; a column that it lacks is null.
 
     The file appears when it is complete. Its bytes depend on the rows alone, and not on how they are batched.
     """
 
     def __init__(self, path: Path, schema: pa.Schema) -> None:
+        super().__init__()
         self.rows = self.text_bytes = 0
         self._schema = schema
         few = [field.name for field in schema if field.name not in DISTINCT]
         # zstd at its fastest level, Parquet's default: higher levels cost more time than the space is worth.
         codecs = {leaf: "none" if leaf in UNCOMPRESSED else "zstd" for field in schema for leaf in _leaves(field)}
         options = {"compression": codecs, "use_dictionary": few, "write_statistics": few}
-        self._stack = ExitStack()
-        temporary = self._stack.enter_context(whole_file(path))
-        self._writer = self._stack.enter_context(pq.ParquetWriter(temporary, schema, **options))
+        temporary = self.enter_context(whole_file(path))
+        self._writer = self.enter_context(pq.ParquetWriter(temporary, schema, **options))
+        self.push(self._finish)
         self._single: list[Mapping[str, Any]] = []
         self._single_bytes = 0
         self._held: list[pa.RecordBatch] = []
@@ -85,16 +85,8 @@ class TableWriter:
             self._writer.write_table(pa.Table.from_batches(self._held).combine_chunks(), self._held_rows)
         self._held, self._held_rows, self._held_bytes = [], 0, 0
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if kind is not None:
-            self._stack.__exit__(kind, error, trace)
-            return
-        with self._stack:
+    def _finish(self, error: type[BaseException] | None, *_: object) -> None:
+        if error is None:
             self._hold_single()
             self._flush()
 

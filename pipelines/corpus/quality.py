@@ -129,12 +129,13 @@ def apply_rules(
     if not rules:
         return documents, pa.nulls(len(documents), pa.string())
     demanded = [name for name in ON_DEMAND if any(re.search(rf"\b{name}\b", rule) for rule in rules)]
-    measured = [_on_demand(text, demanded, bad_words) for text in (documents["text"].to_pylist() if demanded else [])]
+    measured: list[dict[str, float]] = [{}] * len(documents)
+    if demanded:
+        measured = [_on_demand(text, demanded, bad_words) for text in documents["text"].to_pylist()]
     columns = {name: documents[name] for name in SEEN} | {"row": pa.array(range(len(documents)))}
-    for name in ON_DEMAND:
-        type_ = STATISTICS_TYPE.field(name).type
-        given = name in demanded
-        columns[name] = pa.array([each[name] for each in measured], type_) if given else pa.nulls(len(documents), type_)
+    columns |= {
+        name: pa.array([each.get(name) for each in measured], STATISTICS_TYPE.field(name).type) for name in ON_DEMAND
+    }
     database = _database()
     database.register("documents", pa.table(columns))
     found = database.sql(_query(rules)).to_arrow_table()
@@ -147,10 +148,8 @@ def apply_rules(
 
 
 def _on_demand(text: str, names: Sequence[str], bad_words: Collection[str]) -> dict[str, float]:
-    if not names:
-        return {}
-    statistics: dict[str, float] = {"bad_words": bad_words_in(text, bad_words)} if "bad_words" in names else {}
-    return statistics | repetition(text, [name for name in names if name != "bad_words"])
+    counted = {"bad_words": bad_words_in(text, bad_words)} if "bad_words" in names else {}
+    return repetition(text, names) | counted
 
 
 def repetition(text: str, names: Sequence[str]) -> dict[str, float]:

@@ -16,7 +16,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -29,7 +29,7 @@ from fsspec.utils import glob_translate
 from pydantic import AfterValidator, Field
 from pydantic_core import PydanticCustomError
 
-from pipelines.corpus.readers.records import ReadOptions
+from pipelines.corpus.readers.records import ReadOptions, Stream
 from pipelines.errors import InputError
 from pipelines.store.files import state_of
 from pipelines.store.manifest import SourceFile
@@ -173,14 +173,14 @@ def list_files(uri: str) -> tuple[list[File], list[Skipped]]:
     return files, skipped
 
 
-def describe(files: Iterable[File], prefix: str) -> tuple[SourceFile, ...]:
+def describe(files: Sequence[File], prefix: str) -> tuple[SourceFile, ...]:
     """Return size and SHA-256 of files, for a fingerprint. Unchanged files are read once per process."""
     with ThreadPoolExecutor(4) as pool:  # hashing and reading both release the interpreter
-        return tuple(pool.map(lambda file: _describe(file, prefix), files))
-
-
-def _describe(file: File, prefix: str) -> SourceFile:
-    return SourceFile(name=f"{prefix}/{file.name}", bytes=file.bytes, sha256=file_digest(file))
+        digests = pool.map(file_digest, files)
+        return tuple(
+            SourceFile(name=f"{prefix}/{file.name}", bytes=file.bytes, sha256=digest)
+            for file, digest in zip(files, digests, strict=True)
+        )
 
 
 def file_digest(file: File) -> str:
@@ -215,9 +215,8 @@ def _local_files(path: Path, uri: str) -> Iterator[File | Skipped]:
     elif path.is_dir():
         yield from _walk(path, lambda name: True)
     elif GLOB & set(str(path)):
-        parts = path.parts
-        fixed = next(i for i, part in enumerate(parts) if GLOB & set(part))
-        root, pattern = Path(*parts[:fixed]), "/".join(parts[fixed:])
+        root = next(folder for folder in path.parents if not GLOB & set(str(folder)))
+        pattern = path.relative_to(root).as_posix()
         if root.is_dir():
             yield from _walk(root, lambda name: matches(name, pattern))
     else:
@@ -253,6 +252,10 @@ def matches(name: str, pattern: str) -> bool:
     return any(re.match(glob_translate(each), name) for each in patterns)
 
 
+def _fixed_folder(pattern: str) -> str:
+    return re.split(r"[*?[]", pattern)[0].rpartition("/")[0]
+
+
 def _in_package(uri: str) -> Iterator[File | Skipped]:
     package, _, path = uri.removeprefix("package://").partition("/")
     if not package or not path or ".." in path.split("/"):
@@ -262,7 +265,7 @@ def _in_package(uri: str) -> Iterator[File | Skipped]:
         yield _local(root / path, PurePosixPath(path).name)
         return
     pattern = path if GLOB & set(path) else f"{path.rstrip('/')}/**"
-    parent = re.split(r"[*?[]", pattern)[0].rpartition("/")[0]
+    parent = _fixed_folder(pattern)
     found = [name for name in names if matches(name, pattern)]
     if not found:
         raise InputError(f"The installed package {package!r} holds no {path!r}; check the path in {uri}.")
@@ -303,14 +306,12 @@ def _open_remote(uri: str) -> BinaryIO:
         raise _not_reached(uri, error) from error
 
 
-class _Remote(io.RawIOBase):
+class _Remote(Stream):
     """A remote file. A broken connection is a ConnectionError, so that it is not taken for a broken file."""
 
     def __init__(self, file: Any, uri: str) -> None:
+        super().__init__(file.read)
         self._file, self._uri = file, uri
-
-    def readable(self) -> bool:
-        return True
 
     def seekable(self) -> bool:
         return bool(self._file.seekable())
@@ -320,11 +321,9 @@ class _Remote(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int:
         try:
-            block = self._file.read(len(buffer))
+            return super().readinto(buffer)
         except Exception as error:
             raise _not_reached(self._uri, error) from error
-        buffer[: len(block)] = block
-        return len(block)
 
     def close(self) -> None:
         self._file.close()
@@ -347,19 +346,17 @@ def _package_for(uri: str) -> str:
 def _remote(uri: str, name: str) -> File:
     filesystem, path = fsspec.core.url_to_fs(uri)
     filesystem.invalidate_cache()  # fsspec caches listings, and this asks what is there now
-    return _remote_file(filesystem, path, uri, name, filesystem.info(path))
+    return _remote_file(uri, name, filesystem.info(path))
 
 
-def _remote_file(filesystem: fsspec.AbstractFileSystem, path: str, uri: str, name: str, info: dict) -> File:
+def _remote_file(uri: str, name: str, info: Mapping[str, Any]) -> File:
     return File(uri, name, int(info.get("size") or 0), state_of(info))
 
 
 def _remote_files(uri: str) -> Iterator[File | Skipped]:
     filesystem, path = fsspec.core.url_to_fs(uri)
     if GLOB & set(path) and not uri.startswith(("http://", "https://")):
-        parts = path.split("/")
-        root = "/".join(parts[: next(i for i, part in enumerate(parts) if GLOB & set(part))])
-        found = filesystem.glob(path, detail=True)
+        root, found = _fixed_folder(path), filesystem.glob(path, detail=True)
     elif not filesystem.exists(path):
         raise InputError(f"{uri} does not exist, or may not be read; check the address and the credentials.")
     elif filesystem.isfile(path):
@@ -370,4 +367,4 @@ def _remote_files(uri: str) -> Iterator[File | Skipped]:
         name = each[len(root) :].lstrip("/")
         name = name.partition("?")[0] if uri.startswith(("http://", "https://")) else name
         if info.get("type") == "file" and not any(part.startswith(".") for part in name.split("/")):
-            yield _remote_file(filesystem, each, filesystem.unstrip_protocol(each), name, info)
+            yield _remote_file(filesystem.unstrip_protocol(each), name, info)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import groupby
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import orjson
@@ -67,9 +67,9 @@ class Batch:
     def add(self, record: Record | Bad, piece: Piece, config: IngestConfig, passages: Passages | None) -> None:
         """Add the document of a record, cleaned, and the rows of what was rejected of it."""
         source = piece.source
-        if isinstance(record, Bad) or not isinstance(text := record.fields.get(source.text), str):
-            bad = cast(Bad, usable(record, source))
-            return self.reject(bad, piece, bad.reason, SURROGATE.sub("\ufffd", bad.text)[:SHOWN])
+        if isinstance(record := usable(record, source), Bad):
+            return self.reject(record, piece, record.reason, SURROGATE.sub("\ufffd", record.text)[:SHOWN])
+        text = record.fields[source.text]
         try:
             text = normalise(text)
         except UnicodeEncodeError:

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pipelines.corpus.documents import SPLITS
+from pipelines.corpus.documents import SIZES
 from pipelines.corpus.duplicates import find_duplicates
 from pipelines.corpus.ingest.config import VERSION, IngestConfig
 from pipelines.corpus.ingest.partitions import PARTITIONS, known_partitions, plan
@@ -54,10 +54,9 @@ def run(inputs: Mapping[str, Dataset], config: IngestConfig, out: Path, work: St
     if not total["documents"]:
         problem = next(part.problem for part in parts if part.problem)
         raise InputError(f"Every document was rejected; the first: {problem}")
-    names = ("documents", "bytes", *(f"{what}_{split}" for split in SPLITS for what in ("documents", "bytes")))
     first_pass = sum((Counter(part.counts) for part in parts), Counter())
     return {
-        **{name: total[name] for name in names},
+        **{name: total[name] for name in SIZES},
         "rejected": sum(rejected.values()),
         **count_by_reason(rejected.most_common(12)),
         "undecodable_bytes": first_pass["undecodable"],

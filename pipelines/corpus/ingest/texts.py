@@ -1,15 +1,14 @@
 """The records of a piece: read, checked for their text, and joined where the config groups them."""
 
-import io
 import json
 from collections.abc import Iterator
 from itertools import groupby
-from typing import Any, BinaryIO, cast
+from typing import BinaryIO, cast
 
 from pipelines.corpus.ingest.config import SourceConfig
 from pipelines.corpus.ingest.partitions import Piece
 from pipelines.corpus.readers.formats import one_by_one, read_records
-from pipelines.corpus.readers.records import Bad, Record, Records, no_column
+from pipelines.corpus.readers.records import Bad, Record, Records, Stream, no_column
 
 SHOWN = 2_000  # characters of an unreadable record that are kept to look at
 
@@ -52,23 +51,9 @@ def usable(record: Record | Bad, source: SourceConfig) -> Record | Bad:
 
 def _read(piece: Piece) -> Iterator[Record | Records | Bad]:
     with piece.file.open() as file:
-        stream = file if piece.end is None else cast(BinaryIO, _Range(file, piece.start, piece.end))
+        stream = file
+        if (end := piece.end) is not None:
+            file.seek(piece.start)
+            stream = cast(BinaryIO, Stream(lambda size: file.read(min(size, end - file.tell()))))
         yield from read_records(stream, piece.file.name, piece.source, piece.lines_before + 1)
     piece.file.check_unchanged()
-
-
-class _Range(io.RawIOBase):
-    """The bytes of a file between two positions."""
-
-    def __init__(self, file: BinaryIO, start: int, end: int) -> None:
-        self._file, self._left = file, end - start
-        file.seek(start)
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        block = self._file.read(min(len(buffer), self._left))
-        self._left -= len(block)
-        buffer[: len(block)] = block
-        return len(block)

@@ -54,21 +54,19 @@ def write_part(rewrite: Rewrite) -> Written:
     if before:
         link_or_copy(before, rewrite.target)
     counts: Counter[str] = Counter()
-    columns = pq.read_schema(part.documents)
-    kept = nullcontext() if before else TableWriter(rewrite.target, columns)
+    kept = nullcontext() if before else TableWriter(rewrite.target, pq.read_schema(part.documents))
     with kept as good, TableWriter(part.dropped, REJECTED) as bad:
         first = 0
         for batch in read_batches(part.documents):
-            here = [row - first for row in dropped if first <= row < first + len(batch)]
-            for place, row in zip(here, batch.take(pa.array(here, pa.int64())).to_pylist(), strict=True):
-                bad.write(row | drop[first + place])
-            first += len(batch)
-            mask = np.ones(len(batch), bool)
-            mask[here] = False
-            staying = batch.filter(pa.array(mask))
+            numbers = np.arange(first, first + len(batch))
+            stays = ~np.isin(numbers, dropped)
+            for number, row in zip(numbers[~stays], batch.filter(pa.array(~stays)).to_pylist(), strict=True):
+                bad.write(row | drop[number])
+            staying = batch.filter(pa.array(stays))
             counts.update(sizes_of(staying))
             if good:
                 good.write_batch(staying)
+            first += len(batch)
     return counts, dropped
 
 

@@ -1,7 +1,6 @@
 """Readers of Parquet and Arrow."""
 
 import io
-from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import BinaryIO
 
@@ -10,7 +9,7 @@ import pyarrow.ipc
 import pyarrow.parquet
 
 from pipelines.corpus.readers.compression import refuse_bomb
-from pipelines.corpus.readers.records import ReadOptions, Records, UnreadableError, to_seekable
+from pipelines.corpus.readers.records import ReadOptions, Records, check_names, to_seekable
 
 
 def read_parquet(file: BinaryIO, options: ReadOptions) -> Iterator[Records]:
@@ -28,14 +27,10 @@ def read_arrow(file: BinaryIO, options: ReadOptions) -> Iterator[Records]:
     seekable = to_seekable(file)
     is_file = seekable.read(6) == b"ARROW1"
     seekable.seek(0)
-    if is_file:
-        reader = pa.ipc.open_file(seekable)
-        columns = _columns(reader.schema, options)
-        yield from _rows(reader.get_batch(i).select(columns) for i in range(reader.num_record_batches))
-    else:
-        stream = pa.ipc.open_stream(seekable)
-        columns = _columns(stream.schema, options)
-        yield from _rows(batch.select(columns) for batch in stream)
+    reader = pa.ipc.open_file(seekable) if is_file else pa.ipc.open_stream(seekable)
+    batches = map(reader.get_batch, range(reader.num_record_batches)) if is_file else reader
+    columns = _columns(reader.schema, options)
+    yield from _rows(batch.select(columns) for batch in batches)
 
 
 def _columns(schema: pa.Schema, options: ReadOptions) -> list[str]:
@@ -44,9 +39,7 @@ def _columns(schema: pa.Schema, options: ReadOptions) -> list[str]:
     Raises:
         UnreadableError: two have the same name.
     """
-    twice = [name for name, count in Counter(schema.names).items() if count > 1]
-    if twice:
-        raise UnreadableError(f"two columns are called {twice[0]!r}")
+    check_names(schema.names)
     if options.wanted and set(options.wanted) <= set(schema.names):
         return [name for name in schema.names if name in options.wanted]
     return list(schema.names)
@@ -56,6 +49,5 @@ def _rows(batches: Iterable[pa.RecordBatch]) -> Iterator[Records]:
     first = 1
     for batch in batches:
         for start in range(0, len(batch), 256):
-            records = Records(batch.slice(start, 256).to_pylist(), "row", first)
-            yield records
-            first += len(records)
+            yield Records(batch.slice(start, 256).to_pylist(), "row", first + start)
+        first += len(batch)

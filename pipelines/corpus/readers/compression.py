@@ -9,7 +9,7 @@ from typing import Any, BinaryIO, cast
 
 import pyarrow as pa
 
-from pipelines.corpus.readers.records import BUFFER, UnreadableError
+from pipelines.corpus.readers.records import BUFFER, Stream, UnreadableError
 
 BOMB_RATIO, BOMB_BYTES = 250, 256 << 20  # no text that somebody wrote unpacks to both
 COMPRESSIONS: dict[str, Callable[[BinaryIO], Any]] = {
@@ -33,15 +33,13 @@ def refuse_bomb(unpacked: int, packed: int) -> None:
         raise UnreadableError(f"a decompression bomb: unpacks to more than {BOMB_RATIO} times its size")
 
 
-class _Unpacked(io.RawIOBase):
+class _Unpacked(Stream):
     """A decompressed stream that refuses to grow without end out of a few bytes."""
 
     def __init__(self, stream: Any, packed: BinaryIO) -> None:
-        self._stream, self._packed, self._bytes = stream, packed, 0
+        super().__init__(stream.read1)
+        self._packed, self._bytes = packed, 0
         self._break: Exception | None = None
-
-    def readable(self) -> bool:
-        return True
 
     def readinto(self, buffer: Any) -> int:
         """Fill the buffer. At a break in the file, return what came before it first."""
@@ -49,16 +47,14 @@ class _Unpacked(io.RawIOBase):
         try:
             if self._break:
                 raise self._break
-            while filled < len(buffer) and (block := self._stream.read1(len(buffer) - filled)):
-                buffer[filled : filled + len(block)] = block
-                filled += len(block)
-                self._bytes += len(block)
+            while filled < len(buffer) and (n_bytes := super().readinto(buffer[filled:])):
+                filled += n_bytes
         except Exception as error:
             if not filled:
                 raise
             self._break = error
-        if self._bytes > BOMB_BYTES:
-            refuse_bomb(self._bytes, self._packed.tell())
+        self._bytes += filled
+        refuse_bomb(self._bytes, self._packed.tell())
         return filled
 
 

@@ -2,12 +2,11 @@
 
 import csv
 import io
-from collections import Counter
 from collections.abc import Iterator
 from typing import BinaryIO
 
 from pipelines.corpus.readers.encoding import open_text
-from pipelines.corpus.readers.records import MAX_LINE, Bad, ReadOptions, Record, UnreadableError
+from pipelines.corpus.readers.records import MAX_LINE, Bad, ReadOptions, Record, UnreadableError, check_names
 
 
 def read_csv(file: BinaryIO, options: ReadOptions) -> Iterator[Record | Bad]:
@@ -25,9 +24,7 @@ def _read_csv(file: BinaryIO, options: ReadOptions, delimiter: str) -> Iterator[
     rows = csv.reader(_bounded_lines(open_text(file, options, newline="")), delimiter=delimiter)
     try:
         names = list(options.columns) or next(rows, [])
-        twice = [name for name, count in Counter(names).items() if count > 1]
-        if twice:
-            raise UnreadableError(f"two columns are called {twice[0]!r}")
+        check_names(names)
         line = rows.line_num + 1
         for row in rows:
             if len(row) == len(names):

@@ -69,7 +69,7 @@ def detect_encoding(head: bytes, declared: str | None = None) -> str:
     if n_broken <= 3 or n_broken < 0.001 * len(head):  # the head may end within a character, or a few bytes be damaged
         return "utf-8-sig"
     guess = chardet.detect(head)
-    if guess["confidence"] < CONFIDENT and _is_western(head):
+    if guess["confidence"] < CONFIDENT and not NOT_WESTERN.search(head.decode("cp1252", "surrogateescape")):
         return "cp1252"
     if guess["encoding"] is None:
         raise UnreadableError("text in no known encoding")
@@ -92,23 +92,11 @@ def _utf_16_without_mark(head: bytes) -> str:
     # Latin letters in UTF-16 have a zero as every other byte. Whatever the script, spaces and line ends have one.
     even, odd = head[::2].count(0), head[1::2].count(0)
     encoding = "utf-16-be" if even > odd else "utf-16-le"
-    if max(even, odd) > 0.4 * len(head) / 2 and min(even, odd) < 0.05 * len(head) / 2:
-        return encoding
-    if min(even, odd) == 0 and _is_text(head, encoding):
+    text = head.decode(encoding, "replace")
+    n_good = sum(letter.isprintable() or letter.isspace() for letter in text.replace("\ufffd", "\0"))
+    if min(even, odd) < 0.05 * len(head) / 2 and n_good > 0.98 * len(text):
         return encoding
     raise UnreadableError("binary, not text")
-
-
-def _is_text(head: bytes, encoding: str) -> bool:
-    try:
-        text = codecs.getincrementaldecoder(encoding)().decode(head)  # the head may end within a character
-    except UnicodeDecodeError:
-        return False
-    return sum(letter.isprintable() or letter.isspace() for letter in text) > 0.98 * len(text)
-
-
-def _is_western(head: bytes) -> bool:
-    return not NOT_WESTERN.search(head.decode("cp1252", "surrogateescape"))
 
 
 def errors_of(encoding: str) -> str:

@@ -1,7 +1,7 @@
 """Readers of HTML, PDF and WARC."""
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any, BinaryIO
 
 from pipelines.corpus.readers.encoding import UNDECODED, decode
@@ -20,7 +20,7 @@ NOT_ASCII = re.compile("[^\0-\x7f]")
 
 def read_html(file: BinaryIO, options: ReadOptions) -> Iterator[Record | Bad]:
     """Read the main text of a page, its title and its date."""
-    yield from _from_html(read_whole(file), "file", options.encoding)
+    yield _from_html(read_whole(file), "file", options.encoding)
 
 
 def read_pdf(file: BinaryIO, options: ReadOptions) -> Iterator[Record | Bad]:
@@ -49,29 +49,22 @@ def read_warc(file: BinaryIO, options: ReadOptions) -> Iterator[Record | Bad]:
             address = record.rec_headers.get_header("WARC-Target-URI")
             body = record.content_stream().read(MAX_LINE)
             if record.rec_type == "conversion" or kind.startswith("text/plain"):
-                found: Iterable[Record | Bad] = [
-                    Record({"text": decode(body, options.encoding or "utf-8")}, f"record {number}")
-                ]
+                yield Record({"text": decode(body, options.encoding or "utf-8"), "url": address}, f"record {number}")
             elif "html" in kind:
-                found = _from_html(body, f"record {number}", options.encoding)
-            else:
-                continue
-            for each in found:
-                yield each._replace(fields={**each.fields, "url": address}) if isinstance(each, Record) else each
+                yield _from_html(body, f"record {number}", options.encoding, url=address)
     except ArchiveLoadFailed as error:
         raise UnreadableError(f"not a readable WARC: {error}") from None
 
 
-def _from_html(page: bytes, location: str, encoding: str | None) -> Iterator[Record | Bad]:
+def _from_html(page: bytes, location: str, encoding: str | None, **more: str) -> Record | Bad:
     import trafilatura
 
     content, n_broken = _page(page, encoding)
     found: Any = trafilatura.bare_extraction(content, with_metadata=True, include_comments=False)
     if not found or not found.text:
-        yield Bad("no text in this page", location, page[:1000].decode("utf-8", "replace"))
-    else:
-        text = found.text.replace("\ufffd", "\udcff") if n_broken else found.text
-        yield Record({"text": text, "title": found.title, "date": found.date}, location)
+        return Bad("no text in this page", location, page[:1000].decode("utf-8", "replace"))
+    text = found.text.replace("\ufffd", "\udcff") if n_broken else found.text
+    return Record({"text": text, "title": found.title, "date": found.date} | more, location)
 
 
 def _page(page: bytes, declared: str | None) -> tuple[str | bytes, int]:

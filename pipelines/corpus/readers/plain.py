@@ -23,9 +23,7 @@ def read_text(file: BinaryIO, options: ReadOptions) -> Iterator[Record | Bad]:
             whole.append(held)
         for piece in whole:
             yield Record({"text": piece}, f"line {line}")
-            line += piece.count("\n")
-            if options.split_at:
-                line += options.split_at.count("\n")
+            line += piece.count("\n") + (options.split_at or "").count("\n")
         if not block:
             return
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import re
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, BinaryIO, NamedTuple, cast
@@ -72,6 +74,23 @@ class UnreadableError(Exception):
     """The rest of a file cannot be read; the text says why."""
 
 
+class Stream(io.RawIOBase):
+    """A stream over a function that returns at most a number of bytes, and none at the end."""
+
+    def __init__(self, read_some: Callable[[int], bytes]) -> None:
+        self._read_some = read_some
+
+    def readable(self) -> bool:
+        """Return that the stream can be read."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """Read some bytes into a buffer, and return how many."""
+        block = self._read_some(len(buffer))
+        buffer[: len(block)] = block
+        return len(block)
+
+
 class ReadOptions(Config):
     """Options that say how to read a file."""
 
@@ -110,6 +129,12 @@ class Format:
 def no_column(name: str, fields: Iterable[str]) -> str:
     """Return the reason for rejecting a record without a column."""
     return f"no column {name!r}; there are {SURROGATE.sub(chr(0xFFFD), ', '.join(fields))}"
+
+
+def check_names(columns: Sequence[str]) -> None:
+    """Raise an UnreadableError if two columns have the same name."""
+    if twice := [name for name, count in Counter(columns).items() if count > 1]:
+        raise UnreadableError(f"two columns are called {twice[0]!r}")
 
 
 def read_whole(file: BinaryIO) -> bytes:
