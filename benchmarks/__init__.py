@@ -1,1 +1,1 @@
-"""Measurements side by side, which print ratios. Run one as `python -m benchmarks.NAME --help`."""
+"""Measurements of tokenmill beside its peers, which print ratios: `python -m benchmarks.NAME --help`."""

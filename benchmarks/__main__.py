@@ -1,6 +1,6 @@
-"""`make bench`: every benchmark that needs no files of yours, one after another; some twenty minutes on two cores.
+"""Run every benchmark that needs no files of yours: `make bench`, about twenty minutes on two cores.
 
-Those that stand beside nanoGPT (train_step, time_to_loss) also run by themselves, with the paths they ask for.
+To compare train_step and time_to_loss with nanoGPT, run them alone and pass the path of its checkout.
 """
 
 import subprocess

@@ -1,4 +1,6 @@
-"""Processor time for a token of byte-pair encoding, beside tiktoken alone; one thread, texts that are in memory.
+"""Measure the processor time per token of byte-pair encoding, beside tiktoken alone.
+
+Both encode texts in memory, on one thread.
 
 python -m benchmarks.encoding [copies of the King James Version]
 """
@@ -49,7 +51,7 @@ def main() -> None:
 
 
 def nanoseconds(encode: Callable[[], int]) -> float:
-    """Of the processor, for each token; the better of three."""
+    """Return nanoseconds of processor time per token, the best of three."""
     best = float("inf")
     for _ in range(3):
         started = time.process_time()

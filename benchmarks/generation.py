@@ -1,8 +1,10 @@
-"""Tokens a second of generation with the cache, GPT-2 124M in float32, beside `transformers` on the same weights.
+"""Measure generation with the cache in tokens a second, beside `transformers` on the same weights.
+
+The model is GPT-2 124M in float32.
 
     python -m benchmarks.generation [--new 64] [--rounds 3]
 
-The two take turns in one process. Weights are random: their values change no speed.
+The two take turns in one process. The weights are random, because their values do not change the speed.
 """
 
 import argparse
@@ -22,7 +24,7 @@ from gpt.weights import save_model
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", default="gpt2", help="named size of the model")
-    parser.add_argument("--prompt", type=int, default=16, help="tokens of the prompts")
+    parser.add_argument("--prompt", type=int, default=16, help="tokens of a prompt")
     parser.add_argument("--new", type=int, default=64, help="tokens to generate")
     parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args()

@@ -1,8 +1,8 @@
-"""Peak memory and time of importing a GPT-2 124M checkpoint, beside `transformers`.
+"""Measure the peak memory and the time of the import of a GPT-2 124M checkpoint, beside `transformers`.
 
     python -m benchmarks.import_weights
 
-Each loads the same random weights in a process of its own; its memory before the import is subtracted.
+Each loads the same random weights in its own process. The memory before the import is subtracted.
 """
 
 import argparse
@@ -37,7 +37,7 @@ def main() -> None:
 
 
 def load(name: str, folder: str) -> None:
-    """Load once; print the bytes by which the peak rose, and the seconds."""
+    """Load once. Print the bytes by which the peak rose, and the seconds."""
     if name == "tokenmill":
         from gpt.weights import load_model
 

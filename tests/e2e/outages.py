@@ -1,7 +1,8 @@
-"""Runs a chain while MLflow's server is away at every kind of moment, `python outages.py HOME CONFIG SERVER`.
+"""Run a chain while MLflow's server is away at several moments: `python outages.py HOME CONFIG SERVER`.
 
-The runs reach the server through a proxy, which at given requests drops what comes, or leaves it unanswered, until
-MLflow's client has given up. Prints a JSON list: how each run ended, and what was there when each outage was over.
+The runs reach the server through a proxy. At chosen requests it starts to drop requests or to leave them unanswered,
+until MLflow's client gives up. The last line that the script prints is JSON: for each run its error, and for each of
+its outages the failed requests and the datasets that were published at its end.
 """
 
 import json
@@ -25,16 +26,19 @@ os.environ |= {
     "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
 }
 GIVEN_UP = RETRIES + 1
-"""After so many tries of one call, MLflow's client gives up: two minutes, were they not shortened above."""
+"""Tries of one call after which MLflow's client gives up. Without the settings above they take two minutes."""
 
 
 @dataclass
 class Outage:
-    """MLflow is away from a request on, until so many requests were in vain.
+    """A time without MLflow: it begins with one request, and ends after a number of failed requests.
 
-    begins: what the request's path and body hold.
-    checkpoint: and not before a checkpoint of this step is on disk.
-    hangs: requests are taken and answered only when the outage is over, rather than dropped.
+    begins: a part of the path and a part of the body of the first request.
+    tries: the number of requests that fail.
+    checkpoint: the outage ends only after the training has saved a checkpoint of this step.
+    hangs: requests wait for the end of the outage; otherwise they are dropped.
+    failed: the requests that have failed.
+    left: the kinds of the datasets that were published at the end of the outage.
     """
 
     begins: tuple[str, str]
@@ -57,11 +61,11 @@ RUNS = [
     ],
     [Outage(("runs/create", '"report tiny"'), RETRIES, hangs=True)],
 ]
-"""The outages of each run, in their order."""
+"""The outages of each run, in order."""
 
 
 class Proxy(ThreadingHTTPServer):
-    """Stands before MLflow's server."""
+    """A proxy of MLflow's server, with outages."""
 
     def __init__(self, server: str, home: Path) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
@@ -71,7 +75,7 @@ class Proxy(ThreadingHTTPServer):
         self.lock = threading.Lock()
 
     def outage(self, path: str, body: str) -> Outage | None:
-        """The outage that a request falls into."""
+        """Return the outage that a request belongs to, or None if it may pass."""
         with self.lock:
             if not self.outages:
                 return None
@@ -117,7 +121,7 @@ class Handler(BaseHTTPRequestHandler):
             self.end_headers()
             self.wfile.write(content)
         except OSError:
-            pass  # nobody waits for this answer any more
+            pass  # the client has given up
 
     do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = handle_one  # noqa: N815
 
@@ -135,16 +139,17 @@ def main(home: Path, config: Path, server: str) -> list[dict[str, Any]]:
 
     step_run.PATIENCE_SECONDS = 0.2
     step_run.BATCH_SECONDS = 0.0
-    told = []
+    results = []
     for outages in RUNS:
         proxy.outages, proxy.begun = list(outages), False
         error = attempt(lambda: FLOWS["pretrain"](load_config(config)))
         proxy.outages = []
-        told.append({"error": error, "outages": [{"failed": each.failed, **each.left} for each in outages]})
-    return told
+        results.append({"error": error, "outages": [{"failed": each.failed, **each.left} for each in outages]})
+    return results
 
 
 def attempt(run: Callable[[], Any]) -> str | None:
+    """Return the message of the TrackingError that a run raises, or None."""
     from flows.tracking.outages import TrackingError
 
     try:

@@ -1,4 +1,4 @@
-"""The whole chain through the command line: what it publishes, tracks and prints, and what a second run does."""
+"""The whole chain on the command line: the datasets, MLflow runs and output of a first and a second run."""
 
 import json
 import re
@@ -43,7 +43,7 @@ def runs(client):
     return client.search_runs([experiment.experiment_id], order_by=["attributes.start_time"])
 
 
-def test_every_step_is_published_and_whole(finished):
+def test_every_step_publishes_an_intact_dataset(finished):
     place, _ = finished
     store = Store(place.home / "data")
     published = store.list()
@@ -52,7 +52,7 @@ def test_every_step_is_published_and_whole(finished):
     assert not list(place.home.glob("data/.staging/*")) and not list(place.home.glob("data/.scratch/*"))
 
 
-def test_inputs_are_named_by_fingerprint_and_digest(finished):
+def test_manifests_name_inputs_by_fingerprint_and_digest(finished):
     place, _ = finished
     store = Store(place.home / "data")
     for dataset in store.list():
@@ -60,7 +60,7 @@ def test_inputs_are_named_by_fingerprint_and_digest(finished):
             assert store.open(ref).manifest.digest == ref.digest
 
 
-def test_the_closing_table_shows_every_step_the_baselines_and_what_to_type_next(finished):
+def test_closing_table_shows_steps_baselines_and_next_commands(finished):
     _, done = finished
     for step in STEPS:
         assert step in done.stdout
@@ -79,7 +79,7 @@ def test_the_closing_table_shows_every_step_the_baselines_and_what_to_type_next(
     assert "data/model/tiny-" in done.stdout
 
 
-def test_mlflow_has_a_parent_run_and_a_finished_child_run_for_each_step(runs):
+def test_mlflow_has_a_finished_child_run_for_each_step(runs):
     parents = [run for run in runs if run.data.tags["tokenmill.kind"] == "flow"]
     children = [run for run in runs if run.data.tags["tokenmill.kind"] != "flow"]
     assert len(parents) == 1
@@ -89,7 +89,7 @@ def test_mlflow_has_a_parent_run_and_a_finished_child_run_for_each_step(runs):
     assert all(run.data.tags["prefect.task_run_id"] for run in children)
 
 
-def test_the_parent_run_carries_the_whole_config_and_every_models_results(runs):
+def test_parent_run_has_the_config_and_every_result(runs):
     (parent,) = (run for run in runs if run.data.tags["tokenmill.kind"] == "flow")
     assert parent.data.params["pretrain.steps"] == "12"
     assert parent.data.params["finetune.sort.training.steps"] == "6"
@@ -99,7 +99,7 @@ def test_the_parent_run_carries_the_whole_config_and_every_models_results(runs):
         assert parent.data.metrics[prefix + key] == evaluated[key].data.metrics[key]
 
 
-def test_a_child_run_carries_config_statistics_datasets_and_curves(finished, client, runs):
+def test_child_run_has_config_statistics_datasets_and_curves(finished, client, runs):
     place, _ = finished
     run = next(run for run in runs if run.data.tags.get("tokenmill.step") == "pretrain")
     dataset = Store(place.home / "data").open(run.data.tags["tokenmill.fingerprint"])
@@ -117,7 +117,7 @@ def test_a_child_run_carries_config_statistics_datasets_and_curves(finished, cli
     }
 
 
-def test_the_report_stands_where_people_look(finished, client, runs):
+def test_report_is_linked_from_mlflow_and_printed(finished, client, runs):
     place, done = finished
     report = Store(place.home / "data").open("report/tiny")
     (parent,) = (run for run in runs if run.data.tags["tokenmill.kind"] == "flow")
@@ -126,11 +126,11 @@ def test_the_report_stands_where_people_look(finished, client, runs):
     note = parent.data.tags["mlflow.note.content"]
     assert f"runs/{parent.info.run_id}/artifacts/report.html" in note and "/runs/flow-run/" in note
     page = report.file("report.html").read_text()
-    assert "Throughput" in page and "after step 12" in page, "curves and texts are MLflow's"
+    assert "Throughput" in page and "after step 12" in page, "curves and texts come from MLflow"
     assert place.tokenmill("report", "tiny").stdout.strip() == str(report.file("report.html"))
 
 
-def test_figures_columns_and_counts_stand_with_each_step(client, runs):
+def test_each_steps_run_has_plots_columns_and_counts(client, runs):
     plots = {}
     for run in runs:
         plots[run.data.tags.get("tokenmill.step")] = {
@@ -148,7 +148,7 @@ def test_figures_columns_and_counts_stand_with_each_step(client, runs):
             assert profile["bytes"] > 0
 
 
-def test_a_classifiers_evaluation_has_plots_a_table_of_mistakes_and_intervals(finished, client, runs):
+def test_classifier_evaluation_has_plots_mistakes_and_intervals(finished, client, runs):
     place, _ = finished
     run = next(run for run in runs if run.data.tags.get("tokenmill.step") == "evaluate-classifier")
     plots = {file.path for file in client.list_artifacts(run.info.run_id, "plots")}
@@ -166,7 +166,7 @@ def test_a_classifiers_evaluation_has_plots_a_table_of_mistakes_and_intervals(fi
     assert counted.split() == ["n", str(wrong)]
 
 
-def test_models_are_registered_with_an_alias_and_load_with_pyfunc(finished, client):
+def test_registered_models_have_an_alias_and_load_with_pyfunc(finished, client):
     place, _ = finished
     mlflow.set_tracking_uri(f"sqlite:///{place.home}/mlruns/mlflow.db")
     model = mlflow.pyfunc.load_model("models:/tiny-sort@champion")
@@ -191,7 +191,7 @@ def test_no_model_holds_a_pickle(finished):
     assert suspicious == []
 
 
-def test_prefect_recorded_the_flow_its_tasks_and_artifacts(finished):
+def test_prefect_records_the_flow_its_tasks_and_artifacts(finished):
     place, _ = finished
     (database,) = place.home.rglob("prefect.db")
     with sqlite3.connect(database) as connection:
@@ -204,10 +204,10 @@ def test_prefect_recorded_the_flow_its_tasks_and_artifacts(finished):
     assert {"run-tiny", "report-tiny", "pretrain-tiny", "pretrain-tiny-statistics"} <= keys
 
 
-def test_a_run_after_one_that_died_reuses_everything_and_points_at_what_built_it(finished, client):
+def test_run_after_a_crash_reuses_everything_and_links_its_builders(finished, client):
     place, _ = finished
     before = {path: path.stat().st_mtime_ns for path in (place.home / "data").rglob("*") if path.is_file()}
-    (place.home / "data" / ".locks" / f"flow-{uuid4()}.lock").touch()  # so the next one looks at all of it
+    (place.home / "data" / ".locks" / f"flow-{uuid4()}.lock").touch()  # as a killed run leaves it
     done = place.tokenmill("evaluate", str(place.config))
     assert done.stdout.count("reused") == len(STEPS)
     assert all(path.stat().st_mtime_ns == time for path, time in before.items())
@@ -222,7 +222,7 @@ def test_a_run_after_one_that_died_reuses_everything_and_points_at_what_built_it
 
 
 @pytest.mark.parametrize("flow", ["run", "evaluate"])
-def test_the_same_run_again_has_nothing_to_do_and_says_so(finished, client, flow):
+def test_repeated_run_has_nothing_to_do(finished, client, flow):
     place, done = finished
     experiment = client.get_experiment_by_name("tiny")
     before = len(client.search_runs([experiment.experiment_id]))
@@ -233,7 +233,7 @@ def test_the_same_run_again_has_nothing_to_do_and_says_so(finished, client, flow
     assert len(client.search_runs([experiment.experiment_id])) == before
 
 
-def test_models_and_data_answer_on_the_command_line(finished):
+def test_commands_query_models_and_data(finished):
     place, _ = finished
     line = place.tokenmill("classify", "x = f(1)", "--model", "tiny-sort").stdout
     assert re.fullmatch(r"(code|prose)\t[01]\.\d{4}\tx = f\(1\)\n", line)
@@ -263,7 +263,7 @@ def test_models_and_data_answer_on_the_command_line(finished):
         ("finetune.sort.examples.sources=[{uri='texts/labels.tsv', label='lable'}]", "lable"),
     ],
 )
-def test_bad_input_is_one_sentence_and_publishes_nothing_half(place, override, sentence):
+def test_bad_input_prints_one_sentence_and_publishes_nothing_incomplete(place, override, sentence):
     (place.home / "empty.txt").write_text("")
     done = place.tokenmill("run", str(place.config), "--set", override, "--set", "pretrain.steps=1", check=False)
     assert done.returncode == 2

@@ -1,4 +1,4 @@
-"""Every command that the README and the docs show is run, on the small chain's results."""
+"""The commands in the README and the docs work on the results of the small chain."""
 
 import re
 import shlex
@@ -22,7 +22,7 @@ NAMES = {
     "path/to/kjv.jsonl": "texts/assert.txt",
     "kjv.jsonl": "assert.txt",
 }
-ELSEWHERE = {  # servers and schedules have tests of their own, with real servers
+ELSEWHERE = {  # commands that other files test
     "up": "tests/flows/servers/test_stack.py",
     "down": "tests/flows/servers/test_stack.py",
     "status": "tests/flows/servers/test_stack.py",
@@ -32,12 +32,12 @@ ELSEWHERE = {  # servers and schedules have tests of their own, with real server
     "promote": "tests/e2e/test_promotion.py",
     "rollback": "tests/e2e/test_promotion.py",
     "reevaluate": "tests/e2e/test_promotion.py",
-    "doctor": "the quick start's packages may not be installed",
+    "doctor": "it fails where the packages of the quick start are not installed",
 }
 
 
 def commands() -> list[tuple[str, str]]:
-    """(page, command) of every line in a code block that begins with `tokenmill`."""
+    """Return (page, command) for each line of a code block that begins with `tokenmill`."""
     found = []
     for page in PAGES:
         for block in re.findall(r"^```\w*\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE):
@@ -46,15 +46,15 @@ def commands() -> list[tuple[str, str]]:
     return found
 
 
-def test_the_docs_show_commands_and_the_configuration_is_the_codes():
+def test_configuration_page_equals_the_generated_reference():
     assert {page for page, _ in commands()} >= {"README.md", "datasets.md", "sql.md", "lineage.md"}
     assert (ROOT / "docs" / "configuration.md").read_text() == reference()
 
 
 @pytest.mark.parametrize(("page", "command"), commands())
-def test_a_shown_command_works(page, command, finished, monkeypatch, tmp_path):
+def test_shown_command_works(page, command, finished, monkeypatch, tmp_path):
     place, _ = finished
-    arguments = shlex.split(translated(command, Store(place.home / "data")), comments=True)[1:]
+    arguments = shlex.split(translate(command, Store(place.home / "data")), comments=True)[1:]
     if arguments[0] in ELSEWHERE:
         assert arguments[0] in {command.name or command.callback.__name__ for command in app.registered_commands}
         return
@@ -69,7 +69,8 @@ def test_a_shown_command_works(page, command, finished, monkeypatch, tmp_path):
     assert done.exit_code == 0, done.output
 
 
-def translated(command: str, store: Store) -> str:
+def translate(command: str, store: Store) -> str:
+    """Replace names of the quick start by names of the small chain."""
     for name, here in NAMES.items():
         command = command.replace(name, here)
     command = re.sub(r"([\w/-]+)@[0-9a-f]{8,}", lambda m: f"{m[1]}@{store.open(m[1]).ref.fingerprint[:12]}", command)

@@ -1,13 +1,12 @@
-"""What a person sees in MLflow's own pages, in a real browser: runs that nest and compare, data, models, the report.
+"""MLflow's pages in a real browser: nested and compared runs, datasets, models, the report.
 
-Needs Chromium, as `chromium` or by the path in `TOKENMILL_CHROMIUM`; Debian's package will do.
+Needs Chromium: the program `chromium` or the path in `TOKENMILL_CHROMIUM`. Debian's package works.
 """
 
 import os
 import re
 import shutil
-import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -31,18 +30,16 @@ OPTIONS = [
     "--disable-component-update",
     "--disable-sync",
 ]
-SECONDS = 120 * 1000  # a page of MLflow's takes some on a busy machine
+TIMEOUT = 120 * 1000  # milliseconds: MLflow's pages are slow on a busy machine
 
 
 @pytest.fixture(scope="module")
-def ui(finished: tuple[Any, Any]) -> Iterator[str]:
-    """MLflow's server on the finished chain; its address."""
+def ui(finished: tuple[Any, Any], free_port: Callable[[], int]) -> Iterator[str]:
+    """Start MLflow's server on the finished chain, and yield its address."""
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
         patch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")  # so that no Prefect server starts
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
+        port = free_port()
         stack = Stack(finished[0].home, mlflow_port=port)
         stack.up()
         try:
@@ -56,21 +53,21 @@ def page(ui: str) -> Iterator[Any]:
     with playwright.sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=CHROMIUM, args=OPTIONS)
         page = browser.new_page(viewport={"width": 1500, "height": 1000})
-        page.set_default_timeout(SECONDS)
+        page.set_default_timeout(TIMEOUT)
         yield page
         browser.close()
 
 
 @pytest.fixture(scope="module")
 def runs(finished: tuple[Any, Any]) -> dict[str, str]:
-    """Run ids by name; the flow's is the first of its name."""
+    """Map names to run ids, and `experiment` to its id. The oldest run of a name counts."""
     client = MlflowClient(f"sqlite:///{finished[0].home}/mlruns/mlflow.db")
     (experiment,) = client.search_experiments(filter_string="name = 'tiny'")
     found = client.search_runs([experiment.experiment_id], order_by=["attributes.start_time DESC"])
     return {run.info.run_name: run.info.run_id for run in found} | {"experiment": experiment.experiment_id}
 
 
-def test_runs_nest_and_two_compared_share_names_and_axes(ui: str, page: Any, runs: dict[str, str]) -> None:
+def test_runs_nest_and_compared_runs_share_axes(ui: str, page: Any, runs: dict[str, str]) -> None:
     compare_two(
         page, ui, runs["experiment"], runs["tiny"], runs["pretrain tiny"], runs["finetune-classifier tiny-sort"]
     )
@@ -90,7 +87,7 @@ def compare_two(page: Any, ui: str, experiment: str, parent: str, first: str, se
     text = page.locator("body").inner_text()
     for name in ("learning_rate", "steps", "batch_size", "train/loss", "parameters", "best_val_loss"):
         assert name in text, name
-    # The address that the link leads to, since the page moves while its plots are drawn, and a click would miss.
+    # Open the address of the link: the page moves while it draws plots, so that a click would miss.
     link = page.get_by_role("link", name="train/loss", exact=True).first.get_attribute("href")
     assert "/metric?" in link and first in link and second in link
     for metric in ("train/loss", "val/loss"):
@@ -99,10 +96,10 @@ def compare_two(page: Any, ui: str, experiment: str, parent: str, first: str, se
         curves = page.locator(".scatterlayer").first.locator("path.js-line")
         curves.nth(1).wait_for(state="attached")
         colours = curves.evaluate_all("lines => lines.map(line => line.style.stroke)")
-        assert len(set(colours)) == 2, "a curve for each run, on the same axes"
+        assert len(set(colours)) == 2, "each run has a curve on the same axes"
 
 
-def test_a_run_describes_itself_and_links_its_report(ui: str, page: Any, runs: dict[str, str]) -> None:
+def test_run_page_describes_the_run_and_links_its_report(ui: str, page: Any, runs: dict[str, str]) -> None:
     page.goto(f"{ui}/#/experiments/{runs['experiment']}/runs/{runs['tiny']}")
     page.get_by_text("what came of it").first.wait_for()
     link = page.get_by_role("link", name="report", exact=True).get_attribute("href")
@@ -116,7 +113,7 @@ def test_a_run_describes_itself_and_links_its_report(ui: str, page: Any, runs: d
     assert shown.locator("svg.chart").count() > 10
 
 
-def test_a_steps_data_tell_columns_and_rows(ui: str, page: Any, runs: dict[str, str]) -> None:
+def test_dataset_of_a_step_shows_columns_and_rows(ui: str, page: Any, runs: dict[str, str]) -> None:
     page.goto(f"{ui}/#/experiments/{runs['experiment']}/runs/{runs['tokenize topics']}")
     page.get_by_text("corpus/topics (").click()
     drawer = page.get_by_role("dialog")
@@ -126,14 +123,14 @@ def test_a_steps_data_tell_columns_and_rows(ui: str, page: Any, runs: dict[str, 
     assert re.search(r"num rows: \d+", text)
 
 
-def test_plots_stand_with_the_run_of_their_step(ui: str, page: Any, runs: dict[str, str]) -> None:
+def test_plot_is_shown_with_the_run_of_its_step(ui: str, page: Any, runs: dict[str, str]) -> None:
     page.goto(f"{ui}/#/experiments/{runs['experiment']}/runs/{runs['pretrain tiny']}/artifacts/plots/loss.svg")
     picture = page.locator("img[src*='blob:'], img[src*='get-artifact'], img[src*='svg']").first
     picture.wait_for()
     page.wait_for_function("e => e.naturalWidth > 100", arg=picture.element_handle())
 
 
-def test_a_registered_model_shows_its_alias_and_signature(ui: str, page: Any) -> None:
+def test_registered_model_shows_its_alias_and_signature(ui: str, page: Any) -> None:
     page.goto(f"{ui}/#/models/tiny-sort")
     page.get_by_text("champion").first.wait_for()
     page.goto(f"{ui}/#/models/tiny-sort/versions/1")
@@ -148,20 +145,20 @@ def test_a_registered_model_shows_its_alias_and_signature(ui: str, page: Any) ->
     page.get_by_text("Congratulations").first.wait_for()
 
 
-def test_the_report_fits_a_telephone_follows_the_dark_and_asks_nobody(page: Any, finished: tuple[Any, Any]) -> None:
+def test_report_fits_a_phone_has_dark_mode_and_loads_nothing(page: Any, finished: tuple[Any, Any]) -> None:
     address = Store(finished[0].home / "data").open("report/tiny").file("report.html").as_uri()
-    telephone = page.context.browser.new_page(viewport={"width": 390, "height": 800})
-    asked: list[str] = []
-    said: list[str] = []
-    telephone.on("request", lambda request: asked.append(request.url))
-    telephone.on("console", lambda message: said.append(message.text))
-    papers = set()
+    phone = page.context.browser.new_page(viewport={"width": 390, "height": 800})
+    requested: list[str] = []
+    logged: list[str] = []
+    phone.on("request", lambda request: requested.append(request.url))
+    phone.on("console", lambda message: logged.append(message.text))
+    backgrounds = set()
     for scheme in ("light", "dark"):
-        telephone.emulate_media(color_scheme=scheme)
-        telephone.goto(address)
-        papers.add(telephone.evaluate("getComputedStyle(document.body).backgroundColor"))
-        assert telephone.evaluate("document.documentElement.scrollWidth") <= 390
-        chart = telephone.locator("svg.chart").first.bounding_box()
+        phone.emulate_media(color_scheme=scheme)
+        phone.goto(address)
+        backgrounds.add(phone.evaluate("getComputedStyle(document.body).backgroundColor"))
+        assert phone.evaluate("document.documentElement.scrollWidth") <= 390
+        chart = phone.locator("svg.chart").first.bounding_box()
         assert 300 < chart["width"] < 390
-    assert len(papers) == 2 and asked == [address] * 2 and said == []
-    telephone.close()
+    assert len(backgrounds) == 2 and requested == [address] * 2 and logged == []
+    phone.close()

@@ -1,4 +1,4 @@
-"""A team's days: text comes in, training goes on from the champion, the gate decides, people compare and take back."""
+"""A refresh with new text continues from the champion; the gate, comparisons, rollback and housekeeping follow."""
 
 import json
 import os
@@ -23,7 +23,7 @@ from pipelines.store.store import Store
 
 @pytest.fixture(scope="module")
 def grown(finished, tmp_path_factory):
-    """A copy of the finished place, with more text, refreshed: what it printed."""
+    """Return a copy of the finished place after a run with more text, and the process of that run."""
     place, _ = finished
     home = tmp_path_factory.mktemp("grown") / "home"
     ignored = shutil.ignore_patterns(".tokenmill")
@@ -40,7 +40,7 @@ def grown(finished, tmp_path_factory):
     return copy, copy.tokenmill("run", str(config), "--set", "base=champion", "--set", "pretrain.steps=20")
 
 
-def test_a_refresh_goes_on_from_the_champion_and_promotes_what_is_better(grown):
+def test_refresh_trains_from_the_champion_and_promotes_the_better_model(grown):
     place, done = grown
     store = Store(place.home / "data")
     versions = {str(each): each for each in registered(f"sqlite:///{place.home}/mlruns/mlflow.db")}
@@ -48,7 +48,7 @@ def test_a_refresh_goes_on_from_the_champion_and_promotes_what_is_better(grown):
     model = store.open(f"tiny@{second.fingerprint}")
     assert model.manifest.inputs["base"].fingerprint == first.fingerprint
     assert json.loads(second.tags["tokenmill.inputs"])["base"]["digest"] == model.manifest.inputs["base"].digest
-    assert second.aliases == ("champion",) and second.tags["tokenmill.against"] == "tiny/1", "it had 20 more steps"
+    assert second.aliases == ("champion",) and second.tags["tokenmill.against"] == "tiny/1", "it has 20 more steps"
     assert f"tiny/2 promoted. {second.tags['tokenmill.why']}" in " ".join(done.stdout.split())
     assert store.open("evaluation/tiny-champion").manifest.inputs["model"].fingerprint == first.fingerprint
     (database,) = place.home.rglob("prefect.db")
@@ -57,7 +57,7 @@ def test_a_refresh_goes_on_from_the_champion_and_promotes_what_is_better(grown):
     assert "| test/bits_per_byte |" in note and "better" in note
 
 
-def test_people_compare_take_back_and_let_the_gate_decide_again(grown):
+def test_people_compare_roll_back_and_rerun_the_gate(grown):
     place, _ = grown
 
     def tokenmill(*arguments):
@@ -85,7 +85,7 @@ def kill(path, ignore_errors=False):
     os.remove(next(each for each in path.rglob("*") if each.is_file()))
     try:
         Home.from_environment().starting.acquire(timeout=0)
-    except Timeout:  # as it should be: no run begins now
+    except Timeout:  # the lock is held, so that no run begins during the deletion
         os.kill(os.getpid(), signal.SIGKILL)
 
 if sys.argv[1] == "killed":
@@ -100,21 +100,21 @@ else:
 """
 
 
-def test_housekeeping_deletes_what_it_chose_and_nothing_else(grown, monkeypatch):
+def test_housekeeping_deletes_exactly_the_listed_datasets(grown, monkeypatch):
     place, _ = grown
     home = Home(place.home)
     before = {str(each): each for each in home.store.list()}
-    said = place.tokenmill("datasets", "gc", "--keep-days", "0", "--dry-run").stdout
-    chosen = {line.strip() for line in said.splitlines() if line.startswith("  ")}
-    assert chosen and chosen < before.keys() and f"Would delete {len(chosen)} datasets" in said
+    printed = place.tokenmill("datasets", "gc", "--keep-days", "0", "--dry-run").stdout
+    chosen = {line.strip() for line in printed.splitlines() if line.startswith("  ")}
+    assert chosen and chosen < before.keys() and f"Would delete {len(chosen)} datasets" in printed
     assert not [name for name in chosen if name.startswith(("corpus/", "model/tiny@"))]
 
-    # Neither by the clock nor by asking while a run is going on, and none begins while it deletes.
+    # Nothing is deleted during a run, and no run begins during a deletion.
     monkeypatch.setenv("MLFLOW_TRACKING_URI", home.mlflow_uri)
     tracker = Tracker(home, "another")
     with tracker.flow_run(load_config(place.config), {}):
-        said = place.tokenmill("datasets", "gc", "--keep-days", "0")
-        assert "a run is going on" in said.stderr and "Deleted 0 datasets" in said.stdout
+        done = place.tokenmill("datasets", "gc", "--keep-days", "0")
+        assert "a run is going on" in done.stderr and "Deleted 0 datasets" in done.stdout
     run = tracker.flow_run(load_config(place.config), {})
     with ThreadPoolExecutor(1) as pool:
         with home.starting:
@@ -124,7 +124,7 @@ def test_housekeeping_deletes_what_it_chose_and_nothing_else(grown, monkeypatch)
         begun.result(30)
         run.__exit__(None, None, None)
 
-    # Killed while it deletes: what it had begun with is gone, what it had not come to is whole.
+    # A kill during the deletion: the first dataset is gone, and all others are intact.
     environment = place.environment | {"PYTHONPATH": str(Path(__file__).parents[2])}
     assert subprocess.run([sys.executable, "-c", TIDY, "killed"], env=environment).returncode == -signal.SIGKILL
     (gone,) = before.keys() - {str(each) for each in home.store.list()}
@@ -140,8 +140,8 @@ def test_housekeeping_deletes_what_it_chose_and_nothing_else(grown, monkeypatch)
     done = subprocess.run(
         [sys.executable, "-c", TIDY, "flow"], env=environment, capture_output=True, text=True, check=True
     )
-    told = set(done.stdout.split())
-    assert told == {"0a", "0c", f"removed-{before[gone].ref.fingerprint}", *chosen - {gone}}
+    deleted = set(done.stdout.split())
+    assert deleted == {"0a", "0c", f"removed-{before[gone].ref.fingerprint}", *chosen - {gone}}
     assert {str(each) for each in home.store.list()} == before.keys() - chosen
     assert [home.store.verify(each) for each in home.store.list()] == [[]] * (len(before) - len(chosen))
     assert [path.name for path in home.store.root.glob(".s*/*")] == ["0b"]

@@ -1,4 +1,4 @@
-"""Secrets come from the environment and stay there: not in a config, a manifest, MLflow, Prefect or a log."""
+"""Secrets stay in the environment: no config, manifest, log, MLflow or Prefect database holds one."""
 
 import json
 from http.server import BaseHTTPRequestHandler
@@ -26,7 +26,7 @@ SECRET = "planted-d41d8cd98f00b204"
     ],
 )
 @pytest.mark.parametrize("table", ["ingest", "finetune.sort.examples"])
-def test_an_address_with_a_secret_is_refused_and_not_repeated(place, uri, table):
+def test_address_with_a_secret_is_rejected_without_repeating_it(place, uri, table):
     column = "" if table == "ingest" else ", label = 'label'"
     with pytest.raises(InputError, match=r"sources.*password or a token.*environment.*FSSPEC_HTTPS") as caught:
         load_config(place.config, [f"{table}.sources=[{{uri='{uri}'{column}}}]"])
@@ -43,19 +43,19 @@ def test_an_address_with_a_secret_is_refused_and_not_repeated(place, uri, table)
         "texts/what?.txt",
     ],
 )
-def test_other_addresses_are_taken(place, uri):
+def test_address_without_a_secret_is_accepted(place, uri):
     assert load_config(place.config, [f"ingest.sources=[{{uri='{uri}'}}]"]).ingest.sources[0].uri == uri
 
 
-def test_a_secret_that_a_run_uses_is_found_nowhere(place, serve):
-    asked = []
+def test_secret_of_a_run_is_stored_nowhere(place, serve):
+    received = []
 
     class Guarded(BaseHTTPRequestHandler):
-        """Gives its text to who knows the secret."""
+        """Sends its text only to a client that knows the secret."""
 
         def do_GET(self):
-            asked.append(self.headers["Authorization"])
-            if asked[-1] != f"Bearer {SECRET}":
+            received.append(self.headers["Authorization"])
+            if received[-1] != f"Bearer {SECRET}":
                 return self.send_error(401)
             body = b"In the beginning was the word, and the word was behind a password.\n" * 9
             self.send_response(200)
@@ -72,10 +72,10 @@ def test_a_secret_that_a_run_uses_is_found_nowhere(place, serve):
         "MLFLOW_TRACKING_PASSWORD": SECRET,
     }
     done = place.tokenmill("ingest", str(place.config), "--set", source, **planted)
-    refused = place.tokenmill("ingest", str(place.config), "--set", source, check=False)
-    assert f"Bearer {SECRET}" in asked, "the secret was used"
+    rejected = place.tokenmill("ingest", str(place.config), "--set", source, check=False)
+    assert f"Bearer {SECRET}" in received, "the secret was used"
     assert Store(place.home / "data").open("corpus/topics").manifest.statistics["documents"] == 1
-    assert refused.returncode == 2 and "credentials" in refused.stderr
+    assert rejected.returncode == 2 and "credentials" in rejected.stderr
     assert SECRET not in done.stdout + done.stderr
     files = [path for path in place.home.rglob("*") if path.is_file()]
     assert {"prefect.db", "mlflow.db", "manifest.json", "prefect-temporary.log"} <= {path.name for path in files}

@@ -1,15 +1,15 @@
-"""`mlflow models serve` answers with our models: text after a prompt, labels of texts."""
+"""`mlflow models serve` generates text and classifies texts with the chain's models."""
 
 import ast
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,9 @@ import pytest
 from flows.tracking.logged_model import PACKAGES
 
 
-def test_served_by_mlflow_a_model_generates_and_another_classifies(finished: tuple[Any, Any], tmp_path: Path) -> None:
+def test_mlflow_serves_a_language_model_and_a_classifier(
+    finished: tuple[Any, Any], tmp_path: Path, free_port: Callable[[], int]
+) -> None:
     place, _ = finished
     environment = place.environment | {
         "MLFLOW_TRACKING_URI": f"sqlite:///{place.home}/mlruns/mlflow.db",
@@ -38,26 +40,20 @@ def test_served_by_mlflow_a_model_generates_and_another_classifies(finished: tup
         for name, port in ports.items():
             wait_until_up(port, servers[name], tmp_path / name)
         texts = {"dataframe_split": {"columns": ["text"], "data": [["The statement"], ["In the beginning"]]}}
-        said = ask(ports["tiny"], texts | {"params": {"max_new_tokens": 4, "temperature": 0.0}})
-        assert [list(each) for each in said] == [["text"], ["text"]] and any(each["text"] for each in said)
-        assert said == ask(ports["tiny"], texts | {"params": {"max_new_tokens": 4, "temperature": 0.0}})
-        labelled = ask(ports["tiny-sort"], {"dataframe_records": [{"text": "x = f(1)"}, {"text": "hello"}]})
-        assert {each["label"] for each in labelled} <= {"code", "prose"}
-        assert all(0.5 <= each["probability"] <= 1 for each in labelled)
-        with pytest.raises(urllib.error.HTTPError) as refused:
+        generated = ask(ports["tiny"], texts | {"params": {"max_new_tokens": 4, "temperature": 0.0}})
+        assert [list(each) for each in generated] == [["text"], ["text"]] and any(each["text"] for each in generated)
+        assert generated == ask(ports["tiny"], texts | {"params": {"max_new_tokens": 4, "temperature": 0.0}})
+        classified = ask(ports["tiny-sort"], {"dataframe_records": [{"text": "x = f(1)"}, {"text": "hello"}]})
+        assert {each["label"] for each in classified} <= {"code", "prose"}
+        assert all(0.5 <= each["probability"] <= 1 for each in classified)
+        with pytest.raises(urllib.error.HTTPError) as rejected:
             ask(ports["tiny-sort"], {"dataframe_records": [{"txet": "hello"}]})
-        assert refused.value.code == 400
+        assert rejected.value.code == 400
     finally:
         for server in servers.values():
             os.killpg(server.pid, signal.SIGTERM)
         for server in servers.values():
             server.wait(30)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def wait_until_up(port: int, server: subprocess.Popen[bytes], log: Path) -> None:
@@ -80,7 +76,7 @@ def ask(port: int, body: dict[str, Any]) -> list[dict[str, Any]]:
         return predictions
 
 
-def test_a_served_model_asks_for_the_packages_that_its_code_imports() -> None:
+def test_served_model_requires_the_packages_that_its_code_imports() -> None:
     loaded = (
         "import sys, pipelines.models.language_model; "
         "print(*(module.__file__ for name, module in sys.modules.items() if name in sys.argv[1:]))"

@@ -1,53 +1,46 @@
-"""A team's setting, by variables alone: Prefect and MLflow on PostgreSQL, data and artifacts in a bucket."""
+"""Two machines of a team share Prefect and MLflow on PostgreSQL, and data and artifacts in a bucket."""
 
 import contextlib
 import os
 import pwd
 import shutil
-import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-PASSWORD = "sesame-4711-opens"  # planted, to see where it turns up
+PASSWORD = "sesame-4711-opens"  # the test searches for it in files and databases
 STEPS = ("ingest", "tokenize", "sample", "pretrain", "evaluate-language", "report", "promote")
 
 
 def program(name: str) -> str | None:
-    """One of PostgreSQL's programs; Debian keeps them out of the path."""
+    """Return the path of a program of PostgreSQL. Debian installs them outside the search path."""
     here = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"))
     return shutil.which(name) or (str(here[-1]) if here else None)
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @pytest.fixture(scope="module")
-def postgres() -> Iterator[str]:
-    """A PostgreSQL server of our own with two databases; yields what stands before their names in an address."""
+def postgres(free_port: Callable[[], int]) -> Iterator[str]:
+    """Start a PostgreSQL server with two databases, and yield `user:password@host:port`."""
     initdb, server = program("initdb"), program("postgres")
     if not initdb or not server:
         pytest.skip("PostgreSQL is not installed; `apt-get install postgresql` brings it")
     folder, port = Path(tempfile.mkdtemp(prefix="tokenmill-postgres-", dir="/tmp")), free_port()
     (folder / "password").write_text(PASSWORD)
-    own: dict[str, Any] = {"cwd": folder, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    if os.geteuid() == 0:  # as whom PostgreSQL refuses to run
+    options: dict[str, Any] = {"cwd": folder, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    if os.geteuid() == 0:  # PostgreSQL does not run as root
         nobody = pwd.getpwnam("nobody")
-        own |= {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
+        options |= {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
         for path in (folder, folder / "password"):
             os.chown(path, nobody.pw_uid, nobody.pw_gid)
     setup = ["--username=mill", f"--pwfile={folder}/password", "--auth=scram-sha-256", "--encoding=UTF8", "--no-sync"]
-    subprocess.run([initdb, "--pgdata", folder / "data", "--no-locale", *setup], check=True, **own)
-    options = ["-c", "fsync=off", "-c", "listen_addresses=127.0.0.1", "-k", str(folder), "-p", str(port)]
-    process = subprocess.Popen([server, "-D", folder / "data", *options], **own)
+    subprocess.run([initdb, "--pgdata", folder / "data", "--no-locale", *setup], check=True, **options)
+    settings = ["-c", "fsync=off", "-c", "listen_addresses=127.0.0.1", "-k", str(folder), "-p", str(port)]
+    process = subprocess.Popen([server, "-D", folder / "data", *settings], **options)
     try:
         base = f"mill:{PASSWORD}@127.0.0.1:{port}"
         with contextlib.closing(connection(f"postgresql://{base}/postgres", process)) as admin:
@@ -74,7 +67,7 @@ def connection(address: str, server: "subprocess.Popen[bytes] | None" = None) ->
 
 @pytest.fixture(scope="module")
 def bucket() -> Iterator[dict[str, str]]:
-    """An S3 server with one bucket; yields the variables that lead there."""
+    """Start an S3 server with one bucket, and yield the variables that lead to it."""
     server_module = pytest.importorskip("moto.server", reason="moto is not installed")
     server = server_module.ThreadedMotoServer("127.0.0.1", port=0)
     server.start()
@@ -95,8 +88,9 @@ def bucket() -> Iterator[dict[str, str]]:
     server.stop()
 
 
+@pytest.mark.slow
 def test_two_machines_share_a_bucket_and_postgresql(
-    place: Any, postgres: str, bucket: dict[str, str], tmp_path: Path
+    place: Any, postgres: str, bucket: dict[str, str], tmp_path: Path, free_port: Callable[[], int]
 ) -> None:
     settings = bucket | {
         "TOKENMILL_DATA": "s3://mill/data",
@@ -106,7 +100,7 @@ def test_two_machines_share_a_bucket_and_postgresql(
         "TOKENMILL_PREFECT_PORT": str(free_port()),
         "TOKENMILL_MLFLOW_PORT": str(free_port()),
     }
-    language = place.config.read_text().partition("[finetune")[0]  # without fine-tuning, to be quick
+    language = place.config.read_text().partition("[finetune")[0]  # without fine-tuning, to save time
     place.config.write_text(language)
     run = ("run", str(place.config), "--set", "pretrain.steps=2")
     started = place.tokenmill("up", **settings)
@@ -116,7 +110,7 @@ def test_two_machines_share_a_bucket_and_postgresql(
         with contextlib.closing(connection(f"postgresql://{postgres}/prefect")) as database:
             cursor = database.cursor()
             cursor.execute("SELECT name, state_type FROM task_run ORDER BY start_time")
-            assert cursor.fetchall() == [(f"{step} {name}", "COMPLETED") for step, name in names()]
+            assert cursor.fetchall() == [(f"{step} {name}", "COMPLETED") for step, name in tasks()]
         other = {"TOKENMILL_HOME": str(tmp_path / "other")}
         Path(other["TOKENMILL_HOME"]).mkdir()
         servers = {"PREFECT_API_URL": f"http://127.0.0.1:{settings['TOKENMILL_PREFECT_PORT']}/api"}
@@ -127,11 +121,11 @@ def test_two_machines_share_a_bucket_and_postgresql(
             | servers
             | {"MLFLOW_TRACKING_URI": f"http://127.0.0.1:{settings['TOKENMILL_MLFLOW_PORT']}"}
         )
-        promote_and_take_back(place, postgres, people)
+        promote_and_roll_back(place, postgres, people)
     finally:
         ended = place.tokenmill("down", **settings)
     assert "prefect" in ended.stdout and "mlflow" in ended.stdout
-    made = len(STEPS) - 1  # the gate makes nothing
+    made = len(STEPS) - 1  # the gate publishes no dataset
     assert first.stdout.count("reused") == 0 and second.stdout.count("reused") == made
 
     with contextlib.closing(connection(f"postgresql://{postgres}/mlflow")) as database:
@@ -146,16 +140,16 @@ def test_two_machines_share_a_bucket_and_postgresql(
     tags = "select count(*) from runs where json_extract_string(tags, '$.\"tokenmill.step\"') = 'pretrain'"
     assert place.tokenmill("sql", tags, "--format", "csv", **settings).stdout.split()[-1] == "2"
 
-    # No secret is written down on either machine, nor in the databases.
+    # No file of either machine and no row of the databases holds a secret.
     for home in (place.home, tmp_path / "other"):
         assert not [path for path in home.rglob("*") if path.is_file() and PASSWORD.encode() in path.read_bytes()]
     for name in ("prefect", "mlflow"):
         with contextlib.closing(connection(f"postgresql://{postgres}/{name}")) as database:
-            assert PASSWORD not in everything(database)
+            assert PASSWORD not in all_rows(database)
 
 
-def promote_and_take_back(place: Any, postgres: str, people: dict[str, str]) -> None:
-    """Registry, gate and rollback over MLflow's REST API; PostgreSQL is asked what came of each."""
+def promote_and_roll_back(place: Any, postgres: str, people: dict[str, str]) -> None:
+    """Check the gate, rollback and promotion over MLflow's REST API. PostgreSQL shows the champion after each."""
 
     def champion() -> list[Any]:
         with contextlib.closing(connection(f"postgresql://{postgres}/mlflow")) as database:
@@ -180,12 +174,12 @@ def promote_and_take_back(place: Any, postgres: str, people: dict[str, str]) -> 
     assert written[0] == written[1] == written[2] != written[3]
 
 
-def names() -> list[tuple[str, str]]:
+def tasks() -> list[tuple[str, str]]:
     return [(step, "topics" if step in ("ingest", "tokenize", "sample") else "tiny") for step in STEPS]
 
 
-def everything(database: Any) -> str:
-    """All rows of all tables."""
+def all_rows(database: Any) -> str:
+    """Return the rows of all tables as text."""
     cursor = database.cursor()
     cursor.execute("SELECT table_name FROM information_schema.tables WHERE table_schema = 'public'")
     texts = []

@@ -188,6 +188,7 @@ def server(tmp_path_factory):
             stack.down()
 
 
+@pytest.mark.slow
 def test_schedule_fires_survives_a_kill_and_does_not_accumulate(server):
     home, url, environment = server
     path = home / "schedules.toml"

@@ -152,7 +152,9 @@ def test_accumulated_micro_batches_equal_one_large_batch(
         torch.testing.assert_close(ends[0][name], ends[1][name], atol=1e-5, rtol=1e-4)
 
 
-@pytest.mark.parametrize(("preset", "optimizer"), [("gpt2", "adamw"), ("modern", "muon")])
+@pytest.mark.parametrize(
+    ("preset", "optimizer"), [("gpt2", "adamw"), pytest.param("modern", "muon", marks=pytest.mark.slow)]
+)
 def test_one_batch_can_be_overfitted(make_model: Make, make_batches: MakeBatches, preset: str, optimizer: str) -> None:
     batch = make_batches()(0, 0)
     model = make_model(preset)

@@ -10,6 +10,7 @@ from pipelines.errors import InputError
 from pipelines.store.step import Stopped
 
 
+@pytest.mark.slow
 def test_two_processes_stop_resume_and_train_as_one(pretrain, new_log, tmp_path):
     cut, rest, alone = new_log(stop_at=1), new_log(), new_log()
     settings = {"model": {"size": "pico"}, "schedule": "constant"}

@@ -1,0 +1,136 @@
+"""Runs that are interrupted, cancelled, started twice or left without Prefect lose and damage nothing."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flows.servers.stack import Stack
+
+
+def test_two_runs_at_once_build_each_step_once(
+    place: Any, environment: dict[str, str], finished: tuple[Any, Any]
+) -> None:
+    runs = [start(place, environment, "tokenize") for _ in range(2)]
+    print(*(run.communicate(timeout=300)[0] for run in runs), sep="\n")  # for the reader of a failure
+    assert [run.returncode for run in runs] == [0, 0]
+    theirs, ours = finished[0].contents(), place.contents()
+    assert {"corpus/topics", "tokens/topics"} <= ours.keys()
+    assert all(theirs[name] == ours[name] for name in ours if not name.startswith("report/"))
+    built = "SELECT name, status FROM runs WHERE name IN ('ingest topics', 'tokenize topics') ORDER BY name"
+    assert place.mlflow(built) == [("ingest topics", "FINISHED"), ("tokenize topics", "FINISHED")]
+
+
+@pytest.mark.slow
+def test_stopped_runs_resume_as_two_runs_bit_identical(
+    place: Any,
+    environment: dict[str, str],
+    query_prefect: Callable[..., list[Any]],
+    assert_as_undisturbed: Callable[[], None],
+) -> None:
+    training = start(place, environment)
+    wait_for(lambda: list(place.home.glob("data/.scratch/*/checkpoints/*")), training)
+    training.send_signal(signal.SIGINT)
+    assert training.wait(120) == 130
+    assert place.mlflow("SELECT DISTINCT status FROM runs WHERE status != 'FINISHED'") == [("KILLED",)]
+    assert list(place.home.glob("data/.scratch/*/checkpoints/*")), "a checkpoint was written"
+
+    later = start(place, environment)
+    wait_for(lambda: list(place.home.glob("data/model/tiny-*")), later)
+    later.terminate()
+    assert later.wait(120) == 143
+
+    states = query_prefect("SELECT state_type FROM flow_run WHERE parameters LIKE ?", f"%{place.home}/%")
+    assert states == [("CANCELLED",)] * 2
+
+    runs = [start(place, environment) for _ in range(2)]
+    print(*(run.communicate(timeout=300)[0] for run in runs), sep="\n")  # for the reader of a failure
+    assert [run.returncode for run in runs] == [0, 0]
+    assert_as_undisturbed()
+
+
+def test_run_survives_a_restart_of_the_prefect_server(
+    prefect_stack: Stack, place: Any, environment: dict[str, str], assert_as_undisturbed: Callable[[], None]
+) -> None:
+    run = start(place, environment)
+    wait_for(lambda: list(place.home.glob("data/tokens/*")), run)
+    pid = prefect_stack.status()[0].pid
+    assert pid
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    time.sleep(10)
+    prefect_stack.up()
+    assert run.wait(300) == 0
+    assert_as_undisturbed()
+
+
+def test_run_cancelled_in_prefect_saves_and_ends_as_cancelled(place: Any, environment: dict[str, str]) -> None:
+    place.config.write_text(place.config.read_text().replace("steps = 12", "steps = 100000"))
+    schedules = place.home / "schedules.toml"
+    schedules.write_text('[train]\nflow = "pretrain"\nconfig = "tiny.toml"\n')
+    serving = start(place, environment, "schedule", schedules)
+    try:
+        url = environment["PREFECT_API_URL"]
+        wait_for(lambda: ask(url, "deployments/name/pretrain/train"), serving)
+        deployment = ask(url, "deployments/name/pretrain/train")["id"]
+        run = ask(url, f"deployments/{deployment}/create_flow_run", {})["id"]
+        wait_for(partial(newest_checkpoint, place), serving)
+        ask(url, f"flow_runs/{run}/set_state", {"state": {"type": "CANCELLING"}})
+        wait_for(lambda: ask(url, f"flow_runs/{run}")["state"]["type"] == "CANCELLED", serving)
+    finally:
+        serving.terminate()
+        assert serving.wait(60) == 0
+    assert newest_checkpoint(place) > 0
+    ended = "SELECT r.status, t.value FROM runs r JOIN tags t USING (run_uuid) WHERE t.key = 'tokenmill.ended'"
+    runs = place.mlflow(ended)
+    assert [status for status, _ in runs] == ["KILLED", "KILLED"], runs
+    assert all("ancel" in why or "interrupted" in why for _, why in runs), runs
+
+
+def ask(url: str, path: str, body: Any = None) -> Any:
+    """Return the answer of Prefect's API, or None if it knows no such thing yet."""
+    content = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(f"{url}/{path}", content, {"Content-Type": "application/json"})
+    try:
+        with urllib.request.urlopen(request, timeout=20) as answer:
+            return json.load(answer)
+    except urllib.error.HTTPError as error:
+        if error.code == 404:
+            return None
+        raise
+
+
+def newest_checkpoint(place: Any) -> int:
+    found = place.home.glob("data/.scratch/*/checkpoints/step-*")
+    return max((int(path.name.removeprefix("step-")) for path in found), default=0)
+
+
+def start(
+    place: Any, environment: dict[str, str], command: str = "run", file: Path | None = None
+) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "flows.cli", command, str(file or place.config)],
+        env=environment,
+        cwd=place.home,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def wait_for(condition: Callable[[], Any], run: subprocess.Popen[str]) -> None:
+    until = time.monotonic() + 180
+    while not condition():
+        assert run.poll() is None, run.stdout and run.stdout.read()
+        assert time.monotonic() < until
+        time.sleep(0.02)
