@@ -153,15 +153,13 @@ def explain_error(error: duckdb.Error, connection: duckdb.DuckDBPyConnection | N
         return "The query needs more memory than it may use; ask for fewer columns or rows, or aggregate first."
     if "configuration has been locked" in message:
         return "The catalog's settings are locked, so that a query cannot open what they close."
-    if isinstance(error, duckdb.CatalogException) and (
-        unknown := re.search(r"with name (\S+) does not exist", message)
-    ):
+    unknown = re.search(r"with name (\S+) does not exist", message)
+    if unknown and isinstance(error, duckdb.CatalogException):
         names = "SELECT name FROM _views UNION SELECT name FROM _functions"
         known = [name for (name,) in connection.execute(names).fetchall()] if connection else []
         near = difflib.get_close_matches(unknown[1], known, 1)
-        return f"There is no {unknown[1]!r}" + (
-            f"; did you mean {near[0]!r}?" if near else "; `show tables` lists the views."
-        )
+        hint = f"did you mean {near[0]!r}?" if near else "`show tables` lists the views."
+        return f"There is no {unknown[1]!r}; {hint}"
     if line := re.search(r"^LINE (\d+):", str(error), re.MULTILINE):
         message = f"{message.rstrip('.!')}, in line {line[1]}"
     return message if message.endswith((".", "?", "!")) else message + "."

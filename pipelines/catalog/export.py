@@ -55,10 +55,8 @@ def export_catalog(
     selection = Selection(store, datasets)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with (
-            whole_file(target) as unfinished,
-            connect_selection(selection, mlflow_uri, external_access=True) as connection,
-        ):
+        connection = connect_selection(selection, mlflow_uri, external_access=True)
+        with whole_file(target) as unfinished, connection:
             connection.execute(f"ATTACH {literal(str(unfinished))} AS file (STORAGE_VERSION '{STORAGE_VERSION}')")
             for name, query in TABLES.items():
                 connection.execute(f"CREATE TABLE file.{name} AS {query}")

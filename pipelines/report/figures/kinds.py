@@ -12,10 +12,7 @@ from pipelines.report.figures.tokens import tokens_parts
 from pipelines.report.figures.training import model_parts
 from pipelines.store.dataset import Dataset
 
-Draw = Callable[[Dataset, Mapping[str, Dataset]], Iterator[Part]]
-
-
-DRAWN: dict[str, Draw] = {
+DRAWN: dict[str, Callable[[Dataset, Mapping[str, Dataset]], Iterator[Part]]] = {
     "corpus": corpus_parts,
     "examples": examples_parts,
     "tokens": tokens_parts,

@@ -12,21 +12,17 @@ from pipelines.store.dataset import Dataset
 
 MAX_REJECTED = 3  # documents that are shown for each rule
 
+SIZES = "SELECT {}, count(*), sum(n_bytes)::BIGINT FROM documents GROUP BY ALL ORDER BY 3 DESC, 1"
+
 
 def corpus_parts(dataset: Dataset, inputs: Mapping[str, Dataset]) -> Iterator[Part]:
     """Yield the parts about a corpus: sizes, lengths and rejections."""
     with query_tables(documents=Corpus(dataset).parts, rejected=[Corpus(dataset).rejected]) as ask:
-
-        def sizes(what: str) -> list[tuple[Any, ...]]:
-            return ask(
-                f"SELECT {what}, count(*), sum(n_bytes)::BIGINT FROM documents GROUP BY ALL ORDER BY 3 DESC, 1"  # noqa: S608
-            )
-
-        yield _sizes("Text by source", "source", sizes("source"))
-        languages = sizes("coalesce(language, 'unknown')")
+        yield _sizes("Text by source", "source", ask(SIZES.format("source")))
+        languages = ask(SIZES.format("coalesce(language, 'unknown')"))
         if [name for name, _, _ in languages] != ["unknown"]:
             yield _sizes("Text by language", "language", languages)
-        yield _sizes("Text by split", "split", sizes("split"))
+        yield _sizes("Text by split", "split", ask(SIZES.format("split")))
         yield _lengths("Length of documents", "bytes", ask, "n_bytes", "documents")
         yield from _rejections(ask)
 
