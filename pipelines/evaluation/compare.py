@@ -6,7 +6,7 @@ and summed over the same resamples of the items.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from pipelines.errors import InputError
 from pipelines.evaluation.metrics import Measure, measures
 from pipelines.evaluation.results import MODEL
-from pipelines.evaluation.significance import Interval, mcnemar, paired_bootstrap
+from pipelines.evaluation.significance import Interval, Paired, mcnemar, paired_bootstrap
 from pipelines.evaluation.tasks import METRICS, TASKS, Task
 from pipelines.store.dataset import Dataset
 from pipelines.store.manifest import Ref
@@ -25,23 +25,16 @@ from pipelines.store.store import Store
 
 
 @dataclass(frozen=True)
-class Difference:
+class Difference(Paired):
     """A metric of two models on the same items.
 
     Attributes:
         metric: named `stage/metric`, or `stage/metric/source/NAME` for a part of the items.
-        first, second: its value for each model.
-        difference: second minus first.
-        p: the p-value. None for a metric that is shown without a test.
         test: how p was found.
     """
 
     metric: str
-    first: Interval
-    second: Interval
-    difference: Interval
-    p: float | None
-    test: str
+    test: str = ""
 
     @property
     def gain(self) -> float:
@@ -71,10 +64,10 @@ def compare(first: Dataset, second: Dataset) -> list[Difference]:
     a, b = (measures(tested, task.items(_columns(table), first.manifest.statistics)) for table in tables)
     found = []
     for name, paired in paired_bootstrap(a, b).items():
-        p, test = paired.p, "paired bootstrap"
+        result = Difference(**vars(paired), metric=f"{task.stage}/{name}", test="paired bootstrap")
         if tested[name].right_or_wrong:
-            p, test = mcnemar(_right(a[name]), _right(b[name])), "McNemar"
-        found.append(Difference(f"{task.stage}/{name}", paired.first, paired.second, paired.difference, p, test))
+            result = replace(result, p=mcnemar(_right(a[name]), _right(b[name])), test="McNemar")
+        found.append(result)
     values = [_metrics(each) for each in (first, second)]
     for name in values[0]:
         metric = task.metrics.get(name.partition("/")[0])
@@ -82,7 +75,7 @@ def compare(first: Dataset, second: Dataset) -> list[Difference]:
         if name in values[1] and name not in a and not incomparable:
             one, other = values[0][name], values[1][name]
             difference = Interval(other.value - one.value, math.nan, math.nan)
-            found.append(Difference(f"{task.stage}/{name}", one, other, difference, None, ""))
+            found.append(Difference(one, other, difference, None, f"{task.stage}/{name}"))
     return found
 
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
@@ -103,13 +102,10 @@ def baseline_losses(
 
 def word_counts(tokenizer: Tokenizer, targets: NDArray, documents: NDArray) -> NDArray[np.int64]:
     """Return (documents,) words, split at white space, in the decoded text of each document."""
-    ends = np.searchsorted(documents, np.arange(documents[-1] + 2))
-    special = list(tokenizer.special.values())
-    counts = []
-    for start, end in pairwise(ends):
-        ids = targets[start:end]
-        counts.append(len(tokenizer.decode(ids[~np.isin(ids, special)].tolist()).split()))
-    return np.array(counts, np.int64)
+    plain = ~np.isin(targets, list(tokenizer.special.values()))
+    ends = np.searchsorted(documents[plain], np.arange(1, documents[-1] + 1))
+    texts = (tokenizer.decode(ids.tolist()) for ids in np.split(targets[plain], ends))
+    return np.array([len(text.split()) for text in texts], np.int64)
 
 
 def doc_ids(tokens: Tokens, split: str) -> list[str]:

@@ -82,12 +82,15 @@ def ends(drawn: Rows) -> tuple[float, float]:
 
 @dataclass(frozen=True)
 class Paired:
-    """A metric of two systems on the same items, and second minus first with its two-sided p-value."""
+    """A metric of two systems on the same items, and second minus first.
+
+    p: the two-sided p-value. None without a test.
+    """
 
     first: Interval
     second: Interval
     difference: Interval
-    p: float
+    p: float | None
 
 
 def paired_bootstrap(first: Mapping[str, Measure], second: Mapping[str, Measure]) -> dict[str, Paired]:

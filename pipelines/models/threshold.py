@@ -43,7 +43,7 @@ def choose_threshold(positive: NDArray[np.bool_], probabilities: NDArray[np.floa
     returned, since it changes the model's decisions least.
 
     Args:
-        positive: (N,) whether a text is of the positive class.
+        positive: (N,) whether a text has the positive class.
         probabilities: (N,) its probability of being so.
         metric: a name in METRICS, or `precision:P` for the highest recall at a precision of at least P. If no
             threshold reaches P, the one with the highest precision is best.

@@ -2,7 +2,9 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
-from functools import lru_cache
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -14,15 +16,30 @@ from pipelines.tokens.packing import best_fit
 Indices = Sequence[int] | NDArray[np.int64]
 
 
+@dataclass(eq=False)
 class EpochBatches(ABC):
     """Batches of items as a pure function of the position in training.
 
     Each epoch visits every item once, in an order drawn from (seed, epoch). The last items are left out if they do not
     fill a batch.
+
+    Attributes:
+        sequences: token ids of each example.
+        targets: a label for each example, or for each of its tokens (`IGNORE` where nothing is learnt).
+        batch_size: items in a batch.
+        accumulation: batches in a step.
+        seed: seed of the order.
     """
 
-    def __init__(self, n_items: int, batch_size: int, accumulation: int, seed: int) -> None:
-        self.batch_size, self.accumulation, self.seed = min(batch_size, n_items), accumulation, seed
+    sequences: Sequence[Ids]
+    targets: Sequence[Any]
+    batch_size: int
+    accumulation: int
+    seed: int
+
+    def __post_init__(self) -> None:
+        n_items = len(self.items)
+        self.batch_size = min(self.batch_size, n_items)
         self.batches_per_epoch = n_items // self.batch_size
         self._epoch = lru_cache(maxsize=2)(self._draw_epoch)
 
@@ -30,6 +47,11 @@ class EpochBatches(ABC):
         """Return the micro-batch of (step, micro-batch number)."""
         epoch, at = divmod(step * self.accumulation + micro, self.batches_per_epoch)
         return self.batch(self._epoch(epoch)[at])
+
+    @property
+    def items(self) -> Sequence[Any]:
+        """The items that batches are made of."""
+        return self.sequences
 
     @abstractmethod
     def batch(self, indices: Indices) -> Batch:
@@ -40,36 +62,19 @@ class EpochBatches(ABC):
         """Return the indices of each batch of an epoch."""
 
 
+@dataclass(eq=False)
 class PaddedBatches(EpochBatches):
     """Batches of sequences, padded on the right.
 
     Sequences of similar length share a batch, so there is little padding. Which ones share it changes with the epoch.
+
+    Attributes:
+        draw: draws the indices of an epoch's examples, by default every one once.
     """
 
-    BUCKET = 16  # batches whose sequences are sorted by length together
+    draw: Callable[[np.random.Generator], NDArray[np.int64]] | None = None
 
-    def __init__(
-        self,
-        sequences: Sequence[Ids],
-        targets: Sequence[int | Ids],
-        batch_size: int,
-        accumulation: int,
-        seed: int,
-        draw: Callable[[np.random.Generator], NDArray[np.int64]] | None = None,
-    ) -> None:
-        """Prepare the batches of sequences.
-
-        Args:
-            sequences: token ids of each example.
-            targets: a label for each example, or for each of its tokens (`IGNORE` where nothing is learnt).
-            batch_size: sequences in a batch.
-            accumulation: batches in a step.
-            seed: seed of the order.
-            draw: draws the indices of an epoch's examples, by default every one once.
-        """
-        super().__init__(len(sequences), batch_size, accumulation, seed)
-        self.sequences, self.targets = sequences, targets
-        self.draw = draw or (lambda rng: rng.permutation(len(sequences)))
+    BUCKET: ClassVar = 16  # batches whose sequences are sorted by length together
 
     def batch(self, indices: Indices) -> Batch:
         """Return the examples of these indices as one batch, padded on the right."""
@@ -82,7 +87,8 @@ class PaddedBatches(EpochBatches):
 
     def _draw_epoch(self, epoch: int) -> Sequence[Indices]:
         rng = np.random.default_rng((self.seed, epoch))
-        drawn = self.draw(rng)[: self.batches_per_epoch * self.batch_size]
+        drawn = self.draw(rng) if self.draw else rng.permutation(len(self.sequences))
+        drawn = drawn[: self.batches_per_epoch * self.batch_size]
         span = self.BUCKET * self.batch_size
         lengths = np.array([len(sequence) for sequence in self.sequences])
         batches = []
@@ -93,32 +99,27 @@ class PaddedBatches(EpochBatches):
         return [batches[i] for i in rng.permutation(len(batches))]
 
 
+@dataclass(eq=False)
 class PackedBatches(EpochBatches):
     """Batches of windows that several sequences share, each as its own document with positions from zero.
 
     A window holds the sequences that best fit into a context, the same ones in every epoch.
     """
 
-    def __init__(
-        self,
-        sequences: Sequence[Ids],
-        targets: Sequence[Ids],
-        batch_size: int,
-        accumulation: int,
-        seed: int,
-        context: int,
-    ) -> None:
-        self.sequences, self.targets, self.context = sequences, targets, context
-        self.windows = best_fit([len(sequence) for sequence in sequences], context)
-        super().__init__(len(self.windows), batch_size, accumulation, seed)
+    context: int
+
+    @cached_property
+    def items(self) -> Sequence[Sequence[int]]:
+        """The windows, each with the numbers of its sequences."""
+        return best_fit([len(sequence) for sequence in self.sequences], self.context)
 
     def batch(self, indices: Indices) -> Batch:
         """Return the windows of these indices as one batch."""
-        rows = [[(self.sequences[i], self.targets[i], i) for i in self.windows[window]] for window in indices]
+        rows = [[(self.sequences[i], self.targets[i], i) for i in self.items[window]] for window in indices]
         return pack(rows, self.context, fill=0)
 
     def _draw_epoch(self, epoch: int) -> Sequence[Indices]:
-        order = np.random.default_rng((self.seed, epoch)).permutation(len(self.windows))
+        order = np.random.default_rng((self.seed, epoch)).permutation(len(self.items))
         return order[: self.batches_per_epoch * self.batch_size].reshape(-1, self.batch_size)  # type: ignore[return-value]
 
 

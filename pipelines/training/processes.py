@@ -17,7 +17,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, Literal, get_args
+from typing import Any
 
 from gpt.train import TrainResult
 from pipelines.errors import InputError
@@ -28,10 +28,8 @@ from pipelines.store.step import StepContext, Stopped
 
 WORKER = "pipelines.training.worker"  # a string: the worker imports pretrain, which imports this module
 
-Call = Literal["progress", "metrics", "text", "flush", "warn"]
-"""A method of the listener. A line of the first process holds its name and arguments."""
-
-CALLS: tuple[Call, ...] = get_args(Call)
+CALLS = ("progress", "metrics", "text", "flush", "warn")
+"""Methods of the listener. A line of the first process holds the name of one and its arguments."""
 
 ERRORS: dict[str, Callable[[str], Exception]] = {
     "Stopped": Stopped,

@@ -6,7 +6,7 @@ import sys
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from filelock import FileLock
 
@@ -19,7 +19,7 @@ from pipelines.store.manifest import MANIFEST
 from pipelines.store.processes import ProcessId
 from pipelines.store.step import Listener, StepContext, Stopped
 from pipelines.training.pretrain import PretrainConfig, train_model
-from pipelines.training.processes import CALLS, Call
+from pipelines.training.processes import CALLS
 
 
 def take_part(job_file: Path) -> None:
@@ -53,7 +53,7 @@ def _relay() -> Listener:
     return relay
 
 
-def _send(call: Call | Literal["end"], *arguments: Any) -> None:
+def _send(call: str, *arguments: Any) -> None:
     """Write a call as a line of JSON, in the first process only."""
     if parallel.rank() == 0:
         print(json.dumps([call, arguments]), flush=True)

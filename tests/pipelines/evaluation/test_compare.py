@@ -80,8 +80,7 @@ def test_metric_of_a_source_points_the_same_way(publish):
         assert found[name].gain < 0, name
     nothing, tenth = Interval(0, 0, 0), Interval(0.1, 0.1, 0.1)
     memorised, precision = (
-        Difference(name, nothing, tenth, tenth, None, "")
-        for name in ("test/memorised_share", "classify/precision/loss")
+        Difference(nothing, tenth, tenth, None, name) for name in ("test/memorised_share", "classify/precision/loss")
     )
     assert memorised.gain < 0 < precision.gain
     assert "test/loss/source/f1" not in {each.metric for each in compare(first, other)}, "of other tokens"

@@ -65,23 +65,23 @@ def learnable(lengths: list[int]) -> tuple[list[list[int]], list[list[int]]]:
 def test_packed_examples_have_the_loss_of_each_alone(preset: str, lengths: list[int], batch_size: int) -> None:
     ids, targets = learnable(lengths)
     packed = PackedBatches(ids, targets, batch_size, 1, 0, context=32)
-    assert sorted(i for window in packed.windows for i in window) == list(range(len(lengths)))
-    together, n = next_token_loss(MODELS[preset], packed.batch(range(len(packed.windows))))
+    assert sorted(i for window in packed.items for i in window) == list(range(len(lengths)))
+    together, n = next_token_loss(MODELS[preset], packed.batch(range(len(packed.items))))
     alone, m = next_token_loss(MODELS[preset], pad(ids, targets))
     assert int(n) == int(m) and together.item() == pytest.approx(alone.item(), rel=1e-4)
     epoch = [packed(at, 0).inputs for at in range(packed.batches_per_epoch)]
-    assert sum(len(batch) for batch in epoch) > len(packed.windows) - packed.batch_size
+    assert sum(len(batch) for batch in epoch) > len(packed.items) - packed.batch_size
     assert torch.equal(packed(7, 0).inputs, PackedBatches(ids, targets, batch_size, 1, 0, context=32)(7, 0).inputs)
 
 
 def test_packed_gradients_are_those_of_the_examples_alone() -> None:
     ids, targets = learnable([*range(3, 11)])
     packed = PackedBatches(ids, targets, 9, 1, 0, context=32)
-    assert len(packed.windows) < len(ids)
+    assert len(packed.items) < len(ids)
 
     def gradient(batch: Batch) -> tuple[torch.Tensor, ...]:
         loss, _ = next_token_loss(MODELS["modern"], batch)
         return torch.autograd.grad(loss, list(MODELS["modern"].parameters()), allow_unused=True)
 
-    for a, b in zip(gradient(packed.batch(range(len(packed.windows)))), gradient(pad(ids, targets)), strict=True):
+    for a, b in zip(gradient(packed.batch(range(len(packed.items)))), gradient(pad(ids, targets)), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-5)
