@@ -71,7 +71,7 @@ class GPT(nn.Module):
         x = F.dropout(x, self.config.dropout, self.training)
         rotation = self.rotation(positions, T, x.device) if self.config.positions == "rotary" else None
         for i, block in enumerate(self.blocks):
-            store = None if cache is None else cache.layer(i)
+            store = None if cache is None else LayerCache(cache, i)
             if self.recompute and self.training:
                 x = checkpoint(block, x, rotation, mask, store, use_reentrant=False)
             else:
@@ -298,10 +298,6 @@ class Cache:
         if not (uniform and (time == 1 or self._start[0] == 0)):
             mask = torch.arange(max(self.lengths), device=device) <= index[:, None, :, None]
         return (index if positions is None else positions), mask
-
-    def layer(self, i: int) -> LayerCache:
-        """Return the part of block number `i`."""
-        return LayerCache(self, i)
 
 
 class LayerCache:

@@ -6,7 +6,6 @@ the names of weights. Nothing here unpickles.
 
 import json
 import re
-from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -259,17 +258,12 @@ def _files(folder: Path) -> dict[str, Path]:
 
 
 def _copy(path: Path, name: str, target: Tensor) -> None:
-    """Copy a weight in slices. Close the mapped file after each, since its pages count as memory in use."""
-    for rows in _slices(target):
+    """Copy a weight in slices of some 16 MB. Close the mapped file after each: its pages count as memory in use."""
+    n = max(1, (1 << 24) * len(target) // max(1, target.numel() * target.element_size()))
+    for at in range(0, len(target), n):
+        rows = slice(at, at + n)
         with safe_open(path, "pt") as file:
             stored = file.get_slice(name)
             if list(stored.get_shape()) != list(target.shape):
                 raise ValueError(f"{path}: {name} has shape {stored.get_shape()}, not {list(target.shape)}")
             target[rows].copy_(stored[rows])
-
-
-def _slices(target: Tensor) -> Iterator[slice]:
-    """Yield slices of rows of about 16 MB each."""
-    rows = max(1, (1 << 24) * len(target) // max(1, target.numel() * target.element_size()))
-    for at in range(0, len(target), rows):
-        yield slice(at, at + rows)

@@ -69,9 +69,8 @@ def _fields(model: Schema) -> str:
     for name, field in model["properties"].items():
         mark = " °" if field.get("fingerprint") is False else ""
         default = "*required*" if name in model.get("required", ()) else _default(field)
-        rows.append(
-            f"| `{name}`{mark} | {_type(field)} | {default} | {' '.join(field.get('description', '').split())} |"
-        )
+        description = " ".join(field.get("description", "").split())
+        rows.append(f"| `{name}`{mark} | {_type(field)} | {default} | {description} |")
     return "\n".join(rows) + "\n"
 
 

@@ -63,8 +63,7 @@ def _decisions(made: Sequence[Dataset], evaluated: Sequence[Evaluated], home: Ho
         return None
     decided = []
     for each in evaluated:
-        version = versions.get((each.model.ref.name, each.model.ref.fingerprint))
-        decision = decision_on(version) if version else None
+        decision = decision_on(versions[each.model.ref.name, each.model.ref.fingerprint])
         if not decision:
             return None
         decided.append(Outcome("promote", each.model, 0.0, True, decision))

@@ -190,7 +190,7 @@ def canonical_json(value: Any) -> str:
 
 
 class ConfigWithNames(Config):
-    """A config in which names stand for values, such as the name of a model's size."""
+    """A config with names that refer to values, such as the name of a model's size."""
 
     def redefined(self) -> dict[str, Any]:
         """Return the values behind the names, except those that are the same since version 0.1.0.
