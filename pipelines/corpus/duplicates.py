@@ -182,8 +182,7 @@ def write_signatures(documents: Path) -> None:
     ):
         for batch in read_batches(documents, ["text"]):
             signatures = []
-            for text in batch["text"].to_pylist():
-                words = text.lower().split()
+            for words in (text.lower().split() for text in batch["text"].to_pylist()):
                 minhash = rensa.RMinHash(num_perm=HASHES, seed=42)
                 minhash.update([" ".join(words[i : i + WORDS]) for i in range(max(1, len(words) - WORDS + 1))])
                 signatures.append(minhash.digest())
