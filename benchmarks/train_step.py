@@ -106,9 +106,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--steps", type=int, default=8, help="measured steps of each")
     parser.add_argument("--shapes", type=int, nargs="+", default=[1, 2, 3], help="which of the three, by number")
-    parser.add_argument(
-        "--cpu-time", action="store_true", help="processor time, for a busy machine and one thread"
-    )
+    parser.add_argument("--cpu-time", action="store_true", help="processor time, for a busy machine and one thread")
     parser.add_argument("--alone", nargs=2, metavar=("NAME", "SHAPE"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)

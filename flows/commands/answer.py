@@ -1,5 +1,7 @@
 """The answer to an SQL query, written as a table, CSV, JSON or Parquet."""
 
+from __future__ import annotations  # DuckDB complains at exit about types that annotations keep
+
 import csv
 import json
 import math

@@ -1,5 +1,7 @@
 """The shell of `tokenmill sql`: history, completion, statements over several lines, and commands of its own."""
 
+from __future__ import annotations  # DuckDB complains at exit about types that annotations keep
+
 import io
 import os
 import shutil

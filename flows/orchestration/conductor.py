@@ -61,7 +61,7 @@ class Conductor:
             tags=["tokenmill", type.kind, step.name],
             retries=2 if type.sources else 0,
             retry_delay_seconds=[2, 20],
-            retry_condition_fn=lambda task, run, state: _is_passing(state.result(raise_on_failure=False)),
+            retry_condition_fn=_may_pass,
         )
         def perform() -> str | State[None]:
             try:
@@ -153,5 +153,6 @@ def code_revision() -> str:
     return revision + ("+changes" if revision and git("status", "--porcelain", "--untracked-files=no") else "")
 
 
-def _is_passing(error: Any) -> bool:
+def _may_pass(task: Any, run: Any, state: State[Any]) -> bool:
+    error = state.result(raise_on_failure=False)
     return isinstance(error, OSError) and not isinstance(error, InputError | FileNotFoundError | PermissionError)

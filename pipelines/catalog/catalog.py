@@ -7,6 +7,8 @@ The catalog is in memory and copies no data: a view reads a dataset's files when
 memory map. A query cannot write through it, nor read any other file.
 """
 
+from __future__ import annotations  # DuckDB complains at exit about types that annotations keep
+
 import difflib
 import re
 import secrets

@@ -1,5 +1,7 @@
 """Changes between two versions of a dataset: documents, rejections, tokens, config and statistics."""
 
+from __future__ import annotations  # DuckDB complains at exit about types that annotations keep
+
 from collections import Counter
 from dataclasses import dataclass
 from typing import Any

@@ -150,7 +150,7 @@ def ask(tracking_uri: str, query: str, *values: str) -> list[tuple[Any, ...]]:
     """Return a query's rows from MLflow's database; none if there is no database yet."""
     if not tracking_uri.startswith("sqlite:"):
         return _ask_through_sqlalchemy(tracking_uri, query, values)
-    path = sqlite_path(tracking_uri)
+    path = Path(tracking_uri.partition("?")[0].partition(":///")[2])  # relative, or absolute behind a fourth slash
     if not path.exists():
         return []
     try:
@@ -186,8 +186,3 @@ def tracking_uri(store_root: Path) -> str:
     """Return where the runs of a store are tracked: `MLFLOW_TRACKING_URI`, else the database beside the store."""
     beside = store_root.absolute().parent / "mlruns" / "mlflow.db"
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{beside}"
-
-
-def sqlite_path(uri: str) -> Path:
-    """Return the file of an SQLAlchemy URI: three slashes and a relative path, or four and an absolute one."""
-    return Path(uri.partition("?")[0].partition(":///")[2])

@@ -55,10 +55,6 @@ def _datasets(selection: Selection) -> list[dict[str, Any]]:
     ]
 
 
-def _manifests(selection: Selection) -> list[dict[str, Any]]:
-    return [{"ref": str(each.ref), "manifest": each.manifest.model_dump_json()} for each in selection.store.list()]
-
-
 def _steps(selection: Selection) -> list[dict[str, Any]]:
     return [
         {
@@ -74,10 +70,6 @@ def _steps(selection: Selection) -> list[dict[str, Any]]:
         }
         for m in (dataset.manifest for dataset in selection.store.list())
     ]
-
-
-def _lineage(selection: Selection) -> list[dict[str, Any]]:
-    return [asdict(edge) for edge in lineage.edges(selection.store.list())]
 
 
 def _shards(selection: Selection) -> list[dict[str, Any]]:
@@ -105,7 +97,13 @@ TABLES = {
         "Every version of every dataset and model.",
         _datasets,
     ),
-    "manifests": StoreTable("ref VARCHAR, manifest JSON", "The manifest of every version.", _manifests),
+    "manifests": StoreTable(
+        "ref VARCHAR, manifest JSON",
+        "The manifest of every version.",
+        lambda selection: [
+            {"ref": str(d.ref), "manifest": d.manifest.model_dump_json()} for d in selection.store.list()
+        ],
+    ),
     "steps": StoreTable(
         "step VARCHAR, step_version BIGINT, output VARCHAR, inputs VARCHAR[], finished_at TIMESTAMPTZ, "
         "seconds DOUBLE, run_id VARCHAR, code VARCHAR, built JSON",
@@ -116,7 +114,7 @@ TABLES = {
         "output VARCHAR, output_kind VARCHAR, input VARCHAR, input_kind VARCHAR, role VARCHAR, distance BIGINT, "
         "digest VARCHAR",
         "What went into what, near and far.",
-        _lineage,
+        lambda selection: [asdict(edge) for edge in lineage.edges(selection.store.list())],
     ),
     "shards": StoreTable(
         "dataset VARCHAR, shard INTEGER, split VARCHAR, documents BIGINT, tokens BIGINT, bytes BIGINT, file VARCHAR",

@@ -4,6 +4,8 @@ A document that breaks a rule is rejected, with the rule as its reason and its s
 each rule caught.
 """
 
+from __future__ import annotations  # DuckDB complains at exit about types that annotations keep
+
 import re
 from collections.abc import Collection, Iterable, Sequence
 

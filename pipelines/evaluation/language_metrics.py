@@ -23,10 +23,6 @@ def _exponential(loss: float) -> float:
     return math.exp(min(loss, 700))  # a float holds no more
 
 
-def _bits(nats: float) -> float:
-    return nats / math.log(2)
-
-
 _perplexity = partial(_loss_per, scale=_exponential)
 
 
@@ -35,7 +31,9 @@ METRICS = {
     "perplexity": Metric(_perplexity, ("loss", "tokens"), lower_is_better=True, per_token=True),
     "word_perplexity": Metric(_perplexity, ("loss", "words"), lower_is_better=True),
     "byte_perplexity": Metric(_perplexity, ("loss", "bytes"), lower_is_better=True),
-    "bits_per_byte": Metric(partial(_loss_per, scale=_bits), ("loss", "bytes"), lower_is_better=True),
+    "bits_per_byte": Metric(
+        partial(_loss_per, scale=lambda nats: nats / math.log(2)), ("loss", "bytes"), lower_is_better=True
+    ),
 }
 """Losses are in nats per token. A perplexity is the exponential of the losses per token, word or byte.
 

@@ -151,7 +151,8 @@ class Bucket:
         before = datetime.now(UTC) - timedelta(hours=hours)
         with self._reached() as (filesystem, root):
             paths = [f"{root}/files/{sha256}" for sha256 in files]
-            old = [path for path in paths if _aware(filesystem.modified(path)) <= before]
+            modified = {path: filesystem.modified(path) for path in paths}
+            old = [path for path, time in modified.items() if time.replace(tzinfo=time.tzinfo or UTC) <= before]
             for path in old:
                 filesystem.rm_file(path)
         return len(old)
@@ -195,7 +196,3 @@ def _cached(copy: Path, state: bytes) -> bytes | None:
     except FileNotFoundError:
         return None
     return content.removeprefix(state) if content.startswith(state) else None
-
-
-def _aware(time: datetime) -> datetime:
-    return time if time.tzinfo else time.replace(tzinfo=UTC)

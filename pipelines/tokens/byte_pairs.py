@@ -108,7 +108,8 @@ class BytePairTokenizer(Tokenizer):
     @classmethod
     def from_spellings(cls, pattern: str, vocabulary: Mapping[str, int], special: dict[str, int]) -> BytePairTokenizer:
         """Return the tokenizer of a vocabulary that is written in printable letters, as GPT-2's file is."""
-        ranks = {_bytes_of(spelling): i for spelling, i in vocabulary.items() if spelling not in special}
+        plain = {spelling: i for spelling, i in vocabulary.items() if spelling not in special}
+        ranks = {spelling.translate(BYTE_OF_LETTER).encode("latin-1"): i for spelling, i in plain.items()}
         return cls(pattern, ranks, special)
 
 
@@ -131,10 +132,6 @@ BYTE_OF_LETTER = {letter: byte for byte, letter in LETTER_OF_BYTE.items()}
 
 def _spell(token: bytes) -> str:
     return token.decode("latin-1").translate(LETTER_OF_BYTE)
-
-
-def _bytes_of(spelling: str) -> bytes:
-    return spelling.translate(BYTE_OF_LETTER).encode("latin-1")
 
 
 def train_byte_pairs(texts: Iterable[str], vocabulary: int) -> BytePairTokenizer:

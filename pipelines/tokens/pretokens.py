@@ -99,7 +99,7 @@ def _starts(text: Bytes, data: pa.Buffer, bounds: Places) -> Places:
         return np.flatnonzero(_begins(text, classes, bounds))
     codes = np.frombuffer(str(data, "utf-8").encode("utf-32-le"), np.uint32)
     firsts = np.flatnonzero((text & 0xC0) != 0x80)  # the first byte of each character
-    begins = _begins(codes, _classes(codes), np.searchsorted(firsts, bounds))
+    begins = _begins(codes, _table(int(codes.max() >> 16) + 1)[codes], np.searchsorted(firsts, bounds))
     return firsts[begins]
 
 
@@ -134,10 +134,6 @@ def _begins(codes: NDArray[np.unsignedinteger], classes: Bytes, bounds: Places) 
 
 
 # The class of every character
-
-
-def _classes(codes: NDArray[np.uint32]) -> Bytes:
-    return _table(int(codes.max() >> 16) + 1)[codes]
 
 
 @cache

@@ -218,6 +218,7 @@ def test_examples_come_from_fingerprinted_files_only(store: Store, tmp_path: Pat
     path.write_text("text,label\nhello,ham\n")
     config = ExamplesConfig.model_validate({"sources": [{"uri": str(path.parent), "label": "label"}]})
     step = EXAMPLES.using("test", config)
+    assert step.fingerprint  # the files are listed here
     (tmp_path / "texts/b.csv").write_text("text,label\nlater,ham\n")
 
     def run(out: Path, scratch: Path) -> dict[str, Any]:

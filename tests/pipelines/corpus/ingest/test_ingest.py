@@ -80,6 +80,7 @@ def test_file_changed_after_the_fingerprint_is_an_error(store: Store, tmp_path: 
     other = write_lines(tmp_path / "others/texts/a.jsonl", ["another of that name"])
     uris = [{"uri": str(each.parent)} for each in (path, other)]
     step = INGEST.using("test", IngestConfig.model_validate({"sources": uris}))
+    assert step.fingerprint  # the files are listed here
     write_lines(tmp_path / "texts/b.jsonl", ["a file that came later"])
 
     def run(out: Path, scratch: Path) -> dict[str, Any]:
