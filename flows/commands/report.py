@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from flows.commands.pages import write_page
+from pipelines.report.page import write_page
 from pipelines.report.report import FILE, ReportConfig, to_html
 from pipelines.store import lineage
 from pipelines.store.dataset import Dataset

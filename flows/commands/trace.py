@@ -7,10 +7,9 @@ from rich.console import Console, Group, RenderableType
 from rich.markup import escape
 from rich.tree import Tree
 
-from flows.commands.pages import write_page
 from pipelines.errors import InputError
 from pipelines.report.graph import to_svg
-from pipelines.report.page import render
+from pipelines.report.page import render, write_page
 from pipelines.store import lineage
 from pipelines.store.dataset import Dataset
 from pipelines.store.files import file_sha256

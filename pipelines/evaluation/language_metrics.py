@@ -19,11 +19,7 @@ def _ratio(sums: Rows) -> Rows:
     return np.divide(*np.moveaxis(np.maximum(sums, (0, 1e-300)), -1, 0))
 
 
-def _exponential(loss: float) -> float:
-    return math.exp(min(loss, 700))  # a float holds no more
-
-
-_perplexity = partial(_loss_per, scale=_exponential)
+_perplexity = partial(_loss_per, scale=lambda loss: math.exp(min(loss, 700)))  # a float holds no more
 
 
 METRICS = {

@@ -10,10 +10,27 @@ from typing import Any
 
 import jinja2
 
+from pipelines.errors import InputError
+from pipelines.store.files import write_synced
+
 
 def render(template: str, **values: Any) -> str:
     """Return a page made from a template and its values."""
     return _environment().get_template(template).render(**values)
+
+
+def write_page(path: Path, page: str) -> None:
+    """Write a page.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+    try:
+        write_synced(path, page.encode())
+    except OSError as error:
+        raise InputError(
+            f"{path} cannot be written ({error.strerror}); name a file in a folder that is there."
+        ) from None
 
 
 @lru_cache(maxsize=1)

@@ -164,7 +164,8 @@ class Store:
             why, _, fingerprint = leftover.name.rpartition("-")
             unfinished = leftover.parent.name == ".scratch" and fingerprint[:12] not in published
             try:
-                if unfinished and _days_since_written(leftover) <= checkpoint_days:
+                written = max(path.stat().st_mtime for path in [leftover, *leftover.rglob("*")])
+                if unfinished and time.time() - written <= checkpoint_days * 86_400:
                     continue  # checkpoints of a step that may run again
                 with self.lock(fingerprint).acquire(timeout=0):
                     if why == "replaced":
@@ -340,8 +341,3 @@ class Store:
             if on_wait:
                 on_wait()
             return lock.acquire()
-
-
-def _days_since_written(folder: Path) -> float:
-    times = [path.stat().st_mtime for path in [folder, *folder.rglob("*")]]
-    return (time.time() - max(times)) / 86_400

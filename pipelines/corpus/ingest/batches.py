@@ -110,7 +110,10 @@ class Batch:
         texts = text_array(self.text)
         languages = pa.nulls(len(texts), pa.string())
         if config.language:
-            languages = pa.array([language_of(text.decode()) for text in self.text], pa.string())
+            import py3langid  # takes time and memory, so only where a config asks for languages
+
+            starts = (text.decode()[:1000] for text in self.text)
+            languages = pa.array([py3langid.classify(start)[0] for start in starts], pa.string())  # ISO 639-1
         columns = {
             "doc_id": doc_ids,
             "source": _joined(self.source),
@@ -161,13 +164,6 @@ def _fill_batches(partition: Partition, passages: Passages | None, limit: int) -
                     batch = Batch()
     if batch.size:
         yield batch
-
-
-def language_of(text: str) -> str:
-    """Return the language of a text's first thousand characters, in two letters of ISO 639-1 (py3langid)."""
-    import py3langid  # takes its time and memory, so only where it is asked for
-
-    return str(py3langid.classify(text[:1000])[0])
 
 
 def _joined(column: Strings) -> pa.StringArray:

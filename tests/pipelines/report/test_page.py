@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
-from pipelines.report.page import numeric_columns, render, shown
+import pytest
+
+from pipelines.errors import InputError
+from pipelines.report.page import numeric_columns, render, shown, write_page
 
 
 def test_page_escapes_texts_and_aligns_numbers() -> None:
@@ -18,3 +21,12 @@ def test_page_escapes_texts_and_aligns_numbers() -> None:
 def test_cells_are_shown_as_people_read_them() -> None:
     assert [shown(cell) for cell in (None, True, 1234567, 0.5, "x")] == ["", "true", "1,234,567", "0.5", "x"]
     assert numeric_columns([(1, "a", None), (0.5, 2, 3)]) == {0, 2} and numeric_columns([]) == set()
+
+
+def test_page_is_written_or_the_error_is_one_sentence(tmp_path):
+    write_page(tmp_path / "a.html", "<p>ü")
+    assert (tmp_path / "a.html").read_text(encoding="utf-8") == "<p>ü"
+    for path in (tmp_path / "nowhere" / "a.html", tmp_path):
+        with pytest.raises(InputError, match="cannot be written"):
+            write_page(path, "<p>")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.html"]
