@@ -22,7 +22,7 @@ test-slow: $(STAMP) ## Run the tests that are marked slow: kills, schedules, fre
 	$(PYTEST) -m slow
 
 check: $(STAMP) lint ## Lint and run the unit tests, in about a minute
-	$(PYTEST) -x tests/gpt tests/pipelines -m 'not slow and not whole_step'
+	$(PYTEST) -x tests/gpt tests/pipelines -m 'not slow and not integration'
 
 lint: $(STAMP) ## Check style, types, import layers and known holes in dependencies
 	$(BIN)/ruff check .

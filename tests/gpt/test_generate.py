@@ -9,6 +9,8 @@ from gpt.config import PRESETS, gpt_config
 from gpt.generate import Sampling, _draw, _probabilities, generate, stream
 from gpt.model import GPT
 
+pytestmark = pytest.mark.integration
+
 Make = Callable[..., GPT]
 PROMPTS = [[5], [1, 2, 3], [9, 8, 7, 6, 5, 4, 3, 2], [1, 2, 3]]
 

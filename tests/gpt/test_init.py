@@ -4,6 +4,8 @@ import sys
 
 import pytest
 
+pytestmark = pytest.mark.integration
+
 
 @pytest.mark.parametrize("module", ["gpt.train", "flows.cli", "pipelines.training.pretrain"])
 def test_spin_count_is_set_unless_the_user_set_it(module: str) -> None:

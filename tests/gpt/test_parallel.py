@@ -11,6 +11,8 @@ import torch
 import gpt
 from gpt.checkpoint import Checkpoints
 
+pytestmark = pytest.mark.integration
+
 WORKER = Path(__file__).with_name("parallel_worker.py")
 
 

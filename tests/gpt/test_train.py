@@ -15,6 +15,8 @@ from gpt.model import GPT
 from gpt.optim import Optimizer
 from gpt.train import Diverged, Evaluated, Event, Finished, Interrupted, Saving, Started, Stepped, TrainConfig, train
 
+pytestmark = pytest.mark.integration
+
 Make = Callable[..., GPT]
 MakeBatches = Callable[..., Callable[[int, int], Batch]]
 

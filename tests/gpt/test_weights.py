@@ -12,6 +12,8 @@ from gpt.config import PRESETS
 from gpt.model import GPT
 from gpt.weights import load_classifier, load_model, save_classifier, save_model
 
+pytestmark = pytest.mark.integration
+
 Make = Callable[..., GPT]
 
 

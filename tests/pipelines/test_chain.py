@@ -151,7 +151,7 @@ def test_report_covers_models_that_were_evaluated_but_not_made():
 def test_source_files_are_listed_once_per_step(mixture, tmp_path, monkeypatch):
     listed = []
     real = pipelines.corpus.sources.list_files
-    monkeypatch.setattr("pipelines.corpus.ingest.ingest.list_files", lambda uri: (listed.append(uri), real(uri))[1])
+    monkeypatch.setattr("pipelines.corpus.sources.list_files", lambda uri: (listed.append(uri), real(uri))[1])
     step = INGEST.using("books", load_config(mixture).corpora["books"])
     assert not listed, "only when they are needed"
     assert (step.fingerprint, step.key, step.sources) and len(listed) == 1

@@ -20,6 +20,8 @@ from pipelines.store.kinds import VIEWS as VIEWS_BY_NAME
 from pipelines.store.step import StepType
 from pipelines.store.store import Store
 
+pytestmark = pytest.mark.integration
+
 
 def rows(connection: duckdb.DuckDBPyConnection, query: str) -> list[tuple[Any, ...]]:
     return connection.execute(query).fetchall()

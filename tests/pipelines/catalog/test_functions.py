@@ -22,6 +22,8 @@ from pipelines.tokens.characters import CharacterTokenizer
 from pipelines.tokens.tokenizer import END_OF_TEXT
 from pipelines.tokens.tokenizers import named_tokenizer
 
+pytestmark = pytest.mark.integration
+
 
 def rows(connection: duckdb.DuckDBPyConnection, query: str) -> list[tuple[Any, ...]]:
     return connection.execute(query).fetchall()

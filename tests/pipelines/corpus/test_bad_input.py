@@ -26,6 +26,8 @@ from pipelines.store.dataset import Dataset
 from pipelines.tokens.shards import Tokens
 from pipelines.tokens.tokenize import TOKENIZE
 
+pytestmark = pytest.mark.integration
+
 Build = Callable[..., Dataset]
 
 ROOT = Path(__file__).parents[3]

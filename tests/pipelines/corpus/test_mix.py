@@ -21,6 +21,8 @@ from pipelines.store.dataset import Dataset
 from pipelines.store.store import Store
 from pipelines.tokens.tokenize import TOKENIZE
 
+pytestmark = pytest.mark.integration
+
 Build = Callable[..., Dataset]
 
 

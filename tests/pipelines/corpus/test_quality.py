@@ -22,6 +22,8 @@ from pipelines.corpus.quality import PRESETS, apply_rules, rules_of
 from pipelines.errors import InputError
 from pipelines.store.dataset import Dataset
 
+pytestmark = pytest.mark.integration
+
 PROSE = (
     "The mill that stands by the river grinds slowly, and with it the people of our town have bread. "
     "Its wheel was built in a winter of deep snow by two brothers who could not agree on anything else. "

@@ -26,6 +26,8 @@ from pipelines.store.store import Store
 from pipelines.tokens.shards import Tokens
 from pipelines.tokens.tokenize import TOKENIZE
 
+pytestmark = pytest.mark.integration
+
 
 @pytest.fixture(scope="module")
 def s3() -> Iterator[Any]:

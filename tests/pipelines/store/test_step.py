@@ -29,6 +29,8 @@ from pipelines.store.step import (
     map_in_turn,
 )
 
+pytestmark = pytest.mark.integration
+
 
 class Inner(Config):
     rate: float = Field(0.5, description="Matters.")

@@ -22,6 +22,8 @@ from pipelines.store.manifest import MANIFEST, Ref, files_digest
 from pipelines.store.step import StepType
 from pipelines.store.store import Store
 
+pytestmark = pytest.mark.integration
+
 
 class Example(Config):
     text: str = Field("text", description="What the file holds.")

@@ -16,6 +16,8 @@ from pipelines.tokens.pretokens import PATTERN, PieceEncoder, divide
 from pipelines.tokens.tokenizer import END_OF_TEXT
 from pipelines.tokens.tokenizers import named_tokenizer
 
+pytestmark = pytest.mark.integration
+
 GPT2 = named_tokenizer("gpt2")
 TIKTOKEN = tiktoken.Encoding("gpt2", pat_str=PATTERN, mergeable_ranks=GPT2.ranks, special_tokens=GPT2.special)
 

@@ -6,6 +6,8 @@ from gpt.config import PRESETS, SIZES
 from pipelines.store.step import Stopped
 from pipelines.training.pretrain import PRETRAIN, ModelConfig, PretrainConfig
 
+pytestmark = pytest.mark.integration
+
 
 def test_stopped_run_resumes_bit_identical(pretrain, new_log, tmp_path):
     whole, cut, rest = new_log(), new_log(stop_at=2), new_log()

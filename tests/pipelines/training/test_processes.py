@@ -9,6 +9,8 @@ import pytest
 from pipelines.errors import InputError
 from pipelines.store.step import Stopped
 
+pytestmark = pytest.mark.integration
+
 
 @pytest.mark.slow
 def test_two_processes_stop_resume_and_train_as_one(pretrain, new_log, tmp_path):

@@ -20,6 +20,8 @@ from pipelines.store.store import Store
 from pipelines.tokens import tokenize
 from pipelines.tokens.tokenize import TOKENIZE
 
+pytestmark = pytest.mark.integration
+
 
 @dataclass(frozen=True)
 class WorkAfter(StepContext):

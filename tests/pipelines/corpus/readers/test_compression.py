@@ -16,6 +16,8 @@ from pipelines.corpus.readers import compression
 from pipelines.corpus.readers.formats import read_file
 from pipelines.corpus.readers.records import Bad, ReadOptions, Record
 
+pytestmark = pytest.mark.integration
+
 
 def read(content: bytes, name: str, **options: Any) -> list[Record | Bad]:
     return list(read_file(io.BytesIO(content), name, ReadOptions(**options)))

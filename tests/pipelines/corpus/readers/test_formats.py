@@ -18,6 +18,8 @@ from pipelines.corpus.readers.formats import formats_of, read_file
 from pipelines.corpus.readers.records import Bad, ReadOptions, Record
 from pipelines.errors import InputError
 
+pytestmark = pytest.mark.integration
+
 ROWS = [{"text": "one", "n": "1"}, {"text": "zwei\nZeilen, ä", "n": "2"}, {"text": 'three "quoted"', "n": "3"}]
 
 
