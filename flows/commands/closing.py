@@ -18,7 +18,7 @@ def closing(name: str, outcomes: Sequence[Outcome], home: Path, seconds: float) 
     table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, collapse_padding=True)
     table.pad_edge, table.show_edge, table.leading = False, False, 1
     table.add_column("step", no_wrap=True)
-    table.add_column("what came of it, and where it lies")
+    table.add_column("what it made, and where")
     table.add_column("took", justify="right", no_wrap=True)
     for outcome in outcomes:
         if outcome.summary:

@@ -52,7 +52,7 @@ def trace(what: str, store: Store, page: Path | None = None, console: Console | 
         dataset = _open(what, store)
         console.print(_heading("Where it came from"))
         console.print(draw(lineage.origins(dataset, datasets)))
-        console.print(_heading("\nWhat came of it"))
+        console.print(_heading("\nWhat was made from it"))
         console.print(draw(lineage.outcomes(str(dataset), dataset.manifest.kind, datasets)))
         if page:
             title, svg = f"Lineage of {dataset}", to_svg(dataset, datasets)

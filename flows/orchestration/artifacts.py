@@ -20,7 +20,7 @@ def publish_artifacts(outcome: Outcome) -> None:
 
 def publish_chain(name: str, outcomes: Sequence[Outcome], report: str) -> None:
     """Publish the closing table and a link to the report as Prefect artifacts of the flow run."""
-    columns = ("step", "result", "what came of it", "took")
+    columns = ("step", "dataset", "result", "took")
     rows = [
         dict(zip(columns, (o.step, str(o.dataset), o.summary or headline(o.dataset), o.took), strict=True))
         for o in outcomes

@@ -20,4 +20,4 @@ def run_note(outcomes: Sequence[Outcome], links: Mapping[str, str]) -> str:
     """Describe the results of a run in Markdown, for its page in MLflow."""
     listed = " · ".join(f"[{title}]({link})" for title, link in links.items())
     rows = [f"| {o.step} | {o.summary or headline(o.dataset)} | {o.took} |" for o in outcomes]
-    return "\n".join([listed, "", "| step | what came of it | took |", "| --- | --- | --- |", *rows])
+    return "\n".join([listed, "", "| step | result | took |", "| --- | --- | --- |", *rows])

@@ -101,7 +101,7 @@ def compare_two(page: Any, ui: str, experiment: str, parent: str, first: str, se
 
 def test_run_page_describes_the_run_and_links_its_report(ui: str, page: Any, runs: dict[str, str]) -> None:
     page.goto(f"{ui}/#/experiments/{runs['experiment']}/runs/{runs['tiny']}")
-    page.get_by_text("what came of it").first.wait_for()
+    page.get_by_text("result", exact=True).first.wait_for()
     link = page.get_by_role("link", name="report", exact=True).get_attribute("href")
     assert link.endswith(f"/#/experiments/{runs['experiment']}/runs/{runs['tiny']}/artifacts/report.html")
     prefect = page.get_by_role("link", name="Prefect's page on this run").get_attribute("href")
