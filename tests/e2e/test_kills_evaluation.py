@@ -12,4 +12,5 @@ def test_killed_evaluations_and_report_resume_bit_identical(kill_runs: Callable[
     points = kill_runs("evaluation")
     assert len(points) >= 14
     steps = Counter(moment for _, moment in {(step, moment) for step, moment, _ in points})
-    assert all(steps[moment] >= 2 for moment in ("start", "read", "write", "publish", "record")), steps
+    # pyarrow writes most files of an evaluation, which Python's audit events do not show.
+    assert steps["write"] and all(steps[moment] >= 2 for moment in ("start", "read", "publish", "record")), steps

@@ -59,7 +59,7 @@ def main():
             print(json.dumps(made, default=dict))
             if "://" in runner:
                 from distributed import Client
-                steps = ("pipelines.corpus.ingest.ingest", "pipelines.tokens.tokenize")
+                steps = ("pipelines.corpus.ingest.read", "pipelines.tokens.tokenize")
                 with Client(runner.removeprefix("dask=")) as client:
                     print(json.dumps(list(client.run(lambda: [step in sys.modules for step in steps]).values())))
         del os.environ["TOKENMILL_RUNNER"]
