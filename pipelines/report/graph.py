@@ -46,7 +46,7 @@ def to_svg(dataset: Dataset, datasets: Sequence[Dataset]) -> str:
 
 def chain_to_svg(datasets: Sequence[Dataset]) -> str:
     """Draw which of some datasets were made from which, as an SVG element."""
-    return _draw({str(each): (each.manifest.kind, each) for each in datasets}, "What came of what")
+    return _draw({str(each): (each.manifest.kind, each) for each in datasets}, "From sources to models")
 
 
 def _draw(nodes: Mapping[str, tuple[str, Dataset | None]], label: str, chosen: str = "") -> str:

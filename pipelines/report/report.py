@@ -89,7 +89,7 @@ def chain_section(datasets: Sequence[Dataset]) -> Section:
         for m in [each.manifest]
     ]
     graph = Part(
-        "What came of what",
+        "From sources to models",
         "From source files on the left; each box shows its size and how long it took to make.",
         chain_to_svg(datasets),
         ("step", "result", "holds", "bytes", "seconds"),

@@ -125,7 +125,7 @@ REJECTED = View(
     "rejected*",
     "doc_id VARCHAR, source VARCHAR, location VARCHAR, reason VARCHAR, kept VARCHAR, similarity DOUBLE, text VARCHAR, "
     "kind VARCHAR",
-    "What was left out of a corpus or of examples, and why; of a duplicate, which one was `kept`.",
+    "What was rejected from a corpus or from examples, and why. `kept` names the one that a duplicate repeats.",
     facts={"kind": lambda manifest: manifest.kind},
     export="view",
 )
@@ -279,10 +279,10 @@ _KINDS = (
         schema_files="predictions.parquet",
         details=("scored_tokens", "scored_examples"),
         titles={
-            "language": "Language model, judged",
-            "classification": "Classifier, judged",
-            "instruction": "Assistant, judged",
-            "": "Task, judged",
+            "language": "Language model, evaluated",
+            "classification": "Classifier, evaluated",
+            "instruction": "Assistant, evaluated",
+            "": "Task, evaluated",
         },
         tiles=(
             Tile("test/bits_per_byte", "bits per byte", "{:.3f}".format),

@@ -80,7 +80,7 @@ def _recitals(ask: Ask) -> Iterator[Part]:
     bars = [(f"{split} text", mean, f"{mean:.2f} tokens") for split, mean, _, _ in splits]
     note = "Tokens that it repeats word for word, on average; the surplus of training text is memory."
     yield Part(
-        "What it knows by heart",
+        "Memorised text",
         note,
         charts.bars(bars, "tokens recited, by split"),
         ("split", "mean run", "places", "longest run"),

@@ -64,11 +64,11 @@ def _rejections(ask: Ask) -> Iterator[Part]:
     if not reasons:
         return
     bars = [(reason, n, f"{n:,}") for reason, n in reasons[:15]]
-    yield Part("Left out, by reason", svg=charts.bars(bars, "left out, by reason"), columns=("reason", "number"),
+    yield Part("Rejected, by reason", svg=charts.bars(bars, "rejected, by reason"), columns=("reason", "number"),
                rows=reasons)  # fmt: skip
     shown = ask(
         "SELECT reason, source, location, coalesce(text, '') FROM rejected "  # noqa: S608
         f"QUALIFY row_number() OVER (PARTITION BY reason ORDER BY source, location) <= {MAX_REJECTED} "
         "ORDER BY count(*) OVER (PARTITION BY reason) DESC, reason LIMIT 60"
     )
-    yield Part("Some of what was left out", columns=("reason", "source", "where", "text"), rows=cells(shown))
+    yield Part("Rejected texts", columns=("reason", "source", "where", "text"), rows=cells(shown))

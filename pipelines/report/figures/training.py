@@ -60,7 +60,7 @@ def training_parts(dataset: Dataset) -> Iterator[Part]:
     if written:
         texts = [(f"after step {int(''.join(c for c in name if c.isdigit()) or 0):,}", text)
                  for name, text in sorted(written.items())]  # fmt: skip
-        yield Part("What it wrote as training went on", texts=texts)
+        yield Part("Text written during training", texts=texts)
 
 
 def embedding_parts(dataset: Dataset, tokens: Dataset | None) -> Iterator[Part]:

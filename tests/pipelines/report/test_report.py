@@ -55,11 +55,11 @@ class Page(HTMLParser):
 def test_page_has_every_figure(page: str) -> None:
     headings = Page(page).headings
     for expected in (
-        "The chain", "Text by source", "Length of documents", "Left out, by reason", "Some of what was left out",
+        "The chain", "Text by source", "Length of documents", "Rejected, by reason", "Rejected texts",
         "Frequency against rank", "Tokens per byte, by source", "Coverage of the vocabulary",
-        "Loss", "Learning rate", "Gradient norm", "Throughput", "What it wrote as training went on",
+        "Loss", "Learning rate", "Gradient norm", "Throughput", "Text written during training",
         "Token embeddings in two dimensions", "How it reads", "Bits per byte, beside baselines", "What it writes",
-        "Examples by label", "Confusion matrix", "Bits per byte, by source", "What it knows by heart",
+        "Examples by label", "Confusion matrix", "Bits per byte, by source", "Memorised text",
     ):  # fmt: skip
         assert expected in headings, expected
     assert "exact duplicate" in page and "r-finetune" not in page
@@ -84,7 +84,7 @@ def test_titles_name_datasets_only_where_needed(chain: dict[str, Dataset]) -> No
     titles = {step: report.title_of(dataset, datasets) for step, dataset in chain.items()}
     assert (titles["ingest"], titles["pretrain"]) == ("Corpus", "Pretraining")
     assert titles["finetune-classifier"] == "Fine-tuning: tiny"
-    assert titles["evaluate-classifier"] == "Classifier, judged"
+    assert titles["evaluate-classifier"] == "Classifier, evaluated"
     assert report.title_of(chain["ingest"], [chain["ingest"]] * 2) == "Corpus: tiny"
 
 

@@ -12,8 +12,8 @@ def test_lengths_and_rejections_count_every_document(made: Callable[[str], Datas
     statistics = made("ingest").manifest.statistics
     parts = {part.title: part for part in corpus_parts(made("ingest"), {})}
     assert sum(n for _, n in parts["Length of documents"].rows) == statistics["documents"]
-    assert parts["Left out, by reason"].rows == [("exact duplicate", statistics["rejected"])]
-    assert [row[0] for row in parts["Some of what was left out"].rows] == ["exact duplicate"]
+    assert parts["Rejected, by reason"].rows == [("exact duplicate", statistics["rejected"])]
+    assert [row[0] for row in parts["Rejected texts"].rows] == ["exact duplicate"]
     assert "Text by language" not in parts
 
 

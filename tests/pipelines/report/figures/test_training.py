@@ -30,5 +30,5 @@ def test_nearest_neighbours_are_nearest_by_cosine(made: Callable[[str], Dataset]
 def test_curves_and_texts_come_from_mlflow(made: Callable[[str], Dataset]) -> None:
     parts = {part.title: part for part in training_parts(made("pretrain"))}
     assert parts["Loss"].rows == [("train/loss", 20, 19, "3.1", "3.1"), ("val/loss", 1, 10, "4.5", "4.5")]
-    ((title, text),) = parts["What it wrote as training went on"].texts
+    ((title, text),) = parts["Text written during training"].texts
     assert title == "after step 2" and text.startswith("And it wrote")
