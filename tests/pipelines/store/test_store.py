@@ -3,55 +3,20 @@
 import errno
 import json
 import os
-import random
-import shutil
-import signal
-import sys
 import threading
 import time
 from datetime import datetime, timedelta
 from types import SimpleNamespace
 
 import pytest
-from pydantic import Field
+from examples import leftovers, step, writes
 
-from gpt.config import Config
 from pipelines.errors import InputError
 from pipelines.store.files import file_sha256
 from pipelines.store.manifest import MANIFEST, Ref, files_digest
-from pipelines.store.step import StepType
 from pipelines.store.store import Store
 
 pytestmark = pytest.mark.integration
-
-
-class Example(Config):
-    text: str = Field("text", description="What the file holds.")
-
-
-EXAMPLE = StepType(
-    "example", "things", 1, Example, run=lambda inputs, config, out, work: {}, packages=("pipelines.errors",)
-)
-
-
-def step(text="text", name="x", kind="things", inputs=None):
-    return StepType("example", kind, 1, Example, EXAMPLE.run, packages=EXAMPLE.packages).using(
-        name, Example(text=text), inputs
-    )
-
-
-def writes(text="text"):
-    """A step's work: three files, one of them in a folder, and a checkpoint."""
-
-    def run(out, scratch):
-        (scratch / "checkpoint").write_text(text)
-        (out / "one.txt").write_text(text)
-        (out / "folder").mkdir()
-        (out / "folder" / "two.txt").write_text(text * 2)
-        (out / "empty").touch()
-        return {"files": 3}
-
-    return run
 
 
 def refuses(out, scratch):
@@ -197,149 +162,11 @@ def test_removed_dataset_is_gone(store):
     assert leftovers(store) == []
 
 
-# Kills: every call by which the store touches the file system is a place to die
-
-
-def build_in_child(store, rebuild=False, die_at=None, die_after=None):
-    """Build in a forked process that kills itself at its n-th file-system call, or after some seconds.
-
-    Returns how many such calls it made, or None if it was killed.
-    """
-    read, write = os.pipe()
-    child = os.fork()
-    if child == 0:
-        calls = 0
-        root = str(store.root)
-
-        def count(event, arguments):
-            nonlocal calls
-            if event in WATCHED and arguments and str(arguments[0]).startswith(root):
-                calls += 1
-                if calls == die_at:
-                    os.kill(os.getpid(), signal.SIGKILL)
-
-        status = 1
-        try:
-            sys.addaudithook(count)
-            store.sweep()
-            store.build(step(), writes("new" if rebuild else "text"), rebuild=rebuild)
-            os.write(write, str(calls).encode())
-            status = 0
-        finally:
-            os._exit(status)
-    os.close(write)
-    if die_after is not None:
-        time.sleep(die_after)
-        os.kill(child, signal.SIGKILL)
-    _, status = os.waitpid(child, 0)
-    with os.fdopen(read) as pipe:
-        calls = pipe.read()
-    assert os.WIFSIGNALED(status) or os.WEXITSTATUS(status) == 0
-    return int(calls) if calls else None
-
-
-WATCHED = {"open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.listdir", "os.scandir", "shutil.rmtree"}
-
-
-@pytest.mark.parametrize("rebuild", [False, True])
-def test_kill_at_any_call_leaves_a_dataset_whole_or_absent(store, rebuild):
-    def fresh():
-        shutil.rmtree(store.root, ignore_errors=True)
-        if rebuild:
-            store.build(step(), writes())
-
-    fresh()
-    calls = build_in_child(store, rebuild)
-    assert calls > 30
-    for call in range(1, calls + 1):
-        fresh()
-        assert build_in_child(store, rebuild, die_at=call) is None
-        holds_after_a_kill(store, rebuild)
-
-
-@pytest.mark.parametrize("seed", range(8))
-def test_kill_at_any_time_leaves_a_dataset_whole_or_absent(store, seed):
-    rebuild = bool(seed % 2)
-    if rebuild:
-        store.build(step(), writes())
-    build_in_child(store, rebuild, die_after=random.Random(seed).uniform(0, 0.03))
-    holds_after_a_kill(store, rebuild)
-
-
-def holds_after_a_kill(store, rebuild):
-    found = store.list()
-    assert all(store.verify(dataset) == [] for dataset in found)
-    assert all(
-        path.parts[0] in (".staging", ".scratch", ".locks") for path in below(store) if path.parts[0] != "things"
-    )
-    store.sweep()
-    assert not list(store.root.glob(".staging/*"))
-    found = store.list()
-    if rebuild:
-        assert len(found) == 1, "what was published before stays until the new one is there"
-    texts = [dataset.file("one.txt").read_text() for dataset in found]
-    assert texts in ([], ["text"], ["new"])
-    built = store.build(step(), writes())
-    assert store.verify(built) == []
-    assert store.list() == [built]
-    store.sweep()
-    assert leftovers(store) == []
-
-
-# Many at once
-
-
-def in_children(number, work):
-    """Run work(i) in forked processes that start together; returns how many failed."""
-    start = time.time() + 0.2
-    children = []
-    for i in range(number):
-        child = os.fork()
-        if child == 0:
-            status = 1
-            try:
-                time.sleep(max(0, start - time.time()))
-                work(i)
-                status = 0
-            finally:
-                os._exit(status)
-        children.append(child)
-    return sum(os.waitpid(child, 0)[1] != 0 for child in children)
-
-
-def test_many_builders_of_one_step_publish_one_folder(store, tmp_path):
-    def work(i):
-        def run(out, scratch):
-            with (tmp_path / "ran").open("a") as log:
-                log.write(f"{i}\n")
-            time.sleep(0.05)
-            return writes()(out, scratch)
-
-        store.sweep()
-        waits = []
-        dataset = store.build(step(), run, on_wait=lambda: waits.append(i))
-        assert store.verify(dataset) == [] and len(waits) <= 1
-        store.sweep()
-
-    assert in_children(8, work) == 0
-    assert len((tmp_path / "ran").read_text().splitlines()) == 1
-    assert len(store.list()) == 1
-    assert leftovers(store) == []
-
-
 def test_lock_is_held_until_its_holder_releases_it(store):
     assert not store.is_locked("starting")
     with store.lock("starting"):
         assert store.is_locked("starting") and not store.is_locked("other")
     assert not store.is_locked("starting")
-
-
-def test_many_processes_sweep_at_once(store):
-    for round in range(5):
-        for i in range(20):
-            (store.root / ".staging" / f"{round}-{i:064d}").mkdir(parents=True)
-        assert in_children(4, lambda i: store.sweep()) == 0
-        assert not list(store.root.glob(".staging/*"))
 
 
 def test_sweep_spares_running_steps(store):
@@ -511,16 +338,6 @@ def test_changed_code_is_noticed(store, monkeypatch):
     assert not store.changed_code(step(), dataset)
     monkeypatch.setattr("pipelines.store.store.code_digest", lambda modules: "other")
     assert store.changed_code(step(), dataset)
-
-
-def below(store):
-    return [path.relative_to(store.root) for path in store.root.rglob("*")]
-
-
-def leftovers(store):
-    """Return the files in the store that are no datasets and no locks."""
-    found = [*store.root.glob(".staging/*"), *store.root.glob(".scratch/*")]
-    return sorted(str(path.relative_to(store.root)) for path in found)
 
 
 @pytest.mark.parametrize("kind", ["/", "..", "../data/things", "thin*", ".staging", ""])

@@ -2,37 +2,26 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from corpora import documents, write_lines
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.corpus.documents import Corpus
 from pipelines.corpus.ingest import batches
 from pipelines.corpus.ingest.batches import read_batches
 from pipelines.corpus.ingest.config import IngestConfig
 from pipelines.corpus.ingest.ingest import INGEST
 from pipelines.corpus.ingest.partitions import plan
-from pipelines.corpus.parquet import read_rows
 from pipelines.corpus.readers import json_lines
 from pipelines.corpus.sources import list_sources
 from pipelines.errors import InputError
 from pipelines.store.dataset import Dataset
 
 Build = Callable[..., Dataset]
-
-
-def documents(corpus: Dataset) -> list[dict[str, Any]]:
-    return [row for part in Corpus(corpus).parts for row in read_rows(part)]
-
-
-def write_lines(path: Path, texts: Iterable[str], **more: Any) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(json.dumps({"text": text, **more}, ensure_ascii=False) + "\n" for text in texts))
-    return path
 
 
 def test_cleaners_run_in_declared_order_and_count(build: Build, tmp_path: Path) -> None:

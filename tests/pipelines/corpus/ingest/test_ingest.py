@@ -1,42 +1,21 @@
 from __future__ import annotations
 
-import json
-import random
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from corpora import documents, rejected, several, write_lines
 
-from pipelines.corpus.documents import Corpus, document_id
+from pipelines.corpus.documents import document_id
 from pipelines.corpus.ingest.config import IngestConfig
 from pipelines.corpus.ingest.ingest import INGEST
-from pipelines.corpus.parquet import read_rows
 from pipelines.errors import InputError
 from pipelines.store.dataset import Dataset
 from pipelines.store.step import StepContext
 from pipelines.store.store import Store
 
 Build = Callable[..., Dataset]
-
-
-def documents(corpus: Dataset) -> list[dict[str, Any]]:
-    return [row for part in Corpus(corpus).parts for row in read_rows(part)]
-
-
-def rejected(corpus: Dataset) -> list[dict[str, Any]]:
-    return list(read_rows(Corpus(corpus).rejected))
-
-
-def write_lines(path: Path, texts: Iterable[str], **more: Any) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(json.dumps({"text": text, **more}, ensure_ascii=False) + "\n" for text in texts))
-    return path
-
-
-def several(n: int, size: int = 200) -> list[str]:
-    words = random.Random(1)
-    return [f"{i} " + "".join(words.choice("abcdefg \n") for _ in range(size)) for i in range(n)]
 
 
 def test_documents_are_normalised_hashed_and_kept_once(build: Build, tmp_path: Path) -> None:

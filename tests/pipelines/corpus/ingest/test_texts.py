@@ -1,37 +1,20 @@
 from __future__ import annotations
 
 import json
-import random
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from corpora import documents, several, write_lines
 
-from pipelines.corpus.documents import Corpus
 from pipelines.corpus.ingest.batches import Batch
 from pipelines.corpus.ingest.ingest import INGEST
-from pipelines.corpus.parquet import read_rows
 from pipelines.errors import InputError
 from pipelines.store.dataset import Dataset
 from pipelines.store.store import Store
 
 Build = Callable[..., Dataset]
-
-
-def documents(corpus: Dataset) -> list[dict[str, Any]]:
-    return [row for part in Corpus(corpus).parts for row in read_rows(part)]
-
-
-def write_lines(path: Path, texts: Iterable[str], **more: Any) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(json.dumps({"text": text, **more}, ensure_ascii=False) + "\n" for text in texts))
-    return path
-
-
-def several(n: int, size: int = 200) -> list[str]:
-    words = random.Random(1)
-    return [f"{i} " + "".join(words.choice("abcdefg \n") for _ in range(size)) for i in range(n)]
 
 
 def test_consecutive_records_of_a_group_are_joined(build: Build, tmp_path: Path) -> None:

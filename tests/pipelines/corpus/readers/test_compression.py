@@ -2,33 +2,18 @@ from __future__ import annotations
 
 import bz2
 import gzip
-import io
 import json
 import lzma
 import random
 from collections.abc import Callable
-from typing import Any
 
 import pyarrow as pa
 import pytest
+from reading import problems, read, texts
 
 from pipelines.corpus.readers import compression
-from pipelines.corpus.readers.formats import read_file
-from pipelines.corpus.readers.records import Bad, ReadOptions, Record
 
 pytestmark = pytest.mark.integration
-
-
-def read(content: bytes, name: str, **options: Any) -> list[Record | Bad]:
-    return list(read_file(io.BytesIO(content), name, ReadOptions(**options)))
-
-
-def texts(found: list[Record | Bad]) -> list[str]:
-    return [record.fields["text"] for record in found if isinstance(record, Record)]
-
-
-def problems(found: list[Record | Bad]) -> list[tuple[str, str]]:
-    return [(record.location, record.reason) for record in found if isinstance(record, Bad)]
 
 
 PACK: dict[str, Callable[[bytes], bytes]] = {

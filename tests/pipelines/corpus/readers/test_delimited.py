@@ -1,22 +1,6 @@
 from __future__ import annotations
 
-import io
-from typing import Any
-
-from pipelines.corpus.readers.formats import read_file
-from pipelines.corpus.readers.records import Bad, ReadOptions, Record
-
-
-def read(content: bytes, name: str, **options: Any) -> list[Record | Bad]:
-    return list(read_file(io.BytesIO(content), name, ReadOptions(**options)))
-
-
-def texts(found: list[Record | Bad]) -> list[str]:
-    return [record.fields["text"] for record in found if isinstance(record, Record)]
-
-
-def problems(found: list[Record | Bad]) -> list[tuple[str, str]]:
-    return [(record.location, record.reason) for record in found if isinstance(record, Bad)]
+from reading import problems, read, texts
 
 
 def test_rows_of_wrong_width_are_rejected_by_line() -> None:

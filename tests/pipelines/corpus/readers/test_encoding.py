@@ -1,30 +1,16 @@
 from __future__ import annotations
 
-import io
 import json
 from array import array
-from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from reading import problems, read, texts
 
 from pipelines.corpus.readers.encoding import UNDECODED, detect_encoding
-from pipelines.corpus.readers.formats import read_file
-from pipelines.corpus.readers.records import Bad, ReadOptions, Record
+from pipelines.corpus.readers.records import Record
 from pipelines.errors import InputError
-
-
-def read(content: bytes, name: str, **options: Any) -> list[Record | Bad]:
-    return list(read_file(io.BytesIO(content), name, ReadOptions(**options)))
-
-
-def texts(found: list[Record | Bad]) -> list[str]:
-    return [record.fields["text"] for record in found if isinstance(record, Record)]
-
-
-def problems(found: list[Record | Bad]) -> list[tuple[str, str]]:
-    return [(record.location, record.reason) for record in found if isinstance(record, Bad)]
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32"])

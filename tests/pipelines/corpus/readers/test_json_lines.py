@@ -1,28 +1,14 @@
 from __future__ import annotations
 
-import io
 import json
-from typing import Any
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from reading import problems, read, texts
 
 from pipelines.corpus.readers import json_lines
-from pipelines.corpus.readers.formats import read_file
-from pipelines.corpus.readers.records import Bad, ReadOptions, Record
-
-
-def read(content: bytes, name: str, **options: Any) -> list[Record | Bad]:
-    return list(read_file(io.BytesIO(content), name, ReadOptions(**options)))
-
-
-def texts(found: list[Record | Bad]) -> list[str]:
-    return [record.fields["text"] for record in found if isinstance(record, Record)]
-
-
-def problems(found: list[Record | Bad]) -> list[tuple[str, str]]:
-    return [(record.location, record.reason) for record in found if isinstance(record, Bad)]
+from pipelines.corpus.readers.records import Record
 
 
 def test_bad_json_line_costs_only_itself() -> None:

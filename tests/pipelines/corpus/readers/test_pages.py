@@ -2,24 +2,11 @@ from __future__ import annotations
 
 import gzip
 import io
-from typing import Any
 
 import pytest
+from reading import problems, read, texts
 
-from pipelines.corpus.readers.formats import read_file
-from pipelines.corpus.readers.records import Bad, ReadOptions, Record
-
-
-def read(content: bytes, name: str, **options: Any) -> list[Record | Bad]:
-    return list(read_file(io.BytesIO(content), name, ReadOptions(**options)))
-
-
-def texts(found: list[Record | Bad]) -> list[str]:
-    return [record.fields["text"] for record in found if isinstance(record, Record)]
-
-
-def problems(found: list[Record | Bad]) -> list[tuple[str, str]]:
-    return [(record.location, record.reason) for record in found if isinstance(record, Bad)]
+from pipelines.corpus.readers.records import Record
 
 
 def test_html_gives_main_text_and_title() -> None:

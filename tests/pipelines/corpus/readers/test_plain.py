@@ -1,21 +1,8 @@
 from __future__ import annotations
 
-import io
-from typing import Any
-
 from hypothesis import given
 from hypothesis import strategies as st
-
-from pipelines.corpus.readers.formats import read_file
-from pipelines.corpus.readers.records import Bad, ReadOptions, Record
-
-
-def read(content: bytes, name: str, **options: Any) -> list[Record | Bad]:
-    return list(read_file(io.BytesIO(content), name, ReadOptions(**options)))
-
-
-def texts(found: list[Record | Bad]) -> list[str]:
-    return [record.fields["text"] for record in found if isinstance(record, Record)]
+from reading import read, texts
 
 
 def test_separator_divides_plain_text() -> None:

@@ -1,24 +1,11 @@
 from __future__ import annotations
 
-import io
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
-from pipelines.corpus.readers.formats import read_file
-from pipelines.corpus.readers.records import Bad, ReadOptions, Record
+from reading import problems, read, texts
 
-
-def read(content: bytes, name: str, **options: Any) -> list[Record | Bad]:
-    return list(read_file(io.BytesIO(content), name, ReadOptions(**options)))
-
-
-def texts(found: list[Record | Bad]) -> list[str]:
-    return [record.fields["text"] for record in found if isinstance(record, Record)]
-
-
-def problems(found: list[Record | Bad]) -> list[tuple[str, str]]:
-    return [(record.location, record.reason) for record in found if isinstance(record, Bad)]
+from pipelines.corpus.readers.records import Bad, Record
 
 
 def test_yaml_conversations_give_their_turns() -> None:
