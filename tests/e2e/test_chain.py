@@ -257,9 +257,9 @@ def test_commands_query_models_and_data(finished):
     [
         ("pretrain.step=3", "unknown key 'pretrain.step'; did you mean 'steps'?"),
         ("ingest.sources=[{uri='nowhere/*.txt'}]", "nowhere"),
-        ("ingest.sources=[{uri='empty.txt'}]", "no usable document"),
-        ("ingest.keep=['n_words >']", "neither a preset"),
-        ("sample.context=1000000", "context"),
+        pytest.param("ingest.sources=[{uri='empty.txt'}]", "no usable document", marks=pytest.mark.slow),
+        pytest.param("ingest.keep=['n_words >']", "neither a preset", marks=pytest.mark.slow),
+        pytest.param("sample.context=1000000", "context", marks=pytest.mark.slow),
         ("finetune.sort.examples.sources=[{uri='texts/labels.tsv', label='lable'}]", "lable"),
     ],
 )

@@ -59,6 +59,7 @@ def test_stopped_runs_resume_as_two_runs_bit_identical(
     assert_as_undisturbed()
 
 
+@pytest.mark.slow
 def test_run_survives_a_restart_of_the_prefect_server(
     prefect_stack: Stack, place: Any, environment: dict[str, str], assert_as_undisturbed: Callable[[], None]
 ) -> None:
@@ -74,6 +75,7 @@ def test_run_survives_a_restart_of_the_prefect_server(
     assert_as_undisturbed()
 
 
+@pytest.mark.slow
 def test_run_cancelled_in_prefect_saves_and_ends_as_cancelled(place: Any, environment: dict[str, str]) -> None:
     place.config.write_text(place.config.read_text().replace("steps = 12", "steps = 100000"))
     schedules = place.home / "schedules.toml"

@@ -96,8 +96,8 @@ def compare_two(page: Any, ui: str, experiment: str, parent: str, first: str, se
         curves = page.locator(".scatterlayer").first.locator("path.js-line")
         curves.nth(1).wait_for(state="attached")
         colours = curves.evaluate_all("lines => lines.map(line => line.style.stroke)")
-        # MLflow derives a curve's colour from the run's id, so two runs may have the same one.
-        assert len(colours) == 2 and all(colours), "each run has a curve on the same axes"
+        # MLflow draws a curve twice, smoothed and as it is. Its colour follows from the run's id, so two may be equal.
+        assert len(colours) in (2, 4) and all(colours), "each run has a curve on the same axes"
 
 
 def test_run_page_describes_the_run_and_links_its_report(ui: str, page: Any, runs: dict[str, str]) -> None:

@@ -115,6 +115,7 @@ def run_on(place: Any, tmp_path: Path, *runners: str) -> tuple[list[Any], str]:
     return [json.loads(line) for line in done.stdout.splitlines() if line.startswith(("{", "["))], done.stderr
 
 
+@pytest.mark.slow
 def test_threads_and_processes_give_the_same_bytes(place: Any, tmp_path: Path) -> None:
     lines, errors = run_on(place, tmp_path, "threads=2", "processes=2")
     threads, processes, *mapped = lines
