@@ -241,26 +241,26 @@ def _fingerprinted_value(value: Any, dumped: Any) -> Any:
 
 
 @lru_cache
-def code_digest(packages: tuple[str, ...]) -> str:
+def code_digest(packages: tuple[str, ...], as_written: bool = False) -> str:
     """Return the SHA-256 of the packages' code as Python reads it, without comments, docstrings and layout.
 
     A package includes all modules below it, so that no list of modules can miss one that changes a byte.
+
+    Args:
+        packages: names of packages or modules.
+        as_written: digest the files as they are, which is much faster.
     """
     sha = hashlib.sha256()
     for package in sorted(packages):
-        sha.update(f"{package}\n{_package_code(package)}\n".encode())
+        spec = importlib.util.find_spec(package)  # not imported: that takes longer than all of this
+        assert spec and spec.origin
+        folders = [Path(folder) for folder in spec.submodule_search_locations or ()]
+        for path in sorted(path for folder in folders for path in folder.rglob("*.py")) or [Path(spec.origin)]:
+            sha.update(path.read_bytes() if as_written else f"{path.name}\n{_plain_code(path)}\n".encode())
     return sha.hexdigest()
 
 
 @lru_cache  # steps share packages, and a module takes some 10 ms
-def _package_code(package: str) -> str:
-    spec = importlib.util.find_spec(package)  # not imported: that takes longer than all of this
-    assert spec and spec.origin
-    folders = [Path(folder) for folder in spec.submodule_search_locations or ()]
-    files = sorted(path for folder in folders for path in folder.rglob("*.py")) or [Path(spec.origin)]
-    return "\n".join(_plain_code(path) for path in files)
-
-
 def _plain_code(path: Path) -> str:
     tree = ast.parse(path.read_bytes())
     for node in ast.walk(tree):

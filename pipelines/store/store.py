@@ -114,7 +114,7 @@ class Store:
             files=files,
             statistics=statistics,
             code=code_digest(step.type.packages),
-            built=built,
+            built={**built, "source": code_digest(step.type.packages, as_written=True)},
         )
         write_synced(staging / MANIFEST, manifest.model_dump_json(indent=1).encode())
         sync_folders(staging)
@@ -267,7 +267,8 @@ class Store:
 
     def changed_code(self, step: Step, dataset: Dataset) -> bool:
         """Return whether a dataset was built by other code than the step's, at the same version number."""
-        return dataset.manifest.code != code_digest(step.type.packages)
+        same_files = dataset.manifest.built.get("source") == code_digest(step.type.packages, as_written=True)
+        return not same_files and dataset.manifest.code != code_digest(step.type.packages)
 
     def lock(self, name: str) -> FileLock:
         """Return a lock between processes. It is released when its holder ends or is killed."""

@@ -22,7 +22,7 @@ from pipelines.store.step import (
     Listener,
     StepContext,
     StepType,
-    _package_code,
+    _plain_code,
     canonical_json,
     code_digest,
     fingerprinted,
@@ -247,7 +247,7 @@ def forget_code_digests():
 
 def forget():
     code_digest.cache_clear()
-    _package_code.cache_clear()
+    _plain_code.cache_clear()
 
 
 def test_code_digest_covers_all_modules_in_any_order():

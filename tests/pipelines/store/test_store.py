@@ -336,7 +336,7 @@ def test_unknown_file_is_answered_with_the_known_ones(store):
 def test_changed_code_is_noticed(store, monkeypatch):
     dataset = store.build(step(), writes())
     assert not store.changed_code(step(), dataset)
-    monkeypatch.setattr("pipelines.store.store.code_digest", lambda modules: "other")
+    monkeypatch.setattr("pipelines.store.store.code_digest", lambda *_, **__: "other")
     assert store.changed_code(step(), dataset)
 
 
