@@ -31,7 +31,7 @@ from pipelines.store.step import Step, code_digest
 
 
 class Store:
-    """Published datasets under one folder, or in a bucket of which the folder is a cache."""
+    """Published datasets under one folder, or in a bucket, with the folder as its cache."""
 
     def __init__(self, root: Path | str, bucket: Bucket | None = None) -> None:
         self.root = Path(root)

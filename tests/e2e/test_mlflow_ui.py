@@ -98,6 +98,8 @@ def compare_two(page: Any, ui: str, experiment: str, parent: str, first: str, se
         colours = curves.evaluate_all("lines => lines.map(line => line.style.stroke)")
         # MLflow draws a curve twice, smoothed and as it is. Its colour follows from the run's id, so two may be equal.
         assert len(colours) in (2, 4) and all(colours), "each run has a curve on the same axes"
+        shapes = set(curves.evaluate_all("lines => lines.map(line => line.getAttribute('d'))"))
+        assert len(shapes) >= 2, "and the two curves differ"
 
 
 def test_run_page_describes_the_run_and_links_its_report(ui: str, page: Any, runs: dict[str, str]) -> None:

@@ -1,8 +1,12 @@
 """Helpers of the tests of readers: files of every format, and what a reader makes of them."""
 
+import bz2
 import csv
+import gzip
 import io
 import json
+import lzma
+from collections.abc import Callable
 from typing import Any
 
 import pyarrow as pa
@@ -61,4 +65,13 @@ WRITTEN = {
     "parquet": as_parquet(),
     "arrow": as_arrow(),
     "feather": as_arrow(stream=True),
+}
+
+
+PACK: dict[str, Callable[[bytes], bytes]] = {
+    "": lambda content: content,
+    ".gz": gzip.compress,
+    ".bz2": bz2.compress,
+    ".xz": lzma.compress,
+    ".zst": lambda content: pa.compress(content, "zstd", asbytes=True),
 }

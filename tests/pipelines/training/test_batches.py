@@ -53,7 +53,7 @@ lengths = st.lists(st.integers(2, 32), min_size=1, max_size=12)
 
 
 def learnable(lengths: list[int]) -> tuple[list[list[int]], list[list[int]]]:
-    """Return random token ids of these lengths, and targets of which the first third is not learnt."""
+    """Return random token ids of these lengths, and targets whose first third is not learnt."""
     rng = np.random.default_rng(0)
     ids = [rng.integers(0, 100, length).tolist() for length in lengths]
     targets = [[IGNORE] * (length // 3) + rng.integers(0, 100, length - length // 3).tolist() for length in lengths]

@@ -1,28 +1,15 @@
 from __future__ import annotations
 
-import bz2
 import gzip
 import json
-import lzma
 import random
-from collections.abc import Callable
 
-import pyarrow as pa
 import pytest
-from reading import problems, read, texts
+from reading import PACK, problems, read, texts
 
 from pipelines.corpus.readers import compression
 
 pytestmark = pytest.mark.integration
-
-
-PACK: dict[str, Callable[[bytes], bytes]] = {
-    "": lambda content: content,
-    ".gz": gzip.compress,
-    ".bz2": bz2.compress,
-    ".xz": lzma.compress,
-    ".zst": lambda content: pa.compress(content, "zstd", asbytes=True),
-}
 
 
 @pytest.mark.parametrize("packing", [".gz", ".bz2", ".xz", ".zst"])

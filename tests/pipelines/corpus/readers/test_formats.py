@@ -1,31 +1,17 @@
 from __future__ import annotations
 
-import bz2
-import gzip
 import io
 import json
-import lzma
 import sys
-from collections.abc import Callable
 
-import pyarrow as pa
 import pytest
-from reading import ROWS, WRITTEN, problems, read, texts
+from reading import PACK, ROWS, WRITTEN, problems, read, texts
 
 from pipelines.corpus.readers.formats import formats_of, read_file
 from pipelines.corpus.readers.records import ReadOptions, Record
 from pipelines.errors import InputError
 
 pytestmark = pytest.mark.integration
-
-
-PACK: dict[str, Callable[[bytes], bytes]] = {
-    "": lambda content: content,
-    ".gz": gzip.compress,
-    ".bz2": bz2.compress,
-    ".xz": lzma.compress,
-    ".zst": lambda content: pa.compress(content, "zstd", asbytes=True),
-}
 
 
 @pytest.mark.parametrize("packing", PACK)
