@@ -14,6 +14,7 @@ from pipelines.store.files import whole_file
 
 ROW_GROUP_BYTES, ROW_GROUP_ROWS = 8 << 20, 1 << 16
 ROW_BYTES = 32  # what a row counts beside its text
+HELD_BYTES = 256 << 20  # of all columns, which a row group reaches only if they hold far more than the text
 DISTINCT = ("doc_id", "location", "text", "kept")  # columns with few repeated values, which get no dictionary
 # Hashes in hex. zstd would halve them, but cost a tenth of the time that small documents take to write.
 UNCOMPRESSED = ("doc_id", "kept")
@@ -39,7 +40,7 @@ class TableWriter(ExitStack):
         self._single: list[Mapping[str, Any]] = []
         self._single_bytes = 0
         self._held: list[pa.RecordBatch] = []
-        self._held_rows = self._held_bytes = 0
+        self._held_rows = self._held_bytes = self._held_in_all = 0
 
     def write(self, row: Mapping[str, Any]) -> None:
         """Write one row."""
@@ -47,7 +48,7 @@ class TableWriter(ExitStack):
         self.rows += 1
         self.text_bytes += size
         self._single.append(row)
-        self._single_bytes += ROW_BYTES + size
+        self._single_bytes += ROW_BYTES + size + len(row.get("metadata") or "")
         if self._single_bytes >= ROW_GROUP_BYTES or len(self._single) >= 1024:
             self._hold_single()
 
@@ -75,7 +76,9 @@ class TableWriter(ExitStack):
             self._held.append(batch.slice(start, end - start))
             self._held_rows += end - start
             self._held_bytes += int(ends[end - 1]) - before
-            if self._held_bytes >= ROW_GROUP_BYTES or self._held_rows >= ROW_GROUP_ROWS:
+            self._held_in_all += self._held[-1].nbytes
+            full = self._held_bytes >= ROW_GROUP_BYTES or self._held_rows >= ROW_GROUP_ROWS
+            if full or self._held_in_all >= HELD_BYTES:
                 self._flush()
             start = end
         return int(sizes.sum()) - ROW_BYTES * len(batch)
@@ -83,7 +86,7 @@ class TableWriter(ExitStack):
     def _flush(self) -> None:
         if self._held:
             self._writer.write_table(pa.Table.from_batches(self._held).combine_chunks(), self._held_rows)
-        self._held, self._held_rows, self._held_bytes = [], 0, 0
+        self._held, self._held_rows, self._held_bytes, self._held_in_all = [], 0, 0, 0
 
     def _finish(self, error: type[BaseException] | None, *_: object) -> None:
         if error is None:

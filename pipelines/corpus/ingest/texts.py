@@ -8,8 +8,9 @@ from typing import BinaryIO, cast
 from pipelines.corpus.ingest.config import SourceConfig
 from pipelines.corpus.ingest.partitions import Piece
 from pipelines.corpus.readers.formats import one_by_one, read_records
-from pipelines.corpus.readers.records import Bad, Record, Records, Stream, no_column
+from pipelines.corpus.readers.records import MAX_WHOLE, Bad, Record, Records, Stream, no_column, show
 
+MEMBER = 8  # bytes that a record of a group takes beside its text
 SHOWN = 2_000  # characters of an unreadable record that are kept to look at
 
 
@@ -29,10 +30,22 @@ def read_texts(piece: Piece) -> Iterator[Record | Records | Bad]:
         if group is None:
             yield from members
             continue
-        first, *others = cast("list[Record]", list(members))
-        text = source.separator.join(member.fields[source.text] for member in (first, *others))
-        location = f"{first.location} to {others[-1].location.rpartition(' ')[2]}" if others else first.location
-        yield Record(first.fields | {source.text: text}, location)
+        yield _joined(cast("Iterator[Record]", members), source)
+
+
+def _joined(members: Iterator[Record], source: SourceConfig) -> Record | Bad:
+    """Return the document of a group's records."""
+    first = last = next(members)
+    texts, size = [first.fields[source.text]], 0
+    for last in members:
+        text = last.fields[source.text]
+        size += len(source.separator) + len(text) + MEMBER
+        if size <= MAX_WHOLE:
+            texts.append(text)
+    location = first.location if last is first else f"{first.location} to {last.location.rpartition(' ')[2]}"
+    if size > MAX_WHOLE:
+        return Bad(f"a group of more than {MAX_WHOLE:,} characters", location, texts[0][:SHOWN])
+    return Record(first.fields | {source.text: source.separator.join(texts)}, location)
 
 
 def usable(record: Record | Bad, source: SourceConfig) -> Record | Bad:
@@ -42,11 +55,13 @@ def usable(record: Record | Bad, source: SourceConfig) -> Record | Bad:
     fields, location = record
     text = fields.get(source.text)
     if isinstance(text, str):
+        if len(text) > MAX_WHOLE:
+            return Bad(f"a text of more than {MAX_WHOLE:,} characters", location, text[:SHOWN])
         missing = [name for name in source.group_by if name not in fields]
         return Bad(f"no column {missing[0]!r} to group by", location, text) if missing else record
     if source.text not in fields:
-        return Bad(no_column(source.text, fields), location, str(fields)[:SHOWN])
-    return Bad(f"column {source.text!r} holds {type(text).__name__}, not text", location, str(fields)[:SHOWN])
+        return Bad(no_column(source.text, fields), location, show(fields, SHOWN))
+    return Bad(f"column {source.text!r} holds {type(text).__name__}, not text", location, show(fields, SHOWN))
 
 
 def _read(piece: Piece) -> Iterator[Record | Records | Bad]:
