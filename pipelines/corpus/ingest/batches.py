@@ -19,7 +19,7 @@ from pipelines.corpus.documents import document_id, normalise
 from pipelines.corpus.ingest.config import IngestConfig
 from pipelines.corpus.ingest.many import name_texts, normalise_fields, text_array
 from pipelines.corpus.ingest.partitions import Partition, Piece
-from pipelines.corpus.ingest.texts import SHOWN, read_texts, usable
+from pipelines.corpus.ingest.texts import SHOWN, read_pieces, read_texts, usable
 from pipelines.corpus.parquet import ROW_BYTES
 from pipelines.corpus.quality import apply_rules, bad_words_of, rules_of
 from pipelines.corpus.readers.formats import one_by_one
@@ -169,8 +169,8 @@ def read_batches(partition: Partition) -> Iterator[tuple[pa.RecordBatch, Batch]]
 def _fill_batches(partition: Partition, passages: Passages | None, limit: int) -> Iterator[Batch]:
     config, batch = partition.config, Batch()
     at_once = not config.clean and not passages
-    for piece in partition.pieces:
-        for found in read_texts(piece):
+    for piece, records_of in read_pieces(partition.pieces):
+        for found in records_of:
             left: Records | list[Record | Bad] = found if isinstance(found, Records) else [found]
             while left:
                 if at_once and isinstance(left, Records) and (n := batch.add_many(left, piece, limit)):

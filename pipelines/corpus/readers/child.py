@@ -31,7 +31,7 @@ from pipelines.corpus.readers.wire import (
     RECORDS,
     WANT,
     Request,
-    RequestOptions,
+    decode_request,
     encode_batch,
     encode_record,
     message,
@@ -41,7 +41,6 @@ from pipelines.errors import InputError
 
 MESSAGE_BYTES = 1 << 20  # of records that are sent at once
 GROWN = 256 << 20  # bytes of address space that a file may leave behind, until the reader leaves too
-MAX_REQUEST = 1 << 20
 
 
 def main(descriptor: int) -> None:
@@ -72,7 +71,7 @@ def _end_with_run() -> None:
 def _receive(channel: socket.socket) -> tuple[Request, list[int]]:
     content, descriptors, *_ = socket.recv_fds(channel, HEADER_BYTES, 1)
     content += _exactly(channel, HEADER_BYTES - len(content))
-    return Request.decode(_exactly(channel, min(unpack_header(content)[1], MAX_REQUEST))), list(descriptors)
+    return decode_request(_exactly(channel, unpack_header(content)[1])), list(descriptors)
 
 
 def _exactly(channel: socket.socket, size: int) -> bytes:
@@ -86,12 +85,11 @@ def _exactly(channel: socket.socket, size: int) -> bytes:
 
 def _answer(channel: socket.socket, request: Request, descriptors: list[int], before: int) -> None:
     channel.sendall(message(BEGUN))
-    options = RequestOptions.model_validate(request.options)
-    limits = Limits.of(request.size, options.limits)
+    options, limits = request.options, Limits.of(request.size, request.options.limits)
     limits.limit_memory(before)
     held, size = [], 0
     with _File(channel, request, descriptors, limits) as raw:
-        file = cast(BinaryIO, io.BufferedReader(raw, BUFFER))
+        file = cast(BinaryIO, io.BufferedReader(raw, min(BUFFER, request.size + 1)))
         try:
             for found in read_here(file, request.name, options):
                 if isinstance(found, pa.RecordBatch):

@@ -16,8 +16,9 @@ encoding arrive as lone surrogates (as of Python's `surrogateescape`). Ingest co
 import errno
 import re
 from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
 from pathlib import PurePosixPath
-from typing import BinaryIO, cast
+from typing import BinaryIO
 
 import pyarrow as pa
 
@@ -27,7 +28,7 @@ from pipelines.corpus.readers.delimited import read_csv, read_tsv
 from pipelines.corpus.readers.json_lines import read_json, read_json_lines
 from pipelines.corpus.readers.pages import read_html, read_pdf, read_warc
 from pipelines.corpus.readers.plain import read_text
-from pipelines.corpus.readers.processes import read_isolated
+from pipelines.corpus.readers.processes import Queue
 from pipelines.corpus.readers.records import MAX_REASON, SURROGATE, Bad, Format, Found, ReadOptions, Record, Records
 from pipelines.corpus.readers.samples import read_conversations, read_python_dict
 from pipelines.errors import InputError
@@ -82,7 +83,7 @@ def one_by_one(found: Iterable[Record | Records | Bad]) -> Iterator[Record | Bad
 
 
 def read_records(
-    file: BinaryIO, name: str, options: ReadOptions, first_line: int = 1
+    file: BinaryIO, name: str, options: ReadOptions, first_line: int = 1, queue: Queue | None = None
 ) -> Iterator[Record | Records | Bad]:
     """Yield the records of an open file. Its name or the options say its format. A broken file ends with a `Bad`.
 
@@ -90,6 +91,7 @@ def read_records(
 
     Args:
         first_line: the number of the file's first line, if it is a part of another file that is read by line.
+        queue: the files that a reader process is asked for, which may have this file.
 
     Raises:
         InputError: there is no such format or encoding, or a package that the format needs is not installed.
@@ -100,9 +102,10 @@ def read_records(
     except KeyError as unknown:
         yield Bad(f"no reader for .{unknown.args[0]}", "file")
         return
-    found = read_isolated(file, name, options) if format_.isolated else read_here(file, name, options, first_line)
-    for each in found:
-        yield _printable(each) if isinstance(each, Bad) else cast("Record | Records", each)
+    with nullcontext(queue) if queue else Queue() as queue:
+        found = queue.read(file, name, options) if format_.isolated else read_here(file, name, options, first_line)
+        for each in found:
+            yield _printable(each) if isinstance(each, Bad) else each
 
 
 def read_here(file: BinaryIO, name: str, options: ReadOptions, first_line: int = 1) -> Iterator[Found]:

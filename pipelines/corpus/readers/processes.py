@@ -14,10 +14,12 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import BinaryIO, Self, cast
 
 import pyarrow as pa
 
@@ -36,9 +38,9 @@ from pipelines.corpus.readers.wire import (
     MEMORY_EXIT,
     RECORDS,
     WANT,
-    Request,
     decode_batch,
     decode_records,
+    encode_request,
     message,
     read_message,
 )
@@ -57,50 +59,99 @@ VARIABLES = {
     "OPENBLAS_NUM_THREADS": "1",
 }
 ATTEMPTS = 3  # to find a reader that begins
+SHORT = 4096  # bytes of a request that is sent in advance: all of them fit into the socket while nobody reads it
 SLICE = 256  # rows that become Python objects at once
 
 _idle: list["_Reader"] = []
 _lock = threading.Lock()
 
 
-def read_isolated(file: BinaryIO, name: str, options: ReadOptions) -> Iterator[Record | Records | Bad]:
-    """Yield the records of an open file that a reader process reads. A file that breaks a limit ends with a `Bad`.
+@dataclass
+class _Asked:
+    """A file that a reader is asked for. The run serves the bytes of a file without a descriptor."""
 
-    Raises:
-        InputError: the options are wrong, or a package is missing.
-        OSError: the machine failed, and not the file.
-    """
-    file = to_seekable(file)
-    limits, last = Limits.of(file.seek(0, io.SEEK_END), options.limits), ""
-    reader = _begin(file, name, options, limits)
-    is_whole = False
-    try:
-        for found in reader.read(file, options, limits):
-            last = found.last_location if isinstance(found, Records) else found.location
-            yield found
-        is_whole = True
-    except UnreadableError as error:
-        yield Bad(str(error), f"after {last}" if last else "file")
-    finally:
-        if is_whole:
-            _give_back(reader)
-        else:
-            reader.end()
+    file: BinaryIO
+    options: ReadOptions
+    limits: Limits
+    request: bytes
+    descriptor: int | None
+    is_sent: bool = False
 
 
-def _begin(file: BinaryIO, name: str, options: ReadOptions, limits: Limits) -> "_Reader":
-    """Return a reader that has begun to read the file.
+class Queue:
+    """Files that one reader process is asked for, some of them in advance, so that it never waits for the run."""
 
-    Raises:
-        RuntimeError: none can be started.
-    """
-    for _ in range(ATTEMPTS):
-        reader = _take()
-        file.seek(0)
-        if reader.begin(file, name, options, limits):
-            return reader
-        reader.end()  # it was idle for so long that it left
-    raise RuntimeError("no reader process starts; its error is above")
+    def __init__(self) -> None:
+        self._asked: deque[_Asked] = deque()
+        self._reader: _Reader | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def ask(self, file: BinaryIO, name: str, options: ReadOptions) -> None:
+        """Ask for an open file that will be read after those that were asked for before."""
+        seekable = to_seekable(file)
+        limits = Limits.of(seekable.seek(0, io.SEEK_END), options.limits)
+        seekable.seek(0)
+        descriptor = _descriptor(seekable)
+        request = message(FILE, encode_request(name, limits.size, descriptor is not None, options))
+        self._asked.append(_Asked(file, options, limits, request, descriptor))
+
+    def read(self, file: BinaryIO, name: str, options: ReadOptions) -> Iterator[Record | Records | Bad]:
+        """Yield the records of a file. A file that breaks a limit or its reader ends with a `Bad`.
+
+        Raises:
+            InputError: the options are wrong, or a package is missing.
+            OSError: the machine failed, and not the file.
+        """
+        if not self._asked or self._asked[0].file is not file:
+            self.close()
+            self.ask(file, name, options)
+        reader, last, is_whole = self._begin(), "", False
+        try:
+            for found in reader.read(self._asked[0]):
+                last = found.last_location if isinstance(found, Records) else found.location
+                yield found
+            is_whole = True
+        except UnreadableError as error:
+            yield Bad(str(error), f"after {last}" if last else "file")
+        finally:
+            if self._asked:
+                self._asked.popleft()
+            if not is_whole:
+                self._end_reader()
+
+    def close(self) -> None:
+        """Leave the reader to others. It is ended if files remain that it was asked for."""
+        if self._asked:
+            self._asked.clear()
+            self._end_reader()
+        if self._reader:
+            _give_back(self._reader)
+            self._reader = None
+
+    def _begin(self) -> "_Reader":
+        """Return a reader that has begun to read the first file.
+
+        Raises:
+            RuntimeError: none can be started.
+        """
+        for _ in range(ATTEMPTS):
+            self._reader = reader = self._reader or _take()
+            if reader.send_requests(self._asked):
+                return reader
+            self._end_reader()  # it left, since it was idle for long or had grown
+        raise RuntimeError("no reader process starts; its error is above")
+
+    def _end_reader(self) -> None:
+        if self._reader:
+            self._reader.end()
+        self._reader = None
+        for asked in self._asked:
+            asked.is_sent = False
 
 
 class _Reader:
@@ -121,25 +172,31 @@ class _Reader:
         self.stream = cast(BinaryIO, self.socket.makefile("rb", 1 << 20))
         self.idle_since = 0.0
 
-    def begin(self, file: BinaryIO, name: str, options: ReadOptions, limits: Limits) -> bool:
-        """Ask for a file, and return whether the process is there to read it."""
-        self.socket.settimeout(limits.patience)
-        descriptor = _descriptor(file)
-        request = message(FILE, Request.of(name, limits.size, descriptor is not None, options).encode())
+    def send_requests(self, asked: Sequence[_Asked]) -> bool:
+        """Send the first request, and others that may follow. Return whether the process begins to read the first."""
+        first = asked[0]
+        self.socket.settimeout(first.limits.patience)
         try:
-            sent = socket.send_fds(self.socket, [request], [] if descriptor is None else [descriptor])
-            self.socket.sendall(request[sent:])
+            for each in asked:
+                in_advance = first.descriptor is not None and each.descriptor is not None
+                if each is not first and not (in_advance and len(each.request) <= SHORT):
+                    break
+                if not each.is_sent:
+                    descriptors = [] if each.descriptor is None else [each.descriptor]
+                    sent = socket.send_fds(self.socket, [each.request], descriptors)
+                    self.socket.sendall(each.request[sent:])
+                    each.is_sent = True
             return read_message(self.stream, 0)[0] == BEGUN
-        except (EOFError, OSError):
+        except (EOFError, OSError, ValueError):
             return False
 
-    def read(self, file: BinaryIO, options: ReadOptions, limits: Limits) -> Iterator[Record | Records | Bad]:
-        """Yield the records of the file.
+    def read(self, asked: _Asked) -> Iterator[Record | Records | Bad]:
+        """Yield the records of the file that the process has begun to read.
 
         Raises:
             UnreadableError: the file ended the process or broke a limit.
         """
-        row, weight = 1, 0
+        file, options, limits, row, weight = asked.file, asked.options, asked.limits, 1, 0
         while (received := self._receive(limits))[0] != END:
             kind, content = received
             if kind == WANT:

@@ -8,6 +8,7 @@ import json
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, BinaryIO
 
 import pyarrow as pa
@@ -50,23 +51,27 @@ class Request:
     name: str
     size: int
     has_descriptor: bool
-    options: dict[str, Any]
+    options: RequestOptions
 
-    def encode(self) -> bytes:
-        """Return the request as bytes."""
-        return to_json(vars(self))
 
-    @classmethod
-    def decode(cls, content: bytes) -> "Request":
-        """Return the request of some bytes."""
-        return cls(**from_json(content))
+def encode_request(name: str, size: int, has_descriptor: bool, options: ReadOptions) -> bytes:
+    """Return the request to read a file with options."""
+    return to_json([name, size, has_descriptor, _encode_options(options)])
 
-    @classmethod
-    def of(cls, name: str, size: int, has_descriptor: bool, options: ReadOptions) -> "Request":
-        """Return the request to read a file with options."""
-        shared = {field: getattr(options, field) for field in ReadOptions.model_fields}
-        request = RequestOptions(**shared, wanted_columns=tuple(options.wanted))
-        return cls(name, size, has_descriptor, request.model_dump(mode="json"))
+
+def decode_request(content: bytes) -> Request:
+    """Return the request of some bytes."""
+    name, size, has_descriptor, options = from_json(content)
+    return Request(name, size, has_descriptor, _decode_options(options))
+
+
+@lru_cache
+def _encode_options(options: ReadOptions) -> str:
+    shared = {field: getattr(options, field) for field in ReadOptions.model_fields}
+    return RequestOptions(**shared, wanted_columns=tuple(options.wanted)).model_dump_json()
+
+
+_decode_options = lru_cache(RequestOptions.model_validate_json)
 
 
 def message(kind: bytes, content: bytes = b"") -> bytes:
