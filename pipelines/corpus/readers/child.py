@@ -29,11 +29,12 @@ from pipelines.corpus.readers.wire import (
     MACHINE_ERROR,
     MEMORY_EXIT,
     RECORDS,
+    SCHEMA,
     WANT,
     Request,
     decode_request,
-    encode_batch,
     encode_record,
+    header,
     message,
     unpack_header,
 )
@@ -87,13 +88,18 @@ def _answer(channel: socket.socket, request: Request, descriptors: list[int], be
     channel.sendall(message(BEGUN))
     options, limits = request.options, Limits.of(request.size, request.options.limits)
     limits.limit_memory(before)
-    held, size = [], 0
+    held, size, schema = [], 0, None
     with _File(channel, request, descriptors, limits) as raw:
         file = cast(BinaryIO, io.BufferedReader(raw, min(BUFFER, request.size + 1)))
         try:
             for found in read_here(file, request.name, options):
                 if isinstance(found, pa.RecordBatch):
-                    channel.sendall(message(BATCH, encode_batch(found)))
+                    if schema is None or not schema.equals(found.schema):
+                        schema = found.schema
+                        channel.sendall(message(SCHEMA, schema.serialize().to_pybytes()))
+                    content = memoryview(found.serialize())  # not joined with its header, which would copy it
+                    channel.sendall(header(BATCH, len(content)))
+                    channel.sendall(content)
                     continue
                 for record in [found] if isinstance(found, Record | Bad) else found:
                     held.append(encode_record(record))

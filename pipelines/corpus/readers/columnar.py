@@ -16,6 +16,7 @@ from pipelines.corpus.readers.weight import weight_of_batch
 BATCH_BYTES = 4 << 20  # of memory that the rows of a batch may take, unless it has one row
 BATCH_ROWS = 8192
 BOMB_BYTES = 32 << 20  # of memory that the rows of any small file may take
+MAX_NAMES = 1 << 20  # characters of the names of all columns, which are in each row
 MAX_ROWS = 500_000  # of any small file; a larger one may have one for each byte
 READ_ROWS, READ_BYTES = 256, 16 << 20  # rows that Parquet decodes at once, and their usual bytes
 
@@ -54,9 +55,11 @@ def _columns(schema: pa.Schema, options: ReadOptions) -> list[str]:
     """Return the columns to read: the wanted ones, or all if one is missing, so that the error can name them.
 
     Raises:
-        UnreadableError: two have the same name.
+        UnreadableError: two have the same name, or the names are endless.
     """
     check_names(schema.names)
+    if (length := sum(map(len, schema.names))) > MAX_NAMES:
+        raise UnreadableError(f"the names of its columns have {length:,} characters")
     if options.wanted and set(options.wanted) <= set(schema.names):
         return [name for name in schema.names if name in options.wanted]
     return list(schema.names)

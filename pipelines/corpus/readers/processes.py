@@ -37,9 +37,11 @@ from pipelines.corpus.readers.wire import (
     MACHINE_ERROR,
     MEMORY_EXIT,
     RECORDS,
+    SCHEMA,
     WANT,
     decode_batch,
     decode_records,
+    decode_schema,
     encode_request,
     message,
     read_message,
@@ -57,6 +59,7 @@ VARIABLES = {
     "MALLOC_ARENA_MAX": "1",
     "OMP_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
+    "PYDANTIC_DISABLE_PLUGINS": "__all__",  # to look for which takes time
 }
 ATTEMPTS = 3  # to find a reader that begins
 SHORT = 4096  # bytes of a request that is sent in advance: all of them fit into the socket while nobody reads it
@@ -196,7 +199,8 @@ class _Reader:
         Raises:
             UnreadableError: the file ended the process or broke a limit.
         """
-        file, options, limits, row, weight = asked.file, asked.options, asked.limits, 1, 0
+        file, options, limits = asked.file, asked.options, asked.limits
+        row, weight, schema = 1, 0, pa.schema([])
         while (received := self._receive(limits))[0] != END:
             kind, content = received
             if kind == WANT:
@@ -215,9 +219,12 @@ class _Reader:
                     refuse_bomb(weight, limits.size, options)
                     yield from decode_records(content)
                     continue
+                if kind == SCHEMA:
+                    schema = decode_schema(content)
+                    continue
                 if kind != BATCH:
                     raise ValueError("its reader gave a damaged answer")
-                batch = decode_batch(content)
+                batch = decode_batch(content, schema)
                 weight += weight_of_batch(batch)
                 refuse_bomb(weight, limits.size, options)
                 for start in range(0, len(batch), SLICE):

@@ -18,9 +18,10 @@ from pipelines.corpus.readers.weight import too_heavy
 
 # From the run: a file to read, and bytes of a file that only the run can read.
 FILE, DATA = b"F", b"D"
-# From the reader: that it has begun, records, an Arrow batch, a place in the file whose bytes it wants, the end, and
-# two ends with an error.
-BEGUN, RECORDS, BATCH, WANT, END, INPUT_ERROR, MACHINE_ERROR = b"G", b"R", b"B", b"W", b"E", b"I", b"M"
+# From the reader: that it has begun, records, an Arrow schema and its batches, a place in the file whose bytes it
+# wants, the end, and two ends with an error.
+BEGUN, RECORDS, SCHEMA, BATCH, WANT, END = b"G", b"R", b"S", b"B", b"W", b"E"
+INPUT_ERROR, MACHINE_ERROR = b"I", b"M"
 
 MEMORY_EXIT = 3  # exit code of a reader that met its memory limit
 
@@ -74,9 +75,14 @@ def _encode_options(options: ReadOptions) -> str:
 _decode_options = lru_cache(RequestOptions.model_validate_json)
 
 
+def header(kind: bytes, length: int) -> bytes:
+    """Return the header of a message."""
+    return _HEADER.pack(kind, length)
+
+
 def message(kind: bytes, content: bytes = b"") -> bytes:
     """Return a message as bytes."""
-    return _HEADER.pack(kind, len(content)) + content
+    return header(kind, len(content)) + content
 
 
 def read_message(stream: BinaryIO, limit: int) -> tuple[bytes, bytes]:
@@ -92,9 +98,9 @@ def read_message(stream: BinaryIO, limit: int) -> tuple[bytes, bytes]:
     return kind, _read(stream, length)
 
 
-def unpack_header(header: bytes) -> tuple[bytes, int]:
+def unpack_header(content: bytes) -> tuple[bytes, int]:
     """Return the kind and the length of a message."""
-    kind, length = _HEADER.unpack(header)
+    kind, length = _HEADER.unpack(content)
     return kind, length
 
 
@@ -141,20 +147,17 @@ def decode_records(content: bytes) -> Iterator[Record | Bad]:
                 raise ValueError("neither a record nor a reason")
 
 
-def encode_batch(batch: pa.RecordBatch) -> bytes:
-    """Return an Arrow batch as bytes."""
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, batch.schema) as writer:
-        writer.write_batch(batch)
-    return sink.getvalue().to_pybytes()
-
-
-def decode_batch(content: bytes) -> pa.RecordBatch:
+def decode_batch(content: bytes, schema: pa.Schema) -> pa.RecordBatch:
     """Return the Arrow batch of a message, validated.
 
     Raises:
         pa.ArrowInvalid: it is damaged.
     """
-    batch = pa.ipc.open_stream(content).read_next_batch()
+    batch = pa.ipc.read_record_batch(pa.py_buffer(content), schema)
     batch.validate(full=True)
     return batch
+
+
+def decode_schema(content: bytes) -> pa.Schema:
+    """Return the Arrow schema of a message."""
+    return pa.ipc.read_schema(pa.py_buffer(content))
