@@ -98,6 +98,8 @@ def _small(batches: Iterable[pa.RecordBatch], size: int, options: ReadOptions) -
     for batch in batches:
         _refuse_rows(len(batch), size, options)
         is_valid, start = _is_valid(batch), 0
+        if is_valid:
+            refuse_bomb(weight_of_batch(batch), size, options, BOMB_BYTES)
         while start < len(batch):
             part = batch.slice(start, n)
             if not is_valid:

@@ -21,6 +21,7 @@ MAX_LINE = 64 << 20  # bytes of one line of JSON Lines, or of one field of a CSV
 MAX_WHOLE = 256 << 20  # bytes of a file whose format can only be read whole
 MAX_COLUMNS = 100_000  # of a CSV file
 BUFFER = 1 << 20  # bytes per read
+SPOOLED = 16 << 20  # bytes of a copy of a file that stay in memory
 MAX_REASON = 500  # characters of a reason or a place, which a file can make as long as itself
 SURROGATE = re.compile("[\ud800-\udfff]")
 
@@ -187,7 +188,7 @@ def to_seekable(file: BinaryIO) -> BinaryIO:
     """Return the file, or a seekable copy of it in a temporary file."""
     if file.seekable():
         return file
-    spool = tempfile.SpooledTemporaryFile(MAX_LINE)  # noqa: SIM115
+    spool = tempfile.SpooledTemporaryFile(SPOOLED)  # noqa: SIM115
     while block := file.read(1 << 20):
         spool.write(block)
     spool.seek(0)

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 VALUE = 32  # bytes that a value counts beside its text
@@ -15,8 +16,15 @@ def weight_of_batch(batch: pa.RecordBatch) -> int:
 
 
 def weight_of_array(array: pa.Array) -> int:
-    """Return about how many bytes of memory the values of a plain array take as Python objects."""
+    """Return about how many bytes of memory the values of an array take as Python objects.
+
+    Values that runs or views repeat count once.
+    """
     own = VALUE * len(array)
+    if isinstance(array, pa.DictionaryArray):
+        return own + _weight_of_repeated(array.dictionary, array.indices)
+    if isinstance(array, pa.RunEndEncodedArray):
+        return own + weight_of_array(array.values)
     if isinstance(array, pa.ExtensionArray):
         return own + weight_of_array(array.storage)
     if isinstance(array, pa.StructArray):
@@ -24,6 +32,15 @@ def weight_of_array(array: pa.Array) -> int:
     if isinstance(array, pa.ListArray | pa.LargeListArray | pa.FixedSizeListArray):  # a map is a list too
         return own + weight_of_array(array.flatten())
     return own + int(array.nbytes)
+
+
+def _weight_of_repeated(values: pa.Array, indices: pa.Array) -> int:
+    if not len(values):
+        return 0
+    try:
+        return pc.sum(pc.binary_length(values).take(indices)).as_py() or 0
+    except (pa.ArrowNotImplementedError, pa.ArrowInvalid):  # not texts
+        return weight_of_array(values) // len(values) * len(indices)
 
 
 def too_heavy(content: bytes) -> bool:

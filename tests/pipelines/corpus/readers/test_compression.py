@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import lzma
 import random
 from functools import lru_cache
 
@@ -43,16 +44,24 @@ def test_archive_of_several_streams_is_read_and_checked(packing: str) -> None:
 
 
 @lru_cache
-def bomb(packing: str) -> bytes:
-    return PACK[packing](b"0" * (60 << 20))
+def zeros(packing: str, n: int) -> bytes:
+    return PACK[packing](b"0" * n)
 
 
 @pytest.mark.parametrize("packing", [".gz", ".bz2", ".xz", ".zst"])
 @pytest.mark.parametrize("name", ["a.txt", "a.jsonl", "a.csv", "a.json", "a.parquet", "a.pdf"])
 def test_decompression_bomb_is_refused(name: str, packing: str) -> None:
-    found = read(bomb(packing), name + packing, limits=0.2)
+    n, limits = (60 << 20, 0.2) if name in ("a.txt", "a.jsonl", "a.csv") else (70 << 20, 0.25)
+    found = read(zeros(packing, n), name + packing, limits=limits)
     assert "decompression bomb" in problems(found)[-1][1]
 
 
 def test_well_packed_text_is_no_bomb() -> None:
     assert texts(read(gzip.compress(b"0" * 1_000_000), "a.txt.gz")) == ["0" * 1_000_000]
+
+
+def test_archive_that_asks_for_much_memory_is_refused() -> None:
+    filters = [{"id": lzma.FILTER_LZMA2, "dict_size": 1536 << 20}]
+    assert problems(read(lzma.compress(b"text", filters=filters), "a.txt.xz")) == [
+        ("file", "Memory usage limit exceeded")
+    ]

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.integration
 ROOT = Path(__file__).parents[4]
 GOOD = ("a.txt", "m.html", "z.jsonl")
 INGEST = """
-import json, resource, sys
+import json, re, resource, sys
 from pathlib import Path
 from pipelines.corpus.ingest.config import IngestConfig
 from pipelines.corpus.ingest.ingest import INGEST
@@ -38,7 +38,8 @@ rows = [row for part in sorted((made.path / "documents").iterdir()) for row in r
 kept = [row["location"] for row in rows]
 rejected = [[row["location"], row["reason"]] for row in read_rows(made.file("rejected.parquet"))]
 processes.end_readers()
-peaks = [resource.getrusage(who).ru_maxrss // 1024 for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+here = int(re.search(r"VmHWM:\\s*(\\d+)", Path("/proc/self/status").read_text())[1])
+peaks = [here // 1024, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss // 1024]
 print(json.dumps({"kept": kept, "rejected": rejected, "peaks": peaks}))
 """
 
