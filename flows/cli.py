@@ -23,7 +23,7 @@ from flows.commands.models import chat, compare, generate, models, promote, reev
 from flows.commands.run import STEPS, full_disk, run
 from flows.commands.servers import down, schedule, serve, status, up
 from flows.commands.sql import sql
-from flows.terminal import prepare_streams, unwritable_output
+from flows.terminal import prepare_streams
 from pipelines.errors import InputError
 
 COMMANDS: dict[str, list[Callable[..., None]]] = {
@@ -74,7 +74,7 @@ def main() -> None:
         try:
             app()
         finally:
-            sys.stdout.flush()  # here, an error of the output still becomes a sentence
+            sys.stdout.flush()  # an error of the output still becomes a sentence here
 
 
 @contextmanager
@@ -90,7 +90,7 @@ def _one_sentence() -> Iterator[None]:
 
         _fail(error, exit_code())
     except Exception as error:
-        cause = _input_error_behind(error) or unwritable_output() or full_disk()
+        cause = _input_error_behind(error) or full_disk()
         _fail(cause or error, 2 if cause else 1)
 
 
@@ -105,7 +105,7 @@ def _fail(error: BaseException, code: int) -> None:
         raise error
     text = " ".join(str(error).split()) or type(error).__name__
     hint = "" if isinstance(error, InputError) or code > 100 else f" ({type(error).__name__}; --debug shows where.)"
-    with suppress(OSError):
+    with suppress(InputError):  # standard error cannot be written either
         print(f"tokenmill: {text}{hint}", file=sys.stderr)
     traceback.clear_frames(error.__traceback__)  # Prefect keeps the error, and DuckDB warns of connections left open
     sys.exit(code)

@@ -9,7 +9,8 @@ import io
 import logging
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import IO, Any
@@ -25,13 +26,36 @@ class VisibleStream:
         self.stream = stream
 
     def write(self, text: str) -> int:
-        """Write a text with its control characters visible."""
-        self.stream.write(visible(text))
-        return len(text)
+        """Write a text with its control characters visible.
+
+        Raises:
+            InputError: the stream cannot be written.
+            SystemExit: the reader of a pipe, such as head, has read enough.
+        """
+        if text == "":
+            return 0  # typer tries whether it may write, and ignores errors
+        with self._one_sentence():
+            return self.stream.write(visible(text))
 
     def writelines(self, lines: Iterable[str]) -> None:
         """Write texts one after another."""
         self.write("".join(lines))
+
+    def flush(self) -> None:
+        """Send what was written. It raises the errors of `write`."""
+        with self._one_sentence():
+            self.stream.flush()
+
+    @contextmanager
+    def _one_sentence(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            # What the stream still holds goes nowhere, or it would fail again at the end of the process.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self.stream.fileno())
+            if error.errno == errno.EPIPE:
+                sys.exit(1)
+            raise InputError(f"The output cannot be written: {error.strerror}.") from None
 
     @property
     def rich_proxied_file(self) -> Any:
@@ -87,20 +111,3 @@ def results() -> IO[str]:
     """Return the stream for results: standard output, as it is into a file or a pipe, visible on a terminal."""
     out: Any = sys.stdout
     return out.stream if isinstance(out, VisibleStream) and not out.isatty() else out
-
-
-def unwritable_output() -> InputError | None:
-    """Return the error of a standard stream that cannot be written, and drop what it still holds.
-
-    Raises:
-        SystemExit: the reader of a pipe, such as head, has read enough.
-    """
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            stream.flush()
-        except OSError as error:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-            if error.errno == errno.EPIPE:
-                sys.exit(1)
-            return InputError(f"The output cannot be written: {error.strerror}.")
-    return None

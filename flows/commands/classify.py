@@ -60,7 +60,7 @@ def _as_json(text: str, label: str, probabilities: dict[str, float], every: bool
 def _as_table_row(text: str, label: str, probabilities: dict[str, float], every: bool) -> str:
     likeliest_first = sorted(probabilities.items(), key=lambda each: -each[1]) if every else []
     cell = " ".join(f"{name}={p:.4f}" for name, p in likeliest_first) or f"{probabilities[label]:.4f}"
-    return f"{label}\t{cell}\t{' '.join(text.splitlines())}"
+    return "\t".join(" ".join(each.splitlines()) for each in (label, cell, text))
 
 
 def _lines(file: Path | None) -> Iterator[str]:

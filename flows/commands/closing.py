@@ -15,7 +15,7 @@ from pipelines.visible import one_line
 def closing(name: str, outcomes: Sequence[Outcome], home: Path, seconds: float) -> Group:
     """Return the closing table of a run: each step with its result, the result's folder and the time."""
     steps = sum(not outcome.summary for outcome in outcomes)
-    title = f"{name}: {steps} steps in {seconds:,.1f} s"
+    title = f"{one_line(name)}: {steps} steps in {seconds:,.1f} s"
     table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, collapse_padding=True)
     table.pad_edge, table.show_edge, table.leading = False, False, 1
     table.add_column("step", no_wrap=True)

@@ -26,7 +26,7 @@ def ls(kind: Annotated[str | None, Argument(help="Only this kind: corpus, tokens
 
     found = [dataset.manifest for dataset in current_home().store.list(kind)]
     if not found:
-        which = f" of kind {kind}" if kind else ""
+        which = f" of kind {one_line(kind)}" if kind else ""
         typer.echo(f"Nothing published{which} yet; try `tokenmill run configs/quickstart.toml`.")
         return
     rows = [["kind", "name", "fingerprint", "bytes", "built", "what it holds"]]

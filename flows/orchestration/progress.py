@@ -91,7 +91,7 @@ def step_bar(title: str) -> Iterator[tuple[Progress, TaskID]]:
         redirect_stderr=False,
     )
     with _above_bar(), bar:
-        yield bar, bar.add_task(title, total=None, rate="", note="")
+        yield bar, bar.add_task(one_line(title), total=None, rate="", note="")
 
 
 @contextmanager
