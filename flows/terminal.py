@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TextIO
 
 from pipelines.errors import InputError
 from pipelines.visible import visible
@@ -22,7 +22,7 @@ from pipelines.visible import visible
 class VisibleStream:
     """A stream of text that shows control characters instead of sending them."""
 
-    def __init__(self, stream: IO[str]) -> None:
+    def __init__(self, stream: TextIO) -> None:
         self.stream = stream
 
     def write(self, text: str) -> int:
