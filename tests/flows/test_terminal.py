@@ -3,15 +3,13 @@
 import io
 import logging
 import os
-import pty
 import re
 import subprocess
 import sys
-import termios
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from terminal import RICH, on_terminal
 from terminal_child import CASES, HOSTILE
 
 from flows.cli import app
@@ -20,26 +18,6 @@ from flows.terminal import VisibleRecord, VisibleStream, results
 from pipelines.visible import visible
 
 CHILD = Path(__file__).parents[1] / "support" / "terminal_child.py"
-RICH = re.compile(r"\x1b\[(?:[0-9;]*m|2K|1A|\?25[lh])")  # styles, and the moves of a progress bar
-
-
-def on_terminal(*command):
-    """Run a command with a terminal as standard output and error, and return what arrives there."""
-    ours, theirs = pty.openpty()
-    settings = termios.tcgetattr(theirs)
-    settings[1] &= ~termios.OPOST  # a newline stays one character
-    termios.tcsetattr(theirs, termios.TCSANOW, settings)
-    termios.tcsetwinsize(theirs, (40, 400))
-    environment = os.environ | {"TERM": "xterm-256color", "LC_ALL": "C.UTF-8"}
-    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=theirs, stderr=theirs, env=environment)
-    os.close(theirs)
-    arrived = b""
-    with suppress(OSError):  # Linux's end of a terminal
-        while piece := os.read(ours, 65536):
-            arrived += piece
-    os.close(ours)
-    process.wait()
-    return arrived.decode()
 
 
 @pytest.fixture(scope="module")
