@@ -56,7 +56,7 @@ def _upgrade(uri: str, path: Path) -> None:
     copy = path.with_name(f"{path.name}.before-upgrade")
     with contextlib.closing(sqlite3.connect(path)) as old, contextlib.closing(sqlite3.connect(copy)) as new:
         old.backup(new)
-    done = subprocess.run(  # noqa: S603
+    done = subprocess.run(  # noqa: S603 - our own command
         [sys.executable, "-m", "mlflow", "db", "upgrade", uri], capture_output=True, text=True, check=False
     )
     if done.returncode:

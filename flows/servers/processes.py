@@ -66,7 +66,7 @@ def find_started(server: Server) -> Service | None:
 def start(server: Server, mark: str, arguments: list[str]) -> ProcessId:
     """Start Python in the background with the environment, the mark and the log of a server."""
     with open_log(server.log) as log:
-        process = subprocess.Popen(  # noqa: S603
+        process = subprocess.Popen(  # noqa: S603 - our own command
             [sys.executable, *arguments],
             env={**_environment_of(server), MARK: mark},
             stdin=subprocess.DEVNULL,

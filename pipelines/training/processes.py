@@ -68,7 +68,7 @@ def launch(inputs: Mapping[str, Dataset], config: Any, work: StepContext) -> Tra
     value: Any = None
     with (
         log.open("w") as errors,
-        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True) as launcher,  # noqa: S603
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True) as launcher,  # noqa: S603 - our own command
     ):
         assert launcher.stdout
         for line in launcher.stdout:
