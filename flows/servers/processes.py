@@ -21,6 +21,7 @@ import psutil
 
 from flows.servers.health import LOOPBACK, answers
 from flows.servers.logs import last_line_of, open_log
+from flows.servers.secret import Secret
 from flows.servers.server import PLACES, Server, port_variable
 from pipelines.errors import InputError
 from pipelines.store.files import write_json
@@ -63,6 +64,15 @@ def find_started(server: Server) -> Service | None:
     return None
 
 
+def check_secret(server: Server) -> None:
+    """Raise an InputError if a server that `up` started runs without the home's present secret."""
+    if (service := find_started(server)) and json.loads(server.record.read_text()).get("secret") != server.secret.id:
+        raise InputError(
+            f"The {server.name} server at {service.url} asks for no secret or for an older one; "
+            "end it with `tokenmill down`, then start it again with `tokenmill up`."
+        )
+
+
 def start(server: Server, mark: str, arguments: list[str]) -> ProcessId:
     """Start Python in the background with the environment, the mark and the log of a server."""
     with open_log(server.log) as log:
@@ -82,7 +92,7 @@ def start_recorded(server: Server) -> None:
     server.prepare()
     process = start(server, str(server.record), ["-m", *server.command])
     since = datetime.now(UTC).isoformat(timespec="seconds")
-    write_json(server.record, {**process._asdict(), "url": server.url, "since": since})
+    write_json(server.record, {**process._asdict(), "url": server.url, "since": since, "secret": server.secret.id})
 
 
 def end_recorded(server: Server) -> None:
@@ -119,15 +129,15 @@ def wait_until_healthy(server: Server) -> None:
         InputError: it ended, or does not answer in time.
     """
     url = (find_started(server) or server).url + server.api
-    if why := wait_for(url, lambda: find_started(server) is not None):
+    if why := wait_for(url, server.secret, lambda: find_started(server) is not None):
         raise InputError(f"The {server.name} server {why} ({last_line_of(server.log)}); all of it is in {server.log}.")
 
 
-def wait_for(url: str, is_alive: Callable[[], bool]) -> str | None:
+def wait_for(url: str, secret: Secret, is_alive: Callable[[], bool]) -> str | None:
     """Wait until a server answers; return why it does not, or None."""
     until = time.monotonic() + STARTING
     while is_alive():
-        if answers(url):
+        if answers(url, secret=secret):
             return None
         if time.monotonic() > until:
             return "did not answer in time"
