@@ -63,10 +63,9 @@ def _temporary_server(home: Path) -> Iterator[str]:
     mark = uuid4().hex
     try:
         with FileLock(private_folder(home) / "stack.lock"):  # two servers that create the same database damage it
-            with socket.socket() as probe:
-                probe.bind((LOOPBACK, 0))
-                server = prefect(home, probe.getsockname()[1])._replace(name="prefect-temporary")
-            process = start(server, mark, [str(END_WITH_PARENT), str(os.getpid()), *server.command, "temporary"])
+            listener = socket.create_server((LOOPBACK, 0), backlog=2048)
+            server = prefect(home, listener.getsockname()[1], "prefect-temporary")
+            process = start(server, mark, [str(END_WITH_PARENT), str(os.getpid()), *server.command], listener)
             if wait_for(f"{server.url}/api", server.secret, process.is_alive):
                 raise InputError(
                     f"A temporary Prefect server did not come up ({last_line_of(server.log)}); see {server.log}."
@@ -84,6 +83,7 @@ def prefect_variables(url: str, secret: Secret) -> dict[str, str]:
 @contextlib.contextmanager
 def _use(variables: dict[str, str]) -> Iterator[str]:
     """Let Prefect in this process, and in the processes that it starts, use a server; yield its address."""
+    variables = {**variables, "no_proxy": no_proxy()}
     before = {name: os.environ.get(name) for name in variables}
     with contextlib.ExitStack() as stack:
         os.environ.update(variables)
@@ -94,6 +94,11 @@ def _use(variables: dict[str, str]) -> Iterator[str]:
             settings = (PREFECT_API_URL, PREFECT_API_AUTH_STRING)
             stack.enter_context(temporary_settings({setting: variables[setting.name] for setting in settings}))
         yield variables["PREFECT_API_URL"]
+
+
+def no_proxy() -> str:
+    """Return a value of `no_proxy` that keeps requests to this machine, and the secret in them, from any proxy."""
+    return ",".join(filter(None, [os.environ.get("no_proxy") or os.environ.get("NO_PROXY"), LOOPBACK]))
 
 
 def _restore(variables: dict[str, str | None]) -> None:

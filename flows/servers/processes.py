@@ -73,11 +73,12 @@ def check_secret(server: Server) -> None:
         )
 
 
-def start(server: Server, mark: str, arguments: list[str]) -> ProcessId:
-    """Start Python in the background with the environment, the mark and the log of a server."""
-    with open_log(server.log) as log:
+def start(server: Server, mark: str, arguments: list[str], listener: socket.socket) -> ProcessId:
+    """Start Python in the background with the environment, the mark, the log and the listening socket of a server."""
+    with open_log(server.log) as log, listener:
         process = subprocess.Popen(  # noqa: S603
-            [sys.executable, *arguments],
+            [sys.executable, *arguments, str(listener.fileno())],
+            pass_fds=[listener.fileno()],
             env={**_environment_of(server), MARK: mark},
             stdin=subprocess.DEVNULL,
             stdout=log,
@@ -87,10 +88,10 @@ def start(server: Server, mark: str, arguments: list[str]) -> ProcessId:
     return ProcessId.of(psutil.Process(process.pid))
 
 
-def start_recorded(server: Server) -> None:
+def start_recorded(server: Server, listener: socket.socket) -> None:
     """Start a server that outlives this process, and write down which process it is."""
     server.prepare()
-    process = start(server, str(server.record), ["-m", *server.command])
+    process = start(server, str(server.record), ["-m", *server.command], listener)
     since = datetime.now(UTC).isoformat(timespec="seconds")
     write_json(server.record, {**process._asdict(), "url": server.url, "since": since, "secret": server.secret.id})
 
@@ -112,14 +113,22 @@ def end(mark: str) -> None:
             time.sleep(0.05)
 
 
-def check_port(server: Server) -> None:
-    """Raise an InputError if another program listens on a server's port."""
-    with socket.socket() as probe:
-        if probe.connect_ex((LOOPBACK, server.port)) == 0:
-            raise InputError(
-                f"Port {server.port}, meant for {server.name}, is taken by another program; end that, "
-                f"or choose another port with {port_variable(server.name)}."
-            )
+def listen(server: Server) -> socket.socket:
+    """Return a socket that listens on a server's port.
+
+    The server gets it as it starts. If it opened the port itself, another user could be faster, and would be sent the
+    secret.
+
+    Raises:
+        InputError: another program listens there.
+    """
+    try:
+        return socket.create_server((LOOPBACK, server.port), backlog=2048)
+    except OSError as error:
+        raise InputError(
+            f"Port {server.port}, meant for {server.name}, cannot be used ({error.strerror}); end the program that "
+            f"uses it, or choose another port with {port_variable(server.name)}."
+        ) from None
 
 
 def wait_until_healthy(server: Server) -> None:

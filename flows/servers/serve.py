@@ -1,10 +1,11 @@
-"""Runs one of a home's servers behind the guard: `python -m flows.servers.serve NAME HOME PORT [temporary]`.
+"""Runs one of a home's servers behind the guard: `python -m flows.servers.serve NAME HOME SOCKET`.
 
 Prefect and MLflow run as `prefect server start` and `mlflow server` run them, each in this one process. Their own
-checks of passwords stay off, since the guard has done them.
+checks of passwords stay off, since the guard has done them. SOCKET is the number of the listening socket, inherited.
 """
 
 import os
+import socket
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,11 @@ from urllib.parse import urlsplit
 import uvicorn
 
 from flows.servers.guard import Guard
-from flows.servers.health import LOOPBACK
 from flows.servers.secret import home_secret
 from flows.servers.server import private_folder
 
 
-def serve_prefect(home: Path, port: int) -> None:
+def serve_prefect(home: Path, listener: socket.socket) -> None:
     """Run Prefect's server. A secret in Prefect's own variables is accepted too."""
     others = [os.environ.pop(name, "") for name in ("PREFECT_SERVER_API_AUTH_STRING", "PREFECT_API_AUTH_STRING")]
     from prefect.server.api.server import create_app
@@ -26,17 +26,18 @@ def serve_prefect(home: Path, port: int) -> None:
 
     api = get_current_settings().server.api
     app = create_app(final=True)
+    secret = home_secret(private_folder(home))
     origins = _list(api.cors_allowed_origins)
     _serve(
-        Guard(app, home_secret(private_folder(home)), port, others=others, hosts=_hosts(origins), origins=origins),
-        port,
+        Guard(app, secret, _port(listener), others=others, hosts=_hosts(origins), origins=origins),
+        listener,
         timeout_keep_alive=api.keepalive_timeout,
         ws_ping_interval=api.websocket_ping_interval,
         ws_ping_timeout=api.websocket_ping_timeout,
     )
 
 
-def serve_mlflow(home: Path, port: int) -> None:
+def serve_mlflow(home: Path, listener: socket.socket) -> None:
     """Run MLflow's server. A user name with its password, or a token, in MLflow's own variables is accepted too."""
     name, password, token = (os.environ.pop(f"MLFLOW_TRACKING_{key}", "") for key in ("USERNAME", "PASSWORD", "TOKEN"))
     others = [f"{name}:{password}" if name and password else "", token]
@@ -57,7 +58,18 @@ def serve_mlflow(home: Path, port: int) -> None:
     origins = _list(os.environ.get("MLFLOW_SERVER_CORS_ALLOWED_ORIGINS", ""))
     hosts = [*_list(os.environ["MLFLOW_SERVER_ALLOWED_HOSTS"]), *_hosts(origins)]
     secret = home_secret(private_folder(home))
-    _serve(Guard(app, secret, port, others=others, hosts=hosts, origins=origins, takes_files=True), port)
+    guard = Guard(app, secret, _port(listener), others=others, hosts=hosts, origins=origins, takes_files=True)
+    _serve(guard, listener)
+
+
+def serve_run(home: Path, listener: socket.socket) -> None:
+    """Run the Prefect server of one run, which has no pages and starts no other runs."""
+    parts = ("UI", "SERVICES_SCHEDULER", "SERVICES_LATE_RUNS")
+    os.environ |= {f"PREFECT_SERVER_{part}_ENABLED": "false" for part in parts}
+    serve_prefect(home, listener)
+
+
+SERVERS = {"prefect": serve_prefect, "mlflow": serve_mlflow, "prefect-temporary": serve_run}
 
 
 def _list(setting: str) -> list[str]:
@@ -69,13 +81,16 @@ def _hosts(origins: list[str]) -> list[str]:
     return [host for origin in origins if (host := urlsplit(origin).netloc)]
 
 
-def _serve(guard: Guard, port: int, **settings: Any) -> None:
+def _port(listener: socket.socket) -> int:
+    return int(listener.getsockname()[1])
+
+
+def _serve(guard: Guard, listener: socket.socket, **settings: Any) -> None:
     # No log of requests: the token of a login link would be in it.
-    uvicorn.run(guard, host=LOOPBACK, port=port, log_level="warning", access_log=False, **settings)
+    config = uvicorn.Config(guard, log_level="warning", access_log=False, **settings)
+    uvicorn.Server(config).run([listener])
 
 
 if __name__ == "__main__":
-    if sys.argv[4:] == ["temporary"]:  # a run's own server, which has no pages and starts no other runs
-        parts = ("UI", "SERVICES_SCHEDULER", "SERVICES_LATE_RUNS")
-        os.environ |= {f"PREFECT_SERVER_{part}_ENABLED": "false" for part in parts}
-    {"prefect": serve_prefect, "mlflow": serve_mlflow}[sys.argv[1]](Path(sys.argv[2]), int(sys.argv[3]))
+    _, name, home, number = sys.argv
+    SERVERS[name](Path(home), socket.socket(fileno=int(number)))

@@ -21,7 +21,7 @@ PLACES = ("PREFECT_HOME", "MLFLOW_BACKEND_STORE_URI")
 class Server(NamedTuple):
     """How a server is started and found.
 
-    command: a module and its arguments. environment: its settings. api: the path of its API. named_by: the variable
+    command: a module and its arguments, but for the number of its listening socket. environment: its settings. api: the path of its API. named_by: the variable
     that names another server to use in its place. prepare: called before each start.
     """
 
@@ -59,10 +59,10 @@ class Server(NamedTuple):
         return home_secret(private_folder(self.home))
 
 
-def prefect(home: Path, port: int) -> Server:
-    """Return the Prefect server of a home."""
+def prefect(home: Path, port: int, name: str = "prefect") -> Server:
+    """Return the Prefect server of a home, or with the name `prefect-temporary` the one of a run."""
     url = f"http://{LOOPBACK}:{port}"
-    command = [SERVE, "prefect", str(home), str(port)]
+    command = [SERVE, name, str(home)]
     environment = {
         "PREFECT_HOME": str(home / ".tokenmill" / "prefect"),
         "PREFECT_SERVER_UI_API_URL": "/api",
@@ -73,7 +73,7 @@ def prefect(home: Path, port: int) -> Server:
         "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE": "64",
         "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_FLUSH_INTERVAL": "1",
     }
-    return Server("prefect", home, port, command, environment, api="/api", named_by="PREFECT_API_URL")
+    return Server(name, home, port, command, environment, api="/api", named_by="PREFECT_API_URL")
 
 
 def mlflow(home: Path, port: int) -> Server:
@@ -82,7 +82,7 @@ def mlflow(home: Path, port: int) -> Server:
     uri = named if "://" in named and not named.startswith("http") else f"sqlite:///{home / 'mlruns' / 'mlflow.db'}"
     artifacts = home / "mlruns" / "artifacts"
     # One process and no job runner: 4 s and 0.5 GB instead of 33 s and 2.1 GB.
-    command = [SERVE, "mlflow", str(home), str(port)]
+    command = [SERVE, "mlflow", str(home)]
     environment = {
         "MLFLOW_BACKEND_STORE_URI": uri,  # not in the command line, where every user could read a password in it
         "MLFLOW_DEFAULT_ARTIFACT_ROOT": str(artifacts),

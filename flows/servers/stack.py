@@ -16,10 +16,10 @@ from flows.servers.health import LOOPBACK, answers, has_page
 from flows.servers.prefect_server import prefect_variables
 from flows.servers.processes import (
     Service,
-    check_port,
     check_secret,
     end_recorded,
     find_started,
+    listen,
     start_recorded,
     wait_until_healthy,
 )
@@ -53,11 +53,11 @@ class Stack:
             for server in self.servers:
                 check_secret(server)
             missing = [server for server in self.servers if not find_started(server) and not _named(server)]
-            for server in missing:  # both, before one of them starts
-                end_recorded(server)
-                check_port(server)
             for server in missing:
-                start_recorded(server)
+                end_recorded(server)
+            listeners = [listen(server) for server in missing]
+            for server, listener in zip(missing, listeners, strict=True):
+                start_recorded(server, listener)
             for server in self.servers:
                 if server in missing or find_started(server):
                     wait_until_healthy(server)
