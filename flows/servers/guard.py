@@ -82,6 +82,7 @@ class Guard:
         self.cookie = f"tokenmill-{secret.id}"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Refuse a request, log a browser in, or pass the request to the application."""
         if scope["type"] == "lifespan":
             return await self.app(scope, receive, send)
         if not self._is_at_home(scope):
@@ -127,7 +128,7 @@ class Guard:
     def _is_secret(self, text: str) -> bool:
         """Return whether a text is one of the secrets, alone (Prefect's way) or after `user:` (MLflow's way)."""
         tried = (text, text.partition(":")[2])
-        return any([hmac.compare_digest(one.encode(), each.encode()) for one in tried for each in self.secrets])
+        return any(hmac.compare_digest(one.encode(), each.encode()) for one in tried for each in self.secrets)
 
     def _has_type(self, scope: Scope) -> bool:
         """Return whether a request's body, if it has one, is of a type that no page of another site sends unasked."""

@@ -80,7 +80,7 @@ def _read(path: Path) -> str:
             f"The secret {path} belongs to another user or may be read by others; end the servers with "
             f"`tokenmill down`, delete the file, and `tokenmill up` makes a new one."
         )
-    found = re.fullmatch(rb"[!-~]{20,}\n?", content)
+    found = re.fullmatch(rb"[!-~]{20,500}\n?", content)
     if not found:
         raise InputError(f"The file {path} holds no secret; delete it to get a new one.")
     return found[0].decode().strip()

@@ -21,8 +21,9 @@ PLACES = ("PREFECT_HOME", "MLFLOW_BACKEND_STORE_URI")
 class Server(NamedTuple):
     """How a server is started and found.
 
-    command: a module and its arguments, but for the number of its listening socket. environment: its settings. api: the path of its API. named_by: the variable
-    that names another server to use in its place. prepare: called before each start.
+    command: a module and its arguments, to which the number of its listening socket is added. environment: its
+    settings. api: the path of its API. named_by: the variable that names another server to use in its place.
+    prepare: called before each start.
     """
 
     name: str

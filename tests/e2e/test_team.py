@@ -113,7 +113,8 @@ def test_two_machines_share_a_bucket_and_postgresql(
             assert cursor.fetchall() == [(f"{step} {name}", "COMPLETED") for step, name in tasks()]
         other = {"TOKENMILL_HOME": str(tmp_path / "other")}
         Path(other["TOKENMILL_HOME"]).mkdir()
-        servers = {"PREFECT_API_URL": f"http://127.0.0.1:{settings['TOKENMILL_PREFECT_PORT']}/api"}
+        lines = place.tokenmill("env", **settings).stdout.splitlines()
+        servers = dict(line.removeprefix("export ").split("=", 1) for line in lines)
         second = place.tokenmill(*run, **settings, **other, **servers)
         people = (
             settings
