@@ -40,7 +40,10 @@ PROTECTION: Headers = [
 """Headers of every answer: pages of other sites can neither frame nor embed it."""
 
 FOREIGN = "This server answers only its own pages and programs, at its own address."
-LOGGED_OUT = "This server asks for its owner's secret. `tokenmill up` prints a link that opens its pages."
+LOGGED_OUT = (
+    "This server asks for its owner's secret: `tokenmill up` prints a link that opens its pages, "
+    "and `tokenmill env` prints variables for programs."
+)
 UNTYPED = "A body needs its content type, such as application/json; forms and plain text are not accepted."
 
 

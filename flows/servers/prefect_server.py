@@ -51,7 +51,7 @@ def prefect_server(home: Path | str, on_choice: Callable[[str], None] = lambda c
             yield url
     else:
         on_choice("temporary")
-        with _temporary_server(home) as address, _use(prefect_variables(address, own.secret)) as url:
+        with _temporary_server(home, own.secret) as address, _use(prefect_variables(address, own.secret)) as url:
             try:
                 yield url
             finally:
@@ -59,14 +59,14 @@ def prefect_server(home: Path | str, on_choice: Callable[[str], None] = lambda c
 
 
 @contextlib.contextmanager
-def _temporary_server(home: Path) -> Iterator[str]:
+def _temporary_server(home: Path, secret: Secret) -> Iterator[str]:
     mark = uuid4().hex
     try:
         with FileLock(private_folder(home) / "stack.lock"):  # two servers that create the same database damage it
             listener = socket.create_server((LOOPBACK, 0), backlog=2048)
             server = prefect(home, listener.getsockname()[1], "prefect-temporary")
             process = start(server, mark, [str(END_WITH_PARENT), str(os.getpid()), *server.command], listener)
-            if wait_for(f"{server.url}/api", server.secret, process.is_alive):
+            if wait_for(f"{server.url}/api", secret, process.is_alive):
                 raise InputError(
                     f"A temporary Prefect server did not come up ({last_line_of(server.log)}); see {server.log}."
                 )

@@ -89,11 +89,12 @@ def start(server: Server, mark: str, arguments: list[str], listener: socket.sock
 
 
 def start_recorded(server: Server, listener: socket.socket) -> None:
-    """Start a server that outlives this process, and write down which process it is."""
+    """Start a server that outlives this process, and write down which process it is and which secret it asks for."""
+    secret = server.secret.id
     server.prepare()
     process = start(server, str(server.record), ["-m", *server.command], listener)
     since = datetime.now(UTC).isoformat(timespec="seconds")
-    write_json(server.record, {**process._asdict(), "url": server.url, "since": since, "secret": server.secret.id})
+    write_json(server.record, {**process._asdict(), "url": server.url, "since": since, "secret": secret})
 
 
 def end_recorded(server: Server) -> None:
