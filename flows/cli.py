@@ -21,7 +21,7 @@ from flows.commands.datasets import report, trace
 from flows.commands.doctor import doctor
 from flows.commands.models import chat, compare, generate, models, promote, reevaluate, rollback
 from flows.commands.run import STEPS, full_disk, run
-from flows.commands.servers import down, schedule, serve, status, up
+from flows.commands.servers import down, env, schedule, serve, status, up
 from flows.commands.sql import sql
 from pipelines.errors import InputError
 
@@ -29,7 +29,7 @@ COMMANDS: dict[str, list[Callable[..., None]]] = {
     "Runs": [run, *STEPS],
     "Data": [trace, report, sql],
     "Models": [generate, classify, chat, compare, models, promote, reevaluate, rollback],
-    "Servers": [up, down, status, schedule, serve, doctor],
+    "Servers": [up, down, status, env, schedule, serve, doctor],
 }
 """The commands by the panel of the help that shows them."""
 

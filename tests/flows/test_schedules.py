@@ -181,6 +181,7 @@ def server(tmp_path_factory):
         stack.up()
         (home / "ticking.py").write_text(TICKING)
         (home / "ticks").mkdir()
+        patch.setenv("PREFECT_API_AUTH_STRING", stack.servers[0].secret.value)  # for `post`; programs know it anyway
         environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{home}"}
         try:
             yield home, f"http://127.0.0.1:{port}/api", environment
@@ -276,7 +277,8 @@ def runs(url, state, before=None):
 
 
 def post(url, query):
-    request = urllib.request.Request(url, json.dumps(query).encode(), {"Content-Type": "application/json"})
+    login = {"Authorization": f"Bearer {os.environ['PREFECT_API_AUTH_STRING']}"}
+    request = urllib.request.Request(url, json.dumps(query).encode(), {"Content-Type": "application/json", **login})
     with urllib.request.urlopen(request, timeout=20) as response:
         return json.load(response)
 
