@@ -1,5 +1,6 @@
 """The conductor: carries out one step as a Prefect task, logs it to MLflow and publishes its result in the store."""
 
+import os
 import subprocess
 import time
 from collections.abc import Callable
@@ -142,11 +143,16 @@ class Conductor:
 
 @cache
 def code_revision() -> str:
-    """Return the git commit of the code, with `+changes` if the tree is not clean; empty outside a checkout."""
+    """Return the git commit of the code, with `+changes` if the tree is not clean; empty outside a checkout.
+
+    git looks for no repository above the code: the settings of one that somebody sent can name commands.
+    """
+    root = Path(__file__).resolve().parents[2]
+    environment = {**os.environ, "GIT_CEILING_DIRECTORIES": str(root.parent)}
 
     def git(*arguments: str) -> str:
-        root = Path(__file__).resolve().parents[2]
-        done = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, check=False)  # noqa: S603, S607
+        command = ["git", "-C", str(root), *arguments]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)  # noqa: S603
         return done.stdout.strip()
 
     revision = git("rev-parse", "HEAD")

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable
 from functools import partial
+from importlib import util
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,6 +13,13 @@ from pipelines.errors import InputError
 
 PLACES = ("PREFECT_HOME", "MLFLOW_BACKEND_STORE_URI")
 """Variables of the servers that say where their data is. Only the home and `MLFLOW_TRACKING_URI` decide that."""
+
+_PREFECT = Path(util.find_spec("prefect").origin or "").parent  # type: ignore[union-attr]
+PREFECT_FILES = {
+    "PREFECT_PROFILES_PATH": str(_PREFECT / "settings" / "profiles.toml"),
+    "PREFECT_LOGGING_SETTINGS_PATH": str(_PREFECT / "logging" / "logging.yml"),
+}
+"""Prefect's own files of settings. Those in its home may have come with a folder that somebody sent."""
 
 
 class Server(NamedTuple):
@@ -52,6 +60,7 @@ def prefect(home: Path, port: int) -> Server:
     command = ["prefect", "server", "start", "--host", LOOPBACK, "--port", str(port), "--log-level", "WARNING"]
     environment = {
         "PREFECT_HOME": str(home / ".tokenmill" / "prefect"),
+        **PREFECT_FILES,
         "PREFECT_SERVER_UI_API_URL": f"{url}/api",
         # By default any page in the browser may call this server; its own UI needs no such permission.
         "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": url,
@@ -66,6 +75,8 @@ def mlflow(home: Path, port: int) -> Server:
     """Return the MLflow server of a home."""
     named = os.environ.get("MLFLOW_TRACKING_URI", "")
     uri = named if "://" in named and not named.startswith("http") else f"sqlite:///{home / 'mlruns' / 'mlflow.db'}"
+    if uri.startswith("sqlite:///"):  # the server runs in another folder
+        uri = f"sqlite:///{Path(uri.removeprefix('sqlite:///')).absolute()}"
     artifacts = home / "mlruns" / "artifacts"
     # One worker and no job runner: 4 s and 0.5 GB instead of 33 s and 2.1 GB.
     command = ["mlflow", "server", "--host", LOOPBACK, "--port", str(port), "--workers", "1"]
@@ -90,6 +101,19 @@ def private_folder(home: Path) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"{home} cannot be used ({error.strerror}); set TOKENMILL_HOME to another folder.") from None
+    return folder
+
+
+def empty_folder(home: Path) -> Path:
+    """Return an empty folder of a home. Servers run in it, because they would read settings in any other.
+
+    Raises:
+        InputError: something is in it.
+    """
+    folder = private_folder(home) / "empty"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    if any(folder.iterdir()):
+        raise InputError(f"{folder} has to be empty, because servers run in it; delete what is in it.")
     return folder
 
 
