@@ -61,8 +61,11 @@ def _check_origin(client: SyncPrefectClient, flow_run: FlowRun, name: str, entry
         "pull steps": deployment.pull_steps,
         "job variables": deployment.job_variables or flow_run.job_variables,
     }
-    if others := " and ".join(what for what, is_given in asked.items() if is_given):
-        raise InputError(f"Prefect's database has {others} for {name} that are not ours; restart `tokenmill schedule`.")
+    if others := ", ".join(what for what, is_given in asked.items() if is_given):
+        raise InputError(
+            f"{others} of {name} in Prefect's database are not ours; "
+            "start the run without them, or restart `tokenmill schedule`."
+        )
 
 
 def validate_parameters(flow: Flow[..., Any], parameters: dict[str, Any], where: str) -> dict[str, Any]:
