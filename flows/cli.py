@@ -23,6 +23,7 @@ from flows.commands.models import chat, compare, generate, models, promote, reev
 from flows.commands.run import STEPS, full_disk, run
 from flows.commands.servers import down, env, schedule, serve, status, up
 from flows.commands.sql import sql
+from flows.current_folder import protect_process
 from pipelines.errors import InputError
 
 COMMANDS: dict[str, list[Callable[..., None]]] = {
@@ -68,6 +69,7 @@ def main() -> None:
     """Run a command. Bad input is one sentence and exit code 2; a failed run is one sentence and exit code 1."""
     # Imports make a million objects that stay. Searching them for garbage repeatedly would take a second.
     gc.set_threshold(50_000)
+    protect_process()
     with _one_sentence():
         app()
 

@@ -24,6 +24,9 @@ def up() -> None:
 
     Example: tokenmill up
     """
+    from flows.current_folder import warn_of_settings
+
+    warn_of_settings()
     stack = _stack()
     _print_services(stack.up())
     if links := stack.links():
