@@ -250,9 +250,10 @@ def _compare_tokens(connection: duckdb.DuckDBPyConnection, a: Dataset, b: Datase
 
 def _count_tokens(connection: duckdb.DuckDBPyConnection, view: str, dataset: Dataset) -> Counter[bytes]:
     """Count tokens by their bytes, so that different tokenizers can be compared."""
+    from pipelines.tokens.tokenizer import FILE
     from pipelines.tokens.tokenizers import load_tokenizer
 
-    token_bytes = load_tokenizer(dataset.path).token_bytes
+    token_bytes = load_tokenizer(dataset.file(FILE)).token_bytes
     counts = connection.execute(f"SELECT unnest(tokens) AS token, count(*) FROM {view} GROUP BY token").fetchall()  # noqa: S608
     found: Counter[bytes] = Counter()
     for token, n in counts:

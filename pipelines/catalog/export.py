@@ -13,7 +13,6 @@ import duckdb
 from pipelines.catalog import runs, tables
 from pipelines.catalog.catalog import branch_query, connect_selection, literal
 from pipelines.catalog.selection import Selection
-from pipelines.catalog.views import files_of
 from pipelines.errors import InputError
 from pipelines.store.files import whole_file
 from pipelines.store.kinds import VIEWS, View
@@ -77,7 +76,7 @@ def _over_parquet(selection: Selection, view: View) -> str:
     """Return a view's query on the Parquet files themselves."""
     branches = [view.empty_query]
     for label, dataset in selection.datasets_in(view):
-        if names := files_of(dataset, view):
-            paths = ", ".join(literal(str((dataset.path / name).absolute())) for name in names)
+        if files := dataset.files(view.files):
+            paths = ", ".join(literal(str(path.absolute())) for path in files)
             branches.append(branch_query(view, label, dataset, f"read_parquet([{paths}], union_by_name = true)"))
     return " UNION ALL BY NAME ".join(branches)
