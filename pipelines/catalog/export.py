@@ -11,7 +11,7 @@ from pathlib import Path
 import duckdb
 
 from pipelines.catalog import runs, tables
-from pipelines.catalog.catalog import branch_query, connect_selection, literal
+from pipelines.catalog.catalog import branch_query, connect_selection, explain_error, literal
 from pipelines.catalog.selection import Selection
 from pipelines.errors import InputError
 from pipelines.store.files import whole_file
@@ -49,7 +49,7 @@ def export_catalog(
         Rows of each table and view.
 
     Raises:
-        InputError: the file cannot be written.
+        InputError: the file cannot be written, or a published file is damaged.
     """
     selection = Selection(store, datasets)
     try:
@@ -70,6 +70,8 @@ def export_catalog(
     except (OSError, duckdb.IOException) as error:
         why = getattr(error, "strerror", None) or str(error).partition("\n")[0]
         raise InputError(f"{target} cannot be written ({why}); name another file.") from None
+    except duckdb.Error as error:
+        raise InputError(explain_error(error)) from None
 
 
 def _over_parquet(selection: Selection, view: View) -> str:
