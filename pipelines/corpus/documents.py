@@ -118,9 +118,7 @@ class Corpus:
     @property
     def parts(self) -> list[Path]:
         """The Parquet files, in the order of the documents."""
-        return [
-            self.dataset.file(name) for name in sorted(self.dataset.manifest.files) if name.startswith("documents/")
-        ]
+        return self.dataset.files("documents/*")
 
     @property
     def rejected(self) -> Path:

@@ -13,6 +13,7 @@ from examples import leftovers, step, writes
 
 from pipelines.errors import InputError
 from pipelines.store.files import file_sha256
+from pipelines.store.intact import Damaged
 from pipelines.store.manifest import MANIFEST, Ref, files_digest
 from pipelines.store.store import Store
 
@@ -130,7 +131,7 @@ def test_rebuild_replaces_the_old_result(store):
     old = store.build(step(), writes())
     assert store.build(step(), refuses) == old
     new = store.build(step(), writes("new"), rebuild=True)
-    assert new.path == old.path
+    assert new.path == old.folder
     assert new.file("one.txt").read_text() == "new"
     assert store.list() == [new]
     assert leftovers(store) == []
@@ -230,13 +231,18 @@ def test_verify_names_the_damage(store, damage):
     assert any(sentence in problem for problem in store.verify(dataset))
 
 
-def test_verify_finds_a_changed_list_of_files(store):
+def test_changed_list_of_files_is_noticed(store):
     dataset = store.build(step(), writes())
     manifest = json.loads((dataset.path / MANIFEST).read_text())
     del manifest["files"]["one.txt"]
     (dataset.path / "one.txt").unlink()
     (dataset.path / MANIFEST).write_text(json.dumps(manifest))
-    assert any("digest" in problem for problem in store.verify(store.find(step())))
+    with pytest.raises(Damaged, match="checksum"):
+        store.find(step())
+    del manifest["checksum"]  # as earlier versions wrote it
+    (dataset.folder / MANIFEST).write_text(json.dumps(manifest))
+    with pytest.raises(Damaged, match="list of files"):
+        store.find(step())
 
 
 def test_verify_finds_a_folder_under_another_name(store):
