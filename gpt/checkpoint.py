@@ -18,6 +18,9 @@ from typing import Any
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+FILES = {"model.safetensors", "optimizer.safetensors"}
+
+
 State = dict[str, Any]
 """Numbers of the training loop, as JSON."""
 
@@ -117,7 +120,7 @@ class Checkpoints:
 def _is_intact(path: Path) -> bool:
     try:
         digests = json.loads((path / "state.json").read_text())["sha256"]
-        return all(_digest(path / name) == digest for name, digest in digests.items())
+        return digests.keys() <= FILES and all(_digest(path / name) == digest for name, digest in digests.items())
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
         return False
 

@@ -13,6 +13,7 @@ from pipelines.errors import InputError
 from pipelines.store.bucket import Bucket
 from pipelines.store.files import lock, write_synced
 from pipelines.store.manifest import MANIFEST, FileEntry, Manifest, Ref, damaged_files
+from pipelines.store.paths import inside
 
 
 @dataclass(frozen=True)
@@ -27,26 +28,35 @@ class Dataset:
     bucket: Bucket | None = field(default=None, compare=False, repr=False)
 
     @classmethod
-    def load(cls, folder: Path, bucket: Bucket | None = None) -> Dataset | None:
+    def load(cls, folder: Path, bucket: Bucket | None = None, moved: bool = False) -> Dataset | None:
         """Return the dataset in a folder, or None if no manifest is there.
+
+        Args:
+            folder: the dataset's place in a store.
+            bucket: where its files are fetched from.
+            moved: the folder is not at its place, and may have another name than its dataset.
 
         Raises:
             InputError: the manifest is damaged.
         """
         try:
-            return cls.parse(folder, (folder / MANIFEST).read_bytes(), bucket)
+            return cls.parse(folder, (folder / MANIFEST).read_bytes(), bucket, moved)
         except (FileNotFoundError, NotADirectoryError):
             return None
 
     @classmethod
-    def parse(cls, folder: Path, manifest: bytes, bucket: Bucket | None = None) -> Dataset:
-        """Return the dataset that a manifest describes.
+    def parse(cls, folder: Path, manifest: bytes, bucket: Bucket | None = None, moved: bool = False) -> Dataset:
+        """Return the dataset that a manifest describes. The arguments are those of `load`.
 
         Raises:
-            InputError: the manifest is damaged.
+            InputError: the manifest is damaged, or that of another dataset than the folder's.
         """
         try:
-            return cls(folder, Manifest.model_validate_json(manifest), bucket)
+            dataset = cls(folder, Manifest.model_validate_json(manifest), bucket)
+            if not moved and (key := "/".join(folder.parts[-2:])) != dataset.ref.key:
+                place = f"{bucket.address}/manifests/{key}.json" if bucket else folder / MANIFEST
+                raise InputError(f"{place} belongs to {dataset.ref.key}, so it is left out; move it back or delete it.")
+            return dataset
         except ValidationError as error:
             raise InputError(
                 f"{folder / MANIFEST} cannot be read ({error.errors()[0]['msg']}); delete {folder} and run again."
@@ -75,10 +85,10 @@ class Dataset:
         """Return the path of one of the dataset's files.
 
         Raises:
-            InputError: the dataset has no such file.
+            InputError: the dataset has no such file, or a link leads out of its folder.
         """
         self._entry(name)
-        return self.path / name
+        return inside(self.path, name)
 
     def is_intact(self) -> bool:
         """Return whether every byte of the files is as it was published."""
@@ -86,7 +96,7 @@ class Dataset:
 
     def open(self, name: str) -> BinaryIO:
         """Open one of the dataset's files to read parts of it; a file in a bucket is not fetched for that."""
-        entry, path = self._entry(name), self.folder / name
+        entry, path = self._entry(name), inside(self.folder, name)
         if self.bucket and not path.exists():
             return self.bucket.open(entry.sha256)
         return path.open("rb")
@@ -104,7 +114,7 @@ class Dataset:
             missing = {
                 path: entry.sha256
                 for name, entry in manifest.files.items()
-                if entry.damage(path := folder / name, trusted)
+                if entry.damage(path := inside(folder, name), trusted)
             }
             if trusted and not missing:
                 return

@@ -14,15 +14,17 @@ import math
 import os
 import shutil
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from filelock import AcquireReturnProxy, FileLock, Timeout
 
-from pipelines.errors import InputError
+from pipelines.errors import InputError, InputWarning
 from pipelines.store.bucket import Bucket
 from pipelines.store.dataset import Dataset
 from pipelines.store.files import disk_is_full, lock, sync, sync_folders, write_synced
@@ -178,7 +180,8 @@ class Store:
 
     def _restore(self, old: Path) -> None:
         """Put a dataset back whose replacement was killed before it was in place."""
-        if (dataset := Dataset.load(old, self.bucket)) and not (target := self.root / dataset.ref.key).exists():
+        dataset = Dataset.load(old, self.bucket, moved=True)
+        if dataset and not (target := self.root / dataset.ref.key).exists():
             os.rename(old, target)
 
     # Finding
@@ -256,14 +259,23 @@ class Store:
         return [*damaged, *(f"{name} does not belong to it" for name in foreign)]
 
     def list(self, kind: str | None = None) -> list[Dataset]:
-        """Return all published datasets, or those of a kind, oldest first."""
-        if self.bucket:
-            manifests = self.bucket.manifests(kind, self._folder(".manifests", ""))
-            found = [Dataset.parse(self.root / key, content, self.bucket) for key, content in manifests.items()]
-        else:
-            paths = [path for path in self.root.glob("[!.]*/*-*") if kind in (None, path.parent.name)]
-            found = [dataset for path in paths if (dataset := Dataset.load(path))]
+        """Return all published datasets, or those of a kind, oldest first. What is no dataset is left out."""
+        found = []
+        for read in self._manifests(kind):
+            try:
+                found += [dataset] if (dataset := read()) else []
+            except InputError as error:
+                warnings.warn(str(error), InputWarning, stacklevel=2)
         return sorted(found, key=lambda dataset: (dataset.manifest.built["at"], str(dataset.folder)))
+
+    def _manifests(self, kind: str | None) -> Iterator[Callable[[], Dataset | None]]:
+        if self.bucket:
+            for key, content in self.bucket.manifests(kind, self._folder(".manifests", "")).items():
+                yield partial(Dataset.parse, self.root / key, content, self.bucket)
+        else:
+            for path in self.root.glob("[!.]*/*-*"):
+                if kind in (None, path.parent.name):
+                    yield partial(Dataset.load, path)
 
     def changed_code(self, step: Step, dataset: Dataset) -> bool:
         """Return whether a dataset was built by other code than the step's, at the same version number."""
