@@ -8,7 +8,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from typing import Annotated
 
@@ -24,6 +24,7 @@ from flows.commands.run import STEPS, full_disk, run
 from flows.commands.servers import down, env, schedule, serve, status, up
 from flows.commands.sql import sql
 from flows.current_folder import protect_process
+from flows.terminal import prepare_streams
 from pipelines.errors import InputError
 
 COMMANDS: dict[str, list[Callable[..., None]]] = {
@@ -67,11 +68,15 @@ def _set_options(
 
 def main() -> None:
     """Run a command. Bad input is one sentence and exit code 2; a failed run is one sentence and exit code 1."""
+    prepare_streams()
     # Imports make a million objects that stay. Searching them for garbage repeatedly would take a second.
     gc.set_threshold(50_000)
     protect_process()
     with _one_sentence():
-        app()
+        try:
+            app()
+        finally:
+            sys.stdout.flush()  # an error of the output still becomes a sentence here
 
 
 @contextmanager
@@ -102,7 +107,8 @@ def _fail(error: BaseException, code: int) -> None:
         raise error
     text = " ".join(str(error).split()) or type(error).__name__
     hint = "" if isinstance(error, InputError) or code > 100 else f" ({type(error).__name__}; --debug shows where.)"
-    typer.echo(f"tokenmill: {text}{hint}", err=True)
+    with suppress(InputError):  # standard error cannot be written either
+        print(f"tokenmill: {text}{hint}", file=sys.stderr)
     traceback.clear_frames(error.__traceback__)  # Prefect keeps the error, and DuckDB warns of connections left open
     sys.exit(code)
 

@@ -17,6 +17,7 @@ from mlflow.tracking import MlflowClient
 from pipelines.store.files import write_synced
 from pipelines.store.paths import inside
 from pipelines.store.step import Stopped
+from pipelines.visible import visible
 
 BATCH_SECONDS = 5.0  # seconds between two sends: a call costs 6 to 9 ms on SQLite, so values are sent together
 
@@ -146,5 +147,5 @@ def end_run(client: MlflowClient, run_id: str, error: BaseException) -> None:
     """
     stopped = isinstance(error, KeyboardInterrupt | Stopped)
     with suppress(MlflowException):
-        client.set_tag(run_id, ENDED, (str(error) or type(error).__name__)[:500])
+        client.set_tag(run_id, ENDED, visible(str(error) or type(error).__name__)[:500])
         client.set_terminated(run_id, "KILLED" if stopped else "FAILED")
