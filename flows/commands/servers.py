@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from typer import Argument
 
-from flows.commands.options import current_home
+from flows.commands.options import current_home, naming_a_full_disk
 
 if TYPE_CHECKING:
     from flows.servers.stack import Service, Stack
@@ -24,7 +24,9 @@ def up() -> None:
 
     Example: tokenmill up
     """
-    _print_services(_stack().up())
+    with naming_a_full_disk(current_home().path):
+        services = _stack().up()
+    _print_services(services)
 
 
 def down() -> None:
