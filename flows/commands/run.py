@@ -94,9 +94,11 @@ def _carry_out(home: Home, name: str, config: RunConfig, parameters: dict[str, A
     from importlib import import_module
 
     from flows.console import say
+    from flows.orchestration.signals import end_on_second_signal, received
     from flows.servers.prefect_server import prefect_server
     from pipelines.store.step import Stopped
 
+    end_on_second_signal()
     # Prefect prints failures with tracebacks; here they become a sentence. Its server keeps the whole log.
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
     os.environ.setdefault("PREFECT_LOGGING_INTERNAL_LEVEL", "CRITICAL")
@@ -113,7 +115,6 @@ def _carry_out(home: Home, name: str, config: RunConfig, parameters: dict[str, A
 
             from flows.flows import FLOWS
             from flows.orchestration.endings import release_liveness_locks
-            from flows.orchestration.signals import received
             from flows.tracking.outages import MLFLOW, PREFECT, finish_sending, waiting_for
 
             with (
