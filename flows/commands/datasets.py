@@ -67,15 +67,18 @@ def verify(dataset: Annotated[str | None, Argument(help="Which dataset; by defau
     Example: tokenmill datasets verify
     """
     store = current_home().store
-    chosen = [store.open(dataset)] if dataset else store.list()
+    chosen, unreadable = ([store.open(dataset)], {}) if dataset else store.read_manifests()
+    for error in unreadable.values():
+        typer.echo(error)
     damaged = 0
     for each in chosen:
         problems = store.verify(each)
         damaged += bool(problems)
         for problem in problems:
             typer.echo(f"{each}: {one_line(problem)}")
-    typer.echo(f"{len(chosen) - damaged} of {len(chosen)} datasets are as they were published.")
-    if damaged:
+    total = len(chosen) + len(unreadable)
+    typer.echo(f"{len(chosen) - damaged} of {total} datasets are as they were published.")
+    if damaged or unreadable:
         raise typer.Exit(1)
 
 

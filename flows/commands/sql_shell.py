@@ -104,7 +104,7 @@ class Shell:
             answer(self.connection, "FROM _views", out=out)
         elif name == ".schema":
             view = arguments[0].replace('"', '""')
-            answer(self.connection, f'SELECT column_name, column_type FROM (DESCRIBE "{view}")', out=out)  # noqa: S608
+            answer(self.connection, f'SELECT column_name, column_type FROM (DESCRIBE "{view}")', out=out)  # noqa: S608 - the name is quoted
         elif name == ".functions":
             answer(self.connection, "SELECT signature, comment FROM _functions", out=out)
         elif name == ".format" and arguments and arguments[0] in ("table", "csv", "json"):

@@ -4,7 +4,8 @@ A run that can still act records its own end. A hook of Prefect records in MLflo
 die. The next run in the same home records the others: each run holds a lock for as long as its process lives.
 """
 
-from contextlib import ExitStack, suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -26,11 +27,19 @@ UNFINISHED = [StateType.PENDING, StateType.RUNNING, StateType.CANCELLING]
 _held: list[FileLock] = []
 
 
-def hold_liveness_lock(store: Store, flow_run_id: str) -> None:
-    """Hold a lock that shows other processes that this flow run is alive, until this process ends or is killed."""
+@contextmanager
+def living_run(store: Store, flow_run_id: str) -> Iterator[None]:
+    """Show other processes that this flow run is alive, until this process ends, and crash the runs that are dead.
+
+    Prefect's server records a task up to some seconds after the task's start. So a task of a run that was killed just
+    now may appear after the first look.
+    """
     lock = store.lock(f"flow-{flow_run_id}")
     lock.acquire()
     _held.append(lock)  # a lock without a reference is released
+    crash_dead_runs(store)
+    yield
+    crash_dead_runs(store)
 
 
 def release_liveness_locks() -> None:
