@@ -11,6 +11,7 @@ import typer
 from typer import Argument
 
 from flows.commands.options import current_home, naming_a_full_disk
+from flows.terminal import results
 
 if TYPE_CHECKING:
     from flows.servers.stack import Service, Stack
@@ -65,7 +66,8 @@ def env() -> None:
     for server in stack.servers:
         if server.named_by not in variables:
             typer.echo(f"The {server.name} server was not started by `tokenmill up`, or does not run.", err=True)
-    typer.echo("".join(f"export {name}={shlex.quote(value)}\n" for name, value in variables.items()), nl=False)
+    lines = (f"export {name}={shlex.quote(value)}\n" for name, value in variables.items())
+    print("".join(lines), end="", file=results())
 
 
 def schedule(schedules: Schedules = SHIPPED) -> None:

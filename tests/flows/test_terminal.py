@@ -87,7 +87,7 @@ def test_log_shows_control_characters_of_message_and_traceback():
 def run(redirect, *arguments):
     command = f'exec "$@" {redirect}'
     return subprocess.run(
-        ["sh", "-c", command, "sh", sys.executable, "-m", "flows.cli", *arguments], capture_output=True, text=True
+        ["/bin/sh", "-c", command, "sh", sys.executable, "-m", "flows.cli", *arguments], capture_output=True, text=True
     )
 
 
