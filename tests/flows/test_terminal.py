@@ -9,12 +9,19 @@ import sys
 from pathlib import Path
 
 import pytest
+import typer
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.table import Table
+from rich.text import Text
+from rich.tree import Tree
 from terminal import RICH, on_terminal
 from terminal_child import CASES, HOSTILE
 
+from flows import console
 from flows.cli import app
 from flows.commands import datasets
-from flows.terminal import VisibleRecord, VisibleStream, results
+from flows.terminal import VisibleRecord, VisibleStream, prepare_streams, results
 from pipelines.visible import visible
 
 CHILD = Path(__file__).parents[1] / "support" / "terminal_child.py"
@@ -58,6 +65,34 @@ def test_hostile_text_is_shown_and_forges_no_line(arrived):
 class Terminal(io.StringIO):
     def isatty(self):
         return True
+
+
+@given(st.text(st.characters(codec=None, exclude_categories=()) | st.sampled_from("\x1b\x07\x9b\r\n[]0;m\u202e")))
+def test_any_text_in_any_way_sends_no_control_character(text):
+    screen, record = Terminal(), VisibleRecord("x", logging.ERROR, "x.py", 1, "%s", (text,), None)
+    with pytest.MonkeyPatch.context() as patched:
+        for name in ("stdout", "stderr"):
+            patched.setattr(sys, name, VisibleStream(screen))
+        print(text)
+        print(text, file=results())
+        typer.echo(text, err=True)
+        logging.StreamHandler(sys.stderr).emit(record)
+        console.say(text)
+        console.warn(text)
+        table = Table(text, title=text)
+        table.add_row(Text(text), style="red")
+        console.standard_output().print(text, table, Tree(text))
+    sent = RICH.sub("", screen.getvalue())
+    assert visible(sent) == sent
+
+
+def test_closed_streams_are_empty_ones(monkeypatch):
+    for name in ("stdin", "stdout", "stderr"):
+        monkeypatch.setattr(sys, name, None)
+    prepare_streams()
+    print("gone", file=results())
+    print("gone", file=sys.stderr)
+    assert sys.stdin.read() == "" and not sys.stdin.isatty()
 
 
 @pytest.mark.parametrize(("stream", "expected"), [(Terminal(), visible(HOSTILE)), (io.StringIO(), HOSTILE)])
