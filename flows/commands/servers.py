@@ -59,7 +59,7 @@ def env() -> None:
     variables = stack.environment()
     for server in stack.servers:
         if server.named_by not in variables:
-            typer.echo(f"The {server.name} server was not started by `tokenmill up`, or does not run.", err=True)
+            typer.echo(f"The {server.name} server does not run here; `tokenmill up` starts it.", err=True)
     typer.echo("".join(f"export {name}={shlex.quote(value)}\n" for name, value in variables.items()), nl=False)
 
 

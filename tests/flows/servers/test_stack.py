@@ -48,6 +48,13 @@ def test_stack_from_first_up_to_down(used_home, free_port):
             post(f"{url}/flow_runs/", login, {"flow_id": flow["id"]})
         assert choices == ["up"] and count("flow_runs", {}) == 2
 
+        # A server of an older version asks for no secret.
+        record = json.loads(stack.servers[0].record.read_text())
+        stack.servers[0].record.write_text(json.dumps({**record, "secret": None}))
+        with pytest.raises(InputError, match=r"prefect server at .* no secret .*tokenmill down.*tokenmill up"):
+            stack.up()
+        stack.servers[0].record.write_text(json.dumps(record))
+
         # A killed server leaves a child behind, which holds the port; `up` starts a new server all the same.
         os.kill(mlflow.pid, signal.SIGKILL)
         os.waitpid(mlflow.pid, 0)
@@ -61,6 +68,15 @@ def test_stack_from_first_up_to_down(used_home, free_port):
     assert [service.running for service in stack.status()] == [False, False]
     assert not answers(prefect.url) and not answers(mlflow.url)
     assert stack.down() == []
+
+
+def test_env_without_servers_says_so_and_sets_nothing(tmp_path, monkeypatch):
+    monkeypatch.setenv("TOKENMILL_HOME", str(tmp_path))
+    done = CliRunner().invoke(app, ["env"])
+    assert done.stdout == "" and done.exit_code == 0
+    for name in ("prefect", "mlflow"):
+        assert f"The {name} server does not run" in done.stderr
+    assert done.stderr.count("`tokenmill up`") == 2
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"pid": "x"}', '{"pid": 1, "url": "http://127.0.0.1:1"}'])
