@@ -51,7 +51,7 @@ def status() -> None:
 def env() -> None:
     """Print variables with which `prefect`, `mlflow` and notebooks use the servers that `up` started.
 
-    Example: eval "$(tokenmill env)"
+    Example: tokenmill env, or in a shell: eval "$(tokenmill env)"
     """
     import shlex
 

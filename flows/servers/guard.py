@@ -60,7 +60,7 @@ class Guard:
         secret: the home's secret.
         port: where the server listens. Its names are 127.0.0.1, localhost and [::1].
         others: further secrets that are accepted: those that the user has set in Prefect's or MLflow's variables.
-        hosts: further names of the server, with ports; `*` stands for any text.
+        hosts: further names of the server, with ports; `*` matches any text.
         origins: further sites whose pages may call it.
         takes_files: whether PUT may carry any type, since it uploads files.
     """
