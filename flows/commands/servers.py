@@ -27,7 +27,7 @@ def up() -> None:
     stack = _stack()
     _print_services(stack.up())
     if links := stack.links():
-        typer.echo("\nOpen their pages with these links, which are yours alone and work for an hour:")
+        typer.echo("\nOpen their pages with these links, which are yours alone and work for ten minutes:")
         typer.echo("".join(f"  {link}\n" for link in links), nl=False)
 
 

@@ -24,7 +24,7 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 Headers = list[tuple[bytes, bytes]]
 
-LINK_SECONDS = 60 * 60
+LINK_SECONDS = 10 * 60
 """How long a login link works."""
 
 COOKIE_SECONDS = 30 * 24 * 60 * 60
@@ -48,7 +48,7 @@ UNTYPED = "A body needs its content type, such as application/json; forms and pl
 
 
 def login_link(url: str, secret: Secret) -> str:
-    """Return an address that opens a server's pages logged in, for an hour."""
+    """Return an address that opens a server's pages logged in, for ten minutes."""
     return f"{url}/?token={secret.token('link', LINK_SECONDS)}"
 
 

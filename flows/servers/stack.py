@@ -76,7 +76,7 @@ class Stack:
         return ended
 
     def links(self) -> list[str]:
-        """Return addresses that open the pages of the servers that `up` started, logged in, for an hour."""
+        """Return addresses that open the pages of the servers that `up` started, logged in, for ten minutes."""
         return [login_link(service.url, server.secret) for server in self.servers if (service := find_started(server))]
 
     def environment(self) -> dict[str, str]:
