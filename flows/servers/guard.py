@@ -131,7 +131,11 @@ class Guard:
     def _is_secret(self, text: str) -> bool:
         """Return whether a text is one of the secrets, alone (Prefect's way) or after `user:` (MLflow's way)."""
         tried = (text, text.partition(":")[2])
-        return any(hmac.compare_digest(one.encode(), each.encode()) for one in tried for each in self.secrets)
+        return any(
+            hmac.compare_digest(one.encode(errors="surrogatepass"), each.encode())
+            for one in tried
+            for each in self.secrets
+        )
 
     def _has_type(self, scope: Scope) -> bool:
         """Return whether a request's body, if it has one, is of a type that no page of another site sends unasked."""
