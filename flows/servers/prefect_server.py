@@ -10,11 +10,12 @@ from uuid import uuid4
 
 from filelock import FileLock
 
+from flows.current_folder import warn_of_settings
 from flows.servers.health import LOOPBACK, answers
 from flows.servers.logs import last_line_of
 from flows.servers.processes import end, find_started, start, wait_for, wait_until_healthy
 from flows.servers.secret import Secret
-from flows.servers.server import prefect, private_folder
+from flows.servers.server import PREFECT_FILES, prefect, private_folder
 from pipelines.errors import InputError
 
 END_WITH_PARENT = Path(__file__).with_name("end_with_parent.py")
@@ -38,7 +39,10 @@ def prefect_server(home: Path | str, on_choice: Callable[[str], None] = lambda c
     home = Path(home).absolute()
     (private_folder(home) / "prefect").mkdir(exist_ok=True)  # Prefect would complain that it cannot make it
     own = prefect(home, 0)
-    os.environ.setdefault("PREFECT_HOME", own.environment["PREFECT_HOME"])
+    warn_of_settings()
+    if "PREFECT_HOME" not in os.environ:
+        files = {name: os.environ.get(name, file) for name, file in PREFECT_FILES.items()}
+        os.environ.update(files, PREFECT_HOME=own.environment["PREFECT_HOME"])
     if url := os.environ.get("PREFECT_API_URL"):
         on_choice("named")
         if not any(answers(url, attempt) for attempt in range(3)):

@@ -22,7 +22,7 @@ import psutil
 from flows.servers.health import LOOPBACK, answers
 from flows.servers.logs import last_line_of, open_log
 from flows.servers.secret import Secret
-from flows.servers.server import PLACES, Server, port_variable
+from flows.servers.server import PLACES, Server, empty_folder, port_variable
 from pipelines.errors import InputError
 from pipelines.store.files import write_json
 from pipelines.store.processes import ProcessId
@@ -76,13 +76,14 @@ def check_secret(server: Server) -> None:
 def start(server: Server, mark: str, arguments: list[str], listener: socket.socket) -> ProcessId:
     """Start Python in the background with the environment, the mark, the log and the listening socket of a server."""
     with open_log(server.log) as log, listener:
-        process = subprocess.Popen(  # noqa: S603
+        process = subprocess.Popen(  # noqa: S603 - our own command
             [sys.executable, *arguments, str(listener.fileno())],
             pass_fds=[listener.fileno()],
             env={**_environment_of(server), MARK: mark},
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
+            cwd=empty_folder(server.home),
             start_new_session=True,  # or Ctrl-C would end it before a run has sent it the last states
         )
     return ProcessId.of(psutil.Process(process.pid))
@@ -165,4 +166,5 @@ def _environment_of(server: Server) -> dict[str, str]:
     """Return the environment of a server. Variables that the user has set override the server's, except its places."""
     places = {name: value for name, value in server.environment.items() if name in PLACES}
     inherited = {name: value for name, value in os.environ.items() if name != "PREFECT_API_URL"}
-    return {**server.environment, **inherited, "PYTHONSAFEPATH": "1", **places}
+    path = os.pathsep.join(map(os.path.abspath, filter(None, inherited.get("PYTHONPATH", "").split(os.pathsep))))
+    return {**server.environment, **inherited, "PYTHONPATH": path, "PYTHONSAFEPATH": "1", **places}

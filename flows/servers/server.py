@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable
 from functools import partial
+from importlib import util
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,6 +17,13 @@ SERVE = "flows.servers.serve"
 
 PLACES = ("PREFECT_HOME", "MLFLOW_BACKEND_STORE_URI")
 """Variables of the servers that say where their data is. Only the home and `MLFLOW_TRACKING_URI` decide that."""
+
+_PREFECT = Path(util.find_spec("prefect").origin or "").parent  # type: ignore[union-attr]
+PREFECT_FILES = {
+    "PREFECT_PROFILES_PATH": str(_PREFECT / "settings" / "profiles.toml"),
+    "PREFECT_LOGGING_SETTINGS_PATH": str(_PREFECT / "logging" / "logging.yml"),
+}
+"""Prefect's own files of settings. Those in its home may have come with a folder that somebody sent."""
 
 
 class Server(NamedTuple):
@@ -66,6 +74,7 @@ def prefect(home: Path, port: int, name: str = "prefect") -> Server:
     command = [SERVE, name, str(home)]
     environment = {
         "PREFECT_HOME": str(home / ".tokenmill" / "prefect"),
+        **PREFECT_FILES,
         "PREFECT_SERVER_UI_API_URL": "/api",
         "PREFECT_SERVER_LOGGING_LEVEL": "WARNING",
         # By default any page in the browser may call this server; its own UI needs no such permission.
@@ -81,6 +90,8 @@ def mlflow(home: Path, port: int) -> Server:
     """Return the MLflow server of a home."""
     named = os.environ.get("MLFLOW_TRACKING_URI", "")
     uri = named if "://" in named and not named.startswith("http") else f"sqlite:///{home / 'mlruns' / 'mlflow.db'}"
+    if uri.startswith("sqlite:///"):  # the server runs in another folder
+        uri = f"sqlite:///{Path(uri.removeprefix('sqlite:///')).absolute()}"
     artifacts = home / "mlruns" / "artifacts"
     # One process and no job runner: 4 s and 0.5 GB instead of 33 s and 2.1 GB.
     command = [SERVE, "mlflow", str(home)]
@@ -107,6 +118,19 @@ def private_folder(home: Path) -> Path:
         folder.mkdir(mode=0o700, exist_ok=True)
     except OSError as error:
         raise InputError(f"{home} cannot be used ({error.strerror}); set TOKENMILL_HOME to another folder.") from None
+    return folder
+
+
+def empty_folder(home: Path) -> Path:
+    """Return an empty folder of a home. Servers run in it, because they would read settings in any other.
+
+    Raises:
+        InputError: something is in it.
+    """
+    folder = private_folder(home) / "empty"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    if any(folder.iterdir()):
+        raise InputError(f"{folder} has to be empty, because servers run in it; delete what is in it.")
     return folder
 
 
