@@ -33,7 +33,7 @@ def up() -> None:
         services = stack.up()
     _print_services(services)
     if links := stack.links():
-        typer.echo("\nOpen their pages with these links, which are yours alone and work for an hour:")
+        typer.echo("\nOpen their pages with these links, which are yours alone and work for ten minutes:")
         typer.echo("".join(f"  {link}\n" for link in links), nl=False)
 
 
@@ -57,7 +57,7 @@ def status() -> None:
 def env() -> None:
     """Print variables with which `prefect`, `mlflow` and notebooks use the servers that `up` started.
 
-    Example: eval "$(tokenmill env)"
+    Example: tokenmill env, or in a shell: eval "$(tokenmill env)"
     """
     import shlex
 
@@ -65,7 +65,7 @@ def env() -> None:
     variables = stack.environment()
     for server in stack.servers:
         if server.named_by not in variables:
-            typer.echo(f"The {server.name} server was not started by `tokenmill up`, or does not run.", err=True)
+            typer.echo(f"The {server.name} server does not run here; `tokenmill up` starts it.", err=True)
     lines = (f"export {name}={shlex.quote(value)}\n" for name, value in variables.items())
     print("".join(lines), end="", file=results())
 

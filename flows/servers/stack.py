@@ -70,13 +70,13 @@ class Stack:
     def down(self) -> list[Service]:
         """End the servers that `up` started, with every process they started, and nothing else; return what ended."""
         with self._locked():
-            services = self.status()
+            ended = [service for server in self.servers if (service := find_started(server))]
             for server in self.servers:
                 end_recorded(server)
-        return [service for service in services if service.ours]
+        return ended
 
     def links(self) -> list[str]:
-        """Return addresses that open the pages of the servers that `up` started, logged in, for an hour."""
+        """Return addresses that open the pages of the servers that `up` started, logged in, for ten minutes."""
         return [login_link(service.url, server.secret) for server in self.servers if (service := find_started(server))]
 
     def environment(self) -> dict[str, str]:
