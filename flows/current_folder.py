@@ -23,6 +23,13 @@ def protect_process() -> None:
     sys.path[:] = [entry for entry in sys.path if Path(entry).is_absolute()]
 
 
+def forget_first_entry() -> None:
+    """Take the current folder, which `python -m flows.cli` puts first, out of sys.path unless our code is there."""
+    starting = sys.argv[:1] == ["-m"] and not sys.flags.safe_path
+    if starting and Path(sys.path[0]).resolve() != Path(__file__).resolve().parents[1]:
+        del sys.path[0]
+
+
 class _SettingsLoader:
     """Finds Prefect's module of settings sources, and takes the current folder out of it once it is loaded."""
 
