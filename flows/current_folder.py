@@ -23,11 +23,13 @@ def protect_process() -> None:
     sys.path[:] = [entry for entry in sys.path if Path(entry).is_absolute()]
 
 
-def forget_first_entry() -> None:
-    """Take the current folder, which `python -m flows.cli` puts first, out of sys.path unless our code is there."""
-    starting = sys.argv[:1] == ["-m"] and not sys.flags.safe_path
-    if starting and Path(sys.path[0]).resolve() != Path(__file__).resolve().parents[1]:
+def protect_module() -> None:
+    """Protect a process that `python -m` starts with a module of ours, before the module imports others."""
+    if sys.argv[:1] != ["-m"]:
+        return
+    if not sys.flags.safe_path and Path(sys.path[0]).resolve() != Path(__file__).resolve().parents[1]:
         del sys.path[0]
+    protect_process()
 
 
 class _SettingsLoader:
