@@ -57,7 +57,9 @@ def _upgrade(path: Path) -> None:
     with contextlib.closing(sqlite3.connect(path)) as old, contextlib.closing(sqlite3.connect(copy)) as new:
         old.backup(new)
     command = [sys.executable, "-P", "-m", "mlflow", "db", "upgrade", f"sqlite:///{path}"]
-    done = subprocess.run(command, cwd=path.parent, capture_output=True, text=True, check=False)  # noqa: S603
+    done = subprocess.run(  # noqa: S603 - our own command
+        command, cwd=path.parent, capture_output=True, text=True, check=False
+    )
     if done.returncode:
         raise InputError(
             f"The MLflow database {path} is of another version, and upgrading it failed "

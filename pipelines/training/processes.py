@@ -69,7 +69,7 @@ def launch(inputs: Mapping[str, Dataset], config: Any, work: StepContext) -> Tra
     value: Any = None
     with (
         log.open("w") as errors,
-        subprocess.Popen(  # noqa: S603
+        subprocess.Popen(  # noqa: S603 - our own command
             command, env=environment, cwd=work.scratch, stdout=subprocess.PIPE, stderr=errors, text=True
         ) as launcher,
     ):

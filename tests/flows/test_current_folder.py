@@ -196,7 +196,7 @@ def test_no_command_executes_what_is_in_the_current_folder(hostile):
     def tokenmill(*arguments, **more):
         command = [str(PROGRAM), *arguments]
         done = subprocess.run(
-            command, cwd=folder, env=variables | more, capture_output=True, text=True, timeout=300, check=False
+            command, cwd=folder, env=variables | more, capture_output=True, text=True, timeout=900, check=False
         )
         assert done.returncode == 0, done.stderr
         assert marks(mark) == [], arguments
@@ -238,7 +238,7 @@ def free_port():
 
 
 def wait_for(condition, process):
-    until = time.monotonic() + 120
+    until = time.monotonic() + 300
     while not condition():
         assert process.poll() is None and time.monotonic() < until
         time.sleep(0.2)

@@ -219,6 +219,7 @@ def server(tmp_path_factory):
         stack.up()
         (home / "ticking.py").write_text(TICKING)
         (home / "ticks").mkdir()
+        patch.setenv("PREFECT_API_AUTH_STRING", stack.servers[0].secret.value)  # for `post`; programs know it anyway
         environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{home}"}
         try:
             yield home, f"http://127.0.0.1:{port}/api", environment
@@ -403,7 +404,8 @@ def runs(url, state, before=None):
 
 
 def post(url, query):
-    request = urllib.request.Request(url, json.dumps(query).encode(), {"Content-Type": "application/json"})
+    login = {"Authorization": f"Bearer {os.environ['PREFECT_API_AUTH_STRING']}"}
+    request = urllib.request.Request(url, json.dumps(query).encode(), {"Content-Type": "application/json", **login})
     for _ in range(10):
         with suppress(urllib.error.HTTPError), urllib.request.urlopen(request, timeout=20) as response:
             return json.load(response)
