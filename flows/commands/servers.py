@@ -16,8 +16,9 @@ from flows.terminal import results
 if TYPE_CHECKING:
     from flows.servers.stack import Service, Stack
 
-Schedules = Annotated[Path, Argument(help="A TOML file of deployments.")]
-SHIPPED = Path("configs/schedules.toml")
+Schedules = Annotated[
+    Path | None, Argument(help="A TOML file of deployments; by default configs/schedules.toml, or the shipped one.")
+]
 
 
 def up() -> None:
@@ -70,17 +71,19 @@ def env() -> None:
     print("".join(lines), end="", file=results())
 
 
-def schedule(schedules: Schedules = SHIPPED) -> None:
+def schedule(schedules: Schedules = None) -> None:
     """Serve scheduled deployments until Ctrl-C: flows that start at their times, or from Prefect's UI.
 
     Example: tokenmill schedule configs/schedules.toml
     """
     from flows.schedules import serve
+    from pipelines.config import SHIPPED
 
-    serve(schedules, current_home().path)
+    here = Path("configs/schedules.toml")
+    serve(schedules or (here if here.exists() else SHIPPED / here.name), current_home().path)
 
 
-def serve(schedules: Schedules = SHIPPED) -> None:
+def serve(schedules: Schedules = None) -> None:
     """Do the same as `tokenmill schedule`, the new name of this command.
 
     Example: tokenmill serve configs/schedules.toml

@@ -1,6 +1,7 @@
 """The home folder and the settings of MLflow and Prefect."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -44,3 +45,19 @@ def test_settings_are_made_before_anything_is_imported():
     environment = {**others, "PYTHONPATH": str(ROOT), "DO_NOT_TRACK": "false"}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
     assert done.stdout.strip() == f"{SETTINGS | {'DO_NOT_TRACK': 'false'}} False", "a setting of the user's is kept"
+
+
+def test_folder_for_compiled_code_is_its_owners_alone(tmp_path):
+    home = Home(tmp_path)
+    folder = home.compiled
+    assert folder == home.compiled and folder.stat().st_mode & 0o777 == 0o700
+    other = tmp_path / "copy"
+    shutil.copytree(tmp_path / ".tokenmill", other / ".tokenmill")
+    assert Home(other).compiled.name != folder.name, "a copied home brings no code"
+    folder.chmod(0o770)
+    with pytest.raises(InputError, match="Others than you can write to"):
+        _ = home.compiled
+    folder.rmdir()
+    folder.symlink_to(tmp_path)
+    with pytest.raises(InputError, match="Others than you can write to"):
+        _ = home.compiled
