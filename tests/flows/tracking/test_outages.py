@@ -86,15 +86,13 @@ def test_server_that_stays_away_is_given_up_in_one_sentence(server, monkeypatch,
     monkeypatch.setattr(outages, "PATIENCE", 0.3)
     server.how = "refuse"
     address = server.url.replace("//", "//reader:secret@")
-    with pytest.raises(ServerAway, match=r"^MLflow at \S+ does not answer\. .*kept.*`tokenmill up`") as caught:
-        with waiting_for("MLflow", address):
-            try:
-                CLIENTS[client](f"{server.url}/api/things")
-            except ServerAway:
-                raise RuntimeError("the library's own words") from None
-    started = time.monotonic()
+    sentence = r"^MLflow at \S+ does not answer\. .*kept.*`tokenmill up`"
+    with pytest.raises(ServerAway, match=sentence) as caught, waiting_for("MLflow", address):
+        try:
+            CLIENTS[client](f"{server.url}/api/things")
+        except ServerAway:
+            raise RuntimeError("the library's own words") from None
     assert "secret" not in str(caught.value) + capsys.readouterr().err and server.url in str(caught.value)
-    assert time.monotonic() - started < 1
 
 
 def test_server_that_was_given_up_is_not_waited_for_again(server, monkeypatch):
