@@ -36,6 +36,7 @@ def _conduct(
 ) -> list[Outcome] | State[None]:
     """Do what every flow does around its steps: sweep, track, stop on signals, report, promote and sum up."""
     home = Home.from_environment()
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(home.compiled))
     home.store.sweep()
     tags = {"prefect.flow_run_id": str(flow_run.id), "prefect.flow_run_name": str(flow_run.name)}
     try:

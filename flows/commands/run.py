@@ -57,9 +57,8 @@ def run_flow(name: str, config: Path, overrides: list[str], until: str | None = 
     Raises:
         InputError: the config is wrong, or the disk is full.
     """
-    from rich.console import Console
-
     from flows.commands.closing import closing, next_commands
+    from flows.console import standard_output
     from flows.orchestration.finished import find_finished
     from pipelines.config import load_config
 
@@ -75,7 +74,7 @@ def run_flow(name: str, config: Path, overrides: list[str], until: str | None = 
     else:
         with naming_a_full_disk(home.path):
             outcomes = _carry_out(home, name, run, parameters)
-    Console().print(closing(run.name, outcomes, home.path, time.perf_counter() - started))
+    standard_output().print(closing(run.name, outcomes, home.path, time.perf_counter() - started))
     typer.echo(next_commands(run.name, outcomes))  # never broken to fit a width, so that people can copy it
 
 

@@ -19,6 +19,7 @@ from prefect.states import Crashed
 
 from flows.home import Home
 from pipelines.store.store import Store
+from pipelines.visible import visible
 
 DIED = "Its process died; the next run noticed."
 SETTLED = timedelta(seconds=30)  # after a run's end, in which its tasks may still appear in Prefect's database
@@ -86,6 +87,6 @@ def end_mlflow_runs(flow: Any, flow_run: FlowRun, state: State[Any]) -> None:
         return
     children = f"tags.`mlflow.parentRunId` = '{parent.info.run_id}' and attributes.status = 'RUNNING'"
     for run in [parent, *client.search_runs(experiments, children)]:
-        client.set_tag(run.info.run_id, ENDED, f"{state.name}: {state.message}"[:500])
+        client.set_tag(run.info.run_id, ENDED, visible(f"{state.name}: {state.message}")[:500])
         if run.info.status == "RUNNING":
             client.set_terminated(run.info.run_id, "FAILED" if state.is_failed() else "KILLED")

@@ -51,10 +51,10 @@ def ensure_mlflow_database(uri: str, artifacts: Path | None = None) -> None:
         except MlflowException as error:
             if "out-of-date" not in str(error):
                 raise
-            _upgrade(uri, path)
+            _upgrade(path)
 
 
-def _upgrade(uri: str, path: Path) -> None:
+def _upgrade(path: Path) -> None:
     """Upgrade a database. It is put back as it was if that fails, or after a kill on the way."""
     copy, upgrading = path.with_name(f"{path.name}.before-upgrade"), path.with_name(f".{path.name}.upgrading")
     if upgrading.exists():
@@ -62,8 +62,9 @@ def _upgrade(uri: str, path: Path) -> None:
     else:
         _copy(path, copy)
         upgrading.touch()
-    done = subprocess.run(  # noqa: S603
-        [sys.executable, "-m", "mlflow", "db", "upgrade", uri], capture_output=True, text=True, check=False
+    command = [sys.executable, "-P", "-m", "mlflow", "db", "upgrade", f"sqlite:///{path}"]
+    done = subprocess.run(  # noqa: S603 - our own command
+        command, cwd=path.parent, capture_output=True, text=True, check=False
     )
     if done.returncode:
         _copy(copy, path)
