@@ -48,11 +48,7 @@ def test_encodings_keep_their_own_pattern() -> None:
     assert other.encode("in the").tolist() != GPT2.encode("in the").tolist()
 
 
-@given(
-    st.text(
-        st.sampled_from("aé1 \n\r\t\u00a0'sLl.中🙂") | st.characters(codec="utf-8", max_codepoint=0x2FF), max_size=60
-    )
-)
+@given(st.text(st.sampled_from("aé1 \n\r\t\u00a0'sLl.中🙂") | st.characters(codec="utf-8", max_codepoint=0x2FF), max_size=60))
 def test_pieces_of_both_regex_engines_are_equal(text: str) -> None:
     for tokenizer in (GPT2, OTHER):
         assert tokenizer._encode_exhausting(text).tolist() == tokenizer.encode(text).tolist()
