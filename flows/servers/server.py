@@ -10,6 +10,7 @@ from typing import NamedTuple
 from flows.servers.health import LOOPBACK
 from flows.servers.mlflow_database import ensure_mlflow_database
 from flows.servers.secret import Secret, home_secret
+from flows.servers.sqlite_database import set_aside_half_made
 from pipelines.errors import InputError
 
 SERVE = "flows.servers.serve"
@@ -83,7 +84,9 @@ def prefect(home: Path, port: int, name: str = "prefect") -> Server:
         "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE": "64",
         "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_FLUSH_INTERVAL": "1",
     }
-    return Server(name, home, port, command, environment, api="/api", named_by="PREFECT_API_URL")
+    database = home / ".tokenmill" / "prefect" / "prefect.db"
+    prepare = partial(set_aside_half_made, "Prefect", database, ("flow_run", "deployment"))
+    return Server(name, home, port, command, environment, api="/api", named_by="PREFECT_API_URL", prepare=prepare)
 
 
 def mlflow(home: Path, port: int) -> Server:
