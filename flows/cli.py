@@ -7,10 +7,11 @@ import gc
 import os
 import sys
 import traceback
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from typer import Option
@@ -23,7 +24,8 @@ from flows.commands.models import chat, compare, generate, models, promote, reev
 from flows.commands.run import STEPS, full_disk, run
 from flows.commands.servers import down, schedule, serve, status, up
 from flows.commands.sql import sql
-from pipelines.errors import InputError
+from pipelines.addresses import without_secrets
+from pipelines.errors import InputError, InputWarning
 
 COMMANDS: dict[str, list[Callable[..., None]]] = {
     "Runs": [run, *STEPS],
@@ -68,8 +70,26 @@ def main() -> None:
     """Run a command. Bad input is one sentence and exit code 2; a failed run is one sentence and exit code 1."""
     # Imports make a million objects that stay. Searching them for garbage repeatedly would take a second.
     gc.set_threshold(50_000)
+    warnings.showwarning = _show_warning
     with _one_sentence():
         app()
+
+
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: Any = None,
+    line: str | None = None,
+) -> None:
+    """Print a warning of ours as a sentence, and that of a library as Python does."""
+    if issubclass(category, InputWarning):
+        from flows.console import warn
+
+        warn(str(message))
+    else:
+        typer.echo(warnings.formatwarning(message, category, filename, lineno, line), err=True, nl=False)
 
 
 @contextmanager
@@ -97,8 +117,9 @@ def _input_error_behind(error: BaseException) -> InputError | None:
 
 def _fail(error: BaseException, code: int) -> None:
     if "TOKENMILL_DEBUG" in os.environ:
-        raise error
-    text = " ".join(str(error).split()) or type(error).__name__
+        typer.echo(without_secrets("".join(traceback.format_exception(error))), err=True)
+        sys.exit(code)
+    text = " ".join(without_secrets(str(error)).split()) or type(error).__name__
     hint = "" if isinstance(error, InputError) or code > 100 else f" ({type(error).__name__}; --debug shows where.)"
     typer.echo(f"tokenmill: {text}{hint}", err=True)
     traceback.clear_frames(error.__traceback__)  # Prefect keeps the error, and DuckDB warns of connections left open

@@ -21,6 +21,7 @@ from flows.orchestration.warm_start import find_base
 from flows.outcome import Outcome
 from flows.tracking.outages import explain_outages
 from flows.tracking.tracker import Tracker
+from pipelines.addresses import clean_errors
 from pipelines.catalog.registry import ModelVersion
 from pipelines.chain import Evaluated, Perform, chain, report_on
 from pipelines.config import RunConfig
@@ -40,7 +41,7 @@ def _conduct(
     home.store.sweep()
     tags = {"prefect.flow_run_id": str(flow_run.id), "prefect.flow_run_name": str(flow_run.name)}
     try:
-        with stop_on_signals() as should_stop, explain_outages(home.mlflow_uri):
+        with clean_errors(), stop_on_signals() as should_stop, explain_outages(home.mlflow_uri):
             tracker = Tracker(home, config.name)
             with tracker.flow_run(config, tags):
                 conductor = Conductor(home.store, tracker, rebuild, should_stop, take_resolved())

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from flows.servers.health import LOOPBACK
 from flows.servers.mlflow_database import ensure_mlflow_database
 from pipelines.errors import InputError
+from pipelines.store.modes import make_folder
 
 PLACES = ("PREFECT_HOME", "MLFLOW_BACKEND_STORE_URI")
 """Variables of the servers that say where their data is. Only the home and `MLFLOW_TRACKING_URI` decide that."""
@@ -87,7 +88,7 @@ def private_folder(home: Path) -> Path:
     """
     folder = home / ".tokenmill"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
     except OSError as error:
         raise InputError(f"{home} cannot be used ({error.strerror}); set TOKENMILL_HOME to another folder.") from None
     return folder

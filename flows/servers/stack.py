@@ -5,7 +5,6 @@ so `up` shows it later.
 """
 
 import os
-import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from filelock import FileLock
 from flows.servers.health import LOOPBACK, answers, has_page
 from flows.servers.processes import Service, check_port, end_recorded, find_started, start_recorded, wait_until_healthy
 from flows.servers.server import Server, mlflow, port_of, prefect, private_folder
+from pipelines.addresses import without_secrets
 
 
 class Stack:
@@ -73,7 +73,7 @@ def pages(home: Path | str) -> dict[str, str]:
         if service := find_started(server):
             return service.url
         named = os.environ.get(server.named_by, "").rstrip("/").removesuffix("/api")
-        named = re.sub("(?<=//)[^/]*@", "", named)  # without a user name and password
+        named = without_secrets(named)
         return named if named.startswith("http") and has_page(named) else server.url
 
     return {server.name: page(server) for server in Stack(home).servers}

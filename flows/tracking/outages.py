@@ -2,7 +2,6 @@
 
 import logging
 import math
-import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +10,7 @@ from mlflow.exceptions import MlflowException
 
 from flows.console import warn
 from flows.tracking.step_run import SENDER
+from pipelines.addresses import without_secrets
 
 
 class TrackingError(Exception):
@@ -34,9 +34,8 @@ def explain_outages(uri: str) -> Iterator[None]:
     except MlflowException as error:
         if not str(error).startswith("API request to http"):
             raise
-        where = re.sub(r"//[^/@]*@", "//", uri)  # without a user name and password
         raise TrackingError(
-            f"MLflow at {where} does not answer. What was built is kept; when MLflow is back, run again: "
+            f"MLflow at {without_secrets(uri)} does not answer. What was built is kept; when it is back, run again: "
             "that goes on from here and tells MLflow what it has missed."
         ) from error
     finally:

@@ -25,6 +25,7 @@ import fsspec
 from pipelines.errors import InputError, InputWarning
 from pipelines.store.files import disk_is_full, file_sha256, state_of, sync, whole_file
 from pipelines.store.manifest import KEY, NAME
+from pipelines.store.modes import make_folder
 from pipelines.store.paths import inside
 
 TRANSFERS = 8  # files that are transferred at the same time
@@ -84,7 +85,7 @@ class Bucket:
             warnings.warn(sentence, InputWarning, stacklevel=3)
         for path, content in fetched.items():
             key, copy, state = missing[path]
-            copy.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(copy.parent)
             with whole_file(copy) as unfinished:
                 unfinished.write_bytes(state + content)
             found[key] = content
@@ -121,7 +122,7 @@ class Bucket:
         """
 
         def get_one(path: Path, sha256: str) -> None:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(path.parent)
             unfinished = path.with_name(f".{path.name}.fetched")
             with self._reached() as (filesystem, root):
                 filesystem.get_file(f"{root}/files/{sha256}", str(unfinished))

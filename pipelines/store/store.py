@@ -29,6 +29,7 @@ from pipelines.store.bucket import Bucket
 from pipelines.store.dataset import Dataset
 from pipelines.store.files import disk_is_full, lock, sync, sync_folders, write_synced
 from pipelines.store.manifest import MANIFEST, Manifest, Ref, damaged_files, describe_files, files_digest
+from pipelines.store.modes import make_folder
 from pipelines.store.step import Step, code_digest
 
 
@@ -121,7 +122,7 @@ class Store:
         write_synced(staging / MANIFEST, manifest.model_dump_json(indent=1).encode())
         sync_folders(staging)
         target = self.root / step.key
-        target.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(target.parent)
         if self.bucket and not (target / MANIFEST).exists():
             shutil.rmtree(target, ignore_errors=True)  # an unfinished fetch
         old = self._trash(replace, "replaced") if replace and target.exists() else None
@@ -342,8 +343,7 @@ class Store:
         folder = self.root / area / name
         if empty and folder.exists():
             shutil.rmtree(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        return folder
+        return make_folder(folder)
 
     def _acquire(self, fingerprint: str, on_wait: Callable[[], None] | None) -> AcquireReturnProxy:
         """Acquire the fingerprint's lock; `on_wait` is called if another process has it."""
