@@ -1,13 +1,16 @@
 """A dataset's manifest: what the dataset is, how it was made and which files it has."""
 
 import hashlib
+import json
 import re
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic_core import from_json
 
 from pipelines.store.files import file_sha256, sync
 from pipelines.store.paths import stays_inside
@@ -72,20 +75,25 @@ class FileEntry(BaseModel):
     bytes: int
     sha256: Digits
 
-    def damage(self, path: Path, trusted: int = 0) -> str:
-        """Return how the file at a path differs from this entry; empty if it does not.
-
-        Args:
-            path: the file.
-            trusted: a time in nanoseconds. The content of a file that was not written to since then is not read.
-        """
-        if not path.is_file():
-            return "is missing"
-        status = path.stat()
-        if status.st_size != self.bytes:
-            return f"has {status.st_size:,} bytes instead of {self.bytes:,}"
-        changed = status.st_mtime_ns > trusted and file_sha256(path) != self.sha256
+    def damage(self, path: Path) -> str:
+        """Return how the file at a path differs from this entry; empty if it does not."""
+        try:
+            if not path.is_file():
+                return "is missing"
+            if (size := path.stat().st_size) != self.bytes:
+                return f"has {size:,} bytes instead of {self.bytes:,}"
+            changed = file_sha256(path) != self.sha256
+        except OSError as error:
+            return f"cannot be read: {error.strerror}"
         return "was changed: its SHA-256 is not the one in the manifest" if changed else ""
+
+
+def _built(value: dict[str, Any]) -> dict[str, Any]:
+    """Return how a dataset was built, which has to tell when, since versions are ordered by it."""
+    at = value.get("at")
+    if not isinstance(at, str) or datetime.fromisoformat(at).utcoffset() is None:
+        raise ValueError("it does not tell when it was built")
+    return value
 
 
 class Manifest(BaseModel):
@@ -106,7 +114,28 @@ class Manifest(BaseModel):
     files: Annotated[dict[str, FileEntry], AfterValidator(_check_names)]
     statistics: dict[str, Any]
     code: str
-    built: dict[str, Any]
+    built: Annotated[dict[str, Any], AfterValidator(_built)]
+
+    @classmethod
+    def parse(cls, content: bytes) -> Self:
+        """Return the manifest that a file holds.
+
+        Raises:
+            ValueError: the file is damaged.
+        """
+        value = from_json(content)
+        checksum = value.pop("checksum", None) if isinstance(value, dict) else None
+        manifest = cls.model_validate(value)
+        if checksum is not None and checksum != _checksum(value):  # earlier versions wrote none
+            raise ValueError("its checksum is another")
+        if files_digest(manifest.files) != manifest.digest:
+            raise ValueError("its digest does not fit its list of files")
+        return manifest
+
+    def to_json(self) -> bytes:
+        """Return the content of the manifest's file, with a checksum of it."""
+        value = json.loads(self.model_dump_json())
+        return json.dumps({**value, "checksum": _checksum(value)}, indent=1, ensure_ascii=False).encode()
 
     @property
     def ref(self) -> Ref:
@@ -117,6 +146,11 @@ class Manifest(BaseModel):
     def bytes(self) -> int:
         """The total size of the files."""
         return sum(file.bytes for file in self.files.values())
+
+
+def _checksum(value: dict[str, Any]) -> str:
+    """Return the SHA-256 of a manifest's values, whatever their order and layout in the file."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def describe_files(folder: Path) -> dict[str, FileEntry]:

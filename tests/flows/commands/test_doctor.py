@@ -1,5 +1,6 @@
 """`tokenmill doctor`: the checks of an installation."""
 
+import shlex
 import subprocess
 
 from typer.testing import CliRunner
@@ -18,7 +19,7 @@ def test_doctor_names_what_is_open_and_how_to_close_it(monkeypatch, tmp_path):
     assert (
         done.exit_code == 1 and f"Other users may use {tmp_path}/mlruns; close the home with: {command}" in done.output
     )
-    subprocess.run(command, shell=True, check=True)
+    subprocess.run(shlex.split(command), check=True)
     assert CliRunner().invoke(app, ["doctor"]).exit_code == 0
 
 

@@ -11,8 +11,9 @@ from types import SimpleNamespace
 import pytest
 from examples import leftovers, step, writes
 
-from pipelines.errors import InputError, InputWarning
+from pipelines.errors import InputError
 from pipelines.store.files import file_sha256
+from pipelines.store.intact import Damaged
 from pipelines.store.manifest import MANIFEST, Ref, files_digest
 from pipelines.store.store import Store
 
@@ -91,7 +92,7 @@ def test_full_disk_publishes_nothing(store, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", full)
-        with pytest.raises(InputError, match=r"The disk filled up while .*free some space"):
+        with pytest.raises(InputError, match=r"^The disk is full where .* lies; free some space and run again\.$"):
             store.build(step(), writes())
     assert store.list() == []
     assert store.verify(store.build(step(), writes())) == []
@@ -130,7 +131,7 @@ def test_rebuild_replaces_the_old_result(store):
     old = store.build(step(), writes())
     assert store.build(step(), refuses) == old
     new = store.build(step(), writes("new"), rebuild=True)
-    assert new.path == old.path
+    assert new.path == old.folder
     assert new.file("one.txt").read_text() == "new"
     assert store.list() == [new]
     assert leftovers(store) == []
@@ -230,13 +231,18 @@ def test_verify_names_the_damage(store, damage):
     assert any(sentence in problem for problem in store.verify(dataset))
 
 
-def test_verify_finds_a_changed_list_of_files(store):
+def test_changed_list_of_files_is_noticed(store):
     dataset = store.build(step(), writes())
     manifest = json.loads((dataset.path / MANIFEST).read_text())
     del manifest["files"]["one.txt"]
     (dataset.path / "one.txt").unlink()
     (dataset.path / MANIFEST).write_text(json.dumps(manifest))
-    assert any("digest" in problem for problem in store.verify(store.find(step())))
+    with pytest.raises(Damaged, match="checksum"):
+        store.find(step())
+    del manifest["checksum"]  # as earlier versions wrote it
+    (dataset.folder / MANIFEST).write_text(json.dumps(manifest))
+    with pytest.raises(Damaged, match="list of files"):
+        store.find(step())
 
 
 @pytest.mark.parametrize("change", [{"kind": "other"}, {"name": "other"}, {"fingerprint": "ab" * 32}])
@@ -244,7 +250,7 @@ def test_dataset_under_another_name_is_left_out(store, change):
     dataset, kept = store.build(step(), writes()), store.build(step("kept"), writes())
     place = dataset.path / MANIFEST
     place.write_text(json.dumps(json.loads(place.read_text()) | change))
-    with pytest.warns(InputWarning, match=f"{place} belongs to .* move it back"):
+    with pytest.warns(UserWarning, match=f"{place} belongs to .* move it back"):
         assert store.list() == [kept]
     with pytest.raises(InputError, match="belongs to"):
         store.find(step())
@@ -363,7 +369,7 @@ def test_link_in_a_dataset_does_not_lead_out_of_it(store, tmp_path):
             use("one.txt")
 
 
-@pytest.mark.parametrize("name", ["../../x", "/tmp/x", "a\0b", "", ".", "é" * 200])
+@pytest.mark.parametrize("name", ["../../x", "/x", "a\0b", "", ".", "é" * 200])
 def test_lock_stays_in_its_folder_whatever_its_name(store, name):
     with store.lock(name):
         assert store.is_locked(name)
