@@ -13,7 +13,6 @@ import contextvars
 import logging
 import math
 import os
-import re
 import sys
 import threading
 import time
