@@ -2,6 +2,8 @@
 
 import os
 
+from flows.current_folder import leave_settings_aside
+
 SETTINGS = {
     # No telemetry.
     "DO_NOT_TRACK": "true",
@@ -12,8 +14,12 @@ SETTINGS = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
     # MLflow would print two lines for each step; a link is printed when a run ends.
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    # PyTorch would keep compiled headers in a folder of /tmp whose name everybody knows, whatever its cache is.
+    "TORCHINDUCTOR_CPP_CACHE_PRECOMPILE_HEADERS": "0",
 }
-"""Settings of Prefect and MLflow. They are set here because both packages read some of them when they are imported."""
+"""Settings of other packages. They are set here because the packages read some of them when they are imported."""
 
 for _name, _value in SETTINGS.items():
     os.environ.setdefault(_name, _value)  # a value that the user has set is kept
+
+leave_settings_aside()

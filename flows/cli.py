@@ -8,7 +8,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from typing import Annotated
 
@@ -21,15 +21,17 @@ from flows.commands.datasets import report, trace
 from flows.commands.doctor import doctor
 from flows.commands.models import chat, compare, generate, models, promote, reevaluate, rollback
 from flows.commands.run import STEPS, full_disk, run
-from flows.commands.servers import down, schedule, serve, status, up
+from flows.commands.servers import down, env, schedule, serve, status, up
 from flows.commands.sql import sql
+from flows.current_folder import protect_process
+from flows.terminal import prepare_streams
 from pipelines.errors import InputError
 
 COMMANDS: dict[str, list[Callable[..., None]]] = {
     "Runs": [run, *STEPS],
     "Data": [trace, report, sql],
     "Models": [generate, classify, chat, compare, models, promote, reevaluate, rollback],
-    "Servers": [up, down, status, schedule, serve, doctor],
+    "Servers": [up, down, status, env, schedule, serve, doctor],
 }
 """The commands by the panel of the help that shows them."""
 
@@ -66,10 +68,15 @@ def _set_options(
 
 def main() -> None:
     """Run a command. Bad input is one sentence and exit code 2; a failed run is one sentence and exit code 1."""
+    prepare_streams()
     # Imports make a million objects that stay. Searching them for garbage repeatedly would take a second.
     gc.set_threshold(50_000)
+    protect_process()
     with _one_sentence():
-        app()
+        try:
+            app()
+        finally:
+            sys.stdout.flush()  # an error of the output still becomes a sentence here
 
 
 @contextmanager
@@ -100,7 +107,8 @@ def _fail(error: BaseException, code: int) -> None:
         raise error
     text = " ".join(str(error).split()) or type(error).__name__
     hint = "" if isinstance(error, InputError) or code > 100 else f" ({type(error).__name__}; --debug shows where.)"
-    typer.echo(f"tokenmill: {text}{hint}", err=True)
+    with suppress(InputError):  # standard error cannot be written either
+        print(f"tokenmill: {text}{hint}", file=sys.stderr)
     traceback.clear_frames(error.__traceback__)  # Prefect keeps the error, and DuckDB warns of connections left open
     sys.exit(code)
 

@@ -18,6 +18,9 @@ from typing import Any
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+FILES = {"model.safetensors", "optimizer.safetensors"}
+
+
 State = dict[str, Any]
 """Numbers of the training loop, as JSON."""
 
@@ -135,6 +138,7 @@ def _is_intact(path: Path) -> bool:
         digests, state = content["sha256"], _state_digest(content["state"])
         return (
             "model.safetensors" in digests
+            and digests.keys() <= FILES
             and isinstance(content["state"], dict)
             and content.get("state_sha256", state) == state  # earlier versions wrote none
             and all(_digest(path / name) == digest for name, digest in digests.items())

@@ -262,7 +262,7 @@ def _stored(folder: Path, config: GPTConfig) -> dict[str, _Stored]:
             raise ValueError(f"{index} names no files of weights ({error!r})") from None
     found: dict[str, _Stored] = {}
     for name in files:
-        if Path(str(name)).name != name:
+        if not isinstance(name, str) or not re.fullmatch(r"\w[\w.-]{0,200}", name, re.ASCII):
             raise ValueError(f"{index} points at {name!r}, outside its folder")
         path = folder / name
         try:

@@ -56,9 +56,8 @@ def run_flow(name: str, config: Path, overrides: list[str], until: str | None = 
     Raises:
         InputError: the config is wrong, or the disk is full.
     """
-    from rich.console import Console
-
     from flows.commands.closing import closing, next_commands
+    from flows.console import standard_output
     from flows.orchestration.finished import find_finished
     from pipelines.config import load_config
 
@@ -71,7 +70,7 @@ def run_flow(name: str, config: Path, overrides: list[str], until: str | None = 
         typer.echo("All of it has been made before.", err=True)
     else:
         outcomes = _carry_out(home.path, name, run, parameters)
-    Console().print(closing(run.name, outcomes, home.path, time.perf_counter() - started))
+    standard_output().print(closing(run.name, outcomes, home.path, time.perf_counter() - started))
     typer.echo(next_commands(run.name, outcomes))  # never broken to fit a width, so that people can copy it
 
 

@@ -15,7 +15,9 @@ from mlflow.exceptions import MlflowException, RestException
 from mlflow.tracking import MlflowClient
 
 from pipelines.store.files import write_synced
+from pipelines.store.paths import inside
 from pipelines.store.step import Stopped
+from pipelines.visible import visible
 
 BATCH_SECONDS = 5.0  # seconds between two sends: a call costs 6 to 9 ms on SQLite, so values are sent together
 
@@ -43,7 +45,7 @@ class StepRun:
 
     def __init__(self, client: MlflowClient, run_id: str, unsent: Path) -> None:
         self.client, self.run_id = client, run_id
-        self.file = unsent / f"{run_id}.jsonl"
+        self.file = inside(unsent, f"{run_id}.jsonl")
         lines = self.file.read_text(encoding="utf-8").splitlines() if self.file.exists() else []
         self._waiting: list[dict[str, Any]] = [json.loads(line) for line in lines]  # a metric, or a text and its path
         self._sender: threading.Thread | None = None
@@ -145,5 +147,5 @@ def end_run(client: MlflowClient, run_id: str, error: BaseException) -> None:
     """
     stopped = isinstance(error, KeyboardInterrupt | Stopped)
     with suppress(MlflowException):
-        client.set_tag(run_id, ENDED, (str(error) or type(error).__name__)[:500])
+        client.set_tag(run_id, ENDED, visible(str(error) or type(error).__name__)[:500])
         client.set_terminated(run_id, "KILLED" if stopped else "FAILED")

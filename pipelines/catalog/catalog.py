@@ -113,7 +113,7 @@ def _create_view(connection: duckdb.DuckDBPyConnection, selection: Selection, vi
 def branch_query(view: View, label: str, dataset: Dataset, rows: str, replaced: str = "") -> str:
     """Return the query of one dataset in a view: its name, its rows and the view's facts about it."""
     facts = "".join(f", {literal(fact(dataset.manifest))} AS {quoted(name)}" for name, fact in view.facts.items())
-    return f"SELECT {literal(label)} AS dataset, *{replaced}{facts} FROM {rows}"  # noqa: S608
+    return f"SELECT {literal(label)} AS dataset, *{replaced}{facts} FROM {rows}"  # noqa: S608 - values are quoted
 
 
 # Safety

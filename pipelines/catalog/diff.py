@@ -199,7 +199,7 @@ def _create_document_view(connection: duckdb.DuckDBPyConnection, name: str, data
     doc_id = next(iter(parse_columns(view.columns)))
     metadata = "nullif(metadata, '{}')" if "metadata" in rows.schema.names else "NULL"
     connection.execute(
-        f"CREATE TEMP VIEW {name} AS SELECT {doc_id} AS doc_id, source, location, split, text, "  # noqa: S608
+        f"CREATE TEMP VIEW {name} AS SELECT {doc_id} AS doc_id, source, location, split, text, "  # noqa: S608 - our own names
         f"coalesce({metadata}, location) AS place FROM rows_{name}"
     )
 
@@ -209,7 +209,7 @@ def _documents(connection: duckdb.DuckDBPyConnection, table: str, key: str, side
     rows = connection.execute(
         f"""SELECT d.doc_id, d.source, d.location, left(d.text, 500)
         FROM (SELECT * FROM {table} ORDER BY source, place, {key} LIMIT {SHOWN}) t
-        JOIN {side} d ON d.doc_id = t.{key} ORDER BY t.source, t.place, t.{key}"""  # noqa: S608
+        JOIN {side} d ON d.doc_id = t.{key} ORDER BY t.source, t.place, t.{key}"""  # noqa: S608 - our own names
     ).fetchall()
     return [Document(*row) for row in rows]
 
@@ -262,7 +262,7 @@ def _count_tokens(connection: duckdb.DuckDBPyConnection, view: str, dataset: Dat
     from pipelines.tokens.tokenizers import load_tokenizer
 
     token_bytes = load_tokenizer(dataset.file(FILE)).token_bytes
-    counts = connection.execute(f"SELECT unnest(tokens) AS token, count(*) FROM {view} GROUP BY token").fetchall()  # noqa: S608
+    counts = connection.execute(f"SELECT unnest(tokens) AS token, count(*) FROM {view} GROUP BY token").fetchall()  # noqa: S608 - our own names
     found: Counter[bytes] = Counter()
     for token, n in counts:
         found[token_bytes[token]] += n

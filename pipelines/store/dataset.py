@@ -17,6 +17,7 @@ from pipelines.store.bucket import Bucket
 from pipelines.store.files import lock, write_synced
 from pipelines.store.intact import Compared, Damaged, damaged
 from pipelines.store.manifest import MANIFEST, FileEntry, Manifest, Ref
+from pipelines.store.paths import inside
 
 
 @dataclass(frozen=True)
@@ -31,28 +32,37 @@ class Dataset:
     bucket: Bucket | None = field(default=None, compare=False, repr=False)
 
     @classmethod
-    def load(cls, folder: Path, bucket: Bucket | None = None) -> Dataset | None:
+    def load(cls, folder: Path, bucket: Bucket | None = None, moved: bool = False) -> Dataset | None:
         """Return the dataset in a folder, or None if no manifest is there.
+
+        Args:
+            folder: the dataset's place in a store.
+            bucket: where its files are fetched from.
+            moved: the folder is not at its place, and may have another name than its dataset.
 
         Raises:
             Damaged: the manifest is damaged.
         """
         try:
-            return cls.parse(folder, (folder / MANIFEST).read_bytes(), bucket)
+            return cls.parse(folder, (folder / MANIFEST).read_bytes(), bucket, moved)
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
             raise _unreadable(folder, str(error.strerror)) from None
 
     @classmethod
-    def parse(cls, folder: Path, manifest: bytes, bucket: Bucket | None = None) -> Dataset:
-        """Return the dataset that a manifest describes.
+    def parse(cls, folder: Path, manifest: bytes, bucket: Bucket | None = None, moved: bool = False) -> Dataset:
+        """Return the dataset that a manifest describes. The arguments are those of `load`.
 
         Raises:
-            Damaged: the manifest is damaged.
+            Damaged: the manifest is damaged, or that of another dataset than the folder's.
         """
         try:
-            return cls(folder, Manifest.parse(manifest), bucket)
+            dataset = cls(folder, Manifest.parse(manifest), bucket)
+            if not moved and (key := "/".join(folder.parts[-2:])) != dataset.ref.key:
+                place = f"{bucket.address}/manifests/{key}.json" if bucket else folder / MANIFEST
+                raise Damaged(f"{place} belongs to {dataset.ref.key}, so it is left out; move it back or delete it.")
+            return dataset
         except ValidationError as error:
             raise _unreadable(folder, error.errors()[0]["msg"]) from None
         except ValueError as error:
@@ -88,7 +98,7 @@ class Dataset:
 
         Raises:
             Damaged: the file is damaged.
-            InputError: the dataset has no such file.
+            InputError: the dataset has no such file, or a link leads out of its folder.
         """
         self._entry(name)
         return self._paths([name])[0]
@@ -98,6 +108,7 @@ class Dataset:
 
         Raises:
             Damaged: a file is damaged.
+            InputError: a link leads out of the dataset's folder.
         """
         return self._paths(sorted(fnmatch.filter(self.manifest.files, pattern)))
 
@@ -113,7 +124,7 @@ class Dataset:
         Raises:
             Damaged: the file is damaged. A file in a bucket is not checked.
         """
-        entry, path = self._entry(name), self.folder / name
+        entry, path = self._entry(name), inside(self.folder, name)
         if self.bucket and not path.exists():
             return self.bucket.open(entry.sha256)
         self._check([name])
@@ -126,9 +137,10 @@ class Dataset:
 
     def _paths(self, names: Iterable[str]) -> list[Path]:
         if self.bucket:
-            return [self.path / name for name in names]
+            folder = self.path
+            return [inside(folder, name) for name in names]
         self._check(names)
-        return [self.folder / name for name in names]
+        return [inside(self.folder, name) for name in names]
 
     def _check(self, names: Iterable[str]) -> None:
         problems = self.compared.problems({name: self.manifest.files[name] for name in names})
@@ -144,9 +156,9 @@ class Dataset:
                 return
             (folder / MANIFEST).unlink(missing_ok=True)
             for name in problems:
-                if (folder / name).is_dir():
-                    shutil.rmtree(folder / name)
-            bucket.get({folder / name: manifest.files[name].sha256 for name in problems})
+                if (path := inside(folder, name)).is_dir():
+                    shutil.rmtree(path)
+            bucket.get({inside(folder, name): manifest.files[name].sha256 for name in problems})
             write_synced(folder / MANIFEST, manifest.to_json())
             self.compared.remember(manifest.files)
 

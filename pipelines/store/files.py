@@ -4,6 +4,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -68,10 +69,14 @@ def disk_is_full(error: Exception) -> bool:
 
 
 def lock(root: Path, name: str) -> FileLock:
-    """Return a lock between the processes that use a store. It is released when its holder ends or is killed."""
+    """Return a lock between the processes that use a store. It is released when its holder ends or is killed.
+
+    Names may come from MLflow. One that may not be a file's is replaced by its SHA-256.
+    """
     folder = root / ".locks"
     folder.mkdir(parents=True, exist_ok=True)
-    return FileLock(folder / f"{name}.lock")
+    plain = re.fullmatch(r"[\w-][\w.-]{0,150}", name, re.ASCII)
+    return FileLock(folder / f"{name if plain else hashlib.sha256(name.encode()).hexdigest()}.lock")
 
 
 def link_or_copy(source: Path, target: Path) -> None:

@@ -13,10 +13,13 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydantic_core import from_json
 
 from pipelines.store.files import file_sha256, sync
+from pipelines.store.paths import stays_inside
 
 NAME = re.compile(r"^[a-z0-9][a-z0-9._-]{0,62}$")
 Name = Annotated[str, Field(pattern=NAME.pattern)]
 Digits = Annotated[str, Field(pattern=r"^[0-9a-f]+$")]
+KEY = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}/[a-z0-9][a-z0-9._-]{0,62}-[0-9a-f]{12}")
+"""The place of a dataset in a store: `kind/name-fingerprint`."""
 
 
 def hexadecimal(text: str) -> bool:
@@ -56,11 +59,12 @@ class SourceFile(BaseModel):
 MANIFEST = "manifest.json"
 
 
-def _inside(name: str) -> str:
-    path = PurePosixPath(name)
-    if path.is_absolute() or ".." in path.parts or not path.parts:
-        raise ValueError(f"{name!r} names no file in its folder")
-    return name
+def _check_names(files: Mapping[str, Any]) -> Mapping[str, Any]:
+    folders = {str(parent) for name in files for parent in PurePosixPath(name).parents}
+    for name in files:
+        if not stays_inside(name) or name.casefold() == MANIFEST or name in folders:
+            raise ValueError(f"{name[:100]!r} names no file in its folder")
+    return files
 
 
 class FileEntry(BaseModel):
@@ -107,7 +111,7 @@ class Manifest(BaseModel):
     config: dict[str, Any]
     inputs: dict[str, Ref]
     sources: tuple[SourceFile, ...] = ()
-    files: dict[Annotated[str, AfterValidator(_inside)], FileEntry]
+    files: Annotated[dict[str, FileEntry], AfterValidator(_check_names)]
     statistics: dict[str, Any]
     code: str
     built: Annotated[dict[str, Any], AfterValidator(_built)]

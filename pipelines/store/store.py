@@ -194,7 +194,8 @@ class Store:
     def _restore(self, old: Path) -> None:
         """Put a dataset back whose replacement was killed before it was in place, unless its manifest is damaged."""
         with suppress(Damaged):
-            if (dataset := Dataset.load(old, self.bucket)) and not (target := self.root / dataset.ref.key).exists():
+            dataset = Dataset.load(old, self.bucket, moved=True)
+            if dataset and not (target := self.root / dataset.ref.key).exists():
                 os.rename(old, target)
 
     # Finding
