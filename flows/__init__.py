@@ -9,8 +9,8 @@ SETTINGS = {
     "DO_NOT_TRACK": "true",
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-    # Six retries with growing pauses: an MLflow server may be away for about two minutes.
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "6",
+    # A run has its own patience with servers (flows/tracking/outages.py).
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
     # MLflow would print two lines for each step; a link is printed when a run ends.
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",

@@ -20,7 +20,7 @@ from flows.orchestration.signals import stop_on_signals
 from flows.orchestration.task_runners import task_runner
 from flows.orchestration.warm_start import find_base
 from flows.outcome import Outcome
-from flows.tracking.outages import explain_outages
+from flows.tracking.outages import MLFLOW, PREFECT, waiting_for
 from flows.tracking.tracker import Tracker
 from pipelines.catalog.registry import ModelVersion
 from pipelines.chain import Evaluated, Perform, chain, report_on
@@ -42,7 +42,8 @@ def _conduct(
     try:
         with (
             stop_on_signals() as should_stop,
-            explain_outages(home.mlflow_uri),
+            waiting_for(PREFECT, os.environ.get("PREFECT_API_URL", ""), should_stop),
+            waiting_for(MLFLOW, home.mlflow_uri, should_stop),
             living_run(home.store, str(flow_run.id)),
         ):
             tracker = Tracker(home, config.name)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from typer import Argument
 
-from flows.commands.options import current_home
+from flows.commands.options import current_home, naming_a_full_disk
 
 if TYPE_CHECKING:
     from flows.servers.stack import Service, Stack
@@ -28,7 +28,9 @@ def up() -> None:
 
     warn_of_settings()
     stack = _stack()
-    _print_services(stack.up())
+    with naming_a_full_disk(current_home().path):
+        services = stack.up()
+    _print_services(services)
     if links := stack.links():
         typer.echo("\nOpen their pages with these links, which are yours alone and work for an hour:")
         typer.echo("".join(f"  {link}\n" for link in links), nl=False)

@@ -14,6 +14,7 @@ from mlflow.entities import Metric
 from mlflow.exceptions import MlflowException, RestException
 from mlflow.tracking import MlflowClient
 
+from flows.tracking.outages import SENDER
 from pipelines.store.files import write_synced
 from pipelines.store.paths import inside
 from pipelines.store.step import Stopped
@@ -26,9 +27,6 @@ PATIENCE_SECONDS = 10.0  # seconds that a checkpoint waits for MLflow to receive
 
 
 ENDED = "tokenmill.ended"  # the tag that says why a run did not end well
-
-
-SENDER = "MLflow sender"  # the name of the thread that sends
 
 
 class StepRun:
@@ -90,14 +88,14 @@ class StepRun:
         """Send all entries, however long that takes.
 
         Raises:
-            MlflowException: MLflow did not answer for too long; the file has the entries that are left.
+            Exception: MLflow did not receive them; the file has the entries that are left.
         """
         if self._sender:
             self._sender.join()
         if self._waiting:
             self._write_file()
             self._problem = None
-            self._send().join()
+            self._send_waiting()
         if self._problem:
             raise self._problem
         self.file.unlink(missing_ok=True)

@@ -23,7 +23,8 @@ from typing import Any, BinaryIO, cast
 import fsspec
 
 from pipelines.errors import InputError, InputWarning
-from pipelines.store.files import disk_is_full, file_sha256, state_of, sync, whole_file
+from pipelines.store.disks import disk_is_full
+from pipelines.store.files import file_sha256, state_of, sync, whole_file
 from pipelines.store.manifest import KEY, NAME
 from pipelines.store.paths import inside
 

@@ -1,6 +1,5 @@
 """Files that are written whole or not at all, and locks between processes."""
 
-import errno
 import hashlib
 import json
 import os
@@ -59,13 +58,6 @@ def file_sha256(path: Path) -> str:
     """Return the SHA-256 of a file, in hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def disk_is_full(error: Exception) -> bool:
-    """Return whether an error means that a disk or a quota is full."""
-    # Arrow and Python give a number; DuckDB, SQLite and safetensors a sentence.
-    by_number = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
-    return by_number or any(words in str(error) for words in ("No space left on device", "disk is full"))
 
 
 def lock(root: Path, name: str) -> FileLock:

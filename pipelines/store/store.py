@@ -27,7 +27,8 @@ from filelock import AcquireReturnProxy, FileLock, Timeout
 from pipelines.errors import InputError
 from pipelines.store.bucket import Bucket
 from pipelines.store.dataset import Dataset
-from pipelines.store.files import disk_is_full, lock, sync, sync_folders, write_synced
+from pipelines.store.disks import disk_is_full, full_disk
+from pipelines.store.files import lock, sync, sync_folders, write_synced
 from pipelines.store.intact import Damaged
 from pipelines.store.manifest import MANIFEST, Manifest, Ref, damaged_files, describe_files, files_digest
 from pipelines.store.step import Step, code_digest
@@ -78,7 +79,7 @@ class Store:
         before = self.find(step)
         if before and not rebuild:
             return before
-        with self._naming_a_full_disk(step), self._acquire(step.fingerprint, on_wait):
+        with self._naming_a_full_disk(), self._acquire(step.fingerprint, on_wait):
             published = self.find(step)
             if published and (published != before or not rebuild):  # another process has just built it
                 return published
@@ -363,16 +364,13 @@ class Store:
     # Inside
 
     @contextmanager
-    def _naming_a_full_disk(self, step: Step) -> Iterator[None]:
+    def _naming_a_full_disk(self) -> Iterator[None]:
         try:
             yield
         except Exception as error:
             if not disk_is_full(error):
                 raise
-            raise InputError(
-                f"The disk filled up while {step} was built, of which nothing is published; free some space where "
-                f"{self.root} lies and run again: what was done so far is taken up."
-            ) from error
+            raise (full_disk([self.root], error) or error) from error
 
     def _folder(self, area: str, name: str, empty: bool = False) -> Path:
         folder = self.root / area / name

@@ -14,7 +14,7 @@ from gpt import parallel
 from gpt.train import Diverged
 from pipelines.errors import InputError
 from pipelines.store.dataset import Dataset
-from pipelines.store.files import disk_is_full
+from pipelines.store.disks import disk_is_full
 from pipelines.store.manifest import MANIFEST
 from pipelines.store.processes import ProcessId
 from pipelines.store.step import Listener, StepContext, Stopped

@@ -92,7 +92,7 @@ def test_full_disk_publishes_nothing(store, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", full)
-        with pytest.raises(InputError, match=r"The disk filled up while .*free some space"):
+        with pytest.raises(InputError, match=r"^The disk is full where .* lies; free some space and run again\.$"):
             store.build(step(), writes())
     assert store.list() == []
     assert store.verify(store.build(step(), writes())) == []
