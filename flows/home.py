@@ -13,7 +13,6 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from flows.console import warn
 from pipelines.errors import InputError
 from pipelines.store.bucket import Bucket
 from pipelines.store.store import Store
@@ -43,7 +42,7 @@ class Home:
         address = os.environ.get("TOKENMILL_DATA")
         if address and "://" not in address:
             raise InputError(f"TOKENMILL_DATA={address!r} is no address such as s3://bucket/prefix or file:///folder.")
-        return Store(self.path / "data", Bucket(address) if address else None, warn)
+        return Store(self.path / "data", Bucket(address) if address else None)
 
     @property
     def label(self) -> str:

@@ -8,6 +8,7 @@ from pipelines.visible import visible
 
 Kind = TypeVar("Kind", bound=BaseException)
 
+
 class InputError(Exception):
     """Bad input (a config, a file, a name). Its text is one clear sentence; the command line exits with 2.
 

@@ -109,7 +109,7 @@ def open_model(folder: Path) -> LanguageModel | TextClassifier:
         Damaged: a file is not as it was published.
         InputError: the folder holds no model.
     """
-    if published := Dataset.load(folder):
+    if published := Dataset.load(folder, moved=True):
         folder = published.path
     try:
         tokenizer = load_tokenizer(folder / "tokenizer.json")

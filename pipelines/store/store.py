@@ -24,7 +24,7 @@ from typing import Any
 
 from filelock import AcquireReturnProxy, FileLock, Timeout
 
-from pipelines.errors import InputError
+from pipelines.errors import InputError, InputWarning
 from pipelines.store.bucket import Bucket
 from pipelines.store.dataset import Dataset
 from pipelines.store.disks import disk_is_full, full_disk
@@ -40,12 +40,9 @@ _warned: set[str] = set()
 class Store:
     """Published datasets under one folder, or in a bucket, with the folder as its cache."""
 
-    def __init__(
-        self, root: Path | str, bucket: Bucket | None = None, warn: Callable[[str], None] = warnings.warn
-    ) -> None:
+    def __init__(self, root: Path | str, bucket: Bucket | None = None) -> None:
         self.root = Path(root)
         self.bucket = bucket
-        self.warn = warn
 
     @property
     def address(self) -> str:
@@ -303,7 +300,7 @@ class Store:
                 raise error
             if str(error) not in _warned:
                 _warned.add(str(error))
-                self.warn(str(error))
+                warnings.warn(str(error), InputWarning, stacklevel=2)
         return found
 
     def _manifests(self, kind: str | None) -> dict[str, Callable[[], Dataset | None]]:
@@ -394,5 +391,5 @@ def _is_named(place: str, what: str, digits: str) -> bool:
     """Return whether the place of a damaged manifest, `kind/name-fingerprint`, fits the parts of a reference."""
     kind, _, folder = place.partition("/")
     name, _, fingerprint = folder.rpartition("-")
-    named = what in (kind, name, f"{kind}/{name}") or (len(what) >= 4 and not digits and fingerprint.startswith(what))
+    named = what in (kind, name, f"{kind}/{name}") or (len(what) >= 4 and not digits and fingerprint.startswith(what[:12]))
     return named and fingerprint.startswith(digits[:12])

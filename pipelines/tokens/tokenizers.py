@@ -18,7 +18,7 @@ import tiktoken
 
 from pipelines.errors import InputError
 from pipelines.tokens.byte_pairs import BytePairTokenizer
-from pipelines.tokens.characters import CharacterTokenizer, WordTokenizer
+from pipelines.tokens.characters import UNKNOWN, CharacterTokenizer, WordTokenizer
 from pipelines.tokens.pretokens import PATTERN
 from pipelines.tokens.tokenizer import END_OF_TEXT, FILE, Tokenizer
 
@@ -48,13 +48,15 @@ def load_tokenizer(path: Path) -> Tokenizer:
 
 def _check_ids(value: Any) -> None:
     """Raise a ValueError if two tokens have the same id, or an id is none. Libraries would end the process."""
-    ids = dict(value["model"]["vocab"]) | {token["content"]: token["id"] for token in value["added_tokens"]}
+    special = {token["content"]: token["id"] for token in value["added_tokens"]}
+    ids = dict(value["model"]["vocab"]) | special
     if not all(isinstance(token, str) and type(i) is int and 0 <= i < MAX_ID for token, i in ids.items()):
         raise ValueError(f"a token has no id below {MAX_ID:,}")
     if len(set(ids.values())) < len(ids):
         raise ValueError("two tokens have the same id")
-    if END_OF_TEXT not in ids:
-        raise ValueError(f"there is no {END_OF_TEXT}")
+    for token in (END_OF_TEXT,) if value["model"]["type"] == "BPE" else (END_OF_TEXT, UNKNOWN):
+        if token not in special:
+            raise ValueError(f"there is no {token}")
 
 
 @functools.cache
