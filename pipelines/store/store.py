@@ -44,6 +44,7 @@ class Store:
     def __init__(
         self, root: Path | str, bucket: Bucket | None = None, warn: Callable[[str], None] = warnings.warn
     ) -> None:
+        """Name the place of the data. `warn` is called with each sentence about what is left out."""
         self.root = Path(root)
         self.bucket = bucket
         self.warn = warn
@@ -397,5 +398,5 @@ def _is_named(place: str, what: str, digits: str) -> bool:
     """Return whether the place of a damaged manifest, `kind/name-fingerprint`, fits the parts of a reference."""
     kind, _, folder = place.partition("/")
     name, _, fingerprint = folder.rpartition("-")
-    named = what in (kind, name, f"{kind}/{name}") or (len(what) >= 4 and not digits and fingerprint.startswith(what))
+    named = what in (kind, name, f"{kind}/{name}") or (len(what) >= 4 and not digits and fingerprint.startswith(what[:12]))
     return named and fingerprint.startswith(digits[:12])
