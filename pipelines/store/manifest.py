@@ -4,6 +4,7 @@ import hashlib
 import re
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any
 
@@ -108,6 +109,11 @@ class Manifest(BaseModel):
     def ref(self) -> Ref:
         """The dataset's name for good."""
         return Ref(kind=self.kind, name=self.name, fingerprint=self.fingerprint, digest=self.digest)
+
+    @property
+    def built_at(self) -> datetime:
+        """The time when the dataset was built. `built["at"]` orders datasets, and may be later."""
+        return datetime.fromisoformat(self.built.get("clock", self.built["at"]))
 
     @property
     def bytes(self) -> int:
