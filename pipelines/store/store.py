@@ -90,24 +90,29 @@ class Store:
             scratch = self._folder(".scratch", step.fingerprint)
             try:
                 statistics = run(staging, scratch)
-                at, seconds = self._now(step).isoformat(timespec="milliseconds"), time.perf_counter() - started
-                built = {"at": at, "seconds": round(seconds, 3), **(built_by or {})}
+                seconds = time.perf_counter() - started
+                built = {**self._times(step), "seconds": round(seconds, 3), **(built_by or {})}
                 dataset = self._publish(step, staging, statistics, built, replace=published)
             finally:
                 shutil.rmtree(staging, ignore_errors=True)
             shutil.rmtree(scratch, ignore_errors=True)
             return dataset
 
-    def _now(self, step: Step) -> datetime:
-        """Return the time, or just after the newest version if the clock was set back, so that this one follows it."""
+    def _times(self, step: Step) -> dict[str, str]:
+        """Return the time of a result: `at`, which orders datasets, and `clock` if this is later than the clock says.
+
+        If the newest dataset of the kind was made by a clock that was ahead, the result follows it all the same.
+        """
         try:
-            before = [d.manifest.built["at"] for d in self.list(step.type.kind) if d.ref.name == step.name]
+            before = [dataset.manifest.built["at"] for dataset in self.list(step.type.kind)]
         except InputError:
             if not self.bucket:
                 raise
             before = []  # an unreachable bucket must not cost the result that was just built
-        newest = datetime.fromisoformat(max(before)) + timedelta(milliseconds=1) if before else datetime.min
-        return max(datetime.now(UTC), newest.replace(tzinfo=UTC))
+        now = datetime.now(UTC)
+        follows = datetime.fromisoformat(max(before)) + timedelta(milliseconds=1) if before else now
+        at, clock = (each.isoformat(timespec="milliseconds") for each in (max(now, follows), now))
+        return {"at": at} | ({"clock": clock} if at > clock else {})
 
     def _publish(
         self, step: Step, staging: Path, statistics: dict[str, Any], built: dict[str, Any], replace: Dataset | None

@@ -5,7 +5,7 @@ import json
 import os
 import threading
 import time
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 
 import pytest
@@ -110,6 +110,21 @@ def test_newest_stays_newest_when_the_clock_is_set_back(store, monkeypatch):
     published = [store.build(step(f"text {number}"), writes()) for number in range(4)]
     assert [dataset.ref for dataset in store.list()] == [dataset.ref for dataset in published]
     assert store.open("things/x").ref == published[-1].ref
+
+
+def test_clock_that_was_ahead_shadows_no_other_name(store, monkeypatch):
+    days = iter([365, 0, 0])
+
+    class Clock(datetime):
+        @classmethod
+        def now(cls, tz=None):
+            return datetime.now(tz) + timedelta(days=next(days))
+
+    monkeypatch.setattr("pipelines.store.store.datetime", Clock)
+    ahead, second, third = (store.build(step(name=name), writes()) for name in ("ahead", "b", "c"))
+    assert [dataset.ref for dataset in store.list()] == [ahead.ref, second.ref, third.ref]
+    assert store.open("things").ref == third.ref
+    assert third.manifest.built_at < datetime.now(UTC) < ahead.manifest.built_at
 
 
 def test_statistics_without_json_publish_nothing(store):

@@ -11,7 +11,10 @@ from pipelines.tokens.tokenizers import named_tokenizer
 
 GPT2 = named_tokenizer("gpt2")
 # The pattern of Llama 3, as an imported model brings it.
-LLAMA = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+LLAMA = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
 OTHER = BytePairTokenizer(LLAMA, GPT2.ranks, GPT2.special)
 
 TEXTS = [
