@@ -13,6 +13,7 @@ import contextvars
 import logging
 import math
 import os
+import re
 import sys
 import threading
 import time

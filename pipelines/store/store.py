@@ -403,5 +403,5 @@ def _is_named(place: str, what: str, digits: str) -> bool:
     """Return whether the place of a damaged manifest, `kind/name-fingerprint`, fits the parts of a reference."""
     kind, _, folder = place.partition("/")
     name, _, fingerprint = folder.rpartition("-")
-    named = what in (kind, name, f"{kind}/{name}") or (len(what) >= 4 and not digits and fingerprint.startswith(what[:12]))
-    return named and fingerprint.startswith(digits[:12])
+    is_fingerprint = len(what) >= 4 and not digits and fingerprint.startswith(what[:12])
+    return (is_fingerprint or what in (kind, name, f"{kind}/{name}")) and fingerprint.startswith(digits[:12])
