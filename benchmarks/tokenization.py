@@ -33,6 +33,7 @@ from pipelines.store.dataset import Dataset
 from pipelines.store.step import StepContext, StepType
 from pipelines.store.store import Store
 from pipelines.tokens.tokenize import TOKENIZE, TokenizeConfig
+from pipelines.tokens.tokenizer import END_OF_TEXT
 from pipelines.tokens.tokenizers import named_tokenizer
 
 CORES = 2
@@ -165,7 +166,7 @@ def datatrove(path: Path, folder: Path) -> tuple[int, float]:
     steps = [
         JsonlReader(str(halves)),
         DocumentTokenizer(
-            str(folder / "trove/tokens"), tokenizer_name_or_path=str(tokenizer), eos_token="<|endoftext|>", seed=0
+            str(folder / "trove/tokens"), tokenizer_name_or_path=str(tokenizer), eos_token=END_OF_TEXT, seed=0
         ),
     ]
     LocalPipelineExecutor(steps, tasks=CORES, workers=CORES, logging_dir=str(folder / "trove/logs")).run()

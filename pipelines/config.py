@@ -26,6 +26,9 @@ from pipelines.training.finetune_assistant import AssistantConfig
 from pipelines.training.finetune_classifier import ClassifierConfig
 from pipelines.training.pretrain import PretrainConfig
 
+SHIPPED = Path(__file__).resolve().parents[1] / "configs"
+"""The shipped configs: beside the packages, in a checkout as in a wheel."""
+
 
 class ClassificationRun(Config):
     """A classifier: its examples, its training and its evaluation."""
@@ -126,7 +129,7 @@ def load_config(path: Path | str, overrides: Sequence[str] = ()) -> RunConfig:
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, IsADirectoryError):
-        raise InputError(f"There is no config file {path}; the shipped ones lie in configs/.") from None
+        raise InputError(f"There is no config file {path}; the shipped ones are in {SHIPPED}.") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{path} is not valid TOML: {error}.") from None
     for override in overrides:
@@ -161,7 +164,8 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
     if first["type"] == "missing":
         return f"{key!r} is missing; add it to the config."
     message = first["msg"].removeprefix("Value error, ")
-    given = "" if isinstance(first["input"], dict | list) or first["type"] == "secret" else f", not {first['input']!r}"
+    shown = not isinstance(first["input"], dict | list) and "://" not in str(first["input"])  # which may hold a secret
+    given = f", not {first['input']!r}" if shown and first["type"] != "secret" else ""
     sentence = f"{message[0].lower()}{message[1:]}{given}."
     return f"{key!r} is wrong: {sentence}" if key else sentence
 

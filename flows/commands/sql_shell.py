@@ -22,6 +22,7 @@ from pygments.lexers.sql import SqlLexer
 from flows.commands.answer import answer
 from flows.commands.prompt import typed_lines
 from pipelines.errors import InputError
+from pipelines.visible import visible
 
 HELP = """
 Statements end with a semicolon and may go over several lines; Tab completes, Ctrl-C stops a query, Ctrl-D leaves.
@@ -103,7 +104,7 @@ class Shell:
             answer(self.connection, "FROM _views", out=out)
         elif name == ".schema":
             view = arguments[0].replace('"', '""')
-            answer(self.connection, f'SELECT column_name, column_type FROM (DESCRIBE "{view}")', out=out)  # noqa: S608
+            answer(self.connection, f'SELECT column_name, column_type FROM (DESCRIBE "{view}")', out=out)  # noqa: S608 - the name is quoted
         elif name == ".functions":
             answer(self.connection, "SELECT signature, comment FROM _functions", out=out)
         elif name == ".format" and arguments and arguments[0] in ("table", "csv", "json"):
@@ -117,7 +118,8 @@ class Shell:
 
 
 def show(text: str) -> None:
-    """Print a text. Use a pager if it is longer than the terminal."""
+    """Print a text with its control characters visible. Use a pager if it is longer than the terminal."""
+    text = visible(text)
     rows = shutil.get_terminal_size((120, 24)).lines
     pager = shutil.which(os.environ.get("PAGER", "less"))
     if sys.stdout.isatty() and pager and text.count("\n") >= rows:

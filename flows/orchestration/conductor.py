@@ -1,5 +1,6 @@
 """The conductor: carries out one step as a Prefect task, logs it to MLflow and publishes its result in the store."""
 
+import shutil
 import subprocess
 import time
 from collections.abc import Callable
@@ -20,6 +21,7 @@ from flows.orchestration.task_runners import map_tasks, uncached_task
 from flows.outcome import Outcome, headline
 from flows.tracking.step_run import StepRun
 from flows.tracking.tracker import Tracker
+from pipelines.addresses import clean_errors
 from pipelines.chain import Resolved, result_in
 from pipelines.errors import InputError
 from pipelines.store.dataset import Dataset
@@ -65,7 +67,8 @@ class Conductor:
         )
         def perform() -> str | State[None]:
             try:
-                dataset = self._perform(step)
+                with clean_errors():
+                    dataset = self._perform(step)
             except Stopped as stopped:
                 return Cancelled(message=str(stopped))
             if not self.done[-1].reused:
@@ -143,14 +146,16 @@ class Conductor:
 @cache
 def code_revision() -> str:
     """Return the git commit of the code, with `+changes` if the tree is not clean; empty outside a checkout."""
+    root, git = Path(__file__).resolve().parents[2], shutil.which("git")
+    if not git or not (root / ".git").exists():  # git looks in the folders above too, and runs what a repository says
+        return ""
 
-    def git(*arguments: str) -> str:
-        root = Path(__file__).resolve().parents[2]
-        done = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, check=False)  # noqa: S603, S607
-        return done.stdout.strip()
+    def ask(*arguments: str) -> str:
+        command = [git, "-C", str(root), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()  # noqa: S603 - our own checkout
 
-    revision = git("rev-parse", "HEAD")
-    return revision + ("+changes" if revision and git("status", "--porcelain", "--untracked-files=no") else "")
+    revision = ask("rev-parse", "HEAD")
+    return revision + ("+changes" if revision and ask("status", "--porcelain", "--untracked-files=no") else "")
 
 
 def _may_pass(task: Any, run: Any, state: State[Any]) -> bool:

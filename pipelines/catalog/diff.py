@@ -10,6 +10,7 @@ import duckdb
 import numpy as np
 from numpy.typing import NDArray
 
+from pipelines.catalog.catalog import explain_error
 from pipelines.catalog.views import rows_of
 from pipelines.errors import InputError
 from pipelines.store.dataset import Dataset
@@ -100,11 +101,18 @@ def compare(a: Dataset, b: Dataset, store: Store) -> Comparison:
     """Compare two datasets of a kind; for tokens, also the corpora that they were made from.
 
     Raises:
-        InputError: they are of different kinds.
+        InputError: they are of different kinds, or a file is damaged.
     """
     kind = a.manifest.kind
     if b.manifest.kind != kind:
         raise InputError(f"{a} and {b} are of different kinds, {kind} and {b.manifest.kind}; compare like with like.")
+    try:
+        return _compare(a, b, store)
+    except duckdb.Error as error:
+        raise InputError(explain_error(error)) from None
+
+
+def _compare(a: Dataset, b: Dataset, store: Store) -> Comparison:
     texts_a, texts_b = _texts(a, store), _texts(b, store)
     with duckdb.connect() as connection:
         documents, rejections = None, []
@@ -122,7 +130,7 @@ def compare(a: Dataset, b: Dataset, store: Store) -> Comparison:
             ],
             documents=documents,
             rejections=rejections,
-            tokens=_compare_tokens(connection, a, b) if kind == "tokens" else None,
+            tokens=_compare_tokens(connection, a, b) if a.manifest.kind == "tokens" else None,
         )
 
 
@@ -191,7 +199,7 @@ def _create_document_view(connection: duckdb.DuckDBPyConnection, name: str, data
     doc_id = next(iter(parse_columns(view.columns)))
     metadata = "nullif(metadata, '{}')" if "metadata" in rows.schema.names else "NULL"
     connection.execute(
-        f"CREATE TEMP VIEW {name} AS SELECT {doc_id} AS doc_id, source, location, split, text, "  # noqa: S608
+        f"CREATE TEMP VIEW {name} AS SELECT {doc_id} AS doc_id, source, location, split, text, "  # noqa: S608 - our own names
         f"coalesce({metadata}, location) AS place FROM rows_{name}"
     )
 
@@ -201,7 +209,7 @@ def _documents(connection: duckdb.DuckDBPyConnection, table: str, key: str, side
     rows = connection.execute(
         f"""SELECT d.doc_id, d.source, d.location, left(d.text, 500)
         FROM (SELECT * FROM {table} ORDER BY source, place, {key} LIMIT {SHOWN}) t
-        JOIN {side} d ON d.doc_id = t.{key} ORDER BY t.source, t.place, t.{key}"""  # noqa: S608
+        JOIN {side} d ON d.doc_id = t.{key} ORDER BY t.source, t.place, t.{key}"""  # noqa: S608 - our own names
     ).fetchall()
     return [Document(*row) for row in rows]
 
@@ -250,10 +258,11 @@ def _compare_tokens(connection: duckdb.DuckDBPyConnection, a: Dataset, b: Datase
 
 def _count_tokens(connection: duckdb.DuckDBPyConnection, view: str, dataset: Dataset) -> Counter[bytes]:
     """Count tokens by their bytes, so that different tokenizers can be compared."""
+    from pipelines.tokens.tokenizer import FILE
     from pipelines.tokens.tokenizers import load_tokenizer
 
-    token_bytes = load_tokenizer(dataset.path).token_bytes
-    counts = connection.execute(f"SELECT unnest(tokens) AS token, count(*) FROM {view} GROUP BY token").fetchall()  # noqa: S608
+    token_bytes = load_tokenizer(dataset.file(FILE)).token_bytes
+    counts = connection.execute(f"SELECT unnest(tokens) AS token, count(*) FROM {view} GROUP BY token").fetchall()  # noqa: S608 - our own names
     found: Counter[bytes] = Counter()
     for token, n in counts:
         found[token_bytes[token]] += n

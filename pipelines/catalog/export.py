@@ -11,12 +11,12 @@ from pathlib import Path
 import duckdb
 
 from pipelines.catalog import runs, tables
-from pipelines.catalog.catalog import branch_query, connect_selection, literal
+from pipelines.catalog.catalog import branch_query, connect_selection, explain_error, literal
 from pipelines.catalog.selection import Selection
-from pipelines.catalog.views import files_of
 from pipelines.errors import InputError
 from pipelines.store.files import whole_file
 from pipelines.store.kinds import VIEWS, View
+from pipelines.store.modes import give_usual_mode
 from pipelines.store.store import Store
 
 STORAGE_VERSION = "v1.0.0"  # DuckDB drivers of the last years can read it
@@ -26,8 +26,8 @@ TEXTS = [view.name for view in VIEWS.values() if view.export == "view"]
 
 
 TABLES = {
-    **{name: f"SELECT * FROM {name}" for name in (*tables.TABLES, *runs.TABLES) if name != "manifests"},  # noqa: S608
-    **{view.name: f"SELECT * FROM {view.name}" for view in VIEWS.values() if view.export == "table"},  # noqa: S608
+    **{name: f"SELECT * FROM {name}" for name in (*tables.TABLES, *runs.TABLES) if name != "manifests"},  # noqa: S608 - names of our tables
+    **{view.name: f"SELECT * FROM {view.name}" for view in VIEWS.values() if view.export == "table"},  # noqa: S608 - names of our tables
     "document_tokens": "SELECT dataset, doc_id, split, n_tokens, shard, start FROM tokens",
     "token_counts": """
         SELECT dataset, split, token_id, text, n
@@ -50,7 +50,7 @@ def export_catalog(
         Rows of each table and view.
 
     Raises:
-        InputError: the file cannot be written.
+        InputError: the file cannot be written, or a published file is damaged.
     """
     selection = Selection(store, datasets)
     try:
@@ -62,22 +62,25 @@ def export_catalog(
                 connection.execute(f"CREATE TABLE file.{name} AS {query}")
             for name in TEXTS:
                 if copy_texts:
-                    connection.execute(f"CREATE TABLE file.{name} AS SELECT * FROM main.{name}")  # noqa: S608
+                    connection.execute(f"CREATE TABLE file.{name} AS SELECT * FROM main.{name}")  # noqa: S608 - names of our tables
                 else:
                     connection.execute(f"CREATE VIEW file.{name} AS {_over_parquet(selection, VIEWS[name])}")
             rows = {name: len(connection.sql(f"FROM file.{name}")) for name in (*TABLES, *TEXTS)}
             connection.execute("DETACH file")
+        give_usual_mode(target)
         return rows
     except (OSError, duckdb.IOException) as error:
         why = getattr(error, "strerror", None) or str(error).partition("\n")[0]
         raise InputError(f"{target} cannot be written ({why}); name another file.") from None
+    except duckdb.Error as error:
+        raise InputError(explain_error(error)) from None
 
 
 def _over_parquet(selection: Selection, view: View) -> str:
     """Return a view's query on the Parquet files themselves."""
     branches = [view.empty_query]
     for label, dataset in selection.datasets_in(view):
-        if names := files_of(dataset, view):
-            paths = ", ".join(literal(str((dataset.path / name).absolute())) for name in names)
+        if files := dataset.files(view.files):
+            paths = ", ".join(literal(str(path.absolute())) for path in files)
             branches.append(branch_query(view, label, dataset, f"read_parquet([{paths}], union_by_name = true)"))
     return " UNION ALL BY NAME ".join(branches)

@@ -89,7 +89,7 @@ QUERIES = (
     "SELECT name, version, creation_time FROM model_versions WHERE current_stage <> 'Deleted_Internal'",
     "SELECT name, version, key, value FROM model_version_tags",
     "SELECT name, version, alias FROM registered_model_aliases",
-    f"SELECT name, value FROM registered_model_tags WHERE key = '{HISTORY}'",  # noqa: S608
+    f"SELECT name, value FROM registered_model_tags WHERE key = '{HISTORY}'",  # noqa: S608 - a constant
 )
 
 

@@ -9,6 +9,9 @@ from collections.abc import Callable, Sequence
 from typing import Literal
 
 import ftfy
+from ftfy import fixes
+
+from pipelines.corpus.composition import compose
 
 Cleaner = Callable[[str], tuple[str, int]]
 CleanerName = Literal["unicode", "whitespace", "boilerplate", "citations", "c4_lines", "redact"]
@@ -29,7 +32,19 @@ IP = re.compile(
     r"|(?<![\w:])(?=[0-9a-fA-F:]*[0-9a-fA-F]:)[0-9a-fA-F]{0,4}(?::[0-9a-fA-F]{0,4}){2,7}"  # version 6
     r"(?:(?<=:)\d{1,3}(?:\.\d{1,3}){3})?(?![\w:]|\.\d)"  # may end in one of version 4
 )
-FIXES = ftfy.TextFixerConfig(uncurl_quotes=False, unescape_html="auto", normalization="NFC")
+LINES = re.compile(r"[^\n]{0,999999}+\n|[^\n]{1,1000000}+")  # a line, or a part of a very long one
+ROUNDS = 16  # of repairs to a line: as many layers as a text may be mangled in
+REPAIRS: tuple[Callable[[str], str], ...] = (
+    ftfy.fix_encoding,
+    fixes.fix_c1_controls,
+    fixes.fix_latin_ligatures,
+    fixes.fix_character_width,
+    fixes.fix_line_breaks,
+    fixes.fix_surrogates,
+    fixes.remove_terminal_escapes,
+    fixes.remove_control_chars,
+    compose,
+)
 
 
 def clean(text: str, names: Sequence[CleanerName]) -> tuple[str, dict[str, int]]:
@@ -43,9 +58,30 @@ def clean(text: str, names: Sequence[CleanerName]) -> tuple[str, dict[str, int]]
 
 
 def repair_unicode(text: str) -> tuple[str, int]:
-    """Repair text that was decoded with the wrong encoding, by ftfy (Speer 2019). Counts documents."""
-    fixed = ftfy.fix_text(text, FIXES)
+    """Repair text that was decoded with the wrong encoding, by ftfy (Speer 2019). Counts documents.
+
+    This is `ftfy.fix_text` without its repair of quotes, and with a bound on its rounds. An entity in an entity costs
+    a round, and some text has a hundred thousand: `&amp;amp;amp;`. A line with `<`, and all after it, may be HTML, so
+    their entities stay.
+    """
+    lines, has_entities = [], True
+    for line in LINES.findall(text):
+        has_entities = has_entities and "<" not in line
+        lines.append(_repair(line, has_entities))
+    fixed = "".join(lines)
     return fixed, int(fixed != text)
+
+
+def _repair(line: str, has_entities: bool) -> str:
+    for _ in range(ROUNDS):
+        before = line
+        if has_entities:
+            line = fixes.unescape_html(line)
+        for repair in REPAIRS:
+            line = repair(line)
+        if line == before:
+            break
+    return line
 
 
 def tidy_whitespace(text: str) -> tuple[str, int]:

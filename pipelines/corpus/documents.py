@@ -1,7 +1,6 @@
 """Documents: their normal form, their id (the hash of that form), and the split that the id decides."""
 
 import hashlib
-import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ import pyarrow.compute as pc
 from pydantic import Field, model_validator
 
 from gpt.config import Config
+from pipelines.corpus.composition import compose
 from pipelines.corpus.parquet import read_batches
 from pipelines.corpus.quality import STATISTICS_TYPE
 from pipelines.store.dataset import Dataset
@@ -74,8 +74,7 @@ def normalise(text: str) -> str:
     """
     if not text.isascii():
         text.encode("utf-8")  # raises on surrogates
-        if not unicodedata.is_normalized("NFC", text):
-            text = unicodedata.normalize("NFC", text)
+        text = compose(text)
     if "\r" in text:
         text = text.replace("\r\n", "\n").replace("\r", "\n")
     return text.strip()
@@ -118,9 +117,7 @@ class Corpus:
     @property
     def parts(self) -> list[Path]:
         """The Parquet files, in the order of the documents."""
-        return [
-            self.dataset.file(name) for name in sorted(self.dataset.manifest.files) if name.startswith("documents/")
-        ]
+        return self.dataset.files("documents/*")
 
     @property
     def rejected(self) -> Path:

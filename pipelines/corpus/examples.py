@@ -37,6 +37,8 @@ TEXTS = ("example_id", "source", "location", "split", "text", "label", "instruct
 HISTORY = ("history", pa.list_(pa.string()))
 EXAMPLES_SCHEMA = pa.schema([*((name, pa.string()) for name in TEXTS), HISTORY, ("system", pa.string())])
 
+MAX_TURNS = 1_000  # of a conversation that becomes several examples
+
 # Other names of the roles.
 ROLES = {"human": "user", "gpt": "assistant", "model": "assistant", "bot": "assistant"}
 
@@ -166,6 +168,8 @@ def _examples(fields: Mapping[str, Any], source: ExampleSource) -> Iterator[dict
         messages = _messages(_column(fields, str(source.conversation)), source.turns)
         system = messages[0].content if messages[0].role == "system" else ""
         turns = [message.content for message in messages if message.role != "system"]
+        if source.turns != "whole" and len(turns) > MAX_TURNS:  # each repeats others, so together they take the square
+            raise ValueError(f"{len(turns):,} turns; with turns = {source.turns!r}, there may be {MAX_TURNS:,}")
         if source.turns == "answers":
             yield from (_instruction(turns[0], answer, system=system) for answer in turns[1:])
             return

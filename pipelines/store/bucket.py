@@ -9,6 +9,7 @@ are no dataset, and are not uploaded again.
 """
 
 import hashlib
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -21,7 +22,11 @@ from typing import Any, BinaryIO, cast
 import fsspec
 
 from pipelines.errors import InputError
-from pipelines.store.files import disk_is_full, file_sha256, state_of, sync, whole_file
+from pipelines.store.disks import disk_is_full
+from pipelines.store.files import file_sha256, state_of, sync, whole_file
+from pipelines.store.manifest import KEY, NAME
+from pipelines.store.modes import make_folder
+from pipelines.store.paths import inside
 
 TRANSFERS = 8  # files that are transferred at the same time
 
@@ -52,21 +57,37 @@ class Bucket:
             except FileNotFoundError:
                 return None
 
-    def manifests(self, kind: str | None, cache: Path) -> dict[str, bytes]:
-        """Return the manifest of every dataset by `kind/name-fingerprint`; unchanged ones come from the cache."""
-        found, missing = {}, {}
+    def manifests(self, kind: str | None, cache: Path, warn: Callable[[str], None]) -> dict[str, bytes]:
+        """Return the manifest of every dataset by `kind/name-fingerprint`; unchanged ones come from the cache.
+
+        Args:
+            kind: only return those of this kind.
+            cache: the folder of the manifests that were fetched before.
+            warn: called once with a sentence if there are keys that no dataset has. They are left out.
+        """
+        found, missing, foreign = {}, {}, []
+        if kind is not None and not NAME.fullmatch(kind):
+            return {}
         with self._reached() as (filesystem, root):
             for path, info in filesystem.find(f"{root}/manifests/{kind or ''}", detail=True).items():
-                name = path.partition("/manifests/")[2]
-                copy, state = cache / name, f"{self.address} {info['size']} {state_of(info)}\n".encode()
+                name, is_json = path.removeprefix(f"{root}/manifests/"), path.endswith(".json")
+                key = name.removesuffix(".json")
+                if not is_json or not KEY.fullmatch(key):
+                    foreign += [name] if is_json else []
+                    continue
+                copy, state = inside(cache, name), f"{self.address} {info['size']} {state_of(info)}\n".encode()
                 if content := _cached(copy, state):
-                    found[name.removesuffix(".json")] = content
-                elif name.endswith(".json"):
-                    missing[path] = (name.removesuffix(".json"), copy, state)
+                    found[key] = content
+                else:
+                    missing[path] = (key, copy, state)
             fetched = filesystem.cat(list(missing), on_error="omit") if missing else {}
+        if foreign:
+            more = f" and {len(foreign) - 1} more" if foreign[1:] else ""
+            names = f"{foreign[0][:200]!r}{more}"
+            warn(f"{self.address}/manifests holds {names}, which is no dataset's name; it is left out.")
         for path, content in fetched.items():
             key, copy, state = missing[path]
-            copy.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(copy.parent)
             with whole_file(copy) as unfinished:
                 unfinished.write_bytes(state + content)
             found[key] = content
@@ -103,7 +124,7 @@ class Bucket:
         """
 
         def get_one(path: Path, sha256: str) -> None:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(path.parent)
             unfinished = path.with_name(f".{path.name}.fetched")
             with self._reached() as (filesystem, root):
                 filesystem.get_file(f"{root}/files/{sha256}", str(unfinished))
@@ -135,9 +156,10 @@ class Bucket:
         return None if digest == sha256 else "was changed in the bucket: its SHA-256 is another"
 
     def files(self) -> set[str]:
-        """Return the SHA-256 of every file in the bucket."""
+        """Return the SHA-256 of every file in the bucket. What is called otherwise is not ours."""
         with self._reached() as (filesystem, root):
-            return {path.rpartition("/")[2] for path in filesystem.find(f"{root}/files")}
+            names = (path.removeprefix(f"{root}/files/") for path in filesystem.find(f"{root}/files"))
+            return {name for name in names if re.fullmatch("[0-9a-f]{64}", name)}
 
     def delete(self, files: Iterable[str], hours: float) -> int:
         """Delete files by their SHA-256, except new ones, whose upload may still be under way.

@@ -14,9 +14,11 @@ import math
 import os
 import shutil
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,17 +27,27 @@ from filelock import AcquireReturnProxy, FileLock, Timeout
 from pipelines.errors import InputError
 from pipelines.store.bucket import Bucket
 from pipelines.store.dataset import Dataset
-from pipelines.store.files import disk_is_full, lock, sync, sync_folders, write_synced
+from pipelines.store.disks import disk_is_full, full_disk
+from pipelines.store.files import lock, sync, sync_folders, write_synced
+from pipelines.store.intact import Damaged
 from pipelines.store.manifest import MANIFEST, Manifest, Ref, damaged_files, describe_files, files_digest
+from pipelines.store.modes import make_folder
 from pipelines.store.step import Step, code_digest
+
+_warned: set[str] = set()
+"""What this process has warned of."""
 
 
 class Store:
     """Published datasets under one folder, or in a bucket, with the folder as its cache."""
 
-    def __init__(self, root: Path | str, bucket: Bucket | None = None) -> None:
+    def __init__(
+        self, root: Path | str, bucket: Bucket | None = None, warn: Callable[[str], None] = warnings.warn
+    ) -> None:
+        """Name the place of the data. `warn` is called with each sentence about what is left out."""
         self.root = Path(root)
         self.bucket = bucket
+        self.warn = warn
 
     @property
     def address(self) -> str:
@@ -69,7 +81,7 @@ class Store:
         before = self.find(step)
         if before and not rebuild:
             return before
-        with self._naming_a_full_disk(step), self._acquire(step.fingerprint, on_wait):
+        with self._naming_a_full_disk(), self._acquire(step.fingerprint, on_wait):
             published = self.find(step)
             if published and (published != before or not rebuild):  # another process has just built it
                 return published
@@ -78,24 +90,29 @@ class Store:
             scratch = self._folder(".scratch", step.fingerprint)
             try:
                 statistics = run(staging, scratch)
-                at, seconds = self._now(step).isoformat(timespec="milliseconds"), time.perf_counter() - started
-                built = {"at": at, "seconds": round(seconds, 3), **(built_by or {})}
+                seconds = time.perf_counter() - started
+                built = {**self._times(step), "seconds": round(seconds, 3), **(built_by or {})}
                 dataset = self._publish(step, staging, statistics, built, replace=published)
             finally:
                 shutil.rmtree(staging, ignore_errors=True)
             shutil.rmtree(scratch, ignore_errors=True)
             return dataset
 
-    def _now(self, step: Step) -> datetime:
-        """Return the time, or just after the newest version if the clock was set back, so that this one follows it."""
+    def _times(self, step: Step) -> dict[str, str]:
+        """Return the time of a result: `at`, which orders datasets, and `clock` if this is later than the clock says.
+
+        If the newest dataset of the kind was made by a clock that was ahead, the result follows it all the same.
+        """
         try:
-            before = [d.manifest.built["at"] for d in self.list(step.type.kind) if d.ref.name == step.name]
+            before = [dataset.manifest.built["at"] for dataset in self.list(step.type.kind)]
         except InputError:
             if not self.bucket:
                 raise
             before = []  # an unreachable bucket must not cost the result that was just built
-        newest = datetime.fromisoformat(max(before)) + timedelta(milliseconds=1) if before else datetime.min
-        return max(datetime.now(UTC), newest.replace(tzinfo=UTC))
+        now = datetime.now(UTC)
+        follows = datetime.fromisoformat(max(before)) + timedelta(milliseconds=1) if before else now
+        at, clock = (each.isoformat(timespec="milliseconds") for each in (max(now, follows), now))
+        return {"at": at} | ({"clock": clock} if at > clock else {})
 
     def _publish(
         self, step: Step, staging: Path, statistics: dict[str, Any], built: dict[str, Any], replace: Dataset | None
@@ -116,10 +133,10 @@ class Store:
             code=code_digest(step.type.packages),
             built={**built, "source": code_digest(step.type.packages, as_written=True)},
         )
-        write_synced(staging / MANIFEST, manifest.model_dump_json(indent=1).encode())
+        write_synced(staging / MANIFEST, manifest.to_json())
         sync_folders(staging)
         target = self.root / step.key
-        target.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(target.parent)
         if self.bucket and not (target / MANIFEST).exists():
             shutil.rmtree(target, ignore_errors=True)  # an unfinished fetch
         old = self._trash(replace, "replaced") if replace and target.exists() else None
@@ -134,12 +151,15 @@ class Store:
         sync(target.parent)
         if old:
             shutil.rmtree(old)
-        return self._share(Dataset(target, manifest, self.bucket), replace=replace is not None)
+        dataset = Dataset(target, manifest, self.bucket)
+        dataset.compared.remember(files)
+        return self._share(dataset, replace=replace is not None)
 
     def remove(self, dataset: Dataset) -> None:
         """Remove a published dataset: it disappears in one step, then its bytes are freed."""
         if self.bucket:
             self.bucket.withdraw(dataset.ref.key)
+        dataset.compared.forget()
         if dataset.folder.exists():
             shutil.rmtree(self._trash(dataset, "removed"))
 
@@ -174,12 +194,17 @@ class Store:
             except (Timeout, FileNotFoundError):
                 continue  # its owner is alive, or another process has swept it
             swept.append(leftover.name)
+        for memory in self.root.glob(".intact/*/*"):
+            if not (self.root / memory.parent.name / memory.stem).exists():  # of a dataset that is gone
+                memory.unlink(missing_ok=True)
         return swept
 
     def _restore(self, old: Path) -> None:
-        """Put a dataset back whose replacement was killed before it was in place."""
-        if (dataset := Dataset.load(old, self.bucket)) and not (target := self.root / dataset.ref.key).exists():
-            os.rename(old, target)
+        """Put a dataset back whose replacement was killed before it was in place, unless its manifest is damaged."""
+        with suppress(Damaged):
+            dataset = Dataset.load(old, self.bucket, moved=True)
+            if dataset and not (target := self.root / dataset.ref.key).exists():
+                os.rename(old, target)
 
     # Finding
 
@@ -221,6 +246,9 @@ class Store:
         by_digits = len(name) >= 4 and not digits
         candidates = exact or [each for each in candidates if by_digits and each.ref.fingerprint.startswith(name)]
         if not candidates:
+            for place, error in self.read_manifests(kind)[1].items():
+                if _is_named(place, what, digits):
+                    raise error
             among = f"{kind} datasets" if kind else "published datasets"
             raise InputError(
                 f"Nothing called {reference!r} among the {among} in {self.address}; see `tokenmill datasets ls`."
@@ -245,25 +273,56 @@ class Store:
             problems = self._verify_folder(dataset)
         if (place := "/".join(dataset.folder.parts[-2:])) != dataset.ref.key:
             problems.append(f"it lies in {place} instead of {dataset.ref.key}")
-        if files_digest(manifest.files) != manifest.digest:
-            problems.append(f"{MANIFEST} was changed: its digest does not fit its list of files")
         return problems
 
     def _verify_folder(self, dataset: Dataset) -> list[str]:
         present = {path.relative_to(dataset.folder).as_posix() for path in dataset.folder.rglob("*") if path.is_file()}
         foreign = sorted(present - {*dataset.manifest.files, MANIFEST})
-        damaged = damaged_files(dataset.manifest.files, lambda name, entry: entry.damage(dataset.folder / name))
-        return [*damaged, *(f"{name} does not belong to it" for name in foreign)]
+        damaged = dataset.compared.problems(dataset.manifest.files, afresh=True)
+        return [f"{name} {what}" for name, what in (damaged | dict.fromkeys(foreign, "does not belong to it")).items()]
 
-    def list(self, kind: str | None = None) -> list[Dataset]:
-        """Return all published datasets, or those of a kind, oldest first."""
+    def read_manifests(self, kind: str | None = None) -> tuple[list[Dataset], dict[str, Damaged]]:
+        """Return all published datasets, or those of a kind, oldest first, and the damaged manifests by their place."""
+        found: list[Dataset] = []
+        damaged: dict[str, Damaged] = {}
+        for place, read in self._manifests(kind).items():
+            try:
+                if dataset := read():
+                    found.append(dataset)
+            except Damaged as error:
+                damaged[place] = error
+        found.sort(key=lambda dataset: (dataset.manifest.built["at"], str(dataset.folder)))
+        return found, damaged
+
+    def list(self, kind: str | None = None, *, complete: bool = False) -> list[Dataset]:
+        """Return all published datasets, or those of a kind, oldest first.
+
+        Args:
+            kind: only list datasets of this kind.
+            complete: raise an error for a damaged manifest. Otherwise it is left out, with one warning.
+
+        Raises:
+            Damaged: a manifest is damaged.
+        """
+        found, damaged = self.read_manifests(kind)
+        for error in damaged.values():
+            if complete:
+                raise error
+            self._warn_once(str(error))
+        return found
+
+    def _warn_once(self, sentence: str) -> None:
+        if sentence not in _warned:
+            _warned.add(sentence)
+            self.warn(sentence)
+
+    def _manifests(self, kind: str | None) -> dict[str, Callable[[], Dataset | None]]:
+        """Return a function that reads the manifest of each place in the store."""
         if self.bucket:
-            manifests = self.bucket.manifests(kind, self._folder(".manifests", ""))
-            found = [Dataset.parse(self.root / key, content, self.bucket) for key, content in manifests.items()]
-        else:
-            paths = [path for path in self.root.glob("[!.]*/*-*") if kind in (None, path.parent.name)]
-            found = [dataset for path in paths if (dataset := Dataset.load(path))]
-        return sorted(found, key=lambda dataset: (dataset.manifest.built["at"], str(dataset.folder)))
+            manifests = self.bucket.manifests(kind, self._folder(".manifests", ""), self._warn_once)
+            return {key: partial(Dataset.parse, self.root / key, raw, self.bucket) for key, raw in manifests.items()}
+        paths = [path for path in self.root.glob("[!.]*/*-*") if kind in (None, path.parent.name)]
+        return {f"{path.parent.name}/{path.name}": partial(Dataset.load, path) for path in paths}
 
     def changed_code(self, step: Step, dataset: Dataset) -> bool:
         """Return whether a dataset was built by other code than the step's, at the same version number."""
@@ -293,7 +352,7 @@ class Store:
         if not self.bucket:
             return 0
         there = self.bucket.files()  # before the manifests, so that a dataset published meanwhile keeps its files
-        wanted = {entry.sha256 for dataset in self.list() for entry in dataset.manifest.files.values()}
+        wanted = {entry.sha256 for dataset in self.list(complete=True) for entry in dataset.manifest.files.values()}
         return self.bucket.delete(there - wanted, hours)
 
     def _share(self, dataset: Dataset, replace: bool = False) -> Dataset:
@@ -315,23 +374,19 @@ class Store:
     # Inside
 
     @contextmanager
-    def _naming_a_full_disk(self, step: Step) -> Iterator[None]:
+    def _naming_a_full_disk(self) -> Iterator[None]:
         try:
             yield
         except Exception as error:
             if not disk_is_full(error):
                 raise
-            raise InputError(
-                f"The disk filled up while {step} was built, of which nothing is published; free some space where "
-                f"{self.root} lies and run again: what was done so far is taken up."
-            ) from error
+            raise (full_disk([self.root], error) or error) from error
 
     def _folder(self, area: str, name: str, empty: bool = False) -> Path:
         folder = self.root / area / name
         if empty and folder.exists():
             shutil.rmtree(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        return folder
+        return make_folder(folder)
 
     def _acquire(self, fingerprint: str, on_wait: Callable[[], None] | None) -> AcquireReturnProxy:
         """Acquire the fingerprint's lock; `on_wait` is called if another process has it."""
@@ -342,3 +397,11 @@ class Store:
             if on_wait:
                 on_wait()
             return lock.acquire()
+
+
+def _is_named(place: str, what: str, digits: str) -> bool:
+    """Return whether the place of a damaged manifest, `kind/name-fingerprint`, fits the parts of a reference."""
+    kind, _, folder = place.partition("/")
+    name, _, fingerprint = folder.rpartition("-")
+    is_fingerprint = len(what) >= 4 and not digits and fingerprint.startswith(what[:12])
+    return (is_fingerprint or what in (kind, name, f"{kind}/{name}")) and fingerprint.startswith(digits[:12])

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
+from itertools import chain
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import regex
 import tiktoken
 from numpy.typing import NDArray
 
 from pipelines.errors import InputError
 from pipelines.tokens.pretokens import PATTERN, PieceEncoder
 from pipelines.tokens.tokenizer import END_OF_TEXT, Ids, Tokenizer, add_ids, hugging_face_json, split_at
+
+LONGEST_PIECE = 1_000  # characters that are learnt from as one word: each merge walks through the words that it changes
 
 
 class BytePairTokenizer(Tokenizer):
@@ -44,7 +48,16 @@ class BytePairTokenizer(Tokenizer):
 
     def encode(self, text: str) -> Ids:
         """Return the ids of a text, without special tokens."""
-        return self._encoding.encode_to_numpy(text, disallowed_special=())
+        try:
+            return self._encoding.encode_to_numpy(text, disallowed_special=())
+        except ValueError:
+            return self._encode_exhausting(text)
+
+    def _encode_exhausting(self, text: str) -> Ids:
+        """Return the ids of a text that exhausts tiktoken's expressions, as a million spaces do."""
+        encode = self._encoding._encode_single_piece
+        ids = [encode(piece[0].encode()) for piece in regex.finditer(self.pattern, text)]
+        return np.array(list(chain.from_iterable(ids)), np.uint32)
 
     def encode_documents(self, texts: pa.StringArray) -> tuple[NDArray[np.unsignedinteger], NDArray[np.int64]]:
         """Encode documents, and end each with the end of text. See `Tokenizer.encode_documents`."""
@@ -53,7 +66,10 @@ class BytePairTokenizer(Tokenizer):
         elif pc.any(pc.match_substring(texts, END_OF_TEXT)).as_py():
             return super().encode_documents(texts)
         else:
-            ids = self._encode_many(texts.to_pylist()).astype(self.dtype)
+            try:
+                ids = self._encode_many(texts.to_pylist()).astype(self.dtype)
+            except ValueError:  # see `encode`
+                return super().encode_documents(texts)
         return ids, np.diff(np.flatnonzero(ids == self.end_of_text), prepend=-1)
 
     @cached_property
@@ -110,6 +126,8 @@ class BytePairTokenizer(Tokenizer):
         """Return the tokenizer of a vocabulary that is written in printable letters, as GPT-2's file is."""
         plain = {spelling: i for spelling, i in vocabulary.items() if spelling not in special}
         ranks = {spelling.translate(BYTE_OF_LETTER).encode("latin-1"): i for spelling, i in plain.items()}
+        if missing := {bytes([byte]) for byte in range(256)} - ranks.keys():
+            raise ValueError(f"its vocabulary lacks {len(missing)} bytes")
         return cls(pattern, ranks, special)
 
 
@@ -148,8 +166,9 @@ def train_byte_pairs(texts: Iterable[str], vocabulary: int) -> BytePairTokenizer
     )
     model = Tokenizer(models.BPE())
     split = pre_tokenizers.Split(Regex(PATTERN), "isolated")
+    cut = pre_tokenizers.FixedLength(LONGEST_PIECE)
     spell = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    model.pre_tokenizer = pre_tokenizers.Sequence([split, spell])
+    model.pre_tokenizer = pre_tokenizers.Sequence([split, cut, spell])
     model.train_from_iterator(texts, trainer)
     learnt = model.get_vocab(with_added_tokens=False)
     end = len(learnt)

@@ -19,7 +19,7 @@ from pipelines.corpus.documents import document_id, normalise
 from pipelines.corpus.ingest.config import IngestConfig
 from pipelines.corpus.ingest.many import name_texts, normalise_fields, text_array
 from pipelines.corpus.ingest.partitions import Partition, Piece
-from pipelines.corpus.ingest.texts import SHOWN, read_pieces, read_texts, usable
+from pipelines.corpus.ingest.texts import DEEP, SHOWN, read_pieces, read_texts, usable
 from pipelines.corpus.parquet import ROW_BYTES
 from pipelines.corpus.quality import apply_rules, bad_words_of, rules_of
 from pipelines.corpus.readers.formats import one_by_one
@@ -67,18 +67,15 @@ class Batch:
             return 0
         ends = self.size + np.cumsum(sizes + ROW_BYTES)
         n = min(int(np.searchsorted(ends, limit)) + 1, len(texts))  # the last text is the one that fills the batch
-        if source.kept:
-            try:
-                metadata = [_metadata(fields, source.kept) for fields in records.fields[:n]]
-            except RecursionError:
-                return 0
-            self.metadata += metadata
-            self.beside += sum(map(len, metadata))
-        else:
-            self.metadata.append(pa.repeat("{}", n))
+        try:
+            metadata = [_metadata(fields, source.kept) for fields in records.fields[:n]] if source.kept else []
+        except RecursionError:
+            return 0
         self.text += texts[:n]
         self.source.append(pa.repeat(source.title, n))
         self.location.append(records[:n].locations(f"{piece.file.name} "))
+        self.metadata += metadata if source.kept else [pa.repeat("{}", n)]
+        self.beside += sum(map(len, metadata))
         self.size = int(ends[n - 1])
         return n
 
@@ -111,7 +108,7 @@ class Batch:
         try:
             metadata = _metadata(record.fields, source.kept) if source.kept else "{}"
         except RecursionError:
-            return self.reject(record, piece, "metadata nested too deeply", text[:SHOWN])
+            return self.reject(record, piece, f"the metadata are {DEEP}", text[:SHOWN])
         self.text.append(text.encode())
         self.source.append(source.title)
         self.location.append(f"{piece.file.name} {record.location}")

@@ -13,7 +13,7 @@ from pipelines.corpus.readers.processes import Queue
 from pipelines.corpus.readers.records import MAX_WHOLE, Bad, Record, Records, Stream, no_column, show
 
 AHEAD = 16  # files that a reader process is asked for
-MEMBER = 8  # bytes that a record of a group takes beside its text
+DEEP = "nested too deeply"
 SHOWN = 2_000  # characters of an unreadable record that are kept to look at
 
 
@@ -53,11 +53,14 @@ def read_texts(
     def key(record: Record | Bad) -> str | None:
         if isinstance(record, Bad):
             return None
-        return json.dumps([record.fields[name] for name in source.group_by], default=str)
+        try:
+            return json.dumps([record.fields[name] for name in source.group_by], default=str)
+        except RecursionError:
+            return None
 
     for group, members in groupby((usable(record, source) for record in one_by_one(_read(piece, file, queue))), key):
         if group is None:
-            yield from members
+            yield from (member if isinstance(member, Bad) else _too_deep(member, source) for member in members)
             continue
         yield _joined(cast("Iterator[Record]", members), source)
 
@@ -65,16 +68,19 @@ def read_texts(
 def _joined(members: Iterator[Record], source: SourceConfig) -> Record | Bad:
     """Return the document of a group's records."""
     first = last = next(members)
-    texts, size = [first.fields[source.text]], 0
+    texts, size = [first.fields[source.text]], len(first.fields[source.text])
     for last in members:
         text = last.fields[source.text]
-        size += len(source.separator) + len(text) + MEMBER
-        if size <= MAX_WHOLE:
-            texts.append(text)
-    location = first.location if last is first else f"{first.location} to {last.location.rpartition(' ')[2]}"
+        size += len(text)
+        texts += [text] if size <= MAX_WHOLE else []
     if size > MAX_WHOLE:
-        return Bad(f"a group of more than {MAX_WHOLE:,} characters", location, texts[0][:SHOWN])
+        return Bad(f"a group of {size:,} characters; the limit is {MAX_WHOLE:,}", first.location)
+    location = first.location if last is first else f"{first.location} to {last.location.rpartition(' ')[2]}"
     return Record(first.fields | {source.text: source.separator.join(texts)}, location)
+
+
+def _too_deep(record: Record, source: SourceConfig) -> Bad:
+    return Bad(f"the columns to group by are {DEEP}", record.location, record.fields[source.text][:SHOWN])
 
 
 def usable(record: Record | Bad, source: SourceConfig) -> Record | Bad:

@@ -22,7 +22,7 @@ def evaluation_parts(dataset: Dataset, inputs: Mapping[str, Dataset]) -> Iterato
             yield _confusion(ask("SELECT truth, predicted, count FROM confusion"))
         if "curves.parquet" in dataset.manifest.files:
             several = ask("SELECT count(DISTINCT label) > 1 FROM curves")[0][0]
-            labels = f"SELECT curve, coalesce(label, system), x, y FROM curves WHERE system = '{MODEL}'"  # noqa: S608
+            labels = f"SELECT curve, coalesce(label, system), x, y FROM curves WHERE system = '{MODEL}'"  # noqa: S608 - a constant
             yield from _curves(ask(labels if several else "SELECT curve, system, x, y FROM curves"))
         columns = [row[0] for row in ask("DESCRIBE predictions")]
         if "mistakes.parquet" in dataset.manifest.files:
@@ -41,7 +41,7 @@ HEADLINE_METRICS = {name: title_of(name) for name in ("bits_per_byte", "accuracy
 
 def _beside_baselines(ask: Ask) -> Iterator[Part]:
     between = {row[0] for row in ask("DESCRIBE metrics")} >= {"low", "high"}
-    rows = ask(f"SELECT system, metric, value, {'low, high' if between else 'NULL, NULL'} FROM metrics")  # noqa: S608
+    rows = ask(f"SELECT system, metric, value, {'low, high' if between else 'NULL, NULL'} FROM metrics")  # noqa: S608 - our own columns
     systems, metrics = list(dict.fromkeys(row[0] for row in rows)), list(dict.fromkeys(row[1] for row in rows))
     values = {(system, metric): value for system, metric, value, _, _ in rows}
     ends = {(system, metric): (low, high) for system, metric, _, low, high in rows if low is not None}
@@ -87,7 +87,7 @@ def _recitals(ask: Ask) -> Iterator[Part]:
         [(split, round(mean, 3), n, longest) for split, mean, n, longest in splits],
     )
     longest = ask(
-        f"SELECT run, split, right(prefix, {MAX_CHARACTERS}), text, written FROM memorisation "  # noqa: S608
+        f"SELECT run, split, right(prefix, {MAX_CHARACTERS}), text, written FROM memorisation "  # noqa: S608 - a constant
         "WHERE run > 0 ORDER BY run DESC, doc_id LIMIT 6"
     )
     if longest:

@@ -48,7 +48,7 @@ def _sizes(title: str, what: str, rows: list[tuple[Any, ...]]) -> Part:
 def _lengths(title: str, unit: str, ask: Ask, length: str, table: str) -> Part:
     """Return a histogram of lengths, whose edges grow by the square root of two."""
     half = f"floor(2 * log2(greatest({length}, 1)))::INT"
-    counts: dict[int, int] = dict(ask(f"SELECT {half}, count(*) FROM {table} GROUP BY ALL"))  # noqa: S608
+    counts: dict[int, int] = dict(ask(f"SELECT {half}, count(*) FROM {table} GROUP BY ALL"))  # noqa: S608 - our own columns
     if not counts:
         return Part(title)
     first, last = min(counts), max(counts)
@@ -67,7 +67,7 @@ def _rejections(ask: Ask) -> Iterator[Part]:
     yield Part("Rejected, by reason", svg=charts.bars(bars, "rejected, by reason"), columns=("reason", "number"),
                rows=reasons)  # fmt: skip
     shown = ask(
-        "SELECT reason, source, location, coalesce(text, '') FROM rejected "  # noqa: S608
+        "SELECT reason, source, location, coalesce(text, '') FROM rejected "  # noqa: S608 - a constant
         f"QUALIFY row_number() OVER (PARTITION BY reason ORDER BY source, location) <= {MAX_REJECTED} "
         "ORDER BY count(*) OVER (PARTITION BY reason) DESC, reason LIMIT 60"
     )

@@ -2,6 +2,7 @@
 
 import json
 import os
+import subprocess
 from unittest.mock import MagicMock
 
 import pytest
@@ -111,3 +112,15 @@ def test_verify_names_the_damaged_file(published, tmp_path, monkeypatch, damage,
     first, last = done.stdout.splitlines()
     assert first.startswith(f"{spoilt}: {which} ") and sentence in first
     assert last == "1 of 2 datasets are as they were published."
+
+
+def test_foreign_repository_around_the_installation_runs_nothing(tmp_path, monkeypatch):
+    installed = tmp_path / "lib" / "flows" / "orchestration" / "conductor.py"
+    installed.parent.mkdir(parents=True)
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b"]
+    monitor = f"touch {tmp_path}/ran; false"
+    for command in (["init"], ["commit", "--allow-empty", "-m", "a"], ["config", "core.fsmonitor", monitor]):
+        subprocess.run([*git, *command], check=True, capture_output=True)
+    monkeypatch.setattr(flows.orchestration.conductor, "__file__", str(installed))
+    assert flows.orchestration.conductor.code_revision.__wrapped__() == ""
+    assert not (tmp_path / "ran").exists()

@@ -4,9 +4,9 @@ import json
 import os
 import signal
 import socket
-import urllib.error
 import urllib.request
 from datetime import UTC, datetime
+from functools import partial
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from flows.servers.prefect_server import prefect_server
 from flows.servers.processes import Service
 from flows.servers.stack import Stack, pages
 from pipelines.errors import InputError
+from pipelines.store.processes import ProcessId
 
 
 def test_stack_from_first_up_to_down(used_home, free_port):
@@ -36,16 +37,24 @@ def test_stack_from_first_up_to_down(used_home, free_port):
         assert Stack(home, free_port(), free_port()).up() == [prefect, mlflow], "they are found on whatever port"
 
         # The servers show what a run did through a temporary server, and what MLflow stored without a server.
-        assert count(prefect.url, "flow_runs", {"flows": {"name": {"any_": ["doubles"]}}}) == 1
-        assert count(prefect.url, "task_runs", {"task_runs": {"state": {"type": {"any_": ["COMPLETED"]}}}}) == 20
-        assert get(f"{mlflow.url}/get-artifact?path=sample.txt&run_uuid={run_id}") == b"In the beginning"
-        assert status(f"{mlflow.url}/", {"Host": "evil.example"}) == 403
+        login = {"Authorization": f"Bearer {stack.servers[0].secret.value}"}
+        count = partial(counted, prefect.url, login)
+        assert count("flow_runs", {"flows": {"name": {"any_": ["doubles"]}}}) == 1
+        assert count("task_runs", {"task_runs": {"state": {"type": {"any_": ["COMPLETED"]}}}}) == 20
+        assert get(f"{mlflow.url}/get-artifact?path=sample.txt&run_uuid={run_id}", login) == b"In the beginning"
 
         choices = []
         with prefect_server(home, choices.append) as url:
-            flow = json.loads(post(f"{url}/flows/", {"name": "by hand"}))
-            post(f"{url}/flow_runs/", {"flow_id": flow["id"]})
-        assert choices == ["up"] and count(prefect.url, "flow_runs", {}) == 2
+            flow = json.loads(post(f"{url}/flows/", login, {"name": "by hand"}))
+            post(f"{url}/flow_runs/", login, {"flow_id": flow["id"]})
+        assert choices == ["up"] and count("flow_runs", {}) == 2
+
+        # A server of an older version asks for no secret.
+        record = json.loads(stack.servers[0].record.read_text())
+        stack.servers[0].record.write_text(json.dumps({**record, "secret": None}))
+        with pytest.raises(InputError, match=r"prefect server at .* no secret .*tokenmill down.*tokenmill up"):
+            stack.up()
+        stack.servers[0].record.write_text(json.dumps(record))
 
         # A killed server leaves a child behind, which holds the port; `up` starts a new server all the same.
         os.kill(mlflow.pid, signal.SIGKILL)
@@ -60,6 +69,28 @@ def test_stack_from_first_up_to_down(used_home, free_port):
     assert [service.running for service in stack.status()] == [False, False]
     assert not answers(prefect.url) and not answers(mlflow.url)
     assert stack.down() == []
+
+
+def test_secret_that_others_may_read_stops_all_but_down(tmp_path, monkeypatch):
+    monkeypatch.setenv("TOKENMILL_HOME", str(tmp_path))
+    stack = Stack(tmp_path)
+    secret = stack.servers[0].secret
+    (tmp_path / ".tokenmill" / "secret").chmod(0o644)
+    record = {**ProcessId.of_this()._asdict(), "url": "http://127.0.0.1:9", "since": "2026-01-01", "secret": secret.id}
+    stack.servers[0].record.write_text(json.dumps(record))
+    for use in (stack.up, stack.status, stack.links, stack.environment, prefect_server(tmp_path).__enter__):
+        with pytest.raises(InputError, match=r"may be read by others.*tokenmill down"):
+            use()
+    assert [service.name for service in stack.down()] == ["prefect"]
+
+
+def test_env_without_servers_says_so_and_sets_nothing(tmp_path, monkeypatch):
+    monkeypatch.setenv("TOKENMILL_HOME", str(tmp_path))
+    done = CliRunner().invoke(app, ["env"])
+    assert done.stdout == "" and done.exit_code == 0
+    for name in ("prefect", "mlflow"):
+        assert f"The {name} server does not run" in done.stderr
+    assert done.stderr.count("`tokenmill up`") == 2
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"pid": "x"}', '{"pid": 1, "url": "http://127.0.0.1:1"}'])
@@ -125,21 +156,13 @@ def log_artifact(home):
 
 
 def get(url, headers=None, data=None):
-    with urllib.request.urlopen(urllib.request.Request(url, data, headers or {}), timeout=20) as response:
+    with urllib.request.urlopen(urllib.request.Request(url, data, headers or {}), timeout=60) as response:
         return response.read()
 
 
-def count(url, what, query):
-    return json.loads(post(f"{url}/api/{what}/count", query))
+def counted(url, login, what, query):
+    return json.loads(post(f"{url}/api/{what}/count", login, query))
 
 
-def post(url, value):
-    return get(url, {"Content-Type": "application/json"}, json.dumps(value).encode())
-
-
-def status(url, headers):
-    try:
-        get(url, headers)
-    except urllib.error.HTTPError as error:
-        return error.code
-    return 200
+def post(url, login, value):
+    return get(url, {"Content-Type": "application/json", **login}, json.dumps(value).encode())

@@ -1,3 +1,4 @@
+import ftfy
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -44,3 +45,35 @@ def test_cleaning_is_idempotent_and_counts_changes(name: str, text: str) -> None
 
 def test_long_run_of_spaces_is_scanned_once() -> None:
     assert CLEANERS["whitespace"]("a" + " " * 300_000 + "b") == ("a b", 1)
+
+
+MANGLED = [
+    "a",
+    "Ã¶",
+    "Ã",
+    "â€™",
+    "&amp;",
+    "&",
+    "amp;",
+    "#38;",
+    "&lt;",
+    "<",
+    "\n",
+    "\r",
+    "\x85",
+    "ﬁ",
+    "Ａ",
+    "\x1b[0m",
+    "\u0323\u0301",
+]
+
+
+@given(text=st.lists(st.sampled_from(MANGLED) | st.characters(), max_size=20).map("".join))
+def test_unicode_is_repaired_as_ftfy_repairs_it(text: str) -> None:
+    assert CLEANERS["unicode"](text)[0] == ftfy.fix_text(text, uncurl_quotes=False)
+
+
+def test_entities_in_entities_cost_few_rounds() -> None:
+    for text in ("&" + "amp;" * 20_000, "&" + "#38;" * 20_000, "&" * 20_000 + "#1;" * 20_000):
+        repaired, count = CLEANERS["unicode"](text)
+        assert count == 1 and len(repaired) < len(text)

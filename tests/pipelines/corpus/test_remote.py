@@ -174,7 +174,8 @@ class Hub(BaseHTTPRequestHandler):
                 for depth in range(1, len(parts)):
                     folder = inside + "/".join(parts[:depth])
                     entries[folder] = {"type": "directory", "path": folder, "oid": "1" * 40}
-                entries[path] = {"type": "file", "path": path, "size": len(content), "oid": sha1(content).hexdigest()}
+                oid = sha1(content, usedforsecurity=False).hexdigest()  # as git names a file
+                entries[path] = {"type": "file", "path": path, "size": len(content), "oid": oid}
         return [entry for path, entry in entries.items() if recursive or "/" not in path.removeprefix(inside)]
 
     def answer(self, body: Any, status: int = 200) -> None:

@@ -2,12 +2,20 @@ from __future__ import annotations
 
 import pyarrow as pa
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pipelines.errors import InputError
 from pipelines.tokens.byte_pairs import BytePairTokenizer, train_byte_pairs
 from pipelines.tokens.tokenizers import named_tokenizer
 
 GPT2 = named_tokenizer("gpt2")
+# The pattern of Llama 3, as an imported model brings it.
+LLAMA = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+OTHER = BytePairTokenizer(LLAMA, GPT2.ranks, GPT2.special)
 
 TEXTS = [
     "The mill grinds slowly, but it grinds well. Don't you think so? It's 1,234 years old!",
@@ -41,3 +49,27 @@ def test_encodings_keep_their_own_pattern() -> None:
         assert ids.tolist() == [i for each in expected for i in each]
         assert lengths.tolist() == [len(each) for each in expected] and ids.dtype == other.dtype
     assert other.encode("in the").tolist() != GPT2.encode("in the").tolist()
+
+
+@given(
+    st.text(
+        st.sampled_from("aé1 \n\r\t\u00a0'sLl.中🙂") | st.characters(codec="utf-8", max_codepoint=0x2FF), max_size=60
+    )
+)
+def test_pieces_of_both_regex_engines_are_equal(text: str) -> None:
+    for tokenizer in (GPT2, OTHER):
+        assert tokenizer._encode_exhausting(text).tolist() == tokenizer.encode(text).tolist()
+
+
+@pytest.mark.parametrize("tokenizer", [GPT2, OTHER], ids=["gpt2", "llama"])
+def test_million_spaces_are_encoded(tokenizer: BytePairTokenizer) -> None:
+    text = "a" + " " * 1_100_000 + "b"
+    ids = tokenizer.encode(text)
+    assert tokenizer.decode(ids) == text
+    joined, lengths = tokenizer.encode_documents(pa.array([text, "c"]))
+    assert joined[: lengths[0] - 1].tolist() == ids.tolist() and len(lengths) == 2
+
+
+def test_very_long_words_are_learnt_in_parts() -> None:
+    words = ["a" * 200_000, "ab" * 100_000 + "c", " " * 200_000 + "x", "\u0301\u0323" * 50_000]
+    assert train_byte_pairs(words, 270).vocabulary == 270
