@@ -34,7 +34,7 @@ def ls(kind: Annotated[str | None, Argument(help="Only this kind: corpus, tokens
         return
     rows = [["kind", "name", "fingerprint", "bytes", "built", "what it holds"]]
     for m in found:
-        built = m.built["at"][:16].replace("T", " ")
+        built = f"{m.built_at:%Y-%m-%d %H:%M}"
         row = [m.kind, m.name, m.fingerprint[:12], short(m.bytes), built, counts(m.statistics, 4)]
         rows.append([one_line(cell) for cell in row])
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
