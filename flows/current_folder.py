@@ -1,7 +1,7 @@
 """Nothing in the current folder is code or a setting for us: the folder may come from somebody else.
 
 Prefect would read settings from `prefect.toml`, `.env` and `pyproject.toml` there, and its logging settings can run any
-command. Python would import modules from there. Settings in environment variables are heeded.
+command. Python would import modules from there. Settings in environment variables are used.
 """
 
 import os

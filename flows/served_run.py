@@ -51,7 +51,7 @@ def carry_out(flow_run_id: UUID, deployment: str, entrypoint: str) -> None:
 
 
 def _check_origin(client: SyncPrefectClient, flow_run: FlowRun, name: str, entrypoint: str) -> None:
-    """Check that a flow run is of the deployment that `tokenmill schedule` registered, which nobody has changed."""
+    """Check that a flow run belongs to the deployment that `tokenmill schedule` registered, unchanged."""
     deployment = client.read_deployment(flow_run.deployment_id) if flow_run.deployment_id else None
     if not deployment or f"{client.read_flow(flow_run.flow_id).name}/{deployment.name}" != name:
         raise InputError(f"it is not a run of {name}, which `tokenmill schedule` serves.")
