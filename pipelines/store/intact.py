@@ -31,7 +31,7 @@ class Damaged(InputError):
     """A published file is not as it was published."""
 
 
-def damaged(path: Path, name: object, why: str) -> Damaged:
+def damaged(path: Path | str, name: object, why: str) -> Damaged:
     """Return the error for a damaged file of the dataset of this name."""
     return Damaged(f"{path} is damaged; see tokenmill datasets verify {name} ({why}).")
 
