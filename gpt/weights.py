@@ -274,9 +274,7 @@ def _stored(folder: Path, config: GPTConfig) -> dict[str, _Stored]:
         except (SafetensorError, OSError) as error:
             raise ValueError(f"{path} is no safetensors file: {error}") from None
     if config.layers > len(found):
-        raise ValueError(
-            f"{folder} has {len(found)} weights, too few for the {config.layers} layers of its config.json"
-        )
+        raise ValueError(f"{folder} has {len(found)} weights, too few for {config.layers} layers as in its config.json")
     return found
 
 

@@ -12,7 +12,6 @@ from damages import put
 from examples import step, writes
 
 import pipelines.store.manifest
-from pipelines.errors import InputWarning
 from pipelines.store import intact
 from pipelines.store.bucket import Bucket
 from pipelines.store.dataset import Dataset
@@ -133,7 +132,7 @@ def test_changed_number_in_a_manifest_is_noticed(store: Store) -> None:
 def test_damaged_manifest_costs_its_dataset_only(store: Store) -> None:
     lost, kept = store.build(step("lost", "lost"), writes()), store.build(step("kept", "kept"), writes())
     put(lost.folder / MANIFEST, None)
-    with pytest.warns(InputWarning, match=f"{lost.folder / MANIFEST} is damaged") as warned:
+    with pytest.warns(UserWarning, match=f"{lost.folder / MANIFEST} is damaged") as warned:
         assert store.list() == store.list() == [kept]
     assert len(warned) == 1
     assert store.open("kept") == kept
