@@ -318,13 +318,8 @@ class Store:
     def _manifests(self, kind: str | None) -> dict[str, Callable[[], Dataset | None]]:
         """Return a function that reads the manifest of each place in the store."""
         if self.bucket:
-<<<<<<< HEAD
-            manifests = self.bucket.manifests(kind, self._folder(".manifests", ""))
-            return {key: partial(self._shared, key, content) for key, content in manifests.items()}
-=======
             manifests = self.bucket.manifests(kind, self._folder(".manifests", ""), self._warn_once)
-            return {key: partial(Dataset.parse, self.root / key, raw, self.bucket) for key, raw in manifests.items()}
->>>>>>> main
+            return {key: partial(self._shared, key, content) for key, content in manifests.items()}
         paths = [path for path in self.root.glob("[!.]*/*-*") if kind in (None, path.parent.name)]
         return {f"{path.parent.name}/{path.name}": partial(Dataset.load, path) for path in paths}
 
@@ -415,10 +410,5 @@ def _is_named(place: str, what: str, digits: str) -> bool:
     """Return whether the place of a damaged manifest, `kind/name-fingerprint`, fits the parts of a reference."""
     kind, _, folder = place.partition("/")
     name, _, fingerprint = folder.rpartition("-")
-<<<<<<< HEAD
-    by_digits = len(what) >= 4 and not digits and fingerprint.startswith(what[:12])
-    return by_digits or (what in (kind, name, f"{kind}/{name}") and fingerprint.startswith(digits[:12]))
-=======
     is_fingerprint = len(what) >= 4 and not digits and fingerprint.startswith(what[:12])
     return (is_fingerprint or what in (kind, name, f"{kind}/{name}")) and fingerprint.startswith(digits[:12])
->>>>>>> main

@@ -163,7 +163,7 @@ def test_damaged_copy_of_a_manifest_is_read_again(tmp_path: Path) -> None:
     assert store.list() == [dataset]
     (here,) = (tmp_path / "bucket").glob("manifests/*/*.json")
     here.write_bytes(here.read_bytes()[:-20])
-    with pytest.warns(InputWarning, match=f"^file://{here} is damaged; see tokenmill datasets verify {dataset.ref} "):
+    with pytest.warns(UserWarning, match=f"^file://{here} is damaged; see tokenmill datasets verify {dataset.ref} "):
         assert store.list() == []
     with pytest.raises(Damaged):
         store.sweep_bucket()
