@@ -85,7 +85,7 @@ class Compared:
 
     def _remember(self, states: Mapping[str, State], now: int) -> None:
         """Remember states, except young ones: a change within the same tick of the clock would not show."""
-        self._states |= {name: state for name, state in states.items() if state[3] < now - SETTLED}
+        self._states |= {name: state for name, state in states.items() if abs(now - state[3]) > SETTLED}
         with suppress(OSError):  # a home that is read-only or full
             if self._memory and self._states:
                 make_folder(self._memory.parent)
