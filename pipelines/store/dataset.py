@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -135,12 +135,13 @@ class Dataset:
         """The memory of the files that were compared with their SHA-256."""
         return Compared(self.folder, remembered="/".join(self.folder.parts[-2:]) == self.ref.key)
 
-    def _paths(self, names: Iterable[str]) -> list[Path]:
+    def _paths(self, names: Sequence[str]) -> list[Path]:
         if self.bucket:
             folder = self.path
             return [inside(folder, name) for name in names]
+        paths = [inside(self.folder, name) for name in names]
         self._check(names)
-        return [inside(self.folder, name) for name in names]
+        return paths
 
     def _check(self, names: Iterable[str]) -> None:
         problems = self.compared.problems({name: self.manifest.files[name] for name in names})
