@@ -125,6 +125,9 @@ def _carry_out(home: Home, name: str, config: RunConfig, parameters: dict[str, A
                     outcomes: Any = FLOWS[name](config, **parameters)
                 except CancelledRun as cancelled:
                     raise Stopped(str(cancelled)) from None
+                except KeyboardInterrupt:
+                    finish_sending(0.5)
+                    raise
                 finally:
                     finish_sending()
             release_liveness_locks()
