@@ -26,12 +26,15 @@ def ls(kind: Annotated[str | None, Argument(help="Only this kind: corpus, tokens
 
     found = [dataset.manifest for dataset in current_home().store.list(kind)]
     if not found:
+        from pipelines.config import SHIPPED
+
+        config = SHIPPED / "quickstart.toml"
         which = f" of kind {one_line(kind)}" if kind else ""
-        typer.echo(f"Nothing published{which} yet; try `tokenmill run configs/quickstart.toml`.")
+        typer.echo(f"Nothing published{which} yet; try `tokenmill run {config}`.")
         return
     rows = [["kind", "name", "fingerprint", "bytes", "built", "what it holds"]]
     for m in found:
-        built = m.built["at"][:16].replace("T", " ")
+        built = f"{m.built_at:%Y-%m-%d %H:%M}"
         row = [m.kind, m.name, m.fingerprint[:12], short(m.bytes), built, counts(m.statistics, 4)]
         rows.append([one_line(cell) for cell in row])
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]

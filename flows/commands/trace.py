@@ -1,6 +1,5 @@
 """`tokenmill trace`: the origins and results of a dataset or model, and the readers of a source file or document."""
 
-from datetime import datetime
 from pathlib import Path
 
 from rich.console import Console, Group
@@ -91,7 +90,7 @@ def _label(node: Node) -> Text | Group:
 def _facts(dataset: Dataset) -> str:
     """Return one line about how a dataset was made."""
     manifest, statistics = dataset.manifest, dataset.manifest.statistics
-    at = datetime.fromisoformat(manifest.built["at"]).astimezone()
+    at = manifest.built_at.astimezone()
     counts = [f"{statistics[name]:,} {name}" for name in kind_of(manifest.kind).counts if statistics.get(name)]
     facts = [f"{manifest.step} v{manifest.step_version}", f"{at:%Y-%m-%d %H:%M}", *counts]
     facts.append(f"sha256 {manifest.digest[:12]}")

@@ -71,7 +71,7 @@ def crash_dead_runs(store: Store) -> None:
             state = known.get(flow_run_id)
             if state and not state.is_final():
                 client.set_flow_run_state(flow_run_id, Crashed(message=DIED), force=True)
-            elif not state or datetime.now(UTC) - state.timestamp > SETTLED:
+            elif not state or abs(datetime.now(UTC) - state.timestamp) > SETTLED:  # a clock may have been ahead
                 path.unlink(missing_ok=True)
 
 

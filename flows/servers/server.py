@@ -12,6 +12,7 @@ from flows.servers.mlflow_database import ensure_mlflow_database
 from flows.servers.secret import Secret, home_secret
 from flows.servers.sqlite_database import set_aside_half_made
 from pipelines.errors import InputError
+from pipelines.store.modes import make_folder
 
 SERVE = "flows.servers.serve"
 """The module that runs a server behind the guard."""
@@ -117,8 +118,7 @@ def private_folder(home: Path) -> Path:
     """
     folder = home / ".tokenmill"
     try:
-        home.mkdir(parents=True, exist_ok=True)
-        folder.mkdir(mode=0o700, exist_ok=True)
+        make_folder(folder)
     except OSError as error:
         raise InputError(f"{home} cannot be used ({error.strerror}); set TOKENMILL_HOME to another folder.") from None
     return folder

@@ -6,6 +6,7 @@ server over REST.
 
 import os
 import sqlite3
+import time
 from collections.abc import Iterable
 from contextlib import closing
 from pathlib import Path
@@ -87,6 +88,8 @@ class RunState(NamedTuple):
 def states(tracking_uri: str, experiment: str) -> list[RunState]:
     """Return the state of every run of an experiment, oldest first; none if there is no such experiment.
 
+    A run that starts in the future was started by a clock that was ahead, so it comes first.
+
     Raises:
         InputError: as `read`.
     """
@@ -94,13 +97,24 @@ def states(tracking_uri: str, experiment: str) -> list[RunState]:
     if is_server(tracking_uri):
         with open_server(tracking_uri) as server:
             found = [(run["info"], tags_of(run)) for _, run in server.runs(experiment)]
-        return [RunState(info["run_id"], info["status"], *map(tags.get, names)) for info, tags in found]
+        rows = [
+            (info.get("start_time", 0), info["run_id"], info["status"], *map(tags.get, names)) for info, tags in found
+        ]
+        return _in_order(rows)
     query = f"""
-        SELECT r.run_uuid, r.status, kind.value, home.value FROM runs r JOIN experiments e USING (experiment_id)
+        SELECT r.start_time, r.run_uuid, r.status, kind.value, home.value
+        FROM runs r JOIN experiments e USING (experiment_id)
         LEFT JOIN tags kind ON kind.run_uuid = r.run_uuid AND kind.key = ?
         LEFT JOIN tags home ON home.run_uuid = r.run_uuid AND home.key = ?
-        WHERE e.name = ? AND {_LIVE} ORDER BY r.start_time"""  # noqa: S608 - only our own text
-    return [RunState(*row) for row in ask(tracking_uri, query, *names, experiment)]
+        WHERE e.name = ? AND {_LIVE}"""  # noqa: S608 - only our own text
+    return _in_order(ask(tracking_uri, query, *names, experiment))
+
+
+def _in_order(rows: Iterable[tuple[Any, ...]]) -> list[RunState]:
+    """Return states behind their starts in milliseconds, in the order of these; those in the future come first."""
+    now = time.time() * 1000
+    ordered = sorted(rows, key=lambda row: (int(row[0]) <= now, int(row[0])))
+    return [RunState(*row[1:]) for row in ordered]
 
 
 def curves(tracking_uri: str, run_id: str) -> dict[str, list[tuple[int, float]]]:

@@ -35,7 +35,7 @@ def unused(
     since = now - timedelta(days=keep_days)
     newest = {(dataset.ref.kind, dataset.ref.name): dataset for dataset in datasets}
     wanted = {dataset.ref.fingerprint for dataset in newest.values()}
-    wanted |= {each.ref.fingerprint for each in datasets if datetime.fromisoformat(each.manifest.built["at"]) >= since}
+    wanted |= {each.ref.fingerprint for each in datasets if each.manifest.built_at >= since}
     in_use = [each for each in versions if each.aliases or each.version in each.history[-2:]]
     models = {each.fingerprint for each in in_use if each.fingerprint}
     evaluations = {

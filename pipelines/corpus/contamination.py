@@ -6,6 +6,7 @@ Language models are few-shot learners, appendix C).
 
 import zlib
 from collections.abc import Iterable
+from itertools import chain
 
 import numpy as np
 import regex
@@ -31,7 +32,7 @@ class Passages:
         found = np.flatnonzero(self._hashes[places] == ngrams) if len(self._hashes) else np.empty(0, np.int64)
         merged: list[tuple[int, int]] = []
         for first in found:
-            start, end = spans[first][0], spans[first + self.n - 1][1]
+            start, end = int(spans[first, 0]), int(spans[first + self.n - 1, 1])
             if merged and start <= merged[-1][1]:
                 merged[-1] = (merged[-1][0], end)
             else:
@@ -48,10 +49,11 @@ def cut(text: str, spans: Iterable[tuple[int, int]]) -> str:
     return "".join([*kept, text[at:]])
 
 
-def _word_hashes(text: str) -> tuple[NDArray[np.uint64], list[tuple[int, int]]]:
-    matches = list(WORD.finditer(text))
-    hashes = [zlib.crc32(match[0].lower().encode()) for match in matches]
-    return np.array(hashes, np.uint64), [match.span() for match in matches]
+def _word_hashes(text: str) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
+    """Return hashes (words,) of the words of a text, and their starts and ends (words, 2)."""
+    words = ((zlib.crc32(match[0].lower().encode()), *match.span()) for match in WORD.finditer(text))
+    numbers = np.fromiter(chain.from_iterable(words), np.int64).reshape(-1, 3)
+    return numbers[:, 0].astype(np.uint64), numbers[:, 1:]
 
 
 def ngram_hashes(words: NDArray[np.uint64], n: int) -> NDArray[np.uint64]:

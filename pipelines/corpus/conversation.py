@@ -1,5 +1,6 @@
 """Messages of a conversation and the order of their turns."""
 
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from typing import Literal
 
@@ -35,10 +36,18 @@ def check_turns(messages: Sequence[Message]) -> None:
 def recent(messages: Sequence[Message], fits: Callable[[Sequence[Message]], bool]) -> Sequence[Message] | None:
     """Drop the oldest exchanges of a conversation until it fits. Return None if even the last does not fit.
 
-    The system prompt stays.
+    The system prompt stays. If several exchanges fit, fewer of them fit too, so few lengths are tried.
     """
     first = 1 if messages[0].role == "system" else 0
-    for cut in range(first, len(messages), 2):
-        if fits(kept := [*messages[:first], *messages[cut:]]):
-            return kept
-    return None
+    cuts = range(first, len(messages), 2)
+
+    def fit(number: int) -> bool:
+        return fits(kept(number))
+
+    def kept(number: int) -> Sequence[Message]:
+        return [*messages[:first], *messages[cuts[-number] :]]
+
+    if fit(len(cuts)):
+        return messages
+    number = 1 + bisect_left(range(2, len(cuts)), True, key=lambda number: not fit(number))
+    return kept(number) if number > 1 or fit(1) else None

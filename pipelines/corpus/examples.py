@@ -24,7 +24,7 @@ from pipelines.corpus.documents import REJECTED, SPLITS, SplitConfig, document_i
 from pipelines.corpus.duplicates import find_duplicates, rows_to_drop, write_signatures
 from pipelines.corpus.parquet import TableWriter, read_rows
 from pipelines.corpus.readers.formats import read_file
-from pipelines.corpus.readers.records import Bad, no_column
+from pipelines.corpus.readers.records import Bad, no_column, shown
 from pipelines.corpus.sources import File, FileSource, describe_sources, list_sources
 from pipelines.errors import InputError
 from pipelines.store.dataset import Dataset
@@ -36,6 +36,8 @@ from pipelines.store.step import StepContext, StepType
 TEXTS = ("example_id", "source", "location", "split", "text", "label", "instruction", "input", "response")
 HISTORY = ("history", pa.list_(pa.string()))
 EXAMPLES_SCHEMA = pa.schema([*((name, pa.string()) for name in TEXTS), HISTORY, ("system", pa.string())])
+
+MAX_TURNS = 1_000  # of a conversation that becomes several examples
 
 # Other names of the roles.
 ROLES = {"human": "user", "gpt": "assistant", "model": "assistant", "bot": "assistant"}
@@ -146,7 +148,7 @@ def _rows(source: ExampleSource, files: Iterable[File], config: ExamplesConfig) 
                 except UnicodeEncodeError:
                     yield place | {"reason": "bytes outside the encoding"}
                 except ValueError as error:
-                    yield place | {"reason": str(error), "text": str(record.fields)[:1000]}
+                    yield place | {"reason": str(error), "text": shown(record.fields)[:1000]}
         file.check_unchanged()
 
 
@@ -166,6 +168,8 @@ def _examples(fields: Mapping[str, Any], source: ExampleSource) -> Iterator[dict
         messages = _messages(_column(fields, str(source.conversation)), source.turns)
         system = messages[0].content if messages[0].role == "system" else ""
         turns = [message.content for message in messages if message.role != "system"]
+        if source.turns != "whole" and len(turns) > MAX_TURNS:  # each repeats others, so together they take the square
+            raise ValueError(f"{len(turns):,} turns; with turns = {source.turns!r}, there may be {MAX_TURNS:,}")
         if source.turns == "answers":
             yield from (_instruction(turns[0], answer, system=system) for answer in turns[1:])
             return

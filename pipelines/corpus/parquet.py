@@ -9,10 +9,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from pipelines.store.files import whole_file
 
 ROW_GROUP_BYTES, ROW_GROUP_ROWS = 8 << 20, 1 << 16
+OTHER_BYTES = 256 << 20  # of the columns beside the text in a row group: few rows have as many
 ROW_BYTES = 32  # what a row counts beside its text
 DISTINCT = ("doc_id", "location", "text", "kept")  # columns with few repeated values, which get no dictionary
 # Hashes in hex. zstd would halve them, but cost a tenth of the time that small documents take to write.
@@ -39,7 +41,7 @@ class TableWriter(ExitStack):
         self._single: list[Mapping[str, Any]] = []
         self._single_bytes = 0
         self._held: list[pa.RecordBatch] = []
-        self._held_rows = self._held_bytes = 0
+        self._held_rows = self._held_bytes = self._held_others = 0
 
     def write(self, row: Mapping[str, Any]) -> None:
         """Write one row."""
@@ -47,7 +49,7 @@ class TableWriter(ExitStack):
         self.rows += 1
         self.text_bytes += size
         self._single.append(row)
-        self._single_bytes += ROW_BYTES + size
+        self._single_bytes += ROW_BYTES + size + sum(map(len, row.get("history") or ()))
         if self._single_bytes >= ROW_GROUP_BYTES or len(self._single) >= 1024:
             self._hold_single()
 
@@ -67,15 +69,19 @@ class TableWriter(ExitStack):
         sizes = np.full(len(batch), ROW_BYTES)
         if "text" in self._schema.names:
             sizes += pc.fill_null(pc.binary_length(batch["text"]), 0).to_numpy()
-        ends, start = np.cumsum(sizes), 0
+        ends, others, start = np.cumsum(sizes), np.cumsum(_other_bytes(batch)), 0
         while start < len(batch):  # a row group ends with the row that fills it
             before = int(ends[start - 1]) if start else 0
             by_bytes = int(np.searchsorted(ends, ROW_GROUP_BYTES - self._held_bytes + before)) + 1
-            end = min(by_bytes, start + ROW_GROUP_ROWS - self._held_rows, len(batch))
+            others_before = int(others[start - 1]) if start else 0
+            by_others = int(np.searchsorted(others, OTHER_BYTES - self._held_others + others_before)) + 1
+            end = min(by_bytes, by_others, start + ROW_GROUP_ROWS - self._held_rows, len(batch))
             self._held.append(batch.slice(start, end - start))
             self._held_rows += end - start
             self._held_bytes += int(ends[end - 1]) - before
-            if self._held_bytes >= ROW_GROUP_BYTES or self._held_rows >= ROW_GROUP_ROWS:
+            self._held_others += int(others[end - 1]) - others_before
+            full = self._held_bytes >= ROW_GROUP_BYTES or self._held_others >= OTHER_BYTES
+            if full or self._held_rows >= ROW_GROUP_ROWS:
                 self._flush()
             start = end
         return int(sizes.sum()) - ROW_BYTES * len(batch)
@@ -83,12 +89,25 @@ class TableWriter(ExitStack):
     def _flush(self) -> None:
         if self._held:
             self._writer.write_table(pa.Table.from_batches(self._held).combine_chunks(), self._held_rows)
-        self._held, self._held_rows, self._held_bytes = [], 0, 0
+        self._held, self._held_rows, self._held_bytes, self._held_others = [], 0, 0, 0
 
     def _finish(self, error: type[BaseException] | None, *_: object) -> None:
         if error is None:
             self._hold_single()
             self._flush()
+
+
+def _other_bytes(batch: pa.RecordBatch) -> NDArray[np.int64]:
+    """Return (rows,) bytes of the texts beside `text`, those in lists included."""
+    total = np.zeros(len(batch), np.int64)
+    for field, column in zip(batch.schema, batch.columns, strict=True):
+        if pa.types.is_string(field.type) and field.name != "text":
+            total += pc.fill_null(pc.binary_length(column), 0).to_numpy()
+        elif pa.types.is_list(field.type):
+            sums = np.concatenate([[0], np.cumsum(pc.fill_null(pc.binary_length(column.flatten()), 0))])
+            ends = np.cumsum(pc.fill_null(pc.list_value_length(column), 0))
+            total += np.diff(sums[ends], prepend=0)
+    return total
 
 
 def _leaves(field: pa.Field) -> list[str]:

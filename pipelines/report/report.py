@@ -10,7 +10,6 @@ Output: `report.html`.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -142,7 +141,7 @@ def _name(datasets: Sequence[Dataset]) -> str:
 
 
 def _subtitle(datasets: Sequence[Dataset]) -> str:
-    times = [datetime.fromisoformat(each.manifest.built["at"]) for each in datasets]
+    times = [each.manifest.built_at for each in datasets]
     first, last = min(times), max(times)
     until = f"{last:%H:%M}" if last.date() == first.date() else f"{last:%Y-%m-%d %H:%M}"
     size = numbers.size(sum(each.manifest.bytes for each in datasets))

@@ -176,7 +176,7 @@ def _manifest_in(folder: Path) -> Manifest | None:
         here = Dataset.load(folder)
     except Damaged:
         return None
-    return here and here.manifest
+    return here.manifest if here else None
 
 
 def _unreadable(folder: Path, why: str) -> Damaged:

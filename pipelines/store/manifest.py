@@ -143,6 +143,11 @@ class Manifest(BaseModel):
         return Ref(kind=self.kind, name=self.name, fingerprint=self.fingerprint, digest=self.digest)
 
     @property
+    def built_at(self) -> datetime:
+        """The time when the dataset was built. `built["at"]` orders datasets, and may be later."""
+        return datetime.fromisoformat(self.built.get("clock", self.built["at"]))
+
+    @property
     def bytes(self) -> int:
         """The total size of the files."""
         return sum(file.bytes for file in self.files.values())

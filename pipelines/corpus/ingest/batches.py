@@ -19,7 +19,7 @@ from pipelines.corpus.documents import document_id, normalise
 from pipelines.corpus.ingest.config import IngestConfig
 from pipelines.corpus.ingest.many import name_texts, normalise_fields, text_array
 from pipelines.corpus.ingest.partitions import Partition, Piece
-from pipelines.corpus.ingest.texts import SHOWN, read_texts, usable
+from pipelines.corpus.ingest.texts import DEEP, SHOWN, read_texts, usable
 from pipelines.corpus.parquet import ROW_BYTES
 from pipelines.corpus.quality import apply_rules, bad_words_of, rules_of
 from pipelines.corpus.readers.formats import one_by_one
@@ -54,13 +54,14 @@ class Batch:
             return 0
         ends = self.size + np.cumsum(np.fromiter(map(len, texts), np.int64, len(texts)) + ROW_BYTES)
         n = min(int(np.searchsorted(ends, limit)) + 1, len(texts))  # the last text is the one that fills the batch
+        try:
+            metadata = [_metadata(fields, source.kept) for fields in records.fields[:n]] if source.kept else []
+        except RecursionError:
+            return 0
         self.text += texts[:n]
         self.source.append(pa.repeat(source.title, n))
         self.location.append(records[:n].locations(f"{piece.file.name} "))
-        if source.kept:
-            self.metadata += [_metadata(fields, source.kept) for fields in records.fields[:n]]
-        else:
-            self.metadata.append(pa.repeat("{}", n))
+        self.metadata += metadata if source.kept else [pa.repeat("{}", n)]
         self.size = int(ends[n - 1])
         return n
 
@@ -90,10 +91,14 @@ class Batch:
             text = normalise(cut(text, shared))
         if not text:
             return self.reject(record, piece, "empty", "")
+        try:
+            metadata = _metadata(record.fields, source.kept) if source.kept else "{}"
+        except RecursionError:
+            return self.reject(record, piece, f"the metadata are {DEEP}", text[:SHOWN])
         self.text.append(text.encode())
         self.source.append(source.title)
         self.location.append(f"{piece.file.name} {record.location}")
-        self.metadata.append(_metadata(record.fields, source.kept) if source.kept else "{}")
+        self.metadata.append(metadata)
         self.size += ROW_BYTES + len(self.text[-1])
         return None
 

@@ -6,7 +6,7 @@ import io
 import re
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, BinaryIO, NamedTuple, cast
 
@@ -129,6 +129,14 @@ class Format:
 def no_column(name: str, fields: Iterable[str]) -> str:
     """Return the reason for rejecting a record without a column."""
     return f"no column {name!r}; there are {SURROGATE.sub(chr(0xFFFD), ', '.join(fields))}"
+
+
+def shown(fields: Mapping[str, Any]) -> str:
+    """Return the fields of a record as people read them."""
+    try:
+        return str(fields)
+    except RecursionError:
+        return "nested too deeply to show"
 
 
 def check_names(columns: Sequence[str]) -> None:

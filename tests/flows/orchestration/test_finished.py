@@ -1,6 +1,7 @@
 """A finished run is found without Prefect and MLflow; a run with anything left to do is not."""
 
 import sqlite3
+import time
 from contextlib import closing
 from types import SimpleNamespace
 
@@ -140,6 +141,19 @@ def test_runs_of_another_home_do_not_matter(made):
     change(made.home, "INSERT INTO runs SELECT 'theirs', 1, 'RUNNING', 99, 'active'")
     change(made.home, "INSERT INTO tags VALUES ('theirs', 'tokenmill.home', 'elsewhere')")
     assert len(find_finished(CONFIG, "evaluate", made.home)) == 5
+
+
+YEAR = 365 * 86_400_000
+
+
+@pytest.mark.parametrize("status", ["KILLED", "FAILED", "FINISHED"])
+def test_run_of_a_clock_that_was_ahead_is_not_the_last(made, status):
+    ahead = int(time.time() * 1000) + YEAR
+    change(made.home, f"INSERT INTO runs SELECT 'ahead', 1, '{status}', {ahead}, 'active'")
+    change(made.home, "INSERT INTO tags VALUES ('ahead', 'tokenmill.kind', 'flow')")
+    assert len(find_finished(CONFIG, "evaluate", made.home)) == 5
+    change(made.home, "UPDATE runs SET status = 'FAILED' WHERE run_uuid = 'flow'")
+    assert find_finished(CONFIG, "evaluate", made.home) == []
 
 
 def test_run_with_a_base_is_left_to_the_flow(made):

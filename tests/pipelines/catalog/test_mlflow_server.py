@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from base64 import b64encode
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -122,6 +123,11 @@ def test_tables_are_read_page_by_page(server: str, tmp_path: Path) -> None:
 def test_states_of_an_experiments_runs(server: str) -> None:
     assert runs.states(server, "quickstart") == [runs.RunState(f"r{i}", "FINISHED", None, None) for i in range(3)]
     assert runs.states(server, "another") == []
+
+
+def test_run_of_a_clock_that_was_ahead_comes_first(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(RUNS[1]["info"], "start_time", str(int(time.time() * 1000) + 86_400_000))
+    assert [state.run_id for state in runs.states(server, "quickstart")] == ["r1", "r0", "r2"]
 
 
 def test_curves_and_texts_of_one_run(server: str) -> None:

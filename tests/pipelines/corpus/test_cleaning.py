@@ -47,7 +47,25 @@ def test_long_run_of_spaces_is_scanned_once() -> None:
     assert CLEANERS["whitespace"]("a" + " " * 300_000 + "b") == ("a b", 1)
 
 
-MANGLED = ["a", "Ã¶", "Ã", "â€™", "&amp;", "&", "amp;", "#38;", "&lt;", "<", "\n", "\r", "\x85", "ﬁ", "Ａ", "\x1b[0m", "\u0323\u0301"]
+MANGLED = [
+    "a",
+    "Ã¶",
+    "Ã",
+    "â€™",
+    "&amp;",
+    "&",
+    "amp;",
+    "#38;",
+    "&lt;",
+    "<",
+    "\n",
+    "\r",
+    "\x85",
+    "ﬁ",
+    "Ａ",
+    "\x1b[0m",
+    "\u0323\u0301",
+]
 
 
 @given(text=st.lists(st.sampled_from(MANGLED) | st.characters(), max_size=20).map("".join))

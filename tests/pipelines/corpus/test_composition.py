@@ -41,5 +41,7 @@ def test_every_mark_of_this_python_is_known() -> None:
     known = composition._marks().pattern
     for character in map(chr, range(sys.maxunicode + 1)):
         class_ = unicodedata.combining(character)
-        if class_ or unicodedata.decomposition(character) and unicodedata.combining(unicodedata.normalize("NFD", character)[0]):
+        if class_ or (
+            unicodedata.decomposition(character) and unicodedata.combining(unicodedata.normalize("NFD", character)[0])
+        ):
             assert character in known and FIRST <= ord(character) <= LAST

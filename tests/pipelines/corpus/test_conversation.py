@@ -41,3 +41,21 @@ def test_recent_drops_whole_exchanges_from_the_oldest(n, room, system):
     assert list(kept[-2:]) == messages[-2:] and (not system or kept[0] == messages[0])
     assert list(kept[system:]) == messages[len(messages) - len(kept) + system :]
     check_turns(kept)
+
+
+@given(lengths=st.lists(st.integers(1, 9), min_size=1, max_size=12), room=st.integers(0, 60))
+def test_as_many_exchanges_are_kept_as_fit(lengths, room):
+    messages = [Message(role=("user", "assistant")[i % 2], content="x" * n) for i, n in enumerate(lengths)]
+
+    def fits(some):
+        return sum(len(message.content) for message in some) <= room
+
+    fitting = (messages[cut:] for cut in range(0, len(messages), 2) if fits(messages[cut:]))
+    assert recent(messages, fits) == next(fitting, None)
+
+
+def test_long_conversation_is_tried_a_few_times_only():
+    tried = []
+    messages = [Message(role=("user", "assistant")[i % 2], content="x") for i in range(20_000)]
+    assert recent(messages, lambda some: tried.append(len(some)) or len(some) <= 30) == messages[-30:]
+    assert len(tried) < 20

@@ -106,6 +106,17 @@ def test_malformed_conversations_are_rejected_with_a_reason(build: Build, tmp_pa
     ]
 
 
+@pytest.mark.parametrize("turns", ["replies", "answers"])
+def test_conversation_of_many_examples_has_a_limit(build: Build, tmp_path: Path, turns: str) -> None:
+    chats = [["Hi", "Hello"], [f"turn {i}" for i in range(20_000)]]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps({"c": chat}) + "\n" for chat in chats))
+    source = {"uri": str(tmp_path / "a.jsonl"), "conversation": "c", "turns": turns}
+    dataset = build(EXAMPLES, {"sources": [source]})
+    assert [row.instruction for row in all_rows(dataset)] == ["Hi"]
+    (row,) = read_rows(dataset.file("rejected.parquet"))
+    assert row["reason"] == f"20,000 turns; with turns = '{turns}', there may be 1,000"
+
+
 def test_parts_of_a_conversation_share_a_split(build: Build, tmp_path: Path) -> None:
     (tmp_path / "chat.yml").write_text(
         "conversations:\n" + "".join(f"- [a{i}, b{i}, c{i}, d{i}, e{i}, f{i}]\n" for i in range(30))

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipelines.corpus.documents import DOCUMENTS, Corpus
+from pipelines.corpus.examples import EXAMPLES_SCHEMA
 from pipelines.corpus.ingest.ingest import INGEST
 from pipelines.corpus.parquet import TableWriter, read_rows
 from pipelines.store.dataset import Dataset
@@ -41,7 +42,9 @@ def test_large_parts_are_written_in_small_row_groups(
 def test_table_bytes_do_not_depend_on_batch_sizes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pipelines.corpus.parquet.ROW_GROUP_BYTES", 700)
     monkeypatch.setattr("pipelines.corpus.parquet.ROW_GROUP_ROWS", 9)
-    rows = [{"doc_id": str(i), "text": "é" * (i * 37 % 400) or None} for i in range(100)]
+    monkeypatch.setattr("pipelines.corpus.parquet.OTHER_BYTES", 900)
+    texts = [{"text": "é" * (i * 37 % 400) or None, "metadata": "m" * (i * 53 % 600)} for i in range(100)]
+    rows = [{"doc_id": str(i), **text} for i, text in enumerate(texts)]
     whole = pa.RecordBatch.from_pylist(rows, DOCUMENTS)
     for name, step in {"rows": 0, "one": 1, "some": 7, "all": 100}.items():
         with TableWriter(tmp_path / name, DOCUMENTS) as table:
@@ -71,3 +74,14 @@ def test_table_is_whole_or_absent_with_two_writers(tmp_path: Path) -> None:
         raise KeyError
     assert list(read_rows(path)) == rows
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_long_histories_end_a_row_group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipelines.corpus.parquet.OTHER_BYTES", 1000)
+    rows = [{"text": "short", "history": ["x" * 39, "y"] * (i % 5) or None} for i in range(100)]
+    with TableWriter(tmp_path / "rows", EXAMPLES_SCHEMA) as table:
+        for row in rows:
+            table.write(row)
+    file = pq.ParquetFile(tmp_path / "rows")
+    assert [row["history"] for row in file.read().to_pylist()] == [row["history"] for row in rows]
+    assert file.num_row_groups == 8  # 8,000 bytes

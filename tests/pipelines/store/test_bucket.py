@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -188,6 +189,18 @@ def test_damaged_copy_is_fetched_again(machines: list[Store], tmp_path: Path) ->
     ]
     assert two.open("tokens/mill").file("tokens-00000.arrow").read_bytes() == whole
     assert two.verify(two.open("tokens/mill")) == []
+
+
+def test_copy_of_a_clock_that_was_ahead_is_compared(machines: list[Store], tmp_path: Path) -> None:
+    one, two = machines
+    both(one, tmp_path)
+    tokens = two.open("tokens/mill")
+    copy, ahead = tokens.file("tokens-00000.arrow"), time.time() + 365 * 86_400
+    whole = copy.read_bytes()
+    os.utime(tokens.folder / MANIFEST, (ahead, ahead))
+    copy.write_bytes(bytes([whole[0] ^ 1]) + whole[1:])
+    assert two.open("tokens/mill").file("tokens-00000.arrow").read_bytes() == whole
+    assert (tokens.folder / MANIFEST).stat().st_mtime < ahead
 
 
 def test_damage_in_the_bucket_is_named(s3: Any, address: str, machines: list[Store]) -> None:

@@ -5,13 +5,13 @@ import json
 import os
 import threading
 import time
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 
 import pytest
 from examples import leftovers, step, writes
 
-from pipelines.errors import InputError, InputWarning
+from pipelines.errors import InputError
 from pipelines.store.files import file_sha256
 from pipelines.store.intact import Damaged
 from pipelines.store.manifest import MANIFEST, Ref, files_digest
@@ -110,6 +110,21 @@ def test_newest_stays_newest_when_the_clock_is_set_back(store, monkeypatch):
     published = [store.build(step(f"text {number}"), writes()) for number in range(4)]
     assert [dataset.ref for dataset in store.list()] == [dataset.ref for dataset in published]
     assert store.open("things/x").ref == published[-1].ref
+
+
+def test_clock_that_was_ahead_shadows_no_other_name(store, monkeypatch):
+    days = iter([365, 0, 0])
+
+    class Clock(datetime):
+        @classmethod
+        def now(cls, tz=None):
+            return datetime.now(tz) + timedelta(days=next(days))
+
+    monkeypatch.setattr("pipelines.store.store.datetime", Clock)
+    ahead, second, third = (store.build(step(name=name), writes()) for name in ("ahead", "b", "c"))
+    assert [dataset.ref for dataset in store.list()] == [ahead.ref, second.ref, third.ref]
+    assert store.open("things").ref == third.ref
+    assert third.manifest.built_at < datetime.now(UTC) < ahead.manifest.built_at
 
 
 def test_statistics_without_json_publish_nothing(store):
@@ -250,7 +265,7 @@ def test_dataset_under_another_name_is_left_out(store, change):
     dataset, kept = store.build(step(), writes()), store.build(step("kept"), writes())
     place = dataset.path / MANIFEST
     place.write_text(json.dumps(json.loads(place.read_text()) | change))
-    with pytest.warns(InputWarning, match=f"{place} belongs to .* move it back"):
+    with pytest.warns(UserWarning, match=f"{place} belongs to .* move it back"):
         assert store.list() == [kept]
     with pytest.raises(InputError, match="belongs to"):
         store.find(step())
@@ -369,7 +384,7 @@ def test_link_in_a_dataset_does_not_lead_out_of_it(store, tmp_path):
             use("one.txt")
 
 
-@pytest.mark.parametrize("name", ["../../x", "/tmp/x", "a\0b", "", ".", "é" * 200])
+@pytest.mark.parametrize("name", ["../../x", "/x", "a\0b", "", ".", "é" * 200])
 def test_lock_stays_in_its_folder_whatever_its_name(store, name):
     with store.lock(name):
         assert store.is_locked(name)

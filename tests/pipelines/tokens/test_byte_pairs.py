@@ -11,7 +11,10 @@ from pipelines.tokens.tokenizers import named_tokenizer
 
 GPT2 = named_tokenizer("gpt2")
 # The pattern of Llama 3, as an imported model brings it.
-LLAMA = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+LLAMA = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
 OTHER = BytePairTokenizer(LLAMA, GPT2.ranks, GPT2.special)
 
 TEXTS = [
@@ -48,7 +51,11 @@ def test_encodings_keep_their_own_pattern() -> None:
     assert other.encode("in the").tolist() != GPT2.encode("in the").tolist()
 
 
-@given(st.text(st.sampled_from("aé1 \n\r\t\u00a0'sLl.中🙂") | st.characters(codec="utf-8", max_codepoint=0x2FF), max_size=60))
+@given(
+    st.text(
+        st.sampled_from("aé1 \n\r\t\u00a0'sLl.中🙂") | st.characters(codec="utf-8", max_codepoint=0x2FF), max_size=60
+    )
+)
 def test_pieces_of_both_regex_engines_are_equal(text: str) -> None:
     for tokenizer in (GPT2, OTHER):
         assert tokenizer._encode_exhausting(text).tolist() == tokenizer.encode(text).tolist()

@@ -10,6 +10,7 @@ from corpora import documents, several, write_lines
 
 from pipelines.corpus.ingest.batches import Batch
 from pipelines.corpus.ingest.ingest import INGEST
+from pipelines.corpus.parquet import read_rows
 from pipelines.errors import InputError
 from pipelines.store.dataset import Dataset
 from pipelines.store.store import Store
@@ -51,3 +52,36 @@ def test_file_changed_while_read_is_an_error(
     with pytest.raises(InputError, match="changed while it was read"):
         build(INGEST, {"sources": [{"uri": str(path)}]})
     assert not store.list()
+
+
+def test_group_that_is_too_large_costs_itself_only(
+    build: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipelines.corpus.ingest.texts.MAX_WHOLE", 100)
+    lines = [json.dumps({"text": f"{'x' * 40} {i}", "g": i // 3}) for i in range(5)]
+    (tmp_path / "a.jsonl").write_text("\n".join(lines))
+    corpus = build(INGEST, {"sources": [{"uri": str(tmp_path / "a.jsonl"), "group_by": ["g"]}]})
+    assert [row["location"] for row in documents(corpus)] == ["a.jsonl line 4 to 5"]
+    (row,) = read_rows(corpus.file("rejected.parquet"))
+    assert (row["reason"], row["location"]) == ("a group of 126 characters; the limit is 100", "a.jsonl line 1")
+
+
+NESTED = "[" * 990 + "]" * 990
+
+
+@pytest.mark.parametrize(
+    ("line", "options", "reason"),
+    [
+        ('{"text": %s}', {}, "column 'text' holds list, not text"),
+        ('{"text": "bad", "n": %s}', {"metadata": ["n"]}, "the metadata are nested too deeply"),
+        ('{"text": "bad", "n": %s}', {"group_by": ["n"]}, "the columns to group by are nested too deeply"),
+    ],
+)
+def test_deeply_nested_values_cost_their_record(
+    build: Build, tmp_path: Path, line: str, options: dict[str, Any], reason: str
+) -> None:
+    (tmp_path / "a.jsonl").write_text('{"text": "good", "n": 1}\n' + line.replace("%s", NESTED))
+    corpus = build(INGEST, {"sources": [{"uri": str(tmp_path / "a.jsonl"), **options}]})
+    assert [row["text"] for row in documents(corpus)] == ["good"]
+    (row,) = read_rows(corpus.file("rejected.parquet"))
+    assert (row["reason"], row["location"]) == (reason, "a.jsonl line 2")
