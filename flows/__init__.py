@@ -2,18 +2,24 @@
 
 import os
 
+from flows.current_folder import leave_settings_aside
+
 SETTINGS = {
     # No telemetry.
     "DO_NOT_TRACK": "true",
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-    # Six retries with growing pauses: an MLflow server may be away for about two minutes.
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "6",
+    # A run has its own patience with servers (flows/tracking/outages.py).
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
     # MLflow would print two lines for each step; a link is printed when a run ends.
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    # PyTorch would keep compiled headers in a folder of /tmp whose name everybody knows, whatever its cache is.
+    "TORCHINDUCTOR_CPP_CACHE_PRECOMPILE_HEADERS": "0",
 }
-"""Settings of Prefect and MLflow. They are set here because both packages read some of them when they are imported."""
+"""Settings of other packages. They are set here because the packages read some of them when they are imported."""
 
 for _name, _value in SETTINGS.items():
     os.environ.setdefault(_name, _value)  # a value that the user has set is kept
+
+leave_settings_aside()

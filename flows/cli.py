@@ -8,8 +8,9 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.metadata import version
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -20,16 +21,19 @@ from flows.commands.classify import classify
 from flows.commands.datasets import report, trace
 from flows.commands.doctor import doctor
 from flows.commands.models import chat, compare, generate, models, promote, reevaluate, rollback
-from flows.commands.run import STEPS, full_disk, run
-from flows.commands.servers import down, schedule, serve, status, up
+from flows.commands.run import STEPS, run
+from flows.commands.servers import down, env, schedule, serve, status, up
 from flows.commands.sql import sql
-from pipelines.errors import InputError
+from flows.current_folder import protect_process
+from flows.terminal import prepare_streams
+from pipelines.errors import InputError, ServerAway, cause_of
+from pipelines.store.disks import full_disk
 
 COMMANDS: dict[str, list[Callable[..., None]]] = {
     "Runs": [run, *STEPS],
     "Data": [trace, report, sql],
     "Models": [generate, classify, chat, compare, models, promote, reevaluate, rollback],
-    "Servers": [up, down, status, schedule, serve, doctor],
+    "Servers": [up, down, status, env, schedule, serve, doctor],
 }
 """The commands by the panel of the help that shows them."""
 
@@ -66,10 +70,20 @@ def _set_options(
 
 def main() -> None:
     """Run a command. Bad input is one sentence and exit code 2; a failed run is one sentence and exit code 1."""
+    prepare_streams()
     # Imports make a million objects that stay. Searching them for garbage repeatedly would take a second.
     gc.set_threshold(50_000)
-    with _one_sentence():
-        app()
+    protect_process()
+    try:
+        with _one_sentence():
+            try:
+                app()
+            finally:
+                sys.stdout.flush()  # an error of the output still becomes a sentence here
+    except SystemExit as ended:
+        if outages := sys.modules.get("flows.tracking.outages"):
+            outages.end_process(ended.code)
+        raise
 
 
 @contextmanager
@@ -85,22 +99,22 @@ def _one_sentence() -> Iterator[None]:
 
         _fail(error, exit_code())
     except Exception as error:
-        cause = _input_error_behind(error) or full_disk()
-        _fail(cause or error, 2 if cause else 1)
+        from flows.orchestration.signals import exit_code, received
 
-
-def _input_error_behind(error: BaseException) -> InputError | None:
-    """Return the InputError that a later error hides. On a full disk, for one, MLflow fails afterwards."""
-    behind = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
-    return behind if isinstance(behind, InputError) else _input_error_behind(behind) if behind else None
+        home = Path(os.environ.get("TOKENMILL_HOME") or ".").resolve()
+        cause = cause_of(error, InputError) or full_disk([home], error)
+        code = 2 if cause else exit_code() if received else 1
+        _fail(cause or cause_of(error, ServerAway) or error, code)
 
 
 def _fail(error: BaseException, code: int) -> None:
     if "TOKENMILL_DEBUG" in os.environ:
         raise error
     text = " ".join(str(error).split()) or type(error).__name__
-    hint = "" if isinstance(error, InputError) or code > 100 else f" ({type(error).__name__}; --debug shows where.)"
-    typer.echo(f"tokenmill: {text}{hint}", err=True)
+    clear = isinstance(error, InputError | ServerAway) or code > 100
+    hint = "" if clear else f" ({type(error).__name__}; --debug shows where.)"
+    with suppress(InputError):  # standard error cannot be written either
+        print(f"tokenmill: {text}{hint}", file=sys.stderr)
     traceback.clear_frames(error.__traceback__)  # Prefect keeps the error, and DuckDB warns of connections left open
     sys.exit(code)
 

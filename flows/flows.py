@@ -1,5 +1,6 @@
 """The flows: the whole chain as `run`, and one flow per step that carries the chain that far."""
 
+import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -12,14 +13,14 @@ from flows.console import say
 from flows.home import Home
 from flows.orchestration.artifacts import publish_chain
 from flows.orchestration.conductor import Conductor
-from flows.orchestration.endings import crash_dead_runs, end_mlflow_runs, hold_liveness_lock
+from flows.orchestration.endings import end_mlflow_runs, living_run
 from flows.orchestration.finished import take_resolved
 from flows.orchestration.gate import Gate, evaluate_registered
 from flows.orchestration.signals import stop_on_signals
 from flows.orchestration.task_runners import task_runner
 from flows.orchestration.warm_start import find_base
 from flows.outcome import Outcome
-from flows.tracking.outages import explain_outages
+from flows.tracking.outages import MLFLOW, PREFECT, waiting_for
 from flows.tracking.tracker import Tracker
 from pipelines.catalog.registry import ModelVersion
 from pipelines.chain import Evaluated, Perform, chain, report_on
@@ -35,12 +36,16 @@ def _conduct(
 ) -> list[Outcome] | State[None]:
     """Do what every flow does around its steps: sweep, track, stop on signals, report, promote and sum up."""
     home = Home.from_environment()
-    hold_liveness_lock(home.store, str(flow_run.id))
-    crash_dead_runs(home.store)
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(home.compiled))
     home.store.sweep()
     tags = {"prefect.flow_run_id": str(flow_run.id), "prefect.flow_run_name": str(flow_run.name)}
     try:
-        with stop_on_signals() as should_stop, explain_outages(home.mlflow_uri):
+        with (
+            stop_on_signals() as should_stop,
+            waiting_for(PREFECT, os.environ.get("PREFECT_API_URL", ""), should_stop),
+            waiting_for(MLFLOW, home.mlflow_uri, should_stop),
+            living_run(home.store, str(flow_run.id)),
+        ):
             tracker = Tracker(home, config.name)
             with tracker.flow_run(config, tags):
                 conductor = Conductor(home.store, tracker, rebuild, should_stop, take_resolved())

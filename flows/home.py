@@ -13,6 +13,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from flows.console import warn
 from pipelines.errors import InputError
 from pipelines.store.bucket import Bucket
 from pipelines.store.store import Store
@@ -42,7 +43,7 @@ class Home:
         address = os.environ.get("TOKENMILL_DATA")
         if address and "://" not in address:
             raise InputError(f"TOKENMILL_DATA={address!r} is no address such as s3://bucket/prefix or file:///folder.")
-        return Store(self.path / "data", Bucket(address) if address else None)
+        return Store(self.path / "data", Bucket(address) if address else None, warn)
 
     @property
     def label(self) -> str:
@@ -68,3 +69,21 @@ class Home:
     def unsent(self) -> Path:
         """Return the folder of values and texts that MLflow has not received because it did not answer."""
         return self.path / ".tokenmill" / "unsent"
+
+    @property
+    def compiled(self) -> Path:
+        """Return the folder for compiled code, which PyTorch unpickles and executes.
+
+        Its name holds the number of the folder around it, so a cache that somebody sends with a home is never used.
+
+        Raises:
+            InputError: others can write to it.
+        """
+        private = self.path / ".tokenmill"
+        private.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder = private / f"compiled-{private.stat().st_ino:x}"
+        folder.mkdir(mode=0o700, exist_ok=True)
+        state = folder.lstat()
+        if state.st_uid != os.getuid() or state.st_mode & 0o022:
+            raise InputError(f"Others than you can write to {folder}, whose code is executed; delete it.")
+        return folder

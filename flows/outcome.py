@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pipelines.chain import STEPS
 from pipelines.numbers import counts
 from pipelines.store.dataset import Dataset
+from pipelines.visible import one_line
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class Outcome:
 def headline(dataset: Dataset) -> str:
     """Return the numbers that a person wants first, in one line."""
     step, statistics = STEPS.get(dataset.manifest.step), dataset.manifest.statistics
-    return step.headline(statistics) if step and step.headline else counts(statistics)
+    return one_line(step.headline(statistics) if step and step.headline else counts(statistics))
 
 
 def details(dataset: Dataset) -> str:

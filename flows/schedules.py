@@ -32,7 +32,8 @@ if TYPE_CHECKING:
     from prefect import Flow
     from prefect.client.schemas.objects import FlowRun
     from prefect.deployments.runner import RunnerDeployment
-    from prefect.runner import Runner
+
+    from flows.runner import OwnRunner
 
 Flows = Mapping[str, "Flow[..., Any]"]
 
@@ -101,16 +102,16 @@ def serve(path: Path | str, home: Path | str, flows: Flows | None = None) -> Non
     if not Stack(home).status()[0].running:
         raise InputError("Schedules need a Prefect server that stays: `tokenmill up` first, or set PREFECT_API_URL.")
     with prefect_server(home):
-        from prefect.runner import Runner
+        from flows.runner import OwnRunner
 
         deployments = make_deployments(load_schedules(path), Path(path), flows)
         try:
             with FileLock(Path(home) / ".tokenmill" / "serve.lock", timeout=0):
                 _give_up_orphans(deployments)
                 # Polls often and takes a run when it is due. A run that is taken earlier occupies the only slot.
-                runner = Runner(query_seconds=2, prefetch_seconds=0)
+                runner = OwnRunner(query_seconds=2, prefetch_seconds=0)
                 for deployment in deployments:
-                    runner.add_deployment(deployment)
+                    runner.add(deployment)
                 names = ", ".join(each.name for each in deployments)
                 say(f"Serving {names}; {pages(home)['prefect']}/deployments starts them too. Ctrl-C ends it.")
                 asyncio.run(_run_until_signal(runner))
@@ -118,7 +119,7 @@ def serve(path: Path | str, home: Path | str, flows: Flows | None = None) -> Non
             raise InputError(f"Another `tokenmill schedule` runs for {home}; end that one first.") from None
 
 
-async def _run_until_signal(runner: Runner) -> None:
+async def _run_until_signal(runner: OwnRunner) -> None:
     """Run until a signal. The runner then pauses its schedules and kills its runs, in `SECONDS_TO_END` at most.
 
     `prefect.serve` would wait for the server to pause them, for minutes if the server hangs. At SIGTERM it would raise
@@ -187,6 +188,7 @@ def tokenmill_flows() -> Flows:
 
 
 def _deployment(name: str, schedule: Schedule, path: Path, flows: Flows) -> RunnerDeployment:
+    from prefect._internal.versioning import VersionType
     from prefect.client.schemas.objects import ConcurrencyLimitConfig
     from prefect.deployments.runner import EntrypointType, RunnerDeployment
     from prefect.schedules import Schedule as Times
@@ -204,6 +206,7 @@ def _deployment(name: str, schedule: Schedule, path: Path, flows: Flows) -> Runn
             paused=False,
             concurrency_limit=ConcurrencyLimitConfig.model_validate(one_at_a_time),
             entrypoint_type=EntrypointType.MODULE_PATH,
+            version_type=VersionType.SIMPLE,  # by default that of the git repository in the current folder
         )
     except ValueError as error:  # of croniter and dateutil, through pydantic
         what = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
@@ -238,15 +241,20 @@ def _give_up_orphans(deployments: list[RunnerDeployment]) -> None:
     from prefect.client.orchestration import get_client
     from prefect.client.schemas.filters import DeploymentFilter, FlowRunFilter
     from prefect.client.schemas.sorting import FlowRunSort
+    from prefect.exceptions import ObjectNotFound
     from prefect.states import Cancelled, Crashed
 
-    ours = DeploymentFilter.model_validate({"name": {"any_": [each.name for each in deployments]}})
     not_ended = {"type": {"any_": ["SCHEDULED", "PENDING", "RUNNING", "CANCELLING"]}}
     due = FlowRunFilter.model_validate({"state": not_ended, "expected_start_time": {"before_": datetime.now(UTC)}})
     order = FlowRunSort.EXPECTED_START_TIME_DESC
     runs: list[FlowRun] = []
     kept = set()
     with get_client(sync_client=True) as client:
+        known = []
+        for each in deployments:
+            with suppress(ObjectNotFound):
+                known.append(client.read_deployment_by_name(each.full_name).id)
+        ours = DeploymentFilter.model_validate({"id": {"any_": known}})
         while page := client.read_flow_runs(deployment_filter=ours, flow_run_filter=due, sort=order, offset=len(runs)):
             runs += page
         for run in runs:

@@ -243,7 +243,7 @@ def _files(folder: Path) -> dict[str, Path]:
             raise ValueError(f"{index} names no files of weights ({error!r})") from None
     found = {}
     for name in names:
-        if Path(str(name)).name != name:
+        if not isinstance(name, str) or not re.fullmatch(r"\w[\w.-]{0,200}", name, re.ASCII):
             raise ValueError(f"{index} points at {name!r}, outside its folder")
         path = folder / name
         try:

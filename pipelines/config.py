@@ -161,7 +161,8 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
     if first["type"] == "missing":
         return f"{key!r} is missing; add it to the config."
     message = first["msg"].removeprefix("Value error, ")
-    given = "" if isinstance(first["input"], dict | list) or first["type"] == "secret" else f", not {first['input']!r}"
+    shown = not isinstance(first["input"], dict | list) and "://" not in str(first["input"])  # which may hold a secret
+    given = f", not {first['input']!r}" if shown and first["type"] != "secret" else ""
     sentence = f"{message[0].lower()}{message[1:]}{given}."
     return f"{key!r} is wrong: {sentence}" if key else sentence
 

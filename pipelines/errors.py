@@ -1,5 +1,44 @@
-"""The one error that a person can mend: a sentence that says what is wrong, where, and what to do."""
+"""Errors whose text is one sentence for people: what is wrong, where, and what to do."""
+
+from collections.abc import Iterator
+from typing import TypeVar
+
+from pipelines.addresses import without_secrets
+from pipelines.visible import visible
+
+Kind = TypeVar("Kind", bound=BaseException)
 
 
 class InputError(Exception):
-    """Bad input (a config, a file, a name). Its text is one clear sentence; the command line exits with 2."""
+    """Bad input (a config, a file, a name). Its text is one clear sentence; the command line exits with 2.
+
+    The text loses the passwords and tokens of its addresses, and its control characters become visible, since
+    terminals, Prefect, MLflow and logs show errors.
+    """
+
+    def __init__(self, sentence: str) -> None:
+        super().__init__(visible(without_secrets(sentence)))
+
+
+class InputWarning(UserWarning):
+    """Bad input that is left out. Its text is one clear sentence; the command line prints it once."""
+
+
+class ServerAway(Exception):
+    """A server did not answer for too long. Its text is one clear sentence; the command line exits with 1."""
+
+
+def causes(error: BaseException) -> Iterator[BaseException]:
+    """Yield an error and those behind it, which it was raised from, hides or groups."""
+    left, seen = [error], set()
+    while left:
+        if id(each := left.pop(0)) not in seen:
+            yield each
+            seen.add(id(each))
+            left += [behind for behind in (each.__cause__, each.__context__) if behind]
+            left += each.exceptions if isinstance(each, BaseExceptionGroup) else []
+
+
+def cause_of(error: BaseException, kind: type[Kind]) -> Kind | None:
+    """Return the first error of a kind among an error and those behind it."""
+    return next((each for each in causes(error) if isinstance(each, kind)), None)

@@ -35,7 +35,7 @@ def serve(monkeypatch):
         def start(handler):
             server = servers.enter_context(ThreadingHTTPServer(("127.0.0.1", 0), handler))
             servers.callback(server.shutdown)
-            threading.Thread(target=server.serve_forever, daemon=True).start()
+            threading.Thread(target=server.serve_forever, args=[0.02], daemon=True).start()
             return server
 
         yield start

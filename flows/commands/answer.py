@@ -16,6 +16,7 @@ from typing import IO, Any
 
 import duckdb
 
+from flows.terminal import results
 from pipelines.catalog.catalog import explain_error
 from pipelines.errors import InputError
 from pipelines.store.files import whole_file
@@ -53,7 +54,7 @@ def answer(
     try:
         statements = connection.extract_statements(query)
         _check(statements, format, external_access)
-        with _opened(out, binary=format == "parquet") as file:
+        with _opened(out, format) as file:
             for statement in statements:
                 _answer_one(connection, statement, format, file)
     except duckdb.InterruptException:
@@ -142,10 +143,12 @@ WRITERS: dict[str, Writer] = {"table": write_table, "csv": write_csv, "json": wr
 
 
 @contextmanager
-def _opened(output: IO[Any] | Path | None, binary: bool) -> Iterator[IO[Any]]:
+def _opened(output: IO[Any] | Path | None, format: str) -> Iterator[IO[Any]]:
     """Open the output: standard output, an open file as it is, or a new file that appears whole or not at all."""
+    binary = format == "parquet"
     if not isinstance(output, Path):
-        yield output or (sys.stdout.buffer if binary else sys.stdout)
+        standard: Any = output or (sys.stdout if format == "table" else results())
+        yield getattr(standard, "buffer", standard) if binary else standard
         return
     mode, encoding = ("wb", None) if binary else ("w", "utf-8")
     try:

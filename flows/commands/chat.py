@@ -11,6 +11,7 @@ import typer
 from pydantic import Field, ValidationError
 
 from flows.commands.options import current_home
+from flows.terminal import results
 from flows.tracking.registry import find_model
 from gpt.config import Config
 from gpt.generate import Sampling
@@ -106,15 +107,16 @@ class Chat:
         except ValueError as error:
             raise InputError(f"That cannot be answered: {error}.") from None
         pieces: list[str] = []
+        out = results()
         try:
             for piece in self.assistant.stream(prompt, sampling):
                 pieces.append(piece)
-                typer.echo(piece, nl=False)
+                print(piece, end="", file=out, flush=True)
         except KeyboardInterrupt:
             typer.echo(" (stopped)", err=True)
             if not pieces:
                 return
-        typer.echo()
+        print(file=out, flush=True)
         self.messages = [*messages, Message(role="assistant", content="".join(pieces).strip())]
 
     def with_system(self, messages: list[Message]) -> list[Message]:

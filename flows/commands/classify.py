@@ -12,6 +12,7 @@ import typer
 from typer import Argument, Option
 
 from flows.commands.options import Model
+from flows.terminal import results
 from pipelines.errors import InputError
 
 TEXTS_PER_BATCH = 256
@@ -36,14 +37,14 @@ def classify(
     if not isinstance(classifier, TextClassifier):
         raise InputError(f"{model} is no classifier; see `tokenmill datasets ls model`.")
     lines = iter([text]) if text is not None else _lines(file)
-    write = _as_json if as_json else _as_table_row
+    write, out = _as_json if as_json else _as_table_row, results()
     started, n = time.perf_counter(), 0
     for batch in iter(lambda: list(islice(lines, TEXTS_PER_BATCH)), []):
         probabilities = classifier.probabilities(batch)  # (N, classes)
         for line, at, row in zip(batch, classifier.decision.classes(probabilities), probabilities, strict=True):
             by_label = dict(zip(classifier.labels, map(float, row), strict=True))
-            sys.stdout.write(write(line, classifier.labels[at], by_label, every) + "\n")
-        sys.stdout.flush()
+            out.write(write(line, classifier.labels[at], by_label, every) + "\n")
+        out.flush()
         n += len(batch)
     if n > 1:
         seconds = time.perf_counter() - started
@@ -59,7 +60,7 @@ def _as_json(text: str, label: str, probabilities: dict[str, float], every: bool
 def _as_table_row(text: str, label: str, probabilities: dict[str, float], every: bool) -> str:
     likeliest_first = sorted(probabilities.items(), key=lambda each: -each[1]) if every else []
     cell = " ".join(f"{name}={p:.4f}" for name, p in likeliest_first) or f"{probabilities[label]:.4f}"
-    return f"{label}\t{cell}\t{' '.join(text.splitlines())}"
+    return "\t".join(" ".join(each.splitlines()) for each in (label, cell, text))
 
 
 def _lines(file: Path | None) -> Iterator[str]:

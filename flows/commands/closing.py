@@ -9,12 +9,13 @@ from rich.table import Table
 from rich.text import Text
 
 from flows.outcome import Outcome, details
+from pipelines.visible import one_line
 
 
 def closing(name: str, outcomes: Sequence[Outcome], home: Path, seconds: float) -> Group:
     """Return the closing table of a run: each step with its result, the result's folder and the time."""
     steps = sum(not outcome.summary for outcome in outcomes)
-    title = f"{name}: {steps} steps in {seconds:,.1f} s"
+    title = f"{one_line(name)}: {steps} steps in {seconds:,.1f} s"
     table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, collapse_padding=True)
     table.pad_edge, table.show_edge, table.leading = False, False, 1
     table.add_column("step", no_wrap=True)
@@ -22,11 +23,11 @@ def closing(name: str, outcomes: Sequence[Outcome], home: Path, seconds: float) 
     table.add_column("took", justify="right", no_wrap=True)
     for outcome in outcomes:
         if outcome.summary:
-            table.add_row(outcome.step, Text(outcome.summary), outcome.took)
+            table.add_row(outcome.step, Text(one_line(outcome.summary)), outcome.took)
             continue
         path = outcome.dataset.file("report.html") if outcome.step == "report" else outcome.dataset.folder
         where = path.relative_to(home) if path.is_relative_to(home) else path
-        result = Group(Text(details(outcome.dataset)), Text(str(where), style="dim", overflow="fold"))
+        result = Group(Text(details(outcome.dataset)), Text(one_line(str(where)), style="dim", overflow="fold"))
         table.add_row(outcome.step, result, Text(outcome.took, style="dim" if outcome.reused else ""))
     return Group("", table, "")
 

@@ -3,15 +3,16 @@
 from collections.abc import Sequence
 
 from rich import box
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from flows.console import standard_output
 from flows.home import Home
 from flows.tracking.registry import find_model
 from pipelines.errors import InputError
 from pipelines.evaluation.compare import Difference, compare, matching, shown
 from pipelines.numbers import p_value
+from pipelines.visible import one_line
 
 
 def compare_models(references: Sequence[str], significance: float = 0.05) -> None:
@@ -27,18 +28,20 @@ def compare_models(references: Sequence[str], significance: float = 0.05) -> Non
     evaluations = matching([model.ref for model in models], home.store)
     first = evaluations[0].manifest
     on = first.inputs.get("examples") or first.inputs["tokens"]
-    title = f"{first.config['split']} split of {on}"
+    title = one_line(f"{first.config['split']} split of {on}")
     table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("metric", no_wrap=True)
     for reference, model in zip(references, models, strict=True):
-        table.add_column(f"{reference}\n[dim]{model.ref}[/]")
+        table.add_column(Text.assemble(one_line(reference), "\n", (str(model.ref), "dim")))
     by_metric = [{each.metric: each for each in compare(evaluations[0], other)} for other in evaluations[1:]]
     for metric in (name for name in by_metric[0] if all(name in pair for pair in by_metric)):
         row = [pair[metric] for pair in by_metric]
-        table.add_row(Text(row[0].metric), Text(shown(row[0].first)), *(_beside(each, significance) for each in row))
-    Console().print(table)
+        others = (_beside(each, significance) for each in row)
+        table.add_row(Text(one_line(row[0].metric)), Text(shown(row[0].first)), *others)
+    console = standard_output()
+    console.print(table)
     n = f"95% intervals by bootstrap over the items; each model tested against the first, at p < {significance:g}."
-    Console().print(Text(n, style="dim"))
+    console.print(Text(n, style="dim"))
 
 
 def _beside(each: Difference, significance: float) -> Text:

@@ -9,6 +9,8 @@ import typer
 from typer import Argument, Option
 
 from flows.commands.options import Pins, current_home
+from flows.terminal import results
+from pipelines.visible import one_line
 
 app = typer.Typer(help="Published datasets and models.", no_args_is_help=True)
 
@@ -24,13 +26,14 @@ def ls(kind: Annotated[str | None, Argument(help="Only this kind: corpus, tokens
 
     found = [dataset.manifest for dataset in current_home().store.list(kind)]
     if not found:
-        which = f" of kind {kind}" if kind else ""
+        which = f" of kind {one_line(kind)}" if kind else ""
         typer.echo(f"Nothing published{which} yet; try `tokenmill run configs/quickstart.toml`.")
         return
-    rows = [("kind", "name", "fingerprint", "bytes", "built", "what it holds")]
+    rows = [["kind", "name", "fingerprint", "bytes", "built", "what it holds"]]
     for m in found:
         built = f"{m.built_at:%Y-%m-%d %H:%M}"
-        rows.append((m.kind, m.name, m.fingerprint[:12], short(m.bytes), built, counts(m.statistics, 4)))
+        row = [m.kind, m.name, m.fingerprint[:12], short(m.bytes), built, counts(m.statistics, 4)]
+        rows.append([one_line(cell) for cell in row])
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     # On a terminal, one line each, cut at its edge. Rich would take a second for a thousand rows.
     columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
@@ -46,11 +49,15 @@ def show(dataset: Annotated[str, Argument(help="NAME, KIND/NAME or a fingerprint
 
     Example: tokenmill datasets show tokens/quickstart
     """
-    from rich.console import Console
-
     found = current_home().store.open(dataset)
     typer.echo(f"{found}  {found.address}", err=True)
-    Console().print_json(found.manifest.model_dump_json())
+    manifest, out = found.manifest.model_dump_json(indent=2), results()
+    if not out.isatty():
+        print(manifest, file=out)
+        return
+    from flows.console import standard_output
+
+    standard_output().print_json(manifest)
 
 
 @app.command()
@@ -60,15 +67,18 @@ def verify(dataset: Annotated[str | None, Argument(help="Which dataset; by defau
     Example: tokenmill datasets verify
     """
     store = current_home().store
-    chosen = [store.open(dataset)] if dataset else store.list()
+    chosen, unreadable = ([store.open(dataset)], {}) if dataset else store.read_manifests()
+    for error in unreadable.values():
+        typer.echo(error)
     damaged = 0
     for each in chosen:
         problems = store.verify(each)
         damaged += bool(problems)
         for problem in problems:
-            typer.echo(f"{each}: {problem}")
-    typer.echo(f"{len(chosen) - damaged} of {len(chosen)} datasets are as they were published.")
-    if damaged:
+            typer.echo(f"{each}: {one_line(problem)}")
+    total = len(chosen) + len(unreadable)
+    typer.echo(f"{len(chosen) - damaged} of {total} datasets are as they were published.")
+    if damaged or unreadable:
         raise typer.Exit(1)
 
 
@@ -125,7 +135,7 @@ def export(
 
     home = current_home()
     for table, n in export_catalog(home.store, target, home.mlflow_uri, dataset, copy).items():
-        typer.echo(f"{n:>12,}  {table}")
+        typer.echo(f"{n:>12,}  {one_line(table)}")
 
 
 def trace(
@@ -153,6 +163,6 @@ def report(
     from flows.commands.report import find_or_draw
 
     page = find_or_draw(what, current_home().store, output)
-    typer.echo(page)
+    print(page, file=results())
     if open:
         typer.launch(page.as_uri())

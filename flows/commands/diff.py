@@ -7,12 +7,14 @@ from typing import Any
 
 from rich import box
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
+from flows.console import standard_output
 from pipelines.catalog.diff import Comparison, Document, DocumentChanges, TokenShift, compare
 from pipelines.report.page import numeric_columns, render, shown, write_page
 from pipelines.store.store import Store
+from pipelines.visible import one_line
 
 
 @dataclass(frozen=True)
@@ -31,9 +33,9 @@ def diff(a: str, b: str, store: Store, page: Path | None = None, console: Consol
     Raises:
         InputError: there is no such dataset, or they are of different kinds.
     """
-    console = console or Console()
+    console = console or standard_output()
     comparison = compare(store.open(a), store.open(b), store)
-    console.print(f"[bold]{escape(headline(comparison))}[/]\n")
+    console.print(Text(one_line(headline(comparison)), "bold"), end="\n\n")
     for section in sections(comparison):
         table = Table(title=section.title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
         table.pad_edge = False
@@ -41,13 +43,13 @@ def diff(a: str, b: str, store: Store, page: Path | None = None, console: Consol
         for i, column in enumerate(section.columns):
             table.add_column(column, justify="right" if i in numeric else "left", overflow="fold")
         for row in section.rows:
-            table.add_row(*(escape(shown(cell)) for cell in row))
+            table.add_row(*(Text(one_line(shown(cell))) for cell in row))
         console.print(table)
         if section.note:
-            console.print(f"[dim]{escape(section.note)}[/]\n")
+            console.print(Text(section.note, "dim"), end="\n\n")
     if page:
         write_page(page, render("page.html", title=headline(comparison), svg="", sections=sections(comparison)))
-        console.print(f"Written to {page}.")
+        console.print(Text(one_line(f"Written to {page}.")))
 
 
 def headline(comparison: Comparison) -> str:

@@ -10,7 +10,9 @@ from typer import Argument, Option
 
 from flows.commands.options import Config, Model, Reason, Set, Temperature, current_home
 from flows.commands.run import run_flow
+from flows.terminal import results
 from pipelines.errors import InputError
+from pipelines.visible import one_line
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -35,15 +37,15 @@ def generate(
     from gpt.generate import Sampling
     from pipelines.models.language_model import open_gpt
 
-    language_model = open_gpt(find_model(model).path)
-    typer.echo(prompt, nl=False)
+    language_model, out = open_gpt(find_model(model).path), results()
+    print(prompt, end="", file=out, flush=True)
     try:
         s = Sampling(max_new_tokens, temperature=temperature, top_k=top_k or None, top_p=top_p, seed=seed)
         for piece in language_model.stream(prompt, s):
-            typer.echo(piece, nl=False)
+            print(piece, end="", file=out, flush=True)
     except ValueError as error:
         raise InputError(f"{error}.") from None
-    typer.echo()
+    print(file=out)
 
 
 def chat(
@@ -80,9 +82,9 @@ def models(name: Annotated[str | None, Argument(help="Only this model's versions
 
     Example: tokenmill models quickstart
     """
-    from rich.console import Console
+    from flows.console import standard_output
 
-    Console().print(models_table(current_home(), name))
+    standard_output().print(models_table(current_home(), name))
 
 
 def models_table(home: Home, name: str | None = None) -> Table:
@@ -92,8 +94,8 @@ def models_table(home: Home, name: str | None = None) -> Table:
         InputError: nothing is registered, or nothing of that name.
     """
     from rich import box
-    from rich.markup import escape
     from rich.table import Table
+    from rich.text import Text
 
     from flows.tracking.registry import DECIDED, DECISION, WHY
     from pipelines.catalog.registry import registered
@@ -110,15 +112,17 @@ def models_table(home: Home, name: str | None = None) -> Table:
     for column in ("model", "alias", "metric", "made", "decision"):
         table.add_column(column, no_wrap=column in ("model", "made"))
     for each in versions:
-        metric = "[dim]no longer in the store[/]"
+        metric, style = "no longer in the store", "dim"
         if model := published.get(each.fingerprint or ""):
             key = PromoteConfig().criterion(str(model.manifest.statistics["task"])).metric
             statistics = [evaluation.manifest.statistics for evaluation in evaluations_of(model.ref, evaluations)]
-            metric = next((f"{key} {s[key]:.4g}" for s in statistics if key in s), "not evaluated")
+            metric, style = next((f"{key} {s[key]:.4g}" for s in statistics if key in s), "not evaluated"), ""
         decision = " ".join(filter(None, (each.tags.get(DECISION), each.tags.get(DECIDED, "")[:16].replace("T", " "))))
-        why = escape(each.tags.get(WHY, ""))
+        if why := each.tags.get(WHY):
+            decision = f"{decision}: {why}"
         made = each.created.astimezone().strftime("%Y-%m-%d %H:%M")
-        table.add_row(str(each), ", ".join(each.aliases), metric, made, f"{decision}: {why}" if why else decision)
+        cells = (str(each), ", ".join(each.aliases), Text(metric, style), made, decision)
+        table.add_row(*(cell if isinstance(cell, Text) else Text(one_line(cell)) for cell in cells))
     return table
 
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from typer import Argument, Option
+
+from pipelines.store.disks import full_disk
 
 if TYPE_CHECKING:
     from flows.home import Home
@@ -26,3 +30,21 @@ def current_home() -> Home:
     from flows.home import Home
 
     return Home.from_environment()
+
+
+@contextmanager
+def naming_a_full_disk(home: Path) -> Iterator[None]:
+    """Name a full disk in place of what failed because of it: a server that cannot start has other words.
+
+    Raises:
+        InputError: the disk takes no more.
+    """
+    try:
+        yield
+    except Exception as error:
+        from pipelines.store.step import Stopped
+
+        full = None if isinstance(error, Stopped) else full_disk([home], error)
+        if full:
+            raise full from error
+        raise

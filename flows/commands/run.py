@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -11,10 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from flows.commands.options import Config, Rebuild, Set, current_home
+from flows.commands.options import Config, Rebuild, Set, current_home, naming_a_full_disk
 from pipelines.errors import InputError
+from pipelines.store.disks import full_disk
 
 if TYPE_CHECKING:
+    from flows.home import Home
     from flows.outcome import Outcome
     from pipelines.config import RunConfig
 
@@ -56,36 +57,50 @@ def run_flow(name: str, config: Path, overrides: list[str], until: str | None = 
     Raises:
         InputError: the config is wrong, or the disk is full.
     """
-    from rich.console import Console
-
     from flows.commands.closing import closing, next_commands
+    from flows.console import standard_output
     from flows.orchestration.finished import find_finished
     from pipelines.config import load_config
 
-    if full := full_disk():
-        raise full
     started = time.perf_counter()
     home, run = current_home(), load_config(config, overrides)
+    if full := full_disk([home.path]):
+        raise full
+    if (uri := home.mlflow_uri).startswith("http"):
+        _check_named(uri)
     outcomes = find_finished(run, until, home) if until and not any(parameters.values()) else []
     if outcomes:
         typer.echo("All of it has been made before.", err=True)
     else:
-        outcomes = _carry_out(home.path, name, run, parameters)
-    Console().print(closing(run.name, outcomes, home.path, time.perf_counter() - started))
+        with naming_a_full_disk(home.path):
+            outcomes = _carry_out(home, name, run, parameters)
+    standard_output().print(closing(run.name, outcomes, home.path, time.perf_counter() - started))
     typer.echo(next_commands(run.name, outcomes))  # never broken to fit a width, so that people can copy it
 
 
-def _carry_out(home: Path, name: str, config: RunConfig, parameters: dict[str, Any]) -> list[Outcome]:
+def _check_named(mlflow: str) -> None:
+    """Raise an InputError if no server answers where `MLFLOW_TRACKING_URI` says."""
+    from flows.tracking.outages import is_up, without_login
+
+    if not any(is_up(mlflow) for _ in range(2)):
+        where = without_login(mlflow)
+        raise InputError(f"Nothing answers at MLFLOW_TRACKING_URI={where}; start that server, or unset the variable.")
+
+
+def _carry_out(home: Home, name: str, config: RunConfig, parameters: dict[str, Any]) -> list[Outcome]:
     """Run a flow against a Prefect server and return the outcome of each step."""
     from concurrent.futures import ThreadPoolExecutor
     from importlib import import_module
 
     from flows.console import say
+    from flows.orchestration.signals import end_on_second_signal, received
     from flows.servers.prefect_server import prefect_server
     from pipelines.store.step import Stopped
 
+    end_on_second_signal()
     # Prefect prints failures with tracebacks; here they become a sentence. Its server keeps the whole log.
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
+    os.environ.setdefault("PREFECT_LOGGING_INTERNAL_LEVEL", "CRITICAL")
 
     def announce(choice: str) -> None:
         if choice == "temporary":
@@ -93,24 +108,23 @@ def _carry_out(home: Path, name: str, config: RunConfig, parameters: dict[str, A
 
     with ThreadPoolExecutor(1) as pool:
         mlflow = pool.submit(import_module, "mlflow")  # takes three seconds, in which the server starts too
-        with prefect_server(home, announce):
+        with prefect_server(home.path, announce):
             mlflow.result()
             from prefect.exceptions import CancelledRun
 
             from flows.flows import FLOWS
             from flows.orchestration.endings import release_liveness_locks
+            from flows.tracking.outages import MLFLOW, PREFECT, finish_sending, waiting_for
 
-            try:
-                outcomes: Any = FLOWS[name](config, **parameters)
-            except CancelledRun as cancelled:
-                raise Stopped(str(cancelled)) from None
+            with (
+                waiting_for(PREFECT, os.environ["PREFECT_API_URL"], lambda: bool(received)),
+                waiting_for(MLFLOW, home.mlflow_uri, lambda: bool(received)),
+            ):
+                try:
+                    outcomes: Any = FLOWS[name](config, **parameters)
+                except CancelledRun as cancelled:
+                    raise Stopped(str(cancelled)) from None
+                finally:
+                    finish_sending()
             release_liveness_locks()
     return outcomes
-
-
-def full_disk() -> InputError | None:
-    """Return the error of a full disk, if the home's disk is full. Servers and databases then fail in other words."""
-    home = Path(os.environ.get("TOKENMILL_HOME") or ".").resolve()
-    if not home.exists() or shutil.disk_usage(home).free > 1_000_000:
-        return None
-    return InputError(f"The disk is full where {home} lies; free some space and run again.")

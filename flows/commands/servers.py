@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from typer import Argument
 
-from flows.commands.options import current_home
+from flows.commands.options import current_home, naming_a_full_disk
 
 if TYPE_CHECKING:
     from flows.servers.stack import Service, Stack
@@ -20,11 +20,20 @@ SHIPPED = Path("configs/schedules.toml")
 
 
 def up() -> None:
-    """Start a Prefect server and the MLflow UI on this machine, in the background.
+    """Start a Prefect server and the MLflow UI on this machine, in the background; print links to their pages.
 
     Example: tokenmill up
     """
-    _print_services(_stack().up())
+    from flows.current_folder import warn_of_settings
+
+    warn_of_settings()
+    stack = _stack()
+    with naming_a_full_disk(current_home().path):
+        services = stack.up()
+    _print_services(services)
+    if links := stack.links():
+        typer.echo("\nOpen their pages with these links, which are yours alone and work for an hour:")
+        typer.echo("".join(f"  {link}\n" for link in links), nl=False)
 
 
 def down() -> None:
@@ -42,6 +51,21 @@ def status() -> None:
     Example: tokenmill status
     """
     _print_services(_stack().status())
+
+
+def env() -> None:
+    """Print variables with which `prefect`, `mlflow` and notebooks use the servers that `up` started.
+
+    Example: eval "$(tokenmill env)"
+    """
+    import shlex
+
+    stack = _stack()
+    variables = stack.environment()
+    for server in stack.servers:
+        if server.named_by not in variables:
+            typer.echo(f"The {server.name} server was not started by `tokenmill up`, or does not run.", err=True)
+    typer.echo("".join(f"export {name}={shlex.quote(value)}\n" for name, value in variables.items()), nl=False)
 
 
 def schedule(schedules: Schedules = SHIPPED) -> None:

@@ -1,6 +1,5 @@
 """`tokenmill sql`: one query, or a shell, over the catalog of everything that was published."""
 
-import os
 import sys
 from pathlib import Path
 from typing import Annotated, Literal
@@ -44,8 +43,6 @@ def sql(
             Shell(connection, home.path, form).run()
         else:
             answer(connection, query, form, output, external_access)
-    except BrokenPipeError:  # the reader, such as head, has read enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     finally:
         connection.close()
 

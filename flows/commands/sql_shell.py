@@ -22,6 +22,7 @@ from pygments.lexers.sql import SqlLexer
 from flows.commands.answer import answer
 from flows.commands.prompt import typed_lines
 from pipelines.errors import InputError
+from pipelines.visible import visible
 
 HELP = """
 Statements end with a semicolon and may go over several lines; Tab completes, Ctrl-C stops a query, Ctrl-D leaves.
@@ -117,7 +118,8 @@ class Shell:
 
 
 def show(text: str) -> None:
-    """Print a text. Use a pager if it is longer than the terminal."""
+    """Print a text with its control characters visible. Use a pager if it is longer than the terminal."""
+    text = visible(text)
     rows = shutil.get_terminal_size((120, 24)).lines
     pager = shutil.which(os.environ.get("PAGER", "less"))
     if sys.stdout.isatty() and pager and text.count("\n") >= rows:

@@ -2,10 +2,11 @@
 
 from pathlib import Path
 
-from rich.console import Console, Group, RenderableType
-from rich.markup import escape
+from rich.console import Console, Group
+from rich.text import Text
 from rich.tree import Tree
 
+from flows.console import standard_output
 from pipelines.errors import InputError
 from pipelines.report.graph import to_svg
 from pipelines.report.page import render, write_page
@@ -15,6 +16,7 @@ from pipelines.store.files import file_sha256
 from pipelines.store.kinds import kind_of
 from pipelines.store.lineage import Node
 from pipelines.store.store import Store
+from pipelines.visible import one_line
 
 MAX_FILES = 8  # source files of one dataset that a tree shows
 
@@ -32,7 +34,7 @@ def trace(what: str, store: Store, page: Path | None = None, console: Console | 
     Raises:
         InputError: no dataset, source file or document has this name.
     """
-    console = console or Console()
+    console = console or standard_output()
     datasets = store.list()
     files = lineage.source_files(file_sha256(Path(what)) if Path(what).is_file() else what, datasets)
     found = lineage.sightings(what, datasets)
@@ -44,19 +46,21 @@ def trace(what: str, store: Store, page: Path | None = None, console: Console | 
     for each in found:
         tree = lineage.outcomes(str(each.dataset), each.dataset.manifest.kind, datasets)
         console.print(_heading(f"{each.split} document of", str(each.dataset), f"{each.source}, {each.location}"))
-        console.print(f"  {escape(' '.join(each.text.split())[:200])}\n", style="dim")
+        console.print(Text(f"  {one_line(' '.join(each.text.split())[:200])}", "dim"), end="\n\n")
         console.print(draw(tree))
         console.print(_seen_by(tree, held_out=each.split != "train"))
     if not files and not found:
         dataset = _open(what, store)
         console.print(_heading("Where it came from"))
         console.print(draw(lineage.origins(dataset, datasets)))
-        console.print(_heading("\nWhat was made from it"))
+        console.print()
+        console.print(_heading("What was made from it"))
         console.print(draw(lineage.outcomes(str(dataset), dataset.manifest.kind, datasets)))
         if page:
             title, svg = f"Lineage of {dataset}", to_svg(dataset, datasets)
             write_page(page, render("page.html", title=title, svg=svg, sections=()))
-            console.print(f"\nDrawn in {page}.")
+            console.print()
+            console.print(Text(one_line(f"Drawn in {page}.")))
 
 
 def draw(node: Node) -> Tree:
@@ -66,21 +70,21 @@ def draw(node: Node) -> Tree:
     made = [branch for branch in node.branches if branch.kind not in ("source", "report")]  # a report reads everything
     tree.children += [draw(branch) for branch in made + sources[:MAX_FILES]]
     if len(sources) > MAX_FILES:
-        tree.add(f"[dim]and {len(sources) - MAX_FILES} more source files[/]")
+        tree.add(Text(f"and {len(sources) - MAX_FILES} more source files", "dim"))
     return tree
 
 
-def _label(node: Node) -> RenderableType:
-    kind, _, name = node.name.partition("/")
+def _label(node: Node) -> Text | Group:
+    kind, _, name = one_line(node.name).partition("/")
     name, _, digits = name.rpartition("@")
-    label = f"[{kind_of(node.kind).colour.terminal}]{kind}[/]/[bold]{escape(name)}[/]@{digits}"
+    label = Text.assemble((kind, kind_of(node.kind).colour.terminal), "/", (name, "bold"), f"@{digits}")
     if node.role and node.role != kind:
-        label += f" [dim]as {escape(node.role)}[/]"
+        label.append(f" as {one_line(node.role)}", "dim")
     if node.repeated:
-        return label + " [dim](drawn above)[/]"
+        return label.append(" (drawn above)", "dim")
     if node.dataset:
-        return Group(label, f"[dim]{escape(_facts(node.dataset))}[/]")
-    return label if node.kind == "source" else label + " [red](no longer in the store)[/]"
+        return Group(label, Text(one_line(_facts(node.dataset)), "dim"))
+    return label if node.kind == "source" else label.append(" (no longer in the store)", "red")
 
 
 def _facts(dataset: Dataset) -> str:
@@ -106,8 +110,8 @@ def _seen_by(tree: Node, held_out: bool = False) -> str:
     return f"Models that have seen it, and must be trained again if it has to go: {', '.join(models)}.\n" + quoted
 
 
-def _heading(words: str, name: str = "", more: str = "") -> str:
-    return f"{words} [bold]{escape(name)}[/]" + (f" [dim]({escape(more)})[/]" if more else "")
+def _heading(words: str, name: str = "", more: str = "") -> Text:
+    return Text.assemble(words, " ", (one_line(name), "bold"), (f" ({one_line(more)})" if more else "", "dim"))
 
 
 def _open(what: str, store: Store) -> Dataset:

@@ -4,7 +4,8 @@ A run that can still act records its own end. A hook of Prefect records in MLflo
 die. The next run in the same home records the others: each run holds a lock for as long as its process lives.
 """
 
-from contextlib import ExitStack, suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from prefect.states import Crashed
 
 from flows.home import Home
 from pipelines.store.store import Store
+from pipelines.visible import visible
 
 DIED = "Its process died; the next run noticed."
 SETTLED = timedelta(seconds=30)  # after a run's end, in which its tasks may still appear in Prefect's database
@@ -25,11 +27,19 @@ UNFINISHED = [StateType.PENDING, StateType.RUNNING, StateType.CANCELLING]
 _held: list[FileLock] = []
 
 
-def hold_liveness_lock(store: Store, flow_run_id: str) -> None:
-    """Hold a lock that shows other processes that this flow run is alive, until this process ends or is killed."""
+@contextmanager
+def living_run(store: Store, flow_run_id: str) -> Iterator[None]:
+    """Show other processes that this flow run is alive, until this process ends, and crash the runs that are dead.
+
+    Prefect's server records a task up to some seconds after the task's start. So a task of a run that was killed just
+    now may appear after the first look.
+    """
     lock = store.lock(f"flow-{flow_run_id}")
     lock.acquire()
     _held.append(lock)  # a lock without a reference is released
+    crash_dead_runs(store)
+    yield
+    crash_dead_runs(store)
 
 
 def release_liveness_locks() -> None:
@@ -77,6 +87,6 @@ def end_mlflow_runs(flow: Any, flow_run: FlowRun, state: State[Any]) -> None:
         return
     children = f"tags.`mlflow.parentRunId` = '{parent.info.run_id}' and attributes.status = 'RUNNING'"
     for run in [parent, *client.search_runs(experiments, children)]:
-        client.set_tag(run.info.run_id, ENDED, f"{state.name}: {state.message}"[:500])
+        client.set_tag(run.info.run_id, ENDED, visible(f"{state.name}: {state.message}")[:500])
         if run.info.status == "RUNNING":
             client.set_terminated(run.info.run_id, "FAILED" if state.is_failed() else "KILLED")

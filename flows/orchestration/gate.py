@@ -32,6 +32,7 @@ from pipelines.store.dataset import Dataset
 from pipelines.store.step import Step, StepType
 from pipelines.tokens.tokenize import TOKENIZE, TokenizeConfig
 from pipelines.tokens.tokenizer import FILE
+from pipelines.visible import in_markdown
 
 FIRST = "The first model of its name."
 
@@ -126,14 +127,14 @@ class Gate:
 
 def _publish(name: str, summary: str, decision: Ruling) -> None:
     rows = "".join(
-        f"| {each.metric} | {shown(each.first)} | {shown(each.second)} | "
+        f"| {in_markdown(each.metric)} | {shown(each.first)} | {shown(each.second)} | "
         f"{'not tested' if each.p is None else format(each.p, '.3g')} | {each.verdict()} |\n"
         for each in decision.differences
     )
     head = "| metric | champion | challenger | p | challenger is |\n| --- | --- | --- | --- | --- |\n"
     table = f"\n\n{head}{rows}" if rows else ""
     create_markdown_artifact(
-        f"## {summary}{table}", key=artifact_key(f"promotion-{name}"), description="Who is champion"
+        f"## {in_markdown(summary)}{table}", key=artifact_key(f"promotion-{name}"), description="Who is champion"
     )
 
 

@@ -42,14 +42,14 @@ def tidy(home: Home, keep_days: float, dry_run: bool) -> list[Dataset]:
     """Delete unreferenced datasets, or only find them; do nothing while a run is active. No run begins meanwhile.
 
     Raises:
-        InputError: MLflow cannot be read, which knows the datasets in use.
+        InputError: MLflow cannot be read, which knows the datasets in use, or a manifest is damaged.
     """
     with home.starting:
         known = runs.read("runs", home.mlflow_uri).to_pylist()
         if any(run["status"] == "RUNNING" and _is_alive(home, run) for run in known):
             say("a run is going on; datasets are tidied another time")
             return []
-        datasets = home.store.list()
+        datasets = home.store.list(complete=True)  # nobody knows what a dataset with a damaged manifest was made from
         found = unused(datasets, registered(home.mlflow_uri), known, datetime.now(UTC), keep_days)
         # The newest first: if this ends midway, no remaining dataset was made from a deleted one.
         for dataset in [] if dry_run else reversed(found):

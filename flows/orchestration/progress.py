@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO, cast
 
-from rich.markup import escape
+from rich.file_proxy import FileProxy
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from flows.console import console, say, warn
+from flows.terminal import VisibleStream
 from pipelines.numbers import short
 from pipelines.store.dataset import Dataset
 from pipelines.store.step import Listener
+from pipelines.visible import one_line
 
 if TYPE_CHECKING:
     from flows.tracking.step_run import StepRun
@@ -40,7 +43,7 @@ class StepListener(Listener):
         self.state = (done, total, unit, note)
         task = self.bar.tasks[self.bar.task_ids.index(self.task)]
         rate = f"{short(task.speed)} {unit}/s" if task.speed else unit
-        self.bar.update(self.task, completed=done, total=total, rate=rate, note=escape(note))
+        self.bar.update(self.task, completed=done, total=total, rate=rate, note=one_line(note))
         if not console.is_terminal and time.monotonic() - self.last_line > QUIET_SECONDS:
             self.last_line = time.monotonic()
             say(f"{task.description}: {short(done)} of {short(total)} {unit}{', ' if note else ''}{note}")
@@ -67,20 +70,41 @@ class StepListener(Listener):
 
 @contextmanager
 def step_bar(title: str) -> Iterator[tuple[Progress, TaskID]]:
-    """Yield a progress bar that disappears when the step ends."""
+    """Yield a progress bar that disappears when the step ends. What others print meanwhile appears above it."""
     columns = (
         SpinnerColumn(),
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=24),
         TextColumn("{task.percentage:>3.0f}%"),
-        TextColumn("[cyan]{task.fields[rate]}"),
-        TextColumn("[dim]{task.fields[note]}"),
+        TextColumn("{task.fields[rate]}", style="cyan", markup=False),
+        TextColumn("{task.fields[note]}", style="dim", markup=False),
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(compact=True),
     )
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        yield bar, bar.add_task(title, total=None, rate="", note="")
+    bar = Progress(
+        *columns,
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+        redirect_stdout=False,  # rich would obey the control characters in what it redirects
+        redirect_stderr=False,
+    )
+    with _above_bar(), bar:
+        yield bar, bar.add_task(one_line(title), total=None, rate="", note="")
+
+
+@contextmanager
+def _above_bar() -> Iterator[None]:
+    """Print what goes to the terminal above a bar, with its control characters visible."""
+    streams = sys.stdout, sys.stderr
+    if console.is_terminal:
+        bare = (getattr(stream, "rich_proxied_file", stream) for stream in streams)
+        sys.stdout, sys.stderr = (cast(TextIO, VisibleStream(cast(TextIO, FileProxy(console, each)))) for each in bare)
+    try:
+        yield
+    finally:
+        sys.stdout, sys.stderr = streams
 
 
 def warn_of_other_code(dataset: Dataset) -> None:

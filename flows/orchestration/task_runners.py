@@ -23,6 +23,7 @@ from prefect.context import FlowRunContext, TaskRunContext
 from prefect.futures import as_completed
 from prefect.task_runners import ProcessPoolTaskRunner, TaskRunner, ThreadPoolTaskRunner
 
+from flows.terminal import show_control_characters
 from pipelines.errors import InputError
 from pipelines.store.processes import ProcessId
 
@@ -159,6 +160,7 @@ RUNNERS: dict[str, Callable[[str], TaskRunner[Any]]] = {"threads": _threads, "pr
 def _end_with(run: ProcessId) -> None:
     """Make a worker process end with the run's process and leave Ctrl-C to it; import the code that it will run."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    show_control_characters()
 
     def watch() -> None:
         while run.is_alive():

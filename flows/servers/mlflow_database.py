@@ -49,15 +49,16 @@ def ensure_mlflow_database(uri: str, artifacts: Path | None = None) -> None:
         except MlflowException as error:
             if "out-of-date" not in str(error):
                 raise
-            _upgrade(uri, path)
+            _upgrade(path)
 
 
-def _upgrade(uri: str, path: Path) -> None:
+def _upgrade(path: Path) -> None:
     copy = path.with_name(f"{path.name}.before-upgrade")
     with contextlib.closing(sqlite3.connect(path)) as old, contextlib.closing(sqlite3.connect(copy)) as new:
         old.backup(new)
+    command = [sys.executable, "-P", "-m", "mlflow", "db", "upgrade", f"sqlite:///{path}"]
     done = subprocess.run(  # noqa: S603 - our own command
-        [sys.executable, "-m", "mlflow", "db", "upgrade", uri], capture_output=True, text=True, check=False
+        command, cwd=path.parent, capture_output=True, text=True, check=False
     )
     if done.returncode:
         raise InputError(

@@ -10,10 +10,12 @@ from uuid import uuid4
 
 from filelock import FileLock
 
+from flows.current_folder import warn_of_settings
 from flows.servers.health import LOOPBACK, answers
 from flows.servers.logs import last_line_of
 from flows.servers.processes import end, find_started, start, wait_for, wait_until_healthy
-from flows.servers.server import prefect, private_folder
+from flows.servers.secret import Secret
+from flows.servers.server import PREFECT_FILES, prefect, private_folder
 from pipelines.errors import InputError
 
 END_WITH_PARENT = Path(__file__).with_name("end_with_parent.py")
@@ -37,7 +39,10 @@ def prefect_server(home: Path | str, on_choice: Callable[[str], None] = lambda c
     home = Path(home).absolute()
     (private_folder(home) / "prefect").mkdir(exist_ok=True)  # Prefect would complain that it cannot make it
     own = prefect(home, 0)
-    os.environ.setdefault("PREFECT_HOME", own.environment["PREFECT_HOME"])
+    warn_of_settings()
+    if "PREFECT_HOME" not in os.environ:
+        files = {name: os.environ.get(name, file) for name, file in PREFECT_FILES.items()}
+        os.environ.update(files, PREFECT_HOME=own.environment["PREFECT_HOME"])
     if url := os.environ.get("PREFECT_API_URL"):
         on_choice("named")
         if not any(answers(url, attempt) for attempt in range(3)):
@@ -46,11 +51,11 @@ def prefect_server(home: Path | str, on_choice: Callable[[str], None] = lambda c
     elif service := find_started(own):
         on_choice("up")
         wait_until_healthy(own)
-        with _use(f"{service.url}/api") as url:
+        with _use(prefect_variables(f"{service.url}/api", own.secret)) as url:
             yield url
     else:
         on_choice("temporary")
-        with _temporary_server(home) as address, _use(address) as url:
+        with _temporary_server(home, own.secret) as address, _use(prefect_variables(address, own.secret)) as url:
             try:
                 yield url
             finally:
@@ -58,16 +63,14 @@ def prefect_server(home: Path | str, on_choice: Callable[[str], None] = lambda c
 
 
 @contextlib.contextmanager
-def _temporary_server(home: Path) -> Iterator[str]:
+def _temporary_server(home: Path, secret: Secret) -> Iterator[str]:
     mark = uuid4().hex
     try:
         with FileLock(private_folder(home) / "stack.lock"):  # two servers that create the same database damage it
-            with socket.socket() as probe:
-                probe.bind((LOOPBACK, 0))
-                server = prefect(home, probe.getsockname()[1])._replace(name="prefect-temporary")
-            options = ["--no-ui", "--no-scheduler", "--no-late-runs"]
-            process = start(server, mark, [str(END_WITH_PARENT), str(os.getpid()), *server.command, *options])
-            if wait_for(f"{server.url}/api", process.is_alive):
+            listener = socket.create_server((LOOPBACK, 0), backlog=2048)
+            server = prefect(home, listener.getsockname()[1], "prefect-temporary")
+            process = start(server, mark, [str(END_WITH_PARENT), str(os.getpid()), *server.command], listener)
+            if wait_for(f"{server.url}/api", secret, process.is_alive):
                 raise InputError(
                     f"A temporary Prefect server did not come up ({last_line_of(server.log)}); see {server.log}."
                 )
@@ -76,17 +79,38 @@ def _temporary_server(home: Path) -> Iterator[str]:
         end(mark)
 
 
-@contextlib.contextmanager
-def _use(url: str) -> Iterator[str]:
-    """Let Prefect in this process, and in the processes that it starts, use a server."""
-    with contextlib.ExitStack() as stack:
-        os.environ["PREFECT_API_URL"] = url
-        stack.callback(os.environ.pop, "PREFECT_API_URL")
-        if "prefect" in sys.modules:  # it has read its settings already
-            from prefect.settings import PREFECT_API_URL, temporary_settings
+def prefect_variables(url: str, secret: Secret) -> dict[str, str]:
+    """Return the variables with which a program uses the Prefect server of a home."""
+    return {"PREFECT_API_URL": url, "PREFECT_API_AUTH_STRING": secret.value}
 
-            stack.enter_context(temporary_settings({PREFECT_API_URL: url}))
-        yield url
+
+@contextlib.contextmanager
+def _use(variables: dict[str, str]) -> Iterator[str]:
+    """Let Prefect in this process, and in the processes that it starts, use a server; yield its address."""
+    variables = {**variables, "no_proxy": no_proxy()}
+    before = {name: os.environ.get(name) for name in variables}
+    with contextlib.ExitStack() as stack:
+        os.environ.update(variables)
+        stack.callback(_restore, before)
+        if "prefect" in sys.modules:  # it has read its settings already
+            from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
+
+            settings = (PREFECT_API_URL, PREFECT_API_AUTH_STRING)
+            stack.enter_context(temporary_settings({setting: variables[setting.name] for setting in settings}))
+        yield variables["PREFECT_API_URL"]
+
+
+def no_proxy() -> str:
+    """Return a value of `no_proxy` that keeps requests to this machine, and the secret in them, from any proxy."""
+    return ",".join(filter(None, [os.environ.get("no_proxy") or os.environ.get("NO_PROXY"), LOOPBACK]))
+
+
+def _restore(variables: dict[str, str | None]) -> None:
+    for name, value in variables.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
 
 
 def _send_events_and_logs() -> None:

@@ -21,7 +21,8 @@ import psutil
 
 from flows.servers.health import LOOPBACK, answers
 from flows.servers.logs import last_line_of, open_log
-from flows.servers.server import PLACES, Server, port_variable
+from flows.servers.secret import Secret
+from flows.servers.server import PLACES, Server, empty_folder, port_variable
 from pipelines.errors import InputError
 from pipelines.store.files import write_json
 from pipelines.store.processes import ProcessId
@@ -63,26 +64,38 @@ def find_started(server: Server) -> Service | None:
     return None
 
 
-def start(server: Server, mark: str, arguments: list[str]) -> ProcessId:
-    """Start Python in the background with the environment, the mark and the log of a server."""
-    with open_log(server.log) as log:
+def check_secret(server: Server) -> None:
+    """Raise an InputError if a server that `up` started runs without the home's present secret."""
+    if (service := find_started(server)) and json.loads(server.record.read_text()).get("secret") != server.secret.id:
+        raise InputError(
+            f"The {server.name} server at {service.url} asks for no secret or for an older one; "
+            "end it with `tokenmill down`, then start it again with `tokenmill up`."
+        )
+
+
+def start(server: Server, mark: str, arguments: list[str], listener: socket.socket) -> ProcessId:
+    """Start Python in the background with the environment, the mark, the log and the listening socket of a server."""
+    with open_log(server.log) as log, listener:
         process = subprocess.Popen(  # noqa: S603 - our own command
-            [sys.executable, *arguments],
+            [sys.executable, *arguments, str(listener.fileno())],
+            pass_fds=[listener.fileno()],
             env={**_environment_of(server), MARK: mark},
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
+            cwd=empty_folder(server.home),
             start_new_session=True,  # or Ctrl-C would end it before a run has sent it the last states
         )
     return ProcessId.of(psutil.Process(process.pid))
 
 
-def start_recorded(server: Server) -> None:
-    """Start a server that outlives this process, and write down which process it is."""
+def start_recorded(server: Server, listener: socket.socket) -> None:
+    """Start a server that outlives this process, and write down which process it is and which secret it asks for."""
+    secret = server.secret.id
     server.prepare()
-    process = start(server, str(server.record), ["-m", *server.command])
+    process = start(server, str(server.record), ["-m", *server.command], listener)
     since = datetime.now(UTC).isoformat(timespec="seconds")
-    write_json(server.record, {**process._asdict(), "url": server.url, "since": since})
+    write_json(server.record, {**process._asdict(), "url": server.url, "since": since, "secret": secret})
 
 
 def end_recorded(server: Server) -> None:
@@ -102,14 +115,22 @@ def end(mark: str) -> None:
             time.sleep(0.05)
 
 
-def check_port(server: Server) -> None:
-    """Raise an InputError if another program listens on a server's port."""
-    with socket.socket() as probe:
-        if probe.connect_ex((LOOPBACK, server.port)) == 0:
-            raise InputError(
-                f"Port {server.port}, meant for {server.name}, is taken by another program; end that, "
-                f"or choose another port with {port_variable(server.name)}."
-            )
+def listen(server: Server) -> socket.socket:
+    """Return a socket that listens on a server's port.
+
+    The server gets it as it starts. If it opened the port itself, another user could be faster, and would be sent the
+    secret.
+
+    Raises:
+        InputError: another program listens there.
+    """
+    try:
+        return socket.create_server((LOOPBACK, server.port), backlog=2048)
+    except OSError as error:
+        raise InputError(
+            f"Port {server.port}, meant for {server.name}, cannot be used ({error.strerror}); end the program that "
+            f"uses it, or choose another port with {port_variable(server.name)}."
+        ) from None
 
 
 def wait_until_healthy(server: Server) -> None:
@@ -119,15 +140,15 @@ def wait_until_healthy(server: Server) -> None:
         InputError: it ended, or does not answer in time.
     """
     url = (find_started(server) or server).url + server.api
-    if why := wait_for(url, lambda: find_started(server) is not None):
+    if why := wait_for(url, server.secret, lambda: find_started(server) is not None):
         raise InputError(f"The {server.name} server {why} ({last_line_of(server.log)}); all of it is in {server.log}.")
 
 
-def wait_for(url: str, is_alive: Callable[[], bool]) -> str | None:
+def wait_for(url: str, secret: Secret, is_alive: Callable[[], bool]) -> str | None:
     """Wait until a server answers; return why it does not, or None."""
     until = time.monotonic() + STARTING
     while is_alive():
-        if answers(url):
+        if answers(url, secret=secret):
             return None
         if time.monotonic() > until:
             return "did not answer in time"
@@ -145,4 +166,5 @@ def _environment_of(server: Server) -> dict[str, str]:
     """Return the environment of a server. Variables that the user has set override the server's, except its places."""
     places = {name: value for name, value in server.environment.items() if name in PLACES}
     inherited = {name: value for name, value in os.environ.items() if name != "PREFECT_API_URL"}
-    return {**server.environment, **inherited, "PYTHONSAFEPATH": "1", **places}
+    path = os.pathsep.join(map(os.path.abspath, filter(None, inherited.get("PYTHONPATH", "").split(os.pathsep))))
+    return {**server.environment, **inherited, "PYTHONPATH": path, "PYTHONSAFEPATH": "1", **places}

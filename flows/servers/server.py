@@ -3,22 +3,35 @@
 import os
 from collections.abc import Callable
 from functools import partial
+from importlib import util
 from pathlib import Path
 from typing import NamedTuple
 
 from flows.servers.health import LOOPBACK
 from flows.servers.mlflow_database import ensure_mlflow_database
+from flows.servers.secret import Secret, home_secret
 from pipelines.errors import InputError
+
+SERVE = "flows.servers.serve"
+"""The module that runs a server behind the guard."""
 
 PLACES = ("PREFECT_HOME", "MLFLOW_BACKEND_STORE_URI")
 """Variables of the servers that say where their data is. Only the home and `MLFLOW_TRACKING_URI` decide that."""
+
+_PREFECT = Path(util.find_spec("prefect").origin or "").parent  # type: ignore[union-attr]
+PREFECT_FILES = {
+    "PREFECT_PROFILES_PATH": str(_PREFECT / "settings" / "profiles.toml"),
+    "PREFECT_LOGGING_SETTINGS_PATH": str(_PREFECT / "logging" / "logging.yml"),
+}
+"""Prefect's own files of settings. Those in its home may have come with a folder that somebody sent."""
 
 
 class Server(NamedTuple):
     """How a server is started and found.
 
-    command: a module and its arguments. environment: its settings. api: the path of its API. named_by: the variable
-    that names another server to use in its place. prepare: called before each start.
+    command: a module and its arguments, to which the number of its listening socket is added. environment: its
+    settings. api: the path of its API. named_by: the variable that names another server to use in its place.
+    prepare: called before each start.
     """
 
     name: str
@@ -45,35 +58,49 @@ class Server(NamedTuple):
         """Return the file of the server's output."""
         return self.home / ".tokenmill" / "logs" / f"{self.name}.log"
 
+    @property
+    def secret(self) -> Secret:
+        """Return the secret that the server asks for.
 
-def prefect(home: Path, port: int) -> Server:
-    """Return the Prefect server of a home."""
+        Raises:
+            InputError: it is not safe, or the home cannot be used.
+        """
+        return home_secret(private_folder(self.home))
+
+
+def prefect(home: Path, port: int, name: str = "prefect") -> Server:
+    """Return the Prefect server of a home, or with the name `prefect-temporary` the one of a run."""
     url = f"http://{LOOPBACK}:{port}"
-    command = ["prefect", "server", "start", "--host", LOOPBACK, "--port", str(port), "--log-level", "WARNING"]
+    command = [SERVE, name, str(home)]
     environment = {
         "PREFECT_HOME": str(home / ".tokenmill" / "prefect"),
-        "PREFECT_SERVER_UI_API_URL": f"{url}/api",
+        **PREFECT_FILES,
+        "PREFECT_SERVER_UI_API_URL": "/api",
+        "PREFECT_SERVER_LOGGING_LEVEL": "WARNING",
         # By default any page in the browser may call this server; its own UI needs no such permission.
         "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": url,
         # By default task runs are recorded one by one, slower than tasks run. A server that ends loses the rest.
         "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE": "64",
         "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_FLUSH_INTERVAL": "1",
     }
-    return Server("prefect", home, port, command, environment, api="/api", named_by="PREFECT_API_URL")
+    return Server(name, home, port, command, environment, api="/api", named_by="PREFECT_API_URL")
 
 
 def mlflow(home: Path, port: int) -> Server:
     """Return the MLflow server of a home."""
     named = os.environ.get("MLFLOW_TRACKING_URI", "")
     uri = named if "://" in named and not named.startswith("http") else f"sqlite:///{home / 'mlruns' / 'mlflow.db'}"
+    if uri.startswith("sqlite:///"):  # the server runs in another folder
+        uri = f"sqlite:///{Path(uri.removeprefix('sqlite:///')).absolute()}"
     artifacts = home / "mlruns" / "artifacts"
-    # One worker and no job runner: 4 s and 0.5 GB instead of 33 s and 2.1 GB.
-    command = ["mlflow", "server", "--host", LOOPBACK, "--port", str(port), "--workers", "1"]
+    # One process and no job runner: 4 s and 0.5 GB instead of 33 s and 2.1 GB.
+    command = [SERVE, "mlflow", str(home)]
     environment = {
         "MLFLOW_BACKEND_STORE_URI": uri,  # not in the command line, where every user could read a password in it
         "MLFLOW_DEFAULT_ARTIFACT_ROOT": str(artifacts),
+        "MLFLOW_ARTIFACTS_DESTINATION": str(artifacts),
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-        "MLFLOW_SERVER_ALLOWED_HOSTS": f"{LOOPBACK}:{port},localhost:{port}",
+        "MLFLOW_SERVER_ALLOWED_HOSTS": f"{LOOPBACK}:{port},localhost:{port},[::1]:{port}",
     }
     prepare = partial(ensure_mlflow_database, uri, artifacts)
     return Server("mlflow", home, port, command, environment, api="", named_by="MLFLOW_TRACKING_URI", prepare=prepare)
@@ -87,9 +114,23 @@ def private_folder(home: Path) -> Path:
     """
     folder = home / ".tokenmill"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        home.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, exist_ok=True)
     except OSError as error:
         raise InputError(f"{home} cannot be used ({error.strerror}); set TOKENMILL_HOME to another folder.") from None
+    return folder
+
+
+def empty_folder(home: Path) -> Path:
+    """Return an empty folder of a home. Servers run in it, because they would read settings in any other.
+
+    Raises:
+        InputError: something is in it.
+    """
+    folder = private_folder(home) / "empty"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    if any(folder.iterdir()):
+        raise InputError(f"{folder} has to be empty, because servers run in it; delete what is in it.")
     return folder
 
 

@@ -11,8 +11,19 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from flows.servers.guard import login_link
 from flows.servers.health import LOOPBACK, answers, has_page
-from flows.servers.processes import Service, check_port, end_recorded, find_started, start_recorded, wait_until_healthy
+from flows.servers.prefect_server import no_proxy, prefect_variables
+from flows.servers.processes import (
+    Service,
+    check_secret,
+    end_recorded,
+    find_started,
+    listen,
+    start_recorded,
+    wait_until_healthy,
+)
+from flows.servers.secret import USER
 from flows.servers.server import Server, mlflow, port_of, prefect, private_folder
 
 
@@ -36,15 +47,17 @@ class Stack:
         """Start the servers that do not run, and wait until both answer.
 
         Raises:
-            InputError: a port is taken, or a server did not come up.
+            InputError: a port is taken, a server did not come up, or one runs that asks for no secret.
         """
         with self._locked():
+            for server in self.servers:
+                check_secret(server)
             missing = [server for server in self.servers if not find_started(server) and not _named(server)]
-            for server in missing:  # both, before one of them starts
-                end_recorded(server)
-                check_port(server)
             for server in missing:
-                start_recorded(server)
+                end_recorded(server)
+            listeners = [listen(server) for server in missing]
+            for server, listener in zip(missing, listeners, strict=True):
+                start_recorded(server, listener)
             for server in self.servers:
                 if server in missing or find_started(server):
                     wait_until_healthy(server)
@@ -61,6 +74,21 @@ class Stack:
             for server in self.servers:
                 end_recorded(server)
         return [service for service in services if service.ours]
+
+    def links(self) -> list[str]:
+        """Return addresses that open the pages of the servers that `up` started, logged in, for an hour."""
+        return [login_link(service.url, server.secret) for server in self.servers if (service := find_started(server))]
+
+    def environment(self) -> dict[str, str]:
+        """Return the variables with which Prefect's and MLflow's own programs use the servers that `up` started."""
+        prefect, mlflow = self.servers
+        variables: dict[str, str] = {}
+        if service := find_started(prefect):
+            variables |= prefect_variables(f"{service.url}/api", prefect.secret)
+        if service := find_started(mlflow):
+            login = {"MLFLOW_TRACKING_USERNAME": USER, "MLFLOW_TRACKING_PASSWORD": mlflow.secret.value}
+            variables |= {"MLFLOW_TRACKING_URI": service.url, **login}
+        return {**variables, "no_proxy": no_proxy()} if variables else {}
 
     def _locked(self) -> FileLock:
         return FileLock(private_folder(self.home) / "stack.lock")
@@ -93,7 +121,7 @@ def _named(server: Server) -> str | None:
 
 def _status(server: Server) -> Service:
     if service := find_started(server):
-        return replace(service, running=answers(service.url + server.api))
+        return replace(service, running=answers(service.url + server.api, secret=server.secret))
     if url := _named(server):
         return Service(server.name, url, answers(url), False)
     return Service(server.name, server.url, False, False)

@@ -1,55 +1,317 @@
-"""What a person reads while MLflow does not answer."""
+"""Servers that do not answer in the middle of a run: they are named, waited for, and at last given up.
 
+While `waiting_for` a server, every HTTP exchange of this process with it passes through here, whichever client makes
+it: Prefect's, MLflow's or ours. Clients bound each read by time, so a server that drips would hold them for ever. Here
+an exchange has a deadline, and is tried again until the server answers or `PATIENCE` is over. A thread asks the server
+now and then, so that an outage has a name even while a training needs no server.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
 import logging
 import math
+import os
 import re
+import sys
+import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-
-from mlflow.exceptions import MlflowException
+from collections.abc import Callable, Coroutine, Generator, Iterator
+from concurrent.futures import Future
+from contextlib import closing, contextmanager
+from typing import TYPE_CHECKING, Any
 
 from flows.console import warn
-from flows.tracking.step_run import SENDER
+from flows.home import Home
+from flows.servers.health import answers
+from pipelines.errors import ServerAway, cause_of
+from pipelines.store.disks import full_disk
+
+if TYPE_CHECKING:
+    import httpx
+    import requests
+
+PATIENCE = 120.0  # seconds after which a run gives a server up
+DEADLINE = 60.0  # seconds for one exchange, besides its upload
+UPLOAD = 200_000  # bytes a second that an upload makes at least
+PAUSE = 0.5  # seconds before a second attempt, which may find that a connection was only old; later pauses grow
+LATE = 15.0  # seconds after which an exchange shows that the server does not answer
+PROBE = 10.0  # seconds between two questions whether a server answers
+ANSWER = 8.0  # seconds for an answer to that question
+PREFECT, MLFLOW = "Prefect's server", "MLflow"
+HURRY = 5.0  # seconds after which an answer comes too late for a run that was asked to end
+SLICE = 0.5  # seconds between two looks at whether the run was asked to end
+GATEWAY = (502, 503, 504)  # statuses by which a proxy says that the server does not answer
+SENDER = "MLflow sender"  # the thread that sends curves; it tries again by itself
+
+_watched: list[Watched] = []
+_installed = False
+_unsent = False  # whether Prefect's client still holds something that it could not send
 
 
-class TrackingError(Exception):
-    """MLflow did not answer for too long."""
+class Watched:
+    """A server that a run needs, and whether it answers.
+
+    late_at: when each exchange under way will have taken too long. shown: a person knows that it does not answer.
+    """
+
+    def __init__(self, name: str, url: str, hurry: Callable[[], bool]) -> None:
+        self.name, self.address, self.url = name, url, without_login(url)
+        self.hurry = hurry
+        self.late_at: list[float] = []
+        self.shown = self.given_up = False
+        self._lock = threading.Lock()
+
+    def attempts(self, path: str, upload: float) -> Generator[float]:
+        """Yield the seconds to wait before each attempt at one exchange.
+
+        Args:
+            path: the end of its address.
+            upload: seconds that the request itself may take.
+
+        Raises:
+            ServerAway: there were enough attempts.
+            InputError: the disk is full.
+        """
+        # Log lines wait for as long as the run; the sender of curves tries again later.
+        in_background = threading.current_thread().name == SENDER
+        patience = math.inf if path.endswith("/logs/") else 0.0 if in_background else PATIENCE
+        began, pause = time.monotonic(), 0.0
+        late_at = began + LATE + upload
+        self.late_at.append(late_at)
+        try:
+            while True:
+                yield pause
+                waited = time.monotonic() - began
+                if full := full_disk([Home.from_environment().path]):
+                    raise full  # a server on it fails in other words
+                if waited > PAUSE:
+                    self.missed()
+                if waited > patience or self.given_up or (waited > HURRY and self.hurry()):
+                    self.given_up = self.given_up or not in_background
+                    raise ServerAway(
+                        f"{self.name} at {self.url} does not answer. What was built is kept; when the server is back "
+                        "(`tokenmill up` starts those of this machine), run again: that goes on from here."
+                    )
+                pause = min(PAUSE + waited / 5, 5.0)
+        finally:
+            self.late_at.remove(late_at)
+
+    def answered(self) -> None:
+        """Note that an exchange has ended well."""
+        self.given_up = False
+        with self._lock:
+            was_shown, self.shown = self.shown, False
+        if was_shown:
+            warn(f"{self.name} at {self.url} answers again.")
+
+    def missed(self) -> None:
+        """Print once that the server does not answer."""
+        with self._lock:
+            was_shown, self.shown = self.shown, True
+        if not was_shown:
+            warn(f"{self.name} at {self.url} does not answer; waiting for it.")
+
+    def watch(self, over: threading.Event) -> None:
+        """Print when the server stops to answer and when it is back, until `over` is set."""
+        asked_at = time.monotonic()
+        while not over.wait(min(1.0, PROBE)):
+            now = time.monotonic()
+            if any(now > late_at for late_at in list(self.late_at)):
+                self.missed()
+            elif now - asked_at > PROBE:
+                if is_up(self.address) or is_up(self.address):
+                    self.answered()
+                elif not over.is_set():
+                    self.missed()
+                asked_at = time.monotonic()
+
+
+def is_up(address: str) -> bool:
+    """Return whether a server answers within some seconds, however slowly it sends."""
+    try:
+        return bool(_within(ANSWER, lambda: answers(address), lambda: False))
+    except TimeoutError:
+        return False
 
 
 @contextmanager
-def explain_outages(uri: str) -> Iterator[None]:
-    """Warn while MLflow's client waits for an answer; if it gives up, raise one sentence in place of its report.
+def waiting_for(name: str, address: str, hurry: Callable[[], bool] = lambda: False) -> Iterator[None]:
+    """Wait for a server whenever it does not answer, and say so; databases and servers that are watched pass.
 
     Args:
-        uri: MLflow's tracking URI.
+        name: what people call the server.
+        address: where it is.
+        hurry: whether the run was asked to end, and should wait no longer.
 
     Raises:
-        TrackingError: MLflow did not answer for too long.
+        ServerAway: it did not answer for too long, whatever its client made of that.
     """
-    log, handler = logging.getLogger("urllib3.connectionpool"), _RetryHandler(logging.WARNING)
-    log.addHandler(handler)
+    if not address.startswith("http") or any(server.address == address for server in _watched):
+        yield
+        return
+    if not _watched:
+        _install()
+    server, over = Watched(name, address, hurry), threading.Event()
+    _watched.append(server)
+    threading.Thread(target=server.watch, args=[over], name=f"watch {name}", daemon=True).start()
     try:
         yield
-    except MlflowException as error:
-        if not str(error).startswith("API request to http"):
+    except Exception as error:
+        away = cause_of(error, ServerAway)
+        if away is None or away is error:
             raise
-        where = re.sub(r"//[^/@]*@", "//", uri)  # without a user name and password
-        raise TrackingError(
-            f"MLflow at {where} does not answer. What was built is kept; when MLflow is back, run again: "
-            "that goes on from here and tells MLflow what it has missed."
-        ) from error
+        raise away from error
     finally:
-        log.removeHandler(handler)
+        over.set()
+        _watched.remove(server)
 
 
-class _RetryHandler(logging.Handler):
-    """Warns that the run waits for MLflow, which shows only in a log of retries. The sender thread may wait unseen."""
+def finish_sending(seconds: float = 10.0) -> None:
+    """Let Prefect's client send the events and log lines that it still holds, if the server answers."""
+    global _unsent
+    from prefect.events.worker import EventsWorker
+    from prefect.logging.handlers import APILogWorker
 
-    warned_at = -math.inf
+    if any(server.shown for server in _watched):
+        seconds = 0.5
+    for worker in (EventsWorker, APILogWorker):
+        _, waiting = worker.drain_all(timeout=seconds)  # type: ignore[misc]
+        _unsent = _unsent or bool(waiting)
 
-    def emit(self, record: logging.LogRecord) -> None:
-        waits = "/mlflow/" in record.getMessage() and record.threadName != SENDER
-        if waits and time.monotonic() - self.warned_at > 120:
-            self.warned_at = time.monotonic()
-            warn("MLflow does not answer; waiting for it.")
+
+def end_process(code: int) -> None:
+    """End this process now if Prefect's client would wait for its server for minutes; else return."""
+    if _unsent:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def without_login(url: str) -> str:
+    """Return an address without a user name and password."""
+    return re.sub(r"//[^/@]*@", "//", url).rstrip("/")
+
+
+# The clients
+
+
+def _install() -> None:
+    """Lead the exchanges of httpx (Prefect's client, ours) and requests (MLflow's client) through `attempts`."""
+    import httpx
+    import requests
+
+    global _installed
+    if _installed:
+        return
+    _installed = True
+    logging.raiseExceptions = "TOKENMILL_DEBUG" in os.environ  # else Prefect prints each log line that it cannot send
+    missed = (httpx.TransportError, TimeoutError)
+    missed_by_requests = (
+        requests.ConnectionError,
+        requests.Timeout,
+        requests.exceptions.ChunkedEncodingError,
+        requests.exceptions.RetryError,
+        TimeoutError,
+    )
+    send, send_async, send_by_requests = httpx.Client.send, httpx.AsyncClient.send, requests.Session.send
+
+    def patient(self: httpx.Client, request: httpx.Request, **options: Any) -> httpx.Response:
+        return _ask(str(request.url), request.headers, lambda: send(self, request, **options), missed)
+
+    async def patient_async(self: httpx.AsyncClient, request: httpx.Request, **options: Any) -> httpx.Response:
+        ask = lambda: send_async(self, request, **options)  # noqa: E731
+        return await _ask_async(str(request.url), request.headers, ask, missed)
+
+    def patient_by_requests(
+        self: requests.Session, request: requests.PreparedRequest, **options: Any
+    ) -> requests.Response:
+        ask = lambda: send_by_requests(self, request, **options)  # noqa: E731
+        return _ask(str(request.url), request.headers, ask, missed_by_requests)
+
+    httpx.Client.send, httpx.AsyncClient.send = patient, patient_async  # type: ignore[method-assign]
+    requests.Session.send = patient_by_requests  # type: ignore[method-assign]
+
+
+def _server_of(url: str) -> Watched | None:
+    """Return the watched server that an address belongs to. Questions whether it answers pass at once."""
+    plain = without_login(url)
+    found = (server for server in _watched if plain.startswith(server.url) and not plain.endswith("/health"))
+    return next(found, None)
+
+
+def _ask(url: str, headers: Any, send: Callable[[], Any], missed: tuple[type[Exception], ...]) -> Any:
+    server = _server_of(url)
+    if not server:
+        return send()
+    upload = _upload_seconds(headers)
+    with closing(server.attempts(url, upload)) as attempts:
+        for pause in attempts:
+            time.sleep(pause)
+            try:
+                answer = _within(DEADLINE + upload, send, server.hurry)
+            except missed:
+                continue
+            if answer.status_code not in GATEWAY:
+                server.answered()
+                return answer
+
+
+async def _ask_async(
+    url: str, headers: Any, send: Callable[[], Coroutine[Any, Any, Any]], missed: tuple[type[Exception], ...]
+) -> Any:
+    server = _server_of(url)
+    if not server:
+        return await send()
+    upload = _upload_seconds(headers)
+    with closing(server.attempts(url, upload)) as attempts:
+        for pause in attempts:
+            await asyncio.sleep(pause)
+            exchange = asyncio.ensure_future(send())
+            try:
+                for _ in _slices(DEADLINE + upload, server.hurry):
+                    if (await asyncio.wait([exchange], timeout=SLICE))[0]:
+                        break
+                if exchange.done() and (answer := exchange.result()).status_code not in GATEWAY:
+                    server.answered()
+                    return answer
+            except missed:
+                continue
+            finally:
+                exchange.cancel()  # unless it is done
+
+
+def _upload_seconds(headers: Any) -> float:
+    return float(int(headers.get("Content-Length") or 0) / UPLOAD)
+
+
+def _within(seconds: float, call: Callable[[], Any], hurry: Callable[[], bool]) -> Any:
+    """Return what a call returns; leave it behind in its thread if it takes too long.
+
+    Raises:
+        TimeoutError: it took too long.
+    """
+    future: Future[Any] = Future()
+
+    def work() -> None:
+        try:
+            future.set_result(call())
+        except BaseException as error:
+            future.set_exception(error)
+
+    threading.Thread(target=contextvars.copy_context().run, args=[work], daemon=True).start()
+    for _ in _slices(seconds, hurry):
+        try:
+            return future.result(SLICE)
+        except TimeoutError:
+            if future.done():
+                raise
+    raise TimeoutError
+
+
+def _slices(seconds: float, hurry: Callable[[], bool]) -> Iterator[None]:
+    """Yield as long as somebody may wait for an answer: some seconds, or five if it is to hurry."""
+    began = time.monotonic()
+    while (waited := time.monotonic() - began) < seconds and not (waited > HURRY and hurry()):
+        yield

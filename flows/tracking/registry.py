@@ -17,6 +17,7 @@ from pipelines.catalog import registry
 from pipelines.catalog.registry import CHALLENGER, CHAMPION, HISTORY, ModelVersion, champions_of, version_of
 from pipelines.errors import InputError
 from pipelines.store.dataset import Dataset
+from pipelines.visible import in_markdown
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
@@ -99,7 +100,9 @@ def record_decision(
     now = datetime.now(UTC).isoformat(timespec="seconds")
     for key, value in {WHY: why, DECIDED: now, **tags, DECISION: decision}.items():
         client.set_model_version_tag(name, str(version), key, value)
-    client.update_model_version(name, str(version), description=f"{decision.capitalize()} {now[:10]}. {why}")
+    client.update_model_version(
+        name, str(version), description=f"{decision.capitalize()} {now[:10]}. {in_markdown(why)}"
+    )
 
 
 def champion_history(client: MlflowClient, name: str, present: int | str | None) -> list[int]:

@@ -14,8 +14,11 @@ from mlflow.entities import Metric
 from mlflow.exceptions import MlflowException, RestException
 from mlflow.tracking import MlflowClient
 
+from flows.tracking.outages import SENDER
 from pipelines.store.files import write_synced
+from pipelines.store.paths import inside
 from pipelines.store.step import Stopped
+from pipelines.visible import visible
 
 BATCH_SECONDS = 5.0  # seconds between two sends: a call costs 6 to 9 ms on SQLite, so values are sent together
 
@@ -24,9 +27,6 @@ PATIENCE_SECONDS = 10.0  # seconds that a checkpoint waits for MLflow to receive
 
 
 ENDED = "tokenmill.ended"  # the tag that says why a run did not end well
-
-
-SENDER = "MLflow sender"  # the name of the thread that sends
 
 
 class StepRun:
@@ -43,7 +43,7 @@ class StepRun:
 
     def __init__(self, client: MlflowClient, run_id: str, unsent: Path) -> None:
         self.client, self.run_id = client, run_id
-        self.file = unsent / f"{run_id}.jsonl"
+        self.file = inside(unsent, f"{run_id}.jsonl")
         lines = self.file.read_text(encoding="utf-8").splitlines() if self.file.exists() else []
         self._waiting: list[dict[str, Any]] = [json.loads(line) for line in lines]  # a metric, or a text and its path
         self._sender: threading.Thread | None = None
@@ -88,14 +88,14 @@ class StepRun:
         """Send all entries, however long that takes.
 
         Raises:
-            MlflowException: MLflow did not answer for too long; the file has the entries that are left.
+            Exception: MLflow did not receive them; the file has the entries that are left.
         """
         if self._sender:
             self._sender.join()
         if self._waiting:
             self._write_file()
             self._problem = None
-            self._send().join()
+            self._send_waiting()
         if self._problem:
             raise self._problem
         self.file.unlink(missing_ok=True)
@@ -145,5 +145,5 @@ def end_run(client: MlflowClient, run_id: str, error: BaseException) -> None:
     """
     stopped = isinstance(error, KeyboardInterrupt | Stopped)
     with suppress(MlflowException):
-        client.set_tag(run_id, ENDED, (str(error) or type(error).__name__)[:500])
+        client.set_tag(run_id, ENDED, visible(str(error) or type(error).__name__)[:500])
         client.set_terminated(run_id, "KILLED" if stopped else "FAILED")

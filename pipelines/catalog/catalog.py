@@ -137,7 +137,7 @@ def _restrict(connection: duckdb.DuckDBPyConnection, memory_limit: str, external
 
 WRAPPERS = (
     "^([A-Za-z ]+ (Error|Exception): )?"
-    "((Python exception occurred while executing the UDF|exporting a stream .* failed): )?(InputError: )?"
+    "((Python exception occurred while executing the UDF|exporting a stream .* failed): )?((InputError|Damaged): )?"
 )
 """What DuckDB writes before a message."""
 

@@ -8,11 +8,13 @@ TYPES = {
     "BIGINT": pa.int64(),
     "BLOB": pa.binary(),
     "BOOLEAN": pa.bool_(),
+    "BOOLEAN[]": pa.list_(pa.bool_()),
     "DOUBLE": pa.float64(),
     "INTEGER": pa.int32(),
     "JSON": pa.json_(pa.string()),
     "TIMESTAMPTZ": pa.timestamp("ms", tz="UTC"),
     "UINTEGER": pa.uint32(),
+    "USMALLINT[]": pa.list_(pa.uint16()),
     "VARCHAR": pa.string(),
     "VARCHAR[]": pa.list_(pa.string()),
 }

@@ -10,6 +10,7 @@ import duckdb
 import numpy as np
 from numpy.typing import NDArray
 
+from pipelines.catalog.catalog import explain_error
 from pipelines.catalog.views import rows_of
 from pipelines.errors import InputError
 from pipelines.store.dataset import Dataset
@@ -100,11 +101,18 @@ def compare(a: Dataset, b: Dataset, store: Store) -> Comparison:
     """Compare two datasets of a kind; for tokens, also the corpora that they were made from.
 
     Raises:
-        InputError: they are of different kinds.
+        InputError: they are of different kinds, or a file is damaged.
     """
     kind = a.manifest.kind
     if b.manifest.kind != kind:
         raise InputError(f"{a} and {b} are of different kinds, {kind} and {b.manifest.kind}; compare like with like.")
+    try:
+        return _compare(a, b, store)
+    except duckdb.Error as error:
+        raise InputError(explain_error(error)) from None
+
+
+def _compare(a: Dataset, b: Dataset, store: Store) -> Comparison:
     texts_a, texts_b = _texts(a, store), _texts(b, store)
     with duckdb.connect() as connection:
         documents, rejections = None, []
@@ -122,7 +130,7 @@ def compare(a: Dataset, b: Dataset, store: Store) -> Comparison:
             ],
             documents=documents,
             rejections=rejections,
-            tokens=_compare_tokens(connection, a, b) if kind == "tokens" else None,
+            tokens=_compare_tokens(connection, a, b) if a.manifest.kind == "tokens" else None,
         )
 
 
@@ -250,9 +258,10 @@ def _compare_tokens(connection: duckdb.DuckDBPyConnection, a: Dataset, b: Datase
 
 def _count_tokens(connection: duckdb.DuckDBPyConnection, view: str, dataset: Dataset) -> Counter[bytes]:
     """Count tokens by their bytes, so that different tokenizers can be compared."""
+    from pipelines.tokens.tokenizer import FILE
     from pipelines.tokens.tokenizers import load_tokenizer
 
-    token_bytes = load_tokenizer(dataset.path).token_bytes
+    token_bytes = load_tokenizer(dataset.file(FILE)).token_bytes
     counts = connection.execute(f"SELECT unnest(tokens) AS token, count(*) FROM {view} GROUP BY token").fetchall()  # noqa: S608 - our own names
     found: Counter[bytes] = Counter()
     for token, n in counts:

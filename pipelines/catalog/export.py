@@ -11,9 +11,8 @@ from pathlib import Path
 import duckdb
 
 from pipelines.catalog import runs, tables
-from pipelines.catalog.catalog import branch_query, connect_selection, literal
+from pipelines.catalog.catalog import branch_query, connect_selection, explain_error, literal
 from pipelines.catalog.selection import Selection
-from pipelines.catalog.views import files_of
 from pipelines.errors import InputError
 from pipelines.store.files import whole_file
 from pipelines.store.kinds import VIEWS, View
@@ -50,7 +49,7 @@ def export_catalog(
         Rows of each table and view.
 
     Raises:
-        InputError: the file cannot be written.
+        InputError: the file cannot be written, or a published file is damaged.
     """
     selection = Selection(store, datasets)
     try:
@@ -71,13 +70,15 @@ def export_catalog(
     except (OSError, duckdb.IOException) as error:
         why = getattr(error, "strerror", None) or str(error).partition("\n")[0]
         raise InputError(f"{target} cannot be written ({why}); name another file.") from None
+    except duckdb.Error as error:
+        raise InputError(explain_error(error)) from None
 
 
 def _over_parquet(selection: Selection, view: View) -> str:
     """Return a view's query on the Parquet files themselves."""
     branches = [view.empty_query]
     for label, dataset in selection.datasets_in(view):
-        if names := files_of(dataset, view):
-            paths = ", ".join(literal(str((dataset.path / name).absolute())) for name in names)
+        if files := dataset.files(view.files):
+            paths = ", ".join(literal(str(path.absolute())) for path in files)
             branches.append(branch_query(view, label, dataset, f"read_parquet([{paths}], union_by_name = true)"))
     return " UNION ALL BY NAME ".join(branches)

@@ -202,7 +202,9 @@ class Functions:
             rows = places.take(ids).to_pylist()
         except pa.ArrowIndexError:
             raise InputError(f"There is no sample {pc.max(ids)} in {samples.dataset}; it has {len(places)}.") from None
-        windows = [tokens.flat(row["shard"])[row["start"] : row["start"] + samples.context] for row in rows]
+        windows = [
+            tokens.known(tokens.flat(row["shard"])[row["start"] : row["start"] + samples.context]) for row in rows
+        ]
         return pa.array([tokens.tokenizer.decode(window.tolist()) for window in windows], pa.large_string())
 
     @per_dataset
@@ -231,6 +233,7 @@ class Functions:
 
         samples = Samples(self._selection.dataset("samples", dataset))
         tokens = Tokens(self._selection.store.open(samples.dataset.manifest.inputs["tokens"]))
+        samples.check(tokens)
         return samples, tokens, pa.Table.from_batches(samples.batches).select(["shard", "start"])
 
     def _spell(self, phrase: str, dataset: str) -> list[NDArray[np.uint32]]:

@@ -43,9 +43,10 @@ class Selection:
 
     def tokenizer(self, name: str = "") -> Tokenizer:
         """Return the tokenizer of a token dataset, which is named as in `dataset`."""
-        from pipelines.tokens.tokenizers import load_tokenizer  # slow to import, and most queries need none
+        from pipelines.tokens.tokenizer import FILE  # slow to import, and most queries need none
+        from pipelines.tokens.tokenizers import load_tokenizer
 
-        return load_tokenizer(self.dataset("tokens", name).path)
+        return load_tokenizer(self.dataset("tokens", name).file(FILE))
 
     def datasets_in(self, view: View) -> Iterator[tuple[str, Dataset]]:
         """Yield the datasets that a view shows, each with the name that the view gives it."""

@@ -10,9 +10,9 @@ import pyarrow as pa
 
 from pipelines.catalog.columns import arrow_schema
 from pipelines.catalog.selection import Selection
-from pipelines.catalog.views import batches, files_of
 from pipelines.store import lineage
 from pipelines.store.kinds import TOKENS
+from pipelines.tokens.mapped import map_batches
 
 
 class StoreTable(NamedTuple):
@@ -80,12 +80,12 @@ def _shards(selection: Selection) -> list[dict[str, Any]]:
             "split": batch["split"][0].as_py() if batch.num_rows else None,
             "documents": batch.num_rows,
             "tokens": len(batch["tokens"].flatten()),
-            "bytes": dataset.manifest.files[name].bytes,
-            "file": str(dataset.path / name),
+            "bytes": dataset.manifest.files[path.name].bytes,
+            "file": str(path),
         }
         for label, dataset in selection.datasets_in(TOKENS)
-        for shard, name in enumerate(files_of(dataset, TOKENS))
-        for batch in batches(dataset.path / name)
+        for shard, path in enumerate(dataset.files(TOKENS.files))
+        for batch in map_batches(dataset, path.name)
     ]
 
 

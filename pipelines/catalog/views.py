@@ -6,7 +6,6 @@ Token shards are read through a memory map, Parquet files a few row groups ahead
 import fnmatch
 from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -17,7 +16,9 @@ from pipelines.catalog.columns import arrow_schema
 from pipelines.corpus import documents
 from pipelines.store import kinds
 from pipelines.store.dataset import Dataset
+from pipelines.store.intact import Damaged, damaged
 from pipelines.store.kinds import View
+from pipelines.tokens.mapped import map_batches, wrong_schema
 
 # The text is looked up only by queries that ask for it.
 TOKENS_FLAT = """
@@ -46,42 +47,46 @@ class LazyTable(ds.InMemoryDataset):
 def rows_of(dataset: Dataset, view: View) -> ds.Dataset | None:
     """Return a dataset's rows for a view, or None if the dataset has no such files.
 
-    Columns are read at once. Files are read by the query, since they may be in a bucket.
+    Columns are read at once. Files are read by the query, since they may be in a bucket. A damaged file costs the
+    queries that read it.
     """
     if view is kinds.VOCABULARY:
         return LazyTable(VOCABULARY, partial(_vocabulary, dataset))
-    names = files_of(dataset, view)
+    names = sorted(fnmatch.filter(dataset.manifest.files, view.files))
     if not names:
         return None
-    schema = _schema(dataset, names[0], view)
+    try:
+        schema = _schema(dataset, names[0], view)
+    except Damaged as error:
+        columns = ", ".join(f"{name} {type}" for name, type in view.own_columns.items())
+        return LazyTable(arrow_schema(columns), partial(_raise, error))
     if names[0].endswith(".parquet"):
-        return LazyTable(schema, lambda: ds.dataset(_paths(dataset, names), schema=schema, format="parquet"))
+        return LazyTable(schema, lambda: ds.dataset(dataset.files(view.files), schema=schema, format="parquet"))
     if view is kinds.TOKENS:
-        schema = schema.append(SHARD).append(START)
-        return LazyTable(schema, lambda: token_batches(_paths(dataset, names)))
-    return LazyTable(schema, lambda: [batch for path in _paths(dataset, names) for batch in batches(path)])
-
-
-def files_of(dataset: Dataset, view: View) -> list[str]:
-    """Return the names of the files that a view reads, in order."""
-    return sorted(fnmatch.filter(dataset.manifest.files, view.files))
-
-
-def _paths(dataset: Dataset, names: Sequence[str]) -> list[Path]:
-    return [dataset.path / name for name in names]
+        return LazyTable(schema.append(SHARD).append(START), lambda: token_batches(dataset, names))
+    return LazyTable(schema, lambda: [batch for name in names for batch in map_batches(dataset, name)])
 
 
 def _schema(dataset: Dataset, name: str, view: View) -> pa.Schema:
+    """Return the columns of a file.
+
+    Raises:
+        Damaged: it has none, or others than expected.
+    """
     if view is kinds.DOCUMENTS:
         return documents.DOCUMENTS  # parts of a mix may lack columns that other parts have
     with dataset.open(name) as file:
-        return pq.read_schema(file) if name.endswith(".parquet") else pa.ipc.open_file(file).schema
+        try:
+            schema = pq.read_schema(file) if name.endswith(".parquet") else pa.ipc.open_file(file).schema
+        except (pa.ArrowException, OSError) as error:
+            raise damaged(dataset.folder / name, dataset, str(error)) from None
+    if name.endswith(".arrow") and (why := wrong_schema(dataset, schema)):
+        raise damaged(dataset.folder / name, dataset, why)
+    return schema
 
 
-def batches(path: Path) -> list[pa.RecordBatch]:
-    """Return the record batches of an Arrow file, in mapped memory."""
-    reader = pa.ipc.open_file(pa.memory_map(str(path)))
-    return [reader.get_batch(i) for i in range(reader.num_record_batches)]
+def _raise(error: Damaged) -> pa.Table:
+    raise error
 
 
 SLICE = 4096  # documents
@@ -90,11 +95,11 @@ SLICE = 4096  # documents
 SHARD, START = pa.field("shard", pa.int32()), pa.field("start", pa.int64())
 
 
-def token_batches(paths: Sequence[Path]) -> list[pa.RecordBatch]:
+def token_batches(dataset: Dataset, names: Sequence[str]) -> list[pa.RecordBatch]:
     """Return token shards with each document's place, in slices, so that DuckDB's threads share them."""
     placed = []
-    for shard, path in enumerate(paths):
-        for batch in batches(path):  # a shard has one
+    for shard, name in enumerate(names):
+        for batch in map_batches(dataset, name):  # a shard has one
             batch = batch.append_column(SHARD, pa.repeat(pa.scalar(shard, pa.int32()), batch.num_rows))
             placed.append(batch.append_column(START, batch["tokens"].offsets[:-1].cast(pa.int64())))
     return [batch.slice(at, SLICE) for batch in placed for at in range(0, batch.num_rows, SLICE)]
@@ -104,9 +109,10 @@ VOCABULARY = arrow_schema(kinds.VOCABULARY.columns)
 
 
 def _vocabulary(dataset: Dataset) -> pa.Table:
+    from pipelines.tokens.tokenizer import FILE
     from pipelines.tokens.tokenizers import load_tokenizer
 
-    tokenizer = load_tokenizer(dataset.path)
+    tokenizer = load_tokenizer(dataset.file(FILE))
     special = set(tokenizer.special.values())
     tokens = tokenizer.token_bytes
     return pa.table(

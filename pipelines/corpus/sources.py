@@ -29,6 +29,7 @@ from fsspec.utils import glob_translate
 from pydantic import AfterValidator, Field
 from pydantic_core import PydanticCustomError
 
+from pipelines.addresses import has_secret, without_secrets
 from pipelines.corpus.readers.records import ReadOptions, Stream
 from pipelines.errors import InputError
 from pipelines.store.files import state_of
@@ -37,9 +38,9 @@ from pipelines.store.manifest import SourceFile
 GLOB = frozenset("*?[")
 BUFFER = 1 << 18  # bytes per read
 SPOOLED = 64 << 20  # bytes of a fetched file that stay in memory
-SECRET = re.compile(
-    r"(?i)(^|[-_.])(api_?key|(access|account|secret)_?key(_?id)?|auth(orization)?|credentials?|key|pass(word|wd)?|pwd|"
-    r"sas|secret|sig(nature)?|token)$|(token|secret|password|signature)"
+REFUSED = (
+    "carries a password or a token, which manifests and MLflow would keep; give it in the environment, as "
+    "AWS_SECRET_ACCESS_KEY or FSSPEC_HTTPS (see docs/surviving.md)"
 )
 
 
@@ -49,14 +50,8 @@ def refuse_secrets(uri: str) -> str:
     Raises:
         PydanticCustomError: it carries one.
     """
-    users = re.findall(r"(\w+)://([^/?#@]*)@", uri)
-    names = re.findall(r"[?&;]([^=&;]+)=[^&;]", uri)
-    if any(":" in user or scheme.startswith("http") for scheme, user in users) or any(map(SECRET.search, names)):
-        raise PydanticCustomError(
-            "secret",
-            "it carries a password or a token, which manifests and MLflow would keep; give it in the environment, as "
-            "AWS_SECRET_ACCESS_KEY or FSSPEC_HTTPS (see docs/surviving.md)",
-        )
+    if has_secret(uri):
+        raise PydanticCustomError("secret", f"it {REFUSED}")
     return uri
 
 
@@ -83,7 +78,8 @@ class File:
 
     uri: a local path, or a URI for fsspec.
     name: relative to the source, with forward slashes.
-    state: a word that changes with the content: time of change and inode of a local file, or a remote file's tag.
+    state: a word that changes with the content: the times of change and the inode of a local file, or a remote file's
+        tag. Programs can put back the time of the content's change, but not that of the inode's.
     """
 
     uri: str
@@ -206,7 +202,7 @@ def label_of(uri: str) -> str:
 
 def _local(path: Path, name: str) -> File:
     status = path.stat()
-    return File(str(path), name, status.st_size, f"{status.st_mtime_ns}-{status.st_ino}")
+    return File(str(path), name, status.st_size, f"{status.st_mtime_ns}-{status.st_ctime_ns}-{status.st_ino}")
 
 
 def _local_files(path: Path, uri: str) -> Iterator[File | Skipped]:
@@ -333,7 +329,7 @@ class _Remote(Stream):
 def _not_reached(uri: str, error: Exception) -> ConnectionError:
     """Return the one error that replaces the errors of each file system."""
     why = " ".join(str(error).split()) or type(error).__name__
-    return ConnectionError(f"{uri} could not be read ({why})")
+    return ConnectionError(without_secrets(f"{uri} could not be read ({why})"))
 
 
 def _package_for(uri: str) -> str:
@@ -366,5 +362,7 @@ def _remote_files(uri: str) -> Iterator[File | Skipped]:
     for each, info in found.items():
         name = each[len(root) :].lstrip("/")
         name = name.partition("?")[0] if uri.startswith(("http://", "https://")) else name
-        if info.get("type") == "file" and not any(part.startswith(".") for part in name.split("/")):
+        if not each.startswith(root) or {"..", "."} & set(re.split(r"[/\\]", name)):
+            yield Skipped(each, "its name leads out of the folder")
+        elif info.get("type") == "file" and not any(part.startswith(".") for part in name.split("/")):
             yield _remote_file(filesystem.unstrip_protocol(each), name, info)

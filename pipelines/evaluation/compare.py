@@ -126,8 +126,7 @@ def _task(evaluation: Dataset) -> Task:
 
 
 def _predictions(evaluation: Dataset, columns: Sequence[str] | None = None) -> pa.Table:
-    with evaluation.open("predictions.parquet") as file:
-        return pq.read_table(file, columns=list(columns) if columns else None)
+    return pq.read_table(evaluation.file("predictions.parquet"), columns=list(columns) if columns else None)
 
 
 def _columns(table: pa.Table) -> dict[str, list[Any]]:
@@ -136,8 +135,7 @@ def _columns(table: pa.Table) -> dict[str, list[Any]]:
 
 
 def _metrics(evaluation: Dataset) -> dict[str, Interval]:
-    with evaluation.open("metrics.parquet") as file:
-        table = pq.read_table(file, filters=[("system", "==", "model")]).to_pylist()
+    table = pq.read_table(evaluation.file("metrics.parquet"), filters=[("system", "==", "model")]).to_pylist()
     known = (row for row in table if row["value"] is not None)
     return {row["metric"]: Interval(row["value"], row.get("low"), row.get("high")) for row in known}
 

@@ -55,7 +55,8 @@ def recite(model: GPT, tokens: Tokens, split: str, config: MemorisationConfig) -
     for at in range(0, len(places), 50):
         some = places[at : at + 50]
         windows = [
-            np.split(tokens.flat(shard)[start : start + width], [config.prefix_tokens]) for shard, _, start in some
+            np.split(tokens.known(tokens.flat(shard)[start : start + width]), [config.prefix_tokens])
+            for shard, _, start in some
         ]
         written = generate(model, [prefix.tolist() for prefix, _ in windows], Sampling(config.run_tokens))
         for (shard, document, _), (prefix, text), ids in zip(some, windows, written, strict=True):

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.evaluation.significance import Interval
+from pipelines.visible import one_line
 
 Metrics = Mapping[str, float | Interval]
 
@@ -91,7 +92,8 @@ def beside(
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> str:
-    """Return rows as text, the first column to the left and the others to the right."""
+    """Return rows as text, the first column to the left and the others to the right. A label may be in a cell."""
+    rows = [[one_line(cell) for cell in row] for row in rows]
     first, *others = (max(map(len, column)) for column in zip(*rows, strict=True))
     lines = ([row[0].ljust(first), *map(str.rjust, row[1:], others)] for row in rows)
     return "\n".join("  ".join(line) for line in lines)

@@ -17,6 +17,7 @@ from gpt.weights import load_classifier, load_model
 from pipelines.corpus.conversation import Message, recent
 from pipelines.errors import InputError
 from pipelines.models.text_classifier import TextClassifier
+from pipelines.store.dataset import Dataset
 from pipelines.tokens.templates import Template, load_template
 from pipelines.tokens.tokenizer import Tokenizer
 from pipelines.tokens.tokenizers import load_tokenizer
@@ -102,11 +103,14 @@ def as_assistant(base: LanguageModel, template: Template) -> Assistant:
 
 
 def open_model(folder: Path) -> LanguageModel | TextClassifier:
-    """Open the model in a folder, on the GPU if there is one.
+    """Open the model in a folder, on the GPU if there is one. The files of a published model are checked first.
 
     Raises:
+        Damaged: a file is not as it was published.
         InputError: the folder holds no model.
     """
+    if published := Dataset.load(folder):
+        folder = published.path
     try:
         tokenizer = load_tokenizer(folder / "tokenizer.json")
         if "labels" in json.loads((folder / "config.json").read_text()):

@@ -7,12 +7,12 @@ tooltip on every mark. It fits a card some 400 pixels wide, as on a telephone; a
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
 from typing import Literal
 
 import numpy as np
 
 from pipelines.numbers import short
+from pipelines.visible import in_html
 
 WIDTH, HEIGHT = 440, 270
 
@@ -284,7 +284,7 @@ def _legend(names: Sequence[str]) -> tuple[str, float]:
 
 def _svg(label: str, height: float, body: str, width: float = WIDTH) -> str:
     return (
-        f'<svg class="chart" role="img" aria-label="{escape(label)}" viewBox="0 0 {width} {height:g}" '
+        f'<svg class="chart" role="img" aria-label="{in_html(label)}" viewBox="0 0 {width} {height:g}" '
         f'width="{width}" height="{height:g}">{body}</svg>'
     )
 
@@ -294,11 +294,11 @@ def _empty_chart() -> str:
 
 
 def _text(x: float, y: float, text: str, anchor: str = "start", style: str = "plain") -> str:
-    return f'<text class="{style}" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(text)}</text>'
+    return f'<text class="{style}" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{in_html(text)}</text>'
 
 
 def _tooltip(text: str) -> str:
-    return f"<title>{escape(text)}</title>"
+    return f"<title>{in_html(text)}</title>"
 
 
 def _cut(text: str, width: float) -> str:

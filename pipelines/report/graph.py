@@ -5,12 +5,12 @@ It needs no script and no other file, and follows the reader's choice of light o
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
 
 from pipelines.numbers import short, size
 from pipelines.store import lineage
 from pipelines.store.dataset import Dataset
 from pipelines.store.kinds import kind_of
+from pipelines.visible import in_html
 
 WIDTH, HEIGHT, GAP, RISE = 244, 62, 56, 18  # of a box, and between columns and rows
 
@@ -62,7 +62,7 @@ def _draw(nodes: Mapping[str, tuple[str, Dataset | None]], label: str, chosen: s
     drawn = [_arrow(place[start], place[end]) for start, end in arrows]
     drawn += [_box(box, *place[name], name == chosen) for name, box in boxes.items()]
     return (
-        f'<svg class="lineage" role="img" aria-label="{escape(label)}" '
+        f'<svg class="lineage" role="img" aria-label="{in_html(label)}" '
         f'viewBox="0 0 {width} {height:g}" width="{width}" height="{height:g}" xmlns="http://www.w3.org/2000/svg">'
         f"<style>{STYLE}</style>{''.join(drawn)}</svg>"
     )
@@ -128,11 +128,11 @@ def _box(box: Box, x: float, y: float, chosen: bool) -> str:
     name = box.name if len(box.name) <= 28 else box.name[:27] + "…"
     return (
         f'<g class="{"this" if chosen else "that"}" transform="translate({x:g} {y:g})">'
-        f"<title>{escape(box.title)}</title>"
+        f"<title>{in_html(box.title)}</title>"
         f'<rect width="{WIDTH}" height="{HEIGHT}" rx="8" stroke="{kind_of(box.kind).colour.css}"/>'
-        f'<text class="name" x="12" y="21">{escape(name)}</text>'
-        f'<text x="12" y="37">{escape(box.lines[0])}</text>'
-        f'<text class="more" x="12" y="53">{escape(box.lines[1])}</text></g>'
+        f'<text class="name" x="12" y="21">{in_html(name)}</text>'
+        f'<text x="12" y="37">{in_html(box.lines[0])}</text>'
+        f'<text class="more" x="12" y="53">{in_html(box.lines[1])}</text></g>'
     )
 
 

@@ -9,6 +9,8 @@ are no dataset, and are not uploaded again.
 """
 
 import hashlib
+import re
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -20,8 +22,11 @@ from typing import Any, BinaryIO, cast
 
 import fsspec
 
-from pipelines.errors import InputError
-from pipelines.store.files import disk_is_full, file_sha256, state_of, sync, whole_file
+from pipelines.errors import InputError, InputWarning
+from pipelines.store.disks import disk_is_full
+from pipelines.store.files import file_sha256, state_of, sync, whole_file
+from pipelines.store.manifest import KEY, NAME
+from pipelines.store.paths import inside
 
 TRANSFERS = 8  # files that are transferred at the same time
 
@@ -53,17 +58,31 @@ class Bucket:
                 return None
 
     def manifests(self, kind: str | None, cache: Path) -> dict[str, bytes]:
-        """Return the manifest of every dataset by `kind/name-fingerprint`; unchanged ones come from the cache."""
-        found, missing = {}, {}
+        """Return the manifest of every dataset by `kind/name-fingerprint`; unchanged ones come from the cache.
+
+        A warning names what is no dataset by its key.
+        """
+        found, missing, foreign = {}, {}, []
+        if kind is not None and not NAME.fullmatch(kind):
+            return {}
         with self._reached() as (filesystem, root):
             for path, info in filesystem.find(f"{root}/manifests/{kind or ''}", detail=True).items():
-                name = path.partition("/manifests/")[2]
-                copy, state = cache / name, f"{self.address} {info['size']} {state_of(info)}\n".encode()
+                name, is_json = path.removeprefix(f"{root}/manifests/"), path.endswith(".json")
+                key = name.removesuffix(".json")
+                if not is_json or not KEY.fullmatch(key):
+                    foreign += [name] if is_json else []
+                    continue
+                copy, state = inside(cache, name), f"{self.address} {info['size']} {state_of(info)}\n".encode()
                 if content := _cached(copy, state):
-                    found[name.removesuffix(".json")] = content
-                elif name.endswith(".json"):
-                    missing[path] = (name.removesuffix(".json"), copy, state)
+                    found[key] = content
+                else:
+                    missing[path] = (key, copy, state)
             fetched = filesystem.cat(list(missing), on_error="omit") if missing else {}
+        if foreign:
+            more = f" and {len(foreign) - 1} more" if foreign[1:] else ""
+            names = f"{foreign[0][:200]!r}{more}"
+            sentence = f"{self.address}/manifests holds {names}, which is no dataset's name; it is left out."
+            warnings.warn(sentence, InputWarning, stacklevel=3)
         for path, content in fetched.items():
             key, copy, state = missing[path]
             copy.parent.mkdir(parents=True, exist_ok=True)
@@ -135,9 +154,10 @@ class Bucket:
         return None if digest == sha256 else "was changed in the bucket: its SHA-256 is another"
 
     def files(self) -> set[str]:
-        """Return the SHA-256 of every file in the bucket."""
+        """Return the SHA-256 of every file in the bucket. What is called otherwise is not ours."""
         with self._reached() as (filesystem, root):
-            return {path.rpartition("/")[2] for path in filesystem.find(f"{root}/files")}
+            names = (path.removeprefix(f"{root}/files/") for path in filesystem.find(f"{root}/files"))
+            return {name for name in names if re.fullmatch("[0-9a-f]{64}", name)}
 
     def delete(self, files: Iterable[str], hours: float) -> int:
         """Delete files by their SHA-256, except new ones, whose upload may still be under way.

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-import time
+import fnmatch
+import shutil
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -13,7 +15,9 @@ from pydantic import ValidationError
 from pipelines.errors import InputError
 from pipelines.store.bucket import Bucket
 from pipelines.store.files import lock, write_synced
-from pipelines.store.manifest import MANIFEST, FileEntry, Manifest, Ref, damaged_files
+from pipelines.store.intact import Compared, Damaged, damaged
+from pipelines.store.manifest import MANIFEST, FileEntry, Manifest, Ref
+from pipelines.store.paths import inside
 
 
 @dataclass(frozen=True)
@@ -28,30 +32,41 @@ class Dataset:
     bucket: Bucket | None = field(default=None, compare=False, repr=False)
 
     @classmethod
-    def load(cls, folder: Path, bucket: Bucket | None = None) -> Dataset | None:
+    def load(cls, folder: Path, bucket: Bucket | None = None, moved: bool = False) -> Dataset | None:
         """Return the dataset in a folder, or None if no manifest is there.
 
+        Args:
+            folder: the dataset's place in a store.
+            bucket: where its files are fetched from.
+            moved: the folder is not at its place, and may have another name than its dataset.
+
         Raises:
-            InputError: the manifest is damaged.
+            Damaged: the manifest is damaged.
         """
         try:
-            return cls.parse(folder, (folder / MANIFEST).read_bytes(), bucket)
+            return cls.parse(folder, (folder / MANIFEST).read_bytes(), bucket, moved)
         except (FileNotFoundError, NotADirectoryError):
             return None
+        except OSError as error:
+            raise _unreadable(folder, str(error.strerror)) from None
 
     @classmethod
-    def parse(cls, folder: Path, manifest: bytes, bucket: Bucket | None = None) -> Dataset:
-        """Return the dataset that a manifest describes.
+    def parse(cls, folder: Path, manifest: bytes, bucket: Bucket | None = None, moved: bool = False) -> Dataset:
+        """Return the dataset that a manifest describes. The arguments are those of `load`.
 
         Raises:
-            InputError: the manifest is damaged.
+            Damaged: the manifest is damaged, or that of another dataset than the folder's.
         """
         try:
-            return cls(folder, Manifest.model_validate_json(manifest), bucket)
+            dataset = cls(folder, Manifest.parse(manifest), bucket)
+            if not moved and (key := "/".join(folder.parts[-2:])) != dataset.ref.key:
+                place = f"{bucket.address}/manifests/{key}.json" if bucket else folder / MANIFEST
+                raise Damaged(f"{place} belongs to {dataset.ref.key}, so it is left out; move it back or delete it.")
+            return dataset
         except ValidationError as error:
-            raise InputError(
-                f"{folder / MANIFEST} cannot be read ({error.errors()[0]['msg']}); delete {folder} and run again."
-            ) from None
+            raise _unreadable(folder, error.errors()[0]["msg"]) from None
+        except ValueError as error:
+            raise _unreadable(folder, str(error)) from None
 
     @property
     def ref(self) -> Ref:
@@ -60,9 +75,15 @@ class Dataset:
 
     @cached_property
     def path(self) -> Path:
-        """The folder with all files; the first use fetches them from the bucket, if there is one."""
+        """The folder with all files, as they were published; the first use fetches them from the bucket, if any.
+
+        Raises:
+            Damaged: a file is damaged.
+        """
         if self.bucket:
             self._fetch(self.bucket)
+        else:
+            self._check(self.manifest.files)
         return self.folder
 
     @property
@@ -73,46 +94,73 @@ class Dataset:
         return str(self.folder)
 
     def file(self, name: str) -> Path:
-        """Return the path of one of the dataset's files.
+        """Return the path of one of the dataset's files, as it was published.
 
         Raises:
-            InputError: the dataset has no such file.
+            Damaged: the file is damaged.
+            InputError: the dataset has no such file, or a link leads out of its folder.
         """
         self._entry(name)
-        return self.path / name
+        return self._paths([name])[0]
+
+    def files(self, pattern: str) -> list[Path]:
+        """Return the paths of the files that match a pattern, by name, as they were published.
+
+        Raises:
+            Damaged: a file is damaged.
+            InputError: a link leads out of the dataset's folder.
+        """
+        return self._paths(sorted(fnmatch.filter(self.manifest.files, pattern)))
 
     def is_intact(self) -> bool:
-        """Return whether every byte of the files is as it was published."""
-        return not damaged_files(self.manifest.files, lambda name, entry: entry.damage(self.path / name))
+        """Return whether every byte of the files is as it was published. All are read."""
+        if self.bucket:
+            self._fetch(self.bucket)
+        return not self.compared.problems(self.manifest.files, afresh=True)
 
     def open(self, name: str) -> BinaryIO:
-        """Open one of the dataset's files to read parts of it; a file in a bucket is not fetched for that."""
-        entry, path = self._entry(name), self.folder / name
+        """Open one of the dataset's files to read parts of it; a file in a bucket is not fetched for that.
+
+        Raises:
+            Damaged: the file is damaged. A file in a bucket is not checked.
+        """
+        entry, path = self._entry(name), inside(self.folder, name)
         if self.bucket and not path.exists():
             return self.bucket.open(entry.sha256)
+        self._check([name])
         return path.open("rb")
 
-    def _fetch(self, bucket: Bucket) -> None:
-        """Fetch the files that are missing on this machine or differ from the published ones.
+    @cached_property
+    def compared(self) -> Compared:
+        """The memory of the files that were compared with their SHA-256."""
+        return Compared(self.folder, remembered="/".join(self.folder.parts[-2:]) == self.ref.key)
 
-        A file of the published size that was not written to since it was fetched is trusted. Any other file is
-        compared with its SHA-256.
-        """
+    def _paths(self, names: Iterable[str]) -> list[Path]:
+        if self.bucket:
+            folder = self.path
+            return [inside(folder, name) for name in names]
+        self._check(names)
+        return [inside(self.folder, name) for name in names]
+
+    def _check(self, names: Iterable[str]) -> None:
+        problems = self.compared.problems({name: self.manifest.files[name] for name in names})
+        for name, what in problems.items():
+            raise damaged(self.folder / name, self, f"it {what}")
+
+    def _fetch(self, bucket: Bucket) -> None:
+        """Fetch the files that are missing on this machine or differ from the published ones."""
         folder, manifest = self.folder, self.manifest
         with lock(folder.parent.parent, f"fetch-{manifest.fingerprint}"):
-            here = Dataset.load(folder)
-            trusted = (folder / MANIFEST).stat().st_mtime_ns if here and here.manifest == manifest else 0
-            trusted = 0 if trusted > time.time_ns() else trusted  # the clock was ahead, so later writes look older
-            missing = {
-                path: entry.sha256
-                for name, entry in manifest.files.items()
-                if entry.damage(path := folder / name, trusted)
-            }
-            if trusted and not missing:
+            problems = self.compared.problems(manifest.files)
+            if not problems and _manifest_in(folder) == manifest:
                 return
             (folder / MANIFEST).unlink(missing_ok=True)
-            bucket.get(missing)
-            write_synced(folder / MANIFEST, manifest.model_dump_json(indent=1).encode())
+            for name in problems:
+                if (path := inside(folder, name)).is_dir():
+                    shutil.rmtree(path)
+            bucket.get({inside(folder, name): manifest.files[name].sha256 for name in problems})
+            write_synced(folder / MANIFEST, manifest.to_json())
+            self.compared.remember(manifest.files)
 
     def _entry(self, name: str) -> FileEntry:
         if name not in self.manifest.files:
@@ -121,3 +169,18 @@ class Dataset:
 
     def __str__(self) -> str:
         return str(self.ref)
+
+
+def _manifest_in(folder: Path) -> Manifest | None:
+    try:
+        here = Dataset.load(folder)
+    except Damaged:
+        return None
+    return here.manifest if here else None
+
+
+def _unreadable(folder: Path, why: str) -> Damaged:
+    """Return the error for a manifest that is damaged."""
+    name, _, digits = folder.name.rpartition("-")
+    why = f"{why.strip().rstrip('.')}; delete {folder} and run again"
+    return damaged(folder / MANIFEST, f"{folder.parent.name}/{name}@{digits}", why)

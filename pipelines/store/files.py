@@ -1,9 +1,9 @@
 """Files that are written whole or not at all, and locks between processes."""
 
-import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -60,18 +60,15 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def disk_is_full(error: Exception) -> bool:
-    """Return whether an error means that a disk or a quota is full."""
-    # Arrow and Python give a number; DuckDB, SQLite and safetensors a sentence.
-    by_number = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
-    return by_number or any(words in str(error) for words in ("No space left on device", "disk is full"))
-
-
 def lock(root: Path, name: str) -> FileLock:
-    """Return a lock between the processes that use a store. It is released when its holder ends or is killed."""
+    """Return a lock between the processes that use a store. It is released when its holder ends or is killed.
+
+    Names may come from MLflow. One that may not be a file's is replaced by its SHA-256.
+    """
     folder = root / ".locks"
     folder.mkdir(parents=True, exist_ok=True)
-    return FileLock(folder / f"{name}.lock")
+    plain = re.fullmatch(r"[\w-][\w.-]{0,150}", name, re.ASCII)
+    return FileLock(folder / f"{name if plain else hashlib.sha256(name.encode()).hexdigest()}.lock")
 
 
 def link_or_copy(source: Path, target: Path) -> None:

@@ -41,6 +41,11 @@ class View:
     export: Literal["", "table", "view"] = ""
 
     @property
+    def own_columns(self) -> dict[str, str]:
+        """The type of each column that the files have."""
+        return {name: type for name, type in parse_columns(self.columns).items() if name not in self.facts}
+
+    @property
     def empty_query(self) -> str:
         """A query with all columns and no rows: the view's content before anything is published."""
         columns = {"dataset": "VARCHAR", **parse_columns(self.columns)}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fnmatch
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -165,10 +164,9 @@ def sightings(doc_id: str, datasets: Iterable[Dataset]) -> list[Sighting]:
 
 def _find_texts(dataset: Dataset, doc_id: str) -> list[dict[str, str]]:
     view = kind_of(dataset.manifest.kind).texts
-    files = fnmatch.filter(dataset.manifest.files, view.files) if view else []
-    if not view or not files:
+    if not view or not (files := dataset.files(view.files)):
         return []
     key = next(iter(parse_columns(view.columns)))
-    rows = ds.dataset([dataset.path / name for name in files], format="parquet")
+    rows = ds.dataset(files, format="parquet")
     columns = [key, "source", "location", "split", "text"]
     return rows.to_table(columns=columns, filter=pc.starts_with(ds.field(key), doc_id)).to_pylist()

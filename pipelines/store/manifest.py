@@ -1,20 +1,25 @@
 """A dataset's manifest: what the dataset is, how it was made and which files it has."""
 
 import hashlib
+import json
 import re
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic_core import from_json
 
 from pipelines.store.files import file_sha256, sync
+from pipelines.store.paths import stays_inside
 
 NAME = re.compile(r"^[a-z0-9][a-z0-9._-]{0,62}$")
 Name = Annotated[str, Field(pattern=NAME.pattern)]
 Digits = Annotated[str, Field(pattern=r"^[0-9a-f]+$")]
+KEY = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}/[a-z0-9][a-z0-9._-]{0,62}-[0-9a-f]{12}")
+"""The place of a dataset in a store: `kind/name-fingerprint`."""
 
 
 def hexadecimal(text: str) -> bool:
@@ -54,11 +59,12 @@ class SourceFile(BaseModel):
 MANIFEST = "manifest.json"
 
 
-def _inside(name: str) -> str:
-    path = PurePosixPath(name)
-    if path.is_absolute() or ".." in path.parts or not path.parts:
-        raise ValueError(f"{name!r} names no file in its folder")
-    return name
+def _check_names(files: Mapping[str, Any]) -> Mapping[str, Any]:
+    folders = {str(parent) for name in files for parent in PurePosixPath(name).parents}
+    for name in files:
+        if not stays_inside(name) or name.casefold() == MANIFEST or name in folders:
+            raise ValueError(f"{name[:100]!r} names no file in its folder")
+    return files
 
 
 class FileEntry(BaseModel):
@@ -69,20 +75,25 @@ class FileEntry(BaseModel):
     bytes: int
     sha256: Digits
 
-    def damage(self, path: Path, trusted: int = 0) -> str:
-        """Return how the file at a path differs from this entry; empty if it does not.
-
-        Args:
-            path: the file.
-            trusted: a time in nanoseconds. The content of a file that was not written to since then is not read.
-        """
-        if not path.is_file():
-            return "is missing"
-        status = path.stat()
-        if status.st_size != self.bytes:
-            return f"has {status.st_size:,} bytes instead of {self.bytes:,}"
-        changed = status.st_mtime_ns > trusted and file_sha256(path) != self.sha256
+    def damage(self, path: Path) -> str:
+        """Return how the file at a path differs from this entry; empty if it does not."""
+        try:
+            if not path.is_file():
+                return "is missing"
+            if (size := path.stat().st_size) != self.bytes:
+                return f"has {size:,} bytes instead of {self.bytes:,}"
+            changed = file_sha256(path) != self.sha256
+        except OSError as error:
+            return f"cannot be read: {error.strerror}"
         return "was changed: its SHA-256 is not the one in the manifest" if changed else ""
+
+
+def _built(value: dict[str, Any]) -> dict[str, Any]:
+    """Return how a dataset was built, which has to tell when, since versions are ordered by it."""
+    at = value.get("at")
+    if not isinstance(at, str) or datetime.fromisoformat(at).utcoffset() is None:
+        raise ValueError("it does not tell when it was built")
+    return value
 
 
 class Manifest(BaseModel):
@@ -100,10 +111,31 @@ class Manifest(BaseModel):
     config: dict[str, Any]
     inputs: dict[str, Ref]
     sources: tuple[SourceFile, ...] = ()
-    files: dict[Annotated[str, AfterValidator(_inside)], FileEntry]
+    files: Annotated[dict[str, FileEntry], AfterValidator(_check_names)]
     statistics: dict[str, Any]
     code: str
-    built: dict[str, Any]
+    built: Annotated[dict[str, Any], AfterValidator(_built)]
+
+    @classmethod
+    def parse(cls, content: bytes) -> Self:
+        """Return the manifest that a file holds.
+
+        Raises:
+            ValueError: the file is damaged.
+        """
+        value = from_json(content)
+        checksum = value.pop("checksum", None) if isinstance(value, dict) else None
+        manifest = cls.model_validate(value)
+        if checksum is not None and checksum != _checksum(value):  # earlier versions wrote none
+            raise ValueError("its checksum is another")
+        if files_digest(manifest.files) != manifest.digest:
+            raise ValueError("its digest does not fit its list of files")
+        return manifest
+
+    def to_json(self) -> bytes:
+        """Return the content of the manifest's file, with a checksum of it."""
+        value = json.loads(self.model_dump_json())
+        return json.dumps({**value, "checksum": _checksum(value)}, indent=1, ensure_ascii=False).encode()
 
     @property
     def ref(self) -> Ref:
@@ -119,6 +151,11 @@ class Manifest(BaseModel):
     def bytes(self) -> int:
         """The total size of the files."""
         return sum(file.bytes for file in self.files.values())
+
+
+def _checksum(value: dict[str, Any]) -> str:
+    """Return the SHA-256 of a manifest's values, whatever their order and layout in the file."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def describe_files(folder: Path) -> dict[str, FileEntry]:

@@ -10,7 +10,8 @@ import ast
 import hashlib
 import importlib.util
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -97,6 +98,14 @@ class StepContext:
             return self.previous
         self.listener.warn(f"{self.previous} is damaged, so nothing is taken from it; see `tokenmill datasets verify`")
         return None
+
+    @contextmanager
+    def refusing(self, previous: Dataset) -> Iterator[None]:
+        """Warn if the tables of a previous version, which somebody else may have written, name files that it lacks."""
+        try:
+            yield
+        except (InputError, ValueError, LookupError, TypeError):
+            self.listener.warn(f"{previous} names files that are not its own, so nothing is taken from it.")
 
 
 class Stopped(Exception):

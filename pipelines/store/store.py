@@ -14,9 +14,11 @@ import math
 import os
 import shutil
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,17 +27,25 @@ from filelock import AcquireReturnProxy, FileLock, Timeout
 from pipelines.errors import InputError
 from pipelines.store.bucket import Bucket
 from pipelines.store.dataset import Dataset
-from pipelines.store.files import disk_is_full, lock, sync, sync_folders, write_synced
+from pipelines.store.disks import disk_is_full, full_disk
+from pipelines.store.files import lock, sync, sync_folders, write_synced
+from pipelines.store.intact import Damaged
 from pipelines.store.manifest import MANIFEST, Manifest, Ref, damaged_files, describe_files, files_digest
 from pipelines.store.step import Step, code_digest
+
+_warned: set[str] = set()
+"""The damaged manifests that this process has warned of."""
 
 
 class Store:
     """Published datasets under one folder, or in a bucket, with the folder as its cache."""
 
-    def __init__(self, root: Path | str, bucket: Bucket | None = None) -> None:
+    def __init__(
+        self, root: Path | str, bucket: Bucket | None = None, warn: Callable[[str], None] = warnings.warn
+    ) -> None:
         self.root = Path(root)
         self.bucket = bucket
+        self.warn = warn
 
     @property
     def address(self) -> str:
@@ -69,7 +79,7 @@ class Store:
         before = self.find(step)
         if before and not rebuild:
             return before
-        with self._naming_a_full_disk(step), self._acquire(step.fingerprint, on_wait):
+        with self._naming_a_full_disk(), self._acquire(step.fingerprint, on_wait):
             published = self.find(step)
             if published and (published != before or not rebuild):  # another process has just built it
                 return published
@@ -121,7 +131,7 @@ class Store:
             code=code_digest(step.type.packages),
             built={**built, "source": code_digest(step.type.packages, as_written=True)},
         )
-        write_synced(staging / MANIFEST, manifest.model_dump_json(indent=1).encode())
+        write_synced(staging / MANIFEST, manifest.to_json())
         sync_folders(staging)
         target = self.root / step.key
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -139,12 +149,15 @@ class Store:
         sync(target.parent)
         if old:
             shutil.rmtree(old)
-        return self._share(Dataset(target, manifest, self.bucket), replace=replace is not None)
+        dataset = Dataset(target, manifest, self.bucket)
+        dataset.compared.remember(files)
+        return self._share(dataset, replace=replace is not None)
 
     def remove(self, dataset: Dataset) -> None:
         """Remove a published dataset: it disappears in one step, then its bytes are freed."""
         if self.bucket:
             self.bucket.withdraw(dataset.ref.key)
+        dataset.compared.forget()
         if dataset.folder.exists():
             shutil.rmtree(self._trash(dataset, "removed"))
 
@@ -179,12 +192,17 @@ class Store:
             except (Timeout, FileNotFoundError):
                 continue  # its owner is alive, or another process has swept it
             swept.append(leftover.name)
+        for memory in self.root.glob(".intact/*/*"):
+            if not (self.root / memory.parent.name / memory.stem).exists():  # of a dataset that is gone
+                memory.unlink(missing_ok=True)
         return swept
 
     def _restore(self, old: Path) -> None:
-        """Put a dataset back whose replacement was killed before it was in place."""
-        if (dataset := Dataset.load(old, self.bucket)) and not (target := self.root / dataset.ref.key).exists():
-            os.rename(old, target)
+        """Put a dataset back whose replacement was killed before it was in place, unless its manifest is damaged."""
+        with suppress(Damaged):
+            dataset = Dataset.load(old, self.bucket, moved=True)
+            if dataset and not (target := self.root / dataset.ref.key).exists():
+                os.rename(old, target)
 
     # Finding
 
@@ -226,6 +244,9 @@ class Store:
         by_digits = len(name) >= 4 and not digits
         candidates = exact or [each for each in candidates if by_digits and each.ref.fingerprint.startswith(name)]
         if not candidates:
+            for place, error in self.read_manifests(kind)[1].items():
+                if _is_named(place, what, digits):
+                    raise error
             among = f"{kind} datasets" if kind else "published datasets"
             raise InputError(
                 f"Nothing called {reference!r} among the {among} in {self.address}; see `tokenmill datasets ls`."
@@ -250,25 +271,53 @@ class Store:
             problems = self._verify_folder(dataset)
         if (place := "/".join(dataset.folder.parts[-2:])) != dataset.ref.key:
             problems.append(f"it lies in {place} instead of {dataset.ref.key}")
-        if files_digest(manifest.files) != manifest.digest:
-            problems.append(f"{MANIFEST} was changed: its digest does not fit its list of files")
         return problems
 
     def _verify_folder(self, dataset: Dataset) -> list[str]:
         present = {path.relative_to(dataset.folder).as_posix() for path in dataset.folder.rglob("*") if path.is_file()}
         foreign = sorted(present - {*dataset.manifest.files, MANIFEST})
-        damaged = damaged_files(dataset.manifest.files, lambda name, entry: entry.damage(dataset.folder / name))
-        return [*damaged, *(f"{name} does not belong to it" for name in foreign)]
+        damaged = dataset.compared.problems(dataset.manifest.files, afresh=True)
+        return [f"{name} {what}" for name, what in (damaged | dict.fromkeys(foreign, "does not belong to it")).items()]
 
-    def list(self, kind: str | None = None) -> list[Dataset]:
-        """Return all published datasets, or those of a kind, oldest first."""
+    def read_manifests(self, kind: str | None = None) -> tuple[list[Dataset], dict[str, Damaged]]:
+        """Return all published datasets, or those of a kind, oldest first, and the damaged manifests by their place."""
+        found: list[Dataset] = []
+        damaged: dict[str, Damaged] = {}
+        for place, read in self._manifests(kind).items():
+            try:
+                if dataset := read():
+                    found.append(dataset)
+            except Damaged as error:
+                damaged[place] = error
+        found.sort(key=lambda dataset: (dataset.manifest.built["at"], str(dataset.folder)))
+        return found, damaged
+
+    def list(self, kind: str | None = None, *, complete: bool = False) -> list[Dataset]:
+        """Return all published datasets, or those of a kind, oldest first.
+
+        Args:
+            kind: only list datasets of this kind.
+            complete: raise an error for a damaged manifest. Otherwise it is left out, with one warning.
+
+        Raises:
+            Damaged: a manifest is damaged.
+        """
+        found, damaged = self.read_manifests(kind)
+        for error in damaged.values():
+            if complete:
+                raise error
+            if str(error) not in _warned:
+                _warned.add(str(error))
+                self.warn(str(error))
+        return found
+
+    def _manifests(self, kind: str | None) -> dict[str, Callable[[], Dataset | None]]:
+        """Return a function that reads the manifest of each place in the store."""
         if self.bucket:
             manifests = self.bucket.manifests(kind, self._folder(".manifests", ""))
-            found = [Dataset.parse(self.root / key, content, self.bucket) for key, content in manifests.items()]
-        else:
-            paths = [path for path in self.root.glob("[!.]*/*-*") if kind in (None, path.parent.name)]
-            found = [dataset for path in paths if (dataset := Dataset.load(path))]
-        return sorted(found, key=lambda dataset: (dataset.manifest.built["at"], str(dataset.folder)))
+            return {key: partial(Dataset.parse, self.root / key, raw, self.bucket) for key, raw in manifests.items()}
+        paths = [path for path in self.root.glob("[!.]*/*-*") if kind in (None, path.parent.name)]
+        return {f"{path.parent.name}/{path.name}": partial(Dataset.load, path) for path in paths}
 
     def changed_code(self, step: Step, dataset: Dataset) -> bool:
         """Return whether a dataset was built by other code than the step's, at the same version number."""
@@ -298,7 +347,7 @@ class Store:
         if not self.bucket:
             return 0
         there = self.bucket.files()  # before the manifests, so that a dataset published meanwhile keeps its files
-        wanted = {entry.sha256 for dataset in self.list() for entry in dataset.manifest.files.values()}
+        wanted = {entry.sha256 for dataset in self.list(complete=True) for entry in dataset.manifest.files.values()}
         return self.bucket.delete(there - wanted, hours)
 
     def _share(self, dataset: Dataset, replace: bool = False) -> Dataset:
@@ -320,16 +369,13 @@ class Store:
     # Inside
 
     @contextmanager
-    def _naming_a_full_disk(self, step: Step) -> Iterator[None]:
+    def _naming_a_full_disk(self) -> Iterator[None]:
         try:
             yield
         except Exception as error:
             if not disk_is_full(error):
                 raise
-            raise InputError(
-                f"The disk filled up while {step} was built, of which nothing is published; free some space where "
-                f"{self.root} lies and run again: what was done so far is taken up."
-            ) from error
+            raise (full_disk([self.root], error) or error) from error
 
     def _folder(self, area: str, name: str, empty: bool = False) -> Path:
         folder = self.root / area / name
@@ -347,3 +393,11 @@ class Store:
             if on_wait:
                 on_wait()
             return lock.acquire()
+
+
+def _is_named(place: str, what: str, digits: str) -> bool:
+    """Return whether the place of a damaged manifest, `kind/name-fingerprint`, fits the parts of a reference."""
+    kind, _, folder = place.partition("/")
+    name, _, fingerprint = folder.rpartition("-")
+    named = what in (kind, name, f"{kind}/{name}") or (len(what) >= 4 and not digits and fingerprint.startswith(what))
+    return named and fingerprint.startswith(digits[:12])

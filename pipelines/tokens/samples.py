@@ -20,26 +20,21 @@ from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
 from pydantic import Field
 
 from gpt.config import Config
 from pipelines.corpus.documents import SPLITS, split_counts
 from pipelines.errors import InputError
 from pipelines.store.dataset import Dataset
+from pipelines.store.intact import Damaged, damaged
 from pipelines.store.step import StepContext, StepType
+from pipelines.tokens.mapped import PACKED, STREAM, map_batches
 from pipelines.tokens.packing import best_fit
 from pipelines.tokens.shards import Tokens
 
-COLUMNS = [
-    ("sample_id", pa.int64()),
-    ("split", pa.string()),
-    ("shard", pa.int32()),
-    ("start", pa.int64()),
-    ("doc_id", pa.string()),  # of the window's first token
-]
-
-STREAM = pa.schema(COLUMNS)
-PACKED = pa.schema([*COLUMNS, ("starts", pa.list_(pa.int64())), ("lengths", pa.list_(pa.int32()))])
+FILE = "samples.arrow"
 
 ROWS = 1 << 20  # in a record batch
 
@@ -62,7 +57,7 @@ def run(inputs: Mapping[str, Dataset], config: SampleConfig, out: Path, work: St
     tokens = Tokens(inputs["tokens"])
     count, longest = Counter[str](), Counter[str]()
     schema, make_windows = (STREAM, _stream) if config.boundaries == "stream" else (PACKED, _packed)
-    with pa.OSFile(str(out / "samples.arrow"), "wb") as file, pa.ipc.new_file(file, schema) as writer:
+    with pa.OSFile(str(out / FILE), "wb") as file, pa.ipc.new_file(file, schema) as writer:
         for shard in range(len(tokens.shards)):
             split = tokens.split(shard)
             longest[split] = max(longest[split], len(tokens.flat(shard)))
@@ -162,9 +157,15 @@ class Samples:
 
     @cached_property
     def batches(self) -> list[pa.RecordBatch]:
-        """Return memory-mapped record batches (sample_id, split, shard, start, doc_id), each of one split and shard."""
-        file = pa.ipc.open_file(pa.memory_map(str(self.dataset.file("samples.arrow"))))
-        return [file.get_batch(i) for i in range(file.num_record_batches)]
+        """Return memory-mapped record batches (sample_id, split, shard, start, doc_id), each of one split and shard.
+
+        Raises:
+            Damaged: the file is damaged.
+        """
+        batches = map_batches(self.dataset, FILE)
+        if not all(map(len, batches)) or any(("starts" in batch.schema.names) != self.packed for batch in batches):
+            raise self._damaged("its columns are not those of its config")
+        return batches
 
     @property
     def packed(self) -> bool:
@@ -174,3 +175,34 @@ class Samples:
     def batches_of(self, split: str) -> list[tuple[int, pa.RecordBatch]]:
         """Return the record batches of a split, each with the number of its shard."""
         return [(batch["shard"][0].as_py(), batch) for batch in self.batches if batch["split"][0].as_py() == split]
+
+    def check(self, tokens: Tokens) -> None:
+        """Check that every window lies in a shard.
+
+        Raises:
+            Damaged: a window does not.
+        """
+        sizes = [len(tokens.flat(shard)) for shard in range(len(tokens.shards))]
+        for batch in self.batches:
+            shards = batch["shard"].to_numpy()
+            if shards.min() != shards.max() or not 0 <= shards[0] < len(sizes):
+                raise self._damaged(f"{tokens.dataset} has {len(sizes)} shards, and a window lies in another")
+            starts, lengths = batch["start"].to_numpy(), np.int64(self.context)
+            if self.packed:
+                starts, lengths = self._pieces(batch)
+            last = sizes[shards[0]] - 1  # the last target is one token behind the window
+            if starts.min(initial=0) < 0 or (starts > last - lengths).any():
+                raise self._damaged(f"a window leaves its shard of {tokens.dataset}")
+
+    def _pieces(self, batch: pa.RecordBatch) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return the starts and lengths of the pieces of packed windows, which must fit into the windows."""
+        starts, lengths = batch["starts"], batch["lengths"]
+        if not starts.offsets.equals(lengths.offsets) or pc.min(lengths.values).as_py() < 0:
+            raise self._damaged("a window has pieces without a start or a length")
+        ends = np.concatenate([[0], np.cumsum(lengths.values.to_numpy(), dtype=np.int64)])[lengths.offsets.to_numpy()]
+        if np.diff(ends).max() > self.context:
+            raise self._damaged("the pieces of a window are longer than the context")
+        return starts.values.to_numpy(), lengths.values.to_numpy().astype(np.int64)
+
+    def _damaged(self, why: str) -> Damaged:
+        return damaged(self.dataset.folder / FILE, self.dataset, why)

@@ -1,5 +1,6 @@
 """Shards of token ids: Arrow files that are memory-mapped."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,6 +14,8 @@ from numpy.typing import NDArray
 
 from pipelines.store.dataset import Dataset
 from pipelines.store.files import whole_file
+from pipelines.store.intact import damaged
+from pipelines.tokens.mapped import map_batches
 from pipelines.tokens.tokenizer import FILE, Tokenizer
 from pipelines.tokens.tokenizers import load_tokenizer
 
@@ -30,9 +33,18 @@ class Tokens:
 
     @cached_property
     def shards(self) -> list[pa.RecordBatch]:
-        """Return every shard as a record batch (doc_id, split, n_tokens, tokens), by number. Pages are read on use."""
-        names = sorted(name for name in self.dataset.manifest.files if name.endswith(".arrow"))
-        return [pa.ipc.open_file(pa.memory_map(str(self.dataset.file(name)))).get_batch(0) for name in names]
+        """Return every shard as a record batch (doc_id, split, n_tokens, tokens), by number. Pages are read on use.
+
+        Raises:
+            Damaged: a file is damaged.
+        """
+        return [self._shard(path) for path in self.dataset.files("*.arrow")]
+
+    def _shard(self, path: Path) -> pa.RecordBatch:
+        batches = map_batches(self.dataset, path.name)
+        if len(batches) != 1 or not len(batches[0]):
+            raise damaged(path, self.dataset, "it does not have one record batch with documents")
+        return batches[0]
 
     def split(self, shard: int) -> str:
         """Return the split of all documents of a shard."""
@@ -46,9 +58,24 @@ class Tokens:
         """Return where each document begins in a shard's ids, and at the end, where the last one ends."""
         return self.shards[shard]["tokens"].offsets.to_numpy(zero_copy_only=True)
 
-    def streams(self, split: str) -> list[NDArray[np.unsignedinteger]]:
-        """Return the ids of a split, one view for each shard."""
-        return [self.flat(shard) for shard in range(len(self.shards)) if self.split(shard) == split]
+    def streams(self, split: str) -> Iterator[NDArray[np.unsignedinteger]]:
+        """Yield the ids of a split, one view for each shard, after a look at every id.
+
+        Raises:
+            Damaged: an id lies outside the vocabulary.
+        """
+        yield from (self.known(self.flat(shard)) for shard in range(len(self.shards)) if self.split(shard) == split)
+
+    def known(self, ids: NDArray[np.unsignedinteger]) -> NDArray[np.unsignedinteger]:
+        """Return ids of this dataset as they are.
+
+        Raises:
+            Damaged: an id lies outside the vocabulary, so a model would have no embedding of it.
+        """
+        if ids.size and (largest := int(ids.max())) >= self.tokenizer.vocabulary:
+            why = f"token id {largest} lies outside the vocabulary of {self.tokenizer.vocabulary:,}"
+            raise damaged(self.dataset.folder, self.dataset, why)
+        return ids
 
 
 class Shard(NamedTuple):

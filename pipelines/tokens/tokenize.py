@@ -241,8 +241,10 @@ def _previous_shards(work: StepContext) -> dict[str, list[Shard]]:
     """Return the shards of the previous version by the key of their part."""
     if not (previous := work.usable_previous(PARTS)):
         return {}
-    parts = json.loads(previous.file(PARTS).read_text())
-    return {key: [Shard(str(previous.path / name), *rest) for name, *rest in shards] for key, shards in parts}
+    with work.refusing(previous):
+        parts = json.loads(previous.file(PARTS).read_text())
+        return {key: [Shard(str(previous.file(name)), *rest) for name, *rest in shards] for key, shards in parts}
+    return {}
 
 
 def _number_shards(keys: Sequence[str], shards_of: Mapping[str, list[Shard]], out: Path) -> list[Shard]:

@@ -3,18 +3,19 @@
 A labelled text is cut to the model's context, and ends with the end of text, where a classifier reads its answer.
 A conversation is written with a template, and each of its tokens is marked as learnt or not.
 
-Output: `lessons.arrow` (Arrow IPC, one record batch for each split), with the columns of `columns_of`.
+Output: `lessons.arrow` (Arrow IPC, one record batch for each split), with the columns of `LESSONS`.
 """
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from gpt.batch import IGNORE
@@ -26,7 +27,9 @@ from pipelines.corpus.examples import Example, Examples
 from pipelines.errors import InputError
 from pipelines.numbers import short
 from pipelines.store.dataset import Dataset
+from pipelines.store.intact import Damaged, damaged
 from pipelines.store.step import StepContext, StepType
+from pipelines.tokens.mapped import LESSONS, map_batches
 from pipelines.tokens.templates import NamedTemplate, Template
 from pipelines.tokens.tokenizer import Tokenizer, classifier_tokens
 from pipelines.tokens.tokenizers import load_tokenizer
@@ -51,7 +54,7 @@ def run(inputs: Mapping[str, Dataset], config: TokenizeExamplesConfig, out: Path
     tokenizer, context = load_tokenizer(folder), read_config(folder).context
     if config.template and config.template.special:
         tokenizer = tokenizer.with_special(config.template.special)
-    schema = columns_of(tokenizer.dtype)
+    schema = LESSONS[tokenizer.dtype is np.uint32]
     count: Counter[str] = Counter()
     with pa.OSFile(str(out / FILE), "wb") as file, pa.ipc.new_file(file, schema) as writer:
         for split in SPLITS:
@@ -83,13 +86,6 @@ WARNINGS = {
 }
 
 
-def columns_of(dtype: type[np.unsignedinteger[Any]]) -> pa.Schema:
-    """Return the columns: example, split, label or null, token ids, and whether each is learnt or null."""
-    tokens, learnt = pa.large_list(pa.from_numpy_dtype(dtype)), pa.large_list(pa.bool_())
-    names = [("example_id", pa.string()), ("split", pa.string()), ("label", pa.string())]
-    return pa.schema([*names, ("tokens", tokens), ("learnt", learnt)])
-
-
 def _headline(s: Mapping[str, Any]) -> str:
     learnt = f", {short(s['tokens_learnt'])} of them learnt" if s["tokens_learnt"] else ""
     return f"{s['lessons']:,} lessons: {split_counts(s, 'lessons')}; {short(s['tokens'])} tokens{learnt}"
@@ -112,6 +108,36 @@ class TokenizedExamples:
 
     dataset: Dataset
 
+    @cached_property
+    def batches(self) -> list[pa.RecordBatch]:
+        """Return a memory-mapped record batch for each split.
+
+        Raises:
+            Damaged: the file is damaged.
+        """
+        batches = map_batches(self.dataset, FILE)
+        if len(batches) != len(SPLITS):
+            raise self._damaged("it does not have one record batch for each split")
+        return batches
+
+    def check(self, vocabulary: int, context: int) -> None:
+        """Check that a model can read every lesson.
+
+        Raises:
+            Damaged: a token id lies outside its vocabulary, or a lesson is longer than its context.
+        """
+        for batch in self.batches:
+            tokens, learnt = batch["tokens"], batch["learnt"]
+            if (pc.max(tokens.values).as_py() or 0) >= vocabulary:
+                raise self._damaged(f"a token id lies outside the model's vocabulary of {vocabulary:,}")
+            if (pc.max(pc.list_value_length(tokens)).as_py() or 0) > context + 1:  # the last token is a target only
+                raise self._damaged(f"a lesson is longer than the model's context of {context}")
+            if learnt.null_count < len(learnt) and not learnt.offsets.equals(tokens.offsets):
+                raise self._damaged("a lesson does not tell of each token whether it is learnt")
+
+    def _damaged(self, why: str) -> Damaged:
+        return damaged(self.dataset.folder / FILE, self.dataset, why)
+
     def labels(self, split: str) -> list[str | None]:
         """Return the label of each example of a split."""
         return list(self._batch(split)["label"].to_pylist())
@@ -127,7 +153,7 @@ class TokenizedExamples:
         return [ids[:-1] for ids in tokens], targets
 
     def _batch(self, split: str) -> pa.RecordBatch:
-        return pa.ipc.open_file(pa.memory_map(str(self.dataset.file(FILE)))).get_batch(SPLITS.index(split))
+        return self.batches[SPLITS.index(split)]
 
 
 def _rows(column: pa.LargeListArray, dtype: Any) -> list[NDArray[Any]]:

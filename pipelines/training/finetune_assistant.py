@@ -53,6 +53,7 @@ def run_assistant(
     assistant = as_assistant(open_gpt(inputs["model"].path), config.template)
     examples, tokenized = Examples(inputs["examples"]), TokenizedExamples(inputs["lessons"])
     model, context = assistant.gpt, assistant.gpt.config.context
+    tokenized.check(model.config.vocabulary, context)
     batches = partial(PackedBatches, context=context) if config.packing else PaddedBatches
     train = batches(*tokenized.pairs("train"), config.batch_size, config.accumulation, config.seed)
     validation = PaddedBatches(*tokenized.pairs("validation"), config.batch_size, config.accumulation, config.seed)

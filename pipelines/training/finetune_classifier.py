@@ -80,6 +80,7 @@ def run_classifier(
     if n_unknown == len(validation.targets):
         raise InputError(f"{inputs['examples']}: no validation example has a label that its train split has.")
     model = _new_classifier(inputs["model"].path, len(labels), config)
+    tokenized.check(model.gpt.config.vocabulary, model.gpt.config.context)
     weights = balanced_weights(train.targets, len(labels)).to(device()) if config.balance == "weights" else None
     loss = partial(classification_loss, class_weights=weights)
     result = fit(model, train, config, work, evaluate=partial(_evaluate, batches=validation), loss=loss)

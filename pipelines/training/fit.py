@@ -75,7 +75,7 @@ def fit(
             config,
             loss=loss,
             evaluate=evaluate,
-            checkpoints=Checkpoints(work.scratch / "checkpoints"),
+            checkpoints=Checkpoints(work.scratch / "checkpoints", warn=work.listener.warn),
             on_event=report,
             should_stop=work.should_stop,
         )
@@ -88,7 +88,7 @@ def fit(
 
 def load_best(model: nn.Module, work: StepContext) -> None:
     """Load the best weights in the checkpoints of a step into a model."""
-    checkpoints = Checkpoints(work.scratch / "checkpoints")
+    checkpoints = Checkpoints(work.scratch / "checkpoints", warn=work.listener.warn)
     if best := checkpoints.best():
         weights, _, _ = checkpoints.load(best)
         model.load_state_dict(weights)

@@ -52,9 +52,10 @@ class Loader:
             ahead: false makes one batch at a time, for reads at distant positions.
 
         Raises:
-            InputError: the split has no samples.
+            InputError: the split has no samples, or the samples are damaged.
         """
         self.batch_size, self.accumulation, self.seed, self.shuffle = batch_size, accumulation, seed, shuffle
+        samples.check(tokens)
         groups = samples.batches_of(split)  # record batches, each with the number of its shard
         self._windows = (PackedWindows if samples.packed else StreamWindows)(groups, tokens, samples.context)
         self._first = np.cumsum([0, *(len(batch) for _, batch in groups)])  # window of each group; at the end, of all
@@ -106,19 +107,19 @@ class StreamWindows:
     """Windows of `context` tokens, and one more for the last target."""
 
     def __init__(self, groups: Sequence[tuple[int, pa.RecordBatch]], tokens: Tokens, context: int) -> None:
-        self.context = context
+        self.context, self._known = context, tokens.known
         self._starts = [batch["start"].to_numpy(zero_copy_only=True) for _, batch in groups]
         self._windows = [sliding_window_view(tokens.flat(shard), self.context + 1) for shard, _ in groups]
 
     def batch(self, groups: NDArray[np.int64], windows: NDArray[np.int64]) -> Batch:
         """Return the inputs and targets (B, T) of windows, given their groups and their numbers in the groups."""
         if len(self._windows) == 1:
-            window = self._windows[0][self._starts[0][windows]].astype(np.int64)
+            window = self._known(self._windows[0][self._starts[0][windows]]).astype(np.int64)
         else:
             window = np.empty((len(windows), self.context + 1), np.int64)
             for group in np.unique(groups):
                 here = groups == group
-                window[here] = self._windows[group][self._starts[group][windows[here]]]
+                window[here] = self._known(self._windows[group][self._starts[group][windows[here]]])
         both = torch.from_numpy(window)  # (B, T + 1)
         return Batch(both[:, :-1], both[:, 1:])
 
@@ -127,7 +128,7 @@ class PackedWindows:
     """Windows of short documents and pieces of long ones, as in `pack`. The end of text fills the rest."""
 
     def __init__(self, groups: Sequence[tuple[int, pa.RecordBatch]], tokens: Tokens, context: int) -> None:
-        self.context, self._end_of_text = context, tokens.tokenizer.end_of_text
+        self.context, self._end_of_text, self._known = context, tokens.tokenizer.end_of_text, tokens.known
         self._flat = [tokens.flat(shard) for shard, _ in groups]
         self._offsets = [batch["starts"].offsets.to_numpy() for _, batch in groups]
         self._starts = [batch["starts"].values.to_numpy() for _, batch in groups]
@@ -141,8 +142,8 @@ class PackedWindows:
     def _pieces(self, group: int, window: int) -> Iterator[tuple[Ids, Ids, int]]:
         flat, starts, lengths = self._flat[group], self._starts[group], self._lengths[group]
         for number, piece in enumerate(range(*self._offsets[group][window : window + 2])):
-            start, end = starts[piece], starts[piece] + lengths[piece]
-            yield flat[start:end], flat[start + 1 : end + 1], number
+            ids = self._known(flat[starts[piece] : starts[piece] + lengths[piece] + 1])
+            yield ids[:-1], ids[1:], number
 
 
 def permuted(places: NDArray[np.int64], n: int, seed: int, epoch: int, rounds: int = 6) -> NDArray[np.int64]:

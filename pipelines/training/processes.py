@@ -56,19 +56,22 @@ def launch(inputs: Mapping[str, Dataset], config: Any, work: StepContext) -> Tra
     if config.processes % nodes:
         raise InputError(f"pretrain.processes is {config.processes}, which {nodes} nodes cannot share equally.")
     job = {
-        "inputs": {role: str(dataset.path) for role, dataset in inputs.items()},
+        "inputs": {role: str(dataset.path.absolute()) for role, dataset in inputs.items()},
         "config": config.model_dump(mode="json"),
-        "scratch": str(work.scratch),
+        "scratch": str(work.scratch.absolute()),
         "starter": [platform.node(), *ProcessId.of_this()],
     }
     write_json(work.scratch / "job.json", job)
     command = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={config.processes // nodes}"]
-    command += [*(["--standalone"] if nodes == 1 else []), "-m", WORKER, str(work.scratch / "job.json")]
+    command += [*(["--standalone"] if nodes == 1 else []), "-m", WORKER, str(work.scratch.absolute() / "job.json")]
+    environment = {**os.environ, "PYTHONSAFEPATH": "1"}  # else they would import modules from the current folder
     ending = ""
     value: Any = None
     with (
         log.open("w") as errors,
-        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True) as launcher,  # noqa: S603 - our own command
+        subprocess.Popen(  # noqa: S603 - our own command
+            command, env=environment, cwd=work.scratch, stdout=subprocess.PIPE, stderr=errors, text=True
+        ) as launcher,
     ):
         assert launcher.stdout
         for line in launcher.stdout:

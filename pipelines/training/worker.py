@@ -14,7 +14,7 @@ from gpt import parallel
 from gpt.train import Diverged
 from pipelines.errors import InputError
 from pipelines.store.dataset import Dataset
-from pipelines.store.files import disk_is_full
+from pipelines.store.disks import disk_is_full
 from pipelines.store.manifest import MANIFEST
 from pipelines.store.processes import ProcessId
 from pipelines.store.step import Listener, StepContext, Stopped
@@ -38,7 +38,7 @@ def take_part(job_file: Path) -> None:
             _, result = train_model(inputs, PretrainConfig.model_validate(job["config"]), work, device)
             _send("end", "result", asdict(result))
         except (Stopped, InputError, Diverged, ValueError) as error:
-            _send("end", type(error).__name__, str(error))
+            _send("end", "InputError" if isinstance(error, InputError) else type(error).__name__, str(error))
         except Exception as error:
             if disk_is_full(error):
                 _send("end", "full", str(error))

@@ -189,7 +189,7 @@ def query_prefect(prefect_stack: Stack) -> Callable[..., list[Any]]:
 @pytest.fixture
 def environment(prefect_stack: Stack, place: Place) -> dict[str, str]:
     """The variables of a run that uses that Prefect server."""
-    return place.environment | {"PREFECT_API_URL": f"{prefect_stack.status()[0].url}/api", "PYTHONPATH": str(ROOT)}
+    return place.environment | prefect_stack.environment() | {"PYTHONPATH": str(ROOT)}
 
 
 @pytest.fixture

@@ -82,13 +82,13 @@ def test_run_cancelled_in_prefect_saves_and_ends_as_cancelled(place: Any, enviro
     schedules.write_text('[train]\nflow = "pretrain"\nconfig = "tiny.toml"\n')
     serving = start(place, environment, "schedule", schedules)
     try:
-        url = environment["PREFECT_API_URL"]
-        wait_for(lambda: ask(url, "deployments/name/pretrain/train"), serving)
-        deployment = ask(url, "deployments/name/pretrain/train")["id"]
-        run = ask(url, f"deployments/{deployment}/create_flow_run", {})["id"]
+        ask = partial(asked, environment)
+        wait_for(lambda: ask("deployments/name/pretrain/train"), serving)
+        deployment = ask("deployments/name/pretrain/train")["id"]
+        run = ask(f"deployments/{deployment}/create_flow_run", {})["id"]
         wait_for(partial(newest_checkpoint, place), serving)
-        ask(url, f"flow_runs/{run}/set_state", {"state": {"type": "CANCELLING"}})
-        wait_for(lambda: ask(url, f"flow_runs/{run}")["state"]["type"] == "CANCELLED", serving)
+        ask(f"flow_runs/{run}/set_state", {"state": {"type": "CANCELLING"}})
+        wait_for(lambda: ask(f"flow_runs/{run}")["state"]["type"] == "CANCELLED", serving)
     finally:
         serving.terminate()
         assert serving.wait(60) == 0
@@ -99,10 +99,12 @@ def test_run_cancelled_in_prefect_saves_and_ends_as_cancelled(place: Any, enviro
     assert all("ancel" in why or "interrupted" in why for _, why in runs), runs
 
 
-def ask(url: str, path: str, body: Any = None) -> Any:
+def asked(environment: dict[str, str], path: str, body: Any = None) -> Any:
     """Return the answer of Prefect's API, or None if it knows no such thing yet."""
     content = None if body is None else json.dumps(body).encode()
-    request = urllib.request.Request(f"{url}/{path}", content, {"Content-Type": "application/json"})
+    login = {"Authorization": f"Bearer {environment['PREFECT_API_AUTH_STRING']}"}
+    url = f"{environment['PREFECT_API_URL']}/{path}"
+    request = urllib.request.Request(url, content, {"Content-Type": "application/json", **login})
     try:
         with urllib.request.urlopen(request, timeout=20) as answer:
             return json.load(answer)

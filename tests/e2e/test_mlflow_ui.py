@@ -34,26 +34,31 @@ TIMEOUT = 120 * 1000  # milliseconds: MLflow's pages are slow on a busy machine
 
 
 @pytest.fixture(scope="module")
-def ui(finished: tuple[Any, Any], free_port: Callable[[], int]) -> Iterator[str]:
-    """Start MLflow's server on the finished chain, and yield its address."""
+def link(finished: tuple[Any, Any], free_port: Callable[[], int]) -> Iterator[str]:
+    """Start MLflow's server on the finished chain, and yield the link that opens its pages."""
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
         patch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")  # so that no Prefect server starts
-        port = free_port()
-        stack = Stack(finished[0].home, mlflow_port=port)
+        stack = Stack(finished[0].home, mlflow_port=free_port())
         stack.up()
         try:
-            yield f"http://127.0.0.1:{port}"
+            yield from stack.links()
         finally:
             stack.down()
 
 
 @pytest.fixture(scope="module")
-def page(ui: str) -> Iterator[Any]:
+def ui(link: str) -> str:
+    return link.partition("/?")[0]
+
+
+@pytest.fixture(scope="module")
+def page(link: str) -> Iterator[Any]:
     with playwright.sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=CHROMIUM, args=OPTIONS)
         page = browser.new_page(viewport={"width": 1500, "height": 1000})
         page.set_default_timeout(TIMEOUT)
+        page.goto(link)
         yield page
         browser.close()
 

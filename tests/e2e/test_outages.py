@@ -24,14 +24,14 @@ def test_mlflow_outages_before_within_and_after_training_lose_nothing(
     tmp_path: Path,
     free_port: Callable[[], int],
 ) -> None:
-    monkeypatch.setenv("PREFECT_API_URL", environment["PREFECT_API_URL"])
+    monkeypatch.setenv("PREFECT_API_URL", environment["PREFECT_API_URL"])  # so that no Prefect server starts
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     stack = Stack(tmp_path / "mlflow", mlflow_port=free_port())
     service = stack.up()[1]
     try:
         done = subprocess.run(
             [sys.executable, str(OUTAGES), str(place.home), str(place.config), service.url],
-            env=environment,
+            env=environment | stack.environment(),
             capture_output=True,
             text=True,
             check=False,

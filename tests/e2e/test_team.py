@@ -113,15 +113,11 @@ def test_two_machines_share_a_bucket_and_postgresql(
             assert cursor.fetchall() == [(f"{step} {name}", "COMPLETED") for step, name in tasks()]
         other = {"TOKENMILL_HOME": str(tmp_path / "other")}
         Path(other["TOKENMILL_HOME"]).mkdir()
-        servers = {"PREFECT_API_URL": f"http://127.0.0.1:{settings['TOKENMILL_PREFECT_PORT']}/api"}
-        second = place.tokenmill(*run, **settings, **other, **servers)
-        people = (
-            settings
-            | other
-            | servers
-            | {"MLFLOW_TRACKING_URI": f"http://127.0.0.1:{settings['TOKENMILL_MLFLOW_PORT']}"}
-        )
-        promote_and_roll_back(place, postgres, people)
+        lines = place.tokenmill("env", **settings).stdout.splitlines()
+        servers = dict(line.removeprefix("export ").split("=", 1) for line in lines)
+        prefect = {name: value for name, value in servers.items() if name.startswith("PREFECT_")}
+        second = place.tokenmill(*run, **settings, **other, **prefect)
+        promote_and_roll_back(place, postgres, settings | other | servers)
     finally:
         ended = place.tokenmill("down", **settings)
     assert "prefect" in ended.stdout and "mlflow" in ended.stdout

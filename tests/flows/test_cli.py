@@ -1,10 +1,8 @@
 """The command line: help with an example for each command, one sentence for each error, exit codes."""
 
 import re
-import shutil
 import subprocess
 import sys
-from types import SimpleNamespace
 
 import pytest
 import typer
@@ -14,7 +12,8 @@ from flows import cli
 from flows.cli import app
 from flows.commands import datasets
 from flows.orchestration import signals
-from pipelines.errors import InputError
+from pipelines.errors import InputError, ServerAway
+from pipelines.store import disks
 from pipelines.store.step import Stopped
 
 
@@ -51,7 +50,7 @@ def test_help_shows_an_example(command):
     ("error", "code", "sentence"),
     [
         (InputError("The file is not there."), 2, "tokenmill: The file is not there."),
-        (RuntimeError("two\nlines"), 1, "tokenmill: two lines (RuntimeError; --debug shows where.)"),
+        (ServerAway("MLflow does not answer."), 143, "tokenmill: MLflow does not answer."),
         (Stopped("stopped before pretrain x"), 143, "tokenmill: stopped before pretrain x"),
         (KeyboardInterrupt(), 143, "tokenmill: KeyboardInterrupt"),
     ],
@@ -69,6 +68,24 @@ def test_error_is_one_sentence_with_its_exit_code(error, code, sentence, monkeyp
     assert capsys.readouterr().err.strip() == sentence
 
 
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [
+        (RuntimeError("two\nlines"), "tokenmill: two lines (RuntimeError; --debug shows where.)"),
+        (ServerAway("MLflow does not answer."), "tokenmill: MLflow does not answer."),
+    ],
+)
+def test_failure_is_one_sentence(error, sentence, monkeypatch, capsys):
+    def fail() -> None:
+        raise error
+
+    monkeypatch.delenv("TOKENMILL_DEBUG", raising=False)
+    monkeypatch.setattr(cli, "app", fail)
+    with pytest.raises(SystemExit) as exit:
+        cli.main()
+    assert exit.value.code == 1 and capsys.readouterr().err.strip() == sentence
+
+
 def test_any_failure_on_a_full_disk_is_bad_input(monkeypatch, capsys, tmp_path):
     def fail() -> None:
         raise RuntimeError("Server error '500 Internal Server Error'")
@@ -76,7 +93,7 @@ def test_any_failure_on_a_full_disk_is_bad_input(monkeypatch, capsys, tmp_path):
     monkeypatch.delenv("TOKENMILL_DEBUG", raising=False)
     monkeypatch.setenv("TOKENMILL_HOME", str(tmp_path))
     monkeypatch.setattr(cli, "app", fail)
-    monkeypatch.setattr(shutil, "disk_usage", lambda home: SimpleNamespace(free=4096))
+    monkeypatch.setattr(disks, "ROOM", 2**80)
     with pytest.raises(SystemExit) as exit:
         cli.main()
     assert exit.value.code == 2

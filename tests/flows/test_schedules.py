@@ -7,9 +7,12 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -22,7 +25,9 @@ from flows.schedules import (
     serve,
     tokenmill_flows,
 )
+from flows.served_run import validate_parameters
 from flows.servers.stack import Stack
+from pipelines.config import parse_config
 from pipelines.errors import InputError
 
 ROOT = Path(__file__).parents[2]
@@ -155,6 +160,35 @@ def test_wrong_schedule_gets_one_sentence(tmp_path, text):
     assert "\n" not in str(caught.value)
 
 
+def tick(folder: str, seconds: float = 0) -> None:
+    """A flow's function, such as Prefect wraps."""
+
+
+PARAMETERS_OF_A_RUN = {
+    "unknown key 'sekonds'; did you mean 'seconds'": {"folder": "x", "sekonds": 1},
+    "'seconds' is wrong": {"folder": "x", "seconds": "many"},
+    "'folder' is wrong": {"folder": {"$ref": {"block_document_id": "9d24bd16-9d02-4a0f-a0a7-000000000000"}}},
+    "'folder' is missing": {},
+}
+
+
+@pytest.mark.parametrize("sentence", PARAMETERS_OF_A_RUN)
+def test_parameters_of_a_run_are_checked_like_a_config(sentence):
+    flow = SimpleNamespace(fn=tick)
+    assert validate_parameters(flow, {"folder": "x", "seconds": "2"}, "here") == {"folder": "x", "seconds": 2.0}
+    with pytest.raises(InputError, match=f"^here: {sentence}"):
+        validate_parameters(flow, PARAMETERS_OF_A_RUN[sentence], "here")
+
+
+def test_config_of_a_run_is_checked_like_a_file():
+    flow = tokenmill_flows()["run"]
+    wrong = {"config": {**CONFIG, "tokenise": {}}}
+    with pytest.raises(InputError, match=r"unknown key 'config.tokenise'; did you mean 'tokenize'"):
+        validate_parameters(flow, wrong, "here")
+    made = validate_parameters(flow, {"config": CONFIG}, "here")
+    assert made == {"config": parse_config(CONFIG, "here"), "rebuild": False}
+
+
 def test_missing_file_is_an_input_error(tmp_path):
     with pytest.raises(InputError, match="no file of schedules"):
         load_schedules(tmp_path / "nowhere.toml")
@@ -181,6 +215,7 @@ def server(tmp_path_factory):
         stack.up()
         (home / "ticking.py").write_text(TICKING)
         (home / "ticks").mkdir()
+        patch.setenv("PREFECT_API_AUTH_STRING", stack.servers[0].secret.value)  # for `post`; programs know it anyway
         environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{home}"}
         try:
             yield home, f"http://127.0.0.1:{port}/api", environment
@@ -242,6 +277,67 @@ def test_signal_ends_it_while_the_server_hangs(server):
         serving.kill()
 
 
+@pytest.mark.slow
+def test_changed_database_executes_nothing(server):
+    home, url, environment = server
+    mark, path = home / "executed", home / "attacked.toml"
+    (home / "harmful.py").write_text(f"open({str(mark)!r}, 'w')\nfrom prefect import flow\nharmful = flow(print)\n")
+    names = ["changed", "variables", "wrong", "same-name", "untouched"]
+    parameters = f'parameters = {{ folder = "{home / "ticks"}" }}'
+    path.write_text("".join(f'[{name}]\nflow = "tick"\n{parameters}\n' for name in names))
+    serving = start(home, path, environment)
+    wait_for(lambda: len(deployments(url, *names)) == len(names), serving)
+    ids = {each["name"]: each["id"] for each in deployments(url, *names)}
+    (flow,) = {each["flow_id"] for each in deployments(url, *names)}
+    before = len(list((home / "ticks").iterdir()))
+
+    # What somebody with all rights writes into Prefect's database.
+    script = {"prefect.deployments.steps.run_shell_script": {"script": f"touch {mark}"}}
+    theirs = {"entrypoint": "harmful.py:harmful", "path": str(home), "pull_steps": [script]}
+    job = {"command": f"touch {mark}", "env": {"PYTHONSTARTUP": str(home / "harmful.py")}, "working_dir": str(home)}
+    change = {"flow_id": flow, "parameters": {"folder": str(home / "ticks")}, "enforce_parameter_schema": False}
+    post(f"{url}/deployments/", {"name": "changed", **change, **theirs, "job_variables": job})
+    post(f"{url}/deployments/", {"name": "wrong", **change})
+    foreign = post(f"{url}/flows/", {"name": "foreign"})["id"]
+    foreign_run = create_run(
+        url, post(f"{url}/deployments/", {"name": "same-name", "flow_id": foreign, **theirs})["id"]
+    )
+    asked = {
+        "changed": create_run(url, ids["changed"]),
+        "variables": create_run(url, ids["variables"], job_variables=job),
+        "wrong": create_run(url, ids["wrong"], parameters={"folder": "x", "sekonds": 1}),
+        "untouched": create_run(url, ids["untouched"]),
+    }
+
+    def state(run):
+        found = post(f"{url}/flow_runs/filter", {"flow_runs": {"id": {"any_": [run]}}})
+        return found[0]["state"]["type"], found[0]["state"]["message"]
+
+    wait_for(lambda: all(state(run)[0] in ("FAILED", "COMPLETED", "CRASHED") for run in asked.values()), serving)
+    states = {name: state(run) for name, run in asked.items()}
+    assert states.pop("untouched")[0] == "COMPLETED"
+    assert states == {
+        "changed": ("FAILED", not_ours("entry point, pull steps, job variables", "tick/changed")),
+        "variables": ("FAILED", not_ours("job variables", "tick/variables")),
+        "wrong": ("FAILED", "Not executed: the run's parameters: unknown key 'sekonds'; did you mean 'seconds'?"),
+    }
+    assert state(foreign_run)[0] == "SCHEDULED"
+    assert not mark.exists() and len(list((home / "ticks").iterdir())) == before + 1
+    serving.terminate()
+    assert serving.wait(60) == 0
+
+
+def not_ours(what, name):
+    return (
+        f"Not executed: {what} of {name} in Prefect's database are not ours; "
+        "start the run without them, or restart `tokenmill schedule`."
+    )
+
+
+def create_run(url, deployment, **values):
+    return post(f"{url}/deployments/{deployment}/create_flow_run", {"state": {"type": "SCHEDULED"}, **values})["id"]
+
+
 def deployments(url, *names):
     return post(f"{url}/deployments/filter", {"deployments": {"name": {"any_": names}}})
 
@@ -276,9 +372,13 @@ def runs(url, state, before=None):
 
 
 def post(url, query):
-    request = urllib.request.Request(url, json.dumps(query).encode(), {"Content-Type": "application/json"})
-    with urllib.request.urlopen(request, timeout=20) as response:
-        return json.load(response)
+    login = {"Authorization": f"Bearer {os.environ['PREFECT_API_AUTH_STRING']}"}
+    request = urllib.request.Request(url, json.dumps(query).encode(), {"Content-Type": "application/json", **login})
+    for _ in range(10):
+        with suppress(urllib.error.HTTPError), urllib.request.urlopen(request, timeout=20) as response:
+            return json.load(response)
+        time.sleep(1)  # SQLite is busy
+    raise AssertionError(f"{url} refuses {query}")
 
 
 def wait_for(condition, process=None):

@@ -126,10 +126,11 @@ def test_unsupported_config_is_rejected_with_its_reason(
         load_model(tmp_path)
 
 
-def test_index_cannot_point_outside_its_folder(make_model: Make, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["../secret/model.safetensors", "..", ".", "", "a\\b", "a\0", "/x", "x\n", 1, None])
+def test_index_cannot_point_outside_its_folder(make_model: Make, tmp_path: Path, name: Any) -> None:
     save_model(make_model(), tmp_path / "secret")
     save_model(make_model(), tmp_path / "model")
-    index = {"weight_map": {"wte.weight": "../secret/model.safetensors"}}
+    index = {"weight_map": {"wte.weight": name}}
     (tmp_path / "model" / "model.safetensors.index.json").write_text(json.dumps(index))
     with pytest.raises(ValueError, match="outside its folder"):
         load_model(tmp_path / "model")

@@ -58,8 +58,12 @@ def known_partitions(work: StepContext) -> dict[str, tuple[Path, list[Entry]]]:
     """Return what an earlier version of the corpus made of its partitions, by their keys."""
     if not (previous := work.usable_previous(PARTITIONS)):
         return {}
-    table: list[tuple[str, list[Entry]]] = json.loads(previous.file(PARTITIONS).read_text())
-    return {key: (previous.path, entries) for key, entries in table}
+    with work.refusing(previous):
+        table: list[tuple[str, list[Entry]]] = json.loads(previous.file(PARTITIONS).read_text())
+        for entry in (entry for _, entries in table for entry in entries):
+            previous.file(f"documents/part-{entry['number']:05d}.parquet")  # no other file is taken from it
+        return {key: (previous.path, entries) for key, entries in table}
+    return {}
 
 
 def plan(

@@ -68,7 +68,7 @@ def token_counts(tokens: Tokens) -> NDArray[np.int64]:
     """Count the tokens with each id, (V,)."""
     counts = np.zeros(tokens.tokenizer.vocabulary, np.int64)
     for shard in range(len(tokens.shards)):
-        flat = tokens.flat(shard)
+        flat = tokens.known(tokens.flat(shard))
         for at in range(0, len(flat), 1 << 24):  # bincount widens its input
             counts += np.bincount(flat[at : at + (1 << 24)], minlength=len(counts))
     return counts

@@ -1,14 +1,58 @@
-"""Endings: the locks that dead flow runs leave behind."""
+"""Runs that died are recorded in Prefect by the next run, also what Prefect learns of them late."""
 
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 from unittest.mock import MagicMock
 from uuid import uuid4
 
 import pytest
-from prefect.states import Completed, Running
+from prefect.states import Completed, Crashed, Running
 
 from flows.orchestration import endings
 from pipelines.store.store import Store
+
+
+class Server:
+    """Prefect's server, which knows one flow run and its tasks."""
+
+    def __init__(self, flow_run):
+        self.flow_run = flow_run
+        self.tasks = []
+
+    def read_task_runs(self, **filters):
+        return [task for task in self.tasks if not task.state.is_final()]
+
+    def read_flow_runs(self, **filters):
+        return [self.flow_run]
+
+    def set_task_run_state(self, id, state, force):
+        next(task for task in self.tasks if task.id == id).state = state
+
+    def set_flow_run_state(self, id, state, force):
+        self.flow_run.state = state
+
+
+def running():
+    return SimpleNamespace(id=uuid4(), state=Running(timestamp=datetime.now(UTC)))
+
+
+def test_late_task_of_a_killed_run_is_crashed_at_the_end(monkeypatch, tmp_path):
+    store, server = Store(tmp_path), Server(running())
+
+    @contextmanager
+    def client(sync_client):
+        yield server
+
+    monkeypatch.setattr(endings, "get_client", client)
+    with store.lock(f"flow-{server.flow_run.id}"):
+        pass  # its process was killed
+    server.tasks = [running()]
+    with endings.living_run(store, str(uuid4())):
+        assert [each.state.type for each in (server.flow_run, *server.tasks)] == [Crashed().type] * 2
+        server.tasks.append(running())
+    endings.release_liveness_locks()
+    assert [task.state.type for task in server.tasks] == [Crashed().type] * 2
 
 
 @pytest.fixture

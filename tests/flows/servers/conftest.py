@@ -10,13 +10,22 @@ from types import SimpleNamespace
 import pytest
 
 RUN = """
-import sys
+import os, sys, urllib.error, urllib.request
 from flows.servers.prefect_server import prefect_server
-with prefect_server(sys.argv[1], lambda choice: print("choice", choice)):
+def status(url, headers):
+    try:
+        return urllib.request.urlopen(urllib.request.Request(url, b"{}", headers), timeout=60).status
+    except urllib.error.HTTPError as error:
+        return error.code
+with prefect_server(sys.argv[1], lambda choice: print("choice", choice)) as url:
+    login = {"Authorization": "Bearer " + os.environ["PREFECT_API_AUTH_STRING"]}
+    count, json = url + "/flows/count", {"Content-Type": "application/json"}
+    foreign = [{"Host": "evil.example"}, {"Origin": "http://localhost:8931"}]
+    print("statuses", *(status(count, json | each) for each in (login, {}, *(login | each for each in foreign))))
     from prefect import flow, task
     from prefect.cache_policies import NO_CACHE
     double = task(lambda x: 2 * x, name="double", cache_policy=NO_CACHE, persist_result=False)
-    @flow(name="doubles", log_prints=False)
+    @flow(name="doubles", flow_run_name="eager-otter", log_prints=False)
     def doubles():
         return double.map(range(20)).result()
     print("sum", sum(doubles()))
@@ -47,7 +56,8 @@ def environment():
     """The environment of a program that uses this code and no server but its own."""
     names = ("PREFECT_HOME", "PREFECT_API_URL", "MLFLOW_TRACKING_URI")
     kept = {name: value for name, value in os.environ.items() if name not in names}
-    return {**kept, "PYTHONPATH": str(Path(__file__).parents[3])}
+    nobody = {"http_proxy": "http://127.0.0.1:9"}  # a proxy must not be asked for an address of this machine
+    return {**kept, **nobody, "PYTHONPATH": str(Path(__file__).parents[3])}
 
 
 @pytest.fixture(scope="session")

@@ -24,7 +24,7 @@ with prefect_server(sys.argv[1]) as url:
 
 
 def test_flow_runs_on_a_temporary_server(used_home):
-    assert used_home.output.split() == ["choice", "temporary", "sum", "380"]
+    assert used_home.output.splitlines() == ["choice temporary", "statuses 200 401 403 403", "sum 380"]
 
 
 def test_temporary_server_ends_with_a_killed_run(used_home, environment):

@@ -9,7 +9,6 @@ from mlflow.entities import Metric
 from mlflow.exceptions import MlflowException, RestException
 
 from flows.tracking import step_run
-from flows.tracking.outages import TrackingError, explain_outages
 from flows.tracking.step_run import StepRun
 from pipelines.store.step import Stopped
 
@@ -111,14 +110,12 @@ def test_next_run_sends_the_curves_of_a_dead_one(client, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_long_outage_is_one_sentence_and_keeps_the_curves(client, tmp_path):
+def test_long_outage_keeps_the_curves(client, tmp_path):
     run = StepRun(client, "r", tmp_path)
     client.away = True
     train(run, range(5))
-    sentence = r"^MLflow at http://mlflow:5000 does not answer.*run again"
-    with pytest.raises(TrackingError, match=sentence) as caught, explain_outages("http://reader:secret@mlflow:5000"):
+    with pytest.raises(MlflowException):
         run.deliver()
-    assert "secret" not in str(caught.value)
     run.end(RuntimeError("no MLflow"))
     assert client.ended == []
     (kept,) = tmp_path.iterdir()

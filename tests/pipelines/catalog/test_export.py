@@ -77,7 +77,7 @@ def test_failed_export_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.Mo
     export_catalog(store, target)
     before = target.read_bytes()
     monkeypatch.setitem(TABLES, "broken", "SELECT error('disk full')")
-    with pytest.raises(duckdb.Error):
+    with pytest.raises(InputError, match="disk full"):
         export_catalog(store, target)
     assert target.read_bytes() == before
     assert not list(tmp_path.glob(".catalog*"))

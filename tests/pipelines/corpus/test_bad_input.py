@@ -259,5 +259,5 @@ def test_full_disk_is_one_sentence_and_next_run_resumes(
     results = on_small_disk(FILL, source)
     assert [(problems, documents) for _, _, problems, documents in results] == [([], 2000)] * 2
     for (said, (published, staged), *_), number in zip(results, (0, 1), strict=True):
-        assert said.startswith("The disk filled up while ") and "free some space" in said and "\n" not in said
+        assert said.startswith("The disk is full where ") and "free some space" in said and "\n" not in said
         assert len(published) == number and staged == []

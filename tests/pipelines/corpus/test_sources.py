@@ -223,3 +223,41 @@ def test_remote_parquet_is_read() -> None:
     (file,) = list_files("memory://far/a.parquet")[0]
     with file.open() as stream:
         assert [record.fields["text"] for record in read_file(stream, file.name, ReadOptions())] == ["one", "two"]  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("put_back", [False, True])
+def test_source_that_changes_while_it_is_read_is_noticed(folder: Path, put_back: bool) -> None:
+    path = folder / "a.txt"
+    times = path.stat()
+    (file,) = list_files(str(path))[0]
+    with file.open() as stream:
+        stream.read()
+        path.write_text("B.TXT"[: times.st_size])
+        if put_back:
+            os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    for use in (file.check_unchanged, file.open):
+        with pytest.raises(InputError, match="changed while it was read"):
+            use()
+
+
+def test_source_that_was_exchanged_is_noticed(folder: Path) -> None:
+    path, other = folder / "a.txt", folder / "other"
+    times = path.stat()
+    (file,) = list_files(str(path))[0]
+    other.write_bytes(b"x" * times.st_size)
+    os.utime(other, ns=(times.st_atime_ns, times.st_mtime_ns))
+    other.replace(path)
+    with pytest.raises(InputError, match="changed while it was read"):
+        file.open()
+
+
+def test_remote_name_that_leads_out_of_its_folder_is_skipped(monkeypatch: pytest.MonkeyPatch) -> None:
+    listed = ["/texts/a.txt", "/texts/../secret.txt", "/texts/b/../../../c.txt", "/texts/b\\..\\c.txt", "/other/d.txt"]
+    found = {path: {"name": path, "size": 1, "type": "file"} for path in listed}
+    monkeypatch.setattr(MemoryFileSystem, "exists", lambda *_: True)
+    monkeypatch.setattr(MemoryFileSystem, "isfile", lambda *_: False)
+    monkeypatch.setattr(MemoryFileSystem, "find", lambda *_, **__: found)
+    files, skipped = list_files("memory://texts")
+    assert [file.name for file in files] == ["a.txt"]
+    assert {each.name for each in skipped} == set(listed[1:])
+    assert {each.reason for each in skipped} == {"its name leads out of the folder"}

@@ -65,6 +65,14 @@ def test_texts_of_users_are_escaped() -> None:
         assert any(bad in (each.text or "") or bad in (each.get("aria-label") or "") for each in drawn(picture).iter())
 
 
+def test_control_characters_leave_a_chart_well_formed() -> None:
+    for drawn in (
+        charts.bars([("a\x1b\x00\ud800", 1.0, "1")], "x\x9b"),
+        charts.matrix(["\x07", "\u202e"], [[1, 2], [3, 4]], "down", "across"),
+    ):
+        ElementTree.fromstring(charts.standalone(drawn).encode())
+
+
 def test_interval_is_a_line_over_the_end_of_its_bar() -> None:
     root = drawn(charts.bars([("a", 0.5, "0.500"), ("b", 0.2, "0.200")], "scores", {"a": (0.4, 0.6)}))
     (line,) = [path.get("d") for path in root.iter(f"{SVG}path")]

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pipelines.store import lineage
 from pipelines.store.dataset import Dataset
 from pipelines.store.lineage import Node
-from pipelines.store.manifest import Manifest, Ref, SourceFile
+from pipelines.store.manifest import Manifest, Ref, SourceFile, describe_files
 
 
 def dataset(
@@ -100,9 +100,7 @@ def test_document_is_found_by_the_first_digits_of_its_id(tmp_path: Path) -> None
     ]
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "documents.parquet")
     plain = dataset(1, [], path=str(tmp_path))
-    corpus = Dataset(
-        tmp_path, plain.manifest.model_copy(update={"files": {"documents.parquet": {"bytes": 1, "sha256": ""}}})
-    )
+    corpus = Dataset(tmp_path, plain.manifest.model_copy(update={"files": describe_files(tmp_path)}))
     found = lineage.sightings("cdcdcdcd", [plain, corpus])
     assert [(each.doc_id, each.location, each.text) for each in found] == [("cd" * 16, "line 1", "text 1")]
     assert lineage.sightings("cd", [corpus]) == lineage.sightings("ef" * 16, [corpus]) == []

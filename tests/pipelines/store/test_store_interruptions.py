@@ -90,7 +90,9 @@ def holds_after_a_kill(store, rebuild):
     found = store.list()
     assert all(store.verify(dataset) == [] for dataset in found)
     assert all(
-        path.parts[0] in (".staging", ".scratch", ".locks") for path in below(store) if path.parts[0] != "things"
+        path.parts[0] in (".staging", ".scratch", ".locks", ".intact")
+        for path in below(store)
+        if path.parts[0] != "things"
     )
     store.sweep()
     assert not list(store.root.glob(".staging/*"))

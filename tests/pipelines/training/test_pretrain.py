@@ -72,7 +72,7 @@ def test_full_disk_costs_only_the_work_since_a_checkpoint(build, store, inputs, 
     *full, (warned, problems, files) = on_small_disk(FILL, store.root, json.dumps(config))
     assert len(full) == 2
     for message, checkpoints, left in full:
-        assert message.startswith("The disk filled up while model/test@") and "\n" not in message
+        assert message.startswith("The disk is full where ") and "\n" not in message
         assert [name for name in checkpoints if not name.startswith("best")] == ["step-00000002", "step-00000004"]
         assert left == []
     assert warned == ["going on from step 4 of 6, where an earlier run was stopped"]

@@ -10,15 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from examples import step
 
 from pipelines.corpus.ingest import batches
 from pipelines.corpus.ingest.config import SourceConfig
 from pipelines.corpus.ingest.ingest import INGEST
+from pipelines.corpus.ingest.partitions import known_partitions
 from pipelines.store.dataset import Dataset
-from pipelines.store.step import StepContext, StepType
+from pipelines.store.step import Listener, StepContext, StepType
 from pipelines.store.store import Store
 from pipelines.tokens import tokenize
-from pipelines.tokens.tokenize import TOKENIZE
+from pipelines.tokens.tokenize import TOKENIZE, _previous_shards
 
 pytestmark = pytest.mark.integration
 
@@ -171,3 +173,19 @@ def test_damaged_version_is_not_reused(tmp_path: Path, texts: Path, damage: str)
     new = build(store, INGEST, config, previous=old)
     new_tokens = build(store, TOKENIZE, {"encoding": "gpt2"}, previous=old_tokens, corpus=new)
     assert new.manifest.files == over.manifest.files and new_tokens.manifest.files == over_tokens.manifest.files
+
+
+@pytest.mark.parametrize("name", ["../../secret", "/etc/passwd", "other.arrow", "..", 1, None, {}])
+def test_previous_version_that_names_foreign_files_is_not_used(tmp_path: Path, name: Any) -> None:
+    def run(out: Path, scratch: Path) -> dict[str, Any]:
+        (out / "parts.json").write_text(json.dumps([["key", [[name, "train", 1, 1, 1]]]]))
+        (out / "partitions.json").write_text(json.dumps([["key", [{"number": name}]]]))
+        return {}
+
+    warned: list[str] = []
+    listener = Listener()
+    listener.warn = warned.append  # type: ignore[method-assign]
+    previous = Store(tmp_path).build(step(), run)
+    work = StepContext(tmp_path, listener, previous=previous)
+    assert _previous_shards(work) == known_partitions(work) == {}
+    assert len(warned) == 2 and all("nothing is taken from it" in sentence for sentence in warned)

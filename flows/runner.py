@@ -1,0 +1,56 @@
+"""The process behind `tokenmill schedule`: Prefect's runner, which executes our flows and nothing else.
+
+Prefect's own starts `python -m prefect.engine`, which loads the flow from the entry point, storage or pull steps that
+the database names. This one starts `flows.served_run` with the flow that it was given.
+"""
+
+import shlex
+import sys
+from pkgutil import resolve_name
+from typing import Any, Self
+from uuid import UUID
+
+from prefect import Flow
+from prefect.client.schemas.objects import FlowRun
+from prefect.deployments.runner import RunnerDeployment
+from prefect.runner import Runner
+from prefect.runner._starter_engine import EngineCommandStarter
+
+
+class OwnRunner(Runner):
+    """A runner of deployments whose flows it knows by itself."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self._own: dict[UUID, RunnerDeployment] = {}
+
+    def add(self, deployment: RunnerDeployment) -> None:
+        """Register a deployment with Prefect's server, and serve it."""
+        deployment.work_pool_name = None  # else one that `prefect deploy` set would remain
+        identifier: Any = self.add_deployment(deployment)
+        self._own[identifier] = deployment
+
+    async def __aenter__(self) -> Self:
+        """Start everything, and replace what decides which process is started and whose hooks are called."""
+        await super().__aenter__()
+        assert self._hook_runner and hasattr(self._hook_runner, "_resolve_flow")
+        assert hasattr(self._scheduled_run_poller, "_resolve_starter")
+        self._hook_runner._resolve_flow = self._flow
+        self._scheduled_run_poller._resolve_starter = self._starter
+        return self
+
+    def _starter(self, flow_run: FlowRun) -> EngineCommandStarter:
+        deployment = self._deployment(flow_run)
+        command = [sys.executable, "-m", "flows.served_run", deployment.name, str(deployment.entrypoint)]
+        return EngineCommandStarter(
+            command=shlex.join(command), deployment_name=deployment.name, control_channel=self._control_channel
+        )
+
+    async def _flow(self, flow_run: FlowRun) -> Flow[..., Any]:
+        flow: Flow[..., Any] = resolve_name(str(self._deployment(flow_run).entrypoint))
+        return flow
+
+    def _deployment(self, flow_run: FlowRun) -> RunnerDeployment:
+        if flow_run.deployment_id not in self._own:
+            raise RuntimeError(f"Flow run {flow_run.id} belongs to no deployment that is served here.")
+        return self._own[flow_run.deployment_id]

@@ -1,0 +1,24 @@
+"""Prefect artifacts: a text of somebody else's in a table is no Markdown."""
+
+from types import SimpleNamespace
+
+from flows.orchestration import artifacts
+from flows.outcome import Outcome
+
+
+def test_texts_in_tables_are_no_markdown(monkeypatch):
+    made = {}
+    monkeypatch.setattr(artifacts, "create_table_artifact", lambda rows, key, description: made.update({key: rows}))
+    for name in ("create_markdown_artifact", "create_link_artifact", "step_note"):
+        monkeypatch.setattr(artifacts, name, lambda *_, **__: "")
+    label = "<img src=x>[a](b)\x1b"
+    manifest = SimpleNamespace(step="examples", name="x", statistics={label: 0.5, "positive": label})
+    outcome = Outcome("promote", SimpleNamespace(manifest=manifest), 1.0, False, label)
+    artifacts.publish_artifacts(outcome)
+    artifacts.publish_chain("x", [outcome], "report.html")
+    shown = r"&lt;img src=x&gt;\[a\](b)\\x1b"
+    assert made["examples-x-statistics"] == [
+        {"statistic": shown, "value": 0.5},
+        {"statistic": "positive", "value": shown},
+    ]
+    assert made["run-x"][0]["result"] == shown

@@ -1,0 +1,36 @@
+"""Notes on MLflow's pages: a label or a reason in them makes no link, picture, tag or row."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from flows import outcome
+from flows.outcome import Outcome
+from flows.tracking import notes
+from flows.tracking.notes import run_note, step_note
+
+HOSTILE = "![x](http://e/x.png)<img src=x>|`a`\n```\n\x1b]0;T\x07"
+
+
+@pytest.fixture
+def dataset(monkeypatch):
+    """A dataset whose numbers are about a hostile label."""
+    for module in (outcome, notes):
+        monkeypatch.setattr(module, "details", lambda dataset: HOSTILE)
+    manifest = SimpleNamespace(step="x", statistics={HOSTILE.replace("/", ""): 1}, inputs={}, files={}, bytes=0)
+    return SimpleNamespace(manifest=manifest, address="/home")
+
+
+def test_fence_around_numbers_is_longer_than_any_in_them(dataset):
+    lines = step_note(dataset, 1.0).splitlines()
+    assert (
+        lines[0] == lines[4] == "````"
+        and lines[1:4] == HOSTILE.replace("\x1b", r"\x1b").replace("\x07", r"\x07").splitlines()
+    )
+
+
+def test_result_in_a_table_is_text_in_one_row(dataset):
+    note = run_note([Outcome("x", dataset, 1.0, False), Outcome("promote", dataset, 1.0, False, HOSTILE)], {})
+    rows = note.splitlines()[4:]
+    assert len(rows) == 2 and all(r"x.png)&lt;img src=x&gt;\|\`a\`\\n" in row for row in rows)
+    assert "\x1b" not in note and "![" not in note
