@@ -2,7 +2,7 @@
 
 import os
 
-from flows.current_folder import leave_settings_aside
+from flows.current_folder import leave_settings_aside, protect_module
 
 SETTINGS = {
     # No telemetry.
@@ -22,4 +22,5 @@ SETTINGS = {
 for _name, _value in SETTINGS.items():
     os.environ.setdefault(_name, _value)  # a value that the user has set is kept
 
+protect_module()
 leave_settings_aside()

@@ -26,6 +26,7 @@ from flows.commands.servers import down, env, schedule, serve, status, up
 from flows.commands.sql import sql
 from flows.current_folder import protect_process
 from flows.terminal import prepare_streams
+from pipelines.addresses import without_secrets
 from pipelines.errors import InputError, ServerAway, cause_of
 from pipelines.store.disks import full_disk
 
@@ -109,8 +110,9 @@ def _one_sentence() -> Iterator[None]:
 
 def _fail(error: BaseException, code: int) -> None:
     if "TOKENMILL_DEBUG" in os.environ:
-        raise error
-    text = " ".join(str(error).split()) or type(error).__name__
+        print(without_secrets("".join(traceback.format_exception(error))), file=sys.stderr)
+        sys.exit(code)
+    text = " ".join(without_secrets(str(error)).split()) or type(error).__name__
     clear = isinstance(error, InputError | ServerAway) or code > 100
     hint = "" if clear else f" ({type(error).__name__}; --debug shows where.)"
     with suppress(InputError):  # standard error cannot be written either

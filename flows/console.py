@@ -4,6 +4,7 @@ import rich.text
 from rich.console import Console
 from rich.text import Text
 
+from pipelines.addresses import without_secrets
 from pipelines.visible import one_line, visible
 
 # Rich removes a few control characters from every text and lets ESC pass. It shows all of them with this function,
@@ -15,12 +16,12 @@ console = Console(stderr=True)
 
 def say(sentence: str, style: str = "") -> None:
     """Print a sentence."""
-    console.print(Text(one_line(sentence), style), soft_wrap=True)
+    console.print(Text(one_line(without_secrets(sentence)), style), soft_wrap=True)
 
 
 def warn(sentence: str) -> None:
     """Print a warning."""
-    console.print(Text.assemble(("!", "yellow"), " ", one_line(sentence)), soft_wrap=True)
+    console.print(Text.assemble(("!", "yellow"), " ", one_line(without_secrets(sentence))), soft_wrap=True)
 
 
 def standard_output() -> Console:

@@ -23,6 +23,15 @@ def protect_process() -> None:
     sys.path[:] = [entry for entry in sys.path if Path(entry).is_absolute()]
 
 
+def protect_module() -> None:
+    """Protect a process that `python -m` starts with a module of ours, before the module imports others."""
+    if sys.argv[:1] != ["-m"]:
+        return
+    if not sys.flags.safe_path and Path(sys.path[0]).resolve() != Path(__file__).resolve().parents[1]:
+        del sys.path[0]
+    protect_process()
+
+
 class _SettingsLoader:
     """Finds Prefect's module of settings sources, and takes the current folder out of it once it is loaded."""
 

@@ -22,6 +22,7 @@ from flows.orchestration.warm_start import find_base
 from flows.outcome import Outcome
 from flows.tracking.outages import MLFLOW, PREFECT, waiting_for
 from flows.tracking.tracker import Tracker
+from pipelines.addresses import clean_errors
 from pipelines.catalog.registry import ModelVersion
 from pipelines.chain import Evaluated, Perform, chain, report_on
 from pipelines.config import RunConfig
@@ -41,6 +42,7 @@ def _conduct(
     tags = {"prefect.flow_run_id": str(flow_run.id), "prefect.flow_run_name": str(flow_run.name)}
     try:
         with (
+            clean_errors(),
             stop_on_signals() as should_stop,
             waiting_for(PREFECT, os.environ.get("PREFECT_API_URL", ""), should_stop),
             waiting_for(MLFLOW, home.mlflow_uri, should_stop),

@@ -24,7 +24,7 @@ from flows.console import say
 from flows.servers.prefect_server import prefect_server
 from flows.servers.stack import Stack, pages
 from gpt.config import Config
-from pipelines.config import explain, load_config
+from pipelines.config import SHIPPED, explain, load_config
 from pipelines.errors import InputError
 from pipelines.store.manifest import NAME
 
@@ -113,7 +113,7 @@ def serve(path: Path | str, home: Path | str, flows: Flows | None = None) -> Non
                 for deployment in deployments:
                     runner.add(deployment)
                 names = ", ".join(each.name for each in deployments)
-                say(f"Serving {names}; {pages(home)['prefect']}/deployments starts them too. Ctrl-C ends it.")
+                say(f"Serving {names} of {path}; {pages(home)['prefect']}/deployments starts them too. Ctrl-C ends it.")
                 asyncio.run(_run_until_signal(runner))
         except Timeout:
             raise InputError(f"Another `tokenmill schedule` runs for {home}; end that one first.") from None
@@ -148,7 +148,8 @@ def load_schedules(path: Path | str) -> dict[str, Schedule]:
     try:
         tables = tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except (FileNotFoundError, IsADirectoryError):
-        raise InputError(f"There is no file of schedules {path}; the shipped one is configs/schedules.toml.") from None
+        shipped = SHIPPED / "schedules.toml"
+        raise InputError(f"There is no file of schedules {path}; the shipped one is {shipped}.") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{path} is not valid TOML: {error}.") from None
     if not tables:

@@ -6,7 +6,8 @@ the names of weights. Nothing here unpickles.
 
 import json
 import re
-from dataclasses import asdict
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -77,9 +78,10 @@ def load_model(folder: str | Path, device: str | torch.device = "cpu") -> GPT:
     """
     folder = Path(folder)
     config, _ = _read_config(folder)
+    stored = _stored(folder, config)
     with torch.device("meta"):
         model = GPT(config)
-    _fill(model, folder, device)
+    _fill(model, folder, stored, device)
     return model.eval()
 
 
@@ -113,11 +115,15 @@ def load_classifier(folder: str | Path, device: str | torch.device = "cpu") -> t
     config, raw = _read_config(folder)
     if "labels" not in raw or "pooling" not in raw:
         raise ValueError(f"{folder} holds no classifier: its config.json names no labels, or no pooling")
-    labels = tuple(raw["labels"])
-    decision = Decision(labels, raw.get("positive", labels[-1]), raw.get("threshold"))
-    with torch.device("meta"):
-        model = Classifier(GPT(config), len(labels), raw["pooling"])
-    _fill(model, folder, device)
+    stored = _stored(folder, config)
+    try:
+        labels = tuple(map(str, raw["labels"]))
+        decision = Decision(labels, raw.get("positive", labels[-1]), raw.get("threshold"))
+        with torch.device("meta"):
+            model = Classifier(GPT(config), len(labels), raw["pooling"])
+    except (TypeError, LookupError) as error:
+        raise ValueError(f"{folder / 'config.json'} describes no classifier: {error}") from None
+    _fill(model, folder, stored, device)
     return model.eval(), decision
 
 
@@ -194,11 +200,11 @@ def _read_config(folder: Path) -> tuple[GPTConfig, dict[str, Any]]:
     """Return the architecture and the raw content of a folder's `config.json`."""
     path = folder / "config.json"
     try:
-        raw = json.loads(path.read_text())
+        raw = json.loads(path.read_bytes())
         return parse_config(raw), raw
     except FileNotFoundError:
         raise ValueError(f"{folder} holds no model: there is no config.json in it") from None
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"{path} describes no model: {error!r} is missing or wrong") from None
     except ValidationError as error:
         problem = error.errors()[0]
@@ -218,42 +224,57 @@ def _write(folder: Path, weights: dict[str, Tensor], config: dict[str, Any]) -> 
     building.replace(folder / "config.json")
 
 
-def _fill(model: nn.Module, folder: Path, device: str | torch.device) -> None:
+@dataclass(frozen=True)
+class _Stored:
+    """A weight in a file: the file and the weight's shape."""
+
+    path: Path
+    shape: list[int]
+
+
+def _fill(model: nn.Module, folder: Path, stored: Mapping[str, _Stored], device: str | torch.device) -> None:
     """Allocate memory for a model on the meta device and copy a folder's weights into it."""
-    files = _files(folder)
+    names = {}
+    for name, parameter in model.named_parameters():  # before anything is allocated: a config can ask for any size
+        candidates = (f"transformer.{gpt2_name(name)}", gpt2_name(name), name)
+        found = next((n for n in candidates if n in stored), None)
+        if found is None:
+            raise ValueError(f"{folder} lacks the weight {candidates[0]} that its config.json asks for")
+        wanted = list(parameter.T.shape if TRANSPOSED.search(found) else parameter.shape)
+        if stored[found].shape != wanted:
+            raise ValueError(f"{stored[found].path}: {found} has shape {stored[found].shape}, not {wanted}")
+        names[name] = found
     allocate_for_reading(model, torch.device(device))
     for name, parameter in model.named_parameters():
-        candidates = (f"transformer.{gpt2_name(name)}", gpt2_name(name), name)
-        stored = next((n for n in candidates if n in files), None)
-        if stored is None:
-            raise ValueError(f"{folder} lacks the weight {candidates[0]} that its config.json asks for")
         with torch.no_grad():
-            target = parameter.data.T if TRANSPOSED.search(stored) else parameter.data
-            _copy(files[stored], stored, target)
+            target = parameter.data.T if TRANSPOSED.search(names[name]) else parameter.data
+            _copy(stored[names[name]].path, names[name], target)
 
 
-def _files(folder: Path) -> dict[str, Path]:
-    """Map the name of each weight in a folder to the file that stores it."""
+def _stored(folder: Path, config: GPTConfig) -> dict[str, _Stored]:
+    """Return the weights in a folder by name, which must be enough for the layers of a config."""
     index = folder / "model.safetensors.index.json"
-    names = ["model.safetensors"]
+    files = ["model.safetensors"]
     if index.exists():
         try:
-            names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
-        except (ValueError, LookupError, TypeError, AttributeError) as error:
+            files = sorted(set(json.loads(index.read_bytes())["weight_map"].values()))
+        except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
             raise ValueError(f"{index} names no files of weights ({error!r})") from None
-    found = {}
-    for name in names:
+    found: dict[str, _Stored] = {}
+    for name in files:
         if not isinstance(name, str) or not re.fullmatch(r"\w[\w.-]{0,200}", name, re.ASCII):
             raise ValueError(f"{index} points at {name!r}, outside its folder")
         path = folder / name
         try:
             with safe_open(path, "pt") as file:
-                found.update(dict.fromkeys(file.keys(), path))
+                found |= {key: _Stored(path, file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
         except FileNotFoundError:
             hint = ": pickled weights are not read; convert them with transformers' save_pretrained"
             raise ValueError(f"{folder} has no {name}{hint if list(folder.glob('*.bin')) else ''}") from None
         except (SafetensorError, OSError) as error:
             raise ValueError(f"{path} is no safetensors file: {error}") from None
+    if config.layers > len(found):
+        raise ValueError(f"{folder} has {len(found)} weights, too few for {config.layers} layers as in its config.json")
     return found
 
 
@@ -263,7 +284,4 @@ def _copy(path: Path, name: str, target: Tensor) -> None:
     for at in range(0, len(target), n):
         rows = slice(at, at + n)
         with safe_open(path, "pt") as file:
-            stored = file.get_slice(name)
-            if list(stored.get_shape()) != list(target.shape):
-                raise ValueError(f"{path}: {name} has shape {stored.get_shape()}, not {list(target.shape)}")
-            target[rows].copy_(stored[rows])
+            target[rows].copy_(file.get_slice(name)[rows])

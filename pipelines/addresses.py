@@ -6,7 +6,9 @@ server or database may. It is used, and `without_secrets` removes the secret fro
 
 import os
 import re
+import traceback
 from collections.abc import Iterator
+from contextlib import contextmanager
 from urllib.parse import unquote
 
 HIDDEN = "***"
@@ -46,6 +48,30 @@ def has_secret(address: str) -> bool:
     if "://" not in address:
         return False
     return _hide(address) != address or bool(re.search(r"(?i)https?://[^#]*#.", address))
+
+
+@contextmanager
+def clean_errors() -> Iterator[None]:
+    """Take the secrets out of an error's traceback, because Prefect logs and stores the tracebacks of errors.
+
+    The error loses its causes if they show a secret. If it shows one itself, it becomes a RuntimeError.
+    """
+    try:
+        yield
+    except Exception as error:
+        shown = "".join(traceback.format_exception(error))
+        if without_secrets(shown) == shown:
+            raise
+        text = f"{type(error).__name__}: {error}"
+        if (clean := without_secrets(text)) == text:
+            raise error from None
+        raise RuntimeError(clean) from None
+
+
+def split_user(address: str) -> tuple[str, str]:
+    """Return the address of a web server without its user and password, and these; empty if it has none."""
+    found = USER.search(address) or NAMELESS.search(address) if address.lower().startswith("http") else None
+    return (address.replace(found[0], "", 1), unquote(found[0].removesuffix("@"))) if found else (address, "")
 
 
 def _hide(address: str) -> str:

@@ -26,6 +26,9 @@ from pipelines.training.finetune_assistant import AssistantConfig
 from pipelines.training.finetune_classifier import ClassifierConfig
 from pipelines.training.pretrain import PretrainConfig
 
+SHIPPED = Path(__file__).resolve().parents[1] / "configs"
+"""The shipped configs: beside the packages, in a checkout as in a wheel."""
+
 
 class ClassificationRun(Config):
     """A classifier: its examples, its training and its evaluation."""
@@ -126,7 +129,7 @@ def load_config(path: Path | str, overrides: Sequence[str] = ()) -> RunConfig:
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, IsADirectoryError):
-        raise InputError(f"There is no config file {path}; the shipped ones lie in configs/.") from None
+        raise InputError(f"There is no config file {path}; the shipped ones are in {SHIPPED}.") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{path} is not valid TOML: {error}.") from None
     for override in overrides:

@@ -20,12 +20,11 @@ class InputError(Exception):
         super().__init__(visible(without_secrets(sentence)))
 
 
-class InputWarning(UserWarning):
-    """Bad input that is left out. Its text is one clear sentence; the command line prints it once."""
-
-
 class ServerAway(Exception):
     """A server did not answer for too long. Its text is one clear sentence; the command line exits with 1."""
+
+    def __init__(self, sentence: str) -> None:
+        super().__init__(visible(without_secrets(sentence)))
 
 
 def causes(error: BaseException) -> Iterator[BaseException]:

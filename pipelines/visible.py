@@ -35,7 +35,9 @@ def in_html(text: str) -> str:
 
 def in_markdown(text: str) -> str:
     """Return a text to write into a line or a table cell of Markdown, where it makes no link, picture or tag."""
-    return re.sub(r"[\\`*\[\]|!~]", r"\\\g<0>", escape(one_line(text), quote=False))
+    text = re.sub(r"&(?=[#\w])", "&amp;", one_line(text))
+    text = re.sub(r"<(?=\S)", "&lt;", text)
+    return re.sub(r"[\\`*\[\]|!~]", r"\\\g<0>", text)
 
 
 def _name(found: re.Match[str]) -> str:

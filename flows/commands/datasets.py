@@ -26,8 +26,11 @@ def ls(kind: Annotated[str | None, Argument(help="Only this kind: corpus, tokens
 
     found = [dataset.manifest for dataset in current_home().store.list(kind)]
     if not found:
+        from pipelines.config import SHIPPED
+
+        config = SHIPPED / "quickstart.toml"
         which = f" of kind {one_line(kind)}" if kind else ""
-        typer.echo(f"Nothing published{which} yet; try `tokenmill run configs/quickstart.toml`.")
+        typer.echo(f"Nothing published{which} yet; try `tokenmill run {config}`.")
         return
     rows = [["kind", "name", "fingerprint", "bytes", "built", "what it holds"]]
     for m in found:

@@ -2,6 +2,7 @@
 
 import os
 import platform
+import shlex
 import shutil
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, requires, version
@@ -9,7 +10,9 @@ from importlib.metadata import PackageNotFoundError, requires, version
 import typer
 
 from flows.commands.options import current_home
+from pipelines.addresses import without_secrets
 from pipelines.errors import InputError
+from pipelines.store.modes import open_to_others, umask
 
 MIN_FREE = 2 << 30  # bytes; the quick start needs some 200 MB
 
@@ -23,15 +26,17 @@ def doctor() -> None:
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, show_header=False)
-    failed = False
+    problems = []
     for name, check in CHECKS.items():
         try:
             table.add_row("[green]ok[/]", name, check())
         except (InputError, OSError, ImportError) as error:
-            table.add_row("[red]no[/]", name, str(error))
-            failed = True
+            table.add_row("[red]no[/]", name, "see below")
+            problems.append(without_secrets(f"{name}: {error}"))
     Console().print(table)
-    if failed:
+    for problem in problems:  # on a line each, so that people can copy the command in it
+        typer.echo(problem)
+    if problems:
         raise typer.Exit(1)
 
 
@@ -57,6 +62,17 @@ def _home() -> str:
     if (free := shutil.disk_usage(home).free) < MIN_FREE:
         raise InputError(f"{home} has {free / 1e9:.1f} GB free; a run wants {MIN_FREE / 1e9:.0f}.")
     return f"{home}, {free / 1e9:.0f} GB free"
+
+
+def _privacy() -> str:
+    """Check that other users of this machine cannot read what we have made, perhaps with an older version."""
+    home = current_home().path
+    folders = [folder for name in ("data", "mlruns", ".tokenmill") if (folder := home / name).exists()]
+    if found := next((path for folder in folders for path in open_to_others(folder)), None):
+        names = " ".join(shlex.quote(str(folder)) for folder in folders)
+        change = {0o077: "go-rwx", 0o027: "g-w,o-rwx", 0o007: "o-rwx"}[umask()]
+        raise InputError(f"Other users may use {found}; close the home with: chmod -R {change} {names}")
+    return "closed to other users"
 
 
 def _data() -> str:
@@ -96,6 +112,7 @@ CHECKS: dict[str, Callable[[], str]] = {
     "Python": lambda: f"{platform.python_version()} on {platform.machine()}, {os.cpu_count()} cores",
     "packages": _packages,
     "home": _home,
+    "privacy": _privacy,
     "data": _data,
     "device": _torch,
     "tokenizer": _tokenizer,

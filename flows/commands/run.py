@@ -80,10 +80,11 @@ def run_flow(name: str, config: Path, overrides: list[str], until: str | None = 
 
 def _check_named(mlflow: str) -> None:
     """Raise an InputError if no server answers where `MLFLOW_TRACKING_URI` says."""
-    from flows.tracking.outages import is_up, without_login
+    from flows.servers.health import answers
+    from pipelines.addresses import without_secrets
 
-    if not any(is_up(mlflow) for _ in range(2)):
-        where = without_login(mlflow)
+    if not any(answers(mlflow, attempt) for attempt in range(3)):
+        where = without_secrets(mlflow)
         raise InputError(f"Nothing answers at MLFLOW_TRACKING_URI={where}; start that server, or unset the variable.")
 
 

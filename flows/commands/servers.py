@@ -11,12 +11,14 @@ import typer
 from typer import Argument
 
 from flows.commands.options import current_home, naming_a_full_disk
+from flows.terminal import results
 
 if TYPE_CHECKING:
     from flows.servers.stack import Service, Stack
 
-Schedules = Annotated[Path, Argument(help="A TOML file of deployments.")]
-SHIPPED = Path("configs/schedules.toml")
+Schedules = Annotated[
+    Path | None, Argument(help="A TOML file of deployments; by default configs/schedules.toml, or the shipped one.")
+]
 
 
 def up() -> None:
@@ -32,7 +34,7 @@ def up() -> None:
         services = stack.up()
     _print_services(services)
     if links := stack.links():
-        typer.echo("\nOpen their pages with these links, which are yours alone and work for an hour:")
+        typer.echo("\nOpen their pages with these links, which are yours alone and work for ten minutes:")
         typer.echo("".join(f"  {link}\n" for link in links), nl=False)
 
 
@@ -56,7 +58,7 @@ def status() -> None:
 def env() -> None:
     """Print variables with which `prefect`, `mlflow` and notebooks use the servers that `up` started.
 
-    Example: eval "$(tokenmill env)"
+    Example: tokenmill env, or in a shell: eval "$(tokenmill env)"
     """
     import shlex
 
@@ -64,21 +66,24 @@ def env() -> None:
     variables = stack.environment()
     for server in stack.servers:
         if server.named_by not in variables:
-            typer.echo(f"The {server.name} server was not started by `tokenmill up`, or does not run.", err=True)
-    typer.echo("".join(f"export {name}={shlex.quote(value)}\n" for name, value in variables.items()), nl=False)
+            typer.echo(f"The {server.name} server does not run here; `tokenmill up` starts it.", err=True)
+    lines = (f"export {name}={shlex.quote(value)}\n" for name, value in variables.items())
+    print("".join(lines), end="", file=results())
 
 
-def schedule(schedules: Schedules = SHIPPED) -> None:
+def schedule(schedules: Schedules = None) -> None:
     """Serve scheduled deployments until Ctrl-C: flows that start at their times, or from Prefect's UI.
 
     Example: tokenmill schedule configs/schedules.toml
     """
     from flows.schedules import serve
+    from pipelines.config import SHIPPED
 
-    serve(schedules, current_home().path)
+    here = Path("configs/schedules.toml")
+    serve(schedules or (here if here.exists() else SHIPPED / here.name), current_home().path)
 
 
-def serve(schedules: Schedules = SHIPPED) -> None:
+def serve(schedules: Schedules = None) -> None:
     """Do the same as `tokenmill schedule`, the new name of this command.
 
     Example: tokenmill serve configs/schedules.toml

@@ -21,6 +21,7 @@ from flows.orchestration.task_runners import map_tasks, uncached_task
 from flows.outcome import Outcome, headline
 from flows.tracking.step_run import StepRun
 from flows.tracking.tracker import Tracker
+from pipelines.addresses import clean_errors
 from pipelines.chain import Resolved, result_in
 from pipelines.errors import InputError
 from pipelines.store.dataset import Dataset
@@ -66,7 +67,8 @@ class Conductor:
         )
         def perform() -> str | State[None]:
             try:
-                dataset = self._perform(step)
+                with clean_errors():
+                    dataset = self._perform(step)
             except Stopped as stopped:
                 return Cancelled(message=str(stopped))
             if not self.done[-1].reused:

@@ -30,7 +30,6 @@ class StepListener(Listener):
     def __init__(self, bar: Progress, task: TaskID, run: StepRun) -> None:
         self.bar, self.task, self.run = bar, task, run
         self.last_line = time.monotonic()
-        self.mlflow_answers = True
         self.state: tuple[float, float, str, str] = (0, 0, "", "")
 
     def advance(self) -> None:
@@ -57,11 +56,8 @@ class StepListener(Listener):
         self.run.text(path, text)
 
     def flush(self) -> None:
-        """Deliver everything to MLflow, and warn once if it does not answer."""
-        arrived = self.run.flush()
-        if self.mlflow_answers and not arrived:
-            self.warn("MLflow does not answer; the step goes on, and MLflow gets what it has missed when it is back.")
-        self.mlflow_answers = arrived
+        """Deliver everything to MLflow, or to a file if MLflow does not answer."""
+        self.run.flush()
 
     def warn(self, sentence: str) -> None:
         """Print a warning."""

@@ -24,7 +24,7 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 Headers = list[tuple[bytes, bytes]]
 
-LINK_SECONDS = 60 * 60
+LINK_SECONDS = 10 * 60
 """How long a login link works."""
 
 COOKIE_SECONDS = 30 * 24 * 60 * 60
@@ -48,7 +48,7 @@ UNTYPED = "A body needs its content type, such as application/json; forms and pl
 
 
 def login_link(url: str, secret: Secret) -> str:
-    """Return an address that opens a server's pages logged in, for an hour."""
+    """Return an address that opens a server's pages logged in, for ten minutes."""
     return f"{url}/?token={secret.token('link', LINK_SECONDS)}"
 
 
@@ -60,7 +60,7 @@ class Guard:
         secret: the home's secret.
         port: where the server listens. Its names are 127.0.0.1, localhost and [::1].
         others: further secrets that are accepted: those that the user has set in Prefect's or MLflow's variables.
-        hosts: further names of the server, with ports; `*` stands for any text.
+        hosts: further names of the server, with ports; `*` matches any text.
         origins: further sites whose pages may call it.
         takes_files: whether PUT may carry any type, since it uploads files.
     """
@@ -131,7 +131,11 @@ class Guard:
     def _is_secret(self, text: str) -> bool:
         """Return whether a text is one of the secrets, alone (Prefect's way) or after `user:` (MLflow's way)."""
         tried = (text, text.partition(":")[2])
-        return any(hmac.compare_digest(one.encode(), each.encode()) for one in tried for each in self.secrets)
+        return any(
+            hmac.compare_digest(one.encode(errors="surrogatepass"), each.encode())
+            for one in tried
+            for each in self.secrets
+        )
 
     def _has_type(self, scope: Scope) -> bool:
         """Return whether a request's body, if it has one, is of a type that no page of another site sends unasked."""

@@ -11,6 +11,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from flows.servers.logs import last_line
+from flows.servers.sqlite_database import set_aside_half_made
 from pipelines.errors import InputError
 
 
@@ -25,7 +26,7 @@ def ensure_mlflow_database(uri: str, artifacts: Path | None = None) -> None:
         artifacts: where the experiment "Default" keeps its artifacts; MLflow's choice is the current folder.
 
     Raises:
-        InputError: the database is of another version and could not be upgraded.
+        InputError: the database is damaged, or of another version and could not be upgraded.
     """
     if not uri.startswith("sqlite:///"):
         return
@@ -37,7 +38,8 @@ def ensure_mlflow_database(uri: str, artifacts: Path | None = None) -> None:
     path = Path(uri.removeprefix("sqlite:///")).absolute()
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path.with_name(f".{path.name}.lock")):
-        if not path.exists():
+        set_aside_half_made("MLflow", path, ("runs", "registered_models", "traces"))
+        if not path.exists() or not path.stat().st_size:
             unfinished = path.with_name(f".{path.name}.new")
             unfinished.unlink(missing_ok=True)
             SqlAlchemyStore(f"sqlite:///{unfinished}", str(artifacts or path.parent / "artifacts")).engine.dispose()
@@ -53,15 +55,27 @@ def ensure_mlflow_database(uri: str, artifacts: Path | None = None) -> None:
 
 
 def _upgrade(path: Path) -> None:
-    copy = path.with_name(f"{path.name}.before-upgrade")
-    with contextlib.closing(sqlite3.connect(path)) as old, contextlib.closing(sqlite3.connect(copy)) as new:
-        old.backup(new)
+    """Upgrade a database. It is put back as it was if that fails, or after a kill on the way."""
+    copy, upgrading = path.with_name(f"{path.name}.before-upgrade"), path.with_name(f".{path.name}.upgrading")
+    if upgrading.exists():
+        _copy(copy, path)
+    else:
+        _copy(path, copy)
+        upgrading.touch()
     command = [sys.executable, "-P", "-m", "mlflow", "db", "upgrade", f"sqlite:///{path}"]
     done = subprocess.run(  # noqa: S603 - our own command
         command, cwd=path.parent, capture_output=True, text=True, check=False
     )
     if done.returncode:
+        _copy(copy, path)
+    upgrading.unlink()
+    if done.returncode:
         raise InputError(
             f"The MLflow database {path} is of another version, and upgrading it failed "
             f"({last_line(done.stderr)}); a copy from before is {copy}."
         )
+
+
+def _copy(source: Path, target: Path) -> None:
+    with contextlib.closing(sqlite3.connect(source)) as old, contextlib.closing(sqlite3.connect(target)) as new:
+        old.backup(new)

@@ -75,6 +75,7 @@ def check_secret(server: Server) -> None:
 
 def start(server: Server, mark: str, arguments: list[str], listener: socket.socket) -> ProcessId:
     """Start Python in the background with the environment, the mark, the log and the listening socket of a server."""
+    server.prepare()
     with open_log(server.log) as log, listener:
         process = subprocess.Popen(  # noqa: S603 - our own command
             [sys.executable, *arguments, str(listener.fileno())],
@@ -92,7 +93,6 @@ def start(server: Server, mark: str, arguments: list[str], listener: socket.sock
 def start_recorded(server: Server, listener: socket.socket) -> None:
     """Start a server that outlives this process, and write down which process it is and which secret it asks for."""
     secret = server.secret.id
-    server.prepare()
     process = start(server, str(server.record), ["-m", *server.command], listener)
     since = datetime.now(UTC).isoformat(timespec="seconds")
     write_json(server.record, {**process._asdict(), "url": server.url, "since": since, "secret": secret})

@@ -28,7 +28,7 @@ class Secret(NamedTuple):
         return self._digest("id")[:12]
 
     def token(self, purpose: str, seconds: int) -> str:
-        """Return a token that stands for the secret for some seconds and for one purpose."""
+        """Return a token that serves one purpose for some seconds. Only who has the secret can make one."""
         until = str(int(time.time()) + seconds)
         return f"{until}-{self._digest(f'{purpose} {until}')}"
 

@@ -10,7 +10,9 @@ from typing import NamedTuple
 from flows.servers.health import LOOPBACK
 from flows.servers.mlflow_database import ensure_mlflow_database
 from flows.servers.secret import Secret, home_secret
+from flows.servers.sqlite_database import set_aside_half_made
 from pipelines.errors import InputError
+from pipelines.store.modes import make_folder
 
 SERVE = "flows.servers.serve"
 """The module that runs a server behind the guard."""
@@ -83,7 +85,9 @@ def prefect(home: Path, port: int, name: str = "prefect") -> Server:
         "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE": "64",
         "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_FLUSH_INTERVAL": "1",
     }
-    return Server(name, home, port, command, environment, api="/api", named_by="PREFECT_API_URL")
+    database = home / ".tokenmill" / "prefect" / "prefect.db"
+    prepare = partial(set_aside_half_made, "Prefect", database, ("flow_run", "deployment"))
+    return Server(name, home, port, command, environment, api="/api", named_by="PREFECT_API_URL", prepare=prepare)
 
 
 def mlflow(home: Path, port: int) -> Server:
@@ -114,8 +118,7 @@ def private_folder(home: Path) -> Path:
     """
     folder = home / ".tokenmill"
     try:
-        home.mkdir(parents=True, exist_ok=True)
-        folder.mkdir(mode=0o700, exist_ok=True)
+        make_folder(folder)
     except OSError as error:
         raise InputError(f"{home} cannot be used ({error.strerror}); set TOKENMILL_HOME to another folder.") from None
     return folder

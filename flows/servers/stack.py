@@ -5,7 +5,6 @@ so `up` shows it later.
 """
 
 import os
-import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,6 +24,7 @@ from flows.servers.processes import (
 )
 from flows.servers.secret import USER
 from flows.servers.server import Server, mlflow, port_of, prefect, private_folder
+from pipelines.addresses import without_secrets
 
 
 class Stack:
@@ -70,13 +70,13 @@ class Stack:
     def down(self) -> list[Service]:
         """End the servers that `up` started, with every process they started, and nothing else; return what ended."""
         with self._locked():
-            services = self.status()
+            ended = [service for server in self.servers if (service := find_started(server))]
             for server in self.servers:
                 end_recorded(server)
-        return [service for service in services if service.ours]
+        return ended
 
     def links(self) -> list[str]:
-        """Return addresses that open the pages of the servers that `up` started, logged in, for an hour."""
+        """Return addresses that open the pages of the servers that `up` started, logged in, for ten minutes."""
         return [login_link(service.url, server.secret) for server in self.servers if (service := find_started(server))]
 
     def environment(self) -> dict[str, str]:
@@ -101,7 +101,7 @@ def pages(home: Path | str) -> dict[str, str]:
         if service := find_started(server):
             return service.url
         named = os.environ.get(server.named_by, "").rstrip("/").removesuffix("/api")
-        named = re.sub("(?<=//)[^/]*@", "", named)  # without a user name and password
+        named = without_secrets(named)
         return named if named.startswith("http") and has_page(named) else server.url
 
     return {server.name: page(server) for server in Stack(home).servers}

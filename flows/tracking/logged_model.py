@@ -15,8 +15,11 @@ import mlflow
 import pandas as pd
 from mlflow.models import ModelSignature
 from mlflow.types.schema import ColSpec, ParamSchema, ParamSpec, Schema
+from mlflow.utils.file_utils import local_file_uri_to_path
+from mlflow.utils.uri import is_local_uri
 
 from pipelines.store.dataset import Dataset
+from pipelines.store.modes import close
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -43,7 +46,7 @@ def log_model(dataset: Dataset, run_id: str) -> Any:
     logging.getLogger("mlflow").setLevel(logging.WARNING)
     with mlflow.start_run(run_id=run_id), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return mlflow.pyfunc.log_model(
+        info = mlflow.pyfunc.log_model(
             name="model",
             python_model=str(Path(__file__).with_name("pyfunc_model.py")),
             artifacts={"model": dataset.path.as_uri()},
@@ -53,3 +56,6 @@ def log_model(dataset: Dataset, run_id: str) -> Any:
             pip_requirements=[f"{name}=={version(name).partition('+')[0]}" for name in PACKAGES],
             metadata={"fingerprint": dataset.ref.fingerprint, "dataset": str(dataset.ref)},
         )
+    if is_local_uri(info.artifact_path):
+        close(Path(local_file_uri_to_path(info.artifact_path)))
+    return info

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 from flows.console import warn
 from flows.home import Home
 from flows.servers.health import answers
+from pipelines.addresses import without_secrets
 from pipelines.errors import ServerAway, cause_of
 from pipelines.store.disks import full_disk
 
@@ -38,7 +39,6 @@ UPLOAD = 200_000  # bytes a second that an upload makes at least
 PAUSE = 0.5  # seconds before a second attempt, which may find that a connection was only old; later pauses grow
 LATE = 15.0  # seconds after which an exchange shows that the server does not answer
 PROBE = 10.0  # seconds between two questions whether a server answers
-ANSWER = 8.0  # seconds for an answer to that question
 PREFECT, MLFLOW = "Prefect's server", "MLflow"
 HURRY = 5.0  # seconds after which an answer comes too late for a run that was asked to end
 SLICE = 0.5  # seconds between two looks at whether the run was asked to end
@@ -57,11 +57,15 @@ class Watched:
     """
 
     def __init__(self, name: str, url: str, hurry: Callable[[], bool]) -> None:
-        self.name, self.address, self.url = name, url, without_login(url)
-        self.hurry = hurry
+        self.name, self.address, self.url = name, url, without_secrets(url)
+        self._hurry = hurry
         self.late_at: list[float] = []
         self.shown = self.given_up = False
         self._lock = threading.Lock()
+
+    def hurry(self) -> bool:
+        """Return whether nobody waits any longer: the server was given up, or the run was asked to end."""
+        return self.given_up or self._hurry()
 
     def attempts(self, path: str, upload: float) -> Generator[float]:
         """Yield the seconds to wait before each attempt at one exchange.
@@ -88,7 +92,7 @@ class Watched:
                     raise full  # a server on it fails in other words
                 if waited > PAUSE:
                     self.missed()
-                if waited > patience or self.given_up or (waited > HURRY and self.hurry()):
+                if waited > patience or self.given_up or (waited > HURRY and self._hurry()):
                     self.given_up = self.given_up or not in_background
                     raise ServerAway(
                         f"{self.name} at {self.url} does not answer. What was built is kept; when the server is back "
@@ -121,19 +125,11 @@ class Watched:
             if any(now > late_at for late_at in list(self.late_at)):
                 self.missed()
             elif now - asked_at > PROBE:
-                if is_up(self.address) or is_up(self.address):
+                if answers(self.address) or answers(self.address, PAUSE):
                     self.answered()
                 elif not over.is_set():
                     self.missed()
                 asked_at = time.monotonic()
-
-
-def is_up(address: str) -> bool:
-    """Return whether a server answers within some seconds, however slowly it sends."""
-    try:
-        return bool(_within(ANSWER, lambda: answers(address), lambda: False))
-    except TimeoutError:
-        return False
 
 
 @contextmanager
@@ -189,11 +185,6 @@ def end_process(code: int) -> None:
         os._exit(code)
 
 
-def without_login(url: str) -> str:
-    """Return an address without a user name and password."""
-    return re.sub(r"//[^/@]*@", "//", url).rstrip("/")
-
-
 # The clients
 
 
@@ -236,9 +227,14 @@ def _install() -> None:
 
 def _server_of(url: str) -> Watched | None:
     """Return the watched server that an address belongs to. Questions whether it answers pass at once."""
-    plain = without_login(url)
-    found = (server for server in _watched if plain.startswith(server.url) and not plain.endswith("/health"))
+    plain = _plain(url)
+    found = (each for each in _watched if plain.startswith(_plain(each.address)) and not plain.endswith("/health"))
     return next(found, None)
+
+
+def _plain(url: str) -> str:
+    """Return an address without a user, as clients may leave it out."""
+    return re.sub(r"//[^/@]*@", "//", url).rstrip("/")
 
 
 def _ask(url: str, headers: Any, send: Callable[[], Any], missed: tuple[type[Exception], ...]) -> Any:

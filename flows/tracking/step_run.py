@@ -15,6 +15,7 @@ from mlflow.exceptions import MlflowException, RestException
 from mlflow.tracking import MlflowClient
 
 from flows.tracking.outages import SENDER
+from pipelines.addresses import without_secrets
 from pipelines.store.files import write_synced
 from pipelines.store.paths import inside
 from pipelines.store.step import Stopped
@@ -145,5 +146,5 @@ def end_run(client: MlflowClient, run_id: str, error: BaseException) -> None:
     """
     stopped = isinstance(error, KeyboardInterrupt | Stopped)
     with suppress(MlflowException):
-        client.set_tag(run_id, ENDED, visible(str(error) or type(error).__name__)[:500])
+        client.set_tag(run_id, ENDED, visible(without_secrets(str(error)) or type(error).__name__)[:500])
         client.set_terminated(run_id, "KILLED" if stopped else "FAILED")

@@ -23,8 +23,9 @@ from pipelines.catalog import runs, tables
 from pipelines.catalog.columns import arrow_schema
 from pipelines.catalog.functions import MACROS, Functions
 from pipelines.catalog.selection import Selection
-from pipelines.catalog.views import TOKENS_FLAT, TOKENS_FLAT_COMMENT, LazyTable, rows_of
+from pipelines.catalog.views import TOKENS_FLAT, TOKENS_FLAT_COMMENT, DamagedTable, LazyTable, rows_of
 from pipelines.store.dataset import Dataset
+from pipelines.store.intact import Damaged
 from pipelines.store.kinds import VIEWS, View, kind_of
 from pipelines.store.store import Store
 
@@ -63,8 +64,8 @@ def connect_selection(
     """Open a catalog that shows the datasets of a selection; arguments as in `connect`."""
     connection = duckdb.connect(":memory:")
     Functions(selection).register(connection)
-    for view in VIEWS.values():
-        _create_view(connection, selection, view)
+    damaged = [sentence for view in VIEWS.values() for sentence in _create_view(connection, selection, view)]
+    connection.execute(f"CREATE VIEW _damaged AS SELECT unnest([{', '.join(map(literal, damaged))}]::VARCHAR[])")
     connection.execute(f"CREATE VIEW tokens_flat AS {TOKENS_FLAT}")
     connection.execute(f"COMMENT ON VIEW tokens_flat IS {literal(TOKENS_FLAT_COMMENT)}")
     runs_uri = mlflow_uri or runs.tracking_uri(selection.store.root)
@@ -94,12 +95,20 @@ ABOUT = """
 """
 
 
-def _create_view(connection: duckdb.DuckDBPyConnection, selection: Selection, view: View) -> None:
-    """Create a view over the selected datasets, and one over each version, selected or not."""
+def _create_view(connection: duckdb.DuckDBPyConnection, selection: Selection, view: View) -> list[str]:
+    """Create a view over the selected datasets, and one over each version; return a sentence about each damaged one."""
+    damaged: list[str] = []
     labels = {str(dataset.ref): label for label, dataset in selection.datasets_in(view)}
     branches = [view.empty_query]
     for dataset in selection.all:
-        if view not in kind_of(dataset.manifest.kind).views or (rows := rows_of(dataset, view)) is None:
+        if view not in kind_of(dataset.manifest.kind).views:
+            continue
+        try:
+            rows = rows_of(dataset, view)
+        except Damaged as error:
+            damaged.append(str(error))
+            rows = DamagedTable(view, error)
+        if rows is None:
             continue
         version = f"{view.name}/{dataset.manifest.name}@{dataset.manifest.fingerprint[:12]}"
         connection.register(version, rows)
@@ -108,6 +117,7 @@ def _create_view(connection: duckdb.DuckDBPyConnection, selection: Selection, vi
             branches.append(branch_query(view, label, dataset, quoted(version), parsed))
     connection.execute(f"CREATE VIEW {view.name} AS {' UNION ALL BY NAME '.join(branches)}")
     connection.execute(f"COMMENT ON VIEW {view.name} IS {literal(view.comment)}")
+    return damaged
 
 
 def branch_query(view: View, label: str, dataset: Dataset, rows: str, replaced: str = "") -> str:
@@ -162,6 +172,9 @@ def explain_error(error: duckdb.Error, connection: duckdb.DuckDBPyConnection | N
         near = difflib.get_close_matches(unknown[1], known, 1)
         hint = f"did you mean {near[0]!r}?" if near else "`show tables` lists the views."
         return f"There is no {unknown[1]!r}; {hint}"
+    damaged = connection.execute("FROM _damaged").fetchall() if connection else []
+    if damaged and isinstance(error, duckdb.BinderException):  # a damaged file may lack the column
+        return f"{message} But {damaged[0][0]}"
     if line := re.search(r"^LINE (\d+):", str(error), re.MULTILINE):
         message = f"{message.rstrip('.!')}, in line {line[1]}"
     return message if message.endswith((".", "?", "!")) else message + "."

@@ -16,6 +16,7 @@ from pipelines.catalog.selection import Selection
 from pipelines.errors import InputError
 from pipelines.store.files import whole_file
 from pipelines.store.kinds import VIEWS, View
+from pipelines.store.modes import give_usual_mode
 from pipelines.store.store import Store
 
 STORAGE_VERSION = "v1.0.0"  # DuckDB drivers of the last years can read it
@@ -66,6 +67,7 @@ def export_catalog(
                     connection.execute(f"CREATE VIEW file.{name} AS {_over_parquet(selection, VIEWS[name])}")
             rows = {name: len(connection.sql(f"FROM file.{name}")) for name in (*TABLES, *TEXTS)}
             connection.execute("DETACH file")
+        give_usual_mode(target)
         return rows
     except (OSError, duckdb.IOException) as error:
         why = getattr(error, "strerror", None) or str(error).partition("\n")[0]

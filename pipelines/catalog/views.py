@@ -44,22 +44,30 @@ class LazyTable(ds.InMemoryDataset):
         return made.scanner(**wanted, batch_readahead=4, fragment_readahead=2)
 
 
+class DamagedTable(LazyTable):
+    """The rows of a damaged file: the columns of its view, and an error for the query that reads them."""
+
+    def __init__(self, view: View, error: Damaged) -> None:
+        def fail() -> pa.Table:
+            raise error
+
+        super().__init__(arrow_schema(", ".join(f"{name} {type}" for name, type in view.own_columns.items())), fail)
+
+
 def rows_of(dataset: Dataset, view: View) -> ds.Dataset | None:
     """Return a dataset's rows for a view, or None if the dataset has no such files.
 
-    Columns are read at once. Files are read by the query, since they may be in a bucket. A damaged file costs the
-    queries that read it.
+    Columns are read at once. Files are read by the query, since they may be in a bucket.
+
+    Raises:
+        Damaged: the columns cannot be read.
     """
     if view is kinds.VOCABULARY:
         return LazyTable(VOCABULARY, partial(_vocabulary, dataset))
     names = sorted(fnmatch.filter(dataset.manifest.files, view.files))
     if not names:
         return None
-    try:
-        schema = _schema(dataset, names[0], view)
-    except Damaged as error:
-        columns = ", ".join(f"{name} {type}" for name, type in view.own_columns.items())
-        return LazyTable(arrow_schema(columns), partial(_raise, error))
+    schema = _schema(dataset, names[0], view)
     if names[0].endswith(".parquet"):
         return LazyTable(schema, lambda: ds.dataset(dataset.files(view.files), schema=schema, format="parquet"))
     if view is kinds.TOKENS:
@@ -83,10 +91,6 @@ def _schema(dataset: Dataset, name: str, view: View) -> pa.Schema:
     if name.endswith(".arrow") and (why := wrong_schema(dataset, schema)):
         raise damaged(dataset.folder / name, dataset, why)
     return schema
-
-
-def _raise(error: Damaged) -> pa.Table:
-    raise error
 
 
 SLICE = 4096  # documents

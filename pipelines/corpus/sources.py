@@ -299,7 +299,7 @@ def _open_remote(uri: str) -> BinaryIO:
     except (FileNotFoundError, PermissionError):
         raise
     except Exception as error:
-        raise _not_reached(uri, error) from error
+        raise _not_reached(uri, error) from None  # whose text may show a secret
 
 
 class _Remote(Stream):
@@ -319,7 +319,7 @@ class _Remote(Stream):
         try:
             return super().readinto(buffer)
         except Exception as error:
-            raise _not_reached(self._uri, error) from error
+            raise _not_reached(self._uri, error) from None
 
     def close(self) -> None:
         self._file.close()

@@ -109,15 +109,15 @@ def open_model(folder: Path) -> LanguageModel | TextClassifier:
         Damaged: a file is not as it was published.
         InputError: the folder holds no model.
     """
-    if published := Dataset.load(folder):
+    if published := Dataset.load(folder, moved=True):
         folder = published.path
     try:
         tokenizer = load_tokenizer(folder / "tokenizer.json")
-        if "labels" in json.loads((folder / "config.json").read_text()):
+        if "labels" in json.loads((folder / "config.json").read_bytes()):
             classifier, decision = load_classifier(folder, device())
             return TextClassifier(classifier, decision, tokenizer)
         gpt = load_model(folder, device())
-    except (ValueError, OSError) as error:
+    except (ValueError, TypeError, RecursionError, OSError) as error:
         raise InputError(f"{folder} does not hold a model: {error}.") from None
     if (folder / "template.json").exists():
         return Assistant(gpt, tokenizer, load_template(folder / "template.json"))

@@ -12,6 +12,7 @@ import jinja2
 
 from pipelines.errors import InputError
 from pipelines.store.files import write_synced
+from pipelines.store.modes import give_usual_mode
 
 
 def render(template: str, **values: Any) -> str:
@@ -20,13 +21,14 @@ def render(template: str, **values: Any) -> str:
 
 
 def write_page(path: Path, page: str) -> None:
-    """Write a page.
+    """Write a page that a person named, with the mode that files of other programs have.
 
     Raises:
         InputError: the file cannot be written.
     """
     try:
         write_synced(path, page.encode())
+        give_usual_mode(path)
     except OSError as error:
         raise InputError(
             f"{path} cannot be written ({error.strerror}); name a file in a folder that is there."

@@ -10,7 +10,6 @@ are no dataset, and are not uploaded again.
 
 import hashlib
 import re
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -22,10 +21,11 @@ from typing import Any, BinaryIO, cast
 
 import fsspec
 
-from pipelines.errors import InputError, InputWarning
+from pipelines.errors import InputError
 from pipelines.store.disks import disk_is_full
 from pipelines.store.files import file_sha256, state_of, sync, whole_file
 from pipelines.store.manifest import KEY, NAME
+from pipelines.store.modes import make_folder
 from pipelines.store.paths import inside
 
 TRANSFERS = 8  # files that are transferred at the same time
@@ -57,10 +57,13 @@ class Bucket:
             except FileNotFoundError:
                 return None
 
-    def manifests(self, kind: str | None, cache: Path) -> dict[str, bytes]:
+    def manifests(self, kind: str | None, cache: Path, warn: Callable[[str], None]) -> dict[str, bytes]:
         """Return the manifest of every dataset by `kind/name-fingerprint`; unchanged ones come from the cache.
 
-        A warning names what is no dataset by its key.
+        Args:
+            kind: only return those of this kind.
+            cache: the folder of the manifests that were fetched before.
+            warn: called once with a sentence if there are keys that no dataset has. They are left out.
         """
         found, missing, foreign = {}, {}, []
         if kind is not None and not NAME.fullmatch(kind):
@@ -81,11 +84,10 @@ class Bucket:
         if foreign:
             more = f" and {len(foreign) - 1} more" if foreign[1:] else ""
             names = f"{foreign[0][:200]!r}{more}"
-            sentence = f"{self.address}/manifests holds {names}, which is no dataset's name; it is left out."
-            warnings.warn(sentence, InputWarning, stacklevel=3)
+            warn(f"{self.address}/manifests holds {names}, which is no dataset's name; it is left out.")
         for path, content in fetched.items():
             key, copy, state = missing[path]
-            copy.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(copy.parent)
             with whole_file(copy) as unfinished:
                 unfinished.write_bytes(state + content)
             found[key] = content
@@ -122,7 +124,7 @@ class Bucket:
         """
 
         def get_one(path: Path, sha256: str) -> None:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(path.parent)
             unfinished = path.with_name(f".{path.name}.fetched")
             with self._reached() as (filesystem, root):
                 filesystem.get_file(f"{root}/files/{sha256}", str(unfinished))

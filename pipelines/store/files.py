@@ -13,6 +13,8 @@ from uuid import uuid4
 
 from filelock import FileLock
 
+from pipelines.store.modes import make_folder
+
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
@@ -65,8 +67,7 @@ def lock(root: Path, name: str) -> FileLock:
 
     Names may come from MLflow. One that may not be a file's is replaced by its SHA-256.
     """
-    folder = root / ".locks"
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = make_folder(root / ".locks")
     plain = re.fullmatch(r"[\w-][\w.-]{0,150}", name, re.ASCII)
     return FileLock(folder / f"{name if plain else hashlib.sha256(name.encode()).hexdigest()}.lock")
 

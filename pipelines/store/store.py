@@ -31,10 +31,11 @@ from pipelines.store.disks import disk_is_full, full_disk
 from pipelines.store.files import lock, sync, sync_folders, write_synced
 from pipelines.store.intact import Damaged
 from pipelines.store.manifest import MANIFEST, Manifest, Ref, damaged_files, describe_files, files_digest
+from pipelines.store.modes import make_folder
 from pipelines.store.step import Step, code_digest
 
 _warned: set[str] = set()
-"""The damaged manifests that this process has warned of."""
+"""What this process has warned of."""
 
 
 class Store:
@@ -43,6 +44,7 @@ class Store:
     def __init__(
         self, root: Path | str, bucket: Bucket | None = None, warn: Callable[[str], None] = warnings.warn
     ) -> None:
+        """Name the place of the data. `warn` is called with each sentence about what is left out."""
         self.root = Path(root)
         self.bucket = bucket
         self.warn = warn
@@ -134,7 +136,7 @@ class Store:
         write_synced(staging / MANIFEST, manifest.to_json())
         sync_folders(staging)
         target = self.root / step.key
-        target.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(target.parent)
         if self.bucket and not (target / MANIFEST).exists():
             shutil.rmtree(target, ignore_errors=True)  # an unfinished fetch
         old = self._trash(replace, "replaced") if replace and target.exists() else None
@@ -306,15 +308,18 @@ class Store:
         for error in damaged.values():
             if complete:
                 raise error
-            if str(error) not in _warned:
-                _warned.add(str(error))
-                self.warn(str(error))
+            self._warn_once(str(error))
         return found
+
+    def _warn_once(self, sentence: str) -> None:
+        if sentence not in _warned:
+            _warned.add(sentence)
+            self.warn(sentence)
 
     def _manifests(self, kind: str | None) -> dict[str, Callable[[], Dataset | None]]:
         """Return a function that reads the manifest of each place in the store."""
         if self.bucket:
-            manifests = self.bucket.manifests(kind, self._folder(".manifests", ""))
+            manifests = self.bucket.manifests(kind, self._folder(".manifests", ""), self._warn_once)
             return {key: partial(Dataset.parse, self.root / key, raw, self.bucket) for key, raw in manifests.items()}
         paths = [path for path in self.root.glob("[!.]*/*-*") if kind in (None, path.parent.name)]
         return {f"{path.parent.name}/{path.name}": partial(Dataset.load, path) for path in paths}
@@ -381,8 +386,7 @@ class Store:
         folder = self.root / area / name
         if empty and folder.exists():
             shutil.rmtree(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        return folder
+        return make_folder(folder)
 
     def _acquire(self, fingerprint: str, on_wait: Callable[[], None] | None) -> AcquireReturnProxy:
         """Acquire the fingerprint's lock; `on_wait` is called if another process has it."""
@@ -399,5 +403,5 @@ def _is_named(place: str, what: str, digits: str) -> bool:
     """Return whether the place of a damaged manifest, `kind/name-fingerprint`, fits the parts of a reference."""
     kind, _, folder = place.partition("/")
     name, _, fingerprint = folder.rpartition("-")
-    named = what in (kind, name, f"{kind}/{name}") or (len(what) >= 4 and not digits and fingerprint.startswith(what))
-    return named and fingerprint.startswith(digits[:12])
+    is_fingerprint = len(what) >= 4 and not digits and fingerprint.startswith(what[:12])
+    return (is_fingerprint or what in (kind, name, f"{kind}/{name}")) and fingerprint.startswith(digits[:12])

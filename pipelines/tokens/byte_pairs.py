@@ -126,6 +126,8 @@ class BytePairTokenizer(Tokenizer):
         """Return the tokenizer of a vocabulary that is written in printable letters, as GPT-2's file is."""
         plain = {spelling: i for spelling, i in vocabulary.items() if spelling not in special}
         ranks = {spelling.translate(BYTE_OF_LETTER).encode("latin-1"): i for spelling, i in plain.items()}
+        if missing := {bytes([byte]) for byte in range(256)} - ranks.keys():
+            raise ValueError(f"its vocabulary lacks {len(missing)} bytes")
         return cls(pattern, ranks, special)
 
 

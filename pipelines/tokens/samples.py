@@ -187,9 +187,10 @@ class Samples:
             shards = batch["shard"].to_numpy()
             if shards.min() != shards.max() or not 0 <= shards[0] < len(sizes):
                 raise self._damaged(f"{tokens.dataset} has {len(sizes)} shards, and a window lies in another")
-            starts, lengths = batch["start"].to_numpy(), np.int64(self.context)
             if self.packed:
                 starts, lengths = self._pieces(batch)
+            else:
+                starts, lengths = batch["start"].to_numpy(), np.full(1, self.context)
             last = sizes[shards[0]] - 1  # the last target is one token behind the window
             if starts.min(initial=0) < 0 or (starts > last - lengths).any():
                 raise self._damaged(f"a window leaves its shard of {tokens.dataset}")

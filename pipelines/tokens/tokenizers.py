@@ -11,15 +11,19 @@ special token: `<|endoftext|>` in a document is encoded letter by letter.
 import functools
 import importlib.metadata
 from pathlib import Path
+from typing import Any
 
 import orjson
 import tiktoken
 
 from pipelines.errors import InputError
 from pipelines.tokens.byte_pairs import BytePairTokenizer
-from pipelines.tokens.characters import CharacterTokenizer, WordTokenizer
+from pipelines.tokens.characters import UNKNOWN, CharacterTokenizer, WordTokenizer
 from pipelines.tokens.pretokens import PATTERN
 from pipelines.tokens.tokenizer import END_OF_TEXT, FILE, Tokenizer
+
+MAX_ID = 1 << 24
+"""The ids of a tokenizer are below this."""
 
 
 def load_tokenizer(path: Path) -> Tokenizer:
@@ -31,14 +35,28 @@ def load_tokenizer(path: Path) -> Tokenizer:
     path = path / FILE if path.is_dir() else path
     try:
         value = orjson.loads(path.read_bytes())
+        _check_ids(value)
         if value["model"]["type"] == "BPE":
             return BytePairTokenizer.from_json(value)
         by_word = value["pre_tokenizer"]["pattern"]["Regex"] == WordTokenizer.pattern
         return (WordTokenizer if by_word else CharacterTokenizer).from_json(value)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise InputError(f"There is no tokenizer in {path.parent}; {path.name} is missing.") from None
-    except (KeyError, TypeError, ValueError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError, OSError) as error:
         raise InputError(f"{path} is not a tokenizer that tokenmill knows ({type(error).__name__}: {error}).") from None
+
+
+def _check_ids(value: Any) -> None:
+    """Raise a ValueError if two tokens have the same id, or an id is none. Libraries would end the process."""
+    special = {token["content"]: token["id"] for token in value["added_tokens"]}
+    ids = dict(value["model"]["vocab"]) | special
+    if not all(isinstance(token, str) and type(i) is int and 0 <= i < MAX_ID for token, i in ids.items()):
+        raise ValueError(f"a token has no id below {MAX_ID:,}")
+    if len(set(ids.values())) < len(ids):
+        raise ValueError("two tokens have the same id")
+    for token in (END_OF_TEXT,) if value["model"]["type"] == "BPE" else (END_OF_TEXT, UNKNOWN):
+        if token not in special:
+            raise ValueError(f"there is no {token}")
 
 
 @functools.cache

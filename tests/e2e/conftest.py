@@ -80,12 +80,15 @@ class Place:
     home: Path
     config: Path
 
-    def tokenmill(self, *arguments: str, check: bool = True, **environment: str) -> subprocess.CompletedProcess[str]:
+    def tokenmill(
+        self, *arguments: str, check: bool = True, umask: int = -1, **environment: str
+    ) -> subprocess.CompletedProcess[str]:
         """Run the command line in the home until it ends."""
         done = subprocess.run(
             [sys.executable, "-m", "flows.cli", *arguments],
             env=self.environment | environment,
             cwd=self.home,
+            umask=umask,
             capture_output=True,
             text=True,
             timeout=300,
@@ -146,7 +149,7 @@ def place(tmp_path: Path) -> Place:
 def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Place, subprocess.CompletedProcess[str]]:
     """A place in which the whole chain has run once, and the finished process. Tests only read the place."""
     place = make_place(tmp_path_factory.mktemp("finished"))
-    return place, place.tokenmill("run", str(place.config))
+    return place, place.tokenmill("run", str(place.config), umask=0)
 
 
 @pytest.fixture(scope="session")

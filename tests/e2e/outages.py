@@ -1,7 +1,7 @@
 """Run a chain while MLflow's server is away at several moments: `python outages.py HOME CONFIG SERVER`.
 
 The runs reach the server through a proxy. At chosen requests it starts to drop requests or to leave them unanswered,
-until MLflow's client gives up. The last line that the script prints is JSON: for each run its error, and for each of
+until the run gives MLflow up. The last line that the script prints is JSON: for each run its error, and for each of
 its outages the failed requests and the datasets that were published at its end.
 """
 
@@ -26,7 +26,9 @@ os.environ |= {
     "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
 }
 GIVEN_UP = RETRIES + 1
-"""Tries of one call after which MLflow's client gives up. Without the settings above they take two minutes."""
+"""Tries of one call after which MLflow's client gives up, and the run tries again."""
+PATIENCE = 6.0
+"""Seconds after which the run gives MLflow up; in earnest, two minutes."""
 
 
 @dataclass
@@ -134,9 +136,11 @@ def main(home: Path, config: Path, server: str) -> list[dict[str, Any]]:
     threading.Thread(target=proxy.serve_forever, daemon=True).start()
     os.environ["MLFLOW_TRACKING_URI"] = f"http://127.0.0.1:{proxy.server_port}"
     from flows.flows import FLOWS
+    from flows.tracking import outages as servers
     from flows.tracking import step_run
     from pipelines.config import load_config
 
+    servers.PATIENCE, servers.PAUSE = PATIENCE, 0.1
     step_run.PATIENCE_SECONDS = 0.2
     step_run.BATCH_SECONDS = 0.0
     results = []
@@ -149,12 +153,12 @@ def main(home: Path, config: Path, server: str) -> list[dict[str, Any]]:
 
 
 def attempt(run: Callable[[], Any]) -> str | None:
-    """Return the message of the TrackingError that a run raises, or None."""
-    from flows.tracking.outages import TrackingError
+    """Return the message of the ServerAway that a run raises, or None."""
+    from pipelines.errors import ServerAway
 
     try:
         run()
-    except TrackingError as error:
+    except ServerAway as error:
         return str(error)
     return None
 

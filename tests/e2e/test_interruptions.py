@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from flows.servers.stack import Stack
@@ -60,7 +62,7 @@ def test_stopped_runs_resume_as_two_runs_bit_identical(
 
 
 @pytest.mark.slow
-def test_run_survives_a_restart_of_the_prefect_server(
+def test_run_goes_on_when_its_killed_prefect_server_is_back(
     prefect_stack: Stack, place: Any, environment: dict[str, str], assert_as_undisturbed: Callable[[], None]
 ) -> None:
     run = start(place, environment)
@@ -69,9 +71,43 @@ def test_run_survives_a_restart_of_the_prefect_server(
     assert pid
     os.kill(pid, signal.SIGKILL)
     os.waitpid(pid, 0)
-    time.sleep(10)
+    time.sleep(30)
     prefect_stack.up()
-    assert run.wait(300) == 0
+    output = run.communicate(timeout=300)[0]
+    assert run.returncode == 0, output
+    sentences = [line for line in output.splitlines() if "Prefect's server" in line]
+    address = re.escape(environment["PREFECT_API_URL"])
+    assert len(sentences) == 2 and re.fullmatch(rf"! .* {address} does not answer; waiting for it\.", sentences[0])
+    assert sentences[1].endswith(" answers again.") and "Error" not in output and "Service" not in output
+    assert_as_undisturbed()
+
+
+IMPATIENT = "from flows.tracking import outages; outages.PATIENCE = 20; from flows.cli import main; main()"
+
+
+@pytest.mark.slow
+def test_hanging_prefect_server_ends_a_run_in_one_sentence_and_loses_nothing(
+    prefect_stack: Stack, place: Any, environment: dict[str, str], assert_as_undisturbed: Callable[[], None]
+) -> None:
+    command = [sys.executable, "-c", IMPATIENT, "run", str(place.config)]
+    run = subprocess.Popen(command, env=environment, cwd=place.home, stderr=subprocess.PIPE, text=True)
+    wait_for(partial(newest_checkpoint, place), run)
+    server = psutil.Process(prefect_stack.status()[0].pid)
+    server.suspend()
+    try:
+        stderr = run.communicate(timeout=200)[1]
+    finally:
+        server.resume()
+    assert run.returncode == 1, stderr
+    assert stderr.count("does not answer; waiting for it.") == 1, stderr
+    last = stderr.splitlines()[-1]
+    assert re.fullmatch(
+        r"tokenmill: Prefect's server at \S+ does not answer\. What was built is kept.*`tokenmill up`.*", last
+    )
+    assert "Error" not in stderr and "Service" not in stderr and "Traceback" not in stderr
+    assert list(place.home.glob("data/model/tiny-*")), "the model was published all the same"
+    again = start(place, environment)
+    assert again.wait(300) == 0
     assert_as_undisturbed()
 
 

@@ -42,10 +42,10 @@ def test_mlflow_outages_before_within_and_after_training_lose_nothing(
     never_back, several, last = json.loads(done.stdout.splitlines()[-1])
     sentence = r"MLflow at http://\S+ does not answer. What was built is kept"
     assert re.match(sentence, never_back["error"]) and re.match(sentence, several["error"]) and last["error"] is None
-    assert "MLflow does not answer; waiting for it." in done.stderr
+    assert re.search(r"MLflow at http://\S+ does not answer; waiting for it\.\n", done.stderr)
     before, training, hanging, end = several["outages"]
     assert before["published"] == ["corpus"]
-    assert training["failed"] >= 6, "the outage was so long that MLflow's client gave up more than once"
+    assert training["failed"] >= 6, "MLflow's client gave up more than once"
     assert hanging["published"] == ["corpus", "model", "samples", "tokens"], "the model was published first"
     assert end["failed"] >= 3
 

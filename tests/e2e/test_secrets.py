@@ -1,6 +1,7 @@
 """Secrets stay in the environment: no config, manifest, log, MLflow or Prefect database holds one."""
 
 import json
+import re
 from http.server import BaseHTTPRequestHandler
 
 import pytest
@@ -23,6 +24,9 @@ SECRET = "planted-d41d8cd98f00b204"
         f"https://host.example/x.txt?page=2&api_key={SECRET}",
         f"https://host.example/x.txt?X-Amz-Signature={SECRET}",
         f"https://account.blob.core.windows.net/x.txt?sv=2024&sig={SECRET}",
+        f"https://host.example/x.txt#access_token={SECRET}",
+        f"https://host.example/x.txt#{SECRET}",
+        f"memory://reader:{SECRET}@bucket/x.txt",
     ],
 )
 @pytest.mark.parametrize("table", ["ingest", "finetune.sort.examples"])
@@ -76,7 +80,32 @@ def test_secret_of_a_run_is_stored_nowhere(place, serve):
     assert f"Bearer {SECRET}" in received, "the secret was used"
     assert Store(place.home / "data").open("corpus/topics").manifest.statistics["documents"] == 1
     assert rejected.returncode == 2 and "credentials" in rejected.stderr
-    assert SECRET not in done.stdout + done.stderr
+    bucket = place.tokenmill("datasets", "ls", check=False, TOKENMILL_DATA=f"ftp://u:{SECRET}@127.0.0.1:9/p")
+    assert bucket.returncode == 2 and "TOKENMILL_DATA carries a password" in bucket.stderr
+    assert SECRET not in "".join(each.stdout + each.stderr for each in (done, rejected, bucket))
     files = [path for path in place.home.rglob("*") if path.is_file()]
     assert {"prefect.db", "mlflow.db", "manifest.json", "prefect-temporary.log"} <= {path.name for path in files}
     assert [path for path in files if SECRET.encode() in path.read_bytes()] == []
+
+
+@pytest.mark.slow
+def test_secret_of_a_server_that_fails_is_stored_nowhere(place):
+    away = {
+        "web": {"MLFLOW_TRACKING_URI": f"http://u:{SECRET}@127.0.0.1:9"},
+        "unknown": {"MLFLOW_TRACKING_URI": f"what://u:{SECRET}@127.0.0.1:9"},
+        "database": {"MLFLOW_TRACKING_URI": f"postgresql://u:x/{SECRET}@127.0.0.1:port/x"},
+        "prefect": {"PREFECT_API_URL": f"http://u:{SECRET}@127.0.0.1:9/api"},
+        "prefect's database": {"PREFECT_SERVER_DATABASE_CONNECTION_URL": f"what://u:{SECRET}@127.0.0.1:9/x"},
+        "bucket": {"TOKENMILL_DATA": f"memory://u:{SECRET}@bucket/p"},
+        "endpoint": {"TOKENMILL_DATA": "s3://bucket/p", "AWS_ENDPOINT_URL": f"http://u:{SECRET}@127.0.0.1:9"},
+    }
+    for what, variables in away.items():
+        patience = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": SECRET}
+        short = ["models" if "MLFLOW_TRACKING_URI" in variables else "status"]
+        for command in (["--debug", "ingest", str(place.config)], short):
+            done = place.tokenmill(*command, check=False, **variables, **patience)
+            assert done.returncode or command[0] != "--debug", what
+            assert SECRET not in done.stdout + done.stderr and SECRET[7:] not in done.stderr, (what, command)
+    files = [path for path in place.home.rglob("*") if path.is_file()]
+    assert "prefect.db" in {path.name for path in files}
+    assert [path for path in files if re.search(f"{SECRET}|{SECRET[7:]}".encode(), path.read_bytes())] == []

@@ -100,17 +100,22 @@ def test_any_failure_on_a_full_disk_is_bad_input(monkeypatch, capsys, tmp_path):
     assert capsys.readouterr().err.startswith(f"tokenmill: The disk is full where {tmp_path} lies; free some space")
 
 
-def test_debug_shows_the_traceback(monkeypatch):
+def test_debug_shows_the_traceback_without_secrets(monkeypatch, capsys):
     broken = typer.Typer()
 
     @broken.command()
     def fail() -> None:
-        raise RuntimeError("here")
+        try:
+            raise OSError("http://u:SENTINEL@host/")
+        except OSError as error:
+            raise RuntimeError("here") from error
 
     monkeypatch.setenv("TOKENMILL_DEBUG", "1")
     monkeypatch.setattr(cli, "app", lambda: broken([], standalone_mode=False))
-    with pytest.raises(RuntimeError, match="here"):
+    with pytest.raises(SystemExit) as exit:
         cli.main()
+    shown = capsys.readouterr().err
+    assert exit.value.code == 1 and "in fail" in shown and "here" in shown and "SENTINEL" not in shown
 
 
 def test_help_imports_nothing_heavy():

@@ -14,6 +14,7 @@ from datetime import datetime
 from pathlib import Path
 from types import SimpleNamespace
 
+import psutil
 import pytest
 
 from flows.schedules import (
@@ -40,7 +41,10 @@ from pathlib import Path
 
 from prefect import flow
 
-@flow(name="tick")
+def note(flow, flow_run, state):
+    Path(flow_run.parameters["folder"], f"{state.name} {flow_run.name}").touch()
+
+@flow(name="tick", on_cancellation=[note], on_crashed=[note])
 def tick(folder: str, seconds: float = 0) -> None:
     (Path(folder) / f"{time.time()}").touch()
     time.sleep(seconds)
@@ -323,6 +327,34 @@ def test_changed_database_executes_nothing(server):
     }
     assert state(foreign_run)[0] == "SCHEDULED"
     assert not mark.exists() and len(list((home / "ticks").iterdir())) == before + 1
+    serving.terminate()
+    assert serving.wait(60) == 0
+
+
+@pytest.mark.slow
+def test_cancelled_and_killed_runs_call_the_hooks_of_our_flow(server):
+    home, url, environment = server
+    path, folder = home / "ended.toml", home / "ended"
+    folder.mkdir()
+    path.write_text(f'[ended]\nflow = "tick"\nparameters = {{ folder = "{folder}", seconds = 600 }}\n')
+    serving = start(home, path, environment)
+    wait_for(lambda: any(each["last_polled"] for each in deployments(url, "ended")), serving)
+    (deployment,) = deployments(url, "ended")
+
+    def run_until_it_ticks():
+        before = len(list(folder.iterdir()))
+        asked = post(f"{url}/deployments/{deployment['id']}/create_flow_run", {"state": {"type": "SCHEDULED"}})
+        wait_for(lambda: len(list(folder.iterdir())) > before, serving)
+        return asked
+
+    cancelled = run_until_it_ticks()
+    post(f"{url}/flow_runs/{cancelled['id']}/set_state", {"state": {"type": "CANCELLING"}})
+    wait_for((folder / f"Cancelling {cancelled['name']}").exists, serving)
+    wait_for(lambda: cancelled["id"] in {run["id"] for run in runs(url, "CANCELLED")}, serving)
+    killed = run_until_it_ticks()
+    (process,) = [each for each in psutil.Process(serving.pid).children() if "flows.served_run" in each.cmdline()]
+    process.kill()
+    wait_for((folder / f"Crashed {killed['name']}").exists, serving)
     serving.terminate()
     assert serving.wait(60) == 0
 

@@ -3,43 +3,28 @@
 import io
 import logging
 import os
-import pty
 import re
 import subprocess
 import sys
-import termios
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
+import typer
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.table import Table
+from rich.text import Text
+from rich.tree import Tree
+from terminal import RICH, on_terminal
 from terminal_child import CASES, HOSTILE
 
+from flows import console
 from flows.cli import app
 from flows.commands import datasets
-from flows.terminal import VisibleRecord, VisibleStream, results
+from flows.terminal import VisibleRecord, VisibleStream, prepare_streams, results
 from pipelines.visible import visible
 
 CHILD = Path(__file__).parents[1] / "support" / "terminal_child.py"
-RICH = re.compile(r"\x1b\[(?:[0-9;]*m|2K|1A|\?25[lh])")  # styles, and the moves of a progress bar
-
-
-def on_terminal(*command):
-    """Run a command with a terminal as standard output and error, and return what arrives there."""
-    ours, theirs = pty.openpty()
-    settings = termios.tcgetattr(theirs)
-    settings[1] &= ~termios.OPOST  # a newline stays one character
-    termios.tcsetattr(theirs, termios.TCSANOW, settings)
-    termios.tcsetwinsize(theirs, (40, 400))
-    environment = os.environ | {"TERM": "xterm-256color", "LC_ALL": "C.UTF-8"}
-    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=theirs, stderr=theirs, env=environment)
-    os.close(theirs)
-    arrived = b""
-    with suppress(OSError):  # Linux's end of a terminal
-        while piece := os.read(ours, 65536):
-            arrived += piece
-    os.close(ours)
-    process.wait()
-    return arrived.decode()
 
 
 @pytest.fixture(scope="module")
@@ -82,6 +67,34 @@ class Terminal(io.StringIO):
         return True
 
 
+@given(st.text(st.characters(codec=None, exclude_categories=()) | st.sampled_from("\x1b\x07\x9b\r\n[]0;m\u202e")))
+def test_any_text_in_any_way_sends_no_control_character(text):
+    screen, record = Terminal(), VisibleRecord("x", logging.ERROR, "x.py", 1, "%s", (text,), None)
+    with pytest.MonkeyPatch.context() as patched:
+        for name in ("stdout", "stderr"):
+            patched.setattr(sys, name, VisibleStream(screen))
+        print(text)
+        print(text, file=results())
+        typer.echo(text, err=True)
+        logging.StreamHandler(sys.stderr).emit(record)
+        console.say(text)
+        console.warn(text)
+        table = Table(text, title=text)
+        table.add_row(Text(text), style="red")
+        console.standard_output().print(text, table, Tree(text))
+    sent = RICH.sub("", screen.getvalue())
+    assert visible(sent) == sent
+
+
+def test_closed_streams_are_empty_ones(monkeypatch):
+    for name in ("stdin", "stdout", "stderr"):
+        monkeypatch.setattr(sys, name, None)
+    prepare_streams()
+    print("gone", file=results())
+    print("gone", file=sys.stderr)
+    assert sys.stdin.read() == "" and not sys.stdin.isatty()
+
+
 @pytest.mark.parametrize(("stream", "expected"), [(Terminal(), visible(HOSTILE)), (io.StringIO(), HOSTILE)])
 def test_results_are_bare_only_off_a_terminal(stream, expected, monkeypatch):
     monkeypatch.setattr(sys, "stdout", VisibleStream(stream))
@@ -109,7 +122,7 @@ def test_log_shows_control_characters_of_message_and_traceback():
 def run(redirect, *arguments):
     command = f'exec "$@" {redirect}'
     return subprocess.run(
-        ["sh", "-c", command, "sh", sys.executable, "-m", "flows.cli", *arguments], capture_output=True, text=True
+        ["/bin/sh", "-c", command, "sh", sys.executable, "-m", "flows.cli", *arguments], capture_output=True, text=True
     )
 
 

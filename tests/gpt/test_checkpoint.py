@@ -1,8 +1,10 @@
 import pickle
+import random
 from pathlib import Path
 
 import pytest
 import torch
+from damages import DAMAGES, put
 
 from gpt.checkpoint import Checkpoints
 
@@ -45,6 +47,41 @@ def test_damaged_newest_checkpoint_is_skipped_and_can_be_replaced(tmp_path: Path
         assert checkpoints.latest() == older
     assert checkpoints.save(2, tensors(2), tensors(2), {"step": 2}) == newer
     assert checkpoints.latest() == newer
+
+
+@pytest.mark.parametrize("kind", DAMAGES)
+def test_damaged_checkpoint_never_gives_other_numbers(tmp_path: Path, kind: str) -> None:
+    sentences: list[str] = []
+    checkpoints = Checkpoints(tmp_path, warn=sentences.append)
+    older = checkpoints.save(1, tensors(1), tensors(1), {"step": 1, "best_loss": 2.5})
+    newer = checkpoints.save(2, tensors(2), tensors(2), {"step": 2, "best_loss": 1.5})
+    whole = Checkpoints.load(newer)
+    for file in sorted(newer.iterdir()):
+        content = file.read_bytes()
+        for seed in range(12):
+            put(file, DAMAGES[kind](content, random.Random(seed)))
+            found = checkpoints.latest()
+            assert found == older or str(Checkpoints.load(newer)) == str(whole)  # of a flag of JSON's layout
+            assert bool(sentences) == (found == older) and all(f"{newer} is damaged; step-" in s for s in sentences)
+            sentences.clear()
+            put(file, content)
+
+
+def test_run_does_not_go_on_without_its_best_weights(tmp_path: Path) -> None:
+    sentences: list[str] = []
+    checkpoints = Checkpoints(tmp_path, warn=sentences.append)
+    before = checkpoints.save(1, tensors(1), {}, {"step": 1, "best_step": None})
+    after = checkpoints.save(3, tensors(3), {}, {"step": 3, "best_step": 2})
+    best = checkpoints.save_best(2, tensors(2), {"step": 2})
+    assert checkpoints.latest() == after
+    put(best / "model.safetensors", b"")
+    assert checkpoints.latest() == before and checkpoints.best() is None
+    checkpoints.save_best(4, tensors(4), {"step": 4})
+    assert checkpoints.latest() == after, "it will find the better weights of step 4 again"
+    assert [sentence.partition(" is damaged; ")[2] for sentence in sentences] == [
+        "step-00000001 is used instead",
+        "the work that it held is done again",
+    ]
 
 
 def test_half_written_checkpoint_is_ignored_and_deleted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -78,7 +78,7 @@ def test_html_gets_text_only(text):
 
 
 def test_markdown_gets_no_link_picture_tag_or_row():
-    shown = in_markdown("![x](http://e/x.png) <img src=x onerror=y> [a](b) | `c` *d*\n# e &lt;")
+    shown = in_markdown("![x](http://e/x.png) <img src=x onerror=y> [a](b) | `c` *d*\n# e &#x202e; & p < 1")
     assert shown == (
-        r"\!\[x\](http://e/x.png) &lt;img src=x onerror=y&gt; \[a\](b) \| \`c\` \*d\*" + r"\\n# e &amp;lt;"
+        r"\!\[x\](http://e/x.png) &lt;img src=x onerror=y> \[a\](b) \| \`c\` \*d\*" + r"\\n# e &amp;#x202e; & p < 1"
     )

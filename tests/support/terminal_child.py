@@ -57,6 +57,7 @@ CASES = {
     "up": [["up", FORGED]],
     "down": [["down", FORGED]],
     "status": [["status", FORGED]],
+    "env": [["env", FORGED]],
     "schedule": [["schedule", FORGED]],
     "serve": [["serve", FORGED]],
     "doctor": [["doctor", FORGED]],
@@ -68,10 +69,7 @@ CASES = {
         ["datasets", "diff", "corpus/escapes", "corpus/other", "--html", f"{FORGED}.html"],
         ["datasets", "diff", FORGED, FORGED],
     ],
-    "datasets export": [
-        ["datasets", "export", f"{FORGED}/catalog.duckdb"],
-        ["datasets", "export", "x", "--dataset", FORGED],
-    ],
+    "datasets export": [["datasets", "export", "x", "--dataset", FORGED]],
 }
 """The command lines of each command. Each prints a hostile text."""
 

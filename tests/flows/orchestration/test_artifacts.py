@@ -16,7 +16,7 @@ def test_texts_in_tables_are_no_markdown(monkeypatch):
     outcome = Outcome("promote", SimpleNamespace(manifest=manifest), 1.0, False, label)
     artifacts.publish_artifacts(outcome)
     artifacts.publish_chain("x", [outcome], "report.html")
-    shown = r"&lt;img src=x&gt;\[a\](b)\\x1b"
+    shown = r"&lt;img src=x>\[a\](b)\\x1b"
     assert made["examples-x-statistics"] == [
         {"statistic": shown, "value": 0.5},
         {"statistic": "positive", "value": shown},

@@ -1,4 +1,4 @@
-"""Runs that died are recorded in Prefect by the next run, also what Prefect learns of them late."""
+"""Runs that died are recorded in Prefect by the next run, also late tasks; their locks then go."""
 
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta

@@ -224,8 +224,8 @@ def test_websocket_may_send_the_secret_first():
 
 @pytest.mark.parametrize(
     "message",
-    ["", "{}", "[]", "null", "[" * 5000, {"type": "auth"}, {"type": "auth", "token": None},
-     {"type": "auth", "token": ""}, {"type": "filter", "token": SECRET.value},
+    ["", "{}", "[]", "null", "[" * 5000, r'{"type": "auth", "token": "\ud800"}', {"type": "auth"},
+     {"type": "auth", "token": None}, {"type": "auth", "token": ""}, {"type": "filter", "token": SECRET.value},
      {"type": "auth", "token": f"{SECRET.value}0"}],
 )  # fmt: skip
 def test_websocket_without_the_secret_learns_nothing(message):

@@ -43,8 +43,33 @@ def test_database_that_cannot_be_upgraded_is_kept(tmp_path, database):
         connection.execute("UPDATE alembic_version SET version_num = 'fromthefuture'")
     with pytest.raises(InputError, match=r"another version.*before-upgrade"):
         ensure_mlflow_database(f"sqlite:///{path}")
-    with sqlite3.connect(tmp_path / "mlflow.db.before-upgrade") as connection:
-        assert connection.execute("SELECT count(*) FROM experiments").fetchone() == (1,)
+    for name in ("mlflow.db", "mlflow.db.before-upgrade"):
+        with sqlite3.connect(tmp_path / name) as connection:
+            assert connection.execute("SELECT count(*) FROM experiments").fetchone() == (1,)
+    assert not (tmp_path / ".mlflow.db.upgrading").exists()
+
+
+def test_half_made_database_is_made_again(tmp_path):
+    path = tmp_path / "mlflow.db"
+    with sqlite3.connect(path) as connection:
+        connection.execute("CREATE TABLE runs (name TEXT)")
+    ensure_mlflow_database(f"sqlite:///{path}")
+    with sqlite3.connect(path) as connection:
+        assert connection.execute("SELECT name FROM experiments").fetchall() == [("Default",)]
+
+
+@pytest.mark.slow
+def test_killed_upgrade_begins_again_from_the_copy(tmp_path, database):
+    path, copy, mark = tmp_path / "mlflow.db", tmp_path / "mlflow.db.before-upgrade", tmp_path / ".mlflow.db.upgrading"
+    shutil.copy(database, path)
+    shutil.copy(database, copy)
+    with sqlite3.connect(path) as connection:
+        connection.execute("UPDATE alembic_version SET version_num = 'halfway'")
+    mark.touch()
+    ensure_mlflow_database(f"sqlite:///{path}")
+    assert not mark.exists()
+    with sqlite3.connect(path) as connection:
+        assert connection.execute("SELECT version_num FROM alembic_version").fetchone() != ("halfway",)
 
 
 def test_database_of_a_server_is_left_alone(tmp_path, monkeypatch):

@@ -55,10 +55,13 @@ def test_named_server_that_does_not_answer_is_an_error(tmp_path, monkeypatch, fr
 
 
 def test_named_server_is_used_and_left_alone(tmp_path, monkeypatch, serve, free_port):
+    received = []
+
     class Locked(BaseHTTPRequestHandler):
         """A server that asks for a login; it runs all the same."""
 
         def do_GET(self):
+            received.append(self.headers["Authorization"])
             self.send_error(401)
 
     port = serve(Locked).server_port
@@ -71,5 +74,8 @@ def test_named_server_is_used_and_left_alone(tmp_path, monkeypatch, serve, free_
     with prefect_server(tmp_path, choices.append) as named:
         assert named == url == os.environ["PREFECT_API_URL"]
         assert Path(os.environ["PREFECT_HOME"]).is_dir(), "Prefect would complain that it cannot make it"
+        assert "PREFECT_API_AUTH_STRING" not in os.environ
     assert choices == ["named"]
     assert os.environ["PREFECT_API_URL"] == url
+    assert set(received) == {None}, "the home's secret is for its own servers"
+    assert not (tmp_path / ".tokenmill" / "secret").exists()

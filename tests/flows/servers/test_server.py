@@ -3,6 +3,7 @@
 import pytest
 
 from flows.servers.prefect_server import prefect_server
+from flows.servers.server import empty_folder
 from flows.servers.stack import Stack
 from pipelines.errors import InputError
 
@@ -20,3 +21,11 @@ def test_impossible_home_is_one_sentence(tmp_path):
         for use in (Stack(home).up, Stack(home).down, prefect_server(home).__enter__):
             with pytest.raises(InputError, match=r"cannot be used .* set TOKENMILL_HOME to another folder"):
                 use()
+
+
+def test_servers_start_in_an_empty_folder_only(tmp_path):
+    folder = empty_folder(tmp_path)
+    assert empty_folder(tmp_path) == folder and folder.stat().st_mode & 0o777 == 0o700
+    (folder / "prefect.toml").touch()
+    with pytest.raises(InputError, match="has to be empty"):
+        empty_folder(tmp_path)

@@ -20,6 +20,7 @@ from flows.servers.prefect_server import prefect_server
 from flows.servers.processes import Service
 from flows.servers.stack import Stack, pages
 from pipelines.errors import InputError
+from pipelines.store.processes import ProcessId
 
 
 def test_stack_from_first_up_to_down(used_home, free_port):
@@ -48,6 +49,13 @@ def test_stack_from_first_up_to_down(used_home, free_port):
             post(f"{url}/flow_runs/", login, {"flow_id": flow["id"]})
         assert choices == ["up"] and count("flow_runs", {}) == 2
 
+        # A server of an older version asks for no secret.
+        record = json.loads(stack.servers[0].record.read_text())
+        stack.servers[0].record.write_text(json.dumps({**record, "secret": None}))
+        with pytest.raises(InputError, match=r"prefect server at .* no secret .*tokenmill down.*tokenmill up"):
+            stack.up()
+        stack.servers[0].record.write_text(json.dumps(record))
+
         # A killed server leaves a child behind, which holds the port; `up` starts a new server all the same.
         os.kill(mlflow.pid, signal.SIGKILL)
         os.waitpid(mlflow.pid, 0)
@@ -61,6 +69,28 @@ def test_stack_from_first_up_to_down(used_home, free_port):
     assert [service.running for service in stack.status()] == [False, False]
     assert not answers(prefect.url) and not answers(mlflow.url)
     assert stack.down() == []
+
+
+def test_secret_that_others_may_read_stops_all_but_down(tmp_path, monkeypatch):
+    monkeypatch.setenv("TOKENMILL_HOME", str(tmp_path))
+    stack = Stack(tmp_path)
+    secret = stack.servers[0].secret
+    (tmp_path / ".tokenmill" / "secret").chmod(0o644)
+    record = {**ProcessId.of_this()._asdict(), "url": "http://127.0.0.1:9", "since": "2026-01-01", "secret": secret.id}
+    stack.servers[0].record.write_text(json.dumps(record))
+    for use in (stack.up, stack.status, stack.links, stack.environment, prefect_server(tmp_path).__enter__):
+        with pytest.raises(InputError, match=r"may be read by others.*tokenmill down"):
+            use()
+    assert [service.name for service in stack.down()] == ["prefect"]
+
+
+def test_env_without_servers_says_so_and_sets_nothing(tmp_path, monkeypatch):
+    monkeypatch.setenv("TOKENMILL_HOME", str(tmp_path))
+    done = CliRunner().invoke(app, ["env"])
+    assert done.stdout == "" and done.exit_code == 0
+    for name in ("prefect", "mlflow"):
+        assert f"The {name} server does not run" in done.stderr
+    assert done.stderr.count("`tokenmill up`") == 2
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"pid": "x"}', '{"pid": 1, "url": "http://127.0.0.1:1"}'])

@@ -32,5 +32,5 @@ def test_fence_around_numbers_is_longer_than_any_in_them(dataset):
 def test_result_in_a_table_is_text_in_one_row(dataset):
     note = run_note([Outcome("x", dataset, 1.0, False), Outcome("promote", dataset, 1.0, False, HOSTILE)], {})
     rows = note.splitlines()[4:]
-    assert len(rows) == 2 and all(r"x.png)&lt;img src=x&gt;\|\`a\`\\n" in row for row in rows)
+    assert len(rows) == 2 and all(r"x.png)&lt;img src=x>\|\`a\`\\n" in row for row in rows)
     assert "\x1b" not in note and "![" not in note

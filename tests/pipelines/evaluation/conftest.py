@@ -64,7 +64,7 @@ def write_model(inputs, config, out, work):
     torch.manual_seed(0)
     size = gpt_config("pico", vocabulary=tokens.tokenizer.vocabulary, context=64)
     model = GPT(size)
-    ids = torch.from_numpy(tokens.streams("train")[0][:65].astype(np.int64))[None]
+    ids = torch.from_numpy(next(iter(tokens.streams("train")))[:65].astype(np.int64))[None]
     optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
     for _ in range(60):
         loss = torch.nn.functional.cross_entropy(model(ids[:, :-1]).flatten(0, 1), ids[0, 1:])

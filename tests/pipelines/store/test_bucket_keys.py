@@ -15,11 +15,11 @@ from fsspec.implementations.memory import MemoryFile, MemoryFileSystem
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from pipelines.errors import InputError, InputWarning
+from pipelines.errors import InputError
 from pipelines.store.bucket import Bucket
 from pipelines.store.store import Store
 
-pytestmark = pytest.mark.filterwarnings("ignore::pipelines.errors.InputWarning")
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 
 PAYLOAD = b"planted\n"
 PIECES = st.sampled_from(["..", "model", "things", "/", "\\", "\0", "x-abababababab", ".json", "．．", "", "a\n"])
@@ -66,10 +66,10 @@ def outside(store: Store) -> set[Path]:
 def test_key_that_is_not_its_manifests_is_left_out_with_one_warning(store: Store, key: str) -> None:
     before = outside(store)
     plant(key)
-    with pytest.warns(InputWarning, match=r"memory://team/p/manifests.*left out") as warned:
+    with pytest.warns(UserWarning, match=r"memory://team/p/manifests.*left out") as warned:
         assert [str(dataset) for dataset in store.list()] == [str(step())]
     assert len(warned) == 1
-    with pytest.raises(InputError, match="Nothing called"), warnings.catch_warnings(action="ignore"):
+    with pytest.raises(InputError, match="Nothing called|belongs to"), warnings.catch_warnings(action="ignore"):
         store.open("model/evil")
     assert store.open("things/x").file("one.txt").read_text() == "text", "the others are used as before"
     assert outside(store) == before
@@ -80,14 +80,12 @@ def test_key_that_is_not_its_manifests_is_left_out_with_one_warning(store: Store
     }
 
 
-@pytest.mark.parametrize(
-    "name", ["../../x.pth", "/tmp/x.pth", "a/../../x.pth", "..", "a\\b", "．．/x", "manifest.json"]
-)
+@pytest.mark.parametrize("name", ["../../x.pth", "/x.pth", "a/../../x.pth", "..", "a\\b", "．．/x", "manifest.json"])
 def test_manifest_that_names_files_elsewhere_is_left_out(store: Store, name: str) -> None:
     before = outside(store)
     sha = hashlib.sha256(PAYLOAD).hexdigest()
     plant("model/evil-abababababab", files={name: {"bytes": len(PAYLOAD), "sha256": sha}})
-    with pytest.warns(InputWarning, match="names no file in its folder"):
+    with pytest.warns(UserWarning, match="names no file in its folder"):
         assert [str(dataset) for dataset in store.list()] == [str(step())]
     assert outside(store) == before
 

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 from examples import leftovers, step, writes
 
-from pipelines.errors import InputError, InputWarning
+from pipelines.errors import InputError
 from pipelines.store.files import file_sha256
 from pipelines.store.intact import Damaged
 from pipelines.store.manifest import MANIFEST, Ref, files_digest
@@ -265,7 +265,7 @@ def test_dataset_under_another_name_is_left_out(store, change):
     dataset, kept = store.build(step(), writes()), store.build(step("kept"), writes())
     place = dataset.path / MANIFEST
     place.write_text(json.dumps(json.loads(place.read_text()) | change))
-    with pytest.warns(InputWarning, match=f"{place} belongs to .* move it back"):
+    with pytest.warns(UserWarning, match=f"{place} belongs to .* move it back"):
         assert store.list() == [kept]
     with pytest.raises(InputError, match="belongs to"):
         store.find(step())
@@ -384,7 +384,7 @@ def test_link_in_a_dataset_does_not_lead_out_of_it(store, tmp_path):
             use("one.txt")
 
 
-@pytest.mark.parametrize("name", ["../../x", "/tmp/x", "a\0b", "", ".", "é" * 200])
+@pytest.mark.parametrize("name", ["../../x", "/x", "a\0b", "", ".", "é" * 200])
 def test_lock_stays_in_its_folder_whatever_its_name(store, name):
     with store.lock(name):
         assert store.is_locked(name)
