@@ -20,6 +20,7 @@ from typing import Any
 from pipelines.errors import InputError
 from pipelines.store.files import whole_file
 from pipelines.store.manifest import FileEntry
+from pipelines.store.modes import make_folder
 
 SETTLED = 100_000_000
 """Nanoseconds after a change. A later change gives the file another time, however coarse the file system's clock is."""
@@ -87,7 +88,7 @@ class Compared:
         self._states |= {name: state for name, state in states.items() if state[3] < now - SETTLED}
         with suppress(OSError):  # a home that is read-only or full
             if self._memory and self._states:
-                self._memory.parent.mkdir(parents=True, exist_ok=True)
+                make_folder(self._memory.parent)
                 with whole_file(self._memory) as unfinished:
                     unfinished.write_text(json.dumps(self._states))
 
