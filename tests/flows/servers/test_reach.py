@@ -293,7 +293,7 @@ def tab(browser, served):
 
 
 def test_own_pages_open_logged_in_and_show_runs(served, tab):
-    tab.goto(served.links["prefect"])
+    tab.goto(served.links["prefect"], wait_until="commit")
     assert "token" not in tab.url
     tab.goto(f"{served.urls['prefect']}/runs")
     tab.get_by_text("eager-otter").first.wait_for()
@@ -314,8 +314,8 @@ def test_one_link_logs_in_at_both_servers_and_no_link_at_none(browser, served):
     page = context.new_page()
     assert page.goto(served.urls["mlflow"]).status == 401
     assert "tokenmill up" in page.locator("body").inner_text()
-    page.goto(served.links["prefect"])
-    assert page.goto(served.urls["mlflow"]).status == 200
+    page.goto(served.links["prefect"], wait_until="commit")
+    assert page.goto(served.urls["mlflow"], wait_until="commit").status == 200
     context.close()
 
 
