@@ -34,7 +34,8 @@ def build_in_child(store, rebuild=False, die_at=None, die_after=None):
         def count(event, arguments):
             nonlocal calls
             path = str(arguments[0]) if arguments else ""
-            if event in WATCHED and path.startswith(root) and "/.intact" not in path:  # whose writes depend on the clock
+            # The writes to .intact depend on the clock.
+            if event in WATCHED and path.startswith(root) and "/.intact" not in path:
                 calls += 1
                 if calls == die_at:
                     os.kill(os.getpid(), signal.SIGKILL)
