@@ -22,6 +22,7 @@ from prefect.states import Failed
 from pydantic import ValidationError, create_model
 
 from flows.console import say
+from flows.terminal import prepare_streams
 from gpt.config import Config
 from pipelines.config import explain
 from pipelines.errors import InputError
@@ -86,6 +87,7 @@ def validate_parameters(flow: Flow[..., Any], parameters: dict[str, Any], where:
 
 
 if __name__ == "__main__":
+    prepare_streams()
     configure_from_env()  # the connection by which the runner cancels this run
     identifier = UUID(os.environ["PREFECT__FLOW_RUN_ID"])
     with handle_engine_signals(identifier):
