@@ -5,7 +5,6 @@ thousand marks take ten seconds. So texts with long runs are ordered here first,
 Annex 15, canonical ordering). All other texts go to Python's function as they are.
 """
 
-import re
 import unicodedata
 from functools import cache
 
@@ -19,15 +18,29 @@ FIRST, LAST = 0x300, 0x1FFFF  # code points of marks
 
 def compose(text: str) -> str:
     """Return a text in Unicode normal form C."""
-    if len(text) > STEP * SAMPLES and not text.isascii() and _marks().search(text[::STEP]):
-        text = _ordered(text)
+    return compose_short_runs(_ordered(text) if has_long_run(text) else text)
+
+
+def compose_short_runs(text: str) -> str:
+    """Return a text without long runs of marks in Unicode normal form C."""
     return text if unicodedata.is_normalized("NFC", text) else unicodedata.normalize("NFC", text)
+
+
+def has_long_run(text: str) -> bool:
+    """Return whether many marks may follow each other in a text. It looks at every `STEP`-th character only."""
+    if len(text) < STEP * SAMPLES or text.isascii():
+        return False
+    is_mark = _marks()[_codes(text[::STEP]).clip(max=LAST + 1)]
+    if not is_mark.any():
+        return False
+    others = np.flatnonzero(np.concatenate([[True], ~is_mark, [True]]))
+    return int(np.diff(others).max()) > SAMPLES
 
 
 def _ordered(text: str) -> str:
     """Return a text in normal form D: decomposed in short pieces, then with each run of marks in order."""
     pieces = (unicodedata.normalize("NFD", text[at : at + 64]) for at in range(0, len(text), 64))
-    codes = np.frombuffer("".join(pieces).encode("utf-32-le", "surrogatepass"), np.uint32)
+    codes = _codes("".join(pieces))
     classes = _classes()[codes.clip(max=LAST + 1)]
     runs = np.cumsum(classes == 0)  # each character without a class starts a run
     ordered = codes[np.argsort(runs << 8 | classes, kind="stable")]
@@ -43,7 +56,12 @@ def _classes() -> NDArray[np.uint8]:
 
 
 @cache
-def _marks() -> re.Pattern[str]:
-    """Return a pattern of several marks: characters that are reordered, or that become such."""
-    marks = "".join(map(chr, np.flatnonzero(_classes()).tolist())) + DECOMPOSED_TO_MARKS
-    return re.compile(f"[{marks}]{{{SAMPLES}}}")
+def _marks() -> NDArray[np.bool_]:
+    """Return whether each code point up to the last mark is reordered, or becomes some that are."""
+    marks = _classes() > 0
+    marks[_codes(DECOMPOSED_TO_MARKS)] = True
+    return marks
+
+
+def _codes(text: str) -> NDArray[np.uint32]:
+    return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)

@@ -1,4 +1,4 @@
-"""Files that are made to break readers: small ones that become large, and good ones that were damaged."""
+"""Files that are made to break readers: small ones that unpack to much, and good ones that were damaged."""
 
 import io
 import random

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from pipelines.corpus.composition import compose, compose_short_runs, has_long_run
 from pipelines.corpus.documents import SPLITS, SplitConfig, normalise
 
 
@@ -34,7 +35,8 @@ def normalise_all(texts: Sequence[str]) -> list[bytes]:
     joined = "".join(texts)
     if joined.isascii() and "\r" not in joined:  # then stripping is all that is left to do
         return list(map(str.encode, map(str.strip, texts)))
-    return [normalise(text).encode() for text in texts]
+    composed = compose if has_long_run(joined) else compose_short_runs
+    return [normalise(text, composed).encode() for text in texts]
 
 
 def name_texts(texts: Sequence[bytes], shares: SplitConfig) -> tuple[pa.StringArray, pa.StringArray]:

@@ -124,7 +124,7 @@ def _is_valid(batch: pa.RecordBatch) -> bool:
 
 
 def _plain(batch: pa.RecordBatch) -> pa.RecordBatch:
-    """Return a batch without dictionaries, runs and views, in which few bytes repeat a value many times."""
+    """Return a batch without dictionaries, runs and views, in which a few bytes mean many values."""
     types = [_plain_type(field.type, field.name) for field in batch.schema]
     if types == batch.schema.types:
         return batch

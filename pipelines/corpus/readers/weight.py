@@ -1,4 +1,4 @@
-"""What records weigh in memory, so that few bytes cannot become many."""
+"""What records weigh in memory, so that few bytes cannot become much."""
 
 import numpy as np
 import pyarrow as pa
@@ -44,7 +44,7 @@ def _weight_of_repeated(values: pa.Array, indices: pa.Array) -> int:
 
 
 def too_heavy(content: bytes) -> bool:
-    """Return whether the values of JSON take far more memory than a text of its length."""
+    """Return whether JSON holds values that take far more memory than text of its length."""
     if len(content) <= LIGHT or _weight_of_signs(np.frombuffer(content, np.uint8)) <= HEAVY:
         return False
     signs = np.frombuffer(content.replace(rb"\\", b"").replace(rb"\"", b""), np.uint8)
