@@ -12,6 +12,11 @@ from reading import PACK, WRITTEN
 
 SENTENCE = "The mill by the river grinds slowly, but it grinds well and it grinds all day. "
 FONT = b"<</Type/Font/Subtype/Type1/BaseFont/Helvetica>>"
+# An xz file of four letters whose packer asked for a dictionary of 1.5 GB.
+LARGE_DICTIONARY = bytes.fromhex(
+    "fd377a585a000004e6d6b44602002101250000003b787b41010003746578740055cde833ff4a0c1700011c04"
+    "6f2c9cc11fb6f37d010000000004595a"
+)
 LINE = b"(Some ordinary words on a line of this page.) Tj 0 -12 Td "
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import lzma
 import subprocess
 import sys
 import time
@@ -82,7 +81,6 @@ def bombs() -> dict[str, bytes]:
     offsets = pa.array([0, len(nulls)], pa.int32())
     page = b"BT /F 12 Tf 10 700 Td %s ET" % (LINE * 20_000)
     entities = b"".join(b'<!ENTITY %c "%s">' % (98 + i, b"&%c;" % (97 + i) * 10) for i in range(9))
-    large = [{"id": lzma.FILTER_LZMA2, "dict_size": 1536 << 20}]
     return {
         "dictionary.parquet": as_parquet(repeated("x" * (4 << 20), 200_000)),
         "pages.parquet": as_parquet(repeated("x" * (1 << 18), 200_000), store_schema=False),
@@ -105,7 +103,7 @@ def bombs() -> dict[str, bytes]:
         "long.warc": warc_record(
             PACK[".gz"](b"a" * (80 << 20)), headers="Content-Type: text/plain\r\nContent-Encoding: gzip\r\n"
         ),
-        "dictionary.txt.xz": lzma.compress(b"a" * 1000, filters=large),
+        "dictionary.txt.xz": LARGE_DICTIONARY,
         "columns.csv": ",".join(f"c{number}" for number in range(1_000_000)).encode()
         + b"\n"
         + b"1," * 999_999
