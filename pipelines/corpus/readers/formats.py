@@ -29,7 +29,17 @@ from pipelines.corpus.readers.json_lines import read_json, read_json_lines
 from pipelines.corpus.readers.pages import read_html, read_pdf, read_warc
 from pipelines.corpus.readers.plain import read_text
 from pipelines.corpus.readers.processes import Queue
-from pipelines.corpus.readers.records import MAX_REASON, SURROGATE, Bad, Format, Found, ReadOptions, Record, Records
+from pipelines.corpus.readers.records import (
+    MAX_REASON,
+    SURROGATE,
+    Bad,
+    Format,
+    Found,
+    ReadOptions,
+    Record,
+    Records,
+    one_line,
+)
 from pipelines.corpus.readers.samples import read_conversations, read_python_dict
 from pipelines.errors import InputError
 
@@ -139,5 +149,4 @@ def read_here(file: BinaryIO, name: str, options: ReadOptions, first_line: int =
 
 def _printable(bad: Bad) -> Bad:
     """Return a `Bad` that can be written into a table: its text is for people and need not be repaired."""
-    reason, location, text = (SURROGATE.sub("\ufffd", each) for each in bad)
-    return Bad(reason if len(reason) <= MAX_REASON else reason[:MAX_REASON] + " …", location[:MAX_REASON], text)
+    return Bad(one_line(bad.reason, MAX_REASON), one_line(bad.location, MAX_REASON), SURROGATE.sub("\ufffd", bad.text))

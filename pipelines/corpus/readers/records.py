@@ -23,6 +23,7 @@ MAX_COLUMNS = 100_000  # of a CSV file
 BUFFER = 1 << 20  # bytes per read
 SPOOLED = 16 << 20  # bytes of a copy of a file that stay in memory
 MAX_REASON = 500  # characters of a reason or a place, which a file can make as long as itself
+LINE_ENDS = re.compile(r"[\r\n\x0b\x0c\x1c-\x1e\x85\u2028\u2029]+")
 SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -146,8 +147,13 @@ def no_column(name: str, fields: Iterable[str]) -> str:
         names.append(field[:MAX_REASON])
         if (size := size + len(field) + 2) > MAX_REASON:
             break
-    listed = SURROGATE.sub("\ufffd", ", ".join(names))
-    return f"no column {name!r}; there are {listed if size <= MAX_REASON else listed[:MAX_REASON] + ' …'}"
+    return one_line(f"no column {name!r}; there are {', '.join(names)}", MAX_REASON + len(name))
+
+
+def one_line(text: str, limit: int) -> str:
+    """Return a text that others wrote as one line that can be written into a table, cut at some length."""
+    line = LINE_ENDS.sub(" ", SURROGATE.sub("\ufffd", text[: limit + 1]))
+    return line if len(line) <= limit else f"{line[:limit]} …"
 
 
 def show(fields: Mapping[str, Any], limit: int) -> str:

@@ -11,7 +11,18 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from hostile import LINE, SENTENCE, as_ipc, as_parquet, damaged, pdf_of_forms, pdf_of_pages, repeated, warc_record
+from hostile import (
+    LARGE_DICTIONARY,
+    LINE,
+    SENTENCE,
+    as_ipc,
+    as_parquet,
+    damaged,
+    pdf_of_forms,
+    pdf_of_pages,
+    repeated,
+    warc_record,
+)
 from reading import PACK
 
 pytestmark = pytest.mark.integration
@@ -60,7 +71,7 @@ def ingest(root: Path, files: dict[str, bytes]) -> dict[str, Any]:
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     assert {name for name in GOOD if any(place.startswith(f"{name} ") for place in found["kept"])} == set(GOOD)
     assert "good.py entry good" in found["kept"]
-    assert all(len(reason) < 600 and "\n" not in reason for _, reason in found["rejected"])
+    assert [reason for _, reason in found["rejected"] if len(reason) > 600 or "\n" in reason] == []
     assert sum(found["peaks"]) < 1500  # MB, of which good files take some 400
     return found
 
@@ -70,7 +81,7 @@ def test_damaged_files_cost_only_themselves(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(2, 8))
+@pytest.mark.parametrize("seed", range(2, 5))
 def test_many_damaged_files_cost_only_themselves(tmp_path: Path, seed: int) -> None:
     ingest(tmp_path, dict(damaged(seed, 120)))
 
