@@ -1,7 +1,7 @@
 """Nothing in the current folder is code or a setting for us: the folder may come from somebody else.
 
 Prefect would read settings from `prefect.toml`, `.env` and `pyproject.toml` there, and its logging settings can run any
-command. Python would import modules from there. Settings in environment variables are heeded.
+command. Python would import modules from there. Settings in environment variables are used.
 """
 
 import os
@@ -59,7 +59,7 @@ def leave_settings_aside() -> None:
 
 def _leave_files_aside(sources: Any) -> None:
     sources.TomlConfigSettingsSourceBase._read_files = lambda *_, **__: {}
-    sources.FilteredDotEnvSettingsSource._read_env_files = lambda *_, **__: {}
+    sources.DotEnvSettingsSource._read_env_files = lambda *_, **__: {}
     # Where `profiles.toml` is
     sources._get_profiles_path_from_toml = lambda *_: None
     sources.dotenv = SimpleNamespace(dotenv_values=lambda *_: {})

@@ -22,6 +22,7 @@ from prefect.states import Failed
 from pydantic import ValidationError, create_model
 
 from flows.console import say
+from flows.terminal import prepare_streams
 from gpt.config import Config
 from pipelines.config import explain
 from pipelines.errors import InputError
@@ -51,7 +52,7 @@ def carry_out(flow_run_id: UUID, deployment: str, entrypoint: str) -> None:
 
 
 def _check_origin(client: SyncPrefectClient, flow_run: FlowRun, name: str, entrypoint: str) -> None:
-    """Check that a flow run is of the deployment that `tokenmill schedule` registered, which nobody has changed."""
+    """Check that a flow run belongs to the deployment that `tokenmill schedule` registered, unchanged."""
     deployment = client.read_deployment(flow_run.deployment_id) if flow_run.deployment_id else None
     if not deployment or f"{client.read_flow(flow_run.flow_id).name}/{deployment.name}" != name:
         raise InputError(f"it is not a run of {name}, which `tokenmill schedule` serves.")
@@ -86,6 +87,7 @@ def validate_parameters(flow: Flow[..., Any], parameters: dict[str, Any], where:
 
 
 if __name__ == "__main__":
+    prepare_streams()
     configure_from_env()  # the connection by which the runner cancels this run
     identifier = UUID(os.environ["PREFECT__FLOW_RUN_ID"])
     with handle_engine_signals(identifier):

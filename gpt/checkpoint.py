@@ -65,7 +65,7 @@ class Checkpoints:
     def latest(self) -> Path | None:
         """Return the newest intact checkpoint, or None. A warning names the damaged ones that are skipped.
 
-        A run goes on only with its best weights so far, or with later ones that it will find again.
+        A run resumes only with its best weights so far, or with later ones that it will find again.
         """
         return self._newest_intact("step")
 

@@ -13,6 +13,7 @@ from flows.commands.options import current_home
 from pipelines.addresses import without_secrets
 from pipelines.errors import InputError
 from pipelines.store.modes import open_to_others, umask
+from pipelines.visible import one_line
 
 MIN_FREE = 2 << 30  # bytes; the quick start needs some 200 MB
 
@@ -24,12 +25,13 @@ def doctor() -> None:
     """
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(box=None, pad_edge=False, show_header=False)
     problems = []
     for name, check in CHECKS.items():
         try:
-            table.add_row("[green]ok[/]", name, check())
+            table.add_row("[green]ok[/]", name, Text(one_line(check())))
         except (InputError, OSError, ImportError) as error:
             table.add_row("[red]no[/]", name, "see below")
             problems.append(without_secrets(f"{name}: {error}"))

@@ -83,7 +83,7 @@ def _check_named(mlflow: str) -> None:
     from flows.servers.health import answers
     from pipelines.addresses import without_secrets
 
-    if not any(answers(mlflow, attempt) for attempt in range(3)):
+    if not any(answers(mlflow, attempt) for attempt in range(2)):
         where = without_secrets(mlflow)
         raise InputError(f"Nothing answers at MLFLOW_TRACKING_URI={where}; start that server, or unset the variable.")
 
@@ -125,6 +125,9 @@ def _carry_out(home: Home, name: str, config: RunConfig, parameters: dict[str, A
                     outcomes: Any = FLOWS[name](config, **parameters)
                 except CancelledRun as cancelled:
                     raise Stopped(str(cancelled)) from None
+                except KeyboardInterrupt:
+                    finish_sending(0.5)
+                    raise
                 finally:
                     finish_sending()
             release_liveness_locks()

@@ -18,6 +18,7 @@ from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.states import Crashed
 
 from flows.home import Home
+from flows.servers.mlflow_database import ensure_mlflow_database
 from pipelines.store.store import Store
 from pipelines.visible import visible
 
@@ -80,7 +81,9 @@ def end_mlflow_runs(flow: Any, flow_run: FlowRun, state: State[Any]) -> None:
 
     from flows.tracking.step_run import ENDED
 
-    client = MlflowClient(Home.from_environment().mlflow_uri)
+    home = Home.from_environment()
+    ensure_mlflow_database(home.mlflow_uri, home.artifacts)  # or the client would make it in place
+    client = MlflowClient(home.mlflow_uri)
     experiments = [experiment.experiment_id for experiment in client.search_experiments()]
     (parent, *_) = client.search_runs(experiments, f"tags.`prefect.flow_run_id` = '{flow_run.id}'") or [None]
     if not parent:

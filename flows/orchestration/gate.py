@@ -29,6 +29,7 @@ from pipelines.evaluation.compare import evaluations_of, shown
 from pipelines.evaluation.language_model import EVALUATE_LANGUAGE
 from pipelines.evaluation.promotion import Ruling, decide
 from pipelines.store.dataset import Dataset
+from pipelines.store.intact import Damaged
 from pipelines.store.step import Step, StepType
 from pipelines.tokens.tokenize import TOKENIZE, TokenizeConfig
 from pipelines.tokens.tokenizer import FILE
@@ -154,8 +155,8 @@ def evaluate_registered(
         for version in which(registered(home.mlflow_uri, name)):
             try:
                 model = home.store.open(f"{name}@{version.fingerprint}", kind="model")
-            except InputError:
-                say(f"{version} is no longer in the store")
+            except InputError as error:
+                say(str(error) if isinstance(error, Damaged) else f"{version} is no longer in the store")
                 continue
             role = CHAMPION if CHAMPION in version.aliases else CHALLENGER
             inputs = {"model": model}

@@ -45,7 +45,7 @@ def prefect_server(home: Path | str, on_choice: Callable[[str], None] = lambda c
         os.environ.update(files, PREFECT_HOME=own.environment["PREFECT_HOME"])
     if url := os.environ.get("PREFECT_API_URL"):
         on_choice("named")
-        if not any(answers(url, attempt) for attempt in range(3)):
+        if not any(answers(url, attempt) for attempt in range(2)):
             raise InputError(f"Nothing answers at PREFECT_API_URL={url}; start that server, or unset the variable.")
         yield url
     elif service := find_started(own):

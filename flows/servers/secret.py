@@ -47,27 +47,33 @@ class Secret(NamedTuple):
 def home_secret(folder: Path) -> Secret:
     """Return the secret in a folder; make one if there is none. Processes that ask at once get the same one.
 
+    A secret holds for the file in which it was made. A copied home gets a new one, so that nobody knows the secret of a
+    home that they gave to somebody else.
+
     Raises:
         InputError: another user wrote the file or may read it, or it holds no secret.
     """
     path = folder / "secret"
-    if not os.path.lexists(path):
+    if not (found := _read(path)):
         with FileLock(folder / ".secret.lock"):
-            if not os.path.lexists(path):
-                _write(path, secrets.token_hex(32))
-    return Secret(_read(path))
+            if not (found := _read(path)):
+                _write(path, found := secrets.token_hex(32))
+    return Secret(found)
 
 
 def _write(path: Path, text: str) -> None:
     unfinished = path.with_name(".secret.new")
     unfinished.unlink(missing_ok=True)
     with os.fdopen(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        file.write(f"{text}\n")
+        file.write(f"{text}\n{os.fstat(file.fileno()).st_ino}\n")
         os.fsync(file.fileno())
     os.replace(unfinished, path)
 
 
 def _read(path: Path) -> str:
+    """Return the secret in a file; empty if there is no file, or if it is a copy of the one that was made."""
+    if not os.path.lexists(path):
+        return ""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)  # no link, no waiting for a pipe
         with os.fdopen(descriptor, "rb") as file:
@@ -80,7 +86,7 @@ def _read(path: Path) -> str:
             f"The secret {path} belongs to another user or may be read by others; end the servers with "
             f"`tokenmill down`, delete the file, and `tokenmill up` makes a new one."
         )
-    found = re.fullmatch(rb"[!-~]{20,500}\n?", content)
+    found = re.fullmatch(r"([0-9a-f]{64})\n(\d+)\n", content.decode("latin-1"))
     if not found:
         raise InputError(f"The file {path} holds no secret; delete it to get a new one.")
-    return found[0].decode().strip()
+    return found[1] if int(found[2]) == state.st_ino else ""

@@ -25,7 +25,8 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 PACKAGES = (
-    "filelock", "numpy", "orjson", "pandas", "pyarrow", "pydantic", "regex", "safetensors", "tiktoken", "torch",
+    "filelock", "fsspec", "numpy", "orjson", "pandas", "pyarrow", "pydantic", "regex", "safetensors", "tiktoken",
+    "torch",
 )  # fmt: skip
 """The packages that a model's code imports, which a machine that serves the model has to install."""
 

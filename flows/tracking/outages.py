@@ -14,7 +14,6 @@ import logging
 import math
 import os
 import re
-import sys
 import threading
 import time
 from collections.abc import Callable, Coroutine, Generator, Iterator
@@ -47,7 +46,7 @@ SENDER = "MLflow sender"  # the thread that sends curves; it tries again by itse
 
 _watched: list[Watched] = []
 _installed = False
-_unsent = False  # whether Prefect's client still holds something that it could not send
+unsent = False  # whether Prefect's client may hold something, for which it would wait at the end of the process
 
 
 class Watched:
@@ -165,24 +164,16 @@ def waiting_for(name: str, address: str, hurry: Callable[[], bool] = lambda: Fal
 
 
 def finish_sending(seconds: float = 10.0) -> None:
-    """Let Prefect's client send the events and log lines that it still holds, if the server answers."""
-    global _unsent
+    """Let Prefect's client send the events and log lines that it still holds, in some seconds for each."""
+    global unsent
     from prefect.events.worker import EventsWorker
     from prefect.logging.handlers import APILogWorker
 
-    if any(server.shown for server in _watched):
+    if any(server.shown or server.given_up for server in _watched):
         seconds = 0.5
     for worker in (EventsWorker, APILogWorker):
         _, waiting = worker.drain_all(timeout=seconds)  # type: ignore[misc]
-        _unsent = _unsent or bool(waiting)
-
-
-def end_process(code: int) -> None:
-    """End this process now if Prefect's client would wait for its server for minutes; else return."""
-    if _unsent:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
+        unsent = unsent or seconds < 1 or bool(waiting)
 
 
 # The clients

@@ -14,6 +14,7 @@ from pipelines.catalog.catalog import explain_error
 from pipelines.catalog.views import rows_of
 from pipelines.errors import InputError
 from pipelines.store.dataset import Dataset
+from pipelines.store.intact import Damaged
 from pipelines.store.kinds import REJECTED, TOKENS, kind_of, parse_columns
 from pipelines.store.store import Store
 
@@ -141,6 +142,8 @@ def _texts(dataset: Dataset, store: Store) -> Dataset | None:
     corpus = dataset.manifest.inputs.get("corpus")
     try:
         return store.open(corpus) if corpus else None
+    except Damaged:
+        raise
     except InputError:
         return None  # deleted since
 

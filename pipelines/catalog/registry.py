@@ -12,6 +12,7 @@ from pipelines.catalog.mlflow_server import MlflowServer, Row, is_server, open_s
 from pipelines.catalog.runs import ask
 from pipelines.errors import InputError
 from pipelines.store.dataset import Dataset
+from pipelines.store.intact import Damaged
 from pipelines.store.manifest import hexadecimal
 from pipelines.store.store import Store
 
@@ -139,6 +140,8 @@ def champion(name: str, store: Store, tracking_uri: str) -> Dataset | None:
     try:
         found = find_version(tracking_uri, name, CHAMPION)
         return _in_store(found, store) if found else None
+    except Damaged:
+        raise
     except InputError:
         return None
 

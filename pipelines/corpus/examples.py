@@ -24,7 +24,7 @@ from pipelines.corpus.documents import REJECTED, SPLITS, SplitConfig, document_i
 from pipelines.corpus.duplicates import find_duplicates, rows_to_drop, write_signatures
 from pipelines.corpus.parquet import TableWriter, read_rows
 from pipelines.corpus.readers.formats import read_file
-from pipelines.corpus.readers.records import Bad, no_column, shown
+from pipelines.corpus.readers.records import MAX_REASON, Bad, no_column, show
 from pipelines.corpus.sources import File, FileSource, describe_sources, list_sources
 from pipelines.errors import InputError
 from pipelines.store.dataset import Dataset
@@ -148,7 +148,7 @@ def _rows(source: ExampleSource, files: Iterable[File], config: ExamplesConfig) 
                 except UnicodeEncodeError:
                     yield place | {"reason": "bytes outside the encoding"}
                 except ValueError as error:
-                    yield place | {"reason": str(error), "text": shown(record.fields)[:1000]}
+                    yield place | {"reason": str(error)[:MAX_REASON], "text": show(record.fields, 1000)}
         file.check_unchanged()
 
 

@@ -95,7 +95,7 @@ class File:
             ConnectionError: it is remote and cannot be reached; reading raises this too.
         """
         try:
-            file = _open_remote(self.uri) if "://" in self.uri else open(self.uri, "rb", BUFFER)  # noqa: SIM115, PTH123
+            file = _open_remote(self.uri) if "://" in self.uri else open(self.uri, "rb", BUFFER, opener=_open_at_once)  # noqa: SIM115
         except ConnectionError:
             raise
         except OSError as error:
@@ -284,6 +284,11 @@ def _package_files(package: str, uri: str) -> tuple[Path, list[str]]:
     root = Path(next(iter(spec.submodule_search_locations))).resolve()
     paths = (path for path in root.rglob("*") if path.is_file() and path.resolve().is_relative_to(root))
     return root, [path.relative_to(root).as_posix() for path in paths if "__pycache__" not in path.parts]
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    """Open a file that may have become a named pipe since it was listed, which would wait for a writer."""
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def _open_remote(uri: str) -> BinaryIO:

@@ -117,7 +117,7 @@ def open_model(folder: Path) -> LanguageModel | TextClassifier:
             classifier, decision = load_classifier(folder, device())
             return TextClassifier(classifier, decision, tokenizer)
         gpt = load_model(folder, device())
-    except (ValueError, TypeError, RecursionError, OSError) as error:
+    except (ValueError, TypeError, RuntimeError, OSError) as error:
         raise InputError(f"{folder} does not hold a model: {error}.") from None
     if (folder / "template.json").exists():
         return Assistant(gpt, tokenizer, load_template(folder / "template.json"))

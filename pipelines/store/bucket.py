@@ -12,7 +12,7 @@ import hashlib
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
@@ -25,7 +25,7 @@ from pipelines.errors import InputError
 from pipelines.store.disks import disk_is_full
 from pipelines.store.files import file_sha256, state_of, sync, whole_file
 from pipelines.store.manifest import KEY, NAME
-from pipelines.store.modes import make_folder
+from pipelines.store.modes import make_folder, usual_modes
 from pipelines.store.paths import inside
 
 TRANSFERS = 8  # files that are transferred at the same time
@@ -95,8 +95,8 @@ class Bucket:
 
     def publish(self, key: str, manifest: bytes) -> None:
         """Make a dataset visible, in place of the one before it. All its files must have been put."""
-        with self._reached() as (filesystem, root):
-            filesystem.pipe_file(f"{root}/manifests/{key}.json", manifest)
+        with self._reached() as (filesystem, root), self._shared(path := f"{root}/manifests/{key}.json"):
+            filesystem.pipe_file(path, manifest)
 
     def withdraw(self, key: str) -> None:
         """Make a dataset invisible; `delete` removes its files later."""
@@ -112,7 +112,8 @@ class Bucket:
             with self._reached() as (filesystem, root):
                 target = f"{root}/files/{sha256}"
                 if _size(filesystem, target) != path.stat().st_size:
-                    filesystem.put_file(str(path), target)
+                    with self._shared(target):
+                        filesystem.put_file(str(path), target)
 
         _side_by_side(put_one, files)
 
@@ -180,6 +181,10 @@ class Bucket:
         return len(old)
 
     # Inside
+
+    def _shared(self, path: str) -> AbstractContextManager[None]:
+        """Let a file be written that other users of a bucket in a folder may read, as their umasks say."""
+        return usual_modes(Path(path)) if self.address.startswith("file://") else nullcontext()
 
     @contextmanager
     def _reached(self) -> Iterator[tuple[fsspec.AbstractFileSystem, str]]:

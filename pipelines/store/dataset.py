@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -48,7 +48,7 @@ class Dataset:
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
-            raise _unreadable(folder, str(error.strerror)) from None
+            raise _unreadable(folder, str(error.strerror), bucket) from None
 
     @classmethod
     def parse(cls, folder: Path, manifest: bytes, bucket: Bucket | None = None, moved: bool = False) -> Dataset:
@@ -64,9 +64,9 @@ class Dataset:
                 raise Damaged(f"{place} belongs to {dataset.ref.key}, so it is left out; move it back or delete it.")
             return dataset
         except ValidationError as error:
-            raise _unreadable(folder, error.errors()[0]["msg"]) from None
+            raise _unreadable(folder, error.errors()[0]["msg"], bucket) from None
         except ValueError as error:
-            raise _unreadable(folder, str(error)) from None
+            raise _unreadable(folder, str(error), bucket) from None
 
     @property
     def ref(self) -> Ref:
@@ -135,12 +135,13 @@ class Dataset:
         """The memory of the files that were compared with their SHA-256."""
         return Compared(self.folder, remembered="/".join(self.folder.parts[-2:]) == self.ref.key)
 
-    def _paths(self, names: Iterable[str]) -> list[Path]:
+    def _paths(self, names: Sequence[str]) -> list[Path]:
         if self.bucket:
             folder = self.path
             return [inside(folder, name) for name in names]
+        paths = [inside(self.folder, name) for name in names]
         self._check(names)
-        return [inside(self.folder, name) for name in names]
+        return paths
 
     def _check(self, names: Iterable[str]) -> None:
         problems = self.compared.problems({name: self.manifest.files[name] for name in names})
@@ -154,10 +155,10 @@ class Dataset:
             problems = self.compared.problems(manifest.files)
             if not problems and _manifest_in(folder) == manifest:
                 return
-            (folder / MANIFEST).unlink(missing_ok=True)
-            for name in problems:
-                if (path := inside(folder, name)).is_dir():
+            for path in (folder / MANIFEST, *(inside(folder, name) for name in problems)):
+                if path.is_dir():
                     shutil.rmtree(path)
+            (folder / MANIFEST).unlink(missing_ok=True)
             bucket.get({inside(folder, name): manifest.files[name].sha256 for name in problems})
             write_synced(folder / MANIFEST, manifest.to_json())
             self.compared.remember(manifest.files)
@@ -179,8 +180,9 @@ def _manifest_in(folder: Path) -> Manifest | None:
     return here.manifest if here else None
 
 
-def _unreadable(folder: Path, why: str) -> Damaged:
-    """Return the error for a manifest that is damaged."""
+def _unreadable(folder: Path, why: str, bucket: Bucket | None) -> Damaged:
+    """Return the error for a manifest that is damaged, in a folder or in a bucket."""
     name, _, digits = folder.name.rpartition("-")
-    why = f"{why.strip().rstrip('.')}; delete {folder} and run again"
-    return damaged(folder / MANIFEST, f"{folder.parent.name}/{name}@{digits}", why)
+    place = f"{bucket.address}/manifests/{folder.parent.name}/{folder.name}.json" if bucket else folder / MANIFEST
+    why = f"{why.strip().rstrip('.')}; delete {place if bucket else folder} and run again"
+    return damaged(place, f"{folder.parent.name}/{name}@{digits}", why)

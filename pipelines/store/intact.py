@@ -20,6 +20,7 @@ from typing import Any
 from pipelines.errors import InputError
 from pipelines.store.files import whole_file
 from pipelines.store.manifest import FileEntry
+from pipelines.store.modes import make_folder
 
 SETTLED = 100_000_000
 """Nanoseconds after a change. A later change gives the file another time, however coarse the file system's clock is."""
@@ -31,7 +32,7 @@ class Damaged(InputError):
     """A published file is not as it was published."""
 
 
-def damaged(path: Path, name: object, why: str) -> Damaged:
+def damaged(path: Path | str, name: object, why: str) -> Damaged:
     """Return the error for a damaged file of the dataset of this name."""
     return Damaged(f"{path} is damaged; see tokenmill datasets verify {name} ({why}).")
 
@@ -84,10 +85,10 @@ class Compared:
 
     def _remember(self, states: Mapping[str, State], now: int) -> None:
         """Remember states, except young ones: a change within the same tick of the clock would not show."""
-        self._states |= {name: state for name, state in states.items() if state[3] < now - SETTLED}
+        self._states |= {name: state for name, state in states.items() if abs(now - state[3]) > SETTLED}
         with suppress(OSError):  # a home that is read-only or full
             if self._memory and self._states:
-                self._memory.parent.mkdir(parents=True, exist_ok=True)
+                make_folder(self._memory.parent)
                 with whole_file(self._memory) as unfinished:
                     unfinished.write_text(json.dumps(self._states))
 

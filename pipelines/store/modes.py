@@ -6,6 +6,7 @@ folders of a store are closed by their own modes too, so that they are private i
 
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from pipelines.errors import InputError
@@ -38,9 +39,18 @@ def keep_private() -> None:
 
 
 def give_usual_mode(path: Path) -> None:
-    """Give a file that a person named the mode that it has in other programs."""
+    """Give a file or folder that a person named the mode that it has in other programs."""
     if _usual is not None:
-        path.chmod(0o666 & ~_usual)
+        path.chmod((0o777 if path.is_dir() else 0o666) & ~_usual)
+
+
+@contextmanager
+def usual_modes(path: Path) -> Iterator[None]:
+    """Give a file, and the folders above it, their usual modes, except those that are there already."""
+    missing = [each for each in (path, *path.parents) if not each.exists()]
+    yield
+    for each in missing:
+        give_usual_mode(each)
 
 
 def make_folder(path: Path) -> Path:

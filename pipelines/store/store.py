@@ -266,9 +266,8 @@ class Store:
         manifest = dataset.manifest
         if bucket := self.bucket:
             problems = damaged_files(manifest.files, lambda _, entry: bucket.problem(entry.sha256, entry.bytes))
-            if (dataset.folder / MANIFEST).exists() and (here := self._verify_folder(dataset)):
-                (dataset.folder / MANIFEST).unlink()
-                problems += [f"{problem}, in the copy on this machine" for problem in here]
+            if (dataset.folder / MANIFEST).exists():
+                problems += [f"{problem}, in the copy on this machine" for problem in self._verify_folder(dataset)]
         else:
             problems = self._verify_folder(dataset)
         if (place := "/".join(dataset.folder.parts[-2:])) != dataset.ref.key:
@@ -320,9 +319,17 @@ class Store:
         """Return a function that reads the manifest of each place in the store."""
         if self.bucket:
             manifests = self.bucket.manifests(kind, self._folder(".manifests", ""), self._warn_once)
-            return {key: partial(Dataset.parse, self.root / key, raw, self.bucket) for key, raw in manifests.items()}
+            return {key: partial(self._shared, key, content) for key, content in manifests.items()}
         paths = [path for path in self.root.glob("[!.]*/*-*") if kind in (None, path.parent.name)]
         return {f"{path.parent.name}/{path.name}": partial(Dataset.load, path) for path in paths}
+
+    def _shared(self, key: str, content: bytes) -> Dataset | None:
+        """Return the dataset in the bucket that a manifest describes; read it again if its copy here is damaged."""
+        try:
+            return Dataset.parse(self.root / key, content, self.bucket)
+        except Damaged:
+            (self.root / ".manifests" / f"{key}.json").unlink(missing_ok=True)
+            return self._published(key)
 
     def changed_code(self, step: Step, dataset: Dataset) -> bool:
         """Return whether a dataset was built by other code than the step's, at the same version number."""

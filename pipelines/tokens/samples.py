@@ -177,7 +177,7 @@ class Samples:
         return [(batch["shard"][0].as_py(), batch) for batch in self.batches if batch["split"][0].as_py() == split]
 
     def check(self, tokens: Tokens) -> None:
-        """Check that every window lies in a shard.
+        """Check that every window is inside a shard.
 
         Raises:
             Damaged: a window does not.
@@ -186,7 +186,7 @@ class Samples:
         for batch in self.batches:
             shards = batch["shard"].to_numpy()
             if shards.min() != shards.max() or not 0 <= shards[0] < len(sizes):
-                raise self._damaged(f"{tokens.dataset} has {len(sizes)} shards, and a window lies in another")
+                raise self._damaged(f"{tokens.dataset} has {len(sizes)} shards, and a window belongs to another")
             if self.packed:
                 starts, lengths = self._pieces(batch)
             else:

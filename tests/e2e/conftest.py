@@ -140,6 +140,14 @@ def make_place(home: Path) -> Place:
     return Place(home, config)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def private_umask() -> Iterator[None]:
+    """Tests that read a home make files in it too, with the umask of a command."""
+    before = os.umask(0o077)
+    yield
+    os.umask(before)
+
+
 @pytest.fixture
 def place(tmp_path: Path) -> Place:
     return make_place(tmp_path)

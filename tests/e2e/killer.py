@@ -248,7 +248,8 @@ class Killer:
 
     def file(self, what: str, path: Any) -> None:
         path = os.path.realpath(path) if str(path).startswith("/proc/self") else str(path)
-        if not path.startswith(self.home) or "/mlruns/" in path or "/.tokenmill/" in path or "/.locks/" in path:
+        others = ("/mlruns/", "/.tokenmill/", "/.locks/", "/.intact/")
+        if not path.startswith(self.home) or any(folder in path for folder in others):
             return
         if self.phase == "publish":
             self.event("publish", path)

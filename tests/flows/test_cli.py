@@ -1,5 +1,6 @@
 """The command line: help with an example for each command, one sentence for each error, exit codes."""
 
+import os
 import re
 import subprocess
 import sys
@@ -61,6 +62,7 @@ def test_error_is_one_sentence_with_its_exit_code(error, code, sentence, monkeyp
 
     monkeypatch.delenv("TOKENMILL_DEBUG", raising=False)
     monkeypatch.setattr(signals, "received", [signals.signal.SIGTERM])
+    monkeypatch.setattr(os, "_exit", sys.exit)
     monkeypatch.setattr(cli, "app", fail)
     with pytest.raises(SystemExit) as exit:
         cli.main()

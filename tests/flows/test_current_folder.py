@@ -88,6 +88,8 @@ def hostile(tmp_path):
         (folder / name).write_text("\n".join(line.removeprefix(" " * 8) for line in lines.splitlines()) + "\n")
     for name in MODULES.split():
         (folder / f"{name}.py").write_text(f"open('{mark}-{name}', 'w')\nraise RuntimeError('imported from here')\n")
+    with (folder / ".env").open("ab") as file:
+        file.write(b"\xff\n")  # whoever reads it all the same, fails
     (folder / ".git" / "objects").mkdir()
     (folder / ".git" / "refs").mkdir()
     (folder / "texts").mkdir()

@@ -389,12 +389,24 @@ def by_deployment(found):
 def start(home, path, environment, ending=SECONDS_TO_END):
     command = [sys.executable, str(home / "ticking.py"), str(ending), str(path), str(home)]
     with (home / LOG).open("a") as log:  # a pipe without a reader fills up and blocks the process
-        return subprocess.Popen(
+        serving = subprocess.Popen(
             command, env=environment, cwd=home, stdout=subprocess.DEVNULL, stderr=log, start_new_session=True
         )
+    SERVING.append(serving)
+    return serving
 
 
 LOG = "serve.log"
+SERVING = []
+
+
+@pytest.fixture(autouse=True)
+def end_what_a_test_left():
+    yield
+    while SERVING:
+        if (serving := SERVING.pop()).poll() is None:
+            os.killpg(serving.pid, signal.SIGKILL)
+            serving.wait()
 
 
 def runs(url, state, before=None):
@@ -414,7 +426,7 @@ def post(url, query):
 
 
 def wait_for(condition, process=None):
-    until = time.monotonic() + 90
+    until = time.monotonic() + 300
     while not condition():
         assert process is None or process.poll() is None, Path(process.args[-1], LOG).read_text()
         assert time.monotonic() < until

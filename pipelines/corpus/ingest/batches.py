@@ -19,15 +19,17 @@ from pipelines.corpus.documents import document_id, normalise
 from pipelines.corpus.ingest.config import IngestConfig
 from pipelines.corpus.ingest.many import name_texts, normalise_fields, text_array
 from pipelines.corpus.ingest.partitions import Partition, Piece
-from pipelines.corpus.ingest.texts import DEEP, SHOWN, read_texts, usable
+from pipelines.corpus.ingest.texts import DEEP, SHOWN, read_pieces, read_texts, usable
 from pipelines.corpus.parquet import ROW_BYTES
 from pipelines.corpus.quality import apply_rules, bad_words_of, rules_of
 from pipelines.corpus.readers.formats import one_by_one
-from pipelines.corpus.readers.records import SURROGATE, Bad, Record, Records
+from pipelines.corpus.readers.records import MAX_WHOLE, SURROGATE, Bad, Record, Records, UnreadableError, read_whole
 from pipelines.corpus.sources import File
 from pipelines.errors import InputError
 
 BATCH_BYTES = 2 << 20  # of text
+WORDS_BYTES = 16 << 20  # of a list of bad words
+BESIDE_BYTES = 64 << 20  # of metadata, which few texts have
 
 Strings = list[str | pa.StringArray]
 
@@ -37,6 +39,9 @@ class Batch:
     """Documents in columns, since there may be many million small ones, and rows of what was rejected.
 
     A column of `Strings` holds single values beside arrays of the values of many documents.
+
+    size: bytes of the texts, by which a corpus is divided.
+    beside: bytes of the metadata.
     """
 
     text: list[bytes] = field(default_factory=list)
@@ -46,13 +51,21 @@ class Batch:
     rejected: list[dict[str, Any]] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
     size: int = 0
+    beside: int = 0
+
+    def is_full(self, limit: int) -> bool:
+        """Return whether the batch has enough text, or far more metadata than text."""
+        return self.size >= limit or self.beside >= BESIDE_BYTES
 
     def add_many(self, records: Records, piece: Piece, limit: int) -> int:
         """Add the texts of records until the batch is full. Return how many; none if one needs a closer look."""
         source, records = piece.source, records[: 1 + (limit - self.size) // ROW_BYTES]
         if not (texts := normalise_fields(records.fields, source.text)):
             return 0
-        ends = self.size + np.cumsum(np.fromiter(map(len, texts), np.int64, len(texts)) + ROW_BYTES)
+        sizes = np.fromiter(map(len, texts), np.int64, len(texts))
+        if sizes.max() > MAX_WHOLE:
+            return 0
+        ends = self.size + np.cumsum(sizes + ROW_BYTES)
         n = min(int(np.searchsorted(ends, limit)) + 1, len(texts))  # the last text is the one that fills the batch
         try:
             metadata = [_metadata(fields, source.kept) for fields in records.fields[:n]] if source.kept else []
@@ -62,6 +75,7 @@ class Batch:
         self.source.append(pa.repeat(source.title, n))
         self.location.append(records[:n].locations(f"{piece.file.name} "))
         self.metadata += metadata if source.kept else [pa.repeat("{}", n)]
+        self.beside += sum(map(len, metadata))
         self.size = int(ends[n - 1])
         return n
 
@@ -99,6 +113,7 @@ class Batch:
         self.source.append(source.title)
         self.location.append(f"{piece.file.name} {record.location}")
         self.metadata.append(metadata)
+        self.beside += len(metadata)
         self.size += ROW_BYTES + len(self.text[-1])
         return None
 
@@ -151,8 +166,8 @@ def read_batches(partition: Partition) -> Iterator[tuple[pa.RecordBatch, Batch]]
 def _fill_batches(partition: Partition, passages: Passages | None, limit: int) -> Iterator[Batch]:
     config, batch = partition.config, Batch()
     at_once = not config.clean and not passages
-    for piece in partition.pieces:
-        for found in read_texts(piece):
+    for piece, records_of in read_pieces(partition.pieces):
+        for found in records_of:
             left: Records | list[Record | Bad] = found if isinstance(found, Records) else [found]
             while left:
                 if at_once and isinstance(left, Records) and (n := batch.add_many(left, piece, limit)):
@@ -161,10 +176,10 @@ def _fill_batches(partition: Partition, passages: Passages | None, limit: int) -
                     records = iter(left)
                     for record in records:
                         batch.add(record, piece, config, passages)
-                        if batch.size >= limit:
+                        if batch.is_full(limit):
                             break
                     left = list(records)
-                if batch.size >= limit:
+                if batch.is_full(limit):
                     yield batch
                     batch = Batch()
     if batch.size:
@@ -214,8 +229,16 @@ def _evaluation_texts(pieces: Iterable[Piece]) -> Iterator[str]:
 
 @lru_cache(maxsize=1)
 def _bad_words(files: tuple[File, ...]) -> frozenset[str]:
+    """Return the words of lists.
+
+    Raises:
+        InputError: a list is too large to be one.
+    """
     words: frozenset[str] = frozenset()
     for file in files:
-        with file.open() as stream:
-            words |= bad_words_of(stream.read().decode("utf-8-sig", "replace").splitlines())
+        try:
+            with file.open() as stream:
+                words |= bad_words_of(read_whole(stream, WORDS_BYTES).decode("utf-8-sig", "replace").splitlines())
+        except UnreadableError:
+            raise InputError(f"{file.uri} is larger than {WORDS_BYTES:,} bytes; bad_words names a list.") from None
     return words

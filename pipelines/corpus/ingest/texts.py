@@ -1,24 +1,53 @@
 """The records of a piece: read, checked for their text, and joined where the config groups them."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from itertools import groupby
 from typing import BinaryIO, cast
 
 from pipelines.corpus.ingest.config import SourceConfig
 from pipelines.corpus.ingest.partitions import Piece
-from pipelines.corpus.readers.formats import one_by_one, read_records
-from pipelines.corpus.readers.records import MAX_WHOLE, Bad, Record, Records, Stream, no_column, shown
+from pipelines.corpus.readers.formats import formats_of, one_by_one, read_records
+from pipelines.corpus.readers.processes import Queue
+from pipelines.corpus.readers.records import MAX_WHOLE, Bad, Record, Records, Stream, no_column, show
 
+AHEAD = 16  # files that a reader process is asked for
 DEEP = "nested too deeply"
 SHOWN = 2_000  # characters of an unreadable record that are kept to look at
 
 
-def read_texts(piece: Piece) -> Iterator[Record | Records | Bad]:
-    """Yield the records of a piece. Consecutive records of a group become one."""
+def read_pieces(pieces: Sequence[Piece]) -> Iterator[tuple[Piece, Iterator[Record | Records | Bad]]]:
+    """Yield each piece with its records. A reader process is asked for some files in advance."""
+    opened: dict[int, BinaryIO] = {}
+    asked = 0
+    with ExitStack() as files, Queue() as queue:
+        for number, piece in enumerate(pieces):
+            while asked < min(number + AHEAD, len(pieces)):
+                if _reads_elsewhere(later := pieces[asked]):
+                    opened[asked] = files.enter_context(later.file.open())
+                    queue.ask(opened[asked], later.file.name, later.source)
+                asked += 1
+            yield piece, read_texts(piece, opened.pop(number, None), queue)
+
+
+def _reads_elsewhere(piece: Piece) -> bool:
+    """Return whether a process reads the piece, and its file takes no memory while it waits."""
+    return "://" not in piece.file.uri and formats_of(piece.file.name, piece.source)[1].isolated
+
+
+def read_texts(
+    piece: Piece, file: BinaryIO | None = None, queue: Queue | None = None
+) -> Iterator[Record | Records | Bad]:
+    """Yield the records of a piece. Consecutive records of a group become one.
+
+    Args:
+        file: the file of the piece if it is open already; it is closed.
+        queue: the files that a reader process is asked for, which may have this file.
+    """
     source = piece.source
     if not source.group_by:
-        yield from _read(piece)
+        yield from _read(piece, file, queue)
         return
 
     def key(record: Record | Bad) -> str | None:
@@ -29,21 +58,25 @@ def read_texts(piece: Piece) -> Iterator[Record | Records | Bad]:
         except RecursionError:
             return None
 
-    for group, members in groupby((usable(record, source) for record in one_by_one(_read(piece))), key):
+    for group, members in groupby((usable(record, source) for record in one_by_one(_read(piece, file, queue))), key):
         if group is None:
             yield from (member if isinstance(member, Bad) else _too_deep(member, source) for member in members)
             continue
-        records, size = list[Record](), 0
-        for member in cast("Iterator[Record]", members):
-            size += len(member.fields[source.text])
-            records += [member] if size <= MAX_WHOLE or not records else []
-        first, *others = records
-        if size > MAX_WHOLE:
-            yield Bad(f"a group of {size:,} characters; the limit is {MAX_WHOLE:,}", first.location)
-            continue
-        text = source.separator.join(record.fields[source.text] for record in records)
-        location = f"{first.location} to {others[-1].location.rpartition(' ')[2]}" if others else first.location
-        yield Record(first.fields | {source.text: text}, location)
+        yield _joined(cast("Iterator[Record]", members), source)
+
+
+def _joined(members: Iterator[Record], source: SourceConfig) -> Record | Bad:
+    """Return the document of a group's records."""
+    first = last = next(members)
+    texts, size = [first.fields[source.text]], len(first.fields[source.text])
+    for last in members:
+        text = last.fields[source.text]
+        size += len(text)
+        texts += [text] if size <= MAX_WHOLE else []
+    if size > MAX_WHOLE:
+        return Bad(f"a group of {size:,} characters; the limit is {MAX_WHOLE:,}", first.location)
+    location = first.location if last is first else f"{first.location} to {last.location.rpartition(' ')[2]}"
+    return Record(first.fields | {source.text: source.separator.join(texts)}, location)
 
 
 def _too_deep(record: Record, source: SourceConfig) -> Bad:
@@ -57,18 +90,20 @@ def usable(record: Record | Bad, source: SourceConfig) -> Record | Bad:
     fields, location = record
     text = fields.get(source.text)
     if isinstance(text, str):
+        if len(text) > MAX_WHOLE:
+            return Bad(f"a text of more than {MAX_WHOLE:,} characters", location, text[:SHOWN])
         missing = [name for name in source.group_by if name not in fields]
         return Bad(f"no column {missing[0]!r} to group by", location, text) if missing else record
     if source.text not in fields:
-        return Bad(no_column(source.text, fields), location, shown(fields)[:SHOWN])
-    return Bad(f"column {source.text!r} holds {type(text).__name__}, not text", location, shown(fields)[:SHOWN])
+        return Bad(no_column(source.text, fields), location, show(fields, SHOWN))
+    return Bad(f"column {source.text!r} holds {type(text).__name__}, not text", location, show(fields, SHOWN))
 
 
-def _read(piece: Piece) -> Iterator[Record | Records | Bad]:
-    with piece.file.open() as file:
+def _read(piece: Piece, opened: BinaryIO | None, queue: Queue | None) -> Iterator[Record | Records | Bad]:
+    with opened or piece.file.open() as file:
         stream = file
         if (end := piece.end) is not None:
             file.seek(piece.start)
             stream = cast(BinaryIO, Stream(lambda size: file.read(min(size, end - file.tell()))))
-        yield from read_records(stream, piece.file.name, piece.source, piece.lines_before + 1)
+        yield from read_records(stream, piece.file.name, piece.source, piece.lines_before + 1, queue)
     piece.file.check_unchanged()

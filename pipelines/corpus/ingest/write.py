@@ -20,6 +20,7 @@ from pipelines.corpus.sources import Skipped
 from pipelines.store.files import link_or_copy
 from pipelines.store.step import StepContext
 
+REASONS = 10_000  # that are counted one by one: a hostile file can give each row its own
 Written = tuple[Counter[str], list[int]]  # counts of a part after the second pass, and the rows that were dropped
 
 
@@ -89,7 +90,8 @@ def write_rejected(
             for path in (part.rejected, *([part.dropped] if dropped else [])):
                 for row in read_rows(path):
                     table.write(row)
-                    reasons[row["reason"]] += 1
+                    known = row["reason"] in reasons or len(reasons) < REASONS
+                    reasons[row["reason"] if known else "another reason"] += 1
             first_pass = part.model_dump(include={"counts", "usable", "problem"})
             n_rejected = table.rows - first - len(dropped)
             place = {"number": number, "first_rejected": first, "rejected": n_rejected, "dropped": dropped}

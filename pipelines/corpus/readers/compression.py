@@ -5,40 +5,43 @@ import gzip
 import io
 import lzma
 from collections.abc import Callable
+from functools import partial
 from typing import Any, BinaryIO, cast
 
 import pyarrow as pa
 
-from pipelines.corpus.readers.records import BUFFER, Stream, UnreadableError
+from pipelines.corpus.readers.records import BUFFER, ReadOptions, Stream, UnreadableError
 
 BOMB_RATIO, BOMB_BYTES = 250, 256 << 20  # no text that somebody wrote unpacks to both
+DICTIONARY = 256 << 20  # bytes of memory that an archive may ask for; zstd's own limit is half of it
 COMPRESSIONS: dict[str, Callable[[BinaryIO], Any]] = {
     "gz": lambda file: gzip.GzipFile(fileobj=file, mode="rb"),
     "bz2": lambda file: _Streams(file, bz2.BZ2Decompressor),
-    "xz": lambda file: _Streams(file, lzma.LZMADecompressor),
+    "xz": lambda file: _Streams(file, partial(lzma.LZMADecompressor, memlimit=DICTIONARY)),
     "zst": lambda file: pa.CompressedInputStream(pa.PythonFile(file, mode="r"), "zstd"),
 }
 
 
-def decompress(file: BinaryIO, compression: str | None) -> BinaryIO:
+def decompress(file: BinaryIO, compression: str | None, options: ReadOptions) -> BinaryIO:
     """Return a file's decompressed content, or the file itself if there is no compression."""
     if compression is None:
         return file
-    return cast(BinaryIO, io.BufferedReader(_Unpacked(COMPRESSIONS[compression](file), file), BUFFER))
+    return cast(BinaryIO, io.BufferedReader(_Unpacked(COMPRESSIONS[compression](file), file, options), BUFFER))
 
 
-def refuse_bomb(unpacked: int, packed: int) -> None:
-    """Raise an UnreadableError if a file unpacks to far more than its size."""
-    if unpacked > BOMB_BYTES and unpacked > BOMB_RATIO * max(packed, 1):
-        raise UnreadableError(f"a decompression bomb: unpacks to more than {BOMB_RATIO} times its size")
+def refuse_bomb(unpacked: int, packed: int, options: ReadOptions, floor: int = BOMB_BYTES) -> None:
+    """Raise an UnreadableError if a file unpacks to more than the floor and to far more than its size."""
+    ratio = options.limits * BOMB_RATIO
+    if unpacked > options.limits * floor and unpacked > ratio * max(packed, 1):
+        raise UnreadableError(f"a decompression bomb: unpacks to more than {ratio:g} times its size")
 
 
 class _Unpacked(Stream):
     """A decompressed stream that refuses to grow without end out of a few bytes."""
 
-    def __init__(self, stream: Any, packed: BinaryIO) -> None:
+    def __init__(self, stream: Any, packed: BinaryIO, options: ReadOptions) -> None:
         super().__init__(stream.read1)
-        self._packed, self._bytes = packed, 0
+        self._packed, self._bytes, self._options = packed, 0, options
         self._break: Exception | None = None
 
     def readinto(self, buffer: Any) -> int:
@@ -54,7 +57,7 @@ class _Unpacked(Stream):
                 raise
             self._break = error
         self._bytes += filled
-        refuse_bomb(self._bytes, self._packed.tell())
+        refuse_bomb(self._bytes, self._packed.tell(), self._options)
         return filled
 
 

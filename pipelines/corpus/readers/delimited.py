@@ -6,7 +6,15 @@ from collections.abc import Iterator
 from typing import BinaryIO
 
 from pipelines.corpus.readers.encoding import open_text
-from pipelines.corpus.readers.records import MAX_LINE, Bad, ReadOptions, Record, UnreadableError, check_names
+from pipelines.corpus.readers.records import (
+    MAX_COLUMNS,
+    MAX_LINE,
+    Bad,
+    ReadOptions,
+    Record,
+    UnreadableError,
+    check_names,
+)
 
 
 def read_csv(file: BinaryIO, options: ReadOptions) -> Iterator[Record | Bad]:
@@ -21,24 +29,39 @@ def read_tsv(file: BinaryIO, options: ReadOptions) -> Iterator[Record | Bad]:
 
 def _read_csv(file: BinaryIO, options: ReadOptions, delimiter: str) -> Iterator[Record | Bad]:
     csv.field_size_limit(MAX_LINE)
-    rows = csv.reader(_bounded_lines(open_text(file, options, newline="")), delimiter=delimiter)
+    lines = _Lines(open_text(file, options, newline=""))
+    rows = csv.reader(lines, delimiter=delimiter)
     try:
         names = list(options.columns) or next(rows, [])
+        if len(names) > MAX_COLUMNS:
+            raise UnreadableError(f"more than {MAX_COLUMNS:,} columns")
         check_names(names)
-        line = rows.line_num + 1
+        line, lines.size = rows.line_num + 1, 0
         for row in rows:
             if len(row) == len(names):
                 yield Record(dict(zip(names, row, strict=True)), f"line {line}")
             elif row:
                 reason = f"{len(row)} fields where {len(names)} are expected"
                 yield Bad(reason, f"line {line}", delimiter.join(row)[:1000])
-            line = rows.line_num + 1
+            line, lines.size = rows.line_num + 1, 0
     except csv.Error as error:
         raise UnreadableError(f"not CSV at line {rows.line_num + 1}: {error}") from None
 
 
-def _bounded_lines(text: io.TextIOWrapper) -> Iterator[str]:
-    while line := text.readline(MAX_LINE):
-        if len(line) == MAX_LINE and not line.endswith(("\n", "\r")):
-            raise UnreadableError(f"a line of more than {MAX_LINE:,} characters")
-        yield line
+class _Lines:
+    """The lines of a text, and the characters of those that the row so far takes: quoted fields may go over many."""
+
+    def __init__(self, text: io.TextIOWrapper) -> None:
+        self._text, self.size = text, 0
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        line = self._text.readline(MAX_LINE)
+        self.size += len(line)
+        if self.size >= MAX_LINE and (len(line) < self.size or not line.endswith(("\n", "\r"))):
+            raise UnreadableError(f"a row of more than {MAX_LINE:,} characters")
+        if not line:
+            raise StopIteration
+        return line

@@ -7,14 +7,20 @@ To add a format:
 2. Add a row to `FORMATS`: the name that `format` may ask for, the file extensions, the reader.
 3. Add a test to the tests of readers.
 
+A reader runs in a process with limits, unless its row says that it is bounded by itself (`isolated=False`).
+
 Readers get decompressed files: the last suffix of a name (`.gz`) is peeled off first. Bytes that do not fit a text's
 encoding arrive as lone surrogates (as of Python's `surrogateescape`). Ingest counts, rejects or repairs them.
 """
 
+import errno
 import re
 from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
 from pathlib import PurePosixPath
 from typing import BinaryIO
+
+import pyarrow as pa
 
 from pipelines.corpus.readers.columnar import read_arrow, read_parquet
 from pipelines.corpus.readers.compression import COMPRESSIONS, decompress
@@ -22,21 +28,24 @@ from pipelines.corpus.readers.delimited import read_csv, read_tsv
 from pipelines.corpus.readers.json_lines import read_json, read_json_lines
 from pipelines.corpus.readers.pages import read_html, read_pdf, read_warc
 from pipelines.corpus.readers.plain import read_text
-from pipelines.corpus.readers.records import SURROGATE, Bad, Format, ReadOptions, Record, Records
+from pipelines.corpus.readers.processes import Queue
+from pipelines.corpus.readers.records import MAX_REASON, SURROGATE, Bad, Format, Found, ReadOptions, Record, Records
 from pipelines.corpus.readers.samples import read_conversations, read_python_dict
 from pipelines.errors import InputError
+
+FROM_FILES = {errno.EINVAL, errno.EOVERFLOW, errno.EFBIG, errno.ESPIPE}  # as of a place before the start of a file
 
 CODE = "py pyi c h cc cpp hpp cs java kt scala js jsx ts tsx go rs rb php swift lua pl r jl sh sql css toml ini cfg tex"
 
 FORMATS: dict[str, Format] = {
-    "text": Format(("txt", "text", "rst", ""), read_text),
-    "markdown": Format(("md", "markdown"), read_text),
-    "code": Format(tuple(CODE.split()), read_text),
+    "text": Format(("txt", "text", "rst", ""), read_text, isolated=False),
+    "markdown": Format(("md", "markdown"), read_text, isolated=False),
+    "code": Format(tuple(CODE.split()), read_text, isolated=False),
     "html": Format(("html", "htm", "xhtml"), read_html),
     "json": Format(("json",), read_json),
-    "jsonl": Format(("jsonl", "ndjson"), read_json_lines, by_line=True),
-    "csv": Format(("csv",), read_csv),
-    "tsv": Format(("tsv", "tab"), read_tsv),
+    "jsonl": Format(("jsonl", "ndjson"), read_json_lines, by_line=True, isolated=False),
+    "csv": Format(("csv",), read_csv, isolated=False),
+    "tsv": Format(("tsv", "tab"), read_tsv, isolated=False),
     "parquet": Format(("parquet", "pq"), read_parquet),
     "arrow": Format(("arrow", "feather", "ipc"), read_arrow),
     "conversations": Format(("yml", "yaml"), read_conversations),
@@ -74,40 +83,61 @@ def one_by_one(found: Iterable[Record | Records | Bad]) -> Iterator[Record | Bad
 
 
 def read_records(
-    file: BinaryIO, name: str, options: ReadOptions, first_line: int = 1
+    file: BinaryIO, name: str, options: ReadOptions, first_line: int = 1, queue: Queue | None = None
 ) -> Iterator[Record | Records | Bad]:
     """Yield the records of an open file. Its name or the options say its format. A broken file ends with a `Bad`.
 
+    A process with limits reads formats whose parser may crash or explode.
+
     Args:
         first_line: the number of the file's first line, if it is a part of another file that is read by line.
+        queue: the files that a reader process is asked for, which may have this file.
 
     Raises:
         InputError: there is no such format or encoding, or a package that the format needs is not installed.
         ConnectionError, OSError: the machine or the network failed, and not the file.
     """
     try:
-        compression, format_ = formats_of(name, options)
+        _, format_ = formats_of(name, options)
     except KeyError as unknown:
         yield Bad(f"no reader for .{unknown.args[0]}", "file")
         return
-    last = ""
+    with nullcontext(queue) if queue else Queue() as queue:
+        found = queue.read(file, name, options) if format_.isolated else read_here(file, name, options, first_line)
+        for each in found:
+            yield _printable(each) if isinstance(each, Bad) else each
+
+
+def read_here(file: BinaryIO, name: str, options: ReadOptions, first_line: int = 1) -> Iterator[Found]:
+    """Yield what the format's reader finds in this process. A broken file ends with a `Bad`.
+
+    Raises:
+        InputError, OSError: see `read_records`.
+    """
+    compression, format_ = formats_of(name, options)
+    last, row = "", 0
     try:
-        with decompress(file, compression) as stream:
-            for record in format_.read(stream, options, *([first_line] if format_.by_line else [])):
-                last = record.last_location if isinstance(record, Records) else record.location
-                yield _printable(record) if isinstance(record, Bad) else record
+        with decompress(file, compression, options) as stream:
+            for found in format_.read(stream, options, *([first_line] if format_.by_line else [])):
+                if isinstance(found, pa.RecordBatch):
+                    row += len(found)
+                    last = f"row {row}"
+                else:
+                    last = found.last_location if isinstance(found, Records) else found.location
+                yield found
     except ImportError as error:
         raise InputError(f"{name} needs the package {error.name}; pip install 'tokenmill[formats]'.") from None
     except (InputError, ConnectionError, MemoryError):
         raise
     except Exception as error:  # of whichever parser, about bytes that nobody foresaw
-        if isinstance(error, OSError) and error.errno:
+        if isinstance(error, OSError) and error.errno and error.errno not in FROM_FILES:
             raise  # the machine failed and not the file: a full disk, a broken one
         sentence = (str(error).strip() or type(error).__name__).splitlines()[0]
         sentence = re.sub(" at 0x[0-9a-f]+", "", sentence)  # an address that differs each time
-        yield _printable(Bad(sentence, f"after {last}" if last else "file"))
+        yield Bad(sentence, f"after {last}" if last else "file")
 
 
 def _printable(bad: Bad) -> Bad:
     """Return a `Bad` that can be written into a table: its text is for people and need not be repaired."""
-    return Bad(*(SURROGATE.sub("\ufffd", each) for each in bad))
+    reason, location, text = (SURROGATE.sub("\ufffd", each) for each in bad)
+    return Bad(reason if len(reason) <= MAX_REASON else reason[:MAX_REASON] + " …", location[:MAX_REASON], text)

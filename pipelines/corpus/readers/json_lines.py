@@ -21,6 +21,7 @@ from pipelines.corpus.readers.records import (
     UnreadableError,
     read_whole,
 )
+from pipelines.corpus.readers.weight import too_heavy
 
 NUMBER = secrets.randbits(53)  # nobody can have written this number
 
@@ -61,6 +62,8 @@ def _objects(lines: bytes) -> list[dict[str, Any]]:
     All lines are parsed at once, as a list with a number for each line end. So an object that runs over two
     lines is noticed.
     """
+    if too_heavy(lines):
+        return []
     try:
         values = orjson.loads(b"[%s]" % lines.replace(b"\n", b",%d," % NUMBER))
     except orjson.JSONDecodeError:
@@ -71,6 +74,8 @@ def _objects(lines: bytes) -> list[dict[str, Any]]:
 
 
 def _record(line: bytes, location: str) -> Record | Bad:
+    if too_heavy(line):
+        return Bad("a line of too many values", location, line[:1000].decode("utf-8", "replace"))
     try:
         fields = orjson.loads(line)
     except orjson.JSONDecodeError as strict:

@@ -1,9 +1,12 @@
 """Readers of HTML, PDF and WARC."""
 
+import io
+import logging
 import re
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
+from pipelines.corpus.readers.compression import refuse_bomb
 from pipelines.corpus.readers.encoding import UNDECODED, decode
 from pipelines.corpus.readers.records import (
     MAX_LINE,
@@ -15,6 +18,7 @@ from pipelines.corpus.readers.records import (
     to_seekable,
 )
 
+PDF_WORK = 8  # bytes of memory and more of work that a byte of a page's instructions takes
 NOT_ASCII = re.compile("[^\0-\x7f]")
 
 
@@ -28,12 +32,44 @@ def read_pdf(file: BinaryIO, options: ReadOptions) -> Iterator[Record | Bad]:
     import pypdf
     from pypdf.errors import PyPdfError
 
+    seekable, skipped = to_seekable(file), _Skipped()
+    size = seekable.seek(0, io.SEEK_END)
+    logging.getLogger("pypdf").addHandler(skipped)
     try:
-        pages = pypdf.PdfReader(to_seekable(file)).pages
-        text = "\n\n".join(page.extract_text() for page in pages)
+        pages, texts, unpacked = pypdf.PdfReader(seekable).pages, [], 0
+        for page in pages:  # many pages may share one content, so this counts before a text is made
+            contents = page.get("/Contents")
+            unpacked += _content_bytes(contents.get_object()) if contents else 0
+            refuse_bomb(unpacked * PDF_WORK, size, options)
+        for page in pages:
+            texts.append(page.extract_text())
+            if skipped.reason:
+                raise UnreadableError(f"a part of page {len(texts)} is lost: {skipped.reason}")
     except PyPdfError as error:
         raise UnreadableError(f"not a readable PDF: {error}") from None
-    yield Record({"text": text, "pages": len(pages)}, "file")
+    finally:
+        logging.getLogger("pypdf").removeHandler(skipped)
+    yield Record({"text": "\n\n".join(texts), "pages": len(pages)}, "file")
+
+
+def _content_bytes(contents: Any) -> int:
+    """Return the bytes of the unpacked instructions of a page: a stream, or a list of them."""
+    from pypdf.generic import StreamObject
+
+    parts = (part.get_object() for part in (contents if isinstance(contents, list) else [contents]))
+    return sum(len(part.get_data()) for part in parts if isinstance(part, StreamObject))
+
+
+class _Skipped(logging.Handler):
+    """Keeps the first warning that a part of a page was skipped: pypdf raises no error then."""
+
+    reason = ""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep a warning of a broken stream or of form content."""
+        text = record.getMessage()
+        if record.name == "pypdf.filters" or text.startswith(("Exceeded", "Impossible to decode")):
+            self.reason = self.reason or text
 
 
 def read_warc(file: BinaryIO, options: ReadOptions) -> Iterator[Record | Bad]:
@@ -47,13 +83,24 @@ def read_warc(file: BinaryIO, options: ReadOptions) -> Iterator[Record | Bad]:
                 continue
             kind = (record.http_headers or record.rec_headers).get_header("Content-Type") or ""
             address = record.rec_headers.get_header("WARC-Target-URI")
-            body = record.content_stream().read(MAX_LINE)
-            if record.rec_type == "conversion" or kind.startswith("text/plain"):
+            stream = record.content_stream()
+            body = stream.read(MAX_LINE + 1)
+            packing = getattr(stream, "decompressor", None)
+            if len(body) > MAX_LINE:
+                yield Bad(f"a record of more than {MAX_LINE:,} bytes", f"record {number}")
+            elif _is_cut(record.raw_stream) or (body and not getattr(packing, "eof", True)):
+                yield Bad("the record ends before its length", f"record {number}")
+            elif record.rec_type == "conversion" or kind.startswith("text/plain"):
                 yield Record({"text": decode(body, options.encoding or "utf-8"), "url": address}, f"record {number}")
             elif "html" in kind:
                 yield _from_html(body, f"record {number}", options.encoding, url=address)
     except ArchiveLoadFailed as error:
         raise UnreadableError(f"not a readable WARC: {error}") from None
+
+
+def _is_cut(stream: Any) -> bool:
+    """Return whether a record's bytes end before the length that it declares. What follows a text may be left."""
+    return getattr(stream, "limit", 0) > 0 and not stream.read(1)
 
 
 def _from_html(page: bytes, location: str, encoding: str | None, **more: str) -> Record | Bad:

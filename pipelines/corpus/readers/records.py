@@ -8,7 +8,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, BinaryIO, NamedTuple, cast
+from typing import Any, BinaryIO, NamedTuple, TypeAlias, cast
 
 import numpy as np
 import pyarrow as pa
@@ -19,7 +19,10 @@ from gpt.config import Config
 
 MAX_LINE = 64 << 20  # bytes of one line of JSON Lines, or of one field of a CSV file
 MAX_WHOLE = 256 << 20  # bytes of a file whose format can only be read whole
+MAX_COLUMNS = 100_000  # of a CSV file
 BUFFER = 1 << 20  # bytes per read
+SPOOLED = 16 << 20  # bytes of a copy of a file that stay in memory
+MAX_REASON = 500  # characters of a reason or a place, which a file can make as long as itself
 SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -106,6 +109,8 @@ class ReadOptions(Config):
     """Names of the columns, for CSV and TSV files without a header."""
     delimiter: str | None = Field(None, min_length=1, max_length=1)
     """The sign between the fields of a CSV file."""
+    limits: float = Field(1.0, gt=0, json_schema_extra={"since": "0.3.0"})
+    """Memory, time and unpacked bytes that a file may take, as a multiple of the usual limits."""
 
     @property
     def wanted(self) -> Collection[str]:
@@ -113,30 +118,50 @@ class ReadOptions(Config):
         return ()
 
 
+# What a reader yields: mypy knows no types of Arrow.
+Found: TypeAlias = "Record | Records | Bad | Any"
+
 # Takes an open file and options; a reader by line also takes the number of the first line.
-Reader = Callable[..., Iterator["Record | Records | Bad"]]
+Reader = Callable[..., Iterator[Found]]
 
 
 @dataclass(frozen=True)
 class Format:
-    """A format: its file extensions, its reader, and whether a part between two line ends can be read alone."""
+    """A format: its file extensions and its reader.
+
+    by_line: whether a part between two line ends can be read alone.
+    isolated: whether a process with limits reads it. Formats whose parser is bounded do without.
+    """
 
     extensions: tuple[str, ...]
     read: Reader
     by_line: bool = False
+    isolated: bool = True
 
 
 def no_column(name: str, fields: Iterable[str]) -> str:
-    """Return the reason for rejecting a record without a column."""
-    return f"no column {name!r}; there are {SURROGATE.sub(chr(0xFFFD), ', '.join(fields))}"
+    """Return the reason for rejecting a record without a column. The list of columns is cut."""
+    names, size = [], 0
+    for field in fields:
+        names.append(field[:MAX_REASON])
+        if (size := size + len(field) + 2) > MAX_REASON:
+            break
+    listed = SURROGATE.sub("\ufffd", ", ".join(names))
+    return f"no column {name!r}; there are {listed if size <= MAX_REASON else listed[:MAX_REASON] + ' …'}"
 
 
-def shown(fields: Mapping[str, Any]) -> str:
-    """Return the fields of a record as people read them."""
+def show(fields: Mapping[str, Any], limit: int) -> str:
+    """Return the beginning of `str(fields)`, without building the rest."""
+    parts, size = [], 1
     try:
-        return str(fields)
-    except RecursionError:
-        return "nested too deeply to show"
+        for name, value in fields.items():
+            part = f"{name[:limit]!r}: {value!r}"
+            parts.append(part)
+            if (size := size + len(part) + 2) > limit + 2:
+                break
+    except (RecursionError, ValueError):  # nested deeply, or an integer of too many digits
+        return "fields that cannot be shown"
+    return f"{{{', '.join(parts)}}}"[:limit]
 
 
 def check_names(columns: Sequence[str]) -> None:
@@ -145,25 +170,25 @@ def check_names(columns: Sequence[str]) -> None:
         raise UnreadableError(f"two columns are called {twice[0]!r}")
 
 
-def read_whole(file: BinaryIO) -> bytes:
+def read_whole(file: BinaryIO, limit: int = MAX_WHOLE) -> bytes:
     """Read a file into memory.
 
     Raises:
-        UnreadableError: it is larger than `MAX_WHOLE`.
+        UnreadableError: it is larger than the limit.
     """
-    content = bytearray()
+    blocks, size = [], 0
     while block := file.read(1 << 20):
-        content += block
-        if len(content) > MAX_WHOLE:
-            raise UnreadableError(f"larger than {MAX_WHOLE:,} bytes, and this format can only be read whole")
-    return bytes(content)
+        blocks.append(block)
+        if (size := size + len(block)) > limit:
+            raise UnreadableError(f"larger than {limit:,} bytes, and this format can only be read whole")
+    return b"".join(blocks)
 
 
 def to_seekable(file: BinaryIO) -> BinaryIO:
     """Return the file, or a seekable copy of it in a temporary file."""
     if file.seekable():
         return file
-    spool = tempfile.SpooledTemporaryFile(MAX_LINE)  # noqa: SIM115
+    spool = tempfile.SpooledTemporaryFile(SPOOLED)  # noqa: SIM115
     while block := file.read(1 << 20):
         spool.write(block)
     spool.seek(0)

@@ -2,57 +2,100 @@
 
 import ast
 import io
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, BinaryIO
 
 import yaml
 
 from pipelines.corpus.readers.encoding import open_text
-from pipelines.corpus.readers.records import SURROGATE, Bad, ReadOptions, Record, UnreadableError, read_whole
+from pipelines.corpus.readers.records import (
+    MAX_REASON,
+    SURROGATE,
+    Bad,
+    ReadOptions,
+    Record,
+    UnreadableError,
+    read_whole,
+)
+
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the one in C takes a tenth of the time
+TAGS = {None, "!", *(f"tag:yaml.org,2002:{kind}" for kind in ("str", "seq", "map"))}
+MAX_DEPTH = 100
+MAX_EVENTS = 100_000  # of any small file; a larger one may have one for each eight characters
+MAX_BAD = 1000  # entries of a file that are no conversations
+MAX_PARSED = 16 << 20  # bytes of a file of which each byte may become an object
 
 
 def read_conversations(file: BinaryIO, options: ReadOptions) -> Iterator[Record | Bad]:
     """Read YAML with `conversations`, each a list of turns, and optionally `categories`."""
+    text = open_text(io.BytesIO(read_whole(file, MAX_PARSED)), options).read()
     try:
-        text = open_text(io.BytesIO(read_whole(file)), options).read()
-        value = yaml.load(text, _Texts)  # noqa: S506 - a safe loader
+        value = _texts(yaml.parse(text, LOADER), MAX_EVENTS + len(text) // 8)
     except yaml.YAMLError as error:
         raise UnreadableError(f"not YAML: {' '.join(str(error).split())}") from None
-    except RecursionError:
-        raise UnreadableError("YAML nested too deeply") from None
     conversations = value.get("conversations") if isinstance(value, dict) else value
     if not isinstance(conversations, list):
         raise UnreadableError("no list of conversations in this file")
     categories = value.get("categories") if isinstance(value, dict) else None
+    n_bad = 0
     for number, turns in enumerate(conversations, 1):
         if isinstance(turns, list) and len(turns) > 1 and all(isinstance(turn, str) for turn in turns):
             yield Record({"messages": turns, "categories": categories}, f"conversation {number}")
         else:
             yield Bad("not a list of two or more turns", f"conversation {number}", str(turns)[:1000])
+            if (n_bad := n_bad + 1) > MAX_BAD:
+                raise UnreadableError(f"more than {MAX_BAD:,} entries are no conversations")
 
 
-class _Texts(yaml.SafeLoader):
-    """A loader that reads every scalar as text: `Yes` is an answer, and 1.10 is not 1.1."""
+def _texts(events: Iterable[yaml.Event], most: int) -> Any:
+    """Return the value of YAML, in which every scalar is a text: `Yes` is an answer, and 1.10 is not 1.1.
 
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        if self.check_event(yaml.AliasEvent):  # a few bytes of aliases unfold to more than memory holds
+    It is built from the parser's events, which have no depth and no copies.
+
+    Raises:
+        yaml.YAMLError: the YAML is not well-formed, has more than the `most` events, or an alias, a tag or a second
+            document.
+    """
+    documents: list[Any] = []
+    open_: list[list[Any]] = [documents]  # the lists and mappings that have begun, each as a list of its parts
+    for number, event in enumerate(events):
+        if number > most:
+            raise yaml.YAMLError("too many values for so few bytes")
+        if isinstance(event, yaml.AliasEvent):  # a few bytes of aliases unfold to more than memory holds
             raise yaml.YAMLError("an alias (*), which is not read")
-        return super().compose_node(parent, index)
+        if isinstance(event, yaml.ScalarEvent | yaml.CollectionStartEvent) and event.tag not in TAGS:
+            raise yaml.YAMLError(f"a tag ({str(event.tag)[:100]}), which is not read")
+        if isinstance(event, yaml.ScalarEvent):
+            open_[-1].append(event.value)
+        elif isinstance(event, yaml.CollectionStartEvent):
+            if len(open_) > MAX_DEPTH:
+                raise yaml.YAMLError("nested too deeply")
+            open_.append([])
+        elif isinstance(event, yaml.CollectionEndEvent):
+            parts = open_.pop()
+            open_[-1].append(_mapping(parts) if isinstance(event, yaml.MappingEndEvent) else parts)
+        elif isinstance(event, yaml.DocumentStartEvent) and documents:
+            raise yaml.YAMLError("more than one document")
+    return documents[0] if documents else None
 
 
-_Texts.yaml_implicit_resolvers = {}
+def _mapping(parts: list[Any]) -> dict[str, Any]:
+    names, values = parts[::2], parts[1::2]
+    if not all(isinstance(name, str) for name in names):
+        raise yaml.YAMLError("a key that is not a text")
+    return dict(zip(names, values, strict=True))
 
 
 def read_python_dict(file: BinaryIO, options: ReadOptions) -> Iterator[Record | Bad]:
     """Read a Python file that assigns a literal dict of texts to a name, without running it. An entry is a record."""
     try:
-        tree = ast.parse(read_whole(file))
+        tree = ast.parse(read_whole(file, MAX_PARSED))
         values = [node.value for node in tree.body if isinstance(node, ast.Assign) and isinstance(node.value, ast.Dict)]
         entries = [item for value in values for item in ast.literal_eval(value).items()]
-    except (SyntaxError, RecursionError, MemoryError) as error:
+    except (SyntaxError, RecursionError) as error:
         raise UnreadableError(f"not a Python file of literals: {error}") from None
     for key, text in ((SURROGATE.sub("\ufffd", str(key)), text) for key, text in entries):
         if isinstance(text, str):
-            yield Record({"key": key, "text": text}, f"entry {key}")
+            yield Record({"key": key, "text": text}, f"entry {key[:MAX_REASON]}")
         else:
-            yield Bad("the value is not a text", f"entry {key}", str(text)[:1000])
+            yield Bad("the value is not a text", f"entry {key[:MAX_REASON]}", str(text)[:1000])

@@ -12,8 +12,10 @@ import flows.orchestration.conductor
 from flows.cli import app
 from flows.orchestration.conductor import Conductor
 from flows.orchestration.progress import StepListener
+from pipelines.corpus.documents import Corpus
 from pipelines.corpus.ingest.config import IngestConfig
 from pipelines.corpus.ingest.ingest import INGEST
+from pipelines.errors import InputError
 from pipelines.store.step import Stopped
 from pipelines.store.store import Store
 from pipelines.tokens.tokenize import TOKENIZE, TokenizeConfig
@@ -112,6 +114,25 @@ def test_verify_names_the_damaged_file(published, tmp_path, monkeypatch, damage,
     first, last = done.stdout.splitlines()
     assert first.startswith(f"{spoilt}: {which} ") and sentence in first
     assert last == "1 of 2 datasets are as they were published."
+
+
+def test_verify_names_a_damaged_manifest(published, tmp_path, monkeypatch):
+    monkeypatch.setenv("TOKENMILL_HOME", str(tmp_path))
+    corpus, tokens = published()
+    flip_a_bit(corpus.folder / "manifest.json")
+    done = CliRunner().invoke(app, ["datasets", "verify"])
+    first, last = done.stdout.splitlines()
+    assert done.exit_code == 1 and first.startswith(f"{corpus.folder / 'manifest.json'} is damaged; ")
+    assert last == "1 of 2 datasets are as they were published."
+    done = CliRunner().invoke(app, ["datasets", "verify", str(tokens)])
+    assert done.exit_code == 0 and done.stdout == "1 of 1 datasets are as they were published.\n"
+
+
+def test_damaged_input_ends_a_run_in_one_sentence(published, tmp_path):
+    corpus, _ = published()
+    flip_a_bit(corpus.folder / "documents" / "part-00000.parquet")
+    with pytest.raises(InputError, match=r"part-00000\.parquet is damaged; see tokenmill datasets verify corpus/"):
+        list(Corpus(corpus).batches())
 
 
 def test_foreign_repository_around_the_installation_runs_nothing(tmp_path, monkeypatch):

@@ -55,7 +55,7 @@ def served(used_home, free_port):
         try:
             links = re.findall(r"http://\S+/\?token=\S+", up.output)
             urls = [link.partition("/?")[0] for link in links]
-            secret = (home / ".tokenmill" / "secret").read_text().strip()
+            secret = (home / ".tokenmill" / "secret").read_text().split()[0]
             yield SimpleNamespace(
                 home=home,
                 secret=secret,
@@ -293,7 +293,7 @@ def tab(browser, served):
 
 
 def test_own_pages_open_logged_in_and_show_runs(served, tab):
-    tab.goto(served.links["prefect"])
+    tab.goto(served.links["prefect"], wait_until="commit")
     assert "token" not in tab.url
     tab.goto(f"{served.urls['prefect']}/runs")
     tab.get_by_text("eager-otter").first.wait_for()
@@ -314,8 +314,8 @@ def test_one_link_logs_in_at_both_servers_and_no_link_at_none(browser, served):
     page = context.new_page()
     assert page.goto(served.urls["mlflow"]).status == 401
     assert "tokenmill up" in page.locator("body").inner_text()
-    page.goto(served.links["prefect"])
-    assert page.goto(served.urls["mlflow"]).status == 200
+    page.goto(served.links["prefect"], wait_until="commit")
+    assert page.goto(served.urls["mlflow"], wait_until="commit").status == 200
     context.close()
 
 

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import shutil
 import stat
 import time
 
@@ -38,6 +39,15 @@ def test_processes_that_start_at_once_get_the_same_secret(tmp_path):
     for process in processes:
         process.join()
     assert {made.get() for _ in processes} == {home_secret(tmp_path).value}
+
+
+def test_copied_home_gets_a_secret_of_its_own(tmp_path):
+    (tmp_path / "given").mkdir()
+    known = home_secret(tmp_path / "given")
+    shutil.copytree(tmp_path / "given", tmp_path / "taken")
+    assert home_secret(tmp_path / "taken") != known
+    assert home_secret(tmp_path / "taken") == home_secret(tmp_path / "taken")
+    assert home_secret(tmp_path / "given") == known
 
 
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o660, 0o666])

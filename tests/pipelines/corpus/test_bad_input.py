@@ -192,7 +192,7 @@ print(int(re.search(r"VmHWM:\\s*(\\d+)", Path("/proc/self/status").read_text())[
             b'"}\n{"text": "behind"}\n',
             ["Record 2 line 1 ", "Bad 1 line 2 a line of more than 67,108,864 bytes"],
         ),
-        ("a.csv", b"text\nbefore\n", b"\nbehind\n", ["Record 1 line 2 ", "Bad 1 after line 2 a line of more than"]),
+        ("a.csv", b"text\nbefore\n", b"\nbehind\n", ["Record 1 line 2 ", "Bad 1 after line 2 a row of more than"]),
         ("a.json", b'{"text": "', b'"}', ["Bad 1 file larger than"]),
         ("a.txt", b"before", b"behind", ["Record 51 line 1 "]),
     ],

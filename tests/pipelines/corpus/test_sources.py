@@ -1,5 +1,6 @@
 import io
 import os
+import socket
 from pathlib import Path
 from typing import ClassVar
 
@@ -135,6 +136,25 @@ def test_file_changed_since_listing_is_an_error(tmp_path: Path) -> None:
     path.write_text("and after")
     with pytest.raises(InputError, match="changed while it was read"):
         file.open()
+
+
+def test_pipes_and_sockets_are_skipped_and_never_waited_for(tmp_path: Path) -> None:
+    (tmp_path / "good.txt").write_text("good")
+    (tmp_path / "folder.txt").mkdir()
+    os.mkfifo(tmp_path / "pipe.txt")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "socket.txt"))
+        (file,), skipped = list_files(str(tmp_path))
+    assert [(each.name, each.reason) for each in skipped] == [
+        ("pipe.txt", "not a regular file"),
+        ("socket.txt", "not a regular file"),
+    ]
+    (tmp_path / "good.txt").unlink()
+    os.mkfifo(tmp_path / "good.txt")  # a pipe that nobody writes to, in place of the file that was listed
+    with pytest.raises(InputError, match="changed while it was read"):
+        file.open()
+    with pytest.raises(InputError, match="does not exist"):
+        list_files(str(tmp_path / "pipe.txt"))
 
 
 def test_label_is_the_last_part_without_a_pattern() -> None:

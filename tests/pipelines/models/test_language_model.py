@@ -1,9 +1,13 @@
 """Published models ready for use: opening, and completed and streamed text."""
 
+import json
+import shutil
 from dataclasses import replace
 
 import pytest
 import torch
+from damages import put
+from examples import step
 
 from gpt.classifier import Classifier, Decision
 from gpt.config import gpt_config
@@ -14,6 +18,7 @@ from pipelines.errors import InputError
 from pipelines.models import open_model
 from pipelines.models.language_model import SAMPLING, Assistant, LanguageModel, open_gpt
 from pipelines.models.text_classifier import TextClassifier
+from pipelines.store.intact import Damaged
 from pipelines.tokens.characters import count_characters
 from pipelines.tokens.templates import save_template, template_named
 from pipelines.tokens.tokenizers import named_tokenizer
@@ -42,6 +47,44 @@ def test_folder_opens_as_what_it_holds(folder):
     assert isinstance(open_model(folder), TextClassifier)
     with pytest.raises(InputError, match="holds a classifier"):
         open_gpt(folder)
+
+
+def test_copy_of_a_published_model_is_checked(store, tmp_path):
+    def write(out, scratch):
+        save_model(tiny(), out)
+        TOKENIZER.save(out)
+        return {}
+
+    made = store.build(step(kind="model"), write)
+    copy = shutil.copytree(made.folder, tmp_path / "artifacts")  # as MLflow stores it
+    assert type(open_model(copy)) is LanguageModel
+    for name in ("model.safetensors", "config.json", "tokenizer.json"):
+        content = (copy / name).read_bytes()
+        put(copy / name, content[:-2] + bytes([content[-2] ^ 1]) + content[-1:])
+        with pytest.raises(Damaged, match=f"{name} is damaged; see tokenmill datasets verify {made.ref} "):
+            open_model(copy)
+        put(copy / name, content)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"layers": 10**9}, {"vocabulary": 10**12}, {"context": 10**12}, {"width": 10**9}, []]
+)
+def test_config_that_does_not_fit_its_weights_allocates_nothing(folder, wrong):
+    config = json.loads((folder / "config.json").read_bytes())
+    keys = {"layers": "n_layer", "vocabulary": "vocab_size", "context": "n_positions", "width": "n_embd"}
+    content = config | {keys[name]: value for name, value in wrong.items()} if wrong else wrong
+    (folder / "config.json").write_text(json.dumps(content))
+    with pytest.raises(InputError, match="does not hold a model"):
+        open_model(folder)
+
+
+@pytest.mark.parametrize("change", [{"a": 3, "b": 3}, {"a": -1}, {"a": "x"}, {"a": 1 << 40}, {"a": True}])
+def test_tokenizer_with_wrong_ids_is_refused(folder, change):
+    content = json.loads((folder / "tokenizer.json").read_bytes())
+    content["model"]["vocab"] |= change
+    (folder / "tokenizer.json").write_text(json.dumps(content))
+    with pytest.raises(InputError, match=r"tokenizer\.json is not a tokenizer"):
+        open_model(folder)
 
 
 def test_folder_without_a_model_is_an_error(tmp_path):

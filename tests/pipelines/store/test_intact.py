@@ -13,6 +13,7 @@ from examples import step, writes
 
 import pipelines.store.manifest
 from pipelines.store import intact
+from pipelines.store.bucket import Bucket
 from pipelines.store.dataset import Dataset
 from pipelines.store.intact import Damaged
 from pipelines.store.manifest import MANIFEST, file_sha256
@@ -151,3 +152,26 @@ def test_manifest_of_an_earlier_version_is_read(store: Store) -> None:
     dataset = store.build(step(), writes())
     (dataset.folder / MANIFEST).write_text(dataset.manifest.model_dump_json(indent=1))
     assert store.list() == [dataset] and store.verify(dataset) == []
+
+
+def test_damaged_copy_of_a_manifest_is_read_again(tmp_path: Path) -> None:
+    store = Store(tmp_path / "data", Bucket(f"file://{tmp_path}/bucket"))
+    dataset = store.build(step(), writes())
+    assert store.list() == [dataset]
+    (copy,) = store.root.glob(".manifests/*/*.json")
+    copy.write_bytes(copy.read_bytes()[:-20])
+    assert store.list() == [dataset]
+    (here,) = (tmp_path / "bucket").glob("manifests/*/*.json")
+    here.write_bytes(here.read_bytes()[:-20])
+    with pytest.warns(UserWarning, match=f"^file://{here} is damaged; see tokenmill datasets verify {dataset.ref} "):
+        assert store.list() == []
+    with pytest.raises(Damaged):
+        store.sweep_bucket()
+
+
+@pytest.mark.parametrize("name", ["one.txt", MANIFEST])
+def test_folder_in_place_of_a_fetched_file_is_replaced(tmp_path: Path, name: str) -> None:
+    store = Store(tmp_path / "data", Bucket(f"file://{tmp_path}/bucket"))
+    dataset = store.build(step(), writes())
+    put(dataset.folder / name, None)
+    assert store.open("x").file("one.txt").read_text() == "text"

@@ -9,6 +9,7 @@ from examples import step, writes
 from pipelines.errors import InputError
 from pipelines.report.page import write_page
 from pipelines.store import modes
+from pipelines.store.bucket import Bucket
 from pipelines.store.modes import close, keep_private, make_folder, open_to_others
 from pipelines.store.store import Store
 
@@ -41,6 +42,16 @@ def test_files_are_private_except_those_that_a_person_names(tmp_path):
     assert {mode(path) for path in dataset.folder.rglob("*")} == {0o600, 0o700}
     write_page(tmp_path / "page.html", "page")
     assert mode(tmp_path / "page.html") == 0o644
+
+
+def test_bucket_in_a_folder_has_the_modes_of_other_programs(tmp_path):
+    os.umask(0o022)
+    keep_private()
+    (tmp_path / "bucket").mkdir(0o770)
+    Store(tmp_path / "data", Bucket(f"file://{tmp_path}/bucket")).build(step(), writes())
+    assert {mode(path) for path in (tmp_path / "bucket").rglob("*")} == {0o644, 0o755}
+    assert mode(tmp_path / "bucket") == 0o700, "it was there already"
+    assert list(open_to_others(tmp_path / "data")) == []
 
 
 @pytest.mark.parametrize(("umask", "folder", "file"), [("027", 0o750, 0o640), ("007", 0o770, 0o660)])

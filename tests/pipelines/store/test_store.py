@@ -264,7 +264,7 @@ def test_changed_list_of_files_is_noticed(store):
 def test_dataset_under_another_name_is_left_out(store, change):
     dataset, kept = store.build(step(), writes()), store.build(step("kept"), writes())
     place = dataset.path / MANIFEST
-    place.write_text(json.dumps(json.loads(place.read_text()) | change))
+    place.write_text(dataset.manifest.model_copy(update=change).model_dump_json())
     with pytest.warns(UserWarning, match=f"{place} belongs to .* move it back"):
         assert store.list() == [kept]
     with pytest.raises(InputError, match="belongs to"):
@@ -376,9 +376,8 @@ def test_kind_is_a_name_and_no_path(store, kind):
 
 def test_link_in_a_dataset_does_not_lead_out_of_it(store, tmp_path):
     dataset = store.build(step(), writes())
-    (tmp_path / "secret").write_text("secret")
-    (dataset.path / "one.txt").unlink()
-    (dataset.path / "one.txt").symlink_to(tmp_path / "secret")
+    (dataset.path / "one.txt").rename(tmp_path / "elsewhere")
+    (dataset.folder / "one.txt").symlink_to(tmp_path / "elsewhere")
     for use in (dataset.file, dataset.open):
         with pytest.raises(InputError, match="names no file in"):
             use("one.txt")

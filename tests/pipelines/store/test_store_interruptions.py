@@ -33,7 +33,9 @@ def build_in_child(store, rebuild=False, die_at=None, die_after=None):
 
         def count(event, arguments):
             nonlocal calls
-            if event in WATCHED and arguments and str(arguments[0]).startswith(root):
+            path = str(arguments[0]) if arguments else ""
+            # The writes to .intact depend on the clock.
+            if event in WATCHED and path.startswith(root) and "/.intact" not in path:
                 calls += 1
                 if calls == die_at:
                     os.kill(os.getpid(), signal.SIGKILL)

@@ -95,9 +95,9 @@ def windows(starts: list[int], shards: list[int] | None = None) -> pa.RecordBatc
         (windows([0, 4]), "leaves its shard"),
         (windows([-1]), "leaves its shard"),
         (windows([1 << 62]), "leaves its shard"),
-        (windows([0], [1]), "lies in another"),
-        (windows([0], [-1]), "lies in another"),
-        (windows([0, 1], [0, 1]), "lies in another"),
+        (windows([0], [1]), "belongs to another"),
+        (windows([0], [-1]), "belongs to another"),
+        (windows([0, 1], [0, 1]), "belongs to another"),
     ],
 )
 def test_window_outside_its_shard_is_named(store: Store, batch: pa.RecordBatch, why: str) -> None:

@@ -79,3 +79,24 @@ def test_bytes_outside_the_encoding_are_rejected_or_repaired(build: Build, tmp_p
 def test_spelled_end_of_text_stays_text(build: Build, tmp_path: Path) -> None:
     path = write_lines(tmp_path / "a.jsonl", ["one <|endoftext|> two"])
     assert documents(build(INGEST, {"sources": [{"uri": str(path)}]}))[0]["text"] == "one <|endoftext|> two"
+
+
+def test_much_metadata_ends_a_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batches, "BESIDE_BYTES", 1000)
+    path = tmp_path / "a.jsonl"
+    path.write_text("".join(json.dumps({"text": f"text {i}", "by": "x" * 300}) + "\n" for i in range(20)))
+    for clean in ([], ["whitespace"]):
+        config = IngestConfig(sources=[{"uri": str(path), "metadata": ["by"]}], clean=clean)
+        (partition,), _ = plan(config, list_sources(config.sources), tmp_path)
+        monkeypatch.setattr(json_lines, "BUFFER", 600)
+        sizes = [len(rows) for rows, _ in read_batches(partition)]
+        assert sum(sizes) == 20 and max(sizes) <= 6
+
+
+def test_endless_list_of_bad_words_is_an_error(build: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batches, "WORDS_BYTES", 1000)
+    path = write_lines(tmp_path / "a.jsonl", ["text"])
+    (tmp_path / "words.txt").write_text("word\n" * 1000)
+    config = {"sources": [{"uri": str(path)}], "bad_words": str(tmp_path / "words.txt"), "keep": "bad_words = 0"}
+    with pytest.raises(InputError, match=r"words\.txt is larger than 1,000 bytes"):
+        build(INGEST, config)

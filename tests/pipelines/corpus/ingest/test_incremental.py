@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 from examples import step
 
-from pipelines.corpus.ingest import batches
 from pipelines.corpus.ingest.config import SourceConfig
 from pipelines.corpus.ingest.ingest import INGEST
-from pipelines.corpus.ingest.partitions import known_partitions
+from pipelines.corpus.ingest.partitions import Piece, known_partitions
+from pipelines.corpus.ingest.texts import read_texts
 from pipelines.store.dataset import Dataset
 from pipelines.store.step import Listener, StepContext, StepType
 from pipelines.store.store import Store
@@ -33,6 +33,12 @@ class WorkAfter(StepContext):
 def write(path: Path, texts: list[str]) -> None:
     path.parent.mkdir(exist_ok=True)
     path.write_text("".join(json.dumps({"text": text, "n": len(text)}) + "\n" for text in texts))
+
+
+def spy_on_reading(monkeypatch: pytest.MonkeyPatch, spy: Callable[[Piece], None]) -> None:
+    monkeypatch.setattr(
+        "pipelines.corpus.ingest.texts.read_texts", lambda piece, *opened: spy(piece) or read_texts(piece, *opened)
+    )
 
 
 @pytest.fixture
@@ -82,8 +88,7 @@ def test_grown_corpus_has_the_bytes_of_a_fresh_one(
     CHANGES[change](texts)
 
     read: list[str] = []
-    real = batches.read_texts
-    monkeypatch.setattr(batches, "read_texts", lambda piece: read.append(piece.file.name) or real(piece))
+    spy_on_reading(monkeypatch, lambda piece: read.append(piece.file.name))
     new = build(store, INGEST, config, previous=old)
     assert len(read) < 15
     over = build(Store(tmp_path / "fresh"), INGEST, config)
@@ -136,8 +141,7 @@ def test_lines_appended_to_a_file_leave_earlier_partitions(tmp_path: Path, monke
     with path.open("a") as file:
         file.write(json.dumps({"text": "one more"}) + "\n")
     read: list[int] = []
-    real = batches.read_texts
-    monkeypatch.setattr(batches, "read_texts", lambda piece: read.append(piece.start) or real(piece))
+    spy_on_reading(monkeypatch, lambda piece: read.append(piece.start))
     new = build(store, INGEST, config, previous=old)
     assert len(read) == 1 and new.manifest.statistics["documents"] == 1001
 
@@ -147,8 +151,7 @@ def test_other_config_reads_everything_again(tmp_path: Path, texts: Path, monkey
     source = SourceConfig(uri=str(texts))
     old = build(store, INGEST, {"sources": [source], "partition_bytes": 2500})
     read: list[str] = []
-    real = batches.read_texts
-    monkeypatch.setattr(batches, "read_texts", lambda piece: read.append(piece.file.name) or real(piece))
+    spy_on_reading(monkeypatch, lambda piece: read.append(piece.file.name))
     build(store, INGEST, {"sources": [source], "partition_bytes": 2500, "clean": ["whitespace"]}, previous=old)
     assert len(read) == 20
 

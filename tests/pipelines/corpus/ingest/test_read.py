@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from corpora import documents, rejected, several, write_lines
 
-from pipelines.corpus.ingest import batches
 from pipelines.corpus.ingest.ingest import INGEST
 from pipelines.corpus.ingest.partitions import Piece
+from pipelines.corpus.ingest.texts import read_texts
 from pipelines.errors import InputError
 from pipelines.store.dataset import Dataset
 from pipelines.store.store import Store
@@ -38,15 +38,14 @@ def test_killed_ingest_resumes(tmp_path: Path, build: Build, monkeypatch: pytest
         write_lines(tmp_path / f"texts/{i}.jsonl", [f"text {i}"])
     config = {"sources": [{"uri": str(tmp_path / "texts")}], "partition_bytes": 1}
     read: list[str] = []
-    real = batches.read_texts
 
-    def read_texts(piece: Piece) -> Any:
+    def read_some(piece: Piece, *opened: Any) -> Any:
         read.append(piece.file.name)
         if len(read) == 6:
             raise KeyboardInterrupt
-        return real(piece)
+        return read_texts(piece, *opened)
 
-    monkeypatch.setattr(batches, "read_texts", read_texts)
+    monkeypatch.setattr("pipelines.corpus.ingest.texts.read_texts", read_some)
     with pytest.raises(KeyboardInterrupt):
         build(INGEST, config)
     assert len(documents(build(INGEST, config))) == 10

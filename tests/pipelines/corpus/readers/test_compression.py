@@ -2,12 +2,12 @@ from __future__ import annotations
 
 import gzip
 import json
+import lzma
 import random
+from functools import lru_cache
 
 import pytest
 from reading import PACK, problems, read, texts
-
-from pipelines.corpus.readers import compression
 
 pytestmark = pytest.mark.integration
 
@@ -43,13 +43,25 @@ def test_archive_of_several_streams_is_read_and_checked(packing: str) -> None:
         assert not problems(read(first + bytes(512), "a.jsonl" + packing))
 
 
+@lru_cache
+def zeros(packing: str, n: int) -> bytes:
+    return PACK[packing](b"0" * n)
+
+
 @pytest.mark.parametrize("packing", [".gz", ".bz2", ".xz", ".zst"])
 @pytest.mark.parametrize("name", ["a.txt", "a.jsonl", "a.csv", "a.json", "a.parquet", "a.pdf"])
-def test_decompression_bomb_is_refused(name: str, packing: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compression, "BOMB_BYTES", 1 << 20)
-    found = read(PACK[packing](b"0" * (8 << 20)), name + packing)
+def test_decompression_bomb_is_refused(name: str, packing: str) -> None:
+    n, limits = (60 << 20, 0.2) if name in ("a.txt", "a.jsonl", "a.csv") else (70 << 20, 0.25)
+    found = read(zeros(packing, n), name + packing, limits=limits)
     assert "decompression bomb" in problems(found)[-1][1]
 
 
 def test_well_packed_text_is_no_bomb() -> None:
     assert texts(read(gzip.compress(b"0" * 1_000_000), "a.txt.gz")) == ["0" * 1_000_000]
+
+
+def test_archive_that_asks_for_much_memory_is_refused() -> None:
+    filters = [{"id": lzma.FILTER_LZMA2, "dict_size": 1536 << 20}]
+    assert problems(read(lzma.compress(b"text", filters=filters), "a.txt.xz")) == [
+        ("file", "Memory usage limit exceeded")
+    ]

@@ -7,7 +7,7 @@ import sys
 import pytest
 from reading import PACK, ROWS, WRITTEN, problems, read, texts
 
-from pipelines.corpus.readers.formats import formats_of, read_file
+from pipelines.corpus.readers.formats import formats_of, read_file, read_here
 from pipelines.corpus.readers.records import ReadOptions, Record
 from pipelines.errors import InputError
 
@@ -71,7 +71,7 @@ def test_machine_errors_are_raised(error: OSError) -> None:
 def test_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "trafilatura", None)
     with pytest.raises(InputError, match=r"a.html needs the package trafilatura; pip install 'tokenmill\[formats\]'"):
-        read(b"<p>text", "a.html")
+        list(read_here(io.BytesIO(b"<p>text"), "a.html", ReadOptions()))
 
 
 def test_unknown_format_names_the_known_ones() -> None:

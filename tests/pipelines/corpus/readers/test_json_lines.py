@@ -63,3 +63,15 @@ def test_too_long_line_costs_only_itself(monkeypatch: pytest.MonkeyPatch, buffer
     found = read(content, "a.jsonl")
     assert texts(found) == ["a", "b"]
     assert problems(found) == [("line 2", "a line of more than 1,000 bytes")]
+
+
+def test_line_of_endless_values_costs_only_itself() -> None:
+    line = b'{"text": "a", "b": [' + b"{}," * 2_000_000 + b"1]}\n"
+    found = read(b'{"text": "a"}\n' + line + b'{"text": "b, [{,"}\n', "a.jsonl")
+    assert texts(found) == ["a", "b, [{,"]
+    assert problems(found) == [("line 2", "a line of too many values")]
+
+
+def test_signs_within_a_long_text_are_no_values() -> None:
+    text = 'an escaped \\ "quote", and [{,' * 300_000
+    assert texts(read(json.dumps({"text": text}).encode(), "a.jsonl")) == [text]

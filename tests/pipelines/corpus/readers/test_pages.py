@@ -2,8 +2,11 @@ from __future__ import annotations
 
 import gzip
 import io
+import os
+from itertools import pairwise
 
 import pytest
+from hostile import LINE, pdf_of_forms, pdf_of_pages, warc_record
 from reading import problems, read, texts
 
 from pipelines.corpus.readers.records import Record
@@ -74,3 +77,44 @@ def test_wrongly_packed_page_ends_an_archive() -> None:
     page = "HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Encoding: gzip\r\n\r\nnot gzip"
     head = "WARC/1.0\r\nWARC-Type: response\r\nContent-Type: application/http; msgtype=response\r\n"
     assert problems(read(f"{head}Content-Length: 999\r\n\r\n{page}".encode(), "a.warc"))
+
+
+def test_pages_that_share_their_text_are_a_bomb() -> None:
+    content = pdf_of_pages(b"BT /F 12 Tf 10 700 Td %s ET" % (LINE * 20_000), 2_000)
+    assert len(content) < 20_000
+    assert "decompression bomb" in problems(read(content, "a.pdf"))[0][1]
+    assert texts(read(pdf_of_pages(b"BT /F 12 Tf 10 700 Td %s ET" % LINE, 3), "a.pdf"))[0].count("ordinary words") == 3
+
+
+def test_skipped_part_of_a_page_is_a_problem() -> None:
+    found = read(pdf_of_forms(12_000, 1), "a.pdf")
+    assert "a part of page 1 is lost" in problems(found)[0][1] and not texts(found)
+
+
+@pytest.mark.parametrize(
+    "cut",
+    [
+        warc_record(b"text that goes on", 500),
+        warc_record(
+            gzip.compress(os.urandom(1000))[:-100], headers="Content-Type: text/plain\r\nContent-Encoding: gzip\r\n"
+        ),
+    ],
+)
+def test_cut_record_of_an_archive_is_rejected(cut: bytes) -> None:
+    found = read(warc_record(b"whole") + cut, "a.warc")
+    assert texts(found) == ["whole"] and problems(found) == [("record 2", "the record ends before its length")]
+
+
+def test_long_record_of_an_archive_is_rejected_and_not_cut() -> None:
+    long = warc_record(b"a" * ((64 << 20) + 1))
+    found = read(long + warc_record(b"behind"), "a.warc")
+    assert texts(found) == ["behind"]
+    assert problems(found) == [("record 1", "a record of more than 67,108,864 bytes")]
+
+
+def test_entities_of_a_page_do_not_unfold() -> None:
+    entities = "".join(f'<!ENTITY {after} "{f"&{name};" * 10}">' for name, after in pairwise("abcdefghi"))
+    found = read(
+        f'<!DOCTYPE html [<!ENTITY a "aaaa">{entities}]><html><body><p>&i;</p></body></html>'.encode(), "a.xhtml"
+    )
+    assert len("".join(texts(found))) < 2000

@@ -3,6 +3,7 @@ from __future__ import annotations
 from itertools import pairwise
 from pathlib import Path
 
+import pytest
 from reading import problems, read, texts
 
 from pipelines.corpus.readers.records import Bad, Record
@@ -42,3 +43,22 @@ def test_yaml_aliases_do_not_unfold() -> None:
     )
     (bad,) = read(f"{content}conversations: [*i]\n".encode(), "chat.yml")
     assert isinstance(bad, Bad) and "alias" in bad.reason and len(bad.text) <= 1000
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"conversations: [" + b"a," * 1_000_000 + b"b]", "too many values"),
+        (b"- " * 10_000, "nested too deeply"),
+        (b"a" * (17 << 20), "larger than 16,777,216 bytes"),
+        (b"- - a\n  - b\n---\n- c", "more than one document"),
+        (b"- [a, b]\n" + b"- c\n" * 2000, "more than 1,000 entries are no conversations"),
+    ],
+)
+def test_yaml_has_limits(content: bytes, says: str) -> None:
+    assert says in problems(read(content, "chat.yml"))[-1][1]
+
+
+@pytest.mark.parametrize("nested", [b"-" * 200_000 + b"1", b"(" * 9_000 + b")" * 9_000, b"1" * 5_000 + b": 2"])
+def test_nested_literals_are_one_problem(nested: bytes) -> None:
+    assert len(problems(read(b"t = {'a': " + nested + b"}", "a.py", format="python-dict"))) == 1
