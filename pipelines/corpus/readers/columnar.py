@@ -13,7 +13,7 @@ from pipelines.corpus.readers.compression import refuse_bomb
 from pipelines.corpus.readers.records import ReadOptions, UnreadableError, check_names, to_seekable
 from pipelines.corpus.readers.weight import weight_of_batch
 
-BATCH_BYTES = 4 << 20  # of memory that the rows of a batch may take, unless it has one row
+BATCH_BYTES = 1 << 20  # of memory that the rows of a batch may take, unless it has one row
 BATCH_ROWS = 8192
 BOMB_BYTES = 32 << 20  # of memory that the rows of any small file may take
 MAX_NAMES = 1 << 20  # characters of the names of all columns, which are in each row

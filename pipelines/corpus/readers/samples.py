@@ -94,6 +94,8 @@ def read_python_dict(file: BinaryIO, options: ReadOptions) -> Iterator[Record | 
         entries = [item for value in values for item in ast.literal_eval(value).items()]
     except (SyntaxError, RecursionError) as error:
         raise UnreadableError(f"not a Python file of literals: {error}") from None
+    except MemoryError:  # Python's parser raises it for depth too
+        raise UnreadableError("not a Python file of literals: it is nested too deeply or too large") from None
     for key, text in ((SURROGATE.sub("\ufffd", str(key)), text) for key, text in entries):
         if isinstance(text, str):
             yield Record({"key": key, "text": text}, f"entry {key[:MAX_REASON]}")
