@@ -48,7 +48,7 @@ def end_on_second_signal(grace: float = GRACE) -> None:
     os.set_blocking(write, False)
     command = [sys.executable, "-P", str(WATCHDOG), str(os.getpid()), str(grace)]
     # A session of its own, which Ctrl-C does not reach.
-    subprocess.Popen(command, stdin=read, stdout=subprocess.DEVNULL, start_new_session=True)  # noqa: S603
+    subprocess.Popen(command, stdin=read, stdout=subprocess.DEVNULL, start_new_session=True)  # noqa: S603 - our own command
     os.close(read)
     signal.set_wakeup_fd(write, warn_on_full_buffer=False)
     os.register_at_fork(after_in_child=lambda: signal.set_wakeup_fd(-1))  # a signal to a child is no second one

@@ -47,8 +47,8 @@ class Secret(NamedTuple):
 def home_secret(folder: Path) -> Secret:
     """Return the secret in a folder; make one if there is none. Processes that ask at once get the same one.
 
-    A secret holds for the file in which it was made. A copied home gets a new one, so that nobody knows the secret of a
-    home that they gave to somebody else.
+    A secret ends with the inode of its file. A copied home gets a new one, so that nobody knows the secret of a home
+    that they gave to somebody else.
 
     Raises:
         InputError: another user wrote the file or may read it, or it holds no secret.
@@ -57,17 +57,20 @@ def home_secret(folder: Path) -> Secret:
     if not (found := _read(path)):
         with FileLock(folder / ".secret.lock"):
             if not (found := _read(path)):
-                _write(path, found := secrets.token_hex(32))
+                found = _write(path)
     return Secret(found)
 
 
-def _write(path: Path, text: str) -> None:
+def _write(path: Path) -> str:
     unfinished = path.with_name(".secret.new")
     unfinished.unlink(missing_ok=True)
     with os.fdopen(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        file.write(f"{text}\n{os.fstat(file.fileno()).st_ino}\n")
+        secret = f"{secrets.token_hex(32)}-{os.fstat(file.fileno()).st_ino:x}"
+        file.write(f"{secret}\n")
+        file.flush()
         os.fsync(file.fileno())
     os.replace(unfinished, path)
+    return secret
 
 
 def _read(path: Path) -> str:
@@ -86,7 +89,7 @@ def _read(path: Path) -> str:
             f"The secret {path} belongs to another user or may be read by others; end the servers with "
             f"`tokenmill down`, delete the file, and `tokenmill up` makes a new one."
         )
-    found = re.fullmatch(r"([0-9a-f]{64})\n(\d+)\n", content.decode("latin-1"))
+    found = re.fullmatch(r"([0-9a-f]{64}-([0-9a-f]+))\n?", content.decode("latin-1"))
     if not found:
         raise InputError(f"The file {path} holds no secret; delete it to get a new one.")
-    return found[1] if int(found[2]) == state.st_ino else ""
+    return found[1] if found[2] == f"{state.st_ino:x}" else ""

@@ -28,7 +28,7 @@ def set_aside_half_made(owner: str, path: Path, holders: Sequence[str]) -> None:
         with contextlib.closing(sqlite3.connect(path, timeout=60)) as database:
             tables = {name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
             versions = "alembic_version" in tables and database.execute("SELECT * FROM alembic_version").fetchall()
-            rows = (f"SELECT 1 FROM {table} LIMIT 1" for table in holders if table in tables)  # noqa: S608
+            rows = (f"SELECT 1 FROM {table} LIMIT 1" for table in holders if table in tables)  # noqa: S608 - names of our own
             holds = any(database.execute(row).fetchone() for row in rows)
     except sqlite3.OperationalError:
         raise  # it is locked or its disk is full: nothing is wrong with the database

@@ -30,8 +30,8 @@ def has_long_run(text: str) -> bool:
     """Return whether many marks may follow each other in a text. It looks at every `STEP`-th character only."""
     if len(text) < STEP * SAMPLES or text.isascii():
         return False
-    is_mark = _marks()[_codes(text[::STEP]).clip(max=LAST + 1)]
-    if not is_mark.any():
+    codes = _codes(text[::STEP])
+    if codes.max() < FIRST or not (is_mark := _marks()[codes.clip(max=LAST + 1)]).any():
         return False
     others = np.flatnonzero(np.concatenate([[True], ~is_mark, [True]]))
     return int(np.diff(others).max()) > SAMPLES

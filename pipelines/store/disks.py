@@ -30,7 +30,7 @@ def full_disk(folders: Sequence[Path], error: BaseException | None = None) -> In
         error: what has failed, in whatever words. The disk may have space again meanwhile.
     """
     folders = [folder for folder in folders if folder.exists()]
-    temporary = [Path(os.environ.get("TMPDIR") or "/tmp")] if error else []  # noqa: S108
+    temporary = [Path(os.environ.get("TMPDIR") or "/tmp")] if error else []  # noqa: S108 - only looked at
     for folder in [*folders, *temporary]:
         if folder.exists() and _is_full(folder):
             return InputError(FULL.format(folder))

@@ -55,7 +55,7 @@ def served(used_home, free_port):
         try:
             links = re.findall(r"http://\S+/\?token=\S+", up.output)
             urls = [link.partition("/?")[0] for link in links]
-            secret = (home / ".tokenmill" / "secret").read_text().split()[0]
+            secret = (home / ".tokenmill" / "secret").read_text().strip()
             yield SimpleNamespace(
                 home=home,
                 secret=secret,

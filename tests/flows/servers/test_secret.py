@@ -21,7 +21,7 @@ def test_secret_is_made_once_for_its_owner_alone(tmp_path):
         found = home_secret(tmp_path)
     finally:
         os.umask(before)
-    assert len(found.value) == 64 and home_secret(tmp_path) == found
+    assert (tmp_path / "secret").read_text() == f"{found.value}\n" and home_secret(tmp_path) == found
     assert stat.S_IMODE((tmp_path / "secret").stat().st_mode) == 0o600
     assert not (tmp_path / ".secret.new").exists()
 

