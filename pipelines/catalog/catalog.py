@@ -172,9 +172,9 @@ def explain_error(error: duckdb.Error, connection: duckdb.DuckDBPyConnection | N
         near = difflib.get_close_matches(unknown[1], known, 1)
         hint = f"did you mean {near[0]!r}?" if near else "`show tables` lists the views."
         return f"There is no {unknown[1]!r}; {hint}"
-    damaged = connection.execute("FROM _damaged").fetchall() if connection else []
-    if damaged and isinstance(error, duckdb.BinderException):  # a damaged file may lack the column
-        return f"{message} But {damaged[0][0]}"
+    if connection and isinstance(error, duckdb.BinderException):
+        for (damage,) in connection.execute("FROM _damaged").fetchall():  # such a file may lack the column
+            return f"{message} But {damage}"
     if line := re.search(r"^LINE (\d+):", str(error), re.MULTILINE):
         message = f"{message.rstrip('.!')}, in line {line[1]}"
     return message if message.endswith((".", "?", "!")) else message + "."
