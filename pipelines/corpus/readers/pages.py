@@ -77,6 +77,7 @@ def read_warc(file: BinaryIO, options: ReadOptions) -> Iterator[Record | Bad]:
     from warcio.archiveiterator import ArchiveIterator
     from warcio.exceptions import ArchiveLoadFailed
 
+    number = 0
     try:
         for number, record in enumerate(ArchiveIterator(file), 1):
             if record.rec_type not in ("response", "conversion"):
@@ -96,6 +97,8 @@ def read_warc(file: BinaryIO, options: ReadOptions) -> Iterator[Record | Bad]:
                 yield _from_html(body, f"record {number}", options.encoding, url=address)
     except ArchiveLoadFailed as error:
         raise UnreadableError(f"not a readable WARC: {error}") from None
+    if not number:
+        raise UnreadableError("not a readable WARC: it has no record")
 
 
 def _is_cut(stream: Any) -> bool:

@@ -118,3 +118,8 @@ def test_entities_of_a_page_do_not_unfold() -> None:
         f'<!DOCTYPE html [<!ENTITY a "aaaa">{entities}]><html><body><p>&i;</p></body></html>'.encode(), "a.xhtml"
     )
     assert len("".join(texts(found))) < 2000
+
+
+@pytest.mark.parametrize("content", [b"", b"X" * 100_000, b"Name: value\r\n" * 100])
+def test_archive_without_a_record_is_rejected(content: bytes) -> None:
+    assert problems(read(content, "a.warc"))
