@@ -141,13 +141,16 @@ def asked(environment: dict[str, str], path: str, body: Any = None) -> Any:
     login = {"Authorization": f"Bearer {environment['PREFECT_API_AUTH_STRING']}"}
     url = f"{environment['PREFECT_API_URL']}/{path}"
     request = urllib.request.Request(url, content, {"Content-Type": "application/json", **login})
-    try:
-        with urllib.request.urlopen(request, timeout=20) as answer:
-            return json.load(answer)
-    except urllib.error.HTTPError as error:
-        if error.code == 404:
-            return None
-        raise
+    for wait in (1, 2, 4, None):
+        try:
+            with urllib.request.urlopen(request, timeout=20) as answer:
+                return json.load(answer)
+        except urllib.error.HTTPError as error:
+            if error.code == 404:
+                return None
+            if error.code != 503 or not wait:  # Prefect's answer while its SQLite is busy
+                raise
+            time.sleep(wait)
 
 
 def newest_checkpoint(place: Any) -> int:

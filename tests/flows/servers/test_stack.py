@@ -4,9 +4,12 @@ import json
 import os
 import signal
 import socket
+import time
+import urllib.error
 import urllib.request
 from datetime import UTC, datetime
 from functools import partial
+from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
@@ -156,8 +159,16 @@ def log_artifact(home):
 
 
 def get(url, headers=None, data=None):
-    with urllib.request.urlopen(urllib.request.Request(url, data, headers or {}), timeout=60) as response:
-        return response.read()
+    request = urllib.request.Request(url, data, headers or {})
+    for wait in (1, 2, 4, None):
+        try:
+            with urllib.request.urlopen(request, timeout=60) as response:
+                return response.read()
+        except urllib.error.HTTPError as error:
+            if error.code != HTTPStatus.SERVICE_UNAVAILABLE or not wait:  # Prefect's answer while its SQLite is busy
+                raise
+            time.sleep(wait)
+    return None
 
 
 def counted(url, login, what, query):
