@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 PROGRAM = """
-from flows.schedules import load_schedules, make_deployments
+from flows.schedules.deployments import load_schedules, make_deployments
 from pipelines.config import SHIPPED, load_config
 schedules = SHIPPED / "schedules.toml"
 print(*(each.name for each in make_deployments(load_schedules(schedules), schedules)))

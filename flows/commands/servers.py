@@ -76,7 +76,7 @@ def schedule(schedules: Schedules = None) -> None:
 
     Example: tokenmill schedule configs/schedules.toml
     """
-    from flows.schedules import serve
+    from flows.schedules.deployments import serve
     from pipelines.config import SHIPPED
 
     here = Path("configs/schedules.toml")

@@ -1,7 +1,7 @@
 """The process behind `tokenmill schedule`: Prefect's runner, which executes our flows and nothing else.
 
 Prefect's own starts `python -m prefect.engine`, which loads the flow from the entry point, storage or pull steps that
-the database names. This one starts `flows.served_run` with the flow that it was given.
+the database names. This one starts `flows.schedules.served_run` with the flow that it was given.
 """
 
 import shlex
@@ -41,7 +41,7 @@ class OwnRunner(Runner):
 
     def _starter(self, flow_run: FlowRun) -> EngineCommandStarter:
         deployment = self._deployment(flow_run)
-        command = [sys.executable, "-m", "flows.served_run", deployment.name, str(deployment.entrypoint)]
+        command = [sys.executable, "-m", "flows.schedules.served_run", deployment.name, str(deployment.entrypoint)]
         return EngineCommandStarter(
             command=shlex.join(command), deployment_name=deployment.name, control_channel=self._control_channel
         )

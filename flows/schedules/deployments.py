@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from prefect.client.schemas.objects import FlowRun
     from prefect.deployments.runner import RunnerDeployment
 
-    from flows.runner import OwnRunner
+    from flows.schedules.runner import OwnRunner
 
 Flows = Mapping[str, "Flow[..., Any]"]
 
@@ -102,7 +102,7 @@ def serve(path: Path | str, home: Path | str, flows: Flows | None = None) -> Non
     if not Stack(home).status()[0].running:
         raise InputError("Schedules need a Prefect server that stays: `tokenmill up` first, or set PREFECT_API_URL.")
     with prefect_server(home):
-        from flows.runner import OwnRunner
+        from flows.schedules.runner import OwnRunner
 
         deployments = make_deployments(load_schedules(path), Path(path), flows)
         try:
@@ -300,8 +300,3 @@ def prefect_yaml(schedules: Mapping[str, Schedule], path: Path) -> str:
         deployments.append({key: value for key, value in entry.items() if value})
     content = {"name": "tokenmill", "prefect-version": version("prefect"), "deployments": deployments}
     return HEADER + yaml.safe_dump(content, sort_keys=False, width=110, allow_unicode=True)
-
-
-if __name__ == "__main__":
-    source = Path("configs/schedules.toml")
-    Path("prefect.yaml").write_text(prefect_yaml(load_schedules(source), source), encoding="utf-8")

@@ -17,7 +17,7 @@ from types import SimpleNamespace
 import psutil
 import pytest
 
-from flows.schedules import (
+from flows.schedules.deployments import (
     SECONDS_TO_END,
     Schedule,
     load_schedules,
@@ -26,12 +26,12 @@ from flows.schedules import (
     serve,
     tokenmill_flows,
 )
-from flows.served_run import validate_parameters
+from flows.schedules.served_run import validate_parameters
 from flows.servers.stack import Stack
 from pipelines.config import parse_config
 from pipelines.errors import InputError
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 SHIPPED = ROOT / "configs" / "schedules.toml"
 
 TICKING = """
@@ -352,7 +352,9 @@ def test_cancelled_and_killed_runs_call_the_hooks_of_our_flow(server):
     wait_for((folder / f"Cancelling {cancelled['name']}").exists, serving)
     wait_for(lambda: cancelled["id"] in {run["id"] for run in runs(url, "CANCELLED")}, serving)
     killed = run_until_it_ticks()
-    (process,) = [each for each in psutil.Process(serving.pid).children() if "flows.served_run" in each.cmdline()]
+    (process,) = [
+        each for each in psutil.Process(serving.pid).children() if "flows.schedules.served_run" in each.cmdline()
+    ]
     process.kill()
     wait_for((folder / f"Crashed {killed['name']}").exists, serving)
     serving.terminate()

@@ -1,4 +1,4 @@
-"""Carries out a flow run that is due: `python -m flows.served_run DEPLOYMENT ENTRYPOINT`, in a process of its own.
+"""Carries out a flow run that is due, in its own process: `python -m flows.schedules.served_run DEPLOYMENT ENTRYPOINT`.
 
 Prefect would load what its database names: an entry point, pull steps, job variables. Here, the arguments name the
 deployment and the flow, and the database gives nothing but the parameters, which are validated as a config is.
