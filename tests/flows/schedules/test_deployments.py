@@ -50,10 +50,10 @@ def tick(folder: str, seconds: float = 0) -> None:
     time.sleep(seconds)
 
 if __name__ == "__main__":
-    from flows import schedules
+    from flows.schedules import deployments
     from ticking import tick
-    schedules.SECONDS_TO_END = float(sys.argv[1])
-    schedules.serve(sys.argv[2], sys.argv[3], {"tick": tick})
+    deployments.SECONDS_TO_END = float(sys.argv[1])
+    deployments.serve(sys.argv[2], sys.argv[3], {"tick": tick})
 """
 
 
