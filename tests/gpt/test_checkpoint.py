@@ -1,3 +1,5 @@
+import hashlib
+import json
 import pickle
 import random
 from pathlib import Path
@@ -82,6 +84,16 @@ def test_run_does_not_go_on_without_its_best_weights(tmp_path: Path) -> None:
         "step-00000001 is used instead",
         "the work that it held is done again",
     ]
+
+
+def test_checkpoint_that_names_foreign_files_is_not_used(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("secret")
+    checkpoints = Checkpoints(tmp_path / "checkpoints")
+    place = checkpoints.save(1, tensors(1), {}, {"step": 1}) / "state.json"
+    content = json.loads(place.read_bytes())
+    content["sha256"]["../../secret"] = hashlib.sha256(b"secret").hexdigest()
+    place.write_text(json.dumps(content))
+    assert checkpoints.latest() is None
 
 
 def test_half_written_checkpoint_is_ignored_and_deleted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ from mlflow.exceptions import MlflowException, RestException
 
 from flows.tracking import step_run
 from flows.tracking.step_run import StepRun
+from pipelines.errors import InputError
 from pipelines.store.step import Stopped
 
 
@@ -59,6 +60,12 @@ def impatient(monkeypatch):
 def train(run, steps):
     for step in steps:
         run.metrics(step, {"train/loss": 1 / (step + 1), "train/tokens": step})
+
+
+@pytest.mark.parametrize("run_id", ["../../victim", "/victim", "a\0"])
+def test_name_of_a_run_cannot_lead_out_of_the_unsent_folder(client, tmp_path, run_id):
+    with pytest.raises(InputError, match="names no file in"):
+        StepRun(client, run_id, tmp_path / "unsent")
 
 
 def test_curves_and_texts_arrive(client, tmp_path):
