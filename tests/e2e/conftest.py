@@ -199,8 +199,9 @@ def query_prefect(prefect_stack: Stack) -> Callable[..., list[Any]]:
 
 @pytest.fixture
 def environment(prefect_stack: Stack, place: Place) -> dict[str, str]:
-    """The variables of a run that uses that Prefect server."""
-    return place.environment | prefect_stack.environment() | {"PYTHONPATH": str(ROOT)}
+    """The variables of a run that uses that Prefect server, and the MLflow of its own home."""
+    server = {name: value for name, value in prefect_stack.environment().items() if not name.startswith("MLFLOW_")}
+    return place.environment | server | {"PYTHONPATH": str(ROOT)}
 
 
 @pytest.fixture
