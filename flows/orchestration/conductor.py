@@ -128,7 +128,9 @@ class Conductor:
             say(f"another process is building {step}; waiting for it")
 
         try:
-            dataset = self.store.build(step, run, built_by=built_by, rebuild=self.rebuild, on_wait=on_wait)
+            dataset = self.store.build(
+                step, run, built_by=built_by, rebuild=self.rebuild, on_wait=on_wait, should_stop=self.should_stop
+            )
         except BaseException as error:
             if tracked:
                 tracked.end(error)

@@ -32,7 +32,7 @@ from pipelines.store.files import lock, sync, sync_folders, write_synced
 from pipelines.store.intact import Damaged
 from pipelines.store.manifest import MANIFEST, Manifest, Ref, damaged_files, describe_files, files_digest
 from pipelines.store.modes import make_folder
-from pipelines.store.step import Step, code_digest
+from pipelines.store.step import Step, Stopped, code_digest
 
 _warned: set[str] = set()
 """What this process has warned of."""
@@ -64,6 +64,7 @@ class Store:
         built_by: Mapping[str, Any] | None = None,
         rebuild: bool = False,
         on_wait: Callable[[], None] | None = None,
+        should_stop: Callable[[], bool] = lambda: False,
     ) -> Dataset:
         """Return the step's result, running it only if it is not published yet.
 
@@ -74,14 +75,16 @@ class Store:
             built_by: written into the manifest unchanged (run ids, for example).
             rebuild: run the step even if its result is published, and replace that result.
             on_wait: called once if another process is building the same step; its result is then used.
+            should_stop: called while it waits for that process; whether to give up.
 
         Raises:
             InputError: the disk filled up.
+            Stopped: it gave up waiting.
         """
         before = self.find(step)
         if before and not rebuild:
             return before
-        with self._naming_a_full_disk(), self._acquire(step.fingerprint, on_wait):
+        with self._naming_a_full_disk(), self._acquire(step, on_wait, should_stop):
             published = self.find(step)
             if published and (published != before or not rebuild):  # another process has just built it
                 return published
@@ -395,15 +398,20 @@ class Store:
             shutil.rmtree(folder)
         return make_folder(folder)
 
-    def _acquire(self, fingerprint: str, on_wait: Callable[[], None] | None) -> AcquireReturnProxy:
-        """Acquire the fingerprint's lock; `on_wait` is called if another process has it."""
-        lock = self.lock(fingerprint)
+    def _acquire(
+        self, step: Step, on_wait: Callable[[], None] | None, should_stop: Callable[[], bool]
+    ) -> AcquireReturnProxy:
+        """Acquire the step's lock; `on_wait` is called if another process has it."""
+        lock = self.lock(step.fingerprint)
         try:
             return lock.acquire(timeout=0)
         except Timeout:
             if on_wait:
                 on_wait()
-            return lock.acquire()
+        try:
+            return lock.acquire(cancel_check=should_stop)
+        except Timeout:
+            raise Stopped(f"stopped while another process was building {step}") from None
 
 
 def _is_named(place: str, what: str, digits: str) -> bool:

@@ -6,10 +6,12 @@ import shutil
 import signal
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from examples import below, leftovers, step, writes
 
+from pipelines.store.step import Stopped
 from pipelines.store.store import Store
 
 pytestmark = pytest.mark.integration
@@ -154,3 +156,14 @@ def test_many_processes_sweep_at_once(store):
             (store.root / ".staging" / f"{round}-{i:064d}").mkdir(parents=True)
         assert in_children(4, lambda i: store.sweep()) == 0
         assert not list(store.root.glob(".staging/*"))
+
+
+def test_waiting_for_another_process_can_be_stopped(store):
+    waits = []
+    with ThreadPoolExecutor(1) as other:
+        held = other.submit(store.lock(step().fingerprint).acquire).result()
+        with pytest.raises(Stopped, match="another process was building"):
+            store.build(step(), writes(), on_wait=lambda: waits.append(1), should_stop=lambda: bool(waits))
+        other.submit(held.lock.release).result()
+    assert waits == [1]
+    assert store.build(step(), writes())
