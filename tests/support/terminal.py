@@ -18,7 +18,8 @@ def on_terminal(*command, **environment):
     settings[1] &= ~termios.OPOST  # a newline stays one character
     termios.tcsetattr(theirs, termios.TCSANOW, settings)
     termios.tcsetwinsize(theirs, (40, 400))
-    environment = os.environ | {"TERM": "xterm-256color", "LC_ALL": "C.UTF-8"} | environment
+    size = {"COLUMNS": "400", "LINES": "40"}  # which other tests may have left otherwise
+    environment = os.environ | {"TERM": "xterm-256color", "LC_ALL": "C.UTF-8"} | size | environment
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=theirs, stderr=theirs, env=environment)
     os.close(theirs)
     arrived = b""
