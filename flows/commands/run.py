@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from flows.commands.options import Config, Rebuild, Set, current_home, naming_a_full_disk
-from pipelines.errors import InputError
 from pipelines.store.disks import full_disk
 
 if TYPE_CHECKING:
@@ -67,7 +66,9 @@ def run_flow(name: str, config: Path, overrides: list[str], until: str | None = 
     if full := full_disk([home.path]):
         raise full
     if (uri := home.mlflow_uri).startswith("http"):
-        _check_named(uri)
+        from flows.servers.health import check_named
+
+        check_named("MLFLOW_TRACKING_URI", uri)
     outcomes = find_finished(run, until, home) if until and not any(parameters.values()) else []
     if outcomes:
         typer.echo("All of it has been made before.", err=True)
@@ -76,16 +77,6 @@ def run_flow(name: str, config: Path, overrides: list[str], until: str | None = 
             outcomes = _carry_out(home, name, run, parameters)
     standard_output().print(closing(run.name, outcomes, home.path, time.perf_counter() - started))
     typer.echo(next_commands(run.name, outcomes))  # never broken to fit a width, so that people can copy it
-
-
-def _check_named(mlflow: str) -> None:
-    """Raise an InputError if no server answers where `MLFLOW_TRACKING_URI` says."""
-    from flows.servers.health import answers
-    from pipelines.addresses import without_secrets
-
-    if not any(answers(mlflow, attempt) for attempt in range(2)):
-        where = without_secrets(mlflow)
-        raise InputError(f"Nothing answers at MLFLOW_TRACKING_URI={where}; start that server, or unset the variable.")
 
 
 def _carry_out(home: Home, name: str, config: RunConfig, parameters: dict[str, Any]) -> list[Outcome]:

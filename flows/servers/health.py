@@ -6,6 +6,8 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
+from pipelines.errors import InputError
+
 if TYPE_CHECKING:
     import httpx
 
@@ -28,6 +30,12 @@ def answers(base: str, wait: float = 0, secret: Secret | None = None) -> bool:
     time.sleep(wait)
     answer = _get(base.rstrip("/") + "/health", {"Authorization": f"Bearer {secret.value}"} if secret else {})
     return answer is not None and not answer.is_server_error
+
+
+def check_named(variable: str, url: str) -> None:
+    """Raise an InputError if no server answers at the address that a variable names."""
+    if not any(answers(url, attempt) for attempt in range(2)):
+        raise InputError(f"Nothing answers at {variable}={url}; start that server, or unset the variable.")
 
 
 def has_page(url: str) -> bool:

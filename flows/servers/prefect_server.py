@@ -11,7 +11,7 @@ from uuid import uuid4
 from filelock import FileLock
 
 from flows.current_folder import warn_of_settings
-from flows.servers.health import LOOPBACK, answers
+from flows.servers.health import LOOPBACK, check_named
 from flows.servers.logs import last_line_of
 from flows.servers.processes import end, find_started, start, wait_for, wait_until_healthy
 from flows.servers.secret import Secret
@@ -45,8 +45,7 @@ def prefect_server(home: Path | str, on_choice: Callable[[str], None] = lambda c
         os.environ.update(files, PREFECT_HOME=own.environment["PREFECT_HOME"])
     if url := os.environ.get("PREFECT_API_URL"):
         on_choice("named")
-        if not any(answers(url, attempt) for attempt in range(2)):
-            raise InputError(f"Nothing answers at PREFECT_API_URL={url}; start that server, or unset the variable.")
+        check_named("PREFECT_API_URL", url)
         yield url
     elif service := find_started(own):
         on_choice("up")
@@ -59,7 +58,7 @@ def prefect_server(home: Path | str, on_choice: Callable[[str], None] = lambda c
             try:
                 yield url
             finally:
-                _send_events_and_logs()
+                send_events_and_logs()
 
 
 @contextlib.contextmanager
@@ -113,12 +112,12 @@ def _restore(variables: dict[str, str | None]) -> None:
             os.environ[name] = value
 
 
-def _send_events_and_logs() -> None:
-    """Let Prefect's client send the events and log lines that it still holds, before the server ends."""
+def send_events_and_logs(seconds: float = 10.0) -> bool:
+    """Let Prefect's client send what it still holds, in some seconds for each kind; return whether all was sent."""
     if "prefect" not in sys.modules:
-        return
+        return True
     from prefect.events.worker import EventsWorker
     from prefect.logging.handlers import APILogWorker
 
-    EventsWorker.drain_all(timeout=10)
-    APILogWorker.drain_all(timeout=10)
+    waiting = [worker.drain_all(timeout=seconds)[1] for worker in (EventsWorker, APILogWorker)]  # type: ignore[index]
+    return not any(waiting)

@@ -13,7 +13,6 @@ import contextvars
 import logging
 import math
 import os
-import re
 import threading
 import time
 from collections.abc import Callable, Coroutine, Generator, Iterator
@@ -24,7 +23,8 @@ from typing import TYPE_CHECKING, Any
 from flows.console import warn
 from flows.home import Home
 from flows.servers.health import answers
-from pipelines.addresses import without_secrets
+from flows.servers.prefect_server import send_events_and_logs
+from pipelines.addresses import split_user, without_secrets
 from pipelines.errors import ServerAway, cause_of
 from pipelines.store.disks import full_disk
 
@@ -166,14 +166,10 @@ def waiting_for(name: str, address: str, hurry: Callable[[], bool] = lambda: Fal
 def finish_sending(seconds: float = 10.0) -> None:
     """Let Prefect's client send the events and log lines that it still holds, in some seconds for each."""
     global unsent
-    from prefect.events.worker import EventsWorker
-    from prefect.logging.handlers import APILogWorker
-
     if any(server.shown or server.given_up for server in _watched):
         seconds = 0.5
-    for worker in (EventsWorker, APILogWorker):
-        _, waiting = worker.drain_all(timeout=seconds)  # type: ignore[misc]
-        unsent = unsent or seconds < 1 or bool(waiting)
+    all_sent = send_events_and_logs(seconds)
+    unsent = unsent or seconds < 1 or not all_sent
 
 
 # The clients
@@ -225,7 +221,7 @@ def _server_of(url: str) -> Watched | None:
 
 def _plain(url: str) -> str:
     """Return an address without a user, as clients may leave it out."""
-    return re.sub(r"//[^/@]*@", "//", url).rstrip("/")
+    return split_user(url)[0].rstrip("/")
 
 
 def _ask(url: str, headers: Any, send: Callable[[], Any], missed: tuple[type[Exception], ...]) -> Any:

@@ -6,8 +6,8 @@ from http.server import BaseHTTPRequestHandler
 import pytest
 
 from flows.commands.options import naming_a_full_disk
-from flows.commands.run import _check_named
 from flows.servers import health
+from flows.servers.health import check_named
 from pipelines.errors import InputError
 from pipelines.store import disks
 from pipelines.store.step import Stopped
@@ -24,7 +24,7 @@ def test_named_mlflow_server_that_drips_is_bad_input(serve, monkeypatch):
     port = serve(Dripping).server_port
     sentence = rf"^Nothing answers at MLFLOW_TRACKING_URI=http://127.0.0.1:{port}; start that server, or unset"
     with pytest.raises(InputError, match=sentence):
-        _check_named(f"http://reader:secret@127.0.0.1:{port}")
+        check_named("MLFLOW_TRACKING_URI", f"http://reader:secret@127.0.0.1:{port}")
 
 
 @pytest.mark.parametrize("error", [InputError("A server did not come up."), RuntimeError("status 500")])
