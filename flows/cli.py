@@ -27,7 +27,7 @@ from flows.commands.sql import sql
 from flows.current_folder import protect_process
 from flows.terminal import prepare_streams
 from pipelines.addresses import without_secrets
-from pipelines.errors import InputError, ServerAway, cause_of
+from pipelines.errors import ClearError, InputError, ServerAway, cause_of
 from pipelines.store.disks import full_disk
 
 COMMANDS: dict[str, list[Callable[..., None]]] = {
@@ -115,7 +115,7 @@ def _fail(error: BaseException, code: int) -> None:
         print(without_secrets("".join(traceback.format_exception(error))), file=sys.stderr)
         sys.exit(code)
     text = " ".join(without_secrets(str(error)).split()) or type(error).__name__
-    clear = isinstance(error, InputError | ServerAway) or code > 100
+    clear = isinstance(error, ClearError) or code > 100
     hint = "" if clear else f" ({type(error).__name__}; --debug shows where.)"
     with suppress(InputError):  # standard error cannot be written either
         print(f"tokenmill: {text}{hint}", file=sys.stderr)

@@ -9,8 +9,8 @@ from pipelines.visible import visible
 Kind = TypeVar("Kind", bound=BaseException)
 
 
-class InputError(Exception):
-    """Bad input (a config, a file, a name). Its text is one clear sentence; the command line exits with 2.
+class ClearError(Exception):
+    """An error whose text is one clear sentence.
 
     The text loses the passwords and tokens of its addresses, and its control characters become visible, since
     terminals, Prefect, MLflow and logs show errors.
@@ -20,11 +20,12 @@ class InputError(Exception):
         super().__init__(visible(without_secrets(sentence)))
 
 
-class ServerAway(Exception):
-    """A server did not answer for too long. Its text is one clear sentence; the command line exits with 1."""
+class InputError(ClearError):
+    """Bad input (a config, a file, a name). The command line exits with 2."""
 
-    def __init__(self, sentence: str) -> None:
-        super().__init__(visible(without_secrets(sentence)))
+
+class ServerAway(ClearError):
+    """A server did not answer for too long. The command line exits with 1."""
 
 
 def causes(error: BaseException) -> Iterator[BaseException]:
