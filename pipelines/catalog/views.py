@@ -3,7 +3,6 @@
 Token shards are read through a memory map, Parquet files a few row groups ahead, both only when a query asks.
 """
 
-import fnmatch
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -16,7 +15,7 @@ from pipelines.catalog.columns import arrow_schema
 from pipelines.corpus import documents
 from pipelines.store import kinds
 from pipelines.store.dataset import Dataset
-from pipelines.store.intact import Damaged, damaged
+from pipelines.store.intact import Damaged
 from pipelines.store.kinds import View
 from pipelines.tokens.mapped import map_batches, wrong_schema
 
@@ -64,7 +63,7 @@ def rows_of(dataset: Dataset, view: View) -> ds.Dataset | None:
     """
     if view is kinds.VOCABULARY:
         return LazyTable(VOCABULARY, partial(_vocabulary, dataset))
-    names = sorted(fnmatch.filter(dataset.manifest.files, view.files))
+    names = dataset.names(view.files)
     if not names:
         return None
     schema = _schema(dataset, names[0], view)
@@ -87,9 +86,9 @@ def _schema(dataset: Dataset, name: str, view: View) -> pa.Schema:
         try:
             schema = pq.read_schema(file) if name.endswith(".parquet") else pa.ipc.open_file(file).schema
         except (pa.ArrowException, OSError) as error:
-            raise damaged(dataset.folder / name, dataset, str(error)) from None
+            raise dataset.damaged(name, str(error)) from None
     if name.endswith(".arrow") and (why := wrong_schema(dataset, schema)):
-        raise damaged(dataset.folder / name, dataset, why)
+        raise dataset.damaged(name, why)
     return schema
 
 

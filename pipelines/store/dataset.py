@@ -110,7 +110,11 @@ class Dataset:
             Damaged: a file is damaged.
             InputError: a link leads out of the dataset's folder.
         """
-        return self._paths(sorted(fnmatch.filter(self.manifest.files, pattern)))
+        return self._paths(self.names(pattern))
+
+    def names(self, pattern: str) -> list[str]:
+        """Return the names of the files that match a pattern, in order."""
+        return sorted(fnmatch.filter(self.manifest.files, pattern))
 
     def is_intact(self) -> bool:
         """Return whether every byte of the files is as it was published. All are read."""
@@ -146,7 +150,11 @@ class Dataset:
     def _check(self, names: Iterable[str]) -> None:
         problems = self.compared.problems({name: self.manifest.files[name] for name in names})
         for name, what in problems.items():
-            raise damaged(self.folder / name, self, f"it {what}")
+            raise self.damaged(name, f"it {what}")
+
+    def damaged(self, name: str, why: str) -> Damaged:
+        """Return the error for one of the dataset's files that is damaged."""
+        return damaged(self.folder / name, self, why)
 
     def _fetch(self, bucket: Bucket) -> None:
         """Fetch the files that are missing on this machine or differ from the published ones."""

@@ -7,7 +7,6 @@ for a shard of 100 million tokens.
 import pyarrow as pa
 
 from pipelines.store.dataset import Dataset
-from pipelines.store.intact import damaged
 
 SHARDS = tuple(
     pa.schema([("doc_id", pa.string()), ("split", pa.string()), ("n_tokens", pa.int64()), ("tokens", pa.large_list(t))])
@@ -57,14 +56,14 @@ def map_batches(dataset: Dataset, name: str) -> list[pa.RecordBatch]:
     try:
         reader = pa.ipc.open_file(pa.memory_map(str(path)))
         if why := wrong_schema(dataset, reader.schema):
-            raise damaged(path, dataset, why)
+            raise dataset.damaged(name, why)
         batches = [reader.get_batch(i) for i in range(reader.num_record_batches)]
         for batch in batches:
             batch.validate(full=True)
     except (pa.ArrowException, OSError) as error:
-        raise damaged(path, dataset, str(error).partition("\n")[0].rstrip(".")) from None
+        raise dataset.damaged(name, str(error).partition("\n")[0].rstrip(".")) from None
     if dataset.manifest.kind in SCHEMAS and any(_has_holes(batch) for batch in batches):
-        raise damaged(path, dataset, "values are missing from its columns")
+        raise dataset.damaged(name, "values are missing from its columns")
     return batches
 
 

@@ -28,7 +28,6 @@ from gpt.config import Config
 from pipelines.corpus.documents import SPLITS, split_counts
 from pipelines.errors import InputError
 from pipelines.store.dataset import Dataset
-from pipelines.store.intact import Damaged, damaged
 from pipelines.store.step import StepContext, StepType
 from pipelines.tokens.mapped import PACKED, STREAM, map_batches
 from pipelines.tokens.packing import best_fit
@@ -164,7 +163,7 @@ class Samples:
         """
         batches = map_batches(self.dataset, FILE)
         if not all(map(len, batches)) or any(("starts" in batch.schema.names) != self.packed for batch in batches):
-            raise self._damaged("its columns are not those of its config")
+            raise self.dataset.damaged(FILE, "its columns are not those of its config")
         return batches
 
     @property
@@ -186,24 +185,23 @@ class Samples:
         for batch in self.batches:
             shards = batch["shard"].to_numpy()
             if shards.min() != shards.max() or not 0 <= shards[0] < len(sizes):
-                raise self._damaged(f"{tokens.dataset} has {len(sizes)} shards, and a window belongs to another")
+                raise self.dataset.damaged(
+                    FILE, f"{tokens.dataset} has {len(sizes)} shards, and a window belongs to another"
+                )
             if self.packed:
                 starts, lengths = self._pieces(batch)
             else:
                 starts, lengths = batch["start"].to_numpy(), np.full(1, self.context)
             last = sizes[shards[0]] - 1  # the last target is one token behind the window
             if starts.min(initial=0) < 0 or (starts > last - lengths).any():
-                raise self._damaged(f"a window leaves its shard of {tokens.dataset}")
+                raise self.dataset.damaged(FILE, f"a window leaves its shard of {tokens.dataset}")
 
     def _pieces(self, batch: pa.RecordBatch) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Return the starts and lengths of the pieces of packed windows, which must fit into the windows."""
         starts, lengths = batch["starts"], batch["lengths"]
         if not starts.offsets.equals(lengths.offsets) or pc.min(lengths.values).as_py() < 0:
-            raise self._damaged("a window has pieces without a start or a length")
+            raise self.dataset.damaged(FILE, "a window has pieces without a start or a length")
         ends = np.concatenate([[0], np.cumsum(lengths.values.to_numpy(), dtype=np.int64)])[lengths.offsets.to_numpy()]
         if np.diff(ends).max() > self.context:
-            raise self._damaged("the pieces of a window are longer than the context")
+            raise self.dataset.damaged(FILE, "the pieces of a window are longer than the context")
         return starts.values.to_numpy(), lengths.values.to_numpy().astype(np.int64)
-
-    def _damaged(self, why: str) -> Damaged:
-        return damaged(self.dataset.folder / FILE, self.dataset, why)

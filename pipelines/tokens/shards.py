@@ -43,7 +43,7 @@ class Tokens:
     def _shard(self, path: Path) -> pa.RecordBatch:
         batches = map_batches(self.dataset, path.name)
         if len(batches) != 1 or not len(batches[0]):
-            raise damaged(path, self.dataset, "it does not have one record batch with documents")
+            raise self.dataset.damaged(path.name, "it does not have one record batch with documents")
         return batches[0]
 
     def split(self, shard: int) -> str:

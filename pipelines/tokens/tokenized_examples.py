@@ -27,7 +27,6 @@ from pipelines.corpus.examples import Example, Examples
 from pipelines.errors import InputError
 from pipelines.numbers import short
 from pipelines.store.dataset import Dataset
-from pipelines.store.intact import Damaged, damaged
 from pipelines.store.step import StepContext, StepType
 from pipelines.tokens.mapped import LESSONS, map_batches
 from pipelines.tokens.templates import NamedTemplate, Template
@@ -117,7 +116,7 @@ class TokenizedExamples:
         """
         batches = map_batches(self.dataset, FILE)
         if len(batches) != len(SPLITS):
-            raise self._damaged("it does not have one record batch for each split")
+            raise self.dataset.damaged(FILE, "it does not have one record batch for each split")
         return batches
 
     def check(self, vocabulary: int, context: int) -> None:
@@ -129,14 +128,11 @@ class TokenizedExamples:
         for batch in self.batches:
             tokens, learnt = batch["tokens"], batch["learnt"]
             if (pc.max(tokens.values).as_py() or 0) >= vocabulary:
-                raise self._damaged(f"a token id lies outside the model's vocabulary of {vocabulary:,}")
+                raise self.dataset.damaged(FILE, f"a token id lies outside the model's vocabulary of {vocabulary:,}")
             if (pc.max(pc.list_value_length(tokens)).as_py() or 0) > context + 1:  # the last token is a target only
-                raise self._damaged(f"a lesson is longer than the model's context of {context}")
+                raise self.dataset.damaged(FILE, f"a lesson is longer than the model's context of {context}")
             if learnt.null_count < len(learnt) and not learnt.offsets.equals(tokens.offsets):
-                raise self._damaged("a lesson does not tell of each token whether it is learnt")
-
-    def _damaged(self, why: str) -> Damaged:
-        return damaged(self.dataset.folder / FILE, self.dataset, why)
+                raise self.dataset.damaged(FILE, "a lesson does not tell of each token whether it is learnt")
 
     def labels(self, split: str) -> list[str | None]:
         """Return the label of each example of a split."""
