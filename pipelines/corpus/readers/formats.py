@@ -38,7 +38,7 @@ from pipelines.corpus.readers.records import (
     ReadOptions,
     Record,
     Records,
-    one_line,
+    short_line,
 )
 from pipelines.corpus.readers.samples import read_conversations, read_python_dict
 from pipelines.errors import InputError
@@ -149,4 +149,6 @@ def read_here(file: BinaryIO, name: str, options: ReadOptions, first_line: int =
 
 def _printable(bad: Bad) -> Bad:
     """Return a `Bad` that can be written into a table: its text is for people and need not be repaired."""
-    return Bad(one_line(bad.reason, MAX_REASON), one_line(bad.location, MAX_REASON), SURROGATE.sub("\ufffd", bad.text))
+    return Bad(
+        short_line(bad.reason, MAX_REASON), short_line(bad.location, MAX_REASON), SURROGATE.sub("\ufffd", bad.text)
+    )

@@ -147,10 +147,10 @@ def no_column(name: str, fields: Iterable[str]) -> str:
         names.append(field[:MAX_REASON])
         if (size := size + len(field) + 2) > MAX_REASON:
             break
-    return one_line(f"no column {name!r}; there are {', '.join(names)}", MAX_REASON + len(name))
+    return short_line(f"no column {name!r}; there are {', '.join(names)}", MAX_REASON + len(name))
 
 
-def one_line(text: str, limit: int) -> str:
+def short_line(text: str, limit: int) -> str:
     """Return a text that others wrote as one line that can be written into a table, cut at some length."""
     line = LINE_ENDS.sub(" ", SURROGATE.sub("\ufffd", text[: limit + 1]))
     return line if len(line) <= limit else f"{line[:limit]} …"
