@@ -26,7 +26,7 @@ def watch(process: int, seconds: float) -> None:
         time.sleep(0.05)
     if os.getppid() == process:
         _kill(process)
-        print("tokenmill: ended by a second signal; what was saved is kept.", file=sys.stderr)
+        print("tokenmill: ended by a second signal; saved work is kept.", file=sys.stderr)
 
 
 def _kill(process: int) -> None:

@@ -1,14 +1,12 @@
 from __future__ import annotations
 
-import json
-import random
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from corpora import several, write_lines
 
 from pipelines.corpus.documents import DOCUMENTS, Corpus
 from pipelines.corpus.examples import EXAMPLES_SCHEMA
@@ -17,17 +15,6 @@ from pipelines.corpus.parquet import TableWriter, read_rows
 from pipelines.store.dataset import Dataset
 
 Build = Callable[..., Dataset]
-
-
-def write_lines(path: Path, texts: Iterable[str], **more: Any) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(json.dumps({"text": text, **more}, ensure_ascii=False) + "\n" for text in texts))
-    return path
-
-
-def several(n: int, size: int = 200) -> list[str]:
-    words = random.Random(1)
-    return [f"{i} " + "".join(words.choice("abcdefg \n") for _ in range(size)) for i in range(n)]
 
 
 def test_large_parts_are_written_in_small_row_groups(
