@@ -107,7 +107,7 @@ class _Rows:
 
         It is none if the next row needs a closer look.
         """
-        lines, many = self._lines.peek(), []
+        lines, many = self._lines.peek(), list[list[str]]()
         parsed = self._parse(lines)
         try:
             for row, line in zip(parsed, lines, strict=False):

@@ -12,18 +12,9 @@ from collections.abc import Iterator
 import chardet
 
 USUAL = (
-    *(
-        "cp932",
-        "euc_jis_2004",
-        "iso2022_jp_2",
-        "shift_jis_2004",
-        "cp949",
-        "euc_kr",
-        "iso2022_kr",
-        "big5hkscs",
-        "gb18030",
-    ),
-    *("cp874", "cp1250", "cp1251", "cp1252", "cp1253", "cp1254", "cp1255", "cp1256", "cp1257", "cp1258"),
+    *("cp932", "euc_jis_2004", "iso2022_jp_2", "shift_jis_2004", "cp949", "euc_kr", "iso2022_kr"),
+    *("big5hkscs", "gb18030", "cp874", "cp1258"),
+    *("cp1250", "cp1251", "cp1252", "cp1253", "cp1254", "cp1255", "cp1256", "cp1257"),
     *("iso8859-2", "iso8859-5", "iso8859-6", "iso8859-7", "iso8859-8", "iso8859-13"),
     *("koi8-r", "koi8-u", "mac-cyrillic", "mac-roman"),
     *("cp737", "cp850", "cp852", "cp857", "cp862", "cp866"),
@@ -97,6 +88,6 @@ def _oddness(letter: str, before: str, after: str) -> float:
         return 1
     if letter.islower() and letter not in "ßªº" and before.isupper() and after.isupper():
         return 1
-    if letter > "\u024f" and before.isascii() and before.isalpha():  # Greek in the middle of a Latin word
-        return 1
+    if letter > "\u024f" and any(beside.isascii() and beside.isalpha() for beside in (before, after)):
+        return 1  # Greek in a Latin word
     return rare

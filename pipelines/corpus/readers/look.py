@@ -8,6 +8,7 @@ import re
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, BinaryIO
 
 from pipelines.corpus.readers.compression import MAGIC_BYTES, compression_of, decompress
@@ -47,10 +48,17 @@ class Look:
     options: ReadOptions
     guesses: tuple[Guess, ...] = ()
 
-    @property
-    def doubtful(self) -> str | None:
-        """The keys whose guesses are doubtful."""
-        return ", ".join(guess.key for guess in self.guesses if guess.is_doubtful) or None
+    @cached_property
+    def columns(self) -> dict[str, str | None]:
+        """How the file is read, as columns of a table."""
+        options = self.options
+        return {
+            "format": options.format,
+            "compression": None if options.compression == "none" else options.compression,
+            "encoding": options.encoding,
+            "quotes": options.quotes,
+            "doubtful": ", ".join(guess.key for guess in self.guesses if guess.is_doubtful) or None,
+        }
 
 
 def look(file: BinaryIO, name: str, options: ReadOptions) -> Look:
