@@ -126,6 +126,8 @@ def read_here(file: BinaryIO, name: str, options: ReadOptions, first_line: int =
             for found in format_.read(stream, options, *([first_line] if format_.by_line else [])):
                 last = found.last_location if isinstance(found, Records | Rows) else found.location
                 yield found
+            if not last:
+                yield Bad("no records", "file")
     except ImportError as error:
         raise InputError(f"{name} needs the package {error.name}; pip install 'tokenmill[formats]'.") from None
     except InputError:

@@ -17,7 +17,8 @@ COMMENT = re.compile(r"\s*(//|/\*|#)")
 CUT = 12  # characters of the longest word or escape that the end of a block may cut
 BEFORE = 10_000  # characters before an error in which the key is looked for
 SHOWN = 1000  # characters of a value that is rejected
-MAX_BROKEN = 1000  # values in a row, behind which no others are looked for
+MAX_BAD = 1000  # values in a row that are no objects, behind which none is looked for
+NO_OBJECT = "not a JSON object"
 DECODER = json.JSONDecoder(parse_constant=lambda name: None)  # NaN and infinities are no values of JSON
 
 
@@ -33,10 +34,8 @@ def read_json(file: BinaryIO, options: ReadOptions) -> Iterator[Record | Bad]:
         for number, value in enumerate(chain([first], others, found), 1):
             if isinstance(value, dict):
                 yield Record(value, f"record {number}")
-            elif isinstance(value, Bad):
-                yield value._replace(location=f"record {number}")
             else:
-                yield Bad("not a JSON object", f"record {number}", str(value)[:SHOWN])
+                yield value._replace(location=f"record {number}")
 
 
 def _other_shape(value: dict[str, Any], options: ReadOptions) -> str:
@@ -63,25 +62,34 @@ class _Values:
         self._text, self._block, self._at = text, "", 0
         self.has_list = False
 
-    def __iter__(self) -> Iterator[Any]:
-        is_open, n_broken = False, 0
+    def __iter__(self) -> Iterator[dict[str, Any] | Bad]:
+        is_open, n_bad, most_bad = False, 0, 0
         while self._skip_between():
             start, sign = self._at, self._block[self._at]
             if sign == "]" if is_open else sign == "[":
-                is_open, self.has_list = not is_open, True
+                is_open, self.has_list, most_bad = not is_open, True, MAX_BAD
                 self._at += 1
                 continue
             try:
                 value, end = DECODER.raw_decode(self._block, start)
             except (ValueError, RecursionError) as error:
                 if not (is_cut(error, self._block) and self._more()):
-                    n_broken += 1
-                    yield self._broken(error, is_last=n_broken > MAX_BROKEN)
+                    n_bad += 1
+                    yield self._broken(error, n_bad > most_bad)
                 continue
-            if end < len(self._block) or not self._more():
-                self._at, n_broken = end, 0
+            if end == len(self._block) and self._more():
+                continue  # a number may be longer
+            if isinstance(value, dict):
+                self._at, n_bad, most_bad = end, 0, MAX_BAD
                 yield value
-        if is_open and not n_broken:
+                continue
+            n_bad += 1
+            if n_bad > most_bad:
+                yield self._broken(None, True)
+            else:
+                self._at = end
+                yield Bad(NO_OBJECT, "", str(value)[:SHOWN])
+        if is_open and not n_bad:
             yield Bad("the file ends within its list", "")
 
     def _skip_between(self) -> bool:
@@ -99,9 +107,10 @@ class _Values:
             self._block, self._at = self._block[self._at :] + more, 0
         return bool(more)
 
-    def _broken(self, error: Exception, is_last: bool) -> Bad:
+    def _broken(self, error: Exception | None, is_last: bool) -> Bad:
         """Skip a broken value. If reading cannot go on behind it, say how many bytes are lost."""
-        reason, text = reason_of(error, self._block, self._at), self._block[self._at : self._at + SHOWN]
+        text = self._block[self._at : self._at + SHOWN]
+        reason = reason_of(error, self._block, self._at) if error else NO_OBJECT
         key = FIRST_KEY.match(self._block, self._at)
         following = re.compile(r"(?=[\[{\n,\]])")
         if key:

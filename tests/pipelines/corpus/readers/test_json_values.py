@@ -86,7 +86,7 @@ def test_tables_in_one_object_are_named() -> None:
 
 
 def test_endless_nonsense_ends() -> None:
-    found = values("undefined," * 5000)
+    found = values("[" + "undefined," * 5000)
     assert len(found) == 1001 and sum(bad.lost_bytes for bad in found if isinstance(bad, Bad)) == 10 * 4000
 
 
