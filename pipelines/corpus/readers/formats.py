@@ -20,7 +20,7 @@ from pathlib import PurePosixPath
 from typing import BinaryIO
 
 from pipelines.corpus.readers.columnar import read_arrow, read_parquet
-from pipelines.corpus.readers.compression import COMPRESSIONS, decompress
+from pipelines.corpus.readers.compression import COMPRESSIONS, decompress, has_rest
 from pipelines.corpus.readers.delimited import read_csv, read_tsv
 from pipelines.corpus.readers.json_lines import read_json_lines
 from pipelines.corpus.readers.json_values import read_json
@@ -65,20 +65,32 @@ FORMATS: dict[str, Format] = {
 EXTENSIONS = {extension: name for name, format_ in FORMATS.items() for extension in format_.extensions}
 
 
-def formats_of(name: str, options: ReadOptions) -> tuple[str | None, Format]:
-    """Return the compression and the format of a file.
+def formats_of(name: str, options: ReadOptions) -> tuple[str, Format]:
+    """Return the compression and the format of a file by the options, or by its name where they say nothing.
 
     Raises:
         InputError: the options name a format that does not exist.
         KeyError: no reader takes files of this extension, which it names.
     """
+    check_format(options)
+    compression, format_, extension = split_name(name)
+    if not (format_ := options.format or format_):
+        raise KeyError(extension)
+    return options.compression or compression, FORMATS[format_]
+
+
+def split_name(name: str) -> tuple[str, str | None, str]:
+    """Return the compression and the format that a file's name says, and its extension."""
     suffixes = [suffix.lower().lstrip(".") for suffix in PurePosixPath(name).suffixes]
-    compression = suffixes.pop() if suffixes and suffixes[-1] in COMPRESSIONS else None
-    if options.compression:
-        compression = None if options.compression == "none" else options.compression
+    compression = suffixes.pop() if suffixes and suffixes[-1] in COMPRESSIONS else "none"
+    extension = suffixes[-1] if suffixes else ""
+    return compression, EXTENSIONS.get(extension), extension
+
+
+def check_format(options: ReadOptions) -> None:
+    """Raise an InputError if the options name a format that does not exist."""
     if options.format and options.format not in FORMATS:
         raise InputError(f"There is no format {options.format!r}; known are {', '.join(FORMATS)}.")
-    return compression, FORMATS[options.format or EXTENSIONS[suffixes[-1] if suffixes else ""]]
 
 
 def one_by_one(found: Iterable[Record | Records | Bad]) -> Iterator[Record | Bad]:
@@ -128,10 +140,10 @@ def read_here(file: BinaryIO, name: str, options: ReadOptions, first_line: int =
                 yield found
             if not last:
                 yield Bad("no records", "file")
+            if has_rest(stream):
+                yield Bad("other bytes follow the compressed data; they are left out", f"after {last}")
     except ImportError as error:
         raise InputError(f"{name} needs the package {error.name}; pip install 'tokenmill[formats]'.") from None
-    except InputError:
-        raise
     except Exception as error:  # of whichever parser, about bytes that nobody foresaw
         yield Bad(sentence_of(error), f"after {last}" if last else "file", lost_bytes=_left(file, bool(last)))
 

@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 from pydantic import Field
 
 from gpt.config import Config
+from pipelines.errors import InputError
 
 MAX_LINE = 64 << 20  # bytes of one line of JSON Lines, or of one field of a CSV file
 MAX_WHOLE = 256 << 20  # bytes of a file whose format can only be read whole
@@ -208,16 +209,21 @@ def show(fields: Mapping[str, Any], limit: int) -> str:
     return f"{{{', '.join(parts)}}}"[:limit]
 
 
+def is_of_file(error: Exception) -> bool:
+    """Return whether the file is the cause of an error, and not the config, the network or the machine."""
+    if isinstance(error, InputError | ConnectionError | MemoryError):
+        return False
+    return not isinstance(error, OSError) or not error.errno or error.errno in FROM_FILES
+
+
 def sentence_of(error: Exception) -> str:
     """Return the first line of what a parser says about a file.
 
     Raises:
-        Exception: the error itself, if the machine or the network failed, and not the file.
+        Exception: the error itself, if the file is not its cause.
     """
-    if isinstance(error, ConnectionError | MemoryError):
+    if not is_of_file(error):
         raise error
-    if isinstance(error, OSError) and error.errno and error.errno not in FROM_FILES:
-        raise error  # a full disk, a broken one
     sentence = (str(error).strip() or type(error).__name__).splitlines()[0]
     return re.sub(" at 0x[0-9a-f]+", "", sentence)  # an address that differs each time
 
