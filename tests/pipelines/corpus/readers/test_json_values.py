@@ -105,3 +105,15 @@ def test_well_formed_lists_have_the_values_of_python(rows: list[dict[str, object
         patch.setattr(json_values, "BUFFER", block)
         found = list(read_json(io.BytesIO(content), ReadOptions(encoding="utf-8")))
     assert found == [Record(row, f"record {number}") for number, row in enumerate(json.loads(content), 1)]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "unit"),
+    [
+        ("a.json", '{"text": "a"}\n{"text": "b"}\n', "line"),
+        ("a.jsonl", '[\n{"text": "a"},\n{"text": "b"}\n]\n', "record"),
+        ("a.jsonl", '{\n "text": "a"\n}\n{\n "text": "b"\n}\n', "record"),
+    ],
+)
+def test_json_is_read_in_another_shape_than_its_name_says(name: str, content: str, unit: str) -> None:
+    assert read(content.encode(), name) == [Record({"text": "a"}, f"{unit} 1"), Record({"text": "b"}, f"{unit} 2")]
