@@ -140,21 +140,29 @@ def check_splits(corpus: Dataset, config: RunConfig, until: str) -> None:
     Raises:
         InputError: there is nothing to train on, or nothing to evaluate on.
     """
-    statistics = corpus.manifest.statistics
+    statistics, split = corpus.manifest.statistics, config.evaluate.split
     n_documents, n_bytes = statistics["documents"], statistics["bytes_train"]
-    keys = "split_at or max_document of its source divides a text, and [ingest.split] has the shares that are held out"
-    split = config.evaluate.split
+    equal = statistics.get("rejected_exact_duplicate", 0)
+    has = f"{corpus} has {n_documents:,} document{'s' * (n_documents != 1)}"
+    has += f" and {equal:,} equal to them" if equal else ""
+    divide = "split_at or max_document of a source divides its texts, and [ingest.split] has the shares to hold out"
     if not statistics["documents_train"]:
-        raise InputError(f"{corpus} has {n_documents:,} document(s) and none of them to train on: {keys}.")
+        raise InputError(f"{has}, and none of them to train on: {divide}.")
     if n_bytes + statistics["documents_train"] <= config.sample.context and config.sample.boundaries == "stream":
         raise InputError(
             f"{corpus} has {n_bytes:,} bytes to train on, and a window has sample.context = {config.sample.context} "
             "tokens; add text or ask for a shorter context."
         )
     if until == "evaluate" and not statistics[f"documents_{split}"]:
+        shares = config.ingest.split if config.ingest else next(iter(config.corpora.values())).split
+        if not getattr(shares, split):
+            raise InputError(
+                f"evaluate.split = {split!r} scores the model on documents that are held out, and the share {split} of "
+                f"[ingest.split] is 0; give it a share or choose another split. `tokenmill pretrain` trains without."
+            )
         raise InputError(
-            f"{corpus} has {n_documents:,} document(s) and none in its {split} split, on which evaluate.split = "
-            f"{split!r} scores the model: {keys}. `tokenmill pretrain` trains without it."
+            f"{has}, and none in its {split} split, on which evaluate.split = {split!r} scores the model: {divide}. "
+            "`tokenmill pretrain` trains without."
         )
 
 

@@ -53,9 +53,14 @@ def test_pretrained_model_answers_tasks_before_its_own_evaluation():
 @pytest.mark.parametrize(
     ("sizes", "until", "says"),
     [
-        ({"documents": 1, "documents_train": 0, "documents_test": 1}, "tokenize", "none of them to train on: split_at"),
+        (
+            {"documents": 1, "documents_train": 0, "documents_test": 1},
+            "tokenize",
+            "1 document, and none of .* train on",
+        ),
         ({"bytes_train": 90, "documents_train": 2}, "sample", r"a window has sample\.context = 128"),
         ({"documents_test": 0}, "evaluate", r"none in its test split.*\[ingest\.split\]"),
+        ({"documents_test": 0, "split": 0}, "evaluate", r"the share test of \[ingest\.split\] is 0"),
         ({"documents_test": 0, "documents_validation": 0}, "pretrain", None),
     ],
 )
@@ -63,7 +68,7 @@ def test_corpus_too_small_for_a_step_is_refused_first(monkeypatch, sizes, until,
     for name, size in sizes.items():
         monkeypatch.setitem(PLENTY, name, size)
     with pytest.raises(InputError, match=says) if says else nullcontext():
-        performed(until)
+        performed(until, *(["ingest.split.test=0"] if "split" in sizes else []))
 
 
 def test_shipped_templates_are_packaged():
