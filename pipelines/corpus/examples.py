@@ -19,9 +19,11 @@ import pyarrow.parquet as pq
 from pydantic import Field, model_validator
 
 from gpt.config import Config
-from pipelines.corpus.conversation import Message, check_turns
-from pipelines.corpus.documents import REJECTED, SPLITS, SplitConfig, document_id, normalise, split_counts, split_of
+from pipelines.corpus.cells import is_missing, label_of, text_of
+from pipelines.corpus.conversation import Message, check_turns, read_turns
+from pipelines.corpus.documents import REJECTED, SPLITS, SplitConfig, document_id, split_counts, split_of
 from pipelines.corpus.duplicates import find_duplicates, rows_to_drop, write_signatures
+from pipelines.corpus.labels import check_labels
 from pipelines.corpus.parquet import TableWriter, read_rows
 from pipelines.corpus.readers.formats import read_file
 from pipelines.corpus.readers.records import MAX_REASON, Bad, no_column, show
@@ -30,6 +32,7 @@ from pipelines.errors import InputError
 from pipelines.store.dataset import Dataset
 from pipelines.store.manifest import SourceFile
 from pipelines.store.step import StepContext, StepType
+from pipelines.visible import cut
 
 # `text` is what the model reads: of an instruction, the instruction and its input. `history` lists what user and
 # assistant wrote before the instruction, oldest first.
@@ -37,10 +40,11 @@ TEXTS = ("example_id", "source", "location", "split", "text", "label", "instruct
 HISTORY = ("history", pa.list_(pa.string()))
 EXAMPLES_SCHEMA = pa.schema([*((name, pa.string()) for name in TEXTS), HISTORY, ("system", pa.string())])
 
+MAX_LABELS, MAX_NAME = 20, 100  # labels in the statistics, and bytes of their names there
 MAX_TURNS = 1_000  # of a conversation that becomes several examples
 
-# Other names of the roles.
-ROLES = {"human": "user", "gpt": "assistant", "model": "assistant", "bot": "assistant"}
+# Columns that change what an example means, by the columns that say its kind.
+MEANINGFUL = {"label": (), "response": ("input", "system", "history"), "conversation": ("system", "tools", "functions")}
 
 
 class ExampleSource(FileSource):
@@ -69,6 +73,13 @@ class ExampleSource(FileSource):
             raise ValueError("set exactly one of label, response and conversation: it says what the examples are")
         return self
 
+    @property
+    def unread(self) -> list[str]:
+        """The columns that change what an example means if a file has them, and that no key names."""
+        kind = next(kind for kind in MEANINGFUL if getattr(self, kind) is not None)
+        named = (self.instruction, self.input, self.response, self.system, self.conversation)
+        return [name for name in MEANINGFUL[kind] if name not in named]
+
 
 class ExamplesConfig(Config):
     """The config of examples: from source files to a table to fine-tune on."""
@@ -90,14 +101,20 @@ def run(inputs: Mapping[str, Dataset], config: ExamplesConfig, out: Path, work: 
         with TableWriter(found, EXAMPLES_SCHEMA) as table:
             for source in config.sources:
                 files = [file for file in listing[source][0] if f"{source.title}/{file.name}" not in later]
-                before, problem = table.rows, ""
-                for row in _rows(source, files, config):
+                before, problem, unread = table.rows, "", Counter[str]()
+                for row in _rows(source, files, config, unread):
                     if "reason" in row:
                         problem = problem or f"; the first problem: {row['location']}: {row['reason']}"
                     (rejected if "reason" in row else table).write(row)
                 if table.rows == before:
                     raise InputError(f"The source {source.title!r} ({source.uri}) has no usable example{problem}.")
+                for name, number in unread.items():
+                    cure = f"; {name} = {name!r} reads it" if name in ExampleSource.model_fields else ""
+                    work.listener.warn(
+                        f"{number:,} records of {source.title!r} have a column {name!r} that is not read{cure}"
+                    )
                 work.listener.progress(table.rows, table.rows, "examples", source.title)
+        labels = Counter[str]()
         with TableWriter(out / "examples.parquet", EXAMPLES_SCHEMA) as good:
             for row in _drop_duplicates(found, config, work.scratch):
                 if "reason" in row:
@@ -105,10 +122,13 @@ def run(inputs: Mapping[str, Dataset], config: ExamplesConfig, out: Path, work: 
                     continue
                 good.write(row)
                 counts[f"examples_{row['split']}"] += 1
-                counts[f"label_{row['label']}"] += row["label"] is not None
-        labels = {name: count for name, count in counts.most_common(20) if name.startswith("label_") and count}
+                if row["label"] is not None:
+                    labels[row["label"]] += 1
+        if labels:
+            check_labels(labels, work.listener.warn)
         splits = {f"examples_{split}": counts[f"examples_{split}"] for split in SPLITS}
-        return {"examples": good.rows, **splits, "rejected": rejected.rows, **labels}
+        frequent = {f"label_{cut(label, MAX_NAME)}": count for label, count in labels.most_common(MAX_LABELS)}
+        return {"examples": good.rows, **splits, "rejected": rejected.rows, **frequent}
 
 
 def sources(config: ExamplesConfig) -> tuple[SourceFile, ...]:
@@ -123,7 +143,7 @@ def _headline(s: Mapping[str, Any]) -> str:
 EXAMPLES = StepType(
     "examples",
     kind="examples",
-    version=5,
+    version=6,
     config=ExamplesConfig,
     run=run,
     sources=sources,
@@ -132,8 +152,10 @@ EXAMPLES = StepType(
 )
 
 
-def _rows(source: ExampleSource, files: Iterable[File], config: ExamplesConfig) -> Iterator[dict[str, Any]]:
-    """Yield rows of examples, and rows of rejected records, which have a reason."""
+def _rows(
+    source: ExampleSource, files: Iterable[File], config: ExamplesConfig, unread: Counter[str]
+) -> Iterator[dict[str, Any]]:
+    """Yield rows of examples, and rows of rejected records, which have a reason. Count columns that are not read."""
     for file in files:
         with file.open() as stream:
             for record in read_file(stream, file.name, source):
@@ -145,6 +167,7 @@ def _rows(source: ExampleSource, files: Iterable[File], config: ExamplesConfig) 
                     for example in list(_examples(record.fields, source)):  # all or none of a record's
                         split = split_of(document_id(_opening(example)), config.split)
                         yield place | {"example_id": document_id(_content(example)), "split": split, **example}
+                    unread.update(name for name in source.unread if _has_value(record.fields.get(name)))
                 except UnicodeEncodeError:
                     yield place | {"reason": "bytes outside the encoding"}
                 except ValueError as error:
@@ -159,14 +182,16 @@ def _examples(fields: Mapping[str, Any], source: ExampleSource) -> Iterator[dict
         ValueError: there are none; the text says why.
     """
     if source.label is not None:
-        yield {"text": _text(fields, source.text), "label": _text(fields, source.label)}
+        yield {"text": _filled(fields, source.text), "label": _filled(fields, source.label, label_of)}
     elif source.response is not None:
-        instruction, response = _text(fields, source.instruction), _text(fields, source.response)
-        about, system = (_to_text(fields.get(name), name) if name else "" for name in (source.input, source.system))
+        instruction, response = _filled(fields, source.instruction), _filled(fields, source.response)
+        about, system = (text_of(fields.get(name), name) if name else "" for name in (source.input, source.system))
         yield _instruction(instruction, response, about, system)
     else:
         messages = _messages(_column(fields, str(source.conversation)), source.turns)
         system = messages[0].content if messages[0].role == "system" else ""
+        if not system and source.system:
+            system = text_of(fields.get(source.system), source.system)
         turns = [message.content for message in messages if message.role != "system"]
         if source.turns != "whole" and len(turns) > MAX_TURNS:  # each repeats others, so together they take the square
             raise ValueError(f"{len(turns):,} turns; with turns = {source.turns!r}, there may be {MAX_TURNS:,}")
@@ -183,17 +208,12 @@ def _instruction(instruction: str, response: str, about: str = "", system: str =
 
 
 def _messages(turns: Any, kind: str) -> list[Message]:
-    """Return the turns of a conversation, which are plain texts or messages with roles.
+    """Return the turns of a conversation.
 
     Raises:
         ValueError: the turns are malformed or in a wrong order.
     """
-    if not isinstance(turns, list | tuple):
-        raise ValueError("the conversation is not a list of turns")
-    if len(turns) < 2:
-        raise ValueError("fewer than two turns")
-    with_roles = isinstance(turns[0], dict)
-    messages = [_message(turn, number, with_roles) for number, turn in enumerate(turns)]
+    messages, with_roles = read_turns(turns)
     if not with_roles and kind != "answers":
         messages = messages[: len(messages) // 2 * 2]  # the last turn may have no reply
     if with_roles or kind != "answers":
@@ -201,22 +221,8 @@ def _messages(turns: Any, kind: str) -> list[Message]:
     return messages
 
 
-def _message(turn: Any, number: int, with_roles: bool) -> Message:
-    if isinstance(turn, dict) != with_roles:
-        raise ValueError(
-            f"turn {number + 1} is {'a text' if with_roles else 'a message with a role'}, unlike the first"
-        )
-    value = turn.get("content", turn.get("value")) if with_roles else turn
-    content = normalise(str(value)) if isinstance(value, str | int | float) else ""
-    if not content:
-        raise ValueError(f"turn {number + 1} has no text")
-    if not with_roles:
-        return Message(role="assistant" if number % 2 else "user", content=content)
-    role = str(turn.get("role", turn.get("from")))
-    role = ROLES.get(role, role)
-    if role not in ("system", "user", "assistant"):
-        raise ValueError(f"turn {number + 1} has the role {role!r}; it must be system, user or assistant")
-    return Message(role=role, content=content)
+def _has_value(value: Any) -> bool:
+    return bool(value) and not is_missing(value)
 
 
 def _column(fields: Mapping[str, Any], name: str) -> Any:
@@ -225,18 +231,11 @@ def _column(fields: Mapping[str, Any], name: str) -> Any:
     return fields[name]
 
 
-def _text(fields: Mapping[str, Any], name: str) -> str:
-    text = _to_text(_column(fields, name), name)
+def _filled(fields: Mapping[str, Any], name: str, read: Callable[[Any, str], str] = text_of) -> str:
+    text = read(_column(fields, name), name)
     if not text:
         raise ValueError(f"column {name!r} is empty")
     return text
-
-
-def _to_text(value: Any, name: str) -> str:
-    """Return a column's value as text: numbers as they are written, null as an empty text."""
-    if not isinstance(value, str | int | float | None):
-        raise ValueError(f"column {name!r} holds {type(value).__name__}, not text")
-    return "" if value is None else normalise(str(value))
 
 
 def _drop_duplicates(found: Path, config: ExamplesConfig, scratch: Path) -> Iterator[dict[str, Any]]:
