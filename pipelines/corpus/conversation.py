@@ -12,9 +12,9 @@ from pipelines.corpus.readers.weight import too_heavy
 
 # Names of the roles in other formats: ShareGPT, Gemini, OpenAssistant, and OpenAI's newer name of the system.
 ROLES = {
-    **{name: "system" for name in ("system", "developer")},
-    **{name: "user" for name in ("user", "human", "prompter")},
-    **{name: "assistant" for name in ("assistant", "gpt", "model", "bot", "ai", "chatgpt")},
+    **dict.fromkeys(("system", "developer"), "system"),
+    **dict.fromkeys(("user", "human", "prompter"), "user"),
+    **dict.fromkeys(("assistant", "gpt", "model", "bot", "ai", "chatgpt"), "assistant"),
 }
 ROLE, CONTENT = ("role", "from"), ("content", "value", "parts", "text")  # the keys of a message, in other formats too
 TEXT_PARTS = (None, "text", "input_text", "output_text")

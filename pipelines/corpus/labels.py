@@ -10,6 +10,7 @@ from pipelines.visible import cut, one_line
 
 FEW = 10  # examples, up to which labels that differ say nothing
 MISSING = {"nan", "null", "<na>", "n/a"}  # as which programs write that there is no value
+PLAIN = re.compile(r"[^\s,']+")  # a label that needs no quotes in a list
 INTEGER = re.compile(r"([+-]?\d+)\.0+")
 
 
@@ -37,7 +38,8 @@ def check_labels(counts: Counter[str], warn: Callable[[str], None]) -> None:
 
 def listed(labels: Iterable[str], most: int = 6) -> str:
     """Return labels as a list for a sentence. Long labels and long lists are cut."""
-    quoted = [f"'{one_line(cut(label, 60))}'" for label in labels]
+    shown = [one_line(cut(label, 60)) for label in labels]
+    quoted = [label if PLAIN.fullmatch(label) else f"'{label}'" for label in shown]
     return ", ".join(quoted[:most]) + (f" and {len(quoted) - most:,} more" if len(quoted) > most else "")
 
 

@@ -26,7 +26,7 @@ def test_one_label_for_each_text_is_refused() -> None:
 
 
 def test_one_label_is_refused() -> None:
-    with pytest.raises(InputError, match="All 40 examples have the one label 'ham'; a classifier needs two"):
+    with pytest.raises(InputError, match="All 40 examples have the one label ham; a classifier needs two"):
         found({"ham": 40})
 
 
@@ -37,7 +37,7 @@ def test_labels_for_most_texts_cause_a_warning() -> None:
 
 def test_labels_that_occur_once_cause_a_warning() -> None:
     (sentence,) = found({"ham": 20, "spam": 9, "sp\nam": 1, "x" * 500: 1})
-    assert sentence.startswith("2 labels occur once, so they cannot be both learnt and tested: 'sp\\nam', 'xxxx")
+    assert sentence.startswith("2 labels occur once, so they cannot be both learnt and tested: sp\\nam, xxxx")
     assert len(sentence) < 200
 
 
@@ -50,8 +50,8 @@ def test_labels_that_look_alike_cause_a_warning(pair: str) -> None:
 
 def test_label_that_looks_missing_causes_a_warning() -> None:
     (sentence,) = found({"NaN": 5, "ham": 7})
-    assert sentence == "5 examples have a label that looks like a missing value: 'NaN'"
+    assert sentence == "5 examples have a label that looks like a missing value: NaN"
 
 
 def test_long_lists_of_labels_are_cut() -> None:
-    assert listed(map(str, range(9)), most=3) == "'0', '1', '2' and 6 more"
+    assert listed(["a", "b c", "", *map(str, range(6))], most=3) == "a, 'b c', '' and 6 more"
