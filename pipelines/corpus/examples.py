@@ -25,7 +25,7 @@ from pipelines.corpus.documents import REJECTED, SPLITS, SplitConfig, document_i
 from pipelines.corpus.duplicates import find_duplicates, rows_to_drop, write_signatures
 from pipelines.corpus.labels import check_labels
 from pipelines.corpus.parquet import TableWriter, read_rows
-from pipelines.corpus.readers.formats import read_file
+from pipelines.corpus.readers.look import read_file
 from pipelines.corpus.readers.records import MAX_REASON, Bad, no_column, show
 from pipelines.corpus.sources import File, FileSource, describe_sources, list_sources
 from pipelines.errors import InputError

@@ -76,14 +76,11 @@ def formats_of(name: str, options: ReadOptions) -> tuple[str | None, Format]:
     """
     suffixes = [suffix.lower().lstrip(".") for suffix in PurePosixPath(name).suffixes]
     compression = suffixes.pop() if suffixes and suffixes[-1] in COMPRESSIONS else None
+    if options.compression:
+        compression = None if options.compression == "none" else options.compression
     if options.format and options.format not in FORMATS:
         raise InputError(f"There is no format {options.format!r}; known are {', '.join(FORMATS)}.")
     return compression, FORMATS[options.format or EXTENSIONS[suffixes[-1] if suffixes else ""]]
-
-
-def read_file(file: BinaryIO, name: str, options: ReadOptions) -> Iterator[Record | Bad]:
-    """Yield the records of an open file one by one, as `read_records` reads them."""
-    return one_by_one(read_records(file, name, options))
 
 
 def one_by_one(found: Iterable[Record | Records | Bad]) -> Iterator[Record | Bad]:

@@ -8,7 +8,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, BinaryIO, NamedTuple, TypeAlias, cast
+from typing import Any, BinaryIO, Literal, NamedTuple, TypeAlias, cast
 
 import numpy as np
 import pyarrow as pa
@@ -99,9 +99,13 @@ class ReadOptions(Config):
     """Options that say how to read a file."""
 
     format: str | None = None
-    """Format of the files; by default by their extension."""
+    """Format of the files; by default by their first bytes or their extension."""
+    compression: Literal["none", "gz", "bz2", "xz", "zst"] | None = Field(None, json_schema_extra={"since": "0.4.0"})
+    """Compression of the files; by default by their first bytes."""
     encoding: str | None = None
     """Encoding of the text; detected by default."""
+    quotes: Literal["fields", "letters"] | None = Field(None, json_schema_extra={"since": "0.4.0"})
+    """Whether quotes surround fields of a CSV file or are letters; guessed by default."""
     split_at: str | None = Field(None, min_length=1)
     """The text between documents in a plain text file."""
     max_document: int = Field(10_000_000, gt=0)

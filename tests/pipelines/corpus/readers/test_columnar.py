@@ -11,7 +11,7 @@ from hostile import as_ipc, as_parquet, repeated
 from reading import ROWS, WRITTEN, problems, read, texts
 
 from pipelines.corpus.ingest.config import SourceConfig
-from pipelines.corpus.readers.formats import read_file
+from pipelines.corpus.readers.look import read_file
 from pipelines.corpus.readers.records import Record
 
 

@@ -7,7 +7,8 @@ import sys
 import pytest
 from reading import PACK, ROWS, WRITTEN, problems, read, texts
 
-from pipelines.corpus.readers.formats import formats_of, read_file, read_here
+from pipelines.corpus.readers.formats import formats_of, read_here
+from pipelines.corpus.readers.look import read_file
 from pipelines.corpus.readers.records import ReadOptions, Record
 from pipelines.errors import InputError
 
