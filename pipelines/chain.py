@@ -94,6 +94,8 @@ def chain(
     corpus = corpus_of(perform, config)
     if until == "ingest":
         return []
+    finetuned = config.finetune if until in ("finetune", "evaluate") else {}
+    examples = {key: perform(EXAMPLES.using(key, part.examples)) for key, part in finetuned.items()}  # or fail early
     if base and (read := base.tokens_of(corpus)):
         say(f"no new text since {base.model}; there is nothing to pretrain")
         model, tokens = base.model, read
@@ -114,12 +116,10 @@ def chain(
         inputs = {"model": model, "tokens": tokens, "corpus": corpus}
         step = EVALUATE_LANGUAGE.using(name, config.evaluate, inputs)
         evaluated.append(Evaluated(step, perform(step)))
-    if until in ("finetune", "evaluate"):
-        for key, part in config.finetune.items():
-            examples = perform(EXAMPLES.using(key, part.examples))
-            step = _finetune(perform, f"{name}-{key}", part, model, examples, with_baseline=until == "evaluate")
-            if until == "evaluate":
-                evaluated.append(Evaluated(step, perform(step)))
+    for key, part in finetuned.items():
+        step = _finetune(perform, f"{name}-{key}", part, model, examples[key], with_baseline=until == "evaluate")
+        if until == "evaluate":
+            evaluated.append(Evaluated(step, perform(step)))
     return evaluated
 
 

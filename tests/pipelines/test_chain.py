@@ -44,6 +44,12 @@ def test_pretrained_model_answers_tasks_before_its_own_evaluation():
     assert not any(step.startswith("evaluate") for step, *_ in performed("finetune", task))
 
 
+def test_examples_are_read_before_anything_is_trained():
+    steps = [name for name, *_ in performed("finetune")]
+    assert steps[:4] == ["ingest", "examples", "examples", "tokenize"]
+    assert "examples" not in [name for name, *_ in performed("pretrain")]
+
+
 def test_shipped_templates_are_packaged():
     patterns = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]["*"]
     assert shipped() and all(any(path.match(pattern) for pattern in patterns) for path in shipped().values())
