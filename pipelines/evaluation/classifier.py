@@ -6,7 +6,6 @@ Besides metrics and predictions an evaluation holds `confusion.parquet` (truth, 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,6 +18,7 @@ from gpt.classifier import Decision
 from gpt.config import Config
 from pipelines.corpus.examples import Example, Examples
 from pipelines.corpus.labels import listed
+from pipelines.corpus.readers.records import short_line
 from pipelines.errors import InputError
 from pipelines.evaluation.classification_metrics import Answers, curves, with_intervals
 from pipelines.evaluation.results import MODEL, aligned, key_of, statistics, write_evaluation
@@ -42,7 +42,10 @@ MISTAKES = 100
 FEW = 10  # labels; with more, the statistics have neither metrics of each label nor confusions
 
 
-MAX_NAME, SHOWN = 100, 40  # bytes of a label in the name of a statistic, and in a line for people
+MAX_NAME, SHOWN = 100, 20  # bytes of a label in the name of a statistic, and letters in a line for people
+
+
+MANY = 100  # labels; with more, the confusions are the pairs that occur
 
 
 class EvaluateClassifierConfig(Config):
@@ -163,10 +166,11 @@ def predictions_table(rows: Sequence[Example], answers: Mapping[str, Answers]) -
 
 def confusion_table(answers: Answers) -> pa.Table:
     """Return the number of texts of each label that got each label (truth, predicted, count)."""
-    labels = answers.labels
+    labels = pa.array(answers.labels, pa.string())
     counts = np.bincount(answers.truth * len(labels) + answers.predicted, minlength=len(labels) ** 2)
-    truth, predicted = zip(*product(labels, repeat=2), strict=True)
-    return pa.table({"truth": truth, "predicted": predicted, "count": counts})
+    pairs = np.flatnonzero(counts) if len(labels) > MANY else np.arange(len(counts))
+    truth, predicted = np.divmod(pairs, len(labels))
+    return pa.table({"truth": labels.take(truth), "predicted": labels.take(predicted), "count": counts[pairs]})
 
 
 def mistakes(predictions: pa.Table) -> pa.Table:
@@ -185,14 +189,14 @@ def _classifier(dataset: Dataset) -> TextClassifier:
 
 
 def _headline(s: Mapping[str, Any]) -> str:
-    return f"accuracy {s['classify/accuracy']:.3f}, F1 on {cut(s['positive'], SHOWN)} {s['classify/f1']:.3f}"
+    return f"accuracy {s['classify/accuracy']:.3f}, F1 on {short_line(s['positive'], SHOWN)} {s['classify/f1']:.3f}"
 
 
 def _details(dataset: Dataset) -> str:
     s, rows = dataset.manifest.statistics, pq.read_table(dataset.file("metrics.parquet")).to_pylist()
     value = {(row["system"], row["metric"]): row for row in rows}
     names = {"model": "this model", "TF-IDF logistic regression": "TF-IDF regression"}
-    table = [[f"{s['scored_examples']:,} held-out texts", "accuracy", f"F1 {cut(s['positive'], SHOWN)}", "95%"]]
+    table = [[f"{s['scored_examples']:,} held-out texts", "accuracy", f"F1 {short_line(s['positive'], SHOWN)}", "95%"]]
     for system in dict.fromkeys(row["system"] for row in rows):
         f1 = value[system, "f1"]
         cells = (f"{value[system, 'accuracy']['value']:.3f}", f"{f1['value']:.3f}", f"{f1['low']:.2f}-{f1['high']:.2f}")
