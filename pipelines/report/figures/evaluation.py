@@ -22,7 +22,7 @@ def evaluation_parts(dataset: Dataset, inputs: Mapping[str, Dataset]) -> Iterato
             yield _confusion(ask)
         if "curves.parquet" in dataset.manifest.files:
             several = ask("SELECT count(DISTINCT label) > 1 FROM curves")[0][0]
-            frequent = f"SELECT truth FROM predictions GROUP BY ALL ORDER BY count(*) DESC, 1 LIMIT {MAX_CURVES}"  # noqa: S608
+            frequent = f"SELECT truth FROM predictions GROUP BY ALL ORDER BY count(*) DESC, 1 LIMIT {MAX_CURVES}"  # noqa: S608 - a constant
             labels = (
                 f"SELECT curve, coalesce(label, system), x, y FROM curves WHERE system = '{MODEL}' "  # noqa: S608 - constants
                 f"AND (label IS NULL OR label IN ({frequent}))"
