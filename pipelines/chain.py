@@ -96,6 +96,10 @@ def chain(
     if until == "ingest":
         return []
     check_splits(corpus, config, until)
+    finetuned = config.finetune if until in ("finetune", "evaluate") else {}
+    examples = {key: perform(EXAMPLES.using(key, part.examples)) for key, part in finetuned.items()}  # or fail early
+    for key, part in finetuned.items():
+        check_examples(examples[key], part, until)
     if base and (read := base.tokens_of(corpus)):
         say(f"no new text since {base.model}; there is nothing to pretrain")
         model, tokens = base.model, read
@@ -116,12 +120,10 @@ def chain(
         inputs = {"model": model, "tokens": tokens, "corpus": corpus}
         step = EVALUATE_LANGUAGE.using(name, config.evaluate, inputs)
         evaluated.append(Evaluated(step, perform(step)))
-    if until in ("finetune", "evaluate"):
-        for key, part in config.finetune.items():
-            examples = perform(EXAMPLES.using(key, part.examples))
-            step = _finetune(perform, f"{name}-{key}", part, model, examples, with_baseline=until == "evaluate")
-            if until == "evaluate":
-                evaluated.append(Evaluated(step, perform(step)))
+    for key, part in finetuned.items():
+        step = _finetune(perform, f"{name}-{key}", part, model, examples[key], with_baseline=until == "evaluate")
+        if until == "evaluate":
+            evaluated.append(Evaluated(step, perform(step)))
     return evaluated
 
 
@@ -163,6 +165,21 @@ def check_splits(corpus: Dataset, config: RunConfig, until: str) -> None:
         raise InputError(
             f"{has}, and none in its {split} split, on which evaluate.split = {split!r} scores the model: {divide}. "
             "`tokenmill pretrain` trains without."
+        )
+
+
+def check_examples(examples: Dataset, part: FinetuneRun, until: str) -> None:
+    """Check that examples have what fine-tuning and its evaluation need, before anything is trained.
+
+    Raises:
+        InputError: a split has no example.
+    """
+    needed = ["train", "validation", *([part.evaluate.split] if until == "evaluate" else [])]
+    if empty := [split for split in needed if not examples.manifest.statistics[f"examples_{split}"]]:
+        n = examples.manifest.statistics["examples"]
+        raise InputError(
+            f"{examples} has {n:,} example{'s' * (n != 1)} and none in its {empty[0]} split; give it more, or another "
+            "share of them in the split of [finetune.….examples]."
         )
 
 
