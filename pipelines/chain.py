@@ -146,7 +146,7 @@ def check_splits(corpus: Dataset, config: RunConfig, until: str) -> None:
     n_documents, n_bytes = statistics["documents"], statistics["bytes_train"]
     equal = statistics.get("rejected_exact_duplicate", 0)
     has = f"{corpus} has {n_documents:,} document{'s' * (n_documents != 1)}"
-    has += f" and {equal:,} equal to them" if equal else ""
+    has += f" and {equal:,} equal ones" if equal else ""
     divide = "split_at or max_document of a source divides its texts, and [ingest.split] has the shares to hold out"
     if not statistics["documents_train"]:
         raise InputError(f"{has}, and none of them to train on: {divide}.")
