@@ -43,8 +43,12 @@ EXAMPLES_SCHEMA = pa.schema([*((name, pa.string()) for name in TEXTS), HISTORY, 
 MAX_LABELS, MAX_NAME = 20, 100  # labels in the statistics, and bytes of their names there
 MAX_TURNS = 1_000  # of a conversation that becomes several examples
 
-# Columns that change what an example means, by the columns that say its kind.
-MEANINGFUL = {"label": (), "response": ("input", "system", "history"), "conversation": ("system", "tools", "functions")}
+# Columns that change what an example means, by the key that says its kind. The key that reads each, if there is one.
+MEANINGFUL: dict[str, dict[str, str]] = {
+    "label": {},
+    "response": {"context": "input", "system": "system", "history": ""},
+    "conversation": {"system": "system", "tools": "", "functions": ""},
+}
 
 
 class ExampleSource(FileSource):
@@ -57,7 +61,7 @@ class ExampleSource(FileSource):
     instruction: str = "instruction"
     """The column of an instruction."""
     input: str | None = None
-    """The column of an instruction's input, if there is one."""
+    """The column of an instruction's input; by default `input`, if there is one. An empty text reads none."""
     response: str | None = None
     """The column of the response."""
     system: str | None = None
@@ -74,11 +78,17 @@ class ExampleSource(FileSource):
         return self
 
     @property
-    def unread(self) -> list[str]:
+    def input_column(self) -> str:
+        """The column of an instruction's input: the one that is named, else `input` as in the Alpaca data set."""
+        guessed = "" if "input" in (self.instruction, self.response) else "input"
+        return guessed if self.input is None else self.input
+
+    @property
+    def unread(self) -> dict[str, str]:
         """The columns that change what an example means if a file has them, and that no key names."""
         kind = next(kind for kind in MEANINGFUL if getattr(self, kind) is not None)
         named = (self.instruction, self.input, self.response, self.system, self.conversation)
-        return [name for name in MEANINGFUL[kind] if name not in named]
+        return {name: key for name, key in MEANINGFUL[kind].items() if name not in named}
 
 
 class ExamplesConfig(Config):
@@ -109,12 +119,11 @@ def run(inputs: Mapping[str, Dataset], config: ExamplesConfig, out: Path, work: 
                 if table.rows == before:
                     raise InputError(f"The source {source.title!r} ({source.uri}) has no usable example{problem}.")
                 for name, number in unread.items():
-                    cure = f"; {name} = {name!r} reads it" if name in ExampleSource.model_fields else ""
-                    work.listener.warn(
-                        f"{number:,} records of {source.title!r} have a column {name!r} that is not read{cure}"
-                    )
+                    key = source.unread[name]
+                    cure = f"; {key} = {name!r} reads it" if key else ""
+                    work.listener.warn(f"the column {name!r} of {source.title!r} has {number:,} values, not read{cure}")
                 work.listener.progress(table.rows, table.rows, "examples", source.title)
-        labels = Counter[str]()
+        labels: dict[str, Counter[str]] = {split: Counter() for split in SPLITS}
         with TableWriter(out / "examples.parquet", EXAMPLES_SCHEMA) as good:
             for row in _drop_duplicates(found, config, work.scratch):
                 if "reason" in row:
@@ -123,11 +132,14 @@ def run(inputs: Mapping[str, Dataset], config: ExamplesConfig, out: Path, work: 
                 good.write(row)
                 counts[f"examples_{row['split']}"] += 1
                 if row["label"] is not None:
-                    labels[row["label"]] += 1
-        if labels:
-            check_labels(labels, work.listener.warn)
+                    labels[row["split"]][row["label"]] += 1
+        all_labels = sum(labels.values(), Counter[str]())
+        if all_labels:
+            check_labels(all_labels, labels["train"], work.listener.warn)
         splits = {f"examples_{split}": counts[f"examples_{split}"] for split in SPLITS}
-        frequent = {f"label_{cut(label, MAX_NAME)}": count for label, count in labels.most_common(MAX_LABELS)}
+        if empty := [split for split in SPLITS[:2] if not splits[f"examples_{split}"]]:
+            work.listener.warn(f"no example is for {' and '.join(empty)}, so a fine-tuning on these will fail")
+        frequent = {f"label_{cut(label, MAX_NAME)}": count for label, count in all_labels.most_common(MAX_LABELS)}
         return {"examples": good.rows, **splits, "rejected": rejected.rows, **frequent}
 
 
@@ -185,7 +197,9 @@ def _examples(fields: Mapping[str, Any], source: ExampleSource) -> Iterator[dict
         yield {"text": _filled(fields, source.text), "label": _filled(fields, source.label, label_of)}
     elif source.response is not None:
         instruction, response = _filled(fields, source.instruction), _filled(fields, source.response)
-        about, system = (text_of(fields.get(name), name) if name else "" for name in (source.input, source.system))
+        about, system = (
+            text_of(fields.get(name), name) if name else "" for name in (source.input_column, source.system)
+        )
         yield _instruction(instruction, response, about, system)
     else:
         messages = _messages(_column(fields, str(source.conversation)), source.turns)
