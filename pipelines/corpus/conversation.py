@@ -59,7 +59,7 @@ def _as_list(turns: Any) -> Sequence[Any]:
         try:
             turns = json.loads(turns.strip("\ufeff \t\r\n"))
         except (ValueError, RecursionError):
-            raise ValueError("the conversation is a text that is not JSON") from None
+            raise ValueError("the conversation is a text that is not JSON, as json.dumps writes it") from None
     if isinstance(turns, dict):
         columns = {name: values for name, values in turns.items() if isinstance(values, list | tuple)}
         if columns and len(set(map(len, columns.values()))) == 1:

@@ -44,8 +44,12 @@ EXAMPLES_SCHEMA = pa.schema([*((name, pa.string()) for name in TEXTS), HISTORY, 
 MAX_LABELS, MAX_NAME = 20, 100  # labels in the statistics, and bytes of their names there
 MAX_TURNS = 1_000  # of a conversation that becomes several examples
 
-# Columns that change what an example means, by the columns that say its kind.
-MEANINGFUL = {"label": (), "response": ("input", "system", "history"), "conversation": ("system", "tools", "functions")}
+# Columns that change what an example means, by the key that says its kind. The key that reads each, if there is one.
+MEANINGFUL: dict[str, dict[str, str]] = {
+    "label": {},
+    "response": {"context": "input", "system": "system", "history": ""},
+    "conversation": {"system": "system", "tools": "", "functions": ""},
+}
 
 
 class ExampleSource(FileSource):
@@ -58,7 +62,7 @@ class ExampleSource(FileSource):
     instruction: str = "instruction"
     """The column of an instruction."""
     input: str | None = None
-    """The column of an instruction's input, if there is one."""
+    """The column of an instruction's input; by default `input`, if there is one. An empty text reads none."""
     response: str | None = None
     """The column of the response."""
     system: str | None = None
@@ -75,11 +79,17 @@ class ExampleSource(FileSource):
         return self
 
     @property
-    def unread(self) -> list[str]:
+    def input_column(self) -> str:
+        """The column of an instruction's input: the one that is named, else `input` as in the Alpaca data set."""
+        guessed = "" if "input" in (self.instruction, self.response) else "input"
+        return guessed if self.input is None else self.input
+
+    @property
+    def unread(self) -> dict[str, str]:
         """The columns that change what an example means if a file has them, and that no key names."""
         kind = next(kind for kind in MEANINGFUL if getattr(self, kind) is not None)
         named = (self.instruction, self.input, self.response, self.system, self.conversation)
-        return [name for name in MEANINGFUL[kind] if name not in named]
+        return {name: key for name, key in MEANINGFUL[kind].items() if name not in named}
 
 
 class ExamplesConfig(Config):
@@ -110,10 +120,9 @@ def run(inputs: Mapping[str, Dataset], config: ExamplesConfig, out: Path, work: 
                 if table.rows == before:
                     raise InputError(f"The source {source.title!r} ({source.uri}) has no usable example{problem}.")
                 for name, number in unread.items():
-                    cure = f"; {name} = {name!r} reads it" if name in ExampleSource.model_fields else ""
-                    work.listener.warn(
-                        f"{number:,} records of {source.title!r} have a column {name!r} that is not read{cure}"
-                    )
+                    key = source.unread[name]
+                    cure = f"; {key} = {name!r} reads it" if key else ""
+                    work.listener.warn(f"the column {name!r} of {source.title!r} has {number:,} values, not read{cure}")
                 work.listener.progress(table.rows, table.rows, "examples", source.title)
         target, shares = out / "examples.parquet", config.split
         counts, labels = _write(target, _drop_duplicates(found, config, shares, work.scratch), rejected)
@@ -127,26 +136,32 @@ def run(inputs: Mapping[str, Dataset], config: ExamplesConfig, out: Path, work: 
             f"the shares of split leave {' and '.join(empty)} empty; the examples were divided into "
             f"{split_counts(splits, 'examples')} instead"
         )
-    if labels:
-        check_labels(labels, work.listener.warn)
-    frequent = {f"label_{cut(label, MAX_NAME)}": count for label, count in labels.most_common(MAX_LABELS)}
+    if empty := [split for split in SPLITS[:2] if not splits[f"examples_{split}"]]:
+        work.listener.warn(f"no example is for {' and '.join(empty)}, so a fine-tuning on these will fail")
+    if all_labels := sum(labels.values(), Counter[str]()):
+        check_labels(all_labels, labels["train"], work.listener.warn)
+    frequent = {f"label_{cut(label, MAX_NAME)}": count for label, count in all_labels.most_common(MAX_LABELS)}
     return {"examples": counts.total(), **splits, "rejected": rejected.rows, **frequent}
 
 
 def _write(
     target: Path, rows: Iterable[dict[str, Any]], rejected: TableWriter | None = None
-) -> tuple[Counter[str], Counter[str]]:
-    """Write examples, and duplicates among the rejected. Return the number of examples of each split and label."""
-    splits, labels = Counter[str](), Counter[str]()
+) -> tuple[Counter[str], dict[str, Counter[str]]]:
+    """Write examples, and duplicates among the rejected.
+
+    Returns:
+        the number of examples of each split, and of each label in each split.
+    """
+    counts, labels = Counter[str](), {split: Counter[str]() for split in SPLITS}
     with TableWriter(target, EXAMPLES_SCHEMA) as good:
         for row in rows:
             if "reason" not in row:
                 good.write(row)
-                splits[row["split"]] += 1
-                labels.update([row["label"]] if row["label"] is not None else [])
+                counts[row["split"]] += 1
+                labels[row["split"]].update([row["label"]] if row["label"] is not None else [])
             elif rejected:
                 rejected.write(row)
-    return splits, labels
+    return counts, labels
 
 
 def sources(config: ExamplesConfig) -> tuple[SourceFile, ...]:
@@ -200,7 +215,9 @@ def _examples(fields: Mapping[str, Any], source: ExampleSource) -> Iterator[dict
         yield {"text": _filled(fields, source.text), "label": _filled(fields, source.label, label_of)}
     elif source.response is not None:
         instruction, response = _filled(fields, source.instruction), _filled(fields, source.response)
-        about, system = (text_of(fields.get(name), name) if name else "" for name in (source.input, source.system))
+        about, system = (
+            text_of(fields.get(name), name) if name else "" for name in (source.input_column, source.system)
+        )
         yield _instruction(instruction, response, about, system)
     else:
         messages = _messages(_column(fields, str(source.conversation)), source.turns)

@@ -14,18 +14,19 @@ PLAIN = re.compile(r"[^\s,']+")  # a label that needs no quotes in a list
 INTEGER = re.compile(r"([+-]?\d+)\.0+")
 
 
-def check_labels(counts: Counter[str], warn: Callable[[str], None]) -> None:
+def check_labels(counts: Counter[str], train: Counter[str], warn: Callable[[str], None]) -> None:
     """Warn about labels that look like a mistake.
 
     Args:
         counts: the number of examples of each label.
+        train: the same in the train split.
         warn: receives a sentence for each kind of mistake.
 
     Raises:
         InputError: a classifier cannot learn the labels.
     """
     if counts.total() > FEW:
-        _check_numbers(counts, warn)
+        _check_numbers(counts, train, warn)
     alike = defaultdict(list)
     for label in counts:
         alike[_letters(label)].append(label)
@@ -43,10 +44,11 @@ def listed(labels: Iterable[str], most: int = 6) -> str:
     return ", ".join(quoted[:most]) + (f" and {len(quoted) - most:,} more" if len(quoted) > most else "")
 
 
-def _check_numbers(counts: Counter[str], warn: Callable[[str], None]) -> None:
+def _check_numbers(counts: Counter[str], train: Counter[str], warn: Callable[[str], None]) -> None:
     n, once = counts.total(), [label for label, number in counts.items() if number == 1]
-    if len(counts) == 1:
-        raise InputError(f"All {n:,} examples have the one label {listed(counts)}; a classifier needs two.")
+    if len(train) < 2:
+        seen = f"the one label {listed(train)}" if train else "no example"
+        raise InputError(f"{n:,} examples: the train split has {seen}; a classifier needs two labels to learn.")
     if len(once) == n:
         raise InputError(
             f"{n:,} examples, {n:,} labels: each label occurs once, so nothing can be learnt from them. Are `text` and "

@@ -207,17 +207,37 @@ def test_conversation_in_parquet_is_a_list_or_json(build: Build, tmp_path: Path)
         assert (row.instruction, row.response, row.system) == ("Hi", "Yo", "Be kind.")
 
 
+def test_input_of_an_instruction_is_read_without_a_key(build: Build, tmp_path: Path) -> None:
+    rows = [{"instruction": "Add", "input": "1 2", "output": "3"}, {"instruction": "Greet", "output": "Hi"}]
+    (tmp_path / "a.json").write_text(json.dumps(rows))
+    source = {"uri": str(tmp_path / "a.json"), "response": "output"}
+
+    def texts(**more: str) -> set[str]:
+        return {row.text for row in all_rows(build(EXAMPLES, {"sources": [source | more]}))}
+
+    assert texts() == texts(input="input") == {"Add\n\n1 2", "Greet"}
+    assert texts(input="") == {"Add", "Greet"}
+    assert texts(instruction="input") == {"1 2"}
+
+
 def test_column_that_is_not_read_causes_a_warning(build: Build, warnings: Any, tmp_path: Path) -> None:
-    rows = [{"instruction": f"Add {i}", "input": "1 2" * (i % 2), "output": "3", "system": ""} for i in range(10)]
+    rows = [{"instruction": f"Add {i}", "context": "1 2" * (i % 2), "output": "3", "system": ""} for i in range(40)]
     (tmp_path / "a.json").write_text(json.dumps(rows))
     source = {"uri": str(tmp_path / "a.json"), "response": "output"}
     build(EXAMPLES, {"sources": [source]})
     assert warnings.sentences == [
-        "5 records of 'a.json' have a column 'input' that is not read; input = 'input' reads it"
+        "the column 'context' of 'a.json' has 20 values, not read; input = 'context' reads it"
     ]
     warnings.sentences.clear()
-    build(EXAMPLES, {"sources": [source | {"input": "input"}]})
+    build(EXAMPLES, {"sources": [source | {"input": "context"}]})
     assert warnings.sentences == []
+
+
+def test_split_without_examples_causes_a_warning(build: Build, warnings: Any, tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text('[{"instruction": "Add", "output": "3"}]')
+    source = {"uri": str(tmp_path / "a.json"), "response": "output"}
+    build(EXAMPLES, {"sources": [source], "split": {"validation": 0, "test": 0}})
+    assert warnings.sentences == ["no example is for validation, so a fine-tuning on these will fail"]
 
 
 def test_swapped_columns_are_noticed(build: Build, tmp_path: Path) -> None:

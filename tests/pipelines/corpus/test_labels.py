@@ -8,9 +8,9 @@ from pipelines.corpus.labels import check_labels, listed
 from pipelines.errors import InputError
 
 
-def found(counts: dict[str, int]) -> list[str]:
+def found(counts: dict[str, int], train: dict[str, int] | None = None) -> list[str]:
     sentences: list[str] = []
-    check_labels(Counter(counts), sentences.append)
+    check_labels(Counter(counts), Counter(counts if train is None else train), sentences.append)
     return sentences
 
 
@@ -25,9 +25,14 @@ def test_one_label_for_each_text_is_refused() -> None:
         found({f"a text {i}": 1 for i in range(40)})
 
 
-def test_one_label_is_refused() -> None:
-    with pytest.raises(InputError, match="All 40 examples have the one label ham; a classifier needs two"):
-        found({"ham": 40})
+@pytest.mark.parametrize(
+    ("counts", "train", "seen"),
+    [({"ham": 40}, {"ham": 30}, "the one label ham"), ({"ham": 20, "spam": 1}, {"ham": 9}, "the one label ham"),
+     ({"ham": 20, "spam": 1}, {}, "no example")],
+)  # fmt: skip
+def test_one_label_in_training_is_refused(counts: dict[str, int], train: dict[str, int], seen: str) -> None:
+    with pytest.raises(InputError, match=f"the train split has {seen}; a classifier needs two labels"):
+        found(counts, train)
 
 
 def test_labels_for_most_texts_cause_a_warning() -> None:
