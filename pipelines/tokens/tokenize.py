@@ -40,7 +40,7 @@ from pipelines.tokens.byte_pairs import train_byte_pairs
 from pipelines.tokens.characters import count_characters, count_words
 from pipelines.tokens.shards import Shard, ShardWriter
 from pipelines.tokens.tokenizer import FILE, Tokenizer
-from pipelines.tokens.tokenizers import load_tokenizer, named_tokenizer
+from pipelines.tokens.tokenizers import is_own, load_tokenizer, named_tokenizer
 
 PARTS = "parts.json"
 
@@ -120,7 +120,8 @@ def _tokenizer_source(config: TokenizeConfig) -> tuple[SourceFile, ...]:
     path = Path(config.tokenizer)
     if not path.is_file():
         raise InputError(f"tokenize.tokenizer: there is no file {path}.")
-    return (SourceFile(name=FILE, bytes=path.stat().st_size, sha256=file_sha256(path)),)
+    name = FILE if is_own(path) else f"foreign/{FILE}"  # another name than before 0.4.0, when its ids could be wrong
+    return (SourceFile(name=name, bytes=path.stat().st_size, sha256=file_sha256(path)),)
 
 
 def _headline(s: Mapping[str, Any]) -> str:
