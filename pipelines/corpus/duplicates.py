@@ -11,9 +11,10 @@ between words, each letter counts as a word.
 
 import re
 from binascii import unhexlify
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from numpy.typing import NDArray
 
 from pipelines.corpus.parquet import read_batches
 from pipelines.store.files import whole_file
+from pipelines.store.step import Listener
 
 PREFIXES_PER_RANGE = 1 << 20  # id prefixes that are compared at once, on average
 MAX_RANGES = 256
@@ -112,7 +114,9 @@ RESULT = """
 """
 
 
-def find_duplicates(files: Sequence[Path], scratch: Path, near: float | None = None) -> Path:
+def find_duplicates(
+    files: Sequence[Path], scratch: Path, near: float | None = None, listener: Listener | None = None
+) -> Path:
     """Find the documents to drop, and write a table of them: part, row, reason, kept, similarity.
 
     Args:
@@ -120,9 +124,12 @@ def find_duplicates(files: Sequence[Path], scratch: Path, near: float | None = N
             duplicates, each file has its signatures beside it.
         scratch: the folder for the table and for all that does not fit into memory.
         near: the share of a signature from which two documents are near duplicates. None finds equal ones only.
+        listener: receives the progress. Its bar stays full.
     """
-    rows = sum(pq.read_metadata(file).num_rows for file in files)
-    repeated = _repeated(files, rows, scratch / "numbers")
+    rows, n = sum(pq.read_metadata(file).num_rows for file in files), len(files)
+    show = partial((listener or Listener()).progress, n, n, "parts")
+    repeated = _repeated(files, rows, scratch / "numbers", show)
+    show("comparing documents")
     *little, most = MEMORY
     least = BYTES_PER_ROW * (len(repeated) if near is None else rows) / 1e6
     for memory in (each for each in little if each > least):
@@ -131,7 +138,7 @@ def find_duplicates(files: Sequence[Path], scratch: Path, near: float | None = N
     return _find_duplicates(files, scratch, near, repeated, most)
 
 
-def _repeated(files: Sequence[Path], rows: int, scratch: Path) -> Numbers:
+def _repeated(files: Sequence[Path], rows: int, scratch: Path, show: Callable[[str], None]) -> Numbers:
     """Return the first 64 bits of ids that occur more than once."""
     scratch.mkdir(exist_ok=True)
     ranges = min(rows // PREFIXES_PER_RANGE, MAX_RANGES) + 1
@@ -143,6 +150,7 @@ def _repeated(files: Sequence[Path], rows: int, scratch: Path) -> Numbers:
         halves = np.frombuffer(unhexlify(b"".join(ids)), ">u8").astype(np.uint64)
         numbers, counts = np.unique(halves[::2], return_counts=True)
         numbers.tofile(scratch / str(part))
+        show(f"looking for duplicates, {part + 1:,} of {len(files):,}")
         return numbers[counts > 1], np.array([0, *np.searchsorted(numbers, edges), len(numbers)])
 
     with ThreadPoolExecutor(2) as pool:

@@ -22,13 +22,13 @@ from pipelines.corpus.ingest.partitions import PARTITIONS, known_partitions, pla
 from pipelines.corpus.ingest.read import check_usable, read_partition
 from pipelines.corpus.ingest.write import count_by_reason, write_documents, write_rejected
 from pipelines.corpus.quality import rules_of
-from pipelines.corpus.sources import describe_sources, list_sources
+from pipelines.corpus.sources import describe_sources, hashing_watched, list_sources
 from pipelines.errors import InputError
 from pipelines.numbers import short
 from pipelines.store.dataset import Dataset
 from pipelines.store.files import write_json
 from pipelines.store.manifest import SourceFile
-from pipelines.store.step import StepContext, StepType
+from pipelines.store.step import Meter, StepContext, StepType
 
 
 def run(inputs: Mapping[str, Dataset], config: IngestConfig, out: Path, work: StepContext) -> dict[str, Any]:
@@ -36,13 +36,16 @@ def run(inputs: Mapping[str, Dataset], config: IngestConfig, out: Path, work: St
     rules_of(config.keep, config.bad_words is not None)
     listing = list_sources(config.all_sources)
     later = work.files_that_came_later(lambda: describe_sources(config.all_sources, listing))
-    partitions, skipped = plan(config, listing, work.scratch, known_partitions(work), later)
+    n_bytes = sum(file.bytes for files, _ in listing.values() for file in files)
+    with hashing_watched(Meter(work.listener, n_bytes, "bytes", "dividing into partitions")):
+        partitions, skipped = plan(config, listing, work.scratch, known_partitions(work), later)
     work.listener.progress(0, len(partitions), "partitions", "reading")
     parts_of = work.map(read_partition, partitions)
     parts = [part for parts in parts_of for part in parts]
     check_usable(config, parts, skipped)
-    work.listener.progress(len(partitions), len(partitions), "partitions", "looking for duplicates")
-    duplicates = find_duplicates([part.documents for part in parts], work.scratch, config.near_duplicates)
+    duplicates = find_duplicates(
+        [part.documents for part in parts], work.scratch, config.near_duplicates, work.listener
+    )
     (out / "documents").mkdir()
     targets = [out / "documents" / f"part-{number:05d}.parquet" for number in range(len(parts))]
     written = write_documents(work, parts, targets, duplicates)

@@ -14,7 +14,7 @@ from pipelines.corpus.readers.encoding import detect_encoding
 from pipelines.corpus.readers.formats import formats_of
 from pipelines.corpus.readers.json_lines import count_line_ends
 from pipelines.corpus.readers.records import Format, UnreadableError
-from pipelines.corpus.sources import File, Listing, Skipped, describe, file_digest
+from pipelines.corpus.sources import File, Listing, Skipped, describe, file_digest, report_hashed
 from pipelines.store.step import StepContext, fingerprinted
 
 PARTITIONS = "partitions.json"
@@ -170,4 +170,5 @@ def _scan(file: File, start: int, end: int) -> tuple[str, int]:
         while block := stream.read(min(1 << 18, end - stream.tell())):
             digest.update(block)
             lines += count_line_ends(block)
+            report_hashed(len(block))
     return digest.hexdigest(), lines
