@@ -55,7 +55,7 @@ def main() -> None:
         folder = Path(name)
         list(pool.map(warm_up, range(CORES)))
         path = folder / "text.jsonl"
-        compare(write_files(path), folder, path, pool)
+        compare(write_texts(path, installed_texts()), folder, path, pool)
         for verses, least, most in SIZES if copies else ():
             compare(write_corpus(path, copies, verses, least, most), folder, path, pool)
 
@@ -80,20 +80,19 @@ def write_corpus(path: Path, copies: int, verses: int, least: int = 0, most: int
     return write_texts(path, texts)
 
 
-def write_files(path: Path) -> list[str]:
-    """Write the texts of the installed packages, each once, in an order that mixes them."""
+def installed_texts(most: int = MOST) -> list[str]:
+    """Return the texts of the installed packages, each once, in an order that mixes them, up to a number of letters."""
     root = Path(sysconfig.get_path("purelib"))
     files = (each for each in root.rglob("*") if each.suffix in TEXTS and 100 < each.stat().st_size < 1 << 20)
-    texts: dict[str, str] = {}
-    left = MOST
+    texts: dict[str, None] = {}
     for file in sorted(files, key=lambda each: hashlib.sha256(str(each).encode()).digest()):
         with suppress(UnicodeDecodeError):
             text = file.read_text(encoding="utf-8").strip()
-            left -= len(text)
-            if left < 0:
+            most -= len(text)
+            if most < 0:
                 break
-            texts[hashlib.sha256(text.encode()).hexdigest()] = text
-    return write_texts(path, list(texts.values()))
+            texts[text] = None
+    return list(texts)
 
 
 def write_texts(path: Path, texts: list[str]) -> list[str]:

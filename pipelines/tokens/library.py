@@ -129,7 +129,7 @@ def _byte_letters(token: str) -> bytes:
 
 
 def _blank_marks(value: dict[str, Any]) -> Callable[[str], bytes]:
-    """Return a function from a token to its text, where a mark stands for a space, and `<0x0A>` for a byte."""
+    """Return a function from a token to its text, in which a mark means a space, and `<0x0A>` a byte."""
     marks = ["▁"] if value["model"].get("byte_fallback") else []
     for part in parts(value, "normalizer", "pre_tokenizer"):
         if part["type"] == "Metaspace":
