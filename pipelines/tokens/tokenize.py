@@ -35,12 +35,12 @@ from pipelines.store.dataset import Dataset
 from pipelines.store.files import file_sha256, link_or_copy, write_json
 from pipelines.store.manifest import SourceFile
 from pipelines.store.partitions import mark_done, read_done
-from pipelines.store.step import StepContext, StepType, canonical_json, map_in_turn
+from pipelines.store.step import Listener, Meter, StepContext, StepType, canonical_json, map_in_turn
 from pipelines.tokens.byte_pairs import train_byte_pairs
 from pipelines.tokens.characters import count_characters, count_words
 from pipelines.tokens.shards import Shard, ShardWriter
 from pipelines.tokens.tokenizer import FILE, Tokenizer
-from pipelines.tokens.tokenizers import load_tokenizer, named_tokenizer
+from pipelines.tokens.tokenizers import is_own, load_tokenizer, named_tokenizer
 
 PARTS = "parts.json"
 
@@ -89,7 +89,7 @@ class TokenizeConfig(Config):
 def run(inputs: Mapping[str, Dataset], config: TokenizeConfig, out: Path, work: StepContext) -> dict[str, Any]:
     """Encode the parts of a corpus that the previous version does not have, and publish the shards of all parts."""
     corpus = Corpus(inputs["corpus"])
-    tokenizer = make_tokenizer(config, corpus)
+    tokenizer = make_tokenizer(config, corpus, work.listener)
     tokenizer_file = tokenizer.save(out)
     parts, keys = corpus.parts, _part_keys(corpus, file_sha256(tokenizer_file), config)
     shards_of = _previous_shards(work)
@@ -120,7 +120,8 @@ def _tokenizer_source(config: TokenizeConfig) -> tuple[SourceFile, ...]:
     path = Path(config.tokenizer)
     if not path.is_file():
         raise InputError(f"tokenize.tokenizer: there is no file {path}.")
-    return (SourceFile(name=FILE, bytes=path.stat().st_size, sha256=file_sha256(path)),)
+    name = FILE if is_own(path) else f"foreign/{FILE}"  # another name than before 0.4.0, when its ids could be wrong
+    return (SourceFile(name=name, bytes=path.stat().st_size, sha256=file_sha256(path)),)
 
 
 def _headline(s: Mapping[str, Any]) -> str:
@@ -142,27 +143,36 @@ TOKENIZE = StepType(
 # The tokenizer
 
 
-def make_tokenizer(config: TokenizeConfig, corpus: Corpus) -> Tokenizer:
+def make_tokenizer(config: TokenizeConfig, corpus: Corpus, listener: Listener) -> Tokenizer:
     """Load, look up or learn the tokenizer that a config names. Learning reads the corpus's training split only."""
     tokenizer: Tokenizer
     if config.tokenizer is not None:
+        listener.progress(0, 1, "file", "reading the tokenizer")
         tokenizer = load_tokenizer(Path(config.tokenizer))
     elif config.encoding in LEARNERS:
-        tokenizer = LEARNERS[config.encoding](_training_texts(config, corpus), config.vocabulary)
+        tokenizer = LEARNERS[config.encoding](_training_texts(config, corpus, listener), config.vocabulary)
     else:
         tokenizer = named_tokenizer(config.encoding)
     return tokenizer.with_special(config.special_tokens) if config.special_tokens else tokenizer
 
 
-def _training_texts(config: TokenizeConfig, corpus: Corpus) -> Iterator[str]:
+def _training_texts(config: TokenizeConfig, corpus: Corpus, listener: Listener) -> Iterator[str]:
     left = config.training_bytes
+    total = min(left, corpus.dataset.manifest.statistics["bytes_train"])
+    report = Meter(listener, total, "bytes", "reading texts to learn from")
+    for text, n_bytes in _training_split(corpus):
+        if n_bytes > left:
+            break
+        left -= n_bytes
+        report(n_bytes)
+        yield text
+    listener.progress(total, total, "bytes", f"learning {config.encoding}")
+
+
+def _training_split(corpus: Corpus) -> Iterator[tuple[str, int]]:
     for batch in corpus.batches(["split", "text", "n_bytes"]):
         train = batch.filter(pc.equal(batch["split"], "train"))
-        for text, n_bytes in zip(train["text"].to_pylist(), train["n_bytes"].to_pylist(), strict=True):
-            if n_bytes > left:
-                return
-            left -= n_bytes
-            yield text
+        yield from zip(train["text"].to_pylist(), train["n_bytes"].to_pylist(), strict=True)
 
 
 # One part
