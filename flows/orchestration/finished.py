@@ -58,9 +58,10 @@ def _decisions(made: Sequence[Dataset], evaluated: Sequence[Evaluated], home: Ho
     """Return what the gate has decided about each evaluated model, or None if anything is left to decide."""
     versions = {(each.name, each.fingerprint): each for each in registered(home.mlflow_uri)}
     with_champion = {each.name for each in versions.values() if CHAMPION in each.aliases}
-    models = [dataset.ref for dataset in made if dataset.ref.kind == "model"]
-    if not all((model.name, model.fingerprint) in versions and model.name in with_champion for model in models):
-        return None
+    for model in (dataset.ref for dataset in made if dataset.ref.kind == "model"):
+        version = versions.get((model.name, model.fingerprint))
+        if not version or not (model.name in with_champion or version.is_rejected):
+            return None
     decided = []
     for each in evaluated:
         decision = decision_on(versions[each.model.ref.name, each.model.ref.fingerprint])

@@ -161,17 +161,44 @@ def _read_texts(folder: str) -> dict[str, str]:
 
 
 def ask(tracking_uri: str, query: str, *values: str) -> list[tuple[Any, ...]]:
-    """Return a query's rows from MLflow's database; none if there is no database yet."""
+    """Return a query's rows from MLflow's database; none if there is no database yet.
+
+    Raises:
+        InputError: there is one, and it cannot be read.
+    """
     if not tracking_uri.startswith("sqlite:"):
         return _ask_through_sqlalchemy(tracking_uri, query, values)
     path = Path(tracking_uri.partition("?")[0].partition(":///")[2])  # relative, or absolute behind a fourth slash
-    if not path.exists():
-        return []
     try:
-        with closing(sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True)) as database:
-            return database.execute(query, values).fetchall()
+        path.stat()
+        return _ask_file(path, query, values)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise InputError(f"MLflow's database {path} cannot be read ({error.strerror}).") from None
     except sqlite3.Error as error:
-        raise InputError(f"{path} cannot be read as MLflow's database ({error}).") from None
+        remedy = _REMEDIES.get(getattr(error, "sqlite_errorcode", 0), "put a copy from before in its place")
+        raise InputError(f"MLflow's database {path} cannot be read ({error}); {remedy}.") from None
+
+
+_REMEDIES = {
+    sqlite3.SQLITE_BUSY: "end the program that holds it",
+    sqlite3.SQLITE_CANTOPEN: "copy its folder to a disk that can be written",
+}
+
+
+def _ask_file(path: Path, query: str, values: tuple[str, ...]) -> list[tuple[Any, ...]]:
+    address = f"file:{quote(str(path))}?mode=ro"
+    try:
+        with closing(sqlite3.connect(address, uri=True)) as database:
+            return database.execute(query, values).fetchall()
+    except sqlite3.OperationalError as error:
+        log = path.with_name(f"{path.name}-wal")
+        if error.sqlite_errorcode != sqlite3.SQLITE_CANTOPEN or (log.exists() and log.stat().st_size):
+            raise
+    # SQLite makes a file beside the database, unless it is promised that nobody writes. Here nobody can.
+    with closing(sqlite3.connect(f"{address}&immutable=1", uri=True)) as database:
+        return database.execute(query, values).fetchall()
 
 
 def _ask_through_sqlalchemy(uri: str, query: str, values: tuple[str, ...]) -> list[tuple[Any, ...]]:
