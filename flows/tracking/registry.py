@@ -82,6 +82,15 @@ def register_model(client: MlflowClient, home: Home, dataset: Dataset, run_id: s
             client.set_registered_model_alias(name, CHALLENGER, version)
 
 
+def is_registered(client: MlflowClient, home: Home, name: str, run_id: str) -> bool:
+    """Return whether `register_model` has nothing left to do for the model that a run has built."""
+    version = registered_version(client, name, run_id)
+    if version is None:
+        return False
+    has_champion = CHAMPION in client.get_registered_model(name).aliases
+    return has_champion or version_of(home.mlflow_uri, name, version=int(version)).is_rejected
+
+
 def registered_version(client: MlflowClient, name: str, run_id: str) -> str | None:
     """Return the version of a model that a run has registered."""
     versions = client.search_model_versions(f"name = '{name}' and run_id = '{run_id}'")

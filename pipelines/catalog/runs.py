@@ -160,6 +160,22 @@ def _read_texts(folder: str) -> dict[str, str]:
         raise InputError(f"MLflow's artifacts in {folder} cannot be read ({type(error).__name__}: {error}).") from None
 
 
+def former_artifacts(database: Path) -> Path | None:
+    """Return where the artifacts beside MLflow's database were before both were moved or copied; None if they were not.
+
+    The experiment that every database has from its beginning says where they were.
+
+    Raises:
+        InputError: the database cannot be read.
+    """
+    here = database.parent / "artifacts"
+    query = "SELECT artifact_location FROM experiments WHERE experiment_id = 0"
+    for (location,) in ask(f"sqlite:///{database}", query):
+        former = Path(unquote(location.removeprefix("file://")) if location.startswith("file:") else location).parent
+        return former if former != here and former.parts[-2:] == here.parts[-2:] else None
+    return None
+
+
 def ask(tracking_uri: str, query: str, *values: str) -> list[tuple[Any, ...]]:
     """Return a query's rows from MLflow's database; none if there is no database yet.
 
