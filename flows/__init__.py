@@ -2,6 +2,7 @@
 
 import os
 
+import pipelines  # noqa: F401  # which sets the variables about proxies
 from flows.current_folder import leave_settings_aside, protect_module
 
 SETTINGS = {
