@@ -9,9 +9,10 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import wraps
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from typer import Option
@@ -25,6 +26,7 @@ from flows.commands.run import STEPS, run
 from flows.commands.servers import down, env, schedule, serve, status, up
 from flows.commands.sql import sql
 from flows.current_folder import protect_process
+from flows.environment import expand_user
 from flows.terminal import prepare_streams
 from pipelines.addresses import without_secrets
 from pipelines.errors import ClearError, InputError, ServerAway, cause_of
@@ -46,9 +48,23 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+def _with_users_paths(command: Callable[..., None]) -> Callable[..., None]:
+    """Return a command that takes `~` in its paths for the user's home folder, where the shell has left it."""
+
+    @wraps(command)
+    def expanded(**values: Any) -> None:
+        command(**{name: expand_user(each) if isinstance(each, Path) else each for name, each in values.items()})
+
+    return expanded
+
+
 for panel, commands in COMMANDS.items():
     for command in commands:
-        app.command(command.__name__, rich_help_panel=panel)(command)
+        app.command(command.__name__, rich_help_panel=panel)(_with_users_paths(command))
+for registered in datasets.app.registered_commands:
+    registered.callback = _with_users_paths(registered.callback) if registered.callback else None
 app.add_typer(datasets.app, name="datasets", rich_help_panel="Data")
 
 
@@ -104,8 +120,8 @@ def _one_sentence() -> Iterator[None]:
     except Exception as error:
         from flows.orchestration.signals import exit_code, received
 
-        home = Path(os.environ.get("TOKENMILL_HOME") or ".").resolve()
-        cause = cause_of(error, InputError) or full_disk([home], error)
+        home = os.environ.get("TOKENMILL_HOME") or "."
+        cause = cause_of(error, InputError) or full_disk([Path(home).absolute()], error)
         code = 2 if cause else exit_code() if received else 1
         _fail(cause or cause_of(error, ServerAway) or error, code)
 

@@ -47,6 +47,7 @@ def prefect_server(home: Path | str, on_choice: Callable[[str], None] = lambda c
     if "PREFECT_HOME" not in os.environ:
         files = {name: os.environ.get(name, file) for name, file in PREFECT_FILES.items()}
         os.environ.update(files, PREFECT_HOME=own.environment["PREFECT_HOME"])
+        os.environ.pop("PREFECT_PROFILE", None)  # one of files that are not read
     if url := os.environ.get("PREFECT_API_URL"):
         on_choice("named")
         check_named("PREFECT_API_URL", url)
