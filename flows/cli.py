@@ -7,6 +7,7 @@ import gc
 import os
 import sys
 import traceback
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import wraps
@@ -50,21 +51,26 @@ app = typer.Typer(
 )
 
 
-def _with_users_paths(command: Callable[..., None]) -> Callable[..., None]:
-    """Return a command that takes `~` in its paths for the user's home folder, where the shell has left it."""
+def _as_called(command: Callable[..., None]) -> Callable[..., None]:
+    """Return a command as people call it: `~` in its paths is their home folder, and Ctrl-C ends it with one line."""
 
     @wraps(command)
-    def expanded(**values: Any) -> None:
-        command(**{name: expand_user(each) if isinstance(each, Path) else each for name, each in values.items()})
+    def called(**values: Any) -> None:
+        try:
+            command(**{name: expand_user(each) if isinstance(each, Path) else each for name, each in values.items()})
+        except KeyboardInterrupt:
+            from pipelines.store.step import Stopped
 
-    return expanded
+            raise Stopped("interrupted") from None  # typer would end without a word
+
+    return called
 
 
 for panel, commands in COMMANDS.items():
     for command in commands:
-        app.command(command.__name__, rich_help_panel=panel)(_with_users_paths(command))
+        app.command(command.__name__, rich_help_panel=panel)(_as_called(command))
 for registered in datasets.app.registered_commands:
-    registered.callback = _with_users_paths(registered.callback) if registered.callback else None
+    registered.callback = _as_called(registered.callback) if registered.callback else None
 app.add_typer(datasets.app, name="datasets", rich_help_panel="Data")
 
 
@@ -91,6 +97,9 @@ def main() -> None:
     # Imports make a million objects that stay. Searching them for garbage repeatedly would take a second.
     gc.set_threshold(50_000)
     protect_process()
+    if "TOKENMILL_DEBUG" not in os.environ and "--debug" not in sys.argv:
+        warnings.simplefilter("ignore")  # ours are sentences; Python's are for the authors of packages
+        os.environ["PYTHONWARNINGS"] = "ignore"  # for children, the tracker of leaked semaphores among them
     try:
         with _one_sentence():
             try:
