@@ -5,6 +5,7 @@ Each command imports what it needs when it runs, so that help is fast.
 
 import gc
 import os
+import resource
 import sys
 import traceback
 import warnings
@@ -40,6 +41,9 @@ COMMANDS: dict[str, list[Callable[..., None]]] = {
     "Servers": [up, down, status, env, schedule, serve, doctor],
 }
 """The commands by the panel of the help that shows them."""
+
+FILES = 4096
+"""Files that may be open at once: datasets have many, and so have two servers."""
 
 app = typer.Typer(
     name="tokenmill",
@@ -97,6 +101,7 @@ def main() -> None:
     # Imports make a million objects that stay. Searching them for garbage repeatedly would take a second.
     gc.set_threshold(50_000)
     protect_process()
+    _raise_file_limit()
     if "TOKENMILL_DEBUG" not in os.environ and "--debug" not in sys.argv:
         warnings.simplefilter("ignore")  # ours are sentences; Python's are for the authors of packages
         os.environ["PYTHONWARNINGS"] = "ignore"  # for children, the tracker of leaked semaphores among them
@@ -112,6 +117,15 @@ def main() -> None:
             sys.stderr.flush()
             os._exit(ended.code if isinstance(ended.code, int) else bool(ended.code))  # Python's own end takes seconds
         raise
+
+
+def _raise_file_limit() -> None:
+    """Raise the limit of open files, which some systems keep low, for this process and its children."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = FILES if hard == resource.RLIM_INFINITY else min(FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 @contextmanager
