@@ -5,9 +5,11 @@ ours), websockets, requests (MLflow's), urllib, aiohttp (fsspec's) and botocore.
 variables, once in each process, and processes that it starts inherit them.
 """
 
+import json
 import os
 import re
 import sys
+from contextlib import suppress
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
@@ -26,8 +28,8 @@ def spare_this_machine() -> None:
     named = [name for name in os.environ if NAMES.fullmatch(name)]
     for name in named:
         os.environ[name] = _usable(name, os.environ[name].strip())
-    if named:  # fsspec's client reads the environment only if it is asked to
-        os.environ.setdefault("FSSPEC_HTTP", '{"client_kwargs": {"trust_env": true}}')
+    if named:
+        _lead_fsspec()
     if not named and sys.platform in ("darwin", "win32"):
         return  # Python would ignore the proxies of the system's settings, which have exceptions of their own
     given = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""  # clients prefer the first too
@@ -35,6 +37,16 @@ def spare_this_machine() -> None:
     kept = [entry for each in entries if _is_readable(entry := each.strip("[]"))]
     # urllib knows the asterisk only alone.
     os.environ["no_proxy"] = "*" if "*" in entries else ",".join(dict.fromkeys([*kept, *HERE]))
+
+
+def _lead_fsspec() -> None:
+    """Let fsspec's client read the environment, with the options that a person has set for it."""
+    for name in ("FSSPEC_HTTP", "FSSPEC_HTTPS"):  # fsspec takes the options of the second in place of the first's
+        if name == "FSSPEC_HTTP" or name in os.environ:
+            with suppress(ValueError, AttributeError):  # fsspec says what is wrong
+                options = json.loads(os.environ.get(name) or "{}")
+                options.setdefault("client_kwargs", {}).setdefault("trust_env", True)
+                os.environ[name] = json.dumps(options)
 
 
 def variable_for(url: str) -> str | None:

@@ -22,7 +22,7 @@ def set_variables(monkeypatch):
     """set_variables(name=value) makes these the only variables about proxies."""
     for name in [name for name in os.environ if name.lower().endswith("_proxy")]:
         monkeypatch.delenv(name)
-    for name in ("no_proxy", "NO_PROXY", "FSSPEC_HTTP"):
+    for name in ("no_proxy", "NO_PROXY", "FSSPEC_HTTP", "FSSPEC_HTTPS"):
         monkeypatch.setenv(name, "")  # restores what spare_this_machine sets
         monkeypatch.delenv(name)
     monkeypatch.setattr(proxies, "problems", [])
@@ -70,6 +70,16 @@ def test_clients_ask_only_other_machines_through_the_proxy(set_variables, server
     set_variables(http_proxy=f"http://{server}", no_proxy="intranet.example")
     assert CLIENTS[client](f"http://{server}/here") == "asked /here"
     assert CLIENTS[client]("http://other.invalid/there") == "asked http://other.invalid/there"
+
+
+def test_options_of_sources_are_kept_with_a_proxy(set_variables, server):
+    options = '{"client_kwargs": {"headers": {"Authorization": "Bearer x"}}}'
+    set_variables(http_proxy=f"http://{server}", FSSPEC_HTTPS=options)
+    assert by_fsspec("http://other.invalid/there") == "asked http://other.invalid/there"
+    kept = fsspec.config.conf["https"]["client_kwargs"]
+    assert kept == {"headers": {"Authorization": "Bearer x"}, "trust_env": True}
+    set_variables(FSSPEC_HTTPS="damaged")
+    assert os.environ["FSSPEC_HTTPS"] == "damaged"
 
 
 @pytest.mark.parametrize("proxy", ["http_proxy", "HTTP_PROXY", "https_proxy", "all_proxy", "ALL_PROXY"])
