@@ -82,9 +82,9 @@ def models(name: Annotated[str | None, Argument(help="Only this model's versions
 
     Example: tokenmill models quickstart
     """
-    from flows.console import standard_output
+    from flows.console import print_unbroken
 
-    standard_output().print(models_table(current_home(), name))
+    print_unbroken(models_table(current_home(), name))
 
 
 def models_table(home: Home, name: str | None = None) -> Table:
