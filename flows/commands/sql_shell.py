@@ -37,8 +37,8 @@ Statements end with a semicolon and may go over several lines; Tab completes, Ct
 
 Try:
   select dataset, split, count(*) documents, sum(n_tokens) tokens from tokens group by all;
-  select text, count(*) n from tokens_flat group by text order by n desc limit 20;
-  select decode(tokens[:20]) from tokens limit 5;
+  select dataset, text, count(*) n from tokens_flat group by all order by n desc limit 20;
+  select dataset, decode(tokens[:20], dataset) from tokens limit 5;
   select * from metrics where latest;
 """
 

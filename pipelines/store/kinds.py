@@ -157,8 +157,9 @@ LESSONS = View(
 TOKENS = View(
     "tokens",
     "*.arrow",
-    "doc_id VARCHAR, split VARCHAR, n_tokens BIGINT, tokens USMALLINT[], shard INTEGER, start BIGINT",
-    "The token ids of every document; `start` is where the document begins in its shard.",
+    "doc_id VARCHAR, split VARCHAR, n_tokens BIGINT, tokens USMALLINT[], shard INTEGER, start BIGINT, corpus VARCHAR",
+    "The token ids of every document of a `corpus`; `start` is where the document begins in its shard.",
+    facts={"corpus": _input_name("corpus")},
 )
 
 

@@ -152,6 +152,12 @@ def tokens() -> Callable[..., Dataset]:
 
 
 @pytest.fixture(scope="session")
+def samples() -> Callable[..., Dataset]:
+    """samples(store, tokens, context) publishes the samples of tokens."""
+    return publish_samples
+
+
+@pytest.fixture(scope="session")
 def track() -> Callable[[Path], None]:
     """track(home) writes a database with one live run of MLflow."""
     return write_mlflow_database
