@@ -63,6 +63,19 @@ def answer(
         raise InputError(explain_error(error, connection)) from None
 
 
+def read_query(file: Path) -> str:
+    """Return the statements of a file.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    try:
+        return file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        why = getattr(error, "strerror", "not UTF-8")
+        raise InputError(f"The query file {file} cannot be read ({why}).") from None
+
+
 def _check(statements: list[Any], format: str, external_access: bool) -> None:
     if not statements:
         raise InputError("The query is empty; try: select kind, name, version from datasets.")

@@ -7,7 +7,6 @@ from typing import Annotated, Literal
 from typer import Argument, Option
 
 from flows.commands.options import Pins, current_home
-from pipelines.errors import InputError
 
 
 def sql(
@@ -26,10 +25,10 @@ def sql(
 
     Example: tokenmill sql "select split, count(*) from documents group by split"
     """
-    from flows.commands.answer import WRITERS, answer
+    from flows.commands.answer import WRITERS, answer, read_query
     from pipelines.catalog.catalog import connect
 
-    query = _read(file) if file else query if query is not None else command
+    query = read_query(file) if file else query if query is not None else command
     if query is None and not sys.stdin.isatty():
         query = sys.stdin.read()
     ending = output.suffix[1:] if output else ""
@@ -45,11 +44,3 @@ def sql(
             answer(connection, query, form, output, external_access)
     finally:
         connection.close()
-
-
-def _read(file: Path) -> str:
-    try:
-        return file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        why = getattr(error, "strerror", "not UTF-8")
-        raise InputError(f"The query file {file} cannot be read ({why}).") from None

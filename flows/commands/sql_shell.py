@@ -19,7 +19,7 @@ from prompt_toolkit.filters import Condition
 from prompt_toolkit.lexers import PygmentsLexer
 from pygments.lexers.sql import SqlLexer
 
-from flows.commands.answer import answer
+from flows.commands.answer import answer, read_query
 from flows.commands.prompt import typed_lines
 from pipelines.errors import InputError
 from pipelines.visible import visible
@@ -27,10 +27,12 @@ from pipelines.visible import visible
 HELP = """
 Statements end with a semicolon and may go over several lines; Tab completes, Ctrl-C stops a query, Ctrl-D leaves.
 
+  .tables          the views
   .schema [VIEW]   the views, or one view's columns
   .functions       the functions that tokenmill adds
-  .format NAME     how results are written: table, csv, json
+  .mode NAME       how results are written: table, csv, json
   .output FILE     write the next result to a file: .csv, .json or .parquet
+  .read FILE       answer the statements of a file
   .timing          show how long each query takes, or stop showing it
   .help            this page
   .quit            leave
@@ -100,17 +102,19 @@ class Shell:
         """
         if name == ".help":
             out.write(HELP)
-        elif name == ".schema" and not arguments:
+        elif name in (".tables", ".schema") and not arguments:
             answer(self.connection, "FROM _views", out=out)
         elif name == ".schema":
             view = arguments[0].replace('"', '""')
             answer(self.connection, f'SELECT column_name, column_type FROM (DESCRIBE "{view}")', out=out)  # noqa: S608 - the name is quoted
         elif name == ".functions":
             answer(self.connection, "SELECT signature, comment FROM _functions", out=out)
-        elif name == ".format" and arguments and arguments[0] in ("table", "csv", "json"):
+        elif name in (".mode", ".format") and arguments and arguments[0] in ("table", "csv", "json"):
             self.format = arguments[0]
         elif name == ".output" and arguments and arguments[0].endswith((".csv", ".json", ".parquet")):
             self.output = Path(arguments[0])
+        elif name == ".read" and arguments:
+            answer(self.connection, read_query(Path(arguments[0])), self.format, out=out)
         elif name == ".timing":
             self.timing = not self.timing
         else:

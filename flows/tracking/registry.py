@@ -14,16 +14,23 @@ from typing import TYPE_CHECKING
 from flows.console import say
 from flows.home import Home
 from pipelines.catalog import registry
-from pipelines.catalog.registry import CHALLENGER, CHAMPION, HISTORY, ModelVersion, champions_of, version_of
+from pipelines.catalog.registry import (
+    CHALLENGER,
+    CHAMPION,
+    DECIDED,
+    DECISION,
+    HISTORY,
+    WHY,
+    ModelVersion,
+    champions_of,
+    version_of,
+)
 from pipelines.errors import InputError
 from pipelines.store.dataset import Dataset
 from pipelines.visible import in_markdown
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
-
-DECISION, WHY, DECIDED = "tokenmill.decision", "tokenmill.why", "tokenmill.decided_at"
-
 
 PROMOTED, KEPT_BACK, ROLLED_BACK = "promoted", "kept back", "rolled back"
 

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import duckdb
 
-from pipelines.catalog import runs, tables
+from pipelines.catalog import model_versions, runs, tables
 from pipelines.catalog.columns import arrow_schema
 from pipelines.catalog.functions import MACROS, Functions
 from pipelines.catalog.selection import Selection
@@ -71,7 +71,10 @@ def connect_selection(
     runs_uri = mlflow_uri or runs.tracking_uri(selection.store.root)
     of_store = [(name, *table[:2], partial(tables.read, name, selection)) for name, table in tables.TABLES.items()]
     of_runs = [(name, *table, partial(runs.read, name, runs_uri)) for name, table in runs.TABLES.items()]
-    for name, columns, comment, make in of_store + of_runs:
+    of_models = [
+        ("models", model_versions.COLUMNS, model_versions.COMMENT, partial(model_versions.read, selection, runs_uri))
+    ]
+    for name, columns, comment, make in of_store + of_models + of_runs:
         connection.register(name, LazyTable(arrow_schema(columns), make))
         connection.execute(f"COMMENT ON VIEW {name} IS {literal(comment)}")
     for signature, (body, comment, example) in MACROS.items():
@@ -169,9 +172,14 @@ def explain_error(error: duckdb.Error, connection: duckdb.DuckDBPyConnection | N
     if unknown and isinstance(error, duckdb.CatalogException):
         names = "SELECT name FROM _views UNION SELECT name FROM _functions"
         known = [name for (name,) in connection.execute(names).fetchall()] if connection else []
+        if unknown[1] in known:
+            return f"{unknown[1]}() returns a value and not a table: SELECT {unknown[1]}(...)."
         near = difflib.get_close_matches(unknown[1], known, 1)
         hint = f"did you mean {near[0]!r}?" if near else "`show tables` lists the views."
         return f"There is no {unknown[1]!r}; {hint}"
+    column = re.search(r'(?:column|column named) "([^"]+)"', message)
+    if column and (candidates := re.search(r"^Candidate bindings: :? *(.+)$", str(error), re.MULTILINE)):
+        return f'There is no column "{column[1]}" here; did you mean {candidates[1]}?'
     if connection and isinstance(error, duckdb.BinderException):
         for (damage,) in connection.execute("FROM _damaged").fetchall():  # such a file may lack the column
             return f"{message} But {damage}"

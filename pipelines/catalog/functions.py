@@ -57,8 +57,8 @@ MACROS = {
     "ngram_hashes(tokens, n)": (
         "_ngram_hashes(tokens::UINTEGER[], n::UINTEGER)",
         "A 64-bit hash of every run of n tokens, to count and compare long runs by.",
-        "SELECT dataset, count(DISTINCT run) FROM (SELECT dataset, unnest(ngram_hashes(tokens, 13)) AS run FROM tokens) "
-        "GROUP BY dataset",
+        "SELECT dataset, count(DISTINCT run) "
+        "FROM (SELECT dataset, unnest(ngram_hashes(tokens, 13)) AS run FROM tokens) GROUP BY dataset",
     ),
     "context(doc_id, position, n, dataset := '')": (
         """(SELECT _decode(_tokens[greatest(position::BIGINT - n, 0) + 1 : position + n + 1]::UINTEGER[], _dataset)

@@ -17,6 +17,8 @@ from pipelines.store.manifest import hexadecimal
 from pipelines.store.store import Store
 
 CHAMPION, CHALLENGER = "champion", "challenger"
+# Tags of a version: the decision of the promotion gate or a person, the reason, and the time.
+DECISION, WHY, DECIDED = "tokenmill.decision", "tokenmill.why", "tokenmill.decided_at"
 
 
 @dataclass(frozen=True)

@@ -127,6 +127,10 @@ def write_mlflow_database(home: Path) -> None:
             CREATE TABLE params (run_uuid TEXT, key TEXT, value TEXT);
             CREATE TABLE metrics (run_uuid TEXT, key TEXT, step BIGINT, value DOUBLE, timestamp BIGINT, is_nan BOOLEAN);
             CREATE TABLE latest_metrics (run_uuid TEXT, key TEXT, step BIGINT, value DOUBLE, timestamp BIGINT);
+            CREATE TABLE model_versions (name TEXT, version INTEGER, creation_time BIGINT, current_stage TEXT);
+            CREATE TABLE model_version_tags (name TEXT, version INTEGER, key TEXT, value TEXT);
+            CREATE TABLE registered_model_aliases (name TEXT, version INTEGER, alias TEXT);
+            CREATE TABLE registered_model_tags (name TEXT, key TEXT, value TEXT);
             INSERT INTO experiments VALUES (1, 'quickstart');
             INSERT INTO runs VALUES ('r1', 'pretrain', 1, 'FINISHED', 1000, 3000, 'active', 'x'),
                 ('r0', 'dropped', 1, 'FINISHED', 1, 2, 'deleted', 'x');
@@ -137,6 +141,12 @@ def write_mlflow_database(home: Path) -> None:
             INSERT INTO latest_metrics VALUES ('r1', 'val/loss', 10, 3.5, 2000), ('r1', 'val/oops', 0, 0, 1000);
             """
         )
+
+
+@pytest.fixture(scope="session")
+def publish() -> Callable[..., Dataset]:
+    """publish(store, kind, name, write, inputs, statistics=..., key=config value) publishes any dataset."""
+    return publish_dataset
 
 
 @pytest.fixture(scope="session")
