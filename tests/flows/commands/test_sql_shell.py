@@ -29,7 +29,7 @@ def test_shell_answers_and_continues_after_mistakes(tmp_path: Path, capsys: pyte
         keys.send_text("".join(line.replace("\n", "\r") + "\r" for line in lines))
         Shell(connect(tmp_path / "data"), tmp_path).run()
     printed = capsys.readouterr().out
-    for expected in ("syntax error", "no command '.nonsense'", "42", "n_tokens", "token ids of every document", ".timing",
+    for expected in ("syntax error", "no command '.nonsense'", "42", "n_tokens", "ids of every document", ".timing",
                      "decode(tokens", "letter\na\n", "product\n42\n", "nothing.sql cannot be read"):  # fmt: skip
         assert expected in printed
     history = (tmp_path / ".tokenmill" / "sql_history").read_text()
