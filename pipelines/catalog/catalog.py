@@ -19,11 +19,11 @@ from pathlib import Path
 
 import duckdb
 
-from pipelines.catalog import model_versions, runs, tables
+from pipelines.catalog import model_versions, readings, runs, tables
 from pipelines.catalog.columns import arrow_schema
 from pipelines.catalog.functions import MACROS, Functions
 from pipelines.catalog.selection import Selection
-from pipelines.catalog.views import TOKENS_FLAT, TOKENS_FLAT_COMMENT, DamagedTable, LazyTable, rows_of
+from pipelines.catalog.views import DERIVED, DamagedTable, LazyTable, rows_of
 from pipelines.store.dataset import Dataset
 from pipelines.store.intact import Damaged
 from pipelines.store.kinds import VIEWS, View, kind_of
@@ -66,13 +66,15 @@ def connect_selection(
     Functions(selection).register(connection)
     damaged = [sentence for view in VIEWS.values() for sentence in _create_view(connection, selection, view)]
     connection.execute(f"CREATE VIEW _damaged AS SELECT unnest([{', '.join(map(literal, damaged))}]::VARCHAR[])")
-    connection.execute(f"CREATE VIEW tokens_flat AS {TOKENS_FLAT}")
-    connection.execute(f"COMMENT ON VIEW tokens_flat IS {literal(TOKENS_FLAT_COMMENT)}")
+    for name, (query, comment) in DERIVED.items():
+        connection.execute(f"CREATE VIEW {name} AS {query}")
+        connection.execute(f"COMMENT ON VIEW {name} IS {literal(comment)}")
     runs_uri = mlflow_uri or runs.tracking_uri(selection.store.root)
     of_store = [(name, *table[:2], partial(tables.read, name, selection)) for name, table in tables.TABLES.items()]
     of_runs = [(name, *table, partial(runs.read, name, runs_uri)) for name, table in runs.TABLES.items()]
     of_models = [
-        ("models", model_versions.COLUMNS, model_versions.COMMENT, partial(model_versions.read, selection, runs_uri))
+        ("models", model_versions.COLUMNS, model_versions.COMMENT, partial(model_versions.read, selection, runs_uri)),
+        ("readings", readings.COLUMNS, readings.COMMENT, partial(readings.read, selection)),
     ]
     for name, columns, comment, make in of_store + of_models + of_runs:
         connection.register(name, LazyTable(arrow_schema(columns), make))

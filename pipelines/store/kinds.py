@@ -175,7 +175,8 @@ VOCABULARY = View(
 SAMPLES = View(
     "samples",
     "*.arrow",
-    "sample_id BIGINT, split VARCHAR, shard INTEGER, start BIGINT, doc_id VARCHAR, context INTEGER, tokens VARCHAR",
+    "sample_id BIGINT, split VARCHAR, shard INTEGER, start BIGINT, doc_id VARCHAR, starts BIGINT[], lengths INTEGER[], "
+    "context INTEGER, tokens VARCHAR",
     "The windows that training sees: `context` tokens of a shard of the `tokens` dataset, from `start` on.",
     facts={"context": lambda manifest: manifest.config.get("context"), "tokens": _input_name("tokens")},
     export="table",

@@ -38,6 +38,9 @@ class FreeConfig(Config):
     stride: int = 4
     split: str = "validation"
     note: str = ""
+    batch_size: int = 2
+    accumulation: int = 1
+    seed: int = 0
 
 
 def publish_dataset(
@@ -179,7 +182,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     home = tmp_path_factory.mktemp("home")
     store = Store(home / "data")
     made = publish_tokens(store, publish_corpus(store))
-    publish_samples(store, made)
+    samples = publish_samples(store, made)
 
     def write_evaluation(out: Path) -> None:
         rows = [
@@ -193,8 +196,9 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pq.write_table(pa.Table.from_pylist(labelled), out / "examples.parquet")
 
     publish_dataset(store, "examples", "spam", write_examples)
+    inputs = {"tokens": made, "samples": samples}
     model = publish_dataset(
-        store, "model", "small", lambda out: (out / "config.json").write_text("{}"), {"tokens": made}
+        store, "model", "small", lambda out: (out / "config.json").write_text("{}"), inputs, statistics={"steps": 5}
     )
     publish_dataset(store, "evaluation", "small", write_evaluation, {"model": model})
     write_mlflow_database(home)
