@@ -26,7 +26,7 @@ from pipelines.catalog.selection import Selection
 from pipelines.catalog.views import DERIVED, DamagedTable, LazyTable, rows_of
 from pipelines.store.dataset import Dataset
 from pipelines.store.intact import Damaged
-from pipelines.store.kinds import VIEWS, View, kind_of
+from pipelines.store.kinds import VIEWS, View, kind_of, parse_columns
 from pipelines.store.store import Store
 
 
@@ -106,7 +106,7 @@ def _create_view(connection: duckdb.DuckDBPyConnection, selection: Selection, vi
     labels = {str(dataset.ref): label for label, dataset in selection.datasets_in(view)}
     branches = [view.empty_query]
     for dataset in selection.all:
-        if view not in kind_of(dataset.manifest.kind).views:
+        if view not in kind_of(dataset.manifest.kind).views or not view.shows(dataset.manifest):
             continue
         try:
             rows = rows_of(dataset, view)
@@ -120,7 +120,11 @@ def _create_view(connection: duckdb.DuckDBPyConnection, selection: Selection, vi
         if label := labels.get(str(dataset.ref)):
             parsed = " REPLACE (metadata::JSON AS metadata)" if "metadata" in rows.schema.names else ""
             branches.append(branch_query(view, label, dataset, quoted(version), parsed))
-    connection.execute(f"CREATE VIEW {view.name} AS {' UNION ALL BY NAME '.join(branches)}")
+    query = " UNION ALL BY NAME ".join(branches)
+    if view.closed:
+        columns = ", ".join(map(quoted, ["dataset", *parse_columns(view.columns)]))
+        query = f"SELECT {columns} FROM ({query})"  # noqa: S608 - names are quoted
+    connection.execute(f"CREATE VIEW {view.name} AS {query}")
     connection.execute(f"COMMENT ON VIEW {view.name} IS {literal(view.comment)}")
     return damaged
 
