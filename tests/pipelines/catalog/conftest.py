@@ -190,6 +190,8 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
             {"system": "unigram", "metric": "loss", "value": 6.0},
         ]
         pq.write_table(pa.Table.from_pylist(rows), out / "metrics.parquet")
+        losses = [{"item": f"d{i}", "tokens": 20, "bytes": 60, "words": 15, "model_loss": 30.0 + i} for i in (0, 4)]
+        pq.write_table(pa.Table.from_pylist(losses), out / "predictions.parquet")
 
     def write_examples(out: Path) -> None:
         labelled = [{"example_id": f"e{i}", "split": "train", "text": "x", "label": "ham"} for i in range(2)]
@@ -200,7 +202,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model = publish_dataset(
         store, "model", "small", lambda out: (out / "config.json").write_text("{}"), inputs, statistics={"steps": 5}
     )
-    publish_dataset(store, "evaluation", "small", write_evaluation, {"model": model})
+    publish_dataset(store, "evaluation", "small", write_evaluation, {"model": model}, statistics={"task": "language"})
     write_mlflow_database(home)
     return home
 
