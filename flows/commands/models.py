@@ -97,8 +97,7 @@ def models_table(home: Home, name: str | None = None) -> Table:
     from rich.table import Table
     from rich.text import Text
 
-    from flows.tracking.registry import DECIDED, WHY
-    from pipelines.catalog.registry import DECISION, registered
+    from pipelines.catalog.registry import DECIDED, DECISION, WHY, registered
     from pipelines.evaluation.compare import evaluations_of
     from pipelines.evaluation.promotion import PromoteConfig
 

@@ -17,10 +17,12 @@ from pipelines.catalog import registry
 from pipelines.catalog.registry import (
     CHALLENGER,
     CHAMPION,
+    DECIDED,
     DECISION,
     HISTORY,
     PROMOTED,
     ROLLED_BACK,
+    WHY,
     ModelVersion,
     champions_of,
     version_of,
@@ -31,8 +33,6 @@ from pipelines.visible import in_markdown
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
-
-WHY, DECIDED = "tokenmill.why", "tokenmill.decided_at"
 
 
 def find_model(reference: str, home: Home | None = None) -> Dataset:

@@ -16,10 +16,8 @@ from pipelines.store.manifest import hexadecimal
 from pipelines.store.store import Store
 
 CHAMPION, CHALLENGER = "champion", "challenger"
-
-DECISION = "tokenmill.decision"
-"""The tag of a version that says what was decided about it."""
-
+# Tags of a version: the decision of the promotion gate or a person, the reason, and the time.
+DECISION, WHY, DECIDED = "tokenmill.decision", "tokenmill.why", "tokenmill.decided_at"
 PROMOTED, KEPT_BACK, ROLLED_BACK = "promoted", "kept back", "rolled back"
 
 

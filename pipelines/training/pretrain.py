@@ -20,6 +20,7 @@ from pipelines.errors import InputError
 from pipelines.models.language_model import SAMPLING, LanguageModel
 from pipelines.store.dataset import Dataset
 from pipelines.store.step import ConfigWithNames, StepContext, StepType, fingerprinted
+from pipelines.tokens.order import order_seed
 from pipelines.tokens.samples import Samples
 from pipelines.tokens.shards import Tokens
 from pipelines.tokens.tokenizer import FILE
@@ -166,8 +167,7 @@ def train_model(
     """
     samples, tokens = Samples(inputs["samples"]), Tokens(inputs["tokens"])
     model = new_model(inputs, config).to(where)
-    # The order differs from the one that the base was trained in.
-    seed = config.seed + (int(inputs["base"].ref.digest[:6], 16) if "base" in inputs else 0)
+    seed = order_seed(config.seed, inputs["base"].ref if "base" in inputs else None)
     batches = Loader(
         samples, tokens, "train", batch_size=config.batch_size, accumulation=config.accumulation, seed=seed
     )
