@@ -60,7 +60,7 @@ CASES = {
     "env": [["env", FORGED]],
     "schedule": [["schedule", FORGED]],
     "serve": [["serve", FORGED]],
-    "doctor": [["doctor", FORGED], ["doctor", "--quick"]],
+    "doctor": [["doctor", FORGED]],
     "datasets ls": [["datasets", "ls"], ["datasets", "ls", FORGED]],
     "datasets show": [["datasets", "show", "corpus/escapes"], ["datasets", "show", FORGED]],
     "datasets verify": [["datasets", "verify"], ["datasets", "verify", FORGED]],
