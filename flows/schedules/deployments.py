@@ -141,8 +141,11 @@ async def _run_until_signal(runner: OwnRunner) -> None:
     signalled: list[int] = []
 
     async def end() -> None:
-        await runner.end_runs(lambda: len(signalled) > 1)
-        running.cancel()
+        try:
+            if runner.started:
+                await runner.end_runs(lambda: len(signalled) > 1)
+        finally:
+            running.cancel()
         loop.call_later(SECONDS_TO_END, running.cancel)  # cancels the clean-up that the first cancel started
 
     def handle(number: int, frame: FrameType | None) -> None:
