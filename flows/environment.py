@@ -14,6 +14,15 @@ from pipelines.errors import InputError
 STORED = ("TOKENMILL_HOME", "TOKENMILL_DATA", "MLFLOW_DEFAULT_ARTIFACT_ROOT", "MLFLOW_ARTIFACTS_DESTINATION")
 """Variables whose addresses manifests or databases keep."""
 
+OF_OTHERS = {
+    "MLFLOW_REGISTRY_URI",  # models are registered where their runs are tracked
+    "MLFLOW_ENABLE_ASYNC_LOGGING",
+    "MLFLOW_RUN_ID",
+    "MLFLOW_EXPERIMENT_ID",
+    "MLFLOW_EXPERIMENT_NAME",
+}
+"""Variables that people set for other projects, and that would lead our runs and models elsewhere."""
+
 DATABASES = r"(sqlite|postgresql|mysql|mssql)(\+\w+)?:"
 HOST = re.compile(r"[\w.-]+:\d+(/.*)?|localhost(/.*)?")
 """The address of a server without its scheme, as people write it."""
@@ -27,6 +36,8 @@ def complete_variables() -> Path:
     """
     _refuse_secrets()
     _move_secrets()
+    for name in OF_OTHERS:
+        os.environ.pop(name, None)
     home = _home_folder()
     if os.environ.get("TOKENMILL_HOME"):
         os.environ["TOKENMILL_HOME"] = str(home)  # children may run in other folders

@@ -66,7 +66,7 @@ def _conduct(
 def _our_flow(**names: Any) -> Any:
     hooks: list[Any] = [end_mlflow_runs]
     ends: Any = {"on_failure": hooks, "on_crashed": hooks, "on_cancellation": hooks}
-    return flow(**names, **ends, task_runner=task_runner(), persist_result=False)
+    return flow(**names, **ends, task_runner=task_runner(), persist_result=False, retries=0)
 
 
 def _flow(name: str, until: str, description: str) -> prefect.Flow[..., Any]:

@@ -118,7 +118,7 @@ def _run(name: str, arguments: list[str], folder: Path, on_line: Callable[[str],
             assert process.stdout
             for line in process.stdout:
                 lines.append(line.strip())
-                if re.match(r"\w+ +\d+\.\d s ", line):
+                if "TOKENMILL_DEBUG" in kept or re.match(r"\w+ +\d+\.\d s ", line):
                     on_line(line.strip())
         finally:
             deadline.cancel()
@@ -139,4 +139,4 @@ def _finding(name: str, lines: list[str], code: int, folder: Path) -> str:
     text = re.sub(r"; see \S+\.log\.", ".", why).replace(str(folder), "HOME")
     cure = next((cure for pattern, cure in CURES.items() if re.search(pattern, why + "\n".join(lines[-30:]))), "")
     place = f"{name} failed after {done[-1]}" if done else f"{name} failed"
-    return f"{place}: {text} {cure or '`tokenmill --debug doctor` shows all of its output.'}"
+    return f"{place}: {text.rstrip('.')}. {cure or '`tokenmill --debug doctor` shows all of its output.'}"

@@ -51,7 +51,7 @@ def task_runner(setting: str = "") -> TaskRunner[Any]:
 
 def uncached_task(**settings: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Return Prefect's `task` decorator for work whose result the store keeps, not Prefect."""
-    make: Any = task(cache_policy=NO_CACHE, persist_result=False, **settings)
+    make: Any = task(cache_policy=NO_CACHE, persist_result=False, **{"retries": 0, **settings})
     return make
 
 

@@ -23,6 +23,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from flows.console import say
 from flows.orchestration.signals import end_on_second_signal
+from flows.servers.health import LOOPBACK
 from flows.servers.prefect_server import prefect_server
 from flows.servers.processes import find_started
 from flows.servers.stack import Stack, pages
@@ -111,8 +112,8 @@ def serve(path: Path | str, home: Path | str, flows: Flows | None = None) -> Non
 
         deployments = make_deployments(load_schedules(path), Path(path), flows)
         started = find_started(own)
-        if not started or url != f"{started.url}/api":  # another home may serve schedules of the same names there
-            for deployment in deployments:
+        if not started or url.replace("localhost", LOOPBACK) != f"{started.url}/api":
+            for deployment in deployments:  # another home may serve schedules of the same names there
                 deployment.name = f"{deployment.name}-{own.secret.id[:6]}"
         try:
             with FileLock(Path(home) / ".tokenmill" / "serve.lock", timeout=0):
@@ -140,8 +141,11 @@ async def _run_until_signal(runner: OwnRunner) -> None:
     signalled: list[int] = []
 
     async def end() -> None:
-        await runner.end_runs(lambda: len(signalled) > 1)
-        running.cancel()
+        try:
+            if runner.started:
+                await runner.end_runs(lambda: len(signalled) > 1)
+        finally:
+            running.cancel()
         loop.call_later(SECONDS_TO_END, running.cancel)  # cancels the clean-up that the first cancel started
 
     def handle(number: int, frame: FrameType | None) -> None:

@@ -5,6 +5,7 @@ the database names. This one starts `flows.schedules.served_run` with the flow t
 """
 
 import asyncio
+import logging
 import shlex
 import sys
 from collections.abc import Callable
@@ -20,6 +21,8 @@ from prefect.runner import Runner
 from prefect.runner._starter_engine import EngineCommandStarter
 
 from flows.console import say
+
+logging.getLogger("prefect.runner.state_proposer").setLevel(logging.WARNING)  # it logs each run that is not due yet
 
 
 class OwnRunner(Runner):

@@ -15,7 +15,7 @@ def open_log(path: Path) -> IO[bytes]:
 
 def last_line_of(log: Path) -> str:
     """Return the last line of a log that is not empty."""
-    return last_line(log.read_text(errors="replace"))
+    return last_line(log.read_text(encoding="utf-8", errors="replace"))
 
 
 def last_line(text: str) -> str:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.environment import complete_variables
+from flows.environment import OF_OTHERS, complete_variables
 from pipelines.errors import InputError
 
 
@@ -77,6 +77,13 @@ def test_home_is_the_same_for_children_elsewhere(monkeypatch, given, read):
     monkeypatch.setenv("TOKENMILL_HOME", given)
     home = complete_variables()
     assert str(home) == os.environ["TOKENMILL_HOME"] == read.format(here=Path.cwd())
+
+
+def test_variables_of_other_projects_are_left_aside(monkeypatch):
+    for name in OF_OTHERS:
+        monkeypatch.setenv(name, "of-another-project")
+    complete_variables()
+    assert not os.environ.keys() & OF_OTHERS
 
 
 def test_deleted_current_folder_is_one_sentence(monkeypatch, tmp_path):

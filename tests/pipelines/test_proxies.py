@@ -139,3 +139,11 @@ def test_variable_with_a_proxy_is_kept(set_variables, value):
     set_variables(https_proxy=value)
     assert (os.environ["https_proxy"], proxies.problems) == (value.strip(), [])
     httpx.Client().close()
+
+
+def test_proxies_of_the_systems_settings_keep_their_exceptions(set_variables, monkeypatch):
+    monkeypatch.setattr("sys.platform", "darwin")
+    set_variables()
+    assert "no_proxy" not in os.environ  # Python would look no further
+    set_variables(http_proxy="http://127.0.0.1:9")
+    assert "127.0.0.1" in os.environ["no_proxy"]

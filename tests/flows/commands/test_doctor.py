@@ -112,10 +112,10 @@ def test_remote_server_that_does_not_answer_is_named(monkeypatch):
             "run failed after ingest: The d",
         ),
         ("print('tokenmill: A temporary Prefect server did not come up (x); see /a/b.log.'); exit(2)", "firewall"),
-        ("import module_of_nobody", "No module named 'module_of_nobody' A package is missing or does not fit"),
-        ("import os; os.kill(os.getpid(), 9)", "it was ended by SIGKILL The memory was not enough"),
+        ("import module_of_nobody", "No module named 'module_of_nobody'. A package is missing or does not fit"),
+        ("import os; os.kill(os.getpid(), 9)", "it was ended by SIGKILL. The memory was not enough"),
         ("import time; time.sleep(9)", "SIGTERM"),
-        ("exit(3)", "run failed: it said nothing `tokenmill --debug doctor` shows all of its output."),
+        ("exit(3)", "run failed: it said nothing. `tokenmill --debug doctor` shows all of its output."),
     ],
 )
 def test_failure_of_the_miniature_run_has_its_cause_and_cure(monkeypatch, home, code, finding):
@@ -125,6 +125,15 @@ def test_failure_of_the_miniature_run_has_its_cause_and_cure(monkeypatch, home, 
         run_miniature(home / "not" / "yet", lambda line: None)
     assert finding in str(caught.value)
     assert list(home.iterdir()) == []
+
+
+def test_debug_shows_the_whole_output_of_the_miniature_run(monkeypatch, home):
+    monkeypatch.setenv("TOKENMILL_DEBUG", "1")
+    monkeypatch.setattr(miniature, "PROGRAM", [sys.executable, "-c", "1 / 0"])
+    lines = []
+    with pytest.raises(InputError, match="run failed: ZeroDivisionError"):
+        run_miniature(home, lines.append)
+    assert lines[0].startswith("Traceback")
 
 
 def test_config_of_the_miniature_run_is_valid(tmp_path):

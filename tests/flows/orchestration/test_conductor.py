@@ -6,12 +6,15 @@ import subprocess
 from unittest.mock import MagicMock
 
 import pytest
+from prefect.settings import PREFECT_FLOWS_DEFAULT_RETRIES, PREFECT_TASKS_DEFAULT_RETRIES, temporary_settings
 from typer.testing import CliRunner
 
 import flows.orchestration.conductor
 from flows.cli import app
+from flows.flows import _our_flow
 from flows.orchestration.conductor import Conductor
 from flows.orchestration.progress import StepListener
+from flows.orchestration.task_runners import uncached_task
 from pipelines.corpus.documents import Corpus
 from pipelines.corpus.ingest.config import IngestConfig
 from pipelines.corpus.ingest.ingest import INGEST
@@ -145,3 +148,11 @@ def test_foreign_repository_around_the_installation_runs_nothing(tmp_path, monke
     monkeypatch.setattr(flows.orchestration.conductor, "__file__", str(installed))
     assert flows.orchestration.conductor.code_revision.__wrapped__() == ""
     assert not (tmp_path / "ran").exists()
+
+
+def test_retries_of_prefects_settings_repeat_no_run():
+    elsewhere = {PREFECT_FLOWS_DEFAULT_RETRIES: 2, PREFECT_TASKS_DEFAULT_RETRIES: 2}
+    with temporary_settings(elsewhere):
+        assert _our_flow(name="once")(lambda: None).retries == 0
+        assert uncached_task(name="once")(lambda: None).retries == 0
+        assert uncached_task(name="thrice", retries=2)(lambda: None).retries == 2

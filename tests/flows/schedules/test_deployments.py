@@ -38,6 +38,7 @@ ROOT = Path(__file__).parents[3]
 SHIPPED = ROOT / "configs" / "schedules.toml"
 
 TICKING = """
+import signal
 import sys
 import time
 from pathlib import Path
@@ -48,7 +49,9 @@ def note(flow, flow_run, state):
     Path(flow_run.parameters["folder"], f"{state.name} {flow_run.name}").touch()
 
 @flow(name="tick", on_cancellation=[note], on_crashed=[note])
-def tick(folder: str, seconds: float = 0) -> None:
+def tick(folder: str, seconds: float = 0, deaf: bool = False) -> None:
+    if deaf:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
     (Path(folder) / f"{time.time()}").touch()
     time.sleep(seconds)
 
@@ -308,6 +311,25 @@ def test_two_homes_serve_the_same_names_on_one_server(server, tmp_path):
     wait_for(lambda: len(list((home / "ticks").iterdir())) > before, processes[0])
     processes[0].terminate()
     assert processes[0].wait(60) == 0
+
+
+@pytest.mark.slow
+def test_second_signal_kills_runs_that_do_not_end(server, tmp_path):
+    home, url, environment = server
+    path, folder = tmp_path / "deaf.toml", tmp_path / "deaf"
+    folder.mkdir()
+    path.write_text(f'[deaf]\nflow = "tick"\nparameters = {{ folder = "{folder}", seconds = 600, deaf = true }}\n')
+    serving = start(home, path, environment)
+    wait_for(lambda: any(each["last_polled"] for each in deployments(url, "deaf")), serving)
+    create_run(url, deployments(url, "deaf")[0]["id"])
+    wait_for(lambda: list(folder.iterdir()), serving)
+    (run,) = [each for each in psutil.Process(serving.pid).children() if "served_run" in " ".join(each.cmdline())]
+    serving.send_signal(signal.SIGINT)
+    time.sleep(3)
+    assert serving.poll() is None and run.is_running()
+    serving.send_signal(signal.SIGINT)
+    assert serving.wait(60) in (0, -signal.SIGKILL)
+    wait_for(lambda: not run.is_running() or run.status() == psutil.STATUS_ZOMBIE)
 
 
 class Run:
