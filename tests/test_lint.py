@@ -16,3 +16,10 @@ def test_exceptions_for_dangerous_calls_have_a_reason() -> None:
         if not re.fullmatch(r"(, [A-Z]+\d+)* - \S.*", hit["reason"])
     ]
     assert not bare, "write why after the rule, as in `# noqa: S603 - our own command`:\n" + "\n".join(bare)
+
+
+def test_no_file_has_marks_of_a_merge() -> None:
+    folders = (ROOT, *(ROOT / name for name in ("benchmarks", "configs", "docs", "flows", "gpt", "pipelines", "tests")))
+    paths = {path for folder in folders for path in folder.glob("*" if folder == ROOT else "**/*") if path.is_file()}
+    marked = [str(path) for path in sorted(paths) if re.search(rb"^(<{7}|>{7}) ", path.read_bytes(), re.MULTILINE)]
+    assert not marked
