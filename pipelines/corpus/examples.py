@@ -23,10 +23,12 @@ from pipelines.corpus.cells import is_missing, label_of, text_of
 from pipelines.corpus.conversation import Message, check_turns, read_turns
 from pipelines.corpus.documents import REJECTED, SPLITS, SplitConfig, document_id, split_counts, split_of
 from pipelines.corpus.duplicates import find_duplicates, rows_to_drop, write_signatures
+from pipelines.corpus.ingest.guesses import add_guesses, count_guesses, describe_guesses, warn_of_doubtful
 from pipelines.corpus.labels import check_labels
 from pipelines.corpus.parquet import TableWriter, read_rows
-from pipelines.corpus.readers.look import read_file
-from pipelines.corpus.readers.records import MAX_REASON, Bad, no_column, show
+from pipelines.corpus.readers.formats import one_by_one, read_records
+from pipelines.corpus.readers.look import look
+from pipelines.corpus.readers.records import MAX_REASON, Bad, UnreadableError, no_column, show
 from pipelines.corpus.sources import File, FileSource, describe_sources, list_sources
 from pipelines.errors import InputError
 from pipelines.store.dataset import Dataset
@@ -106,13 +108,13 @@ def run(inputs: Mapping[str, Dataset], config: ExamplesConfig, out: Path, work: 
     """Build the table of examples."""
     listing = list_sources(config.sources)
     later = work.files_that_came_later(lambda: describe_sources(config.sources, listing))
-    found, counts = work.scratch / "found.parquet", Counter[str]()
+    found, counts, doubtful = work.scratch / "found.parquet", Counter[str](), dict[str, str]()
     with TableWriter(out / "rejected.parquet", REJECTED) as rejected:
         with TableWriter(found, EXAMPLES_SCHEMA) as table:
             for source in config.sources:
                 files = [file for file in listing[source][0] if f"{source.title}/{file.name}" not in later]
                 before, problem, unread = table.rows, "", Counter[str]()
-                for row in _rows(source, files, config, unread):
+                for row in _rows(source, files, config, unread, counts, doubtful):
                     if "reason" in row:
                         problem = problem or f"; the first problem: {row['location']}: {row['reason']}"
                     (rejected if "reason" in row else table).write(row)
@@ -133,6 +135,7 @@ def run(inputs: Mapping[str, Dataset], config: ExamplesConfig, out: Path, work: 
                 counts[f"examples_{row['split']}"] += 1
                 if row["label"] is not None:
                     labels[row["split"]][row["label"]] += 1
+        warn_of_doubtful(doubtful, counts, work.listener.warn)
         all_labels = sum(labels.values(), Counter[str]())
         if all_labels:
             check_labels(all_labels, labels["train"], work.listener.warn)
@@ -140,12 +143,17 @@ def run(inputs: Mapping[str, Dataset], config: ExamplesConfig, out: Path, work: 
         if empty := [split for split in SPLITS[:2] if not splits[f"examples_{split}"]]:
             work.listener.warn(f"no example is for {' and '.join(empty)}, so a fine-tuning on these will fail")
         frequent = {f"label_{cut(label, MAX_NAME)}": count for label, count in all_labels.most_common(MAX_LABELS)}
-        return {"examples": good.rows, **splits, "rejected": rejected.rows, **frequent}
+        return {"examples": good.rows, **splits, "rejected": rejected.rows, **count_guesses(counts), **frequent}
 
 
 def sources(config: ExamplesConfig) -> tuple[SourceFile, ...]:
     """Return name, size and digest of every file that the config names, in the order in which they are read."""
     return describe_sources(config.sources, list_sources(config.sources))
+
+
+def _details(dataset: Dataset) -> str:
+    statistics = dataset.manifest.statistics
+    return "\n".join([_headline(statistics), *describe_guesses(statistics)])
 
 
 def _headline(s: Mapping[str, Any]) -> str:
@@ -161,16 +169,32 @@ EXAMPLES = StepType(
     sources=sources,
     packages=("pipelines.corpus",),
     headline=_headline,
+    details=_details,
 )
 
 
 def _rows(
-    source: ExampleSource, files: Iterable[File], config: ExamplesConfig, unread: Counter[str]
+    source: ExampleSource,
+    files: Iterable[File],
+    config: ExamplesConfig,
+    unread: Counter[str],
+    counts: Counter[str],
+    doubtful: dict[str, str],
 ) -> Iterator[dict[str, Any]]:
-    """Yield rows of examples, and rows of rejected records, which have a reason. Count columns that are not read."""
+    """Yield rows of examples, and rows of rejected records, which have a reason.
+
+    Count columns that are not read, and guesses about files.
+    """
+    meaningful = source.unread
     for file in files:
         with file.open() as stream:
-            for record in read_file(stream, file.name, source):
+            try:
+                looked = look(stream, file.name, source)
+            except UnreadableError as error:
+                yield {"source": source.title, "location": f"{file.name} file", "reason": str(error)}
+                continue
+            add_guesses(looked.guesses, file.name, counts, doubtful)
+            for record in one_by_one(read_records(stream, file.name, looked.options)):
                 place = {"source": source.title, "location": f"{file.name} {record.location}"}
                 if isinstance(record, Bad):
                     yield place | {"reason": record.reason, "text": record.text}
@@ -179,7 +203,7 @@ def _rows(
                     for example in list(_examples(record.fields, source)):  # all or none of a record's
                         split = split_of(document_id(_opening(example)), config.split)
                         yield place | {"example_id": document_id(_content(example)), "split": split, **example}
-                    unread.update(name for name in source.unread if _has_value(record.fields.get(name)))
+                    unread.update(name for name in meaningful if _has_value(record.fields.get(name)))
                 except UnicodeEncodeError:
                     yield place | {"reason": "bytes outside the encoding"}
                 except ValueError as error:

@@ -56,7 +56,8 @@ def run(inputs: Mapping[str, Dataset], config: IngestConfig, out: Path, work: St
         problem = next(part.problem for part in parts if part.problem)
         raise InputError(f"Every document was rejected; the first: {problem}")
     first_pass = sum((Counter(part.counts) for part in parts), Counter())
-    warn_of_doubtful(parts, first_pass, work.listener.warn)
+    first = dict(pair for part in reversed(parts) for pair in part.doubtful.items())
+    warn_of_doubtful(first, first_pass, work.listener.warn)
     return {
         **{name: total[name] for name in SIZES},
         "rejected": sum(rejected.values()),
