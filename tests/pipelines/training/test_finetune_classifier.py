@@ -157,6 +157,10 @@ def test_config_rejects_unknown_choices(config):
         ClassifierConfig(**config)
 
 
+def test_positive_label_may_be_a_number():
+    assert ClassifierConfig(steps=1, positive=1).positive == "1"
+
+
 @given(counts=st.lists(st.integers(1, 30), min_size=2, max_size=4))
 def test_balanced_weights_have_equal_totals_and_mean_one(counts):
     targets = [label for label, n in enumerate(counts) for _ in range(n)]
