@@ -93,6 +93,7 @@ def read_arrow(file: BinaryIO, options: ReadOptions) -> Iterator[Found]:
     size = seekable.seek(0, io.SEEK_END)
     seekable.seek(0)
     is_file = seekable.read(len(MAGIC)) == MAGIC
+    batches: Iterator[pa.RecordBatch | _Lost]
     seekable.seek(0)
     if is_file:
         try:
