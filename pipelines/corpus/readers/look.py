@@ -21,12 +21,14 @@ from pipelines.corpus.readers.encoding import (
     marked_encoding,
     to_codec,
 )
-from pipelines.corpus.readers.formats import check_format, is_of_file, one_by_one, read_records, split_name
+from pipelines.corpus.readers.formats import check_format, one_by_one, read_records, split_name
+from pipelines.corpus.readers.json_lines import guess_shape
 from pipelines.corpus.readers.pages import DECLARED_WITHIN, encoding_of_page
-from pipelines.corpus.readers.records import BUFFER, Bad, ReadOptions, Record, UnreadableError
+from pipelines.corpus.readers.records import BUFFER, Bad, ReadOptions, Record, UnreadableError, is_of_file
 
 TEXTS = ("text", "markdown", "code", "html", "json", "jsonl", "csv", "tsv", "conversations")  # that have an encoding
 FORMATS_BY_MAGIC = {b"%PDF-": "pdf", b"PAR1": "parquet", b"ARROW1": "arrow", b"WARC/": "warc"}
+SHAPES = ("json", "jsonl")  # that are told apart by what is in the file
 DELIMITERS = {"csv": ",", "tsv": "\t"}
 FAR = 64 << 20  # bytes of a packed or remote file in which a letter outside ASCII is looked for
 BEFORE = 1000  # bytes before that letter
@@ -100,8 +102,11 @@ def _look(file: BinaryIO, name: str, options: ReadOptions) -> Look:
         complete["encoding"] = encoding
         if is_guess and (is_doubtful or encoding != "utf-8"):
             guesses.append(Guess("encoding", encoding, is_doubtful))
+        text = head.decode(to_codec(encoding), errors_of(encoding)).removeprefix("\ufeff")
+        if format_ in SHAPES and not options.format and (shape := guess_shape(text) or format_) != format_:
+            guesses.append(Guess("format", shape))
+            complete["format"] = shape
         if format_ in DELIMITERS:
-            text = head.decode(to_codec(encoding), errors_of(encoding)).removeprefix("\ufeff")
             delimiter = options.delimiter or guess_delimiter(text, DELIMITERS[format_], options)
             if delimiter != (options.delimiter or DELIMITERS[format_]):
                 guesses.append(Guess("delimiter", delimiter))
