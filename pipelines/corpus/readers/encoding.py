@@ -19,6 +19,7 @@ MARKS = {
     codecs.BOM_UTF16_BE: "utf-16",
 }
 CONTROLS = re.compile(rb"[\0-\x08\x0e-\x1a\x1c-\x1f]")
+UNUSUAL = re.compile(rb"[\0-\x08\x0e-\x1f]")
 UNDECODED = re.compile("[\udc80-\udcff]")  # a byte outside the encoding
 LETTERS_BESIDE = re.compile("[a-zA-Z][\udc80-\udcff]|[\udc80-\udcff][a-zA-Z]")
 NOT_ASCII = re.compile("[^\0-\x7f]")
@@ -73,6 +74,8 @@ def guess_encoding(sample: bytes) -> tuple[str, bool]:
     """
     if marked := marked_encoding(sample):
         return marked, False
+    if sample.isascii() and not UNUSUAL.search(sample):
+        return "utf-8", False
     is_short = len(sample) < FEW
     is_binary = len(CONTROLS.findall(sample)) > BINARY * len(sample)
     text = sample.decode("utf-8", "surrogateescape")
