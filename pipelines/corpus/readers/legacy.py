@@ -26,6 +26,7 @@ RARE = frozenset("¤¦¨¬¯¶¸¹ÐÝÞðþý±³ˇ˘˙˛˝¥")
 IN_WORDS = frozenset("‘’“”–—·…«»/\xa0\xad")
 NOT_ASCII = re.compile("[^\0-\x7f]")
 WESTERN_SHARE = 0.9  # of the best rate, with which Windows-1252 is preferred
+SHORT_WESTERN_SHARE = 0.5  # the same for a few words, whose rates say little
 CERTAIN = 0.13  # share of the best rate by which it exceeds the next one, where a guess is certain
 FEW = 200  # bytes that are too few for a certain guess
 MOST_LETTERS = 2000  # that are looked at
@@ -46,7 +47,8 @@ def guess_legacy(sample: bytes) -> tuple[str | None, bool]:
     ranked = sorted(rates.items(), key=lambda item: -item[1][1])
     best, (encoding, rate) = ranked[0]
     western = sample.decode("cp1252", "replace")
-    if western in rates and is_western(western) and rates[western][1] >= WESTERN_SHARE * rate:
+    share = WESTERN_SHARE if len(sample) >= FEW else SHORT_WESTERN_SHARE
+    if western in rates and is_western(western) and rates[western][1] >= share * rate:
         best, (encoding, rate) = western, rates[western]
     others = [other for text, (_, other) in ranked if text != best]
     is_doubtful = len(sample) < FEW or (bool(others) and rate - others[0] < CERTAIN * rate)
