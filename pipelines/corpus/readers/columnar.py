@@ -153,10 +153,9 @@ def _columns(schema: pa.Schema, options: ReadOptions) -> list[str]:
     check_names(schema.names, options.wanted)
     if (length := sum(map(len, schema.names))) > MAX_NAMES:
         raise UnreadableError(f"the names of its columns have {length:,} characters")
-    has_all = options.wanted and set(options.wanted) <= set(schema.names)
-    return [
-        field.name for field in schema if _is_read(field, options) and (not has_all or field.name in options.wanted)
-    ]
+    names = options.wanted if options.wanted and set(options.wanted) <= set(schema.names) else schema.names
+    once = [field for field in schema if field.name in names and schema.names.count(field.name) == 1]
+    return [field.name for field in once if _is_read(field, options)]
 
 
 def _is_read(field: pa.Field, options: ReadOptions) -> bool:
