@@ -18,6 +18,7 @@ from typing import Any
 from pipelines.corpus.documents import SIZES
 from pipelines.corpus.duplicates import find_duplicates
 from pipelines.corpus.ingest.config import VERSION, IngestConfig
+from pipelines.corpus.ingest.guesses import count_guesses, describe_guesses, warn_of_doubtful
 from pipelines.corpus.ingest.partitions import PARTITIONS, known_partitions, plan
 from pipelines.corpus.ingest.read import check_usable, read_partition
 from pipelines.corpus.ingest.write import count_by_reason, write_documents, write_rejected
@@ -57,11 +58,13 @@ def run(inputs: Mapping[str, Dataset], config: IngestConfig, out: Path, work: St
         problem = next(part.problem for part in parts if part.problem)
         raise InputError(f"Every document was rejected; the first: {problem}")
     first_pass = sum((Counter(part.counts) for part in parts), Counter())
+    warn_of_doubtful(parts, first_pass, work.listener.warn)
     return {
         **{name: total[name] for name in SIZES},
         "rejected": sum(rejected.values()),
         **count_by_reason(rejected.most_common(12)),
         "undecodable_bytes": first_pass["undecodable"],
+        **count_guesses(first_pass),
         **{name: first_pass[name] for name in LOST if first_pass[name]},
         **{f"cleaned_{name}": first_pass[f"cleaned_{name}"] for name in config.clean},
         "parts": len(parts),
@@ -72,6 +75,11 @@ def run(inputs: Mapping[str, Dataset], config: IngestConfig, out: Path, work: St
 def sources(config: IngestConfig) -> tuple[SourceFile, ...]:
     """Return name, size and digest of every file that the config names, in the order in which they are read."""
     return describe_sources(config.all_sources, list_sources(config.all_sources))
+
+
+def _details(dataset: Dataset) -> str:
+    statistics = dataset.manifest.statistics
+    return "\n".join([_headline(statistics), *describe_guesses(statistics)])
 
 
 def _headline(s: Mapping[str, Any]) -> str:
@@ -88,4 +96,5 @@ INGEST = StepType(
     sources=sources,
     packages=("pipelines.corpus",),
     headline=_headline,
+    details=_details,
 )

@@ -25,6 +25,7 @@ class Part(Config):
 
     usable: the number of documents of each source.
     problem: why the first record was rejected, if one was.
+    doubtful: the first file of each doubtful guess, by key and value.
     before: the file in which an earlier corpus kept these documents, without the rows `dropped_before`.
     """
 
@@ -33,6 +34,7 @@ class Part(Config):
     counts: dict[str, int]
     usable: dict[str, int]
     problem: str = ""
+    doubtful: dict[str, str] = {}
     before: Path | None = None
     dropped_before: tuple[int, ...] = ()
 
@@ -79,7 +81,7 @@ def _restore(partition: Partition) -> Iterator[Part]:
                     table.write(row)
         else:
             link_or_copy(before, documents)
-        known = {name: entry[name] for name in ("counts", "usable", "problem")}
+        known = {name: entry[name] for name in ("counts", "usable", "problem", "doubtful")}
         yield Part(documents=documents, rejected=rejected, before=before, dropped_before=places, **known)
 
 
@@ -89,7 +91,7 @@ def _read(partition: Partition) -> Iterator[Part]:
         documents, rejected = _files(partition, number)
         counts: Counter[str] = Counter()
         usable: Counter[str] = Counter()
-        problem = ""
+        problem, doubtful = "", dict[str, str]()
         with TableWriter(documents, columns_of(partition.config)) as good, TableWriter(rejected, REJECTED) as bad:
             for rows, batch in chain([first], batches):
                 good.write_batch(rows)
@@ -97,11 +99,13 @@ def _read(partition: Partition) -> Iterator[Part]:
                     problem = problem or f"{row['location']}: {row['reason']}"
                     bad.write(row)
                 counts.update(batch.counts)
+                doubtful = batch.doubtful | doubtful
                 counts.update(sizes_of(rows))
                 usable.update({each["values"]: each["counts"] for each in rows["source"].value_counts().to_pylist()})
                 if good.text_bytes + bad.text_bytes >= partition.config.partition_bytes:
                     break
-        yield Part(documents=documents, rejected=rejected, counts=counts, usable=usable, problem=problem)
+        found = {"counts": counts, "usable": usable, "problem": problem, "doubtful": doubtful}
+        yield Part(documents=documents, rejected=rejected, **found)
 
 
 def _files(partition: Partition, number: int) -> tuple[Path, Path]:

@@ -47,7 +47,7 @@ def read_tsv(file: BinaryIO, options: ReadOptions) -> Iterator[Record | Records 
 
 def _read(file: BinaryIO, options: ReadOptions, delimiter: str) -> Iterator[Record | Records | Bad]:
     text = open_text(file, options, newline="")
-    rows = _Rows(text, delimiter, options.quotes or _usual_quotes(delimiter), options.columns)
+    rows = _Rows(text, delimiter, options.quotes or usual_quotes(delimiter), options.columns)
     check_names(rows.names, options.wanted)
     while True:
         first, many = rows.run()
@@ -313,7 +313,7 @@ def guess_quotes(head: str, delimiter: str, options: ReadOptions) -> tuple[str, 
 
     Where several readings fit, quotes surround fields, except in tab-separated text.
     """
-    usual = _usual_quotes(delimiter)
+    usual = usual_quotes(delimiter)
     if '"' not in head:
         return usual, False
     head = head[: head.rfind("\n") + 1] or head
@@ -353,5 +353,6 @@ def _is_whole(field: str) -> bool:
     return len(field) > 1 and field[0] == field[-1] == '"'
 
 
-def _usual_quotes(delimiter: str) -> str:
+def usual_quotes(delimiter: str) -> str:
+    """Return what quotes mean in most tables with a delimiter."""
     return "letters" if delimiter == "\t" else "fields"

@@ -8,10 +8,11 @@ import re
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, BinaryIO
 
 from pipelines.corpus.readers.compression import MAGIC_BYTES, compression_of, decompress
-from pipelines.corpus.readers.delimited import guess_delimiter, guess_quotes
+from pipelines.corpus.readers.delimited import guess_delimiter, guess_quotes, usual_quotes
 from pipelines.corpus.readers.encoding import (
     HEAD,
     declared_encoding,
@@ -49,10 +50,17 @@ class Look:
     options: ReadOptions
     guesses: tuple[Guess, ...] = ()
 
-    @property
-    def doubtful(self) -> str | None:
-        """The keys whose guesses are doubtful."""
-        return ", ".join(guess.key for guess in self.guesses if guess.is_doubtful) or None
+    @cached_property
+    def columns(self) -> dict[str, str | None]:
+        """How the file is read, as columns of a table."""
+        options = self.options
+        return {
+            "format": options.format,
+            "compression": None if options.compression == "none" else options.compression,
+            "encoding": options.encoding,
+            "quotes": options.quotes,
+            "doubtful": ", ".join(guess.key for guess in self.guesses if guess.is_doubtful) or None,
+        }
 
 
 def look(file: BinaryIO, name: str, options: ReadOptions) -> Look:
@@ -77,36 +85,37 @@ def _look(file: BinaryIO, name: str, options: ReadOptions) -> Look:
     file.seek(0)
     stream = file if packed == "none" else decompress(io.BufferedReader(_Lent(file), BUFFER), packed, options)
     head = _read(stream, HEAD)
-    guesses: list[Guess] = []
-    if not options.compression and packed != named_packing:
-        guesses.append(Guess("compression", packed))
     by_magic = next((each for magic, each in FORMATS_BY_MAGIC.items() if head.startswith(magic)), None)
-    format_ = options.format or by_magic or named_format
-    if not format_:
+    if not (format_ := options.format or by_magic or named_format):
         raise UnreadableError(f"no reader for .{extension}")
-    if not options.format and format_ != named_format:
-        guesses.append(Guess("format", format_))
-    complete: dict[str, Any] = {"compression": packed, "format": format_}
+    complete = {"compression": packed, "format": format_}
+    usual: dict[str, str | None] = {"compression": named_packing, "format": named_format}
+    doubtful = set()
     if format_ in TEXTS:
-        is_near = packed == "none" and _is_local(file)
-        sample = _sample(stream, head, sys.maxsize if is_near else FAR)
-        encoding, is_guess, is_doubtful = _encoding(sample, head, format_, options)
-        complete["encoding"] = encoding
-        if is_guess and (is_doubtful or encoding != "utf-8"):
-            guesses.append(Guess("encoding", encoding, is_doubtful))
-        text = head.decode(to_codec(encoding), errors_of(encoding)).removeprefix("\ufeff")
-        if format_ in SHAPES and not options.format and (shape := guess_shape(text) or format_) != format_:
-            guesses.append(Guess("format", shape))
-            complete["format"] = shape
+        sample = _sample(stream, head, sys.maxsize if packed == "none" and _is_local(file) else FAR)
+        complete["encoding"], is_guess, is_doubtful = _encoding(sample, head, format_, options)
+        usual["encoding"] = "utf-8" if is_guess else complete["encoding"]
+        doubtful |= {"encoding"} if is_doubtful else set()
+        codec = to_codec(complete["encoding"])
+        if format_ in SHAPES and not options.format:
+            complete["format"] = guess_shape(_text(head, codec)) or format_
         if format_ in DELIMITERS:
+            text = _text(head, codec)
             delimiter = options.delimiter or guess_delimiter(text, DELIMITERS[format_], options)
-            if delimiter != (options.delimiter or DELIMITERS[format_]):
-                guesses.append(Guess("delimiter", delimiter))
-            quotes, is_doubtful = (options.quotes, False) if options.quotes else guess_quotes(text, delimiter, options)
-            if not options.quotes and (is_doubtful or quotes != ("letters" if delimiter == "\t" else "fields")):
-                guesses.append(Guess("quotes", quotes, is_doubtful))
-            complete |= {"delimiter": delimiter, "quotes": quotes}
+            quotes, is_doubtful = guess_quotes(text, delimiter, options)
+            complete |= {"delimiter": delimiter, "quotes": options.quotes or quotes}
+            usual |= {"delimiter": DELIMITERS[format_], "quotes": usual_quotes(delimiter)}
+            doubtful |= {"quotes"} if is_doubtful else set()
+    guesses = [
+        Guess(key, value, key in doubtful)
+        for key, value in complete.items()
+        if getattr(options, key) is None and (key in doubtful or value != usual[key])
+    ]
     return Look(options.model_copy(update=complete), tuple(guesses))
+
+
+def _text(head: bytes, codec: str) -> str:
+    return head.decode(codec, errors_of(codec)).removeprefix("\ufeff")
 
 
 def _encoding(sample: bytes, head: bytes, format_: str, options: ReadOptions) -> tuple[str, bool, bool]:
