@@ -95,7 +95,11 @@ class _Rows:
         self._least = max((number for number, name in enumerate(self.names, 1) if name), default=0)
 
     def _header(self) -> list[str]:
-        row: list[str] | Bad = next((row for row in iter(self._parsed, None) if row), [])
+        row = self._parsed()
+        while row == []:  # an empty line
+            row = self._parsed()
+        if row is None:
+            return []
         if isinstance(row, Bad):
             raise UnreadableError(f"the header on {row.location} cannot be read: {row.reason}")
         if len(row) > MAX_COLUMNS:

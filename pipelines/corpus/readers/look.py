@@ -28,7 +28,7 @@ from pipelines.corpus.readers.records import BUFFER, Bad, ReadOptions, Record, U
 
 TEXTS = ("text", "markdown", "code", "html", "json", "jsonl", "csv", "tsv", "conversations")  # that have an encoding
 FORMATS_BY_MAGIC = {b"%PDF-": "pdf", b"PAR1": "parquet", b"ARROW1": "arrow", b"WARC/": "warc"}
-SHAPES = ("json", "jsonl")  # that are told apart by what is in the file
+SHAPES = ("json", "jsonl")  # of which the content decides, and not the name
 DELIMITERS = {"csv": ",", "tsv": "\t"}
 FAR = 64 << 20  # bytes of a packed or remote file in which a letter outside ASCII is looked for
 BEFORE = 1000  # bytes before that letter

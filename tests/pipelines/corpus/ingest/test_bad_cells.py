@@ -88,4 +88,4 @@ def test_rows_behind_a_damage_are_counted(build: Build, tmp_path: Path) -> None:
     assert row["reason"].endswith("; 300 rows are lost")
     statistics = corpus.manifest.statistics
     assert (statistics["documents"], statistics["rejected"], statistics["lost_rows"]) == (600, 1, 300)
-    assert ", 1 rejected, 300 rows lost" in INGEST.headline(statistics)
+    assert INGEST.headline and ", 1 rejected, 300 rows lost" in INGEST.headline(statistics)
