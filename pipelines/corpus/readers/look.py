@@ -8,7 +8,7 @@ import re
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any, BinaryIO
 
 from pipelines.corpus.readers.compression import MAGIC_BYTES, compression_of, decompress
@@ -111,7 +111,12 @@ def _look(file: BinaryIO, name: str, options: ReadOptions) -> Look:
         for key, value in complete.items()
         if getattr(options, key) is None and (key in doubtful or value != usual[key])
     ]
-    return Look(options.model_copy(update=complete), tuple(guesses))
+    return _complete(options, tuple(complete.items()), tuple(guesses))
+
+
+@lru_cache(1024)
+def _complete(options: ReadOptions, values: tuple[tuple[str, str], ...], guesses: tuple[Guess, ...]) -> Look:
+    return Look(options.model_copy(update=dict(values)), guesses)
 
 
 def _text(head: bytes, codec: str) -> str:
@@ -134,8 +139,9 @@ def _sample(stream: BinaryIO, head: bytes, limit: int) -> bytes:
     sample, seen = head, len(head)
     while sample.isascii() and b"\0" not in head and seen < limit and (block := _read(stream, BUFFER)):
         seen += len(block)
-        if found := re.search(rb"[^\0-\x7f]", block):
-            block = block[max(found.start() - BEFORE, 0) :]
+        if not block.isascii():
+            found = re.search(rb"[^\0-\x7f]", block)
+            block = block[max((found.start() if found else 0) - BEFORE, 0) :]
             sample = (block + _read(stream, max(HEAD - len(block), 0)))[:HEAD]
     if len(sample) < HEAD:
         return sample
