@@ -91,16 +91,28 @@ class _Rows:
         if any(map(SEPARATOR.fullmatch, self._lines.peek()[:1])):
             self._lines.skip(1)
         self.names = list(columns) or self._header()
+        if columns and self._header_of(self._lines.peek()[:1]) == self.names:
+            self._lines.skip(1)  # a header that says what the options say
         # Excel and others write empty columns behind the last one, but not in every row.
         self._least = max((number for number, name in enumerate(self.names, 1) if name), default=0)
 
     def _header(self) -> list[str]:
-        row: list[str] | Bad = next((row for row in iter(self._parsed, None) if row), [])
+        row = self._parsed()
+        while row == []:  # an empty line
+            row = self._parsed()
+        if row is None:
+            return []
         if isinstance(row, Bad):
             raise UnreadableError(f"the header on {row.location} cannot be read: {row.reason}")
         if len(row) > MAX_COLUMNS:
             raise UnreadableError(f"more than {MAX_COLUMNS:,} columns")
         return [name.replace("\0", "").strip() for name in row]
+
+    def _header_of(self, lines: list[str]) -> list[str]:
+        try:
+            return [name.strip() for name in next(self._parse(lines, skipinitialspace=True), [])]
+        except csv.Error:
+            return []
 
     def run(self) -> tuple[int, list[list[str]]]:
         """Return the number of the next line and the rows from there on which each fit on a line, or none.

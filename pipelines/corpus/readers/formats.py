@@ -133,12 +133,16 @@ def read_here(file: BinaryIO, name: str, options: ReadOptions, first_line: int =
         InputError, OSError: see `read_records`.
     """
     compression, format_ = formats_of(name, options)
-    last = ""
+    last, n_left = "", 0
     try:
         with decompress(file, compression, options) as stream:
-            for found in format_.read(stream, options, *([first_line] if format_.by_line else [])):
-                last = found.last_location if isinstance(found, Records | Rows) else found.location
-                yield found
+            try:
+                for found in format_.read(stream, options, *([first_line] if format_.by_line else [])):
+                    last = found.last_location if isinstance(found, Records | Rows) else found.location
+                    yield found
+            except Exception:
+                n_left = _left(file, bool(last))
+                raise
             if not last:
                 yield Bad("no records", "file")
             if has_rest(stream):
@@ -146,7 +150,7 @@ def read_here(file: BinaryIO, name: str, options: ReadOptions, first_line: int =
     except ImportError as error:
         raise InputError(f"{name} needs the package {error.name}; pip install 'tokenmill[formats]'.") from None
     except Exception as error:  # of whichever parser, about bytes that nobody foresaw
-        yield Bad(sentence_of(error), f"after {last}" if last else "file", lost_bytes=_left(file, bool(last)))
+        yield Bad(sentence_of(error), f"after {last}" if last else "file", lost_bytes=n_left)
 
 
 def _left(file: BinaryIO, has_begun: bool) -> int:

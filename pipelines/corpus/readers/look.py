@@ -28,7 +28,8 @@ from pipelines.corpus.readers.records import BUFFER, Bad, ReadOptions, Record, U
 
 TEXTS = ("text", "markdown", "code", "html", "json", "jsonl", "csv", "tsv", "conversations")  # that have an encoding
 FORMATS_BY_MAGIC = {b"%PDF-": "pdf", b"PAR1": "parquet", b"ARROW1": "arrow", b"WARC/": "warc"}
-SHAPES = ("json", "jsonl")  # that are told apart by what is in the file
+SHAPES = ("json", "jsonl")  # of which the content decides, and not the name
+POINTER = b"version https://git-lfs.github.com/spec/"  # what Git leaves where LFS is not installed
 DELIMITERS = {"csv": ",", "tsv": "\t"}
 FAR = 64 << 20  # bytes of a packed or remote file in which a letter outside ASCII is looked for
 BEFORE = 1000  # bytes before that letter
@@ -85,6 +86,8 @@ def _look(file: BinaryIO, name: str, options: ReadOptions) -> Look:
     file.seek(0)
     stream = file if packed == "none" else decompress(io.BufferedReader(_Lent(file), BUFFER), packed, options)
     head = _read(stream, HEAD)
+    if head.startswith(POINTER):
+        raise UnreadableError("a pointer of Git LFS and not the file itself; git lfs pull fetches it")
     by_magic = next((each for magic, each in FORMATS_BY_MAGIC.items() if head.startswith(magic)), None)
     if not (format_ := options.format or by_magic or named_format):
         raise UnreadableError(f"no reader for .{extension}")

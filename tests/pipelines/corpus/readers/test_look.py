@@ -129,3 +129,10 @@ def test_declaration_in_a_page_is_no_guess(declaration: str, encoding: str, is_g
     assert guesses(content, "a.html") == ([("encoding", encoding)] if is_guess else [])
     (text,) = texts(read(content, "a.html"))
     assert "près de la rivière" in text
+
+
+@pytest.mark.parametrize("name", ["a.parquet", "a.jsonl", "a.csv.gz"])
+def test_pointer_of_git_lfs_names_the_cure(name: str) -> None:
+    content = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"
+    says = "a pointer of Git LFS and not the file itself; git lfs pull fetches it"
+    assert problems(read(content, name)) == [("file", says)]
