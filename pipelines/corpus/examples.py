@@ -197,7 +197,7 @@ def _rows(
             for record in one_by_one(read_records(stream, file.name, looked.options)):
                 place = {"source": source.title, "location": f"{file.name} {record.location}"}
                 if isinstance(record, Bad):
-                    yield place | {"reason": record.reason, "text": record.text}
+                    yield place | {"reason": record.sentence, "text": record.text}
                     continue
                 try:
                     for example in list(_examples(record.fields, source)):  # all or none of a record's

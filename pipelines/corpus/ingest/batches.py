@@ -94,7 +94,8 @@ class Batch:
         """Add the document of a record, cleaned, and the rows of what was rejected of it."""
         source = piece.source
         if isinstance(record := usable(record, source), Bad):
-            return self.reject(record, piece, record.reason, SURROGATE.sub("\ufffd", record.text)[:SHOWN])
+            self.counts.update({"lost_rows": record.lost_rows, "lost_bytes": record.lost_bytes})
+            return self.reject(record, piece, record.sentence, SURROGATE.sub("\ufffd", record.text)[:SHOWN])
         text = record.fields[source.text]
         try:
             text = normalise(text)

@@ -31,6 +31,8 @@ from pipelines.store.files import write_json
 from pipelines.store.manifest import SourceFile
 from pipelines.store.step import StepContext, StepType
 
+LOST = ("lost_rows", "lost_bytes")  # that could not be read behind a damage, beside the rejected record
+
 
 def run(inputs: Mapping[str, Dataset], config: IngestConfig, out: Path, work: StepContext) -> dict[str, Any]:
     """Build the corpus."""
@@ -64,6 +66,7 @@ def run(inputs: Mapping[str, Dataset], config: IngestConfig, out: Path, work: St
         **count_by_reason(rejected.most_common(12)),
         "undecodable_bytes": first_pass["undecodable"],
         **count_guesses(first_pass),
+        **{name: first_pass[name] for name in LOST if first_pass[name]},
         **{f"cleaned_{name}": first_pass[f"cleaned_{name}"] for name in config.clean},
         "parts": len(parts),
         "parts_shared": sum(part.before is not None for part in parts),
@@ -81,7 +84,8 @@ def _details(dataset: Dataset) -> str:
 
 
 def _headline(s: Mapping[str, Any]) -> str:
-    return f"{s['documents']:,} documents, {short(s['bytes'])} bytes, {s['rejected']:,} rejected"
+    lost = "".join(f", {s[name]:,} {name.removeprefix('lost_')} lost" for name in LOST if s.get(name))
+    return f"{s['documents']:,} documents, {short(s['bytes'])} bytes, {s['rejected']:,} rejected{lost}"
 
 
 INGEST = StepType(
