@@ -58,7 +58,7 @@ class Batch:
         """Return whether the batch has enough text, or far more metadata than text."""
         return self.size >= limit or self.beside >= BESIDE_BYTES
 
-    def add_many(self, records: Records, piece: Piece, limit: int, longest: int) -> int:
+    def add_many(self, records: Records, piece: Piece, limit: int, longest: float) -> int:
         """Add the texts of records until the batch is full. Return how many; none if one needs a closer look."""
         source, records = piece.source, records[: 1 + (limit - self.size) // ROW_BYTES]
         if not (texts := normalise_fields(records.fields, source.text)):

@@ -94,7 +94,7 @@ def _read(
     parts_of = work.map(read_partition, partitions)
     check_usable(config, partitions, parts_of, skipped)
     first = sum((Counter(part.counts) for parts in parts_of for part in parts), Counter())
-    n_texts, division = first["documents"], division_of(first["bytes"])
+    n_texts, division = first["documents"], division_of(first["documents"], first["bytes"])
     long = {
         partition.source
         for partition, parts in zip(partitions, parts_of, strict=True)
