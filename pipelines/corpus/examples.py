@@ -21,9 +21,10 @@ from pydantic import Field, model_validator
 from gpt.config import Config
 from pipelines.corpus.cells import is_missing, label_of, text_of
 from pipelines.corpus.conversation import Message, check_turns, read_turns
-from pipelines.corpus.documents import REJECTED, SPLITS, SplitConfig, document_id, split_counts, split_of
+from pipelines.corpus.documents import REJECTED, SPLITS, SplitConfig, document_id, place_of, split_counts, split_of
 from pipelines.corpus.duplicates import find_duplicates, rows_to_drop, write_signatures
 from pipelines.corpus.ingest.guesses import add_guesses, count_guesses, describe_guesses, warn_of_doubtful
+from pipelines.corpus.ingest.hold_out import empty_splits, nearest_shares
 from pipelines.corpus.labels import check_labels
 from pipelines.corpus.parquet import TableWriter, read_rows
 from pipelines.corpus.readers.formats import one_by_one, read_records
@@ -108,13 +109,13 @@ def run(inputs: Mapping[str, Dataset], config: ExamplesConfig, out: Path, work: 
     """Build the table of examples."""
     listing = list_sources(config.sources)
     later = work.files_that_came_later(lambda: describe_sources(config.sources, listing))
-    found, counts, doubtful = work.scratch / "found.parquet", Counter[str](), dict[str, str]()
+    found, guessed, doubtful = work.scratch / "found.parquet", Counter[str](), dict[str, str]()
     with TableWriter(out / "rejected.parquet", REJECTED) as rejected:
         with TableWriter(found, EXAMPLES_SCHEMA) as table:
             for source in config.sources:
                 files = [file for file in listing[source][0] if f"{source.title}/{file.name}" not in later]
                 before, problem, unread = table.rows, "", Counter[str]()
-                for row in _rows(source, files, config, unread, counts, doubtful):
+                for row in _rows(source, files, unread, guessed, doubtful):
                     if "reason" in row:
                         problem = problem or f"; the first problem: {row['location']}: {row['reason']}"
                     (rejected if "reason" in row else table).write(row)
@@ -125,25 +126,42 @@ def run(inputs: Mapping[str, Dataset], config: ExamplesConfig, out: Path, work: 
                     cure = f"; {key} = {name!r} reads it" if key else ""
                     work.listener.warn(f"the column {name!r} of {source.title!r} has {number:,} values, not read{cure}")
                 work.listener.progress(table.rows, table.rows, "examples", source.title)
-        labels: dict[str, Counter[str]] = {split: Counter() for split in SPLITS}
-        with TableWriter(out / "examples.parquet", EXAMPLES_SCHEMA) as good:
-            for row in _drop_duplicates(found, config, work.scratch):
-                if "reason" in row:
-                    rejected.write(row)
-                    continue
+        target, shares = out / "examples.parquet", config.split
+        counts, labels = _write(target, _drop_duplicates(found, config, shares, work.scratch), rejected)
+    if empty := empty_splits({f"documents_{split}": counts[split] for split in SPLITS}, shares):
+        openings = [row["opening_id"] for row in _drop_duplicates(found, config, shares, work.scratch)]
+        shares = nearest_shares([place_of(doc_id) for doc_id in openings], shares)
+        counts, labels = _write(target, _drop_duplicates(found, config, shares, work.scratch))
+    splits = {f"examples_{split}": counts[split] for split in SPLITS}
+    if shares != config.split:
+        work.listener.warn(
+            f"the shares of split leave {' and '.join(empty)} empty; the examples were divided into "
+            f"{split_counts(splits, 'examples')} instead"
+        )
+    if empty := [split for split in SPLITS[:2] if not counts[split]]:
+        work.listener.warn(f"no example is for {' and '.join(empty)}, so a fine-tuning on these will fail")
+    warn_of_doubtful(doubtful, guessed, work.listener.warn)
+    all_labels = sum(labels.values(), Counter[str]())
+    if all_labels:
+        check_labels(all_labels, labels["train"], work.listener.warn)
+    frequent = {f"label_{cut(label, MAX_NAME)}": count for label, count in all_labels.most_common(MAX_LABELS)}
+    return {"examples": counts.total(), **splits, "rejected": rejected.rows, **count_guesses(guessed), **frequent}
+
+
+def _write(
+    target: Path, rows: Iterable[dict[str, Any]], rejected: TableWriter | None = None
+) -> tuple[Counter[str], dict[str, Counter[str]]]:
+    """Write examples, and duplicates among the rejected. Count the examples by split, and by split and label."""
+    splits, labels = Counter[str](), {split: Counter[str]() for split in SPLITS}
+    with TableWriter(target, EXAMPLES_SCHEMA) as good:
+        for row in rows:
+            if "reason" not in row:
                 good.write(row)
-                counts[f"examples_{row['split']}"] += 1
-                if row["label"] is not None:
-                    labels[row["split"]][row["label"]] += 1
-        warn_of_doubtful(doubtful, counts, work.listener.warn)
-        all_labels = sum(labels.values(), Counter[str]())
-        if all_labels:
-            check_labels(all_labels, labels["train"], work.listener.warn)
-        splits = {f"examples_{split}": counts[f"examples_{split}"] for split in SPLITS}
-        if empty := [split for split in SPLITS[:2] if not splits[f"examples_{split}"]]:
-            work.listener.warn(f"no example is for {' and '.join(empty)}, so a fine-tuning on these will fail")
-        frequent = {f"label_{cut(label, MAX_NAME)}": count for label, count in all_labels.most_common(MAX_LABELS)}
-        return {"examples": good.rows, **splits, "rejected": rejected.rows, **count_guesses(counts), **frequent}
+                splits[row["split"]] += 1
+                labels[row["split"]].update([row["label"]] if row["label"] is not None else [])
+            elif rejected:
+                rejected.write(row)
+    return splits, labels
 
 
 def sources(config: ExamplesConfig) -> tuple[SourceFile, ...]:
@@ -174,12 +192,7 @@ EXAMPLES = StepType(
 
 
 def _rows(
-    source: ExampleSource,
-    files: Iterable[File],
-    config: ExamplesConfig,
-    unread: Counter[str],
-    counts: Counter[str],
-    doubtful: dict[str, str],
+    source: ExampleSource, files: Iterable[File], unread: Counter[str], guessed: Counter[str], doubtful: dict[str, str]
 ) -> Iterator[dict[str, Any]]:
     """Yield rows of examples, and rows of rejected records, which have a reason.
 
@@ -193,7 +206,7 @@ def _rows(
             except UnreadableError as error:
                 yield {"source": source.title, "location": f"{file.name} file", "reason": str(error)}
                 continue
-            add_guesses(looked.guesses, file.name, counts, doubtful)
+            add_guesses(looked.guesses, file.name, guessed, doubtful)
             for record in one_by_one(read_records(stream, file.name, looked.options)):
                 place = {"source": source.title, "location": f"{file.name} {record.location}"}
                 if isinstance(record, Bad):
@@ -201,8 +214,7 @@ def _rows(
                     continue
                 try:
                     for example in list(_examples(record.fields, source)):  # all or none of a record's
-                        split = split_of(document_id(_opening(example)), config.split)
-                        yield place | {"example_id": document_id(_content(example)), "split": split, **example}
+                        yield place | {"example_id": document_id(_content(example)), **example}
                     unread.update(name for name in meaningful if _has_value(record.fields.get(name)))
                 except UnicodeEncodeError:
                     yield place | {"reason": "bytes outside the encoding"}
@@ -276,7 +288,9 @@ def _filled(fields: Mapping[str, Any], name: str, read: Callable[[Any, str], str
     return text
 
 
-def _drop_duplicates(found: Path, config: ExamplesConfig, scratch: Path) -> Iterator[dict[str, Any]]:
+def _drop_duplicates(
+    found: Path, config: ExamplesConfig, shares: SplitConfig, scratch: Path
+) -> Iterator[dict[str, Any]]:
     """Yield examples in order. A duplicate of an earlier one has a reason. Near-equal openings share a split."""
     near = config.near_duplicates
     parts = {"opening": _opening, "asked": _asked, "answer": _answer} if near else {}
@@ -285,8 +299,8 @@ def _drop_duplicates(found: Path, config: ExamplesConfig, scratch: Path) -> Iter
     for number, row in enumerate(read_rows(found)):
         name = row["example_id"]
         same = {part: like[part].get(number) or {"kept": document_id(of(row))} for part, of in parts.items()}
-        if near:
-            row["split"] = split_of(same["opening"]["kept"], config.split)
+        row["opening_id"] = same["opening"]["kept"] if near else document_id(_opening(row))
+        row["split"] = split_of(row["opening_id"], shares)
         what = (same["asked"]["kept"], same["answer"]["kept"]) if near else bytes.fromhex(name)
         if what in kept:
             similarity = min(same[part].get("similarity", 1.0) for part in ("asked", "answer")) if near else 1.0

@@ -4,25 +4,27 @@ import hashlib
 import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from pipelines.corpus.folders import Skipped
 from pipelines.corpus.ingest.config import VERSION, IngestConfig, SourceConfig
+from pipelines.corpus.ingest.divide import Division
 from pipelines.corpus.readers.formats import FORMATS, check_format, split_name
 from pipelines.corpus.readers.json_lines import count_line_ends
 from pipelines.corpus.readers.look import Look, look
 from pipelines.corpus.readers.records import ReadOptions, UnreadableError, to_seekable
-from pipelines.corpus.sources import File, Listing, Skipped, describe, file_digest
+from pipelines.corpus.sources import File, Listing, describe, file_digest
 from pipelines.store.step import StepContext, fingerprinted
 
 PARTITIONS = "partitions.json"
 
 # What a part of a partition became in a corpus, as `partitions.json` stores it: the `number` of its file in
 # `documents`, and `first_rejected`, the row of `rejected.parquet` at which its rows begin. The records that the first
-# pass rejected come first. Duplicates follow, which were the rows `dropped` of the first pass. `counts`, `usable` and
-# `problem` are those of the first pass.
+# pass rejected come first. Duplicates follow, which were the rows `dropped` of the first pass. `counts`, `longest`
+# and `problem` are those of the first pass.
 Entry = dict[str, Any]
 
 
@@ -49,7 +51,7 @@ class Piece:
 
 @dataclass(frozen=True)
 class Partition:
-    """What one task reads, and where it writes.
+    """What one task reads of one source, and where it writes.
 
     known: the folder of an earlier corpus, and what the same partition became there.
     """
@@ -61,6 +63,12 @@ class Partition:
     known: tuple[Path, list[Entry]] | None
     evaluation_sets: tuple[Piece, ...]
     word_lists: tuple[File, ...]
+    division: Division | None = None
+
+    @property
+    def source(self) -> SourceConfig:
+        """The source of all pieces."""
+        return self.pieces[0].source
 
 
 def known_partitions(work: StepContext) -> dict[str, tuple[Path, list[Entry]]]:
@@ -81,7 +89,8 @@ def plan(
     folder: Path,
     known: Mapping[str, tuple[Path, list[Entry]]] | None = None,
     later: Collection[str] = (),
-) -> tuple[list[Partition], list[tuple[str, Skipped]]]:
+    division: Division | None = None,
+) -> tuple[list[Partition], list[tuple[SourceConfig, Skipped]]]:
     """Divide the source files into partitions, by nothing except the files' names, sizes and line ends.
 
     A partition ends after a file with a chance that is the file's share of a partition's size, drawn from its name. So
@@ -89,22 +98,24 @@ def plan(
 
     Args:
         later: files that appeared after the fingerprint was taken, which are left out.
+        division: how long texts are divided, unless their source says it.
 
     Returns:
-        the partitions, and the files that are skipped, each with its source's label.
+        the partitions, and the files that are skipped, each with its source.
     """
-    skipped: list[tuple[str, Skipped]] = []
+    skipped: list[tuple[SourceConfig, Skipped]] = []
     groups: list[list[Piece]] = [[]]
     size = 0  # bytes of the last group
     for source in config.sources:
         files, unread = listing[source]
-        skipped += [(source.title, each) for each in unread]
+        groups.append([])
+        skipped += [(source, each) for each in unread if not each.is_own]
         for file in files:
             if f"{source.title}/{file.name}" in later:
                 continue
             check_format(source)
             if not source.format and not split_name(file.name)[1] and isinstance(why := _look(source, file), str):
-                skipped.append((source.title, Skipped(file.name, why)))
+                skipped.append((source, Skipped(file.name, why)))
                 continue
             if file.bytes > config.partition_bytes and (whole := _look_to_divide(source, file)):
                 groups += [[piece] for piece in _by_lines(whole, config.partition_bytes)] + [[]]
@@ -124,19 +135,19 @@ def plan(
     common["bad_words"] = describe(word_lists, "bad-words") if word_lists else None
     partitions = []
     for number, pieces in enumerate(filter(None, groups)):
-        key, place = _key(common, pieces), folder / f"read-{number:05d}"
+        key, place = _key(common, pieces, division), folder / f"read-{number:05d}"
         before = known.get(key) if known else None
-        partitions.append(Partition(config, tuple(pieces), place, key, before, evaluation_sets, word_lists))
+        partitions.append(Partition(config, tuple(pieces), place, key, before, evaluation_sets, word_lists, division))
     return partitions, skipped
 
 
-def _key(common: dict[str, Any], pieces: Sequence[Piece]) -> str:
+def _key(common: dict[str, Any], pieces: Sequence[Piece], division: Division | None) -> str:
     """Return a name of what a partition becomes: equal keys, equal documents."""
     made_of = [
         [fingerprinted(piece.options), piece.source.title, piece.file.name, piece.lines_before, piece.sha256]
         for piece in pieces
     ]
-    text = json.dumps([VERSION, common, made_of], sort_keys=True, default=str)
+    text = json.dumps([VERSION, common, made_of, division and astuple(division)], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()
 
 

@@ -23,6 +23,7 @@ from pipelines.corpus.readers.encoding import (
 )
 from pipelines.corpus.readers.formats import check_format, one_by_one, read_records, split_name
 from pipelines.corpus.readers.json_lines import guess_shape
+from pipelines.corpus.readers.mail import begins_as_mail
 from pipelines.corpus.readers.pages import DECLARED_WITHIN, encoding_of_page
 from pipelines.corpus.readers.records import BUFFER, Bad, ReadOptions, Record, UnreadableError, is_of_file
 
@@ -89,6 +90,8 @@ def _look(file: BinaryIO, name: str, options: ReadOptions) -> Look:
     if head.startswith(POINTER):
         raise UnreadableError("a pointer of Git LFS and not the file itself; git lfs pull fetches it")
     by_magic = next((each for magic, each in FORMATS_BY_MAGIC.items() if head.startswith(magic)), None)
+    if not by_magic and begins_as_mail(head, named_format):
+        by_magic = "mail"
     if not (format_ := options.format or by_magic or named_format):
         raise UnreadableError(f"no reader for .{extension}")
     complete = {"compression": packed, "format": format_}

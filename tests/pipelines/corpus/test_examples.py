@@ -148,6 +148,17 @@ def test_text_has_one_split_and_shares_it_with_corpora(build: Build, tmp_path: P
         assert row["split"] == sides[row["text"]] == split_of(document_id(row["text"]), SplitConfig(**split))
 
 
+@pytest.mark.parametrize("near", [None, 0.8])
+def test_few_examples_have_every_split(build: Build, warnings: Any, tmp_path: Path, near: float | None) -> None:
+    rows = [{"text": f"{prose(i)}", "label": "ab"[i % 2]} for i in range(5)]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in [*rows, rows[0]]))
+    config = {"sources": [{"uri": str(tmp_path / "a.jsonl"), "label": "label"}], "near_duplicates": near}
+    dataset = build(EXAMPLES, config | {"split": {"validation": 0.01, "test": 0.01}})
+    statistics = dataset.manifest.statistics
+    assert [statistics[f"examples_{split}"] for split in SPLITS] == [3, 1, 1] and len(all_rows(dataset)) == 5
+    assert statistics["rejected"] == 1 and any("leave validation and test empty" in each for each in warnings.sentences)
+
+
 def test_values_that_are_no_text_are_rejected(build: Build, tmp_path: Path) -> None:
     rows = [
         {"text": "one", "label": 1},

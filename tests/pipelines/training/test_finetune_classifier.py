@@ -138,7 +138,6 @@ def test_labels_unknown_in_training_do_not_count_in_validation(finetuned, exampl
         (TWO, {"trainable": "last:9"}, "training.trainable: cannot train 'last:9'"),
         ([*TWO, *letters(9, "egg", 2)], {"threshold": "f1"}, "there are 3 labels, and a threshold decides between two"),
         (letters(9), {}, "one label"),
-        ([*letters(9, splits=["train"]), *letters(9, "spam", 1, ["train"])], {}, "has no validation examples"),
         (
             [*letters(9, splits=["train"]), *letters(9, "spam", 1, ["train"]), *letters(2, "egg", 2, ["validation"])],
             {},
