@@ -23,11 +23,13 @@ from pipelines.corpus.cells import is_missing, label_of, text_of
 from pipelines.corpus.conversation import Message, check_turns, read_turns
 from pipelines.corpus.documents import REJECTED, SPLITS, SplitConfig, document_id, place_of, split_counts, split_of
 from pipelines.corpus.duplicates import find_duplicates, rows_to_drop, write_signatures
+from pipelines.corpus.ingest.guesses import add_guesses, count_guesses, describe_guesses, warn_of_doubtful
 from pipelines.corpus.ingest.hold_out import empty_splits, nearest_shares
 from pipelines.corpus.labels import check_labels
 from pipelines.corpus.parquet import TableWriter, read_rows
-from pipelines.corpus.readers.look import read_file
-from pipelines.corpus.readers.records import MAX_REASON, Bad, no_column, show
+from pipelines.corpus.readers.formats import one_by_one, read_records
+from pipelines.corpus.readers.look import look
+from pipelines.corpus.readers.records import MAX_REASON, Bad, UnreadableError, no_column, show
 from pipelines.corpus.sources import File, FileSource, describe_sources, list_sources
 from pipelines.errors import InputError
 from pipelines.store.dataset import Dataset
@@ -107,13 +109,13 @@ def run(inputs: Mapping[str, Dataset], config: ExamplesConfig, out: Path, work: 
     """Build the table of examples."""
     listing = list_sources(config.sources)
     later = work.files_that_came_later(lambda: describe_sources(config.sources, listing))
-    found = work.scratch / "found.parquet"
+    found, guessed, doubtful = work.scratch / "found.parquet", Counter[str](), dict[str, str]()
     with TableWriter(out / "rejected.parquet", REJECTED) as rejected:
         with TableWriter(found, EXAMPLES_SCHEMA) as table:
             for source in config.sources:
                 files = [file for file in listing[source][0] if f"{source.title}/{file.name}" not in later]
                 before, problem, unread = table.rows, "", Counter[str]()
-                for row in _rows(source, files, unread):
+                for row in _rows(source, files, unread, guessed, doubtful):
                     if "reason" in row:
                         problem = problem or f"; the first problem: {row['location']}: {row['reason']}"
                     (rejected if "reason" in row else table).write(row)
@@ -136,37 +138,40 @@ def run(inputs: Mapping[str, Dataset], config: ExamplesConfig, out: Path, work: 
             f"the shares of split leave {' and '.join(empty)} empty; the examples were divided into "
             f"{split_counts(splits, 'examples')} instead"
         )
-    if empty := [split for split in SPLITS[:2] if not splits[f"examples_{split}"]]:
+    if empty := [split for split in SPLITS[:2] if not counts[split]]:
         work.listener.warn(f"no example is for {' and '.join(empty)}, so a fine-tuning on these will fail")
-    if all_labels := sum(labels.values(), Counter[str]()):
+    warn_of_doubtful(doubtful, guessed, work.listener.warn)
+    all_labels = sum(labels.values(), Counter[str]())
+    if all_labels:
         check_labels(all_labels, labels["train"], work.listener.warn)
     frequent = {f"label_{cut(label, MAX_NAME)}": count for label, count in all_labels.most_common(MAX_LABELS)}
-    return {"examples": counts.total(), **splits, "rejected": rejected.rows, **frequent}
+    return {"examples": counts.total(), **splits, "rejected": rejected.rows, **count_guesses(guessed), **frequent}
 
 
 def _write(
     target: Path, rows: Iterable[dict[str, Any]], rejected: TableWriter | None = None
 ) -> tuple[Counter[str], dict[str, Counter[str]]]:
-    """Write examples, and duplicates among the rejected.
-
-    Returns:
-        the number of examples of each split, and of each label in each split.
-    """
-    counts, labels = Counter[str](), {split: Counter[str]() for split in SPLITS}
+    """Write examples, and duplicates among the rejected. Count the examples by split, and by split and label."""
+    splits, labels = Counter[str](), {split: Counter[str]() for split in SPLITS}
     with TableWriter(target, EXAMPLES_SCHEMA) as good:
         for row in rows:
             if "reason" not in row:
                 good.write(row)
-                counts[row["split"]] += 1
+                splits[row["split"]] += 1
                 labels[row["split"]].update([row["label"]] if row["label"] is not None else [])
             elif rejected:
                 rejected.write(row)
-    return counts, labels
+    return splits, labels
 
 
 def sources(config: ExamplesConfig) -> tuple[SourceFile, ...]:
     """Return name, size and digest of every file that the config names, in the order in which they are read."""
     return describe_sources(config.sources, list_sources(config.sources))
+
+
+def _details(dataset: Dataset) -> str:
+    statistics = dataset.manifest.statistics
+    return "\n".join([_headline(statistics), *describe_guesses(statistics)])
 
 
 def _headline(s: Mapping[str, Any]) -> str:
@@ -182,14 +187,27 @@ EXAMPLES = StepType(
     sources=sources,
     packages=("pipelines.corpus",),
     headline=_headline,
+    details=_details,
 )
 
 
-def _rows(source: ExampleSource, files: Iterable[File], unread: Counter[str]) -> Iterator[dict[str, Any]]:
-    """Yield rows of examples, and rows of rejected records, which have a reason. Count columns that are not read."""
+def _rows(
+    source: ExampleSource, files: Iterable[File], unread: Counter[str], guessed: Counter[str], doubtful: dict[str, str]
+) -> Iterator[dict[str, Any]]:
+    """Yield rows of examples, and rows of rejected records, which have a reason.
+
+    Count columns that are not read, and guesses about files.
+    """
+    meaningful = source.unread
     for file in files:
         with file.open() as stream:
-            for record in read_file(stream, file.name, source):
+            try:
+                looked = look(stream, file.name, source)
+            except UnreadableError as error:
+                yield {"source": source.title, "location": f"{file.name} file", "reason": str(error)}
+                continue
+            add_guesses(looked.guesses, file.name, guessed, doubtful)
+            for record in one_by_one(read_records(stream, file.name, looked.options)):
                 place = {"source": source.title, "location": f"{file.name} {record.location}"}
                 if isinstance(record, Bad):
                     yield place | {"reason": record.sentence, "text": record.text}
@@ -197,7 +215,7 @@ def _rows(source: ExampleSource, files: Iterable[File], unread: Counter[str]) ->
                 try:
                     for example in list(_examples(record.fields, source)):  # all or none of a record's
                         yield place | {"example_id": document_id(_content(example)), **example}
-                    unread.update(name for name in source.unread if _has_value(record.fields.get(name)))
+                    unread.update(name for name in meaningful if _has_value(record.fields.get(name)))
                 except UnicodeEncodeError:
                     yield place | {"reason": "bytes outside the encoding"}
                 except ValueError as error:

@@ -167,12 +167,18 @@ def response_losses(model: Assistant, rows: Sequence[Example]) -> tuple[NDArray[
 
 
 def nearest_answers(train: Sequence[Example], rows: Sequence[Example]) -> list[str]:
-    """Return the response to the most similar training instruction by TF-IDF, which needs no model."""
+    """Return the response to the most similar training instruction by TF-IDF, which needs no model.
+
+    Without a word in any training instruction, none is more similar than another, and the first is taken.
+    """
     from sklearn.feature_extraction.text import TfidfVectorizer
 
     word = r"(?u)\b\w+\b"  # scikit-learn's own pattern leaves out words of one letter: "I", "a"
     vectorizer = TfidfVectorizer(sublinear_tf=True, ngram_range=(1, 2), token_pattern=word)
-    known = vectorizer.fit_transform([row.text for row in train])
+    try:
+        known = vectorizer.fit_transform([row.text for row in train])
+    except ValueError:  # no text has a word in it
+        return [train[0].response or ""] * len(rows)
     similarity = vectorizer.transform([row.text for row in rows]) @ known.T
     return [train[int(i)].response or "" for i in np.asarray(similarity.argmax(axis=1)).ravel()]
 

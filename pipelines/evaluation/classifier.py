@@ -139,7 +139,8 @@ def baseline_results(
     is_positive = np.array([row.label == decision.positive for row in validation])
     train_texts, classes = [row.text for row in train], class_numbers(train, decision.labels)
     results: dict[str, Result] = {}
-    for system in BASELINES:
+    for number, system in enumerate(BASELINES):
+        work.listener.progress(number, len(BASELINES), "baselines", system)
         predict = fit_baseline(system, train_texts, classes, len(decision.labels))
         threshold = None
         if criterion:

@@ -15,6 +15,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from pydantic import Field
 
+from pipelines.corpus.cells import is_missing
 from pipelines.corpus.documents import document_id
 from pipelines.corpus.readers.look import read_file
 from pipelines.corpus.readers.records import Bad, ReadOptions
@@ -140,7 +141,7 @@ def read_items(config: MultipleChoiceConfig) -> list[Item]:
 
 
 def _item(fields: Mapping[str, Any]) -> Item:
-    missing = [name for name in ("prompt", "choices", "answer") if fields.get(name) is None]
+    missing = [name for name in ("prompt", "choices", "answer") if is_missing(fields.get(name))]
     if missing:
         raise ValueError(f"an item has prompt, choices and answer; {' and '.join(missing)} is missing")
     prompt, choices, answer = str(fields["prompt"]), fields["choices"], fields["answer"]
@@ -150,6 +151,8 @@ def _item(fields: Mapping[str, Any]) -> Item:
         raise ValueError("two choices are the same")
     if isinstance(answer, str) and answer in choices:
         answer = choices.index(answer)
+    if isinstance(answer, float) and answer.is_integer():  # as pandas writes it
+        answer = int(answer)
     if isinstance(answer, bool) or not isinstance(answer, int) or not 0 <= answer < len(choices):
         raise ValueError(f"answer is {answer!r}, which is none of the {len(choices)} choices, nor a number from 0")
     return Item(document_id("\0".join([prompt, *choices])), prompt, tuple(choices), answer)

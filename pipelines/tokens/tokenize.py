@@ -117,7 +117,7 @@ def run(inputs: Mapping[str, Dataset], config: TokenizeConfig, out: Path, work: 
 def _tokenizer_source(config: TokenizeConfig) -> tuple[SourceFile, ...]:
     if config.tokenizer is None:
         return ()
-    path = Path(config.tokenizer)
+    path = Path(config.tokenizer).expanduser()
     if not path.is_file():
         raise InputError(f"tokenize.tokenizer: there is no file {path}.")
     name = FILE if is_own(path) else f"foreign/{FILE}"  # another name than before 0.4.0, when its ids could be wrong
@@ -148,7 +148,7 @@ def make_tokenizer(config: TokenizeConfig, corpus: Corpus, listener: Listener) -
     tokenizer: Tokenizer
     if config.tokenizer is not None:
         listener.progress(0, 1, "file", "reading the tokenizer")
-        tokenizer = load_tokenizer(Path(config.tokenizer))
+        tokenizer = load_tokenizer(Path(config.tokenizer).expanduser())
     elif config.encoding in LEARNERS:
         tokenizer = LEARNERS[config.encoding](_training_texts(config, corpus, listener), config.vocabulary)
     else:

@@ -74,6 +74,12 @@ def run(inputs: Mapping[str, Dataset], config: TokenizeExamplesConfig, out: Path
     for problem, sentence in WARNINGS.items():
         if count[problem]:
             work.listener.warn(f"{count[problem]} {sentence.format(context=context)}")
+    if count["full"]:
+        work.listener.warn(f"{count['full']} texts fill the context of {context} tokens; what is longer is cut off")
+    if count["marked"]:
+        work.listener.warn(
+            f"{count['marked']} conversations hold special tokens of the template, read as plain letters"
+        )
     names = ("lessons", *(f"lessons_{split}" for split in SPLITS), "tokens", "tokens_learnt", *WARNINGS)
     return {name: count[name] for name in names}
 
@@ -163,12 +169,15 @@ def _encode(
     """Yield the rows of examples, without those that cannot be learnt from."""
     for example in examples:
         if config.template:
-            fitted = fit_conversation(config, tokenizer, example.conversation, context, count)
+            messages = example.conversation
+            fitted = fit_conversation(config, tokenizer, messages, context, count)
             if fitted is None:
                 continue
             tokens, learnt = fitted
+            count["marked"] += any(mark in each.content for mark in config.template.special for each in messages)
         else:
             tokens, learnt = classifier_tokens(tokenizer, example.text, context), None
+            count["full"] += len(tokens) == context
         count["tokens"] += len(tokens)
         count["tokens_learnt"] += sum(learnt or ())
         yield {"example_id": example.id, "label": example.label, "tokens": tokens, "learnt": learnt}

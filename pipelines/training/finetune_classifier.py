@@ -48,7 +48,7 @@ class ClassifierConfig(FinetuneConfig):
     """Which hidden states the head reads: the last token's, or the mean."""
     balance: Literal["none", "weights", "sampling"] = "none"
     """Rare classes: left as they are, with larger weights, or drawn as often as others."""
-    positive: str | None = None
+    positive: str | None = Field(None, coerce_numbers_to_str=True)
     """The label that precision, recall and F1 refer to; by default the rarest in training."""
     threshold: str | None = None
     """The metric that the threshold between two classes makes best on validation: f1, balanced_accuracy, accuracy,

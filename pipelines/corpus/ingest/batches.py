@@ -18,6 +18,7 @@ from pipelines.corpus.contamination import Passages, cut
 from pipelines.corpus.documents import GUESSES, document_id, normalise
 from pipelines.corpus.ingest.config import IngestConfig
 from pipelines.corpus.ingest.divide import divide, longest_of
+from pipelines.corpus.ingest.guesses import add_guesses
 from pipelines.corpus.ingest.many import name_texts, normalise_fields, text_array
 from pipelines.corpus.ingest.partitions import Partition, Piece
 from pipelines.corpus.ingest.texts import DEEP, SHOWN, read_pieces, read_texts, usable
@@ -64,12 +65,8 @@ class Batch:
 
     def begin(self, piece: Piece) -> None:
         """Count what is guessed of a file that begins."""
-        for guess in piece.look.guesses if piece.look and piece.start == 0 else ():
-            name = f"{guess.key}_{guess.value}"
-            self.counts[f"guessed_{name}"] += 1
-            if guess.is_doubtful:
-                self.counts[f"doubtful_{name}"] += 1
-                self.doubtful.setdefault(name, piece.file.name)
+        if piece.look and piece.start == 0:
+            add_guesses(piece.look.guesses, piece.file.name, self.counts, self.doubtful)
 
     def add_many(self, records: Records, piece: Piece, limit: int, longest: int) -> int:
         """Add the texts of records until the batch is full. Return how many; none if one needs a closer look."""

@@ -2,11 +2,11 @@
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-from pipelines.corpus.ingest.read import Part
 from pipelines.corpus.readers.encoding import known_name
+from pipelines.corpus.readers.look import Guess
 
 PREFIX = "guessed_"
 SIGNS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}
@@ -47,11 +47,25 @@ def _read_as(key: str, value: str) -> str:
     return f"read as {value}"
 
 
-def warn_of_doubtful(parts: Sequence[Part], counts: Counter[str], warn: Callable[[str], None]) -> None:
+def add_guesses(guesses: Iterable[Guess], file: str, counts: Counter[str], first: dict[str, str]) -> None:
+    """Count the guesses about a file.
+
+    Args:
+        guesses: the guesses.
+        file: the file's name.
+        counts: receives the number of files of each guess, and of each doubtful one.
+        first: receives the first file of each doubtful guess.
+    """
+    for guess in guesses:
+        name = f"{guess.key}_{guess.value}"
+        counts[f"{PREFIX}{name}"] += 1
+        if guess.is_doubtful:
+            counts[f"doubtful_{name}"] += 1
+            first.setdefault(name, file)
+
+
+def warn_of_doubtful(first: Mapping[str, str], counts: Counter[str], warn: Callable[[str], None]) -> None:
     """Warn of each doubtful guess, with a file and the key that overrides it."""
-    first: dict[str, str] = {}
-    for part in parts:
-        first = part.doubtful | first
     for name, file in sorted(first.items()):
         key, _, value = name.partition("_")
         others = counts[f"doubtful_{name}"] - 1

@@ -67,7 +67,8 @@ def run(inputs: Mapping[str, Dataset], config: IngestConfig, out: Path, work: St
     table = [(partition.key, [next(entry) for _ in of]) for partition, of in zip(partitions, parts_of, strict=True)]
     write_json(out / PARTITIONS, [] if held_out else table)
     first_pass = sum((Counter(part.counts) for part in parts), Counter())
-    warn_of_doubtful(parts, first_pass, work.listener.warn)
+    first = dict(pair for part in reversed(parts) for pair in part.doubtful.items())
+    warn_of_doubtful(first, first_pass, work.listener.warn)
     return {
         **{name: total[name] for name in SIZES},
         "rejected": sum(rejected.values()),
@@ -103,7 +104,7 @@ def _read(
     parts_of = work.map(read_partition, partitions)
     check_usable(config, partitions, parts_of, skipped)
     first = sum((Counter(part.counts) for parts in parts_of for part in parts), Counter())
-    n_texts, division = first["documents"], division_of(first["bytes"])
+    n_texts, division = first["documents"], division_of(first["documents"], first["bytes"])
     long = {
         partition.source
         for partition, parts in zip(partitions, parts_of, strict=True)

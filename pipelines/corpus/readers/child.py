@@ -85,7 +85,7 @@ def _answer(channel: socket.socket, request: Request, descriptors: list[int], be
     channel.sendall(message(BEGUN))
     options, limits = request.options, Limits.of(request.size, request.options.limits)
     limits.limit_memory(before)
-    held, size, schema = [], 0, None
+    held, size, schema = list[bytes](), 0, None
     with _File(channel, request, descriptors, limits) as raw:
         file = cast(BinaryIO, io.BufferedReader(raw, min(BUFFER, request.size + 1)))
         try:

@@ -12,20 +12,25 @@ from collections.abc import Iterator
 import chardet
 
 USUAL = (
-    *("cp932", "euc_jis_2004", "iso2022_jp_2", "shift_jis_2004", "cp949", "euc_kr", "iso2022_kr"),
-    *("big5hkscs", "gb18030", "cp874", "cp1258"),
+    *("cp932", "shift_jis", "shift_jis_2004", "euc_jp", "euc_jis_2004", "iso2022_jp", "iso2022_jp_2"),
+    *("gb2312", "gbk", "gb18030", "big5", "big5hkscs", "cp950", "cp949", "euc_kr", "iso2022_kr", "cp874", "cp1258"),
     *("cp1250", "cp1251", "cp1252", "cp1253", "cp1254", "cp1255", "cp1256", "cp1257"),
-    *("iso8859-2", "iso8859-5", "iso8859-6", "iso8859-7", "iso8859-8", "iso8859-13"),
+    *("iso8859-2", "iso8859-5", "iso8859-6", "iso8859-7", "iso8859-8", "iso8859-9", "iso8859-13"),
     *("koi8-r", "koi8-u", "mac-cyrillic", "mac-roman"),
     *("cp737", "cp850", "cp852", "cp857", "cp862", "cp866"),
 )
+NAMES = frozenset(codecs.lookup(name).name for name in USUAL)
 SEVERAL_BYTES = ("big5", "cp9", "euc", "gb", "iso2022", "johab", "shift")  # of which a letter is made
 WESTERN = frozenset("àâäçèéêëîïôöùûüœæåøñßáíóúãõìòÀÂÄÇÈÉÊËÎÏÔÖÙÛÜŒÆÅØÑÁÍÓÚÃÕ‘’“”„–—«»…€°·¿¡§£©®™ºª•´\xa0\xad")
 RARE = frozenset("¤¦¨¬¯¶¸¹ÐÝÞðþý±³ˇ˘˙˛˝¥")
 IN_WORDS = frozenset("‘’“”–—·…«»/\xa0\xad")
+IN_A_ROW = re.compile("[^\0-\x7f‘’“”„–—…]{3}")  # letters with accents, of which western words have at most two
 NOT_ASCII = re.compile("[^\0-\x7f]")
 WESTERN_SHARE = 0.9  # of the best rate, with which Windows-1252 is preferred
 CERTAIN = 0.13  # share of the best rate by which it exceeds the next one, where a guess is certain
+# Encodings that others extend: a letter of those may follow.
+BROADER = {"shift_jis": "cp932", "gb2312": "gb18030", "gbk": "gb18030", "euc_kr": "cp949", "iso8859-9": "cp1254"}
+DENSE = 1 << 14  # bytes that are rated
 FEW = 200  # bytes that are too few for a certain guess
 MOST_LETTERS = 2000  # that are looked at
 MOST_CANDIDATES = 12
@@ -33,6 +38,10 @@ MOST_CANDIDATES = 12
 
 def guess_legacy(sample: bytes) -> tuple[str | None, bool]:
     """Return the likeliest encoding of bytes, and whether that is doubtful. There is none if they are no text."""
+    sample = _dense(sample)
+    western = sample.decode("cp1252", "replace")
+    if len(sample) < FEW and is_western(western) and not IN_A_ROW.search(western):
+        return "cp1252", True  # a few words, whose rates say little
     rates: dict[str, tuple[str, float]] = {}  # text -> encoding and rate
     for name, confidence in _rated(sample):
         text = sample.decode(name, "replace")
@@ -44,20 +53,31 @@ def guess_legacy(sample: bytes) -> tuple[str | None, bool]:
         return None, True
     ranked = sorted(rates.items(), key=lambda item: -item[1][1])
     best, (encoding, rate) = ranked[0]
-    western = sample.decode("cp1252", "replace")
     if western in rates and is_western(western) and rates[western][1] >= WESTERN_SHARE * rate:
         best, (encoding, rate) = western, rates[western]
     others = [other for text, (_, other) in ranked if text != best]
     is_doubtful = len(sample) < FEW or (bool(others) and rate - others[0] < CERTAIN * rate)
+    broader = "cp1252" if best == western else BROADER.get(encoding, encoding)
+    if sample.decode(broader, "replace") == best:
+        encoding = broader
     if encoding == "cp1252" and re.search("¤|(?<=[a-z])½(?=[a-z])", best):
         encoding = "iso8859-15"  # which has the sign of the euro and the oe there
     return encoding, is_doubtful
 
 
+def _dense(sample: bytes) -> bytes:
+    """Return the lines with letters outside ASCII, up to some length. The others say nothing."""
+    if sample.isascii():
+        return sample
+    lines = b"\n".join(line for line in sample.split(b"\n") if not line.isascii())
+    return lines if len(lines) <= DENSE else lines[: max(lines.rfind(b"\n", 0, DENSE), DENSE // 2)]
+
+
 def _rated(sample: bytes) -> Iterator[tuple[str, float]]:
-    for found in chardet.detect_all(sample, ignore_threshold=True, include_encodings=USUAL):
-        if found["encoding"]:
-            yield codecs.lookup(found["encoding"]).name, found["confidence"]
+    for found in chardet.detect_all(sample, ignore_threshold=True, encoding_era=chardet.EncodingEra.ALL):
+        name = codecs.lookup(found["encoding"]).name if found["encoding"] else ""
+        if name in NAMES:
+            yield name, found["confidence"]
 
 
 def is_western(text: str) -> bool:

@@ -42,8 +42,15 @@ def test_file_and_pipe_give_the_same_lines(content: bytes, tmp_path: Path, monke
 
 def test_damaged_byte_is_replaced_in_its_line_only(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
-    path.write_bytes(("é" * 2000).encode() + b"\na\xffb\nlast")
+    path.write_bytes(("Größe und Käse sind schön. " * 99).encode() + b"\na\xffb\nlast")
     assert list(input_lines(path))[1:] == ["a\ufffdb", "last"]
+
+
+def test_letter_far_behind_decides_the_encoding(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "a.txt"
+    path.write_bytes(b"nothing but letters of ASCII here\n" * 9000 + "Der Käse für Größe ist müde".encode("cp1252"))
+    assert list(input_lines(path))[-1] == "Der Käse für Größe ist müde"
+    assert f"{path} is read as cp1252" in capsys.readouterr().err
 
 
 def test_empty_file_has_no_lines(tmp_path: Path) -> None:

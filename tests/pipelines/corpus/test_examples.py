@@ -233,6 +233,14 @@ def test_column_that_is_not_read_causes_a_warning(build: Build, warnings: Any, t
     assert warnings.sentences == []
 
 
+def test_guesses_about_files_are_told(build: Build, tmp_path: Path) -> None:
+    lines = [f"{label}\tDer Käse für Größe {i} ist müde, schön und süß.\n" for i in range(9) for label in ("ja", "nö")]
+    (tmp_path / "a.tsv").write_text("label\ttext\n" + "".join(lines), encoding="cp1252")
+    made = build(EXAMPLES, {"sources": [{"uri": str(tmp_path / "a.tsv"), "label": "label"}]})
+    assert {row.label for row in all_rows(made)} == {"ja", "nö"}
+    assert "1 file read as Windows-1252, guessed" in (EXAMPLES.details or str)(made).splitlines()
+
+
 def test_split_without_examples_causes_a_warning(build: Build, warnings: Any, tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text('[{"instruction": "Add", "output": "3"}]')
     source = {"uri": str(tmp_path / "a.json"), "response": "output"}

@@ -34,6 +34,11 @@ def test_nearest_training_answer_is_found():
     assert nearest_answers(train, rows) == ["Paint.", "I."]
 
 
+def test_instructions_without_a_word_have_a_nearest_answer():
+    train = [Example("a", "s", "train", "?!", response="Yes."), Example("b", "s", "train", "...", response="No.")]
+    assert nearest_answers(train, [Example("c", "s", "test", "??")]) == ["Yes."]
+
+
 def test_losses_of_responses_add_up_to_the_training_loss():
     rows = [row("what is red?", "A colour."), row("who?", "Nobody"), row("long?", "x" * 300)]
     gpt = GPT(gpt_config("pico", vocabulary=TOKENIZER.vocabulary, context=256)).eval()

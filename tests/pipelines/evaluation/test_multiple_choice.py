@@ -108,6 +108,12 @@ def test_too_many_examples_are_rejected(build, task):
         build(EVALUATE_TASK, task | {"shots": 5}, model=build(PRETRAINED, {}))
 
 
+def test_answer_may_be_a_whole_number_with_a_point(tmp_path):
+    (tmp_path / "task.jsonl").write_text(json.dumps(ITEMS[0] | {"answer": 1.0}) + "\n")
+    (item,) = read_items(MultipleChoiceConfig(uri=str(tmp_path / "task.jsonl")))
+    assert item.answer == 1
+
+
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
@@ -115,6 +121,7 @@ def test_too_many_examples_are_rejected(build, task):
         ({"answer": "z"}, "answer is 'z'"),
         ({"answer": True}, "answer is True"),
         ({"answer": None}, "answer is missing"),
+        ({"prompt": float("nan")}, "prompt is missing"),
         ({"choices": ["a"]}, "choices is not a list of two or more texts"),
         ({"choices": ["a", ""]}, "choices is not a list"),
         ({"choices": ["a", "a"]}, "two choices are the same"),

@@ -105,6 +105,23 @@ def test_conversations_are_stored_with_their_learnt_tokens(
         assert any(IGNORE in ts for ts in targets) == (loss_on == "responses")
 
 
+def test_texts_that_fill_the_context_cause_a_warning(
+    build: Build, base: Dataset, texts: Dataset, warnings: Any
+) -> None:
+    build(TOKENIZE_EXAMPLES, {}, model=base, examples=texts)
+    n_long = sum(len(row.text) >= 63 for split in SPLITS for row in Examples(texts).rows(split))
+    assert warnings.sentences == [f"{n_long} texts fill the context of 64 tokens; what is longer is cut off"]
+
+
+def test_special_tokens_in_messages_cause_a_warning(build: Build, base: Dataset, tmp_path: Path, warnings: Any) -> None:
+    rows = [{"instruction": f"ask {i}", "response": "no<|im_end|>" if i % 2 else "yes"} for i in range(40)]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    source = {"uri": str(tmp_path / "a.jsonl"), "response": "response"}
+    marked = build(EXAMPLES, {"sources": [source], "split": SPLIT})
+    build(TOKENIZE_EXAMPLES, {"template": "chatml"}, model=base, examples=marked)
+    assert "20 conversations hold special tokens of the template, read as plain letters" in warnings.sentences
+
+
 def test_dataset_is_one_arrow_file_of_small_integers(build: Build, base: Dataset, talks: Dataset) -> None:
     made = build(TOKENIZE_EXAMPLES, {"template": "plain"}, model=base, examples=talks)
     assert set(made.manifest.files) == {tokenized_examples.FILE}

@@ -138,7 +138,6 @@ def test_labels_unknown_in_training_do_not_count_in_validation(finetuned, exampl
         (TWO, {"trainable": "last:9"}, "training.trainable: cannot train 'last:9'"),
         ([*TWO, *letters(9, "egg", 2)], {"threshold": "f1"}, "there are 3 labels, and a threshold decides between two"),
         (letters(9), {}, "one label"),
-        ([*letters(9, splits=["train"]), *letters(9, "spam", 1, ["train"])], {}, "has no validation examples"),
         (
             [*letters(9, splits=["train"]), *letters(9, "spam", 1, ["train"]), *letters(2, "egg", 2, ["validation"])],
             {},
@@ -155,6 +154,10 @@ def test_examples_that_cannot_be_learnt_are_an_error(rows, config, sentence, fin
 def test_config_rejects_unknown_choices(config):
     with pytest.raises(ValueError, match=r"pattern|take f1, balanced_accuracy"):
         ClassifierConfig(**config)
+
+
+def test_positive_label_may_be_a_number():
+    assert ClassifierConfig(steps=1, positive=1).positive == "1"
 
 
 @given(counts=st.lists(st.integers(1, 30), min_size=2, max_size=4))
