@@ -9,7 +9,7 @@ To add a format:
 
 A reader runs in a process with limits, unless its row says that it is bounded by itself (`isolated=False`).
 
-Readers get decompressed files: the last suffix of a name (`.gz`) is peeled off first. Bytes that do not fit a text's
+Readers get decompressed files, and options that `look` has completed. Bytes that do not fit a text's
 encoding arrive as lone surrogates (as of Python's `surrogateescape`). Ingest counts, rejects or repairs them.
 """
 
