@@ -5,7 +5,6 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import chain
 from typing import Any, BinaryIO
 
 import pyarrow as pa
@@ -101,7 +100,7 @@ def read_arrow(file: BinaryIO, options: ReadOptions) -> Iterator[Found]:
         except pa.ArrowInvalid as error:  # without an end, but it begins as a stream does
             seekable.seek(8)
             reader = pa.ipc.open_stream(seekable)
-            batches = chain(_stream(reader, seekable), [_Lost(sentence_of(error))])
+            batches = _stream(reader, seekable, sentence_of(error))
         else:
             batches = _record_batches(reader, seekable)
     else:
@@ -135,13 +134,16 @@ def _damage(names: Sequence[str], number: int, file: BinaryIO) -> _Lost | None:
     return _Lost(reason, n_rows) if reason else None
 
 
-def _stream(reader: Any, file: BinaryIO) -> Iterator[pa.RecordBatch | _Lost]:
-    """Yield the batches of an Arrow stream. Behind a damaged one, all are lost."""
+def _stream(reader: Any, file: BinaryIO, problem: str = "") -> Iterator[pa.RecordBatch | _Lost]:
+    """Yield the batches of an Arrow stream. Behind a damaged one, all are lost. A known problem comes last."""
     try:
         yield from reader
     except Exception as error:
         at = file.tell()
         yield _Lost(sentence_of(error), n_bytes=file.seek(0, io.SEEK_END) - at)
+    else:
+        if problem:
+            yield _Lost(problem)
 
 
 def _columns(schema: pa.Schema, options: ReadOptions) -> list[str]:

@@ -343,7 +343,8 @@ def guess_quotes(head: str, delimiter: str, options: ReadOptions) -> tuple[str, 
     if n_surrounding < n_letters or not whole:
         return "letters", False
     has_pairs = any('"' in field and '"' not in field.replace('""', "").replace('\\"', "") for field in whole)
-    has_column = any(all(map(_is_whole, column)) for column in zip(*by_letters, strict=False)) and len(by_letters) > 2
+    columns = zip(*by_letters, strict=False)  # each with its name, which may have no quotes around it
+    has_column = len(by_letters) > 2 and any(all(map(_is_whole, column[1:])) for column in columns)
     return (surrounding, False) if has_pairs or has_column else ("letters", True)
 
 

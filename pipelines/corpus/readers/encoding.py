@@ -18,7 +18,7 @@ MARKS = {
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
 }
-CONTROLS = re.compile(rb"[\0-\x08\x0e-\x1a\x1c-\x1f]")
+CONTROLS = re.compile(rb"\0+|[\x01-\x08\x0e-\x1a\x1c-\x1f]")  # a crash leaves a run of zeros in a text
 UNUSUAL = re.compile(rb"[\0-\x08\x0e-\x1f]")
 UNDECODED = re.compile("[\udc80-\udcff]")  # a byte outside the encoding
 LETTERS_BESIDE = re.compile("[a-zA-Z][\udc80-\udcff]|[\udc80-\udcff][a-zA-Z]")

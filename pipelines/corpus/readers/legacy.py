@@ -1,8 +1,8 @@
 """The guess which of the encodings before Unicode some bytes are in.
 
 chardet rates the encodings by the letters that follow each other in the languages that they were made for. Two facts
-that it does not know improve the order: a capital does not follow a small letter in a word, nor does a sign stand in
-one; and most western text is in Windows-1252.
+that it does not know improve the order. A word has no capital behind a small letter, and no sign within it. Most
+western text is in Windows-1252.
 """
 
 import codecs
@@ -40,8 +40,11 @@ def guess_legacy(sample: bytes) -> tuple[str | None, bool]:
     """Return the likeliest encoding of bytes, and whether that is doubtful. There is none if they are no text."""
     sample = _dense(sample)
     western = sample.decode("cp1252", "replace")
-    if len(sample) < FEW and is_western(western) and not IN_A_ROW.search(western):
-        return "cp1252", True  # a few words, whose rates say little
+    letters = set(NOT_ASCII.findall(western))
+    if letters and is_western(western) and not IN_A_ROW.search(western):
+        is_short, has_signs_alone = len(sample) < FEW, not any(map(str.isalpha, letters))
+        if is_short or has_signs_alone:  # whose rates say little
+            return "cp1252", is_short or letters == {"\xa0"}
     rates: dict[str, tuple[str, float]] = {}  # text -> encoding and rate
     for name, confidence in _rated(sample):
         text = sample.decode(name, "replace")

@@ -44,9 +44,10 @@ def read_conversations(file: BinaryIO, options: ReadOptions) -> Iterator[Record 
     except yaml.YAMLError as error:
         raise UnreadableError(_why(error)) from None
     else:
-        conversations = value.get("conversations") if isinstance(value, dict) else value
-        if not isinstance(conversations, list):
+        found = value.get("conversations") if isinstance(value, dict) else value
+        if not isinstance(found, list):
             raise UnreadableError("no list of conversations in this file")
+        conversations = found
     categories = value.get("categories") if isinstance(value, dict) else None
     n_bad = 0
     for number, turns in enumerate(conversations, 1):

@@ -98,6 +98,7 @@ def test_columns_that_nobody_asked_for_cost_nothing() -> None:
         ('id\ttext\n1\t"two\nlines"\n2\tb\n', "\t", ("fields", False)),
         ('id\ttext\n1\t"a\ttab"\n2\tb\n', "\t", ("fields", False)),
         ('"id"\t"text"\n"1"\t"a"\n"2"\t"b"\n', "\t", ("fields", False)),
+        ('id\ttext\n1\t"a"\n2\t"b"\n', "\t", ("fields", False)),
         ('id\ttext\n1\t"a whole quotation"\n2\tb\n', "\t", ("letters", True)),
         ('id,text\n1,"a ""word"" in quotes"\n', ",", ("fields", False)),
         ('id,text\n1,"a \\"word\\" in quotes"\n2,"b, c"\n', ",", ("escaped", False)),

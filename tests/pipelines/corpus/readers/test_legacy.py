@@ -92,6 +92,14 @@ def test_few_western_words_are_windows_1252_and_doubtful(text: str, encoding: st
     assert guess_encoding(text.encode(encoding)) == (encoding, True)
 
 
+def test_quotes_and_dashes_alone_are_windows_1252() -> None:
+    assert guess_encoding(("He said “no” – it’s fine… " * 9).encode("cp1252")) == ("cp1252", False)
+
+
+def test_run_of_zeros_in_a_text_is_not_binary() -> None:
+    assert guess_encoding(b'{"text":"a"}\n' + bytes(4096) + b'\n{"text":"b"}\n') == ("utf-8", False)
+
+
 def test_three_accents_in_long_english_text_are_not_damage() -> None:
     text = "The mill at the river grinds slowly, but it grinds well. " * 1000
     text = (
