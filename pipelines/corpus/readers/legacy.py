@@ -25,6 +25,7 @@ WESTERN = frozenset("àâäçèéêëîïôöùûüœæåøñßáíóúãõìò�
 RARE = frozenset("¤¦¨¬¯¶¸¹ÐÝÞðþý±³ˇ˘˙˛˝¥")
 IN_WORDS = frozenset("‘’“”–—·…«»/\xa0\xad")
 IN_A_ROW = re.compile("[^\0-\x7f‘’“”„–—…]{3}")  # letters with accents, of which western words have at most two
+QUOTED = re.compile(r"(?<!\w)“\w[^”\n]*”(?!\w)")  # the same bytes are letters in encodings of DOS and Macintosh
 NOT_ASCII = re.compile("[^\0-\x7f]")
 WESTERN_SHARE = 0.9  # of the best rate, with which Windows-1252 is preferred
 CERTAIN = 0.13  # share of the best rate by which it exceeds the next one, where a guess is certain
@@ -44,7 +45,7 @@ def guess_legacy(sample: bytes) -> tuple[str | None, bool]:
     if letters and is_western(western) and not IN_A_ROW.search(western):
         is_short, has_signs_alone = len(sample) < FEW, not any(map(str.isalpha, letters))
         if is_short or has_signs_alone:  # whose rates say little
-            return "cp1252", is_short or letters == {"\xa0"}
+            return "cp1252", is_short or not QUOTED.search(western)
     rates: dict[str, tuple[str, float]] = {}  # text -> encoding and rate
     for name, confidence in _rated(sample):
         text = sample.decode(name, "replace")
