@@ -1,4 +1,4 @@
-"""What people are told about guesses: statistics, lines of the summary, and warnings of doubtful ones."""
+"""The report of guesses: statistics, lines of the summary, and warnings of doubtful ones."""
 
 import re
 from collections import Counter

@@ -101,11 +101,13 @@ def plan(
     skipped: list[tuple[SourceConfig, Skipped]] = []
     groups: list[list[Piece]] = [[]]
     titles: set[str] = set()
+    size = 0  # bytes of the last group
     for source in config.sources:
         files, unread = listing[source]
         if source.title in titles:  # a partition counts the documents of each name
             groups.append([])
             titles.clear()
+            size = 0
         titles.add(source.title)
         skipped += [(source, each) for each in unread if not each.is_own]
         for file in files:
@@ -117,12 +119,14 @@ def plan(
                 continue
             if file.bytes > config.partition_bytes and (whole := _look_to_divide(source, file)):
                 groups += [[piece] for piece in _by_lines(whole, config.partition_bytes)] + [[]]
+                size = 0
                 continue
             groups[-1].append(Piece(source, file, sha256=file_digest(file)))
             draw = int(hashlib.sha256(f"{source.title}/{file.name}".encode()).hexdigest()[:8], 16) / 16**8
-            full = sum(piece.file.bytes for piece in groups[-1]) >= 4 * config.partition_bytes
-            if full or draw < file.bytes / config.partition_bytes:
+            size += file.bytes
+            if size >= 4 * config.partition_bytes or draw < file.bytes / config.partition_bytes:
                 groups.append([])
+                size = 0
     evaluation_sets = tuple(Piece(source, file) for source in config.decontaminate for file in listing[source][0])
     word_lists = tuple(file for source in config.word_lists for file in listing[source][0])
     common = fingerprinted(config)

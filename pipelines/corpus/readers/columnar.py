@@ -148,14 +148,24 @@ def _columns(schema: pa.Schema, options: ReadOptions) -> list[str]:
     """Return the columns to read: the wanted ones, or all if one is missing, so that the error can name them.
 
     Raises:
-        UnreadableError: two have the same name, or the names are endless.
+        UnreadableError: two have the same name, the names are endless, or a wanted one cannot be read.
     """
     check_names(schema.names, options.wanted)
     if (length := sum(map(len, schema.names))) > MAX_NAMES:
         raise UnreadableError(f"the names of its columns have {length:,} characters")
-    if options.wanted and set(options.wanted) <= set(schema.names):
-        return [name for name in schema.names if name in options.wanted]
-    return list(schema.names)
+    names = options.wanted if options.wanted and set(options.wanted) <= set(schema.names) else schema.names
+    once = [field for field in schema if field.name in names and schema.names.count(field.name) == 1]
+    return [field.name for field in once if _is_read(field, options)]
+
+
+def _is_read(field: pa.Field, options: ReadOptions) -> bool:
+    try:
+        _plain_type(field.type, field.name)
+    except UnreadableError:
+        if field.name in options.wanted:
+            raise
+        return False
+    return True
 
 
 def _bounded(
@@ -279,7 +289,8 @@ def _plain_array(array: pa.Array, type_: pa.DataType) -> pa.Array:
         return _plain_array(pc.run_end_decode(array), type_)
     if pa.types.is_nested(array.type):
         array = array.take(pa.array(range(len(array))))  # a cast takes the whole array for a slice of it
-    return array.cast(type_)
+    plain = array.cast(type_)
+    return pa.array(array.to_pylist(), type_) if _why_invalid(plain) else plain  # of list views, whose cast is broken
 
 
 def _plain_type(type_: pa.DataType, name: str) -> pa.DataType:

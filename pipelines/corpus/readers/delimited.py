@@ -47,7 +47,7 @@ def read_tsv(file: BinaryIO, options: ReadOptions) -> Iterator[Record | Records 
 
 def _read(file: BinaryIO, options: ReadOptions, delimiter: str) -> Iterator[Record | Records | Bad]:
     text = open_text(file, options, newline="")
-    rows = _Rows(text, delimiter, options.quotes or _usual_quotes(delimiter), options.columns)
+    rows = _Rows(text, delimiter, options.quotes or usual_quotes(delimiter), options.columns)
     check_names(rows.names, options.wanted)
     while True:
         first, many = rows.run()
@@ -91,16 +91,28 @@ class _Rows:
         if any(map(SEPARATOR.fullmatch, self._lines.peek()[:1])):
             self._lines.skip(1)
         self.names = list(columns) or self._header()
+        if columns and self._header_of(self._lines.peek()[:1]) == self.names:
+            self._lines.skip(1)  # a header that says what the options say
         # Excel and others write empty columns behind the last one, but not in every row.
         self._least = max((number for number, name in enumerate(self.names, 1) if name), default=0)
 
     def _header(self) -> list[str]:
-        row: list[str] | Bad = next((row for row in iter(self._parsed, None) if row), [])
+        row = self._parsed()
+        while row == []:  # an empty line
+            row = self._parsed()
+        if row is None:
+            return []
         if isinstance(row, Bad):
             raise UnreadableError(f"the header on {row.location} cannot be read: {row.reason}")
         if len(row) > MAX_COLUMNS:
             raise UnreadableError(f"more than {MAX_COLUMNS:,} columns")
         return [name.replace("\0", "").strip() for name in row]
+
+    def _header_of(self, lines: list[str]) -> list[str]:
+        try:
+            return [name.strip() for name in next(self._parse(lines, skipinitialspace=True), [])]
+        except csv.Error:
+            return []
 
     def run(self) -> tuple[int, list[list[str]]]:
         """Return the number of the next line and the rows from there on which each fit on a line, or none.
@@ -313,7 +325,7 @@ def guess_quotes(head: str, delimiter: str, options: ReadOptions) -> tuple[str, 
 
     Where several readings fit, quotes surround fields, except in tab-separated text.
     """
-    usual = _usual_quotes(delimiter)
+    usual = usual_quotes(delimiter)
     if '"' not in head:
         return usual, False
     head = head[: head.rfind("\n") + 1] or head
@@ -353,5 +365,6 @@ def _is_whole(field: str) -> bool:
     return len(field) > 1 and field[0] == field[-1] == '"'
 
 
-def _usual_quotes(delimiter: str) -> str:
+def usual_quotes(delimiter: str) -> str:
+    """Return what quotes mean in most tables with a delimiter."""
     return "letters" if delimiter == "\t" else "fields"

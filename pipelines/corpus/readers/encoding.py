@@ -18,14 +18,16 @@ MARKS = {
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
 }
-CONTROLS = re.compile(rb"[\0-\x08\x0e-\x1a\x1c-\x1f]")
+CONTROLS = re.compile(rb"\0+|[\x01-\x08\x0e-\x1a\x1c-\x1f]")  # a crash leaves a run of zeros in a text
+UNUSUAL = re.compile(rb"[\0-\x08\x0e-\x1f]")
 UNDECODED = re.compile("[\udc80-\udcff]")  # a byte outside the encoding
 LETTERS_BESIDE = re.compile("[a-zA-Z][\udc80-\udcff]|[\udc80-\udcff][a-zA-Z]")
 NOT_ASCII = re.compile("[^\0-\x7f]")
-BINARY = 0.05  # share of control characters that no text has
+FEW_LETTERS = 20  # that may be of one script by chance
+BINARY, FEW_CONTROLS = 0.05, 2  # share of control characters that no text has, and how many it may have
 DAMAGED = 0.05  # broken bytes for each letter in UTF-8 from which a file is rather a mixture
 CHINESE = re.compile("[\u3000-\u30ff\u4e00-\u9fff\uff00-\uffef\\s!-~\u2010-\u2027]")  # and Japanese
-COMMON_CHINESE = re.compile("[\u4e00-\u7fff]")
+COMMON_CHINESE = re.compile("[\u3040-\u30ff\u4e00-\u7fff]")
 KINDS = {b"PK\3\4": "a ZIP archive or an Office document", b"SQLite format 3": "a SQLite database"}
 NAMES = {"utf-8": "UTF-8", "gb18030": "GB18030", "mac-roman": "Mac Roman", "mac-cyrillic": "Mac Cyrillic"}
 
@@ -73,8 +75,10 @@ def guess_encoding(sample: bytes) -> tuple[str, bool]:
     """
     if marked := marked_encoding(sample):
         return marked, False
+    if sample.isascii() and not UNUSUAL.search(sample):
+        return "utf-8", False
     is_short = len(sample) < FEW
-    is_binary = len(CONTROLS.findall(sample)) > BINARY * len(sample)
+    is_binary = len(CONTROLS.findall(sample)) > max(BINARY * len(sample), FEW_CONTROLS)
     text = sample.decode("utf-8", "surrogateescape")
     n_letters, n_broken = len(NOT_ASCII.findall(text)), len(UNDECODED.findall(without_cut(text)))
     if (is_binary or n_broken) and (wide := _wide_encoding(sample)):
@@ -93,7 +97,7 @@ def guess_encoding(sample: bytes) -> tuple[str, bool]:
         raise UnreadableError("text in no known encoding")
     if n_broken <= 3 and _is_damage(sample, text, encoding):
         return "utf-8", True
-    return encoding, is_doubtful or (encoding == "cp1252" and 5 * n_letters > n_broken)
+    return encoding, is_doubtful or (encoding == "cp1252" and 10 * n_letters > n_broken)
 
 
 def _is_damage(sample: bytes, text: str, encoding: str) -> bool:
@@ -141,6 +145,8 @@ def _wide_encoding(sample: bytes) -> str | None:
     """Return UTF-32 or UTF-16 if bytes are a text in it, without a mark."""
     for encoding in ("utf-32-le", "utf-32-be", "utf-16-le", "utf-16-be"):
         width = 4 if encoding.startswith("utf-32") else 2
+        if len(sample) < FEW and len(sample) % width:
+            continue
         text = sample[: len(sample) // width * width].decode(encoding, "replace")
         good = [letter for letter in text if letter != "\ufffd" and (letter.isprintable() or letter.isspace())]
         if text and len(good) > 0.98 * len(text) and _is_one_script(good):
@@ -152,9 +158,9 @@ def _is_one_script(letters: list[str]) -> bool:
     """Return whether letters are of one script. Bytes of other encodings become signs of many scripts."""
     blocks = Counter(ord(letter) >> 8 for letter in letters)
     n_latin = blocks.pop(0, 0)
-    if n_latin + max(blocks.values(), default=0) > 0.9 * len(letters):
+    if n_latin + (max(blocks.values(), default=0) if len(letters) > FEW_LETTERS else 0) > 0.9 * len(letters):
         return True
-    text = "".join(letters)
+    text = "".join(letters) if len(letters) > FEW_LETTERS else ""
     return len(CHINESE.findall(text)) > 0.98 * len(text) and len(COMMON_CHINESE.findall(text)) > 0.2 * len(text)
 
 

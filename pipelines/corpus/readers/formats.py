@@ -9,7 +9,7 @@ To add a format:
 
 A reader runs in a process with limits, unless its row says that it is bounded by itself (`isolated=False`).
 
-Readers get decompressed files: the last suffix of a name (`.gz`) is peeled off first. Bytes that do not fit a text's
+Readers get decompressed files, and options that `look` has completed. Bytes that do not fit a text's
 encoding arrive as lone surrogates (as of Python's `surrogateescape`). Ingest counts, rejects or repairs them.
 """
 
@@ -135,12 +135,16 @@ def read_here(file: BinaryIO, name: str, options: ReadOptions, first_line: int =
         InputError, OSError: see `read_records`.
     """
     compression, format_ = formats_of(name, options)
-    last = ""
+    last, n_left = "", 0
     try:
         with decompress(file, compression, options) as stream:
-            for found in format_.read(stream, options, *([first_line] if format_.by_line else [])):
-                last = found.last_location if isinstance(found, Records | Rows) else found.location
-                yield found
+            try:
+                for found in format_.read(stream, options, *([first_line] if format_.by_line else [])):
+                    last = found.last_location if isinstance(found, Records | Rows) else found.location
+                    yield found
+            except Exception:
+                n_left = _left(file, bool(last))
+                raise
             if not last:
                 yield Bad("no records", "file")
             if has_rest(stream):
@@ -148,7 +152,7 @@ def read_here(file: BinaryIO, name: str, options: ReadOptions, first_line: int =
     except ImportError as error:
         raise InputError(f"{name} needs the package {error.name}; pip install 'tokenmill[formats]'.") from None
     except Exception as error:  # of whichever parser, about bytes that nobody foresaw
-        yield Bad(sentence_of(error), f"after {last}" if last else "file", lost_bytes=_left(file, bool(last)))
+        yield Bad(sentence_of(error), f"after {last}" if last else "file", lost_bytes=n_left)
 
 
 def _left(file: BinaryIO, has_begun: bool) -> int:

@@ -10,7 +10,7 @@ from typing import Any, BinaryIO, cast
 from pipelines.corpus.readers.encoding import open_text
 from pipelines.corpus.readers.records import BUFFER, MAX_REASON, MAX_WHOLE, Bad, ReadOptions, Record, short_line
 
-BETWEEN = re.compile("[\\s,\x1e\ufeff]*")  # what may stand between two values: also RFC 7464's record separators
+BETWEEN = re.compile("[\\s,\x1e\ufeff]*")  # what may separate two values: also RFC 7464's record separators
 FIRST_KEY = re.compile(r'\{\s*("(?:[^"\\]|\\.){0,200}")\s*:')
 KEY = re.compile(r'"((?:[^"\\]|\\.){1,200})"\s*:')
 COMMENT = re.compile(r"\s*(//|/\*|#)")

@@ -1,8 +1,8 @@
 """The guess which of the encodings before Unicode some bytes are in.
 
 chardet rates the encodings by the letters that follow each other in the languages that they were made for. Two facts
-that it does not know improve the order: a capital does not follow a small letter in a word, nor does a sign stand in
-one; and most western text is in Windows-1252.
+that it does not know improve the order. A word has no capital behind a small letter, and no sign within it. Most
+western text is in Windows-1252.
 """
 
 import codecs
@@ -24,9 +24,13 @@ SEVERAL_BYTES = ("big5", "cp9", "euc", "gb", "iso2022", "johab", "shift")  # of 
 WESTERN = frozenset("àâäçèéêëîïôöùûüœæåøñßáíóúãõìòÀÂÄÇÈÉÊËÎÏÔÖÙÛÜŒÆÅØÑÁÍÓÚÃÕ‘’“”„–—«»…€°·¿¡§£©®™ºª•´\xa0\xad")
 RARE = frozenset("¤¦¨¬¯¶¸¹ÐÝÞðþý±³ˇ˘˙˛˝¥")
 IN_WORDS = frozenset("‘’“”–—·…«»/\xa0\xad")
+IN_A_ROW = re.compile("[^\0-\x7f‘’“”„–—…]{3}")  # letters with accents, of which western words have at most two
 NOT_ASCII = re.compile("[^\0-\x7f]")
 WESTERN_SHARE = 0.9  # of the best rate, with which Windows-1252 is preferred
 CERTAIN = 0.13  # share of the best rate by which it exceeds the next one, where a guess is certain
+# Encodings that others extend: a letter of those may follow.
+BROADER = {"shift_jis": "cp932", "gb2312": "gb18030", "gbk": "gb18030", "euc_kr": "cp949", "iso8859-9": "cp1254"}
+DENSE = 1 << 14  # bytes that are rated
 FEW = 200  # bytes that are too few for a certain guess
 MOST_LETTERS = 2000  # that are looked at
 MOST_CANDIDATES = 12
@@ -34,6 +38,13 @@ MOST_CANDIDATES = 12
 
 def guess_legacy(sample: bytes) -> tuple[str | None, bool]:
     """Return the likeliest encoding of bytes, and whether that is doubtful. There is none if they are no text."""
+    sample = _dense(sample)
+    western = sample.decode("cp1252", "replace")
+    letters = set(NOT_ASCII.findall(western))
+    if letters and is_western(western) and not IN_A_ROW.search(western):
+        is_short, has_signs_alone = len(sample) < FEW, not any(map(str.isalpha, letters))
+        if is_short or has_signs_alone:  # whose rates say little
+            return "cp1252", is_short or letters == {"\xa0"}
     rates: dict[str, tuple[str, float]] = {}  # text -> encoding and rate
     for name, confidence in _rated(sample):
         text = sample.decode(name, "replace")
@@ -45,14 +56,24 @@ def guess_legacy(sample: bytes) -> tuple[str | None, bool]:
         return None, True
     ranked = sorted(rates.items(), key=lambda item: -item[1][1])
     best, (encoding, rate) = ranked[0]
-    western = sample.decode("cp1252", "replace")
     if western in rates and is_western(western) and rates[western][1] >= WESTERN_SHARE * rate:
         best, (encoding, rate) = western, rates[western]
     others = [other for text, (_, other) in ranked if text != best]
     is_doubtful = len(sample) < FEW or (bool(others) and rate - others[0] < CERTAIN * rate)
+    broader = "cp1252" if best == western else BROADER.get(encoding, encoding)
+    if sample.decode(broader, "replace") == best:
+        encoding = broader
     if encoding == "cp1252" and re.search("¤|(?<=[a-z])½(?=[a-z])", best):
         encoding = "iso8859-15"  # which has the sign of the euro and the oe there
     return encoding, is_doubtful
+
+
+def _dense(sample: bytes) -> bytes:
+    """Return the lines with letters outside ASCII, up to some length. The others say nothing."""
+    if sample.isascii():
+        return sample
+    lines = b"\n".join(line for line in sample.split(b"\n") if not line.isascii())
+    return lines if len(lines) <= DENSE else lines[: max(lines.rfind(b"\n", 0, DENSE), DENSE // 2)]
 
 
 def _rated(sample: bytes) -> Iterator[tuple[str, float]]:

@@ -2,7 +2,9 @@
 
 import ast
 import io
+import re
 from collections.abc import Iterable, Iterator
+from itertools import pairwise
 from typing import Any, BinaryIO
 
 import yaml
@@ -20,6 +22,7 @@ from pipelines.corpus.readers.records import (
 
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the one in C takes a tenth of the time
 TAGS = {None, "!", *(f"tag:yaml.org,2002:{kind}" for kind in ("str", "seq", "map"))}
+ENTRY = re.compile("^( *)- - ", re.MULTILINE)  # the beginning of a conversation
 MAX_DEPTH = 100
 MAX_EVENTS = 100_000  # of any small file; a larger one may have one for each eight characters
 MAX_BAD = 1000  # entries of a file that are no conversations
@@ -29,22 +32,53 @@ MAX_PARSED = 16 << 20  # bytes of a file of which each byte may become an object
 def read_conversations(file: BinaryIO, options: ReadOptions) -> Iterator[Record | Bad]:
     """Read YAML with `conversations`, each a list of turns, and optionally `categories`."""
     text = open_text(io.BytesIO(read_whole(file, MAX_PARSED)), options).read()
+    most = MAX_EVENTS + len(text) // 8
+    conversations: list[Any]
     try:
-        value = _texts(yaml.parse(text, LOADER), MAX_EVENTS + len(text) // 8)
+        value = _texts(yaml.parse(text, LOADER), most)
+    except (yaml.MarkedYAMLError, yaml.reader.ReaderError) as error:
+        head, *entries = _entries(text)
+        if not entries:
+            raise UnreadableError(_why(error)) from None
+        value, conversations = _entry(head, most), [_entry(entry, most) for entry in entries]
     except yaml.YAMLError as error:
-        raise UnreadableError(f"not YAML: {' '.join(str(error).split())}") from None
-    conversations = value.get("conversations") if isinstance(value, dict) else value
-    if not isinstance(conversations, list):
-        raise UnreadableError("no list of conversations in this file")
+        raise UnreadableError(_why(error)) from None
+    else:
+        conversations = value.get("conversations") if isinstance(value, dict) else value
+        if not isinstance(conversations, list):
+            raise UnreadableError("no list of conversations in this file")
     categories = value.get("categories") if isinstance(value, dict) else None
     n_bad = 0
     for number, turns in enumerate(conversations, 1):
         if isinstance(turns, list) and len(turns) > 1 and all(isinstance(turn, str) for turn in turns):
             yield Record({"messages": turns, "categories": categories}, f"conversation {number}")
         else:
-            yield Bad("not a list of two or more turns", f"conversation {number}", str(turns)[:1000])
+            reason = turns.reason if isinstance(turns, Bad) else "not a list of two or more turns"
+            yield Bad(reason, f"conversation {number}", (turns.text if isinstance(turns, Bad) else str(turns))[:1000])
             if (n_bad := n_bad + 1) > MAX_BAD:
                 raise UnreadableError(f"more than {MAX_BAD:,} entries are no conversations")
+
+
+def _why(error: yaml.YAMLError) -> str:
+    return f"not YAML: {' '.join(str(error).split())}"
+
+
+def _entries(text: str) -> list[str]:
+    """Return the text before the list of conversations, and the lines of each."""
+    first = ENTRY.search(text)
+    if not first:
+        return [text]
+    starts = [found.start() for found in re.finditer(rf"^{first[1]}- ", text, re.MULTILINE)]
+    return [text[: first.start()], *(text[start:end] for start, end in pairwise([*starts, len(text)]))]
+
+
+def _entry(text: str, most: int) -> Any:
+    """Return the value of one entry of a list, or of what comes before it. A broken one is a `Bad`."""
+    try:
+        value = _texts(yaml.parse(text, LOADER), most)
+    except yaml.YAMLError as error:
+        return Bad(_why(error), "", text)
+    return value[0] if isinstance(value, list) and len(value) == 1 else value
 
 
 def _texts(events: Iterable[yaml.Event], most: int) -> Any:

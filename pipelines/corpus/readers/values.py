@@ -5,7 +5,7 @@ from typing import Any
 import pyarrow as pa
 
 # What pyarrow raises where Python has no such value.
-OUTSIDE = (ValueError, OverflowError, TypeError, pa.ArrowException)
+OUTSIDE = (ValueError, OverflowError, TypeError, LookupError, pa.ArrowException)
 
 
 def to_python(batch: pa.RecordBatch) -> list[dict[str, Any]]:
@@ -35,6 +35,8 @@ def _value(scalar: pa.Scalar) -> Any:
         if isinstance(scalar, pa.ListScalar | pa.LargeListScalar | pa.FixedSizeListScalar):  # a map is a list too
             return [_value(each) for each in scalar.values]
     try:
+        if pa.types.is_timestamp(scalar.type) and scalar.type.tz:  # which this machine may not know
+            scalar = scalar.cast(pa.timestamp(scalar.type.unit, "UTC"))
         return scalar.cast(pa.string()).as_py()
     except OUTSIDE:
-        return str(scalar)
+        return f"<{scalar.type}>"

@@ -29,7 +29,10 @@ def weight_of_array(array: pa.Array) -> int:
         return own + weight_of_array(array.storage)
     if isinstance(array, pa.StructArray):
         return own + sum(map(weight_of_array, array.flatten()))
-    if isinstance(array, pa.ListArray | pa.LargeListArray | pa.FixedSizeListArray):  # a map is a list too
+    if isinstance(array, pa.MapArray):
+        first, last = (array.offsets[at].as_py() for at in (0, -1))
+        return own + weight_of_array(array.values.slice(first, last - first))
+    if isinstance(array, pa.ListArray | pa.LargeListArray | pa.FixedSizeListArray):
         return own + weight_of_array(array.flatten())
     return own + int(array.nbytes)
 

@@ -57,7 +57,7 @@ def test_fast_path_equals_slow_path(texts: list[Any], limit: int, buffer: int) -
         patch.setattr(batches, "BATCH_BYTES", limit)
         patch.setattr(json_lines, "BUFFER", buffer)
         found = [(rows.to_pylist(), batch.rejected, batch.counts) for rows, batch in read_batches(partition)]
-        assert sum(len(rows) + len(bad) for rows, bad, _ in found) == len(texts)
+        assert sum(len(rows) + len(bad) for rows, bad, _ in found) == max(len(texts), 1)  # a file without records
         patch.setattr(batches, "normalise_fields", lambda records, column: [])
         assert found == [(rows.to_pylist(), batch.rejected, batch.counts) for rows, batch in read_batches(partition)]
 

@@ -192,3 +192,15 @@ def test_previous_version_that_names_foreign_files_is_not_used(tmp_path: Path, n
     work = StepContext(tmp_path, listener, previous=previous)
     assert _previous_shards(work) == known_partitions(work) == {}
     assert len(warned) == 2 and all("nothing is taken from it" in sentence for sentence in warned)
+
+
+def test_guesses_about_earlier_files_are_reported_again(tmp_path: Path, texts: Path) -> None:
+    (texts / "05.txt").write_bytes("Déjà vu à Nîmes".encode("cp1252"))
+    config = {"sources": [{"uri": str(texts)}], "partition_bytes": 2500}
+    store = Store(tmp_path / "data")
+    old = build(store, INGEST, config)
+    write(texts / "99.jsonl", ["new here"])
+    new, over = build(store, INGEST, config, previous=old), build(Store(tmp_path / "fresh"), INGEST, config)
+    assert new.manifest.files == over.manifest.files and new.manifest.statistics["parts_shared"]
+    assert new.manifest.statistics["guessed_encoding_cp1252"] == 1
+    assert json.loads(new.file("partitions.json").read_text()) == json.loads(over.file("partitions.json").read_text())

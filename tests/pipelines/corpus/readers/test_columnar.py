@@ -69,6 +69,30 @@ def written(table: pa.Table, **options: Any) -> bytes:
     return out.getvalue()
 
 
+def test_columns_of_unread_types_cost_nothing_unless_wanted() -> None:
+    union = pa.UnionArray.from_sparse(pa.array([0], pa.int8()), [pa.array([1])])
+    out, batch = io.BytesIO(), pa.record_batch([["a"], union, ["b"], ["c"]], ["text", "union", "twice", "twice"])
+    with pa.ipc.new_file(out, batch.schema) as writer:
+        writer.write_batch(batch)
+
+    def found(**options: Any) -> list[Record | Bad]:
+        return list(read_file(io.BytesIO(out.getvalue()), "a.arrow", SourceConfig(uri="a.arrow", **options)))
+
+    assert texts(found()) == ["a"]
+    assert problems(found(metadata=["union"]))[0][1].startswith("column 'union' holds sparse_union")
+    assert problems(found(metadata=["twice"])) == [("file", "two columns are called 'twice'")]
+
+
+def test_maps_and_list_views_are_read() -> None:
+    for column in (
+        pa.array([[("a", 1)], None], pa.map_(pa.string(), pa.int8())),
+        pa.array([[1], None], pa.list_view(pa.int8())),
+    ):
+        assert [
+            record.fields["text"] for record in read(as_ipc(column), "a.arrow") if isinstance(record, Record)
+        ] == column.to_pylist()
+
+
 def test_nan_is_read_as_null() -> None:
     table = pa.table({"text": ["a", "b", "c"], "n": [1.5, float("nan"), None]})
     assert [record.fields["n"] for record in read(written(table), "a.parquet") if isinstance(record, Record)] == [

@@ -62,3 +62,31 @@ def test_well_packed_text_is_no_bomb() -> None:
 
 def test_archive_that_asks_for_much_memory_is_refused() -> None:
     assert problems(read(LARGE_DICTIONARY, "a.txt.xz")) == [("file", "Memory usage limit exceeded")]
+
+
+@pytest.mark.parametrize("packing", [".gz", ".bz2", ".xz"])
+def test_garbage_behind_an_archive_is_left_out_and_listed(packing: str) -> None:
+    found = read(PACK[packing](b"good text") + b"garbage", "a.txt" + packing)
+    assert texts(found) == ["good text"]
+    assert [reason for _, reason in problems(found)] == ["other bytes follow the compressed data; they are left out"]
+
+
+SKIPPED = b"\x51\x2a\x4d\x18\x04\0\0\0abcd"
+
+
+def frame(window: int, text: bytes) -> bytes:
+    """Return a zstd frame whose window has 2 ** window bytes, with one block of bare text."""
+    return b"\x28\xb5\x2f\xfd" + bytes([0, (window - 10) << 3]) + (len(text) << 3 | 1).to_bytes(3, "little") + text
+
+
+def test_zstd_frames_are_joined_and_skipped() -> None:
+    packed = SKIPPED + frame(20, b"one ") + SKIPPED + frame(27, b"two ") + PACK[".zst"](b"three") + SKIPPED
+    assert texts(read(packed, "a.txt")) == ["one two three"]
+
+
+@pytest.mark.parametrize(("window", "size"), [(28, "256 MB"), (31, "2,048 MB")])
+def test_zstd_window_beyond_the_limit_is_named_with_its_cure(window: int, size: str) -> None:
+    ((_, reason),) = problems(read(frame(window, b"text"), "a.txt.zst"))
+    assert f"a window of {size}" in reason and "zstd -dc --long=31 OLD | zstd -o NEW" in reason
+    ((_, reason),) = problems(read(frame(20, b"text") + frame(window, b"text"), "a.txt.zst"))
+    assert "a window of more than 128 MB" in reason

@@ -142,6 +142,14 @@ def test_line_of_excel_that_names_the_delimiter_is_skipped() -> None:
     assert found == [Record({"text": "a", "n": "1"}, "line 3")]
 
 
+def test_header_that_repeats_the_key_is_no_row() -> None:
+    found = read(b'label, "text"\nx,a\nlabel,text\n', "a.csv", columns=("label", "text"))
+    assert [(record.location, record.fields) for record in found if isinstance(record, Record)] == [
+        ("line 2", {"label": "x", "text": "a"}),
+        ("line 3", {"label": "label", "text": "text"}),
+    ]
+
+
 CELLS = st.text(st.sampled_from('ab", \t;\n\\é'), max_size=5)
 
 

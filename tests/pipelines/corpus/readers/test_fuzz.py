@@ -116,7 +116,7 @@ def test_any_bytes_give_records_or_rejections(extension: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("extension", GOOD)
 def test_many_bytes_give_records_or_rejections(extension: str) -> None:
-    check_any_bytes(extension, 200)
+    check_any_bytes(extension, 60)
 
 
 def check_any_bytes(extension: str, examples: int) -> None:
@@ -149,9 +149,9 @@ def test_each_line_of_a_table_is_in_a_record_or_rejected(lines: list[bytes], quo
     assert begins == sorted(set(begins))
     for record, start, after in zip(found, begins, [*begins[1:], len(lines) + 2], strict=False):
         between = [line for line in lines[start - 1 : after - 2] if line.strip()]
-        if isinstance(record, Bad) or quotes == "letters":
+        if quotes == "letters" or (isinstance(record, Bad) and "quote" in record.reason):
             assert between == [], "the next record begins on the next line"
-        else:
+        elif isinstance(record, Record):
             assert sum(value.count("\n") for value in record.fields.values()) >= len(between)
 
 
@@ -174,7 +174,8 @@ def test_rows_of_damaged_columns_add_up(extension: str) -> None:
         found = read(data.draw(edited(content, 8, footer)), f"a.{extension}")
         n_lost = sum(each.lost_rows or each.location.startswith("row") for each in found if isinstance(each, Bad))
         n_read = sum(isinstance(each, Record) for each in found)
-        unknown = any(isinstance(each, Bad) and not each.lost_rows and "row" not in each.location for each in found)
+        rest = [each for each in found if isinstance(each, Bad) and not each.location.startswith("row")]
+        unknown = any(not each.lost_rows for each in rest)  # how many rows there are
         assert n_read + n_lost == rows or (unknown and n_read + n_lost < rows)
 
     check()

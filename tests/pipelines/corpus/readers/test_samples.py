@@ -22,6 +22,18 @@ def test_yaml_conversations_give_their_turns() -> None:
     assert problems(found) == [("conversation 2", "not a list of two or more turns")]
 
 
+@pytest.mark.parametrize("broken", ["- - what: is: this\n  - no\n", "- - a\0b\n  - c\n", '- - "never closed\n  - a\n'])
+def test_broken_conversation_costs_only_itself(broken: str) -> None:
+    content = f"categories: [mill]\nconversations:\n- - Hello\n  - Hi\n{broken}- - How many?\n  - 12\n"
+    found = read(content.encode(), "chat.yml", encoding="utf-8")
+    assert [(record.location, record.fields) for record in found if isinstance(record, Record)] == [
+        ("conversation 1", {"messages": ["Hello", "Hi"], "categories": ["mill"]}),
+        ("conversation 3", {"messages": ["How many?", "12"], "categories": ["mill"]}),
+    ]
+    ((place, reason),) = problems(found)
+    assert place == "conversation 2" and reason.startswith("not YAML: ")
+
+
 def test_yaml_tags_run_nothing() -> None:
     (bad,) = read(b"conversations: !!python/object/apply:os.system [echo]\n", "chat.yml")
     assert isinstance(bad, Bad) and bad.reason.startswith("not YAML")
