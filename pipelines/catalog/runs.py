@@ -184,7 +184,7 @@ def ask(tracking_uri: str, query: str, *values: str) -> list[tuple[Any, ...]]:
     """
     if not tracking_uri.startswith("sqlite:"):
         return _ask_through_sqlalchemy(tracking_uri, query, values)
-    path = Path(tracking_uri.partition("?")[0].partition(":///")[2])  # relative, or absolute behind a fourth slash
+    path = _file_of(tracking_uri)
     try:
         path.stat()
         return _ask_file(path, query, values)
@@ -195,6 +195,15 @@ def ask(tracking_uri: str, query: str, *values: str) -> list[tuple[Any, ...]]:
     except sqlite3.Error as error:
         remedy = _REMEDIES.get(getattr(error, "sqlite_errorcode", 0), "put a copy from before in its place")
         raise InputError(f"MLflow's database {path} cannot be read ({error}); {remedy}.") from None
+
+
+def is_missing(tracking_uri: str) -> bool:
+    """Return whether a tracking URI names the file of a database that does not exist."""
+    return tracking_uri.startswith("sqlite:") and not _file_of(tracking_uri).exists()
+
+
+def _file_of(tracking_uri: str) -> Path:
+    return Path(tracking_uri.partition("?")[0].partition(":///")[2])  # relative, or absolute behind a fourth slash
 
 
 _REMEDIES = {

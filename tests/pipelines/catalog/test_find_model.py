@@ -52,7 +52,8 @@ def place(tmp_path: Path) -> Place:
     """A store with two versions of a model, the second of which was taken back for the first."""
     store = Store(tmp_path / "data")
     make = StepType("make", "model", 1, Number, lambda: {})
-    first, second = (store.build(make.using("gpt", Number(number=n), {}), lambda out, scratch: {}) for n in (1, 2))
+    steps = [make.using("gpt", Number(number=n), {}) for n in (1, 2)]
+    first, second = (store.build(step, lambda out, scratch: {}, built_by={"mlflow_run_id": "r"}) for step in steps)
     found = Place(store, tmp_path / "mlflow.db", first, second)
     found.change(
         TABLES,
@@ -147,8 +148,14 @@ def test_name_without_a_champion_is_its_newest_eligible_version(place: Place) ->
         place.find()
     place.change("DELETE FROM model_version_tags WHERE key = 'tokenmill.decision'")
     assert place.find().ref == place.second.ref
+
+
+def test_missing_registry_serves_the_only_version(place: Place) -> None:
     place.database.unlink()
-    assert place.find().ref == place.second.ref, "there is no registry"
+    with pytest.raises(InputError, match=r"The champion of 'gpt' is unknown: .* is missing\."):
+        place.find()
+    place.store.remove(place.second)
+    assert place.find().ref == place.first.ref
 
 
 def test_alias_of_a_deleted_version_means_nothing(place: Place) -> None:
