@@ -6,14 +6,18 @@ import os
 import sqlite3
 import subprocess
 import sys
+from importlib import util
 from pathlib import Path
 
 from filelock import FileLock
 
 from flows.servers.logs import last_line
 from flows.servers.moved_home import follow_move
-from flows.servers.sqlite_database import set_aside_half_made
+from flows.servers.sqlite_database import check_database
 from pipelines.errors import InputError
+
+
+MIGRATIONS = Path(util.find_spec("mlflow").origin or "").parent / "store" / "db_migrations" / "versions"  # type: ignore[union-attr]
 
 
 def ensure_mlflow_database(uri: str, artifacts: Path | None = None) -> None:
@@ -28,7 +32,7 @@ def ensure_mlflow_database(uri: str, artifacts: Path | None = None) -> None:
             current folder. If the database is the home's, it follows a home that was moved.
 
     Raises:
-        InputError: the database is damaged, or of another version and could not be upgraded.
+        InputError: the database is damaged or cannot be written, or is of another version and could not be upgraded.
     """
     if not uri.startswith("sqlite:///"):
         return
@@ -40,7 +44,7 @@ def ensure_mlflow_database(uri: str, artifacts: Path | None = None) -> None:
     path = Path(uri.removeprefix("sqlite:///")).absolute()
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path.with_name(f".{path.name}.lock")):
-        set_aside_half_made("MLflow", path, ("runs", "registered_models", "traces"))
+        check_database("MLflow", path, ("runs", "registered_models", "traces"), MIGRATIONS)
         if not path.exists() or not path.stat().st_size:
             unfinished = path.with_name(f".{path.name}.new")
             unfinished.unlink(missing_ok=True)
