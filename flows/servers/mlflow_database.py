@@ -6,6 +6,7 @@ import os
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Iterator
 from importlib import util
 from pathlib import Path
 
@@ -42,8 +43,7 @@ def ensure_mlflow_database(uri: str, artifacts: Path | None = None) -> None:
 
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # it logs each table; errors are raised
     path = Path(uri.removeprefix("sqlite:///")).absolute()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(path.with_name(f".{path.name}.lock")):
+    with _locked(path):
         check_database("MLflow", path, ("runs", "registered_models", "traces"), MIGRATIONS)
         if not path.exists() or not path.stat().st_size:
             unfinished = path.with_name(f".{path.name}.new")
@@ -60,6 +60,22 @@ def ensure_mlflow_database(uri: str, artifacts: Path | None = None) -> None:
             _upgrade(path)
         if artifacts:
             follow_move(path, artifacts)
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    lock = FileLock(path.with_name(f".{path.name}.lock"))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except (PermissionError, FileExistsError, NotADirectoryError) as error:
+        raise InputError(
+            f"MLflow's database {path} cannot be written ({error.strerror}); let its folder be written."
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _upgrade(path: Path) -> None:

@@ -51,6 +51,12 @@ def test_database_that_cannot_be_upgraded_is_kept(tmp_path, database):
     assert not (tmp_path / ".mlflow.db.upgrading").exists()
 
 
+def test_folder_that_cannot_be_made_is_named(tmp_path):
+    (tmp_path / "mlruns").write_text("a file")
+    with pytest.raises(InputError, match=r"mlruns/mlflow\.db cannot be written .*let its folder be written"):
+        ensure_mlflow_database(f"sqlite:///{tmp_path}/mlruns/mlflow.db")
+
+
 def test_half_made_database_is_made_again(tmp_path):
     path = tmp_path / "mlflow.db"
     with sqlite3.connect(path) as connection:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import sqlite3
 from contextlib import ExitStack, closing
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -106,14 +105,14 @@ def test_unreadable_database_serves_only_versions_named_exactly(
             monkeypatch.setattr(sqlite3, "connect", lambda *a, **named: connect(*a, timeout=0.05, **named))
             lock(place.database, stack)
         elif damage == "it may not be read":  # root may read everything, so the system's answer is played
-            stat = Path.stat
+            open_path = Path.open
 
-            def refuse(path: Path, **named: bool) -> os.stat_result:
+            def refuse(path: Path, *arguments: Any, **named: Any) -> Any:
                 if path == place.database:
                     raise PermissionError(13, "Permission denied")
-                return stat(path, **named)
+                return open_path(path, *arguments, **named)
 
-            monkeypatch.setattr(Path, "stat", refuse)
+            monkeypatch.setattr(Path, "open", refuse)
         else:
             UNREADABLE[damage](place.database)
         with pytest.raises(InputError, match=rf"The champion of 'gpt' is unknown: .*{place.database}.*gpt@FINGERPRINT"):
