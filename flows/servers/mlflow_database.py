@@ -17,7 +17,6 @@ from flows.servers.moved_home import follow_move
 from flows.servers.sqlite_database import check_database
 from pipelines.errors import InputError
 
-
 MIGRATIONS = Path(util.find_spec("mlflow").origin or "").parent / "store" / "db_migrations" / "versions"  # type: ignore[union-attr]
 
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from flows.console import warn
 from pipelines.errors import InputError
 
-
 LOCKED = 60.0
 """Seconds after which a database that another program writes counts as locked."""
 

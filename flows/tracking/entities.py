@@ -2,8 +2,8 @@
 
 import fnmatch
 import json
-import math
 import re
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -19,6 +19,7 @@ from pipelines.store.kinds import kind_of
 from pipelines.store.lineage import origins
 
 MAX_PARAM, MAX_TAG = 6000, 8000  # MLflow cuts off what is longer
+MAX_KEY, MAX_SCHEMA = 250, 1_048_575  # MLflow refuses what is longer
 
 
 def lineage_tags(dataset: Dataset, datasets: Sequence[Dataset]) -> dict[str, str]:
@@ -59,8 +60,8 @@ def mlflow_name(key: str) -> str:
 
 
 def is_number(value: Any) -> bool:
-    """Return whether a value is a finite number."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    """Return whether a value is a finite number that fits a float."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
 def run_metrics(values: Mapping[str, Any]) -> list[Metric]:
@@ -76,7 +77,7 @@ def run_params(config: Config) -> list[Param]:
 
 def run_tags(values: Mapping[str, str]) -> list[RunTag]:
     """Return tags of a run."""
-    return [RunTag(key, value[:MAX_TAG]) for key, value in values.items()]
+    return [RunTag(key[:MAX_KEY], value[:MAX_TAG]) for key, value in values.items()]
 
 
 def dataset_input(role: str, dataset: Dataset) -> DatasetInput:
@@ -86,12 +87,13 @@ def dataset_input(role: str, dataset: Dataset) -> DatasetInput:
     kind = kind_of(manifest.kind)
     sizes = {"num_rows": kind.rows, "num_elements": kind.elements}
     profile = {name: numbers[key] for name, key in sizes.items() if key in numbers}
+    schema = json.dumps({"mlflow_colspec": [{"name": n, "type": t, "required": True} for n, t in columns(dataset)]})
     entity = MlflowDataset(
         name=f"{manifest.kind}/{manifest.name}",
         digest=manifest.digest[:36],  # MLflow's limit; its own digests miss changed rows
         source_type="local",
         source=json.dumps({"uri": dataset.address}),
-        schema=json.dumps({"mlflow_colspec": [{"name": n, "type": t, "required": True} for n, t in columns(dataset)]}),
+        schema=schema if len(schema) <= MAX_SCHEMA else None,
         profile=json.dumps({**profile, "bytes": manifest.bytes, **numbers}),
     )
     return DatasetInput(entity, [InputTag("mlflow.data.context", role)])
