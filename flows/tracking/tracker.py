@@ -9,12 +9,11 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 import mlflow
 import pyarrow.parquet as pq
 from filelock import Timeout
-from mlflow.entities import Run
+from mlflow.entities import Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NOTE
@@ -236,16 +235,24 @@ class Tracker:
         if logged and changed:
             self._log(run.info.run_id, tags=run_tags(changed))
 
-    def _log(self, run_id: str, **entities: Sequence[Any]) -> None:
-        """Log parameters, metrics and tags; leave out those that MLflow refuses, with a word about each."""
+    def _log(
+        self, run_id: str, *, metrics: Sequence[Metric] = (), params: Sequence[Param] = (), tags: Sequence[RunTag] = ()
+    ) -> None:
+        """Log metrics, parameters and tags; leave out those that MLflow refuses, with a word about each."""
         try:
-            self.client.log_batch(run_id, **entities)
+            self.client.log_batch(run_id, metrics, params, tags)
         except MlflowException as error:
             if not is_refusal(error):
                 raise
-            for kind, each in ((kind, each) for kind, several in entities.items() for each in several):
-                with going_without(f"{kind[:-1]} {each.key} in MLflow"):
-                    self.client.log_batch(run_id, **{kind: [each]})
+            for metric in metrics:
+                with going_without(f"{metric.key!r} in MLflow"):
+                    self.client.log_batch(run_id, metrics=[metric])
+            for param in params:
+                with going_without(f"{param.key!r} in MLflow"):
+                    self.client.log_batch(run_id, params=[param])
+            for tag in tags:
+                with going_without(f"{tag.key!r} in MLflow"):
+                    self.client.log_batch(run_id, tags=[tag])
 
     def _is_incomplete(self, run_id: str, dataset: Dataset) -> bool:
         """Return whether a run of this experiment lacks something that `finish_step` logs."""

@@ -142,7 +142,7 @@ def test_value_that_mlflow_refuses_is_left_out_with_a_word(home, capsys):
     tracker._log(run_id, metrics=[Metric("good", 1.0, now, 0), Metric("b?d", 2.0, now, 0)], tags=[RunTag("t", "x")])
     run = tracker.client.get_run(run_id)
     assert run.data.metrics == {"good": 1.0} and run.data.tags["t"] == "x"
-    assert capsys.readouterr().err.startswith("! metric b?d in MLflow is left out: ")
+    assert capsys.readouterr().err.startswith("! 'b?d' in MLflow is left out: ")
 
 
 def test_deleted_experiment_is_restored_with_a_word(home, capsys):
