@@ -2,8 +2,8 @@
 
 import fnmatch
 import json
+import math
 import re
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -19,7 +19,6 @@ from pipelines.store.kinds import kind_of
 from pipelines.store.lineage import origins
 
 MAX_PARAM, MAX_TAG = 6000, 8000  # MLflow cuts off what is longer
-MAX_KEY, MAX_SCHEMA = 250, 1_048_575  # MLflow refuses what is longer
 
 
 def lineage_tags(dataset: Dataset, datasets: Sequence[Dataset]) -> dict[str, str]:
@@ -61,7 +60,7 @@ def mlflow_name(key: str) -> str:
 
 def is_number(value: Any) -> bool:
     """Return whether a value is a finite number that fits a float."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= MAX_NUMBER
 
 
 def run_metrics(values: Mapping[str, Any]) -> list[Metric]:
@@ -111,6 +110,11 @@ def columns(dataset: Dataset) -> list[tuple[str, str]]:
         return [(name, f"{each.get_dtype()} {each.get_shape()}") for name, each in slices.items()]
     schema = ds.dataset(path, format=path.suffix[1:]).schema
     return [(field.name, MLFLOW_TYPES.get(str(field.type), str(field.type))) for field in schema]
+
+
+MAX_NUMBER = math.nextafter(math.inf, 0)
+MAX_KEY, MAX_SCHEMA = 250, 1_048_575
+"""The longest key of a tag and the longest list of columns that MLflow takes."""
 
 
 MLFLOW_TYPES = {"int64": "long", "int32": "integer", "bool": "boolean", "large_string": "string"}
