@@ -25,7 +25,7 @@ def check_database(owner: str, path: Path, holders: Sequence[str], migrations: P
         owner: the name of the server that it belongs to.
         path: its file; a file that is absent or empty is fine.
         holders: the tables whose rows people would miss.
-        migrations: the owner's folder of migrations, whose file names hold the versions that it knows.
+        migrations: the owner's folder of migrations, which name the versions that it knows.
 
     Raises:
         InputError: it is damaged, locked, cannot be written or is newer than its owner, or was half made and holds
@@ -55,7 +55,7 @@ def check_database(owner: str, path: Path, holders: Sequence[str], migrations: P
         raise InputError(f"{owner}'s database {path} cannot be written ({error}); {remedy}.") from None
     except sqlite3.DatabaseError as error:
         raise InputError(f"{owner}'s database {path} is damaged ({error}); {remedy}") from None
-    if versions and not any(migrations.glob(f"*{versions[0][0]}*.py")):
+    if versions and not _knows(migrations, versions[0][0]):
         raise InputError(
             f"{owner}'s database {path} was made by a newer {owner} than the installed one; install that one, or move "
             f"the database away and run again: {owner} then starts a new one."
@@ -67,3 +67,8 @@ def check_database(owner: str, path: Path, holders: Sequence[str], migrations: P
     for suffix in ("-wal", "-shm"):
         path.with_name(path.name + suffix).unlink(missing_ok=True)
     path.replace(path.with_name(f"{path.name}.half-made"))
+
+
+def _knows(migrations: Path, version: str) -> bool:
+    files = sorted(migrations.glob("*.py"), reverse=True)  # the newest first, where names begin with a date
+    return any(version in file.read_text(encoding="utf-8") for file in files)

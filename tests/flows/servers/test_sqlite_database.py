@@ -17,7 +17,7 @@ from pipelines.errors import InputError
 def check(tmp_path):
     """check(path) checks a database of MLflow, whose only known version is 1."""
     (tmp_path / "migrations").mkdir()
-    (tmp_path / "migrations" / "1_first.py").touch()
+    (tmp_path / "migrations" / "first.py").write_text('revision = "1"')
     return partial(check_database, "MLflow", holders=("runs",), migrations=tmp_path / "migrations")
 
 
@@ -101,8 +101,9 @@ def test_damaged_database_of_prefect_is_named_before_its_server_starts(tmp_path,
     path = tmp_path / ".tokenmill" / "prefect" / "prefect.db"
     path.parent.mkdir(parents=True)
     shutil.copy(whole, path)
-    change(path, "UPDATE alembic_version SET v = '9725c1cbee35'")
-    prefect(tmp_path, 1).prepare()
+    for version in ("9725c1cbee35", "a1b2c3d4e5f7"):  # the latter is in no file's name
+        change(path, f"UPDATE alembic_version SET v = '{version}'")
+        prefect(tmp_path, 1).prepare()
     path.write_text("no database")
     with pytest.raises(InputError, match=rf"^Prefect's database {path} is damaged"):
         prefect(tmp_path, 1).prepare()
