@@ -7,6 +7,7 @@ from prefect.artifacts import create_link_artifact, create_markdown_artifact, cr
 
 from flows.outcome import Outcome, headline
 from flows.tracking.notes import step_note
+from flows.tracking.refusals import going_without
 from pipelines.visible import in_markdown
 
 
@@ -15,17 +16,19 @@ def publish_artifacts(outcome: Outcome) -> None:
     manifest = outcome.dataset.manifest
     key = artifact_key(f"{manifest.step}-{manifest.name}")
     markdown = f"## {manifest.step} {manifest.name}\n\n{step_note(outcome.dataset, outcome.seconds)}"
-    create_markdown_artifact(markdown, key=key, description=f"What {manifest.step} made")
     table = _rows(("statistic", "value"), manifest.statistics.items())
-    create_table_artifact(table, key=f"{key}-statistics", description=f"Statistics of {outcome.dataset}")
+    with going_without(f"{outcome.dataset} in Prefect"):
+        create_markdown_artifact(markdown, key=key, description=f"What {manifest.step} made")
+        create_table_artifact(table, key=f"{key}-statistics", description=f"Statistics of {outcome.dataset}")
 
 
 def publish_chain(name: str, outcomes: Sequence[Outcome], report: str) -> None:
     """Publish the closing table and a link to the report as Prefect artifacts of the flow run."""
     made = [(o.step, str(o.dataset), o.summary or headline(o.dataset), o.took) for o in outcomes]
     rows = _rows(("step", "dataset", "result", "took"), made)
-    create_table_artifact(rows, key=artifact_key(f"run-{name}"), description=f"What {name} made")
-    create_link_artifact(report, "The report", key=artifact_key(f"report-{name}"), description=f"What {name} made")
+    with going_without(f"the closing table of {name} in Prefect"):
+        create_table_artifact(rows, key=artifact_key(f"run-{name}"), description=f"What {name} made")
+        create_link_artifact(report, "The report", key=artifact_key(f"report-{name}"), description=f"What {name} made")
 
 
 def _rows(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> list[dict[str, Any]]:

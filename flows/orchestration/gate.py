@@ -15,6 +15,7 @@ from flows.home import Home
 from flows.orchestration.artifacts import artifact_key
 from flows.orchestration.task_runners import uncached_task
 from flows.outcome import Outcome
+from flows.tracking.refusals import going_without
 from flows.tracking.registry import WHY, decision_on, record_decision, set_champion
 from flows.tracking.tracker import Tracker
 from gpt.config import Config
@@ -134,9 +135,10 @@ def _publish(name: str, summary: str, decision: Ruling) -> None:
     )
     head = "| metric | champion | challenger | p | challenger is |\n| --- | --- | --- | --- | --- |\n"
     table = f"\n\n{head}{rows}" if rows else ""
-    create_markdown_artifact(
-        f"## {in_markdown(summary)}{table}", key=artifact_key(f"promotion-{name}"), description="Who is champion"
-    )
+    with going_without(f"the decision about {name} in Prefect"):
+        create_markdown_artifact(
+            f"## {in_markdown(summary)}{table}", key=artifact_key(f"promotion-{name}"), description="Who is champion"
+        )
 
 
 # Evaluating registered models on today's data

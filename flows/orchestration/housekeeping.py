@@ -12,6 +12,7 @@ from flows.home import Home
 from pipelines.catalog import runs
 from pipelines.catalog.registry import registered
 from pipelines.catalog.unused import unused
+from pipelines.errors import InputError
 from pipelines.numbers import size
 from pipelines.store.dataset import Dataset
 
@@ -45,6 +46,8 @@ def tidy(home: Home, keep_days: float, dry_run: bool) -> list[Dataset]:
         InputError: MLflow cannot be read, which knows the datasets in use, or a manifest is damaged.
     """
     with home.starting:
+        if runs.is_missing(home.mlflow_uri):
+            raise InputError("MLflow's database is missing, which knows the models in use; nothing is deleted.")
         known = runs.read("runs", home.mlflow_uri).to_pylist()
         if any(run["status"] == "RUNNING" and _is_alive(home, run) for run in known):
             say("a run is going on; datasets are tidied another time")

@@ -6,14 +6,18 @@ import os
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Iterator
+from importlib import util
 from pathlib import Path
 
 from filelock import FileLock
 
 from flows.servers.logs import last_line
 from flows.servers.moved_home import follow_move
-from flows.servers.sqlite_database import set_aside_half_made
+from flows.servers.sqlite_database import check_database
 from pipelines.errors import InputError
+
+MIGRATIONS = Path(util.find_spec("mlflow").origin or "").parent / "store" / "db_migrations" / "versions"  # type: ignore[union-attr]
 
 
 def ensure_mlflow_database(uri: str, artifacts: Path | None = None) -> None:
@@ -28,7 +32,7 @@ def ensure_mlflow_database(uri: str, artifacts: Path | None = None) -> None:
             current folder. If the database is the home's, it follows a home that was moved.
 
     Raises:
-        InputError: the database is damaged, or of another version and could not be upgraded.
+        InputError: the database is damaged or cannot be written, or is of another version and could not be upgraded.
     """
     if not uri.startswith("sqlite:///"):
         return
@@ -38,9 +42,8 @@ def ensure_mlflow_database(uri: str, artifacts: Path | None = None) -> None:
 
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # it logs each table; errors are raised
     path = Path(uri.removeprefix("sqlite:///")).absolute()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(path.with_name(f".{path.name}.lock")):
-        set_aside_half_made("MLflow", path, ("runs", "registered_models", "traces"))
+    with _locked(path):
+        check_database("MLflow", path, ("runs", "registered_models", "traces"), MIGRATIONS)
         if not path.exists() or not path.stat().st_size:
             unfinished = path.with_name(f".{path.name}.new")
             unfinished.unlink(missing_ok=True)
@@ -56,6 +59,22 @@ def ensure_mlflow_database(uri: str, artifacts: Path | None = None) -> None:
             _upgrade(path)
         if artifacts:
             follow_move(path, artifacts)
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    lock = FileLock(path.with_name(f".{path.name}.lock"))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except (PermissionError, FileExistsError, NotADirectoryError) as error:
+        raise InputError(
+            f"MLflow's database {path} cannot be written ({error.strerror}); let its folder be written."
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _upgrade(path: Path) -> None:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from flows.servers.health import LOOPBACK
 from flows.servers.mlflow_database import ensure_mlflow_database
 from flows.servers.secret import Secret, home_secret
-from flows.servers.sqlite_database import set_aside_half_made
+from flows.servers.sqlite_database import check_database
 from pipelines.errors import InputError
 from pipelines.store.modes import make_folder
 
@@ -86,7 +86,8 @@ def prefect(home: Path, port: int, name: str = "prefect") -> Server:
         "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_FLUSH_INTERVAL": "1",
     }
     database = home / ".tokenmill" / "prefect" / "prefect.db"
-    prepare = partial(set_aside_half_made, "Prefect", database, ("flow_run", "deployment"))
+    migrations = _PREFECT / "server" / "database" / "_migrations" / "versions" / "sqlite"
+    prepare = partial(check_database, "Prefect", database, ("flow_run", "deployment"), migrations)
     return Server(name, home, port, command, environment, api="/api", named_by="PREFECT_API_URL", prepare=prepare)
 
 

@@ -72,8 +72,8 @@ def _plain_name(key: str) -> str:
 
 
 def is_number(value: Any) -> bool:
-    """Return whether a value is a finite number."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    """Return whether a value is a finite number that fits a float."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= MAX_NUMBER
 
 
 def run_metrics(values: Mapping[str, Any]) -> list[Metric]:
@@ -90,7 +90,7 @@ def run_params(config: Config) -> list[Param]:
 
 def run_tags(values: Mapping[str, str]) -> list[RunTag]:
     """Return tags of a run."""
-    return [RunTag(key, value[:MAX_TAG]) for key, value in values.items()]
+    return [RunTag(key[:MAX_KEY], value[:MAX_TAG]) for key, value in values.items()]
 
 
 def dataset_input(role: str, dataset: Dataset) -> DatasetInput:
@@ -100,12 +100,13 @@ def dataset_input(role: str, dataset: Dataset) -> DatasetInput:
     kind = kind_of(manifest.kind)
     sizes = {"num_rows": kind.rows, "num_elements": kind.elements}
     profile = {name: numbers[key] for name, key in sizes.items() if key in numbers}
+    schema = json.dumps({"mlflow_colspec": [{"name": n, "type": t, "required": True} for n, t in columns(dataset)]})
     entity = MlflowDataset(
         name=f"{manifest.kind}/{manifest.name}",
         digest=manifest.digest[:36],  # MLflow's limit; its own digests miss changed rows
         source_type="local",
         source=json.dumps({"uri": dataset.address}),
-        schema=json.dumps({"mlflow_colspec": [{"name": n, "type": t, "required": True} for n, t in columns(dataset)]}),
+        schema=schema if len(schema) <= MAX_SCHEMA else None,
         profile=json.dumps({**profile, "bytes": manifest.bytes, **numbers}),
     )
     return DatasetInput(entity, [InputTag("mlflow.data.context", role)])
@@ -123,6 +124,11 @@ def columns(dataset: Dataset) -> list[tuple[str, str]]:
         return [(name, f"{each.get_dtype()} {each.get_shape()}") for name, each in slices.items()]
     schema = ds.dataset(path, format=path.suffix[1:]).schema
     return [(field.name, MLFLOW_TYPES.get(str(field.type), str(field.type))) for field in schema]
+
+
+MAX_NUMBER = math.nextafter(math.inf, 0)
+MAX_KEY, MAX_SCHEMA = 250, 1_048_575
+"""The longest key of a tag and the longest list of columns that MLflow takes."""
 
 
 MLFLOW_TYPES = {"int64": "long", "int32": "integer", "bool": "boolean", "large_string": "string"}

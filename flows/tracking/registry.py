@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from flows.console import say
 from flows.home import Home
+from flows.servers.mlflow_database import ensure_mlflow_database
 from pipelines.catalog import registry
 from pipelines.catalog.registry import (
     CHALLENGER,
@@ -174,4 +175,5 @@ def roll_back(home: Home, name: str, reason: str) -> str:
 def _client(home: Home) -> MlflowClient:
     from mlflow.tracking import MlflowClient
 
+    ensure_mlflow_database(home.mlflow_uri, home.artifacts)
     return MlflowClient(home.mlflow_uri)

@@ -13,7 +13,7 @@ from pathlib import Path
 import mlflow
 import pyarrow.parquet as pq
 from filelock import Timeout
-from mlflow.entities import Run
+from mlflow.entities import Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NOTE
@@ -25,6 +25,7 @@ from flows.servers.mlflow_database import ensure_mlflow_database
 from flows.servers.stack import pages
 from flows.tracking.entities import MAX_TAG, dataset_input, run_metrics, run_params, run_tags
 from flows.tracking.notes import run_note, step_note
+from flows.tracking.refusals import going_without, is_refusal
 from flows.tracking.registry import is_registered, register_model
 from flows.tracking.step_run import ENDED, StepRun, end_run
 from gpt.config import Config
@@ -111,7 +112,7 @@ class Tracker:
         if runs := self.client.search_runs([self.experiment_id], interrupted, max_results=1):
             run = runs[0]
             self.client.update_run(run.info.run_id, status="RUNNING")
-            self.client.log_batch(run.info.run_id, tags=run_tags(identity))
+            self._log(run.info.run_id, tags=run_tags(identity))
             if ENDED in run.data.tags:
                 self.client.delete_tag(run.info.run_id, ENDED)
         else:
@@ -185,7 +186,7 @@ class Tracker:
             for key, value in dataset.manifest.statistics.items()
             if "/" in key
         }
-        self.client.log_batch(self.parent, metrics=run_metrics(values))
+        self._log(self.parent, metrics=run_metrics(values))
         self.client.log_artifact(self.parent, str(report))
         page = pages(self.home.path)
         run = f"{page['mlflow']}/#/experiments/{self.experiment_id}/runs/{self.parent}"
@@ -199,9 +200,10 @@ class Tracker:
         manifest = dataset.manifest
         texts = {f"tokenmill.{key}": value for key, value in manifest.statistics.items() if isinstance(value, str)}
         tags = run_tags({**texts, "tokenmill.path": dataset.address})
-        self.client.log_batch(run_id, metrics=run_metrics(manifest.statistics), tags=tags)
+        self._log(run_id, metrics=run_metrics(manifest.statistics), tags=tags)
         datasets = {**inputs, "output": dataset}
-        self.client.log_inputs(run_id, datasets=[dataset_input(role, each) for role, each in datasets.items()])
+        with going_without(f"the list of {dataset}'s inputs in MLflow"):
+            self.client.log_inputs(run_id, datasets=[dataset_input(role, each) for role, each in datasets.items()])
         self.client.log_dict(run_id, json.loads(manifest.model_dump_json()), "manifest.json")
         self.client.set_tag(run_id, MLFLOW_RUN_NOTE, step_note(dataset, manifest.built["seconds"])[:MAX_TAG])
         for part in kinds.parts(dataset, inputs, warn=lambda sentence: None):
@@ -228,10 +230,29 @@ class Tracker:
         logged, params = run.data.params, run_params(config)
         new = [each for each in params if each.key not in logged]
         for at in range(0, len(new), 100):  # MLflow takes a hundred at a time
-            self.client.log_batch(run.info.run_id, params=new[at : at + 100])
+            self._log(run.info.run_id, params=new[at : at + 100])
         changed = {f"tokenmill.changed.{each.key}": each.value for each in params if logged.get(each.key) != each.value}
         if logged and changed:
-            self.client.log_batch(run.info.run_id, tags=run_tags(changed))
+            self._log(run.info.run_id, tags=run_tags(changed))
+
+    def _log(
+        self, run_id: str, *, metrics: Sequence[Metric] = (), params: Sequence[Param] = (), tags: Sequence[RunTag] = ()
+    ) -> None:
+        """Log metrics, parameters and tags; leave out those that MLflow refuses, with a word about each."""
+        try:
+            self.client.log_batch(run_id, metrics, params, tags)
+        except MlflowException as error:
+            if not is_refusal(error):
+                raise
+            for metric in metrics:
+                with going_without(f"{metric.key!r} in MLflow"):
+                    self.client.log_batch(run_id, metrics=[metric])
+            for param in params:
+                with going_without(f"{param.key!r} in MLflow"):
+                    self.client.log_batch(run_id, params=[param])
+            for tag in tags:
+                with going_without(f"{tag.key!r} in MLflow"):
+                    self.client.log_batch(run_id, tags=[tag])
 
     def _is_incomplete(self, run_id: str, dataset: Dataset) -> bool:
         """Return whether a run of this experiment lacks something that `finish_step` logs."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from pipelines.catalog.mlflow_server import MlflowServer, Row, is_server, open_server
-from pipelines.catalog.runs import ask
+from pipelines.catalog.runs import ask, is_missing
 from pipelines.errors import InputError
 from pipelines.store.dataset import Dataset
 from pipelines.store.manifest import hexadecimal
@@ -135,8 +135,11 @@ def find_model(reference: str, store: Store, tracking_uri: str, warn: Callable[[
     newest = store.open(reference, kind="model")
     if at or slash or newest.ref.name != reference:
         return newest
+    models = [each for each in store.list("model") if each.ref.name == reference]
     try:
         versions = registered(tracking_uri, reference)
+        if is_missing(tracking_uri) and len([each for each in models if "mlflow_run_id" in each.manifest.built]) > 1:
+            raise InputError("MLflow's database, where its versions are registered, is missing.")
     except InputError as error:
         raise InputError(
             f"The champion of {reference!r} is unknown: {error} A version that is named exactly, as "
@@ -145,7 +148,6 @@ def find_model(reference: str, store: Store, tracking_uri: str, warn: Callable[[
     if champion := _champion(versions):
         return _in_store(champion, store)
     is_rejected = {version.fingerprint: version.is_rejected for version in versions}
-    models = [each for each in store.list("model") if each.ref.name == reference]
     eligible = [each for each in models if not is_rejected.get(each.ref.fingerprint)]
     if not eligible:
         raise InputError(

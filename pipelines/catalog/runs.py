@@ -184,17 +184,26 @@ def ask(tracking_uri: str, query: str, *values: str) -> list[tuple[Any, ...]]:
     """
     if not tracking_uri.startswith("sqlite:"):
         return _ask_through_sqlalchemy(tracking_uri, query, values)
-    path = Path(tracking_uri.partition("?")[0].partition(":///")[2])  # relative, or absolute behind a fourth slash
+    path = _file_of(tracking_uri)
     try:
-        path.stat()
+        path.open("rb").close()
         return _ask_file(path, query, values)
     except (FileNotFoundError, NotADirectoryError):
         return []
     except OSError as error:
         raise InputError(f"MLflow's database {path} cannot be read ({error.strerror}).") from None
     except sqlite3.Error as error:
-        remedy = _REMEDIES.get(getattr(error, "sqlite_errorcode", 0), "put a copy from before in its place")
+        remedy = _REMEDIES.get(getattr(error, "sqlite_errorcode", 0) & 0xFF, "put a copy from before in its place")
         raise InputError(f"MLflow's database {path} cannot be read ({error}); {remedy}.") from None
+
+
+def is_missing(tracking_uri: str) -> bool:
+    """Return whether a tracking URI names the file of a database that does not exist."""
+    return tracking_uri.startswith("sqlite:") and not _file_of(tracking_uri).exists()
+
+
+def _file_of(tracking_uri: str) -> Path:
+    return Path(tracking_uri.partition("?")[0].partition(":///")[2])  # relative, or absolute behind a fourth slash
 
 
 _REMEDIES = {
@@ -210,7 +219,9 @@ def _ask_file(path: Path, query: str, values: tuple[str, ...]) -> list[tuple[Any
             return database.execute(query, values).fetchall()
     except sqlite3.OperationalError as error:
         log = path.with_name(f"{path.name}-wal")
-        if error.sqlite_errorcode != sqlite3.SQLITE_CANTOPEN or (log.exists() and log.stat().st_size):
+        if error.sqlite_errorcode & 0xFF not in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY) or (
+            log.exists() and log.stat().st_size
+        ):
             raise
     # SQLite makes a file beside the database, unless it is promised that nobody writes. Here nobody can.
     with closing(sqlite3.connect(f"{address}&immutable=1", uri=True)) as database:

@@ -2,6 +2,8 @@
 
 from types import SimpleNamespace
 
+from httpx import HTTPStatusError, Request, Response
+
 from flows.orchestration import artifacts
 from flows.outcome import Outcome
 
@@ -22,3 +24,13 @@ def test_texts_in_tables_are_no_markdown(monkeypatch):
         {"statistic": "positive", "value": shown},
     ]
     assert made["run-x"][0]["result"] == shown
+
+
+def test_artifact_that_prefect_refuses_stops_no_run(monkeypatch, capsys):
+    def refuse(*_, **__):
+        raise HTTPStatusError("no such value", request=Request("POST", "http://p/api"), response=Response(422))
+
+    for name in ("create_table_artifact", "create_markdown_artifact", "create_link_artifact"):
+        monkeypatch.setattr(artifacts, name, refuse)
+    artifacts.publish_chain("x", [], "report.html")
+    assert capsys.readouterr().err == "! the closing table of x in Prefect is left out: no such value\n"

@@ -40,13 +40,21 @@ def test_database_that_cannot_be_upgraded_is_kept(tmp_path, database):
     path = tmp_path / "mlflow.db"
     shutil.copy(database, path)
     with sqlite3.connect(path) as connection:
-        connection.execute("UPDATE alembic_version SET version_num = 'fromthefuture'")
+        connection.execute(
+            "UPDATE alembic_version SET version_num = '0584bdc529eb'"
+        )  # what comes next is there already
     with pytest.raises(InputError, match=r"another version.*before-upgrade"):
         ensure_mlflow_database(f"sqlite:///{path}")
     for name in ("mlflow.db", "mlflow.db.before-upgrade"):
         with sqlite3.connect(tmp_path / name) as connection:
             assert connection.execute("SELECT count(*) FROM experiments").fetchone() == (1,)
     assert not (tmp_path / ".mlflow.db.upgrading").exists()
+
+
+def test_folder_that_cannot_be_made_is_named(tmp_path):
+    (tmp_path / "mlruns").write_text("a file")
+    with pytest.raises(InputError, match=r"mlruns/mlflow\.db cannot be written .*let its folder be written"):
+        ensure_mlflow_database(f"sqlite:///{tmp_path}/mlruns/mlflow.db")
 
 
 def test_half_made_database_is_made_again(tmp_path):
@@ -64,7 +72,7 @@ def test_killed_upgrade_begins_again_from_the_copy(tmp_path, database):
     shutil.copy(database, path)
     shutil.copy(database, copy)
     with sqlite3.connect(path) as connection:
-        connection.execute("UPDATE alembic_version SET version_num = 'halfway'")
+        connection.execute("UPDATE alembic_version SET version_num = '0584bdc529eb'")
     mark.touch()
     ensure_mlflow_database(f"sqlite:///{path}")
     assert not mark.exists()

@@ -5,6 +5,7 @@ import shutil
 import threading
 
 import pytest
+from mlflow.entities import Metric, RunTag
 from mlflow.tracking import MlflowClient
 from pydantic import Field
 
@@ -132,6 +133,16 @@ def test_resumed_step_may_name_its_place_otherwise(home):
     runs = {tracker.open_step(place(uri), {}).run_id for uri in ("a.txt", "b.txt", "b.txt")}
     (run,) = (tracker.client.get_run(run_id) for run_id in runs)
     assert run.data.params == {"uri": "a.txt"} and run.data.tags["tokenmill.changed.uri"] == "b.txt"
+
+
+def test_value_that_mlflow_refuses_is_left_out_with_a_word(home, capsys):
+    tracker = track(home, "refused")
+    run_id = tracker.open_step(place("refused.txt"), {}).run_id
+    now = 1_000
+    tracker._log(run_id, metrics=[Metric("good", 1.0, now, 0), Metric("b?d", 2.0, now, 0)], tags=[RunTag("t", "x")])
+    run = tracker.client.get_run(run_id)
+    assert run.data.metrics == {"good": 1.0} and run.data.tags["t"] == "x"
+    assert capsys.readouterr().err.startswith("! 'b?d' in MLflow is left out: ")
 
 
 def test_deleted_experiment_is_restored_with_a_word(home, capsys):

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import sqlite3
 from contextlib import ExitStack, closing
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -52,7 +51,8 @@ def place(tmp_path: Path) -> Place:
     """A store with two versions of a model, the second of which was taken back for the first."""
     store = Store(tmp_path / "data")
     make = StepType("make", "model", 1, Number, lambda: {})
-    first, second = (store.build(make.using("gpt", Number(number=n), {}), lambda out, scratch: {}) for n in (1, 2))
+    steps = [make.using("gpt", Number(number=n), {}) for n in (1, 2)]
+    first, second = (store.build(step, lambda out, scratch: {}, built_by={"mlflow_run_id": "r"}) for step in steps)
     found = Place(store, tmp_path / "mlflow.db", first, second)
     found.change(
         TABLES,
@@ -105,14 +105,14 @@ def test_unreadable_database_serves_only_versions_named_exactly(
             monkeypatch.setattr(sqlite3, "connect", lambda *a, **named: connect(*a, timeout=0.05, **named))
             lock(place.database, stack)
         elif damage == "it may not be read":  # root may read everything, so the system's answer is played
-            stat = Path.stat
+            open_path = Path.open
 
-            def refuse(path: Path, **named: bool) -> os.stat_result:
+            def refuse(path: Path, *arguments: Any, **named: Any) -> Any:
                 if path == place.database:
                     raise PermissionError(13, "Permission denied")
-                return stat(path, **named)
+                return open_path(path, *arguments, **named)
 
-            monkeypatch.setattr(Path, "stat", refuse)
+            monkeypatch.setattr(Path, "open", refuse)
         else:
             UNREADABLE[damage](place.database)
         with pytest.raises(InputError, match=rf"The champion of 'gpt' is unknown: .*{place.database}.*gpt@FINGERPRINT"):
@@ -147,8 +147,14 @@ def test_name_without_a_champion_is_its_newest_eligible_version(place: Place) ->
         place.find()
     place.change("DELETE FROM model_version_tags WHERE key = 'tokenmill.decision'")
     assert place.find().ref == place.second.ref
+
+
+def test_missing_registry_serves_the_only_version(place: Place) -> None:
     place.database.unlink()
-    assert place.find().ref == place.second.ref, "there is no registry"
+    with pytest.raises(InputError, match=r"The champion of 'gpt' is unknown: .* is missing\."):
+        place.find()
+    place.store.remove(place.second)
+    assert place.find().ref == place.first.ref
 
 
 def test_alias_of_a_deleted_version_means_nothing(place: Place) -> None:
