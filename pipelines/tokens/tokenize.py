@@ -117,11 +117,17 @@ def run(inputs: Mapping[str, Dataset], config: TokenizeConfig, out: Path, work: 
 def _tokenizer_source(config: TokenizeConfig) -> tuple[SourceFile, ...]:
     if config.tokenizer is None:
         return ()
-    path = Path(config.tokenizer)
+    path = _tokenizer_file(config.tokenizer)
     if not path.is_file():
         raise InputError(f"tokenize.tokenizer: there is no file {path}.")
     name = FILE if is_own(path) else f"foreign/{FILE}"  # another name than before 0.4.0, when its ids could be wrong
     return (SourceFile(name=name, bytes=path.stat().st_size, sha256=file_sha256(path)),)
+
+
+def _tokenizer_file(place: str) -> Path:
+    """Return the file that a config names, or that is in the folder that it names."""
+    path = Path(place).expanduser()
+    return path / FILE if path.is_dir() else path
 
 
 def _headline(s: Mapping[str, Any]) -> str:
@@ -148,7 +154,7 @@ def make_tokenizer(config: TokenizeConfig, corpus: Corpus, listener: Listener) -
     tokenizer: Tokenizer
     if config.tokenizer is not None:
         listener.progress(0, 1, "file", "reading the tokenizer")
-        tokenizer = load_tokenizer(Path(config.tokenizer))
+        tokenizer = load_tokenizer(_tokenizer_file(config.tokenizer))
     elif config.encoding in LEARNERS:
         tokenizer = LEARNERS[config.encoding](_training_texts(config, corpus, listener), config.vocabulary)
     else:
