@@ -1,8 +1,24 @@
 """The Prefect flows, the command line, experiment tracking and local servers."""
 
 import os
+import sys
+from pathlib import Path
+from typing import Any
 
-from flows.current_folder import leave_settings_aside, protect_module
+
+def _end_on_ctrl_c(kind: type[BaseException], error: BaseException, trace: Any) -> None:
+    """End the command line with one line at Ctrl-C while it imports; show any other error."""
+    if kind is KeyboardInterrupt:
+        os.write(2, b"tokenmill: interrupted\n")
+        os._exit(130)
+    sys.__excepthook__(kind, error, trace)
+
+
+if Path(sys.argv[0]).name == "tokenmill" or "flows.cli" in sys.orig_argv:
+    sys.excepthook = _end_on_ctrl_c
+
+import pipelines  # noqa: E402, F401 - sets the variables about proxies
+from flows.current_folder import leave_settings_aside, protect_module  # noqa: E402
 
 SETTINGS = {
     # No telemetry.

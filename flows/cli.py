@@ -5,13 +5,16 @@ Each command imports what it needs when it runs, so that help is fast.
 
 import gc
 import os
+import resource
 import sys
 import traceback
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import wraps
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from typer import Option
@@ -25,6 +28,7 @@ from flows.commands.run import STEPS, run
 from flows.commands.servers import down, env, schedule, serve, status, up
 from flows.commands.sql import sql
 from flows.current_folder import protect_process
+from flows.environment import expand_user
 from flows.terminal import prepare_streams
 from pipelines.addresses import without_secrets
 from pipelines.errors import ClearError, InputError, ServerAway, cause_of
@@ -38,6 +42,9 @@ COMMANDS: dict[str, list[Callable[..., None]]] = {
 }
 """The commands by the panel of the help that shows them."""
 
+FILES = 4096
+"""Files that may be open at once: datasets have many, and so have two servers."""
+
 app = typer.Typer(
     name="tokenmill",
     help="Turns text that you own into a GPT that you own.",
@@ -46,9 +53,28 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+def _as_called(command: Callable[..., None]) -> Callable[..., None]:
+    """Return a command as people call it: `~` in its paths is their home folder, and Ctrl-C ends it with one line."""
+
+    @wraps(command)
+    def called(**values: Any) -> None:
+        try:
+            command(**{name: expand_user(each) if isinstance(each, Path) else each for name, each in values.items()})
+        except KeyboardInterrupt:
+            from pipelines.store.step import Stopped
+
+            raise Stopped("interrupted") from None  # typer would end without a word
+
+    return called
+
+
 for panel, commands in COMMANDS.items():
     for command in commands:
-        app.command(command.__name__, rich_help_panel=panel)(command)
+        app.command(command.__name__, rich_help_panel=panel)(_as_called(command))
+for registered in datasets.app.registered_commands:
+    registered.callback = _as_called(registered.callback) if registered.callback else None
 app.add_typer(datasets.app, name="datasets", rich_help_panel="Data")
 
 
@@ -75,6 +101,10 @@ def main() -> None:
     # Imports make a million objects that stay. Searching them for garbage repeatedly would take a second.
     gc.set_threshold(50_000)
     protect_process()
+    _raise_file_limit()
+    if "TOKENMILL_DEBUG" not in os.environ and "--debug" not in sys.argv:
+        warnings.simplefilter("ignore")  # ours are sentences; Python's are for the authors of packages
+        os.environ["PYTHONWARNINGS"] = "ignore"  # for children, the tracker of leaked semaphores among them
     try:
         with _one_sentence():
             try:
@@ -87,6 +117,15 @@ def main() -> None:
             sys.stderr.flush()
             os._exit(ended.code if isinstance(ended.code, int) else bool(ended.code))  # Python's own end takes seconds
         raise
+
+
+def _raise_file_limit() -> None:
+    """Raise the limit of open files, which some systems keep low, for this process and its children."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = FILES if hard == resource.RLIM_INFINITY else min(FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 @contextmanager
@@ -104,8 +143,8 @@ def _one_sentence() -> Iterator[None]:
     except Exception as error:
         from flows.orchestration.signals import exit_code, received
 
-        home = Path(os.environ.get("TOKENMILL_HOME") or ".").resolve()
-        cause = cause_of(error, InputError) or full_disk([home], error)
+        home = os.environ.get("TOKENMILL_HOME") or "."
+        cause = cause_of(error, InputError) or full_disk([Path(home).absolute()], error)
         code = 2 if cause else exit_code() if received else 1
         _fail(cause or cause_of(error, ServerAway) or error, code)
 

@@ -2,6 +2,8 @@
 
 import rich.text
 from rich.console import Console
+from rich.measure import Measurement
+from rich.table import Table
 from rich.text import Text
 
 from pipelines.addresses import without_secrets
@@ -22,6 +24,22 @@ def say(sentence: str, style: str = "") -> None:
 def warn(sentence: str) -> None:
     """Print a warning."""
     console.print(Text.assemble(("!", "yellow"), " ", one_line(without_secrets(sentence))), soft_wrap=True)
+
+
+def print_unbroken(table: Table) -> None:
+    """Print a table and break none of its words, such as paths, which people copy.
+
+    A narrow terminal then wraps lines by itself, and joins them when they are copied.
+    """
+    console = standard_output()
+    wide = console.options.update(max_width=1000)
+
+    for column in table.columns:
+        sizes = [Measurement.get(console, wide, cell) for cell in (column.header, *column.cells)]
+        column.min_width = max(size.maximum if column.no_wrap else size.minimum for size in sizes)
+    columns = sum(column.min_width or 0 for column in table.columns)
+    console.width = max(console.width, columns + 3 * len(table.columns))
+    console.print(table)
 
 
 def standard_output() -> Console:

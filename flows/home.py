@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import os
 import platform
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from filelock import FileLock
 
 from flows.console import warn
-from pipelines.addresses import has_secret, split_user
+from flows.environment import complete_variables
 from pipelines.errors import InputError
 from pipelines.store.bucket import Bucket
 from pipelines.store.modes import keep_private
@@ -34,19 +33,14 @@ class Home:
     def from_environment(cls) -> Home:
         """Return the home that `TOKENMILL_HOME` names, by default the current folder, and prepare this process for it.
 
-        The process and its children make files that others cannot read. Passwords in the addresses of servers move to
-        the variables from which Prefect's and MLflow's clients read them, because both show and store addresses.
+        The process and its children make files that others cannot read, and variables that people may have left
+        incomplete become what Prefect's and MLflow's clients read (see `flows.environment`).
 
         Raises:
-            InputError: MLflow cannot read the path, or an address that would be stored holds a secret.
+            InputError: MLflow cannot read the path, or a variable cannot be used.
         """
         keep_private()
-        _refuse_secrets()
-        _move_secrets()
-        home = Path(os.environ.get("TOKENMILL_HOME") or ".").resolve()
-        if "?" in str(home):  # ends the path in an address of SQLite
-            raise InputError(f"The home folder {home} has a question mark in its path, which MLflow cannot read.")
-        return cls(home)
+        return cls(complete_variables())
 
     @property
     def store(self) -> Store:
@@ -98,34 +92,3 @@ class Home:
         if state.st_uid != os.getuid() or state.st_mode & 0o022:
             raise InputError(f"Others than you can write to {folder}, whose code is executed; delete it.")
         return folder
-
-
-STORED = ("TOKENMILL_HOME", "TOKENMILL_DATA", "MLFLOW_DEFAULT_ARTIFACT_ROOT", "MLFLOW_ARTIFACTS_DESTINATION")
-"""Variables whose addresses manifests or databases keep."""
-
-
-def _refuse_secrets() -> None:
-    for name in STORED:
-        if has_secret(os.environ.get(name, "")):
-            raise InputError(
-                f"{name} carries a password or a token, which manifests and MLflow would keep; give it in the "
-                "variables of that store, such as AWS_SECRET_ACCESS_KEY or FSSPEC_FTP_PASSWORD (see docs/surviving.md)."
-            )
-
-
-def _move_secrets() -> None:
-    """Move user and password from the addresses of web servers to the variables of their clients."""
-    mlflow, user = split_user(tracking := os.environ.get("MLFLOW_TRACKING_URI", ""))
-    if has_secret(tracking) and not re.match(r"(https?|sqlite|postgresql|mysql|mssql)(\+\w+)?:", tracking):
-        raise InputError(  # MLflow would quote it in its log
-            "MLFLOW_TRACKING_URI names no server or database that MLflow knows; it is https://HOST, "
-            "postgresql://USER:PASSWORD@HOST/DATABASE or the like."
-        )
-    if user:
-        os.environ["MLFLOW_TRACKING_URI"] = mlflow
-        if "MLFLOW_TRACKING_USERNAME" not in os.environ:
-            os.environ["MLFLOW_TRACKING_USERNAME"], _, os.environ["MLFLOW_TRACKING_PASSWORD"] = user.partition(":")
-    prefect, user = split_user(os.environ.get("PREFECT_API_URL", ""))
-    if user:
-        os.environ["PREFECT_API_URL"] = prefect
-        os.environ.setdefault("PREFECT_API_AUTH_STRING", user)

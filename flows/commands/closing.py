@@ -12,7 +12,7 @@ from flows.outcome import Outcome, details
 from pipelines.visible import one_line
 
 
-def closing(name: str, outcomes: Sequence[Outcome], home: Path, seconds: float) -> Group:
+def closing(name: str, outcomes: Sequence[Outcome], home: Path, seconds: float) -> Table:
     """Return the closing table of a run: each step with its result, the result's folder and the time."""
     steps = sum(not outcome.summary for outcome in outcomes)
     title = f"{one_line(name)}: {steps} steps in {seconds:,.1f} s"
@@ -29,7 +29,7 @@ def closing(name: str, outcomes: Sequence[Outcome], home: Path, seconds: float) 
         where = path.relative_to(home) if path.is_relative_to(home) else path
         result = Group(Text(details(outcome.dataset)), Text(one_line(str(where)), style="dim", overflow="fold"))
         table.add_row(outcome.step, result, Text(outcome.took, style="dim" if outcome.reused else ""))
-    return Group("", table, "")
+    return table
 
 
 HINTS = {

@@ -82,9 +82,9 @@ def models(name: Annotated[str | None, Argument(help="Only this model's versions
 
     Example: tokenmill models quickstart
     """
-    from flows.console import standard_output
+    from flows.console import print_unbroken
 
-    standard_output().print(models_table(current_home(), name))
+    print_unbroken(models_table(current_home(), name))
 
 
 def models_table(home: Home, name: str | None = None) -> Table:
@@ -97,8 +97,7 @@ def models_table(home: Home, name: str | None = None) -> Table:
     from rich.table import Table
     from rich.text import Text
 
-    from flows.tracking.registry import DECIDED, DECISION, WHY
-    from pipelines.catalog.registry import registered
+    from pipelines.catalog.registry import DECIDED, DECISION, WHY, registered
     from pipelines.evaluation.compare import evaluations_of
     from pipelines.evaluation.promotion import PromoteConfig
 

@@ -57,7 +57,7 @@ def run_flow(name: str, config: Path, overrides: list[str], until: str | None = 
         InputError: the config is wrong, or the disk is full.
     """
     from flows.commands.closing import closing, next_commands
-    from flows.console import standard_output
+    from flows.console import print_unbroken
     from flows.orchestration.finished import find_finished
     from flows.orchestration.progress import hashing_bar
     from pipelines.config import load_config
@@ -77,7 +77,9 @@ def run_flow(name: str, config: Path, overrides: list[str], until: str | None = 
     else:
         with naming_a_full_disk(home.path):
             outcomes = _carry_out(home, name, run, parameters)
-    standard_output().print(closing(run.name, outcomes, home.path, time.perf_counter() - started))
+    typer.echo()
+    print_unbroken(closing(run.name, outcomes, home.path, time.perf_counter() - started))
+    typer.echo()
     typer.echo(next_commands(run.name, outcomes))  # never broken to fit a width, so that people can copy it
 
 
@@ -95,6 +97,8 @@ def _carry_out(home: Home, name: str, config: RunConfig, parameters: dict[str, A
     # Prefect prints failures with tracebacks; here they become a sentence. Its server keeps the whole log.
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
     os.environ.setdefault("PREFECT_LOGGING_INTERNAL_LEVEL", "CRITICAL")
+    if "TOKENMILL_DEBUG" not in os.environ:
+        os.environ.pop("PREFECT_DEBUG_MODE", None)  # prints thousands of lines, whatever the levels are
 
     def announce(choice: str) -> None:
         if choice == "temporary":

@@ -99,15 +99,17 @@ def _stack() -> Stack:
 
 
 def _print_services(services: Sequence[Service]) -> None:
-    from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
+
+    from flows.console import print_unbroken
 
     table = Table(box=None, pad_edge=False)
     for column in ("server", "address", "state", "pid", "since", "log"):
-        table.add_column(column, overflow="fold", no_wrap=column == "address")
+        table.add_column(column)
     for service in services:
         since = service.since.astimezone().strftime("%Y-%m-%d %H:%M") if service.since else ""
-        state = "[green]running[/]" if service.running else "[dim]not running[/]"
+        state = Text("running", "green") if service.running else Text("not running", "dim")
         log = os.path.relpath(service.log) if service.log else ""
         table.add_row(service.name, service.url, state, str(service.pid or ""), since, log)
-    Console().print(table)
+    print_unbroken(table)

@@ -21,24 +21,27 @@ from pygments.lexers.sql import SqlLexer
 
 from flows.commands.answer import answer
 from flows.commands.prompt import typed_lines
+from flows.commands.text_input import input_text
 from pipelines.errors import InputError
 from pipelines.visible import visible
 
 HELP = """
 Statements end with a semicolon and may go over several lines; Tab completes, Ctrl-C stops a query, Ctrl-D leaves.
 
+  .tables          the views
   .schema [VIEW]   the views, or one view's columns
   .functions       the functions that tokenmill adds
-  .format NAME     how results are written: table, csv, json
+  .mode NAME       how results are written: table, csv, json
   .output FILE     write the next result to a file: .csv, .json or .parquet
+  .read FILE       answer the statements of a file
   .timing          show how long each query takes, or stop showing it
   .help            this page
   .quit            leave
 
 Try:
   select dataset, split, count(*) documents, sum(n_tokens) tokens from tokens group by all;
-  select text, count(*) n from tokens_flat group by text order by n desc limit 20;
-  select decode(tokens[:20]) from tokens limit 5;
+  select dataset, text, count(*) n from tokens_flat group by all order by n desc limit 20;
+  select dataset, decode(tokens[:20], dataset) from tokens limit 5;
   select * from metrics where latest;
 """
 
@@ -100,17 +103,19 @@ class Shell:
         """
         if name == ".help":
             out.write(HELP)
-        elif name == ".schema" and not arguments:
+        elif name in (".tables", ".schema") and not arguments:
             answer(self.connection, "FROM _views", out=out)
         elif name == ".schema":
             view = arguments[0].replace('"', '""')
             answer(self.connection, f'SELECT column_name, column_type FROM (DESCRIBE "{view}")', out=out)  # noqa: S608 - the name is quoted
         elif name == ".functions":
             answer(self.connection, "SELECT signature, comment FROM _functions", out=out)
-        elif name == ".format" and arguments and arguments[0] in ("table", "csv", "json"):
+        elif name in (".mode", ".format") and arguments and arguments[0] in ("table", "csv", "json"):
             self.format = arguments[0]
         elif name == ".output" and arguments and arguments[0].endswith((".csv", ".json", ".parquet")):
             self.output = Path(arguments[0])
+        elif name == ".read" and arguments:
+            answer(self.connection, input_text(Path(arguments[0])), self.format, out=out)
         elif name == ".timing":
             self.timing = not self.timing
         else:

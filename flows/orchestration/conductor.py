@@ -88,7 +88,7 @@ class Conductor:
     def _reuse(self, step: Step, dataset: Dataset, started: float) -> Dataset:
         if self.store.changed_code(step, dataset):
             warn_of_other_code(dataset)
-        self.tracker.reuse_step(dataset, step.inputs)
+        self.tracker.reuse_step(step, dataset)
         say(f"{step.type.name:<19}  reused  {headline(dataset)}")
         self.done.append(Outcome(step.type.name, dataset, time.perf_counter() - started, reused=True))
         return dataset

@@ -12,11 +12,13 @@ from typing import Any
 from uuid import UUID
 
 from filelock import FileLock, Timeout
-from prefect.client.orchestration import get_client
+from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import FlowRunFilter, TaskRunFilter
 from prefect.client.schemas.objects import FlowRun, State, StateType
+from prefect.exceptions import PrefectHTTPStatusError
 from prefect.states import Crashed
 
+from flows.console import warn
 from flows.home import Home
 from flows.servers.mlflow_database import ensure_mlflow_database
 from pipelines.store.store import Store
@@ -52,27 +54,39 @@ def release_liveness_locks() -> None:
 
 
 def crash_dead_runs(store: Store) -> None:
-    """Mark flow and task runs in Prefect as crashed if their process is dead; SIGKILL leaves them running."""
+    """Mark flow and task runs in Prefect as crashed if their process is dead; SIGKILL leaves them running.
+
+    A run that Prefect's server cannot read is left as it is: no other run depends on it.
+    """
     with ExitStack() as locks:
         dead = {}
         for path in store.locks("flow-"):
             with suppress(Timeout):
                 locks.enter_context(FileLock(path).acquire(timeout=0))
                 dead[UUID(path.stem.removeprefix("flow-"))] = path
-        if not dead:
-            return
-        client = locks.enter_context(get_client(sync_client=True))
-        theirs = FlowRunFilter.model_validate({"id": {"any_": list(dead)}})
-        unfinished = TaskRunFilter.model_validate({"state": {"type": {"any_": UNFINISHED}}})
-        for task in client.read_task_runs(flow_run_filter=theirs, task_run_filter=unfinished):
-            client.set_task_run_state(task.id, Crashed(message=DIED), force=True)
-        known = {run.id: run.state for run in client.read_flow_runs(flow_run_filter=theirs)}
+        client = locks.enter_context(get_client(sync_client=True)) if dead else None
         for flow_run_id, path in dead.items():
-            state = known.get(flow_run_id)
-            if state and not state.is_final():
-                client.set_flow_run_state(flow_run_id, Crashed(message=DIED), force=True)
-            elif not state or abs(datetime.now(UTC) - state.timestamp) > SETTLED:  # a clock may have been ahead
+            try:
+                if client and _crash(client, flow_run_id):
+                    path.unlink(missing_ok=True)
+            except PrefectHTTPStatusError as error:
+                if error.response.status_code < 500:
+                    raise
+                warn(f"Prefect's server cannot read its flow run {flow_run_id}, which died; it stays as it is there.")
                 path.unlink(missing_ok=True)
+
+
+def _crash(client: SyncPrefectClient, flow_run_id: UUID) -> bool:
+    """Crash a dead flow run and its tasks; return whether nothing of it can still appear."""
+    theirs = FlowRunFilter.model_validate({"id": {"any_": [flow_run_id]}})
+    unfinished = TaskRunFilter.model_validate({"state": {"type": {"any_": UNFINISHED}}})
+    for task in client.read_task_runs(flow_run_filter=theirs, task_run_filter=unfinished):
+        client.set_task_run_state(task.id, Crashed(message=DIED), force=True)
+    state = next((run.state for run in client.read_flow_runs(flow_run_filter=theirs)), None)
+    if state and not state.is_final():
+        client.set_flow_run_state(flow_run_id, Crashed(message=DIED), force=True)
+        return False
+    return not state or abs(datetime.now(UTC) - state.timestamp) > SETTLED  # a clock may have been ahead
 
 
 def end_mlflow_runs(flow: Any, flow_run: FlowRun, state: State[Any]) -> None:

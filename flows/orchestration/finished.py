@@ -11,7 +11,7 @@ from flows.orchestration.progress import warn_of_other_code
 from flows.outcome import Outcome
 from flows.tracking.registry import decision_on
 from pipelines.catalog.registry import CHAMPION, registered
-from pipelines.catalog.runs import states
+from pipelines.catalog.runs import former_artifacts, states
 from pipelines.chain import Evaluated, Resolved, chain, resolve
 from pipelines.config import RunConfig
 from pipelines.errors import InputError
@@ -58,9 +58,10 @@ def _decisions(made: Sequence[Dataset], evaluated: Sequence[Evaluated], home: Ho
     """Return what the gate has decided about each evaluated model, or None if anything is left to decide."""
     versions = {(each.name, each.fingerprint): each for each in registered(home.mlflow_uri)}
     with_champion = {each.name for each in versions.values() if CHAMPION in each.aliases}
-    models = [dataset.ref for dataset in made if dataset.ref.kind == "model"]
-    if not all((model.name, model.fingerprint) in versions and model.name in with_champion for model in models):
-        return None
+    for model in (dataset.ref for dataset in made if dataset.ref.kind == "model"):
+        version = versions.get((model.name, model.fingerprint))
+        if not version or not (model.name in with_champion or version.is_rejected):
+            return None
     decided = []
     for each in evaluated:
         decision = decision_on(versions[each.model.ref.name, each.model.ref.fingerprint])
@@ -72,6 +73,9 @@ def _decisions(made: Sequence[Dataset], evaluated: Sequence[Evaluated], home: Ho
 
 def _has_ended(experiment: str, made: Sequence[Dataset], home: Home) -> bool:
     """Return whether the last run of the experiment ended well, and no run of this home is unfinished."""
+    database = home.artifacts.with_name("mlflow.db")
+    if home.mlflow_uri == f"sqlite:///{database}" and former_artifacts(database):
+        return False  # the home was moved, and MLflow has to follow it
     runs = states(home.mlflow_uri, experiment)
     flows = [run.status for run in runs if run.kind == "flow"]
     status = {run.run_id: run.status for run in runs}

@@ -15,10 +15,10 @@ from flows.home import Home
 from flows.orchestration.artifacts import artifact_key
 from flows.orchestration.task_runners import uncached_task
 from flows.outcome import Outcome
-from flows.tracking.registry import DECISION, KEPT_BACK, WHY, decision_on, record_decision, set_champion
+from flows.tracking.registry import WHY, decision_on, record_decision, set_champion
 from flows.tracking.tracker import Tracker
 from gpt.config import Config
-from pipelines.catalog.registry import CHALLENGER, CHAMPION, ModelVersion, find_version, registered
+from pipelines.catalog.registry import CHALLENGER, CHAMPION, DECISION, KEPT_BACK, ModelVersion, find_version, registered
 from pipelines.chain import Evaluated, Perform, corpus_of, with_tokenizer_of
 from pipelines.config import ClassificationRun, RunConfig
 from pipelines.corpus.examples import EXAMPLES

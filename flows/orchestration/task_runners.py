@@ -5,7 +5,7 @@
     dask[=N]         a Dask cluster on this machine, started with the first partition
     dask=ADDRESS     a running Dask cluster, whose workers see the same home folder
 
-N is the number of workers; by default, the number of processor cores.
+N is the number of workers; by default, the number of processor cores that this process may use.
 """
 
 import importlib
@@ -24,6 +24,7 @@ from prefect.futures import as_completed
 from prefect.task_runners import ProcessPoolTaskRunner, TaskRunner, ThreadPoolTaskRunner
 
 from flows.terminal import show_control_characters
+from gpt.cores import cores
 from pipelines.errors import InputError
 from pipelines.store.processes import ProcessId
 
@@ -45,7 +46,7 @@ def task_runner(setting: str = "") -> TaskRunner[Any]:
             f"{VARIABLE}={setting!r} is no task runner; choose threads, processes or dask, "
             "with =N behind it for N workers, or dask=ADDRESS."
         )
-    return make(size or str(os.cpu_count() or 1))
+    return make(size or str(cores()))
 
 
 def uncached_task(**settings: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -85,7 +86,7 @@ def map_tasks(
 def _suggest_processes(seconds: float) -> None:
     context = FlowRunContext.get()
     on_threads = context is not None and isinstance(context.task_runner, ThreadPoolTaskRunner)
-    if on_threads and seconds > LONG and VARIABLE not in os.environ and (os.cpu_count() or 1) > 1:
+    if on_threads and seconds > LONG and VARIABLE not in os.environ and cores() > 1:
         from flows.console import say  # which worker processes need not import
 
         say(f"{VARIABLE}=processes is faster for so much work: threads wait for each other.")

@@ -14,6 +14,7 @@ from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Any, Literal, Self
 from zoneinfo import ZoneInfo
 
@@ -21,7 +22,9 @@ from filelock import FileLock, Timeout
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from flows.console import say
+from flows.orchestration.signals import end_on_second_signal
 from flows.servers.prefect_server import prefect_server
+from flows.servers.processes import find_started
 from flows.servers.stack import Stack, pages
 from gpt.config import Config
 from pipelines.config import SHIPPED, explain, load_config
@@ -99,14 +102,21 @@ def serve(path: Path | str, home: Path | str, flows: Flows | None = None) -> Non
     Raises:
         InputError: the file is wrong, or there is no lasting Prefect server, or another process serves already.
     """
-    if not Stack(home).status()[0].running:
+    stack = Stack(home)
+    own, _ = stack.servers
+    if not stack.status()[0].running:
         raise InputError("Schedules need a Prefect server that stays: `tokenmill up` first, or set PREFECT_API_URL.")
-    with prefect_server(home):
+    with prefect_server(home) as url:
         from flows.schedules.runner import OwnRunner
 
         deployments = make_deployments(load_schedules(path), Path(path), flows)
+        started = find_started(own)
+        if not started or url != f"{started.url}/api":  # another home may serve schedules of the same names there
+            for deployment in deployments:
+                deployment.name = f"{deployment.name}-{own.secret.id[:6]}"
         try:
             with FileLock(Path(home) / ".tokenmill" / "serve.lock", timeout=0):
+                end_on_second_signal()
                 _give_up_orphans(deployments)
                 # Polls often and takes a run when it is due. A run that is taken earlier occupies the only slot.
                 runner = OwnRunner(query_seconds=2, prefetch_seconds=0)
@@ -120,21 +130,29 @@ def serve(path: Path | str, home: Path | str, flows: Flows | None = None) -> Non
 
 
 async def _run_until_signal(runner: OwnRunner) -> None:
-    """Run until a signal. The runner then pauses its schedules and kills its runs, in `SECONDS_TO_END` at most.
+    """Run until a signal. Runs in flight then save and end, and the runner pauses its schedules.
 
-    `prefect.serve` would wait for the server to pause them, for minutes if the server hangs. At SIGTERM it would raise
-    SystemExit wherever it is, which pauses nothing during a run.
+    At a second signal they are killed. `prefect.serve` would wait for the server to pause the schedules, for minutes if
+    the server hangs. At SIGTERM it would raise SystemExit wherever it is, which pauses nothing during a run.
     """
     loop = asyncio.get_running_loop()
     running = asyncio.create_task(runner.start())
+    signalled: list[int] = []
 
-    def end() -> None:
+    async def end() -> None:
+        await runner.end_runs(lambda: len(signalled) > 1)
         running.cancel()
         loop.call_later(SECONDS_TO_END, running.cancel)  # cancels the clean-up that the first cancel started
 
+    def handle(number: int, frame: FrameType | None) -> None:
+        signalled.append(number)
+        if len(signalled) == 1:
+            loop.call_soon_threadsafe(lambda: ending.append(loop.create_task(end())))
+
+    ending: list[asyncio.Task[None]] = []
     await asyncio.sleep(0)  # the runner sets its own handler of SIGTERM as it starts
     for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, end)
+        signal.signal(number, handle)  # the loop's own handlers would take the signals from the watchdog
     with suppress(asyncio.CancelledError):
         await running
 

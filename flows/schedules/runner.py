@@ -4,8 +4,11 @@ Prefect's own starts `python -m prefect.engine`, which loads the flow from the e
 the database names. This one starts `flows.schedules.served_run` with the flow that it was given.
 """
 
+import asyncio
 import shlex
 import sys
+from collections.abc import Callable
+from contextlib import suppress
 from pkgutil import resolve_name
 from typing import Any, Self
 from uuid import UUID
@@ -15,6 +18,8 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.deployments.runner import RunnerDeployment
 from prefect.runner import Runner
 from prefect.runner._starter_engine import EngineCommandStarter
+
+from flows.console import say
 
 
 class OwnRunner(Runner):
@@ -35,15 +40,40 @@ class OwnRunner(Runner):
         await super().__aenter__()
         assert self._hook_runner and hasattr(self._hook_runner, "_resolve_flow")
         assert hasattr(self._scheduled_run_poller, "_resolve_starter")
+        assert hasattr(self._scheduled_run_poller, "stopping")
         self._hook_runner._resolve_flow = self._flow
         self._scheduled_run_poller._resolve_starter = self._starter
         return self
+
+    async def end_runs(self, is_hurried: Callable[[], bool]) -> None:
+        """Start no more runs, ask those in flight to save and end, and wait until they have.
+
+        Args:
+            is_hurried: returns whether they have to end now, whatever they have saved.
+        """
+        self._scheduled_run_poller.stopping = True
+        asked: set[UUID] = set()
+        processes = self._process_manager._process_map
+        while alive := {each: handle for each, handle in processes.items() if handle.is_alive()}:
+            if new := alive.keys() - asked:
+                say(f"Ending {len(alive)} runs in flight, which save their work; once more ends them at once.")
+            for each, handle in alive.items():
+                with suppress(ProcessLookupError):
+                    if is_hurried():
+                        handle.hard_kill()
+                    elif each in new:
+                        handle.graceful_kill()
+            asked |= new
+            await asyncio.sleep(0.2)
 
     def _starter(self, flow_run: FlowRun) -> EngineCommandStarter:
         deployment = self._deployment(flow_run)
         command = [sys.executable, "-m", "flows.schedules.served_run", deployment.name, str(deployment.entrypoint)]
         return EngineCommandStarter(
-            command=shlex.join(command), deployment_name=deployment.name, control_channel=self._control_channel
+            command=shlex.join(command),
+            deployment_name=deployment.name,
+            control_channel=self._control_channel,
+            isolate_process_group=True,  # else Ctrl-C would reach the run, and then `end_runs` as a second signal
         )
 
     async def _flow(self, flow_run: FlowRun) -> Flow[..., Any]:

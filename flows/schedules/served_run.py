@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 from inspect import Parameter, signature
 from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any, get_type_hints
@@ -22,6 +23,7 @@ from prefect.states import Failed
 from pydantic import ValidationError, create_model
 
 from flows.console import say
+from flows.servers.end_with_parent import end_with
 from flows.terminal import prepare_streams
 from gpt.config import Config
 from pipelines.config import explain
@@ -88,6 +90,7 @@ def validate_parameters(flow: Flow[..., Any], parameters: dict[str, Any], where:
 
 if __name__ == "__main__":
     prepare_streams()
+    threading.Thread(target=end_with, args=(os.getppid(),), daemon=True).start()  # if `tokenmill schedule` is killed
     configure_from_env()  # the connection by which the runner cancels this run
     identifier = UUID(os.environ["PREFECT__FLOW_RUN_ID"])
     with handle_engine_signals(identifier):

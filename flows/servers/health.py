@@ -7,6 +7,7 @@ import time
 from typing import TYPE_CHECKING
 
 from pipelines.errors import InputError
+from pipelines.proxies import variable_for
 
 if TYPE_CHECKING:
     import httpx
@@ -35,7 +36,8 @@ def answers(base: str, wait: float = 0, secret: Secret | None = None) -> bool:
 def check_named(variable: str, url: str) -> None:
     """Raise an InputError if no server answers at the address that a variable names."""
     if not any(answers(url, attempt) for attempt in range(2)):
-        raise InputError(f"Nothing answers at {variable}={url}; start that server, or unset the variable.")
+        through = f" through the proxy of {proxy}" if (proxy := variable_for(url)) else ""
+        raise InputError(f"Nothing answers at {variable}={url}{through}; start that server, or unset the variable.")
 
 
 def has_page(url: str) -> bool:
@@ -53,11 +55,10 @@ def _get(url: str, headers: dict[str, str]) -> httpx.Response | None:
     def ask() -> None:
         import httpx  # a third of a second
 
-        trust_env = LOOPBACK not in url  # this machine is never asked through a proxy
         verify = url.startswith("https:")  # certificates take 0.1 s to load
         try:
             with (
-                httpx.Client(timeout=PATIENCE, trust_env=trust_env, verify=verify) as client,
+                httpx.Client(timeout=PATIENCE, verify=verify) as client,
                 client.stream("GET", url, headers=headers) as answer,
             ):
                 found.append(answer)

@@ -11,6 +11,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from flows.servers.logs import last_line
+from flows.servers.moved_home import follow_move
 from flows.servers.sqlite_database import set_aside_half_made
 from pipelines.errors import InputError
 
@@ -23,7 +24,8 @@ def ensure_mlflow_database(uri: str, artifacts: Path | None = None) -> None:
 
     Args:
         uri: MLflow's tracking URI.
-        artifacts: where the experiment "Default" keeps its artifacts; MLflow's choice is the current folder.
+        artifacts: the home's folder of artifacts. The experiment "Default" keeps its own there; MLflow's choice is the
+            current folder. If the database is the home's, it follows a home that was moved.
 
     Raises:
         InputError: the database is damaged, or of another version and could not be upgraded.
@@ -52,6 +54,8 @@ def ensure_mlflow_database(uri: str, artifacts: Path | None = None) -> None:
             if "out-of-date" not in str(error):
                 raise
             _upgrade(path)
+        if artifacts:
+            follow_move(path, artifacts)
 
 
 def _upgrade(path: Path) -> None:

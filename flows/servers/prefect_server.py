@@ -10,6 +10,7 @@ from uuid import uuid4
 
 from filelock import FileLock
 
+from flows.console import warn
 from flows.current_folder import warn_of_settings
 from flows.servers.health import LOOPBACK, check_named
 from flows.servers.logs import last_line_of
@@ -17,6 +18,7 @@ from flows.servers.processes import end, find_started, start, wait_for, wait_unt
 from flows.servers.secret import Secret
 from flows.servers.server import PREFECT_FILES, prefect, private_folder
 from pipelines.errors import InputError
+from pipelines.proxies import problems
 
 END_WITH_PARENT = Path(__file__).with_name("end_with_parent.py")
 
@@ -40,9 +42,12 @@ def prefect_server(home: Path | str, on_choice: Callable[[str], None] = lambda c
     (private_folder(home) / "prefect").mkdir(exist_ok=True)  # Prefect would complain that it cannot make it
     own = prefect(home, 0)
     warn_of_settings()
+    for problem in problems:
+        warn(problem)
     if "PREFECT_HOME" not in os.environ:
         files = {name: os.environ.get(name, file) for name, file in PREFECT_FILES.items()}
         os.environ.update(files, PREFECT_HOME=own.environment["PREFECT_HOME"])
+        os.environ.pop("PREFECT_PROFILE", None)  # one of files that are not read
     if url := os.environ.get("PREFECT_API_URL"):
         on_choice("named")
         check_named("PREFECT_API_URL", url)
@@ -86,7 +91,6 @@ def prefect_variables(url: str, secret: Secret) -> dict[str, str]:
 @contextlib.contextmanager
 def _use(variables: dict[str, str]) -> Iterator[str]:
     """Let Prefect in this process, and in the processes that it starts, use a server; yield its address."""
-    variables = {**variables, "no_proxy": no_proxy()}
     before = {name: os.environ.get(name) for name in variables}
     with contextlib.ExitStack() as stack:
         os.environ.update(variables)
@@ -97,11 +101,6 @@ def _use(variables: dict[str, str]) -> Iterator[str]:
             settings = (PREFECT_API_URL, PREFECT_API_AUTH_STRING)
             stack.enter_context(temporary_settings({setting: variables[setting.name] for setting in settings}))
         yield variables["PREFECT_API_URL"]
-
-
-def no_proxy() -> str:
-    """Return a value of `no_proxy` that keeps requests to this machine, and the secret in them, from any proxy."""
-    return ",".join(filter(None, [os.environ.get("no_proxy") or os.environ.get("NO_PROXY"), LOOPBACK]))
 
 
 def _restore(variables: dict[str, str | None]) -> None:

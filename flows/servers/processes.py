@@ -36,6 +36,9 @@ STOPPING = 15  # seconds between asking a server to end and killing it
 MARK = "TOKENMILL_SERVER"
 """Environment variable of a server's processes. They inherit it from each other; its value names the server."""
 
+NOT_INHERITED = ("PREFECT_API_URL", "PREFECT_PROFILE", "PREFECT_SERVER_API_BASE_PATH")
+"""Variables that are meant for another Prefect server than ours."""
+
 
 @dataclass(frozen=True)
 class Service:
@@ -165,6 +168,6 @@ def _find(mark: str) -> list[psutil.Process]:
 def _environment_of(server: Server) -> dict[str, str]:
     """Return the environment of a server. Variables that the user has set override the server's, except its places."""
     places = {name: value for name, value in server.environment.items() if name in PLACES}
-    inherited = {name: value for name, value in os.environ.items() if name != "PREFECT_API_URL"}
+    inherited = {name: value for name, value in os.environ.items() if name not in NOT_INHERITED}
     path = os.pathsep.join(map(os.path.abspath, filter(None, inherited.get("PYTHONPATH", "").split(os.pathsep))))
     return {**server.environment, **inherited, "PYTHONPATH": path, "PYTHONSAFEPATH": "1", **places}

@@ -12,7 +12,7 @@ from filelock import FileLock
 
 from flows.servers.guard import login_link
 from flows.servers.health import LOOPBACK, answers, has_page
-from flows.servers.prefect_server import no_proxy, prefect_variables
+from flows.servers.prefect_server import prefect_variables
 from flows.servers.processes import (
     Service,
     check_secret,
@@ -88,7 +88,7 @@ class Stack:
         if service := find_started(mlflow):
             login = {"MLFLOW_TRACKING_USERNAME": USER, "MLFLOW_TRACKING_PASSWORD": mlflow.secret.value}
             variables |= {"MLFLOW_TRACKING_URI": service.url, **login}
-        return {**variables, "no_proxy": no_proxy()} if variables else {}
+        return {**variables, "no_proxy": os.environ.get("no_proxy", LOOPBACK)} if variables else {}
 
     def _locked(self) -> FileLock:
         return FileLock(private_folder(self.home) / "stack.lock")

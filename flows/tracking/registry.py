@@ -14,7 +14,19 @@ from typing import TYPE_CHECKING
 from flows.console import say
 from flows.home import Home
 from pipelines.catalog import registry
-from pipelines.catalog.registry import CHALLENGER, CHAMPION, HISTORY, ModelVersion, champions_of, version_of
+from pipelines.catalog.registry import (
+    CHALLENGER,
+    CHAMPION,
+    DECIDED,
+    DECISION,
+    HISTORY,
+    PROMOTED,
+    ROLLED_BACK,
+    WHY,
+    ModelVersion,
+    champions_of,
+    version_of,
+)
 from pipelines.errors import InputError
 from pipelines.store.dataset import Dataset
 from pipelines.visible import in_markdown
@@ -22,17 +34,12 @@ from pipelines.visible import in_markdown
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
 
-DECISION, WHY, DECIDED = "tokenmill.decision", "tokenmill.why", "tokenmill.decided_at"
-
-
-PROMOTED, KEPT_BACK, ROLLED_BACK = "promoted", "kept back", "rolled back"
-
 
 def find_model(reference: str, home: Home | None = None) -> Dataset:
     """Find the model that a reference names, by default in the environment's home, with warnings on standard error.
 
     Raises:
-        InputError: there is no such model.
+        InputError: there is no such model, or the registry has to be read and cannot be.
     """
     home = home or Home.from_environment()
     return registry.find_model(reference, home.store, home.mlflow_uri, say)
@@ -45,7 +52,7 @@ def decision_on(version: ModelVersion) -> str | None:
 
 
 def register_model(client: MlflowClient, home: Home, dataset: Dataset, run_id: str) -> None:
-    """Log a published model as an MLflow model and register it; the first of its name becomes the champion.
+    """Log a published model as an MLflow model and register it; it becomes the champion if there is none.
 
     Does nothing that was done before, so it may be killed anywhere and called again.
     """
@@ -69,9 +76,19 @@ def register_model(client: MlflowClient, home: Home, dataset: Dataset, run_id: s
             client.set_logged_model_tags(info.model_id, {MLFLOW_MODEL_VERSIONS: listed})
         champion = client.get_registered_model(name).aliases.get(CHAMPION)
         if champion is None:
-            set_champion(client, name, version, "The first model of its name.")
+            if not version_of(home.mlflow_uri, name, version=int(version)).is_rejected:
+                set_champion(client, name, version, "The first model of its name.")
         elif str(champion) != version:
             client.set_registered_model_alias(name, CHALLENGER, version)
+
+
+def is_registered(client: MlflowClient, home: Home, name: str, run_id: str) -> bool:
+    """Return whether `register_model` has nothing left to do for the model that a run has built."""
+    version = registered_version(client, name, run_id)
+    if version is None:
+        return False
+    has_champion = CHAMPION in client.get_registered_model(name).aliases
+    return has_champion or version_of(home.mlflow_uri, name, version=int(version)).is_rejected
 
 
 def registered_version(client: MlflowClient, name: str, run_id: str) -> str | None:

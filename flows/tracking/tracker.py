@@ -13,20 +13,21 @@ from pathlib import Path
 import mlflow
 import pyarrow.parquet as pq
 from filelock import Timeout
+from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NOTE
 
+from flows.console import warn
 from flows.home import Home
 from flows.outcome import Outcome
 from flows.servers.mlflow_database import ensure_mlflow_database
 from flows.servers.stack import pages
 from flows.tracking.entities import MAX_TAG, dataset_input, run_metrics, run_params, run_tags
 from flows.tracking.notes import run_note, step_note
-from flows.tracking.registry import register_model, registered_version
+from flows.tracking.registry import is_registered, register_model
 from flows.tracking.step_run import ENDED, StepRun, end_run
 from gpt.config import Config
-from pipelines.catalog.registry import CHAMPION
 from pipelines.config import RunConfig
 from pipelines.report.charts import standalone
 from pipelines.report.figures import kinds
@@ -54,6 +55,9 @@ class Tracker:
 
     def _experiment(self, name: str) -> str:
         if found := self.client.get_experiment_by_name(name):
+            if found.lifecycle_stage == "deleted":
+                self.client.restore_experiment(found.experiment_id)
+                warn(f"MLflow's experiment {name} was deleted; it is restored, because this run belongs to it.")
             return str(found.experiment_id)
         # A server decides where it stores artifacts.
         root = os.environ.get("MLFLOW_DEFAULT_ARTIFACT_ROOT") or self.home.artifacts.as_uri()
@@ -77,7 +81,7 @@ class Tracker:
             lock = self.home.store.lock(self.parent)
             lock.acquire()
         try:
-            self._log_params(self.parent, config)
+            self._log_params(run, config)
             yield self.parent
             self._delete_doubles()
             self.client.set_terminated(self.parent, "FINISHED")
@@ -103,8 +107,7 @@ class Tracker:
             **({MLFLOW_PARENT_RUN_ID: self.parent} if self.parent else {}),
             **tags,
         }
-        same_step = f"tags.`tokenmill.fingerprint` = '{step.fingerprint}' and {self.is_ours}"
-        interrupted = f"{same_step} and attributes.status != 'FINISHED'"
+        interrupted = f"{self._of(step)} and attributes.status != 'FINISHED'"
         if runs := self.client.search_runs([self.experiment_id], interrupted, max_results=1):
             run = runs[0]
             self.client.update_run(run.info.run_id, status="RUNNING")
@@ -114,7 +117,7 @@ class Tracker:
         else:
             name = f"{step.type.name} {step.name}"
             run = self.client.create_run(self.experiment_id, run_name=name, tags=identity)
-        self._log_params(run.info.run_id, step.config)
+        self._log_params(run, step.config)
         return StepRun(self.client, run.info.run_id, self.home.unsent)
 
     def finish_step(self, run_id: str, dataset: Dataset, inputs: Mapping[str, Dataset]) -> None:
@@ -135,17 +138,37 @@ class Tracker:
                 if ENDED in self.client.get_run(run_id).data.tags:  # it ended well after all
                     self.client.delete_tag(run_id, ENDED)
 
-    def reuse_step(self, dataset: Dataset, inputs: Mapping[str, Dataset]) -> None:
+    def reuse_step(self, step: Step, dataset: Dataset) -> None:
         """Link the parent run to the run that built a step's result.
 
-        If the builder died after it published the result, what it has not logged is logged now.
+        If the builder died after it published the result, what it has not logged is logged now. If MLflow does not
+        know the run, because it or the whole database was deleted or is another one, what the manifest says is logged.
         """
         run_id = dataset.manifest.built.get("mlflow_run_id")
-        if run_id and self._is_incomplete(run_id, dataset):
-            self.finish_step(run_id, dataset, inputs)
+        if run_id:
+            run_id = self._known_run(run_id, step)
+            if self._is_incomplete(run_id, dataset):
+                self.finish_step(run_id, dataset, step.inputs)
         if self.parent:
             key = f"tokenmill.reused.{dataset.ref.kind}.{dataset.ref.name}"
             self.client.set_tag(self.parent, key, run_id or "built outside MLflow")
+
+    def _known_run(self, run_id: str, step: Step) -> str:
+        """Return the run that built a step, or one in its place if MLflow has it no longer."""
+        with self.home.store.lock(f"experiment-{self.experiment_id}"):
+            try:
+                if self.client.get_run(run_id).info.lifecycle_stage == "active":
+                    return run_id
+            except MlflowException as error:
+                if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                    raise
+            if runs := self.client.search_runs([self.experiment_id], self._of(step), max_results=1):
+                return str(runs[0].info.run_id)
+            return self.open_step(step, {}).run_id
+
+    def _of(self, step: Step) -> str:
+        """Return a filter of the runs of a step in this home."""
+        return f"tags.`tokenmill.fingerprint` = '{step.fingerprint}' and {self.is_ours}"
 
     def summarise(self, name: str, outcomes: Sequence[Outcome], report: Path) -> dict[str, str]:
         """Log the report, a description and the results of every evaluation to the parent run, for comparing runs.
@@ -197,21 +220,28 @@ class Tracker:
             table = pq.read_table(dataset.file("mistakes.parquet")).to_pandas()
             self.client.log_table(run_id, table, "mistakes.json")
 
-    def _log_params(self, run_id: str, config: Config) -> None:
-        params = run_params(config)
-        for at in range(0, len(params), 100):  # MLflow takes a hundred at a time
-            self.client.log_batch(run_id, params=params[at : at + 100])
+    def _log_params(self, run: Run, config: Config) -> None:
+        """Log a config. MLflow changes no parameter of a run, so a tag holds what an earlier attempt logged otherwise.
+
+        This is a place, such as the path of a source: an attempt at the same step differs in nothing else.
+        """
+        logged, params = run.data.params, run_params(config)
+        new = [each for each in params if each.key not in logged]
+        for at in range(0, len(new), 100):  # MLflow takes a hundred at a time
+            self.client.log_batch(run.info.run_id, params=new[at : at + 100])
+        changed = {f"tokenmill.changed.{each.key}": each.value for each in params if logged.get(each.key) != each.value}
+        if logged and changed:
+            self.client.log_batch(run.info.run_id, tags=run_tags(changed))
 
     def _is_incomplete(self, run_id: str, dataset: Dataset) -> bool:
         """Return whether a run of this experiment lacks something that `finish_step` logs."""
         runs = self.client.search_runs([self.experiment_id], f"attributes.run_id = '{run_id}'")
         if not runs:
-            return False  # built by another experiment's run, or in another MLflow
-        name, finished = dataset.ref.name, runs[0].info.status == "FINISHED"
+            return False  # built by another experiment's run
+        finished = runs[0].info.status == "FINISHED"
         if not finished or dataset.ref.kind != "model":
             return not finished
-        registered = registered_version(self.client, name, run_id)
-        return not registered or CHAMPION not in self.client.get_registered_model(name).aliases
+        return not is_registered(self.client, self.home, dataset.ref.name, run_id)
 
     def _end_dead_runs(self) -> None:
         """Mark runs as killed whose process has died. A living process holds the lock of its flow run.

@@ -19,14 +19,14 @@ from pathlib import Path
 
 import duckdb
 
-from pipelines.catalog import runs, tables
+from pipelines.catalog import model_versions, readings, runs, tables
 from pipelines.catalog.columns import arrow_schema
 from pipelines.catalog.functions import MACROS, Functions
 from pipelines.catalog.selection import Selection
-from pipelines.catalog.views import TOKENS_FLAT, TOKENS_FLAT_COMMENT, DamagedTable, LazyTable, rows_of
+from pipelines.catalog.views import DERIVED, DamagedTable, LazyTable, rows_of
 from pipelines.store.dataset import Dataset
 from pipelines.store.intact import Damaged
-from pipelines.store.kinds import VIEWS, View, kind_of
+from pipelines.store.kinds import VIEWS, View, kind_of, parse_columns
 from pipelines.store.store import Store
 
 
@@ -66,12 +66,17 @@ def connect_selection(
     Functions(selection).register(connection)
     damaged = [sentence for view in VIEWS.values() for sentence in _create_view(connection, selection, view)]
     connection.execute(f"CREATE VIEW _damaged AS SELECT unnest([{', '.join(map(literal, damaged))}]::VARCHAR[])")
-    connection.execute(f"CREATE VIEW tokens_flat AS {TOKENS_FLAT}")
-    connection.execute(f"COMMENT ON VIEW tokens_flat IS {literal(TOKENS_FLAT_COMMENT)}")
+    for name, (query, comment) in DERIVED.items():
+        connection.execute(f"CREATE VIEW {name} AS {query}")
+        connection.execute(f"COMMENT ON VIEW {name} IS {literal(comment)}")
     runs_uri = mlflow_uri or runs.tracking_uri(selection.store.root)
     of_store = [(name, *table[:2], partial(tables.read, name, selection)) for name, table in tables.TABLES.items()]
     of_runs = [(name, *table, partial(runs.read, name, runs_uri)) for name, table in runs.TABLES.items()]
-    for name, columns, comment, make in of_store + of_runs:
+    of_models = [
+        ("models", model_versions.COLUMNS, model_versions.COMMENT, partial(model_versions.read, selection, runs_uri)),
+        ("readings", readings.COLUMNS, readings.COMMENT, partial(readings.read, selection)),
+    ]
+    for name, columns, comment, make in of_store + of_models + of_runs:
         connection.register(name, LazyTable(arrow_schema(columns), make))
         connection.execute(f"COMMENT ON VIEW {name} IS {literal(comment)}")
     for signature, (body, comment, example) in MACROS.items():
@@ -101,7 +106,7 @@ def _create_view(connection: duckdb.DuckDBPyConnection, selection: Selection, vi
     labels = {str(dataset.ref): label for label, dataset in selection.datasets_in(view)}
     branches = [view.empty_query]
     for dataset in selection.all:
-        if view not in kind_of(dataset.manifest.kind).views:
+        if view not in kind_of(dataset.manifest.kind).views or not view.shows(dataset.manifest):
             continue
         try:
             rows = rows_of(dataset, view)
@@ -115,7 +120,11 @@ def _create_view(connection: duckdb.DuckDBPyConnection, selection: Selection, vi
         if label := labels.get(str(dataset.ref)):
             parsed = " REPLACE (metadata::JSON AS metadata)" if "metadata" in rows.schema.names else ""
             branches.append(branch_query(view, label, dataset, quoted(version), parsed))
-    connection.execute(f"CREATE VIEW {view.name} AS {' UNION ALL BY NAME '.join(branches)}")
+    query = " UNION ALL BY NAME ".join(branches)
+    if view.closed:
+        columns = ", ".join(map(quoted, ["dataset", *parse_columns(view.columns)]))
+        query = f"SELECT {columns} FROM ({query})"  # noqa: S608 - names are quoted
+    connection.execute(f"CREATE VIEW {view.name} AS {query}")
     connection.execute(f"COMMENT ON VIEW {view.name} IS {literal(view.comment)}")
     return damaged
 
@@ -169,9 +178,14 @@ def explain_error(error: duckdb.Error, connection: duckdb.DuckDBPyConnection | N
     if unknown and isinstance(error, duckdb.CatalogException):
         names = "SELECT name FROM _views UNION SELECT name FROM _functions"
         known = [name for (name,) in connection.execute(names).fetchall()] if connection else []
+        if unknown[1] in known:
+            return f"{unknown[1]}() returns a value and not a table: SELECT {unknown[1]}(...)."
         near = difflib.get_close_matches(unknown[1], known, 1)
         hint = f"did you mean {near[0]!r}?" if near else "`show tables` lists the views."
         return f"There is no {unknown[1]!r}; {hint}"
+    column = re.search(r'(?:column|column named) "([^"]+)"', message)
+    if column and (candidates := re.search(r"^Candidate bindings: :? *(.+)$", str(error), re.MULTILINE)):
+        return f'There is no column "{column[1]}" here; did you mean {candidates[1]}?'
     if connection and isinstance(error, duckdb.BinderException):
         for (damage,) in connection.execute("FROM _damaged").fetchall():  # such a file may lack the column
             return f"{message} But {damage}"

@@ -6,11 +6,13 @@ from pipelines.store.kinds import parse_columns
 
 TYPES = {
     "BIGINT": pa.int64(),
+    "BIGINT[]": pa.list_(pa.int64()),
     "BLOB": pa.binary(),
     "BOOLEAN": pa.bool_(),
     "BOOLEAN[]": pa.list_(pa.bool_()),
     "DOUBLE": pa.float64(),
     "INTEGER": pa.int32(),
+    "INTEGER[]": pa.list_(pa.int32()),
     "JSON": pa.json_(pa.string()),
     "TIMESTAMPTZ": pa.timestamp("ms", tz="UTC"),
     "UINTEGER": pa.uint32(),

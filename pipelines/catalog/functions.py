@@ -1,7 +1,8 @@
 """The functions that the SQL catalog adds to DuckDB: text to tokens and back, and places of tokens.
 
 Functions of every row work on Arrow's buffers, a block of rows at a time; the rest is SQL over them. A function that
-needs a tokenizer takes the newest token dataset's, or that of the dataset named by its last argument.
+needs a tokenizer takes that of the dataset named by its last argument. Without one, it takes the only tokenizer there
+is, and refuses to choose among several.
 """
 
 from __future__ import annotations
@@ -40,30 +41,31 @@ MACROS = {
     "token_text(token_id, dataset := '')": (
         "_token_text(token_id::UINTEGER, dataset)",
         "Text of one token.",
-        "SELECT token_text(262)",
+        "SELECT token_text(token_id, dataset) FROM vocabulary LIMIT 5",
     ),
     "sample_text(sample_id, dataset := '')": (
         "_sample_text(sample_id::BIGINT, dataset)",
         "Text of a training window.",
-        "SELECT sample_text(0)",
+        "SELECT sample_text(sample_id, dataset) FROM samples LIMIT 5",
     ),
     "ngrams(tokens, n)": (
         "_ngrams(tokens::UINTEGER[], n::UINTEGER)",
         "Every run of n tokens.",
-        "SELECT token_text(pair[1]), token_text(pair[2]), count(*) AS n "
-        "FROM (SELECT unnest(ngrams(tokens, 2)) AS pair FROM tokens) GROUP BY ALL ORDER BY n DESC LIMIT 10",
+        "SELECT dataset, token_text(pair[1], dataset), token_text(pair[2], dataset), count(*) AS n "
+        "FROM (SELECT dataset, unnest(ngrams(tokens, 2)) AS pair FROM tokens) GROUP BY ALL ORDER BY n DESC LIMIT 10",
     ),
     "ngram_hashes(tokens, n)": (
         "_ngram_hashes(tokens::UINTEGER[], n::UINTEGER)",
         "A 64-bit hash of every run of n tokens, to count and compare long runs by.",
-        "SELECT count(DISTINCT run) FROM (SELECT unnest(ngram_hashes(tokens, 13)) AS run FROM tokens)",
+        "SELECT dataset, count(DISTINCT run) "
+        "FROM (SELECT dataset, unnest(ngram_hashes(tokens, 13)) AS run FROM tokens) GROUP BY dataset",
     ),
-    "context(doc_id, position, n)": (
+    "context(doc_id, position, n, dataset := '')": (
         """(SELECT _decode(_tokens[greatest(position::BIGINT - n, 0) + 1 : position + n + 1]::UINTEGER[], _dataset)
             FROM (SELECT t.doc_id AS _doc_id, t.tokens AS _tokens, t.dataset AS _dataset FROM tokens t)
-            WHERE _doc_id = doc_id LIMIT 1)""",
+            WHERE _doc_id = doc_id AND _dataset = _named(dataset) LIMIT 1)""",
         "Text of the n tokens on either side of a position, which counts from 0.",
-        "SELECT context(doc_id, 40, 8) FROM tokens LIMIT 5",
+        "SELECT context(doc_id, 40, 8, dataset) FROM tokens LIMIT 5",
     ),
     "find_tokens(phrase)": (
         """TABLE (
@@ -147,6 +149,7 @@ class Functions:
             "_decode": (self.decode, ["UINTEGER[]", "VARCHAR"], "VARCHAR"),
             "_token_text": (self.token_text, ["UINTEGER", "VARCHAR"], "VARCHAR"),
             "_sample_text": (self.sample_text, ["BIGINT", "VARCHAR"], "VARCHAR"),
+            "_named": (self.named, ["VARCHAR"], "VARCHAR"),
             "_version": (self.version, ["VARCHAR"], "VARCHAR"),
             "_ngrams": (ngrams, ["UINTEGER[]", "UINTEGER"], "UINTEGER[][]"),
             "_ngram_hashes": (ngram_hashes, ["UINTEGER[]", "UINTEGER"], "UBIGINT[]"),
@@ -156,6 +159,10 @@ class Functions:
             connection.create_function(  # type: ignore[call-overload]  # the enums that it declares are not exported
                 name, function, parameters, returned, type="arrow", null_handling="special"
             )
+
+    def named(self, names: pa.Array) -> pa.Array:
+        """Turn (B) names of token datasets into themselves, and empty ones into the name of the only one."""
+        return pa.array([name or self._selection.only("tokens") for name in names.to_pylist()], pa.string())
 
     def version(self, names: pa.Array) -> pa.Array:
         """Turn (B) names of token datasets, or other references to them, into (B) references with a fingerprint."""

@@ -6,7 +6,6 @@ httpx takes half a second to import, so it is imported when a server is asked.
 
 from __future__ import annotations
 
-import ipaddress
 import json
 import math
 import os
@@ -15,7 +14,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 from pipelines.errors import InputError
 
@@ -38,17 +36,8 @@ def open_server(address: str) -> Iterator[MlflowServer]:
     user, token = os.environ.get("MLFLOW_TRACKING_USERNAME"), os.environ.get("MLFLOW_TRACKING_TOKEN")
     auth = httpx.BasicAuth(user, os.environ.get("MLFLOW_TRACKING_PASSWORD", "")) if user else None
     headers = {"Authorization": f"Bearer {token}"} if token and not user else {}
-    proxies = not _is_loopback(address)  # which the environment may name
-    with httpx.Client(auth=auth, headers=headers, timeout=30, follow_redirects=True, trust_env=proxies) as client:
+    with httpx.Client(auth=auth, headers=headers, timeout=30, follow_redirects=True) as client:
         yield MlflowServer(address.rstrip("/"), client)
-
-
-def _is_loopback(address: str) -> bool:
-    host = urlsplit(address).hostname or ""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost" or host.endswith(".localhost")
 
 
 class MlflowServer:

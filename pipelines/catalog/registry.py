@@ -4,7 +4,7 @@ An SQLite file is opened to read only. A server is asked over REST, and any othe
 """
 
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -12,11 +12,13 @@ from pipelines.catalog.mlflow_server import MlflowServer, Row, is_server, open_s
 from pipelines.catalog.runs import ask
 from pipelines.errors import InputError
 from pipelines.store.dataset import Dataset
-from pipelines.store.intact import Damaged
 from pipelines.store.manifest import hexadecimal
 from pipelines.store.store import Store
 
 CHAMPION, CHALLENGER = "champion", "challenger"
+# Tags of a version: the decision of the promotion gate or a person, the reason, and the time.
+DECISION, WHY, DECIDED = "tokenmill.decision", "tokenmill.why", "tokenmill.decided_at"
+PROMOTED, KEPT_BACK, ROLLED_BACK = "promoted", "kept back", "rolled back"
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,11 @@ class ModelVersion:
     def fingerprint(self) -> str | None:
         """The fingerprint of the published model."""
         return self.tags.get("tokenmill.fingerprint")
+
+    @property
+    def is_rejected(self) -> bool:
+        """Whether the gate kept the version back, or a person took it back."""
+        return self.tags.get(DECISION) in (KEPT_BACK, ROLLED_BACK)
 
     def __str__(self) -> str:
         return f"{self.name}/{self.version}"
@@ -112,12 +119,12 @@ def _ask_server(server: MlflowServer) -> tuple[list[Row], list[Row], list[Row], 
 def find_model(reference: str, store: Store, tracking_uri: str, warn: Callable[[str], None]) -> Dataset:
     """Find the model that a reference names.
 
-    `NAME` is the champion of that name. `NAME@ALIAS` and `NAME/VERSION` are looked up in MLflow's registry.
-    `NAME@FINGERPRINT`, the first digits of a fingerprint, and `model/NAME` (the newest) are looked up in the store. If
-    the registry has no champion of a name, the newest version is taken, with a warning.
+    `NAME` is the champion of that name. `NAME@ALIAS` and `NAME/VERSION` are looked up in MLflow's registry. The store
+    alone knows `NAME@FINGERPRINT`, the first digits of a fingerprint, and `model/NAME` (the newest). If the registry
+    has no champion of a name, the newest version that was not decided against is taken, with a warning.
 
     Raises:
-        InputError: there is no such model.
+        InputError: there is no such model, or the registry has to be read and cannot be.
     """
     name, at, alias = reference.partition("@")
     if at and not hexadecimal(alias):
@@ -125,25 +132,42 @@ def find_model(reference: str, store: Store, tracking_uri: str, warn: Callable[[
     name, slash, version = reference.rpartition("/")
     if slash and version.isdigit():
         return _in_store(version_of(tracking_uri, name, version=int(version)), store)
-    if at or slash:
-        return store.open(reference, kind="model")
-    if found := champion(reference, store, tracking_uri):
-        return found
     newest = store.open(reference, kind="model")
-    if newest.ref.name == reference:
-        warn(f"MLflow's registry knows no champion {reference!r} that is here; taking the newest, {newest}.")
-    return newest
+    if at or slash or newest.ref.name != reference:
+        return newest
+    try:
+        versions = registered(tracking_uri, reference)
+    except InputError as error:
+        raise InputError(
+            f"The champion of {reference!r} is unknown: {error} A version that is named exactly, as "
+            f"{reference}@FINGERPRINT, needs no registry (see `tokenmill datasets ls model`)."
+        ) from None
+    if champion := _champion(versions):
+        return _in_store(champion, store)
+    is_rejected = {version.fingerprint: version.is_rejected for version in versions}
+    models = [each for each in store.list("model") if each.ref.name == reference]
+    eligible = [each for each in models if not is_rejected.get(each.ref.fingerprint)]
+    if not eligible:
+        raise InputError(
+            f"MLflow's registry has no champion {reference!r}, and each version was kept back or rolled back; "
+            f"make one the champion with `tokenmill promote {reference}/VERSION`."
+        )
+    warn(f"MLflow's registry has no champion {reference!r}; taking the newest, {eligible[-1]}.")
+    return eligible[-1]
 
 
 def champion(name: str, store: Store, tracking_uri: str) -> Dataset | None:
-    """Return the champion of a name, if the registry has one and its weights are in the store."""
-    try:
-        found = find_version(tracking_uri, name, CHAMPION)
-        return _in_store(found, store) if found else None
-    except Damaged:
-        raise
-    except InputError:
-        return None
+    """Return the champion of a name, or None if the registry has none.
+
+    Raises:
+        InputError: the registry cannot be read, or the champion's weights are not in the store.
+    """
+    found = _champion(registered(tracking_uri, name))
+    return _in_store(found, store) if found else None
+
+
+def _champion(versions: Sequence[ModelVersion]) -> ModelVersion | None:
+    return next((version for version in versions if CHAMPION in version.aliases), None)
 
 
 def version_of(tracking_uri: str, name: str, alias: str = "", version: int | None = None) -> ModelVersion:
@@ -159,4 +183,6 @@ def version_of(tracking_uri: str, name: str, alias: str = "", version: int | Non
 
 
 def _in_store(version: ModelVersion, store: Store) -> Dataset:
+    if not version.fingerprint:
+        raise InputError(f"{version} in MLflow's registry is no model of tokenmill; see `tokenmill models`.")
     return store.open(f"{version.name}@{version.fingerprint}", kind="model")

@@ -160,18 +160,61 @@ def _read_texts(folder: str) -> dict[str, str]:
         raise InputError(f"MLflow's artifacts in {folder} cannot be read ({type(error).__name__}: {error}).") from None
 
 
+def former_artifacts(database: Path) -> Path | None:
+    """Return where the artifacts beside MLflow's database were before both were moved or copied; None if they were not.
+
+    The experiment that every database has from its beginning says where they were.
+
+    Raises:
+        InputError: the database cannot be read.
+    """
+    here = database.parent / "artifacts"
+    query = "SELECT artifact_location FROM experiments WHERE experiment_id = 0"
+    for (location,) in ask(f"sqlite:///{database}", query):
+        former = Path(unquote(location.removeprefix("file://")) if location.startswith("file:") else location).parent
+        return former if former != here and former.parts[-2:] == here.parts[-2:] else None
+    return None
+
+
 def ask(tracking_uri: str, query: str, *values: str) -> list[tuple[Any, ...]]:
-    """Return a query's rows from MLflow's database; none if there is no database yet."""
+    """Return a query's rows from MLflow's database; none if there is no database yet.
+
+    Raises:
+        InputError: there is one, and it cannot be read.
+    """
     if not tracking_uri.startswith("sqlite:"):
         return _ask_through_sqlalchemy(tracking_uri, query, values)
     path = Path(tracking_uri.partition("?")[0].partition(":///")[2])  # relative, or absolute behind a fourth slash
-    if not path.exists():
-        return []
     try:
-        with closing(sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True)) as database:
-            return database.execute(query, values).fetchall()
+        path.stat()
+        return _ask_file(path, query, values)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise InputError(f"MLflow's database {path} cannot be read ({error.strerror}).") from None
     except sqlite3.Error as error:
-        raise InputError(f"{path} cannot be read as MLflow's database ({error}).") from None
+        remedy = _REMEDIES.get(getattr(error, "sqlite_errorcode", 0), "put a copy from before in its place")
+        raise InputError(f"MLflow's database {path} cannot be read ({error}); {remedy}.") from None
+
+
+_REMEDIES = {
+    sqlite3.SQLITE_BUSY: "end the program that holds it",
+    sqlite3.SQLITE_CANTOPEN: "copy its folder to a disk that can be written",
+}
+
+
+def _ask_file(path: Path, query: str, values: tuple[str, ...]) -> list[tuple[Any, ...]]:
+    address = f"file:{quote(str(path))}?mode=ro"
+    try:
+        with closing(sqlite3.connect(address, uri=True)) as database:
+            return database.execute(query, values).fetchall()
+    except sqlite3.OperationalError as error:
+        log = path.with_name(f"{path.name}-wal")
+        if error.sqlite_errorcode != sqlite3.SQLITE_CANTOPEN or (log.exists() and log.stat().st_size):
+            raise
+    # SQLite makes a file beside the database, unless it is promised that nobody writes. Here nobody can.
+    with closing(sqlite3.connect(f"{address}&immutable=1", uri=True)) as database:
+        return database.execute(query, values).fetchall()
 
 
 def _ask_through_sqlalchemy(uri: str, query: str, values: tuple[str, ...]) -> list[tuple[Any, ...]]:

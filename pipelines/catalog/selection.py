@@ -29,23 +29,45 @@ class Selection:
         self.shown = _newest(self.all) | _pinned(store, self.all, pins)
 
     def dataset(self, kind: str, name: str = "") -> Dataset:
-        """Return a dataset by the name that the views show or by any other reference; without a name, the newest.
+        """Return a dataset by the name that the views show or by any other reference; without a name, the only one.
 
         Raises:
-            InputError: there is no such dataset.
+            InputError: there is no such dataset, or there are several and none is named.
         """
         shown = self.shown.get(kind, {})
-        if not name and not shown:
+        name = name or self.only(kind)
+        return shown.get(name) or self.store.open(name, kind)
+
+    def only(self, kind: str) -> str:
+        """Return the name of the only dataset of a kind.
+
+        Raises:
+            InputError: there is none, or there are several.
+        """
+        shown = self.shown.get(kind, {})
+        if not shown:
             raise InputError(
                 f"No {kind} dataset is published yet in {self.store.address}; run the step that makes one."
             )
-        return next(reversed(shown.values())) if not name else shown.get(name) or self.store.open(name, kind)
+        if len(shown) > 1:
+            raise InputError(
+                f"There are {len(shown)} {kind} datasets ({_listed(shown)}); name one as the last argument: the column "
+                f"dataset of the row, or {next(iter(shown))!r}."
+            )
+        return next(iter(shown))
 
     def tokenizer(self, name: str = "") -> Tokenizer:
-        """Return the tokenizer of a token dataset, which is named as in `dataset`."""
+        """Return the tokenizer of a token dataset; without a name, the one that all of them have.
+
+        Raises:
+            InputError: there is no such dataset, or none is named and they have several tokenizers.
+        """
         from pipelines.tokens.tokenizer import FILE  # slow to import, and most queries need none
         from pipelines.tokens.tokenizers import load_tokenizer
 
+        shown = self.shown.get("tokens", {})
+        if not name and len({dataset.manifest.files[FILE].sha256 for dataset in shown.values()}) == 1:
+            name = next(iter(shown))
         return load_tokenizer(self.dataset("tokens", name).file(FILE))
 
     def datasets_in(self, view: View) -> Iterator[tuple[str, Dataset]]:
@@ -53,6 +75,11 @@ class Selection:
         for kind, shown in self.shown.items():
             if view in kind_of(kind).views:
                 yield from shown.items()
+
+
+def _listed(names: Collection[str], most: int = 8) -> str:
+    listed = list(names)[:most]
+    return ", ".join(listed) + (", ..." if len(names) > most else "")
 
 
 def _newest(datasets: Sequence[Dataset]) -> dict[str, dict[str, Dataset]]:

@@ -3,9 +3,9 @@
 Token shards are read through a memory map, Parquet files a few row groups ahead, both only when a query asks.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, TypeAlias
 
 import pyarrow as pa
 import pyarrow.dataset as ds
@@ -28,17 +28,36 @@ TOKENS_FLAT = """
 
 TOKENS_FLAT_COMMENT = "One row a token: its position in its document, counted from 0, and its text."
 
+WINDOWS = """
+    SELECT s.dataset, s.sample_id, s.split, t.doc_id, greatest(s.start - t.start, 0) AS position,
+        least(s.start + s.length, t.start + t.n_tokens) - greatest(s.start, t.start) AS n_tokens
+    FROM (SELECT dataset, sample_id, split, shard, tokens, unnest(coalesce(starts, [start])) AS start,
+              unnest(coalesce(lengths, [context])) AS length FROM samples) s
+    JOIN tokens t ON t.dataset = s.tokens AND t.shard = s.shard
+        AND t.start < s.start + s.length AND s.start < t.start + t.n_tokens
+"""
+
+WINDOWS_COMMENT = "One row for each document in each window: the document's first token there, and how many there are."
+
+DERIVED = {"tokens_flat": (TOKENS_FLAT, TOKENS_FLAT_COMMENT), "windows": (WINDOWS, WINDOWS_COMMENT)}
+"""Views over other views: name to query and comment."""
+
+
+Rows: TypeAlias = "pa.Table | ds.Dataset | Sequence[pa.RecordBatch] | Iterator[pa.RecordBatch]"
+
 
 class LazyTable(ds.InMemoryDataset):
     """A table with known columns whose rows are made when a query reads them; DuckDB asks for a scanner each time."""
 
-    def __init__(self, schema: pa.Schema, make: Callable[[], pa.Table | ds.Dataset | Sequence[pa.RecordBatch]]) -> None:
+    def __init__(self, schema: pa.Schema, make: Callable[[], Rows]) -> None:
         super().__init__([], schema=schema)
         self._make = make
 
     def scanner(self, **wanted: Any) -> ds.Scanner:
         """Make the rows and return a scanner over them."""
         made = self._make()
+        if isinstance(made, Iterator):
+            return ds.Scanner.from_batches(made, schema=self.schema, **wanted)
         made = made if isinstance(made, ds.Dataset) else ds.InMemoryDataset(made, schema=self.schema)
         return made.scanner(**wanted, batch_readahead=4, fragment_readahead=2)
 

@@ -21,6 +21,9 @@ Split = Literal["train", "validation", "test"]
 SPLITS: tuple[str, ...] = ("train", "validation", "test")
 SIZES = tuple(f"{what}{part}" for part in ("", *(f"_{split}" for split in SPLITS)) for what in ("documents", "bytes"))
 
+GUESSES = tuple(pa.field(name, pa.string()) for name in ("format", "compression", "encoding", "quotes", "doubtful"))
+"""How a file was read, which no key may have said, and the names of those that are doubtful guesses."""
+
 DOCUMENTS = pa.schema(
     [
         ("doc_id", pa.string()),
@@ -31,6 +34,7 @@ DOCUMENTS = pa.schema(
         ("n_bytes", pa.int64()),
         ("language", pa.string()),  # null unless the config asks for it
         ("metadata", pa.string()),  # JSON
+        *GUESSES,
         ("statistics", STATISTICS_TYPE),  # if there are rules of quality
     ]
 )
@@ -46,6 +50,7 @@ REJECTED = pa.schema(
         ("text", pa.string()),
         ("language", pa.string()),
         ("metadata", pa.string()),
+        *GUESSES,
         ("statistics", STATISTICS_TYPE),
     ]
 )
@@ -89,13 +94,18 @@ def document_id(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8")).hexdigest()[:32]
 
 
+def place_of(doc_id: str) -> float:
+    """Return the place in [0, 1) at which a document's hash puts it."""
+    return int(doc_id[:13], 16) / 16**13
+
+
 def split_of(doc_id: str, shares: SplitConfig) -> Split:
     """Return the split of a document, a function of its content that does not change when the corpus grows.
 
     Test documents come from one end of the hash's range and validation documents from the other. So holding out more
     for one takes nothing from the other.
     """
-    place = int(doc_id[:13], 16) / 16**13
+    place = place_of(doc_id)
     if place < shares.test:
         return "test"
     return "validation" if place >= 1 - shares.validation else "train"

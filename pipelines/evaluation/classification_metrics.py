@@ -96,8 +96,8 @@ def _ratios(name: str, sums: Rows) -> Rows:
 
 def _ratio(name: str, answers: Answers, at: int | None = None) -> Measure | None:
     """Measure precision, recall or F1 of one class, by default the positive one."""
-    at = answers.positive if at is None else at
-    return None if at is None else Measure(answers.hits, lambda sums: _ratios(name, sums)[..., at])
+    at, k = answers.positive if at is None else at, len(answers.labels)
+    return None if at is None else Measure(answers.hits, lambda sums: _ratios(name, sums[..., at::k])[..., 0])
 
 
 def _macro(name: str, answers: Answers) -> Measure:
@@ -128,17 +128,30 @@ def _ranking(at: int, score: str, answers: Answers) -> Measure | None:
 
 
 def _areas(true: NDArray[np.bool_], scores: NDArray, weights: Rows) -> tuple[Rows, Rows]:
-    """Return (R,) areas under the ROC curve and average precisions; NaN where a resample has texts of one kind only."""
+    """Return (R,) areas under the ROC curve and average precisions; NaN where a resample has texts of one kind only.
+
+    Both are sums over the scores that a text of the class has, so the other texts are only counted between these.
+    """
     order = np.argsort(-scores, kind="stable")
-    ends = np.flatnonzero(np.append(np.diff(scores[order]) != 0, True))  # equal scores count at once
-    hits = np.cumsum(weights[:, order] * true[order], axis=1)[:, ends]
-    alarms = np.cumsum(weights[:, order] * ~true[order], axis=1)[:, ends]
-    positives, negatives = hits[:, -1], alarms[:, -1]
-    new_hits = np.diff(hits, axis=1, prepend=0)
+    is_last = np.append(np.diff(scores[order]) != 0, True)  # equal scores count at once
+    score = np.append(0, np.cumsum(is_last)[:-1])  # (N,) the number of each text's score, from the highest
+    found, first = np.unique(score[true[order]], return_index=True)  # the scores of the class, F of them
+    new_hits = np.add.reduceat(weights[:, order[true[order]]], first, axis=1)  # (R, F)
+    ends = np.flatnonzero(is_last)[found] + 1
+    starts = np.searchsorted(score, found)
+    borders = np.unique([0, *starts, *ends])
+    between = np.add.reduceat(weights[:, order], borders[borders < len(order)], axis=1)
+    texts = np.cumsum(np.pad(between, ((0, 0), (1, 0))), axis=1)  # before each border
+    before, until = (texts[:, np.searchsorted(borders, each)] for each in (starts, ends))  # (R, F)
+    hits = np.cumsum(new_hits, axis=1)
+    positives = hits[:, -1]
+    negatives = texts[:, -1] - positives
+    alarms = until - hits
+    ties = until - before - new_hits
     with np.errstate(invalid="ignore"):
-        below = np.diff(alarms, axis=1, prepend=0) * (hits - new_hits / 2)
-        auc = below.sum(axis=1) / np.where(negatives > 0, positives * negatives, np.nan)
-        return auc, (new_hits * share(hits, hits + alarms)).sum(axis=1) / positives
+        above = (new_hits * (negatives[:, None] - alarms + ties / 2)).sum(axis=1)
+        auc = above / np.where(negatives > 0, positives * negatives, np.nan)
+        return auc, np.cumsum(new_hits * share(hits, until), axis=1)[:, -1] / positives
 
 
 def _calibration_error(answers: Answers) -> Measure:

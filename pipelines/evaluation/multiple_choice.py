@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from pipelines.corpus.documents import document_id
-from pipelines.corpus.readers.formats import read_file
+from pipelines.corpus.readers.look import read_file
 from pipelines.corpus.readers.records import Bad, ReadOptions
 from pipelines.corpus.sources import Uri, describe, label_of, list_files
 from pipelines.errors import InputError

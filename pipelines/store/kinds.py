@@ -31,6 +31,8 @@ class View:
     columns: names and DuckDB types, as in CREATE TABLE. A dataset may have more; a missing column is null.
     facts: columns that are the same for all rows of a dataset, computed from its manifest.
     export: how `tokenmill datasets export` writes the view: not at all, as a table, or as a view over the files.
+    task: show only datasets whose statistic `task` this is; by default, all.
+    closed: show no other columns than these.
     """
 
     name: str
@@ -39,6 +41,12 @@ class View:
     comment: str
     facts: Mapping[str, Callable[[Manifest], Any]] = field(default_factory=dict)
     export: Literal["", "table", "view"] = ""
+    task: str = ""
+    closed: bool = False
+
+    def shows(self, manifest: Manifest) -> bool:
+        """Return whether the view has rows of a dataset of its kind."""
+        return not self.task or manifest.statistics.get("task") == self.task
 
     @property
     def own_columns(self) -> dict[str, str]:
@@ -119,8 +127,9 @@ MODEL_NAME = {"model": _input_name("model")}
 DOCUMENTS = View(
     "documents",
     "documents*",
-    "doc_id VARCHAR, source VARCHAR, location VARCHAR, split VARCHAR, text VARCHAR, n_bytes BIGINT, metadata JSON",
-    "The documents of every corpus.",
+    "doc_id VARCHAR, source VARCHAR, location VARCHAR, split VARCHAR, text VARCHAR, n_bytes BIGINT, metadata JSON, "
+    "format VARCHAR, compression VARCHAR, encoding VARCHAR, quotes VARCHAR, doubtful VARCHAR",
+    "The documents of every corpus, and how their files were read; `doubtful` names guesses that may be wrong.",
     export="view",
 )
 
@@ -157,8 +166,9 @@ LESSONS = View(
 TOKENS = View(
     "tokens",
     "*.arrow",
-    "doc_id VARCHAR, split VARCHAR, n_tokens BIGINT, tokens USMALLINT[], shard INTEGER, start BIGINT",
-    "The token ids of every document; `start` is where the document begins in its shard.",
+    "doc_id VARCHAR, split VARCHAR, n_tokens BIGINT, tokens USMALLINT[], shard INTEGER, start BIGINT, corpus VARCHAR",
+    "The token ids of every document of a `corpus`; `start` is where the document begins in its shard.",
+    facts={"corpus": _input_name("corpus")},
 )
 
 
@@ -174,7 +184,8 @@ VOCABULARY = View(
 SAMPLES = View(
     "samples",
     "*.arrow",
-    "sample_id BIGINT, split VARCHAR, shard INTEGER, start BIGINT, doc_id VARCHAR, context INTEGER, tokens VARCHAR",
+    "sample_id BIGINT, split VARCHAR, shard INTEGER, start BIGINT, doc_id VARCHAR, starts BIGINT[], lengths INTEGER[], "
+    "context INTEGER, tokens VARCHAR",
     "The windows that training sees: `context` tokens of a shard of the `tokens` dataset, from `start` on.",
     facts={"context": lambda manifest: manifest.config.get("context"), "tokens": _input_name("tokens")},
     export="table",
@@ -195,9 +206,41 @@ PREDICTIONS = View(
     "predictions",
     "predictions.parquet",
     "model VARCHAR, item VARCHAR, truth VARCHAR, model_label VARCHAR, model_answer VARCHAR, model_loss DOUBLE",
-    "What each system said to each held-out item.",
+    "What each model said to each held-out item, of all tasks. A view of one task also has the baselines.",
     facts=MODEL_NAME,
     export="table",
+    closed=True,
+)
+
+
+def _predictions_of(task: str, columns: str, comment: str) -> View:
+    all_columns = f"model VARCHAR, item VARCHAR, {columns}"
+    return View(
+        f"{task}_predictions", "predictions.parquet", all_columns, comment, MODEL_NAME, export="table", task=task
+    )
+
+
+PREDICTIONS_BY_TASK = (
+    _predictions_of(
+        "language",
+        "tokens BIGINT, bytes BIGINT, words BIGINT, model_loss DOUBLE",
+        "The loss of each held-out document in a language model and in its baselines, summed over its tokens.",
+    ),
+    _predictions_of(
+        "classification",
+        "text VARCHAR, truth VARCHAR, model_label VARCHAR, model_probability DOUBLE",
+        "The label of each held-out text by a classifier and by its baselines.",
+    ),
+    _predictions_of(
+        "instruction",
+        "instruction VARCHAR, response VARCHAR, model_answer VARCHAR, model_loss DOUBLE",
+        "The answer to each held-out instruction of an assistant and of its baselines, with metrics.",
+    ),
+    _predictions_of(
+        "choice",
+        "prompt VARCHAR, choices VARCHAR[], answer VARCHAR, model_choice VARCHAR",
+        "The choice of a model for each item of a task of multiple choice.",
+    ),
 )
 
 
@@ -280,7 +323,7 @@ _KINDS = (
     Kind(
         "evaluation",
         colour=Colour("#a8449c", "magenta"),
-        views=(EVALUATIONS, PREDICTIONS, RECITALS, MISTAKES, CURVES),
+        views=(EVALUATIONS, PREDICTIONS, *PREDICTIONS_BY_TASK, RECITALS, MISTAKES, CURVES),
         schema_files="predictions.parquet",
         details=("scored_tokens", "scored_examples"),
         titles={

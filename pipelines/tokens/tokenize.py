@@ -11,7 +11,6 @@ Output: `tokens-*.arrow` (Arrow IPC, one record batch: doc_id, split, n_tokens, 
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ import tiktoken
 from pydantic import Field, model_validator
 
 from gpt.config import Config
+from gpt.cores import cores
 from pipelines.corpus.documents import SPLITS, Corpus
 from pipelines.corpus.parquet import read_batches
 from pipelines.errors import InputError
@@ -95,7 +95,7 @@ def run(inputs: Mapping[str, Dataset], config: TokenizeConfig, out: Path, work: 
     shards_of = _previous_shards(work)
     new = [number for number, key in enumerate(keys) if key not in shards_of]
     many_workers = work.map is not map_in_turn and len(parts) > 1
-    threads = 1 if many_workers else os.cpu_count() or 1
+    threads = 1 if many_workers else cores()
     tasks = [
         EncodePart(parts[number], tokenizer_file, config.shard_tokens, threads, work.scratch / f"part-{number:05d}")
         for number in new

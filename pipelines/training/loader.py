@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from gpt.batch import Batch, Ids
 from pipelines.errors import InputError
+from pipelines.tokens.order import samples_at
 from pipelines.tokens.samples import Samples
 from pipelines.tokens.shards import Tokens
 from pipelines.training.batches import pack
@@ -93,14 +94,7 @@ class Loader:
         return [Batch(*(part and part[i] for part in each)) for i in range(self._per_block)]  # type: ignore[arg-type]
 
     def _order(self, positions: NDArray[np.int64]) -> NDArray[np.int64]:
-        epochs, places = np.divmod(positions, self.n_samples)
-        if not self.shuffle:
-            return places
-        samples = np.empty_like(places)
-        for epoch in np.unique(epochs):
-            here = epochs == epoch
-            samples[here] = permuted(places[here], self.n_samples, self.seed, int(epoch))
-        return samples
+        return samples_at(positions, self.n_samples, self.seed) if self.shuffle else positions % self.n_samples
 
 
 class StreamWindows:
@@ -144,35 +138,3 @@ class PackedWindows:
         for number, piece in enumerate(range(*self._offsets[group][window : window + 2])):
             ids = self._known(flat[starts[piece] : starts[piece] + lengths[piece] + 1])
             yield ids[:-1], ids[1:], number
-
-
-def permuted(places: NDArray[np.int64], n: int, seed: int, epoch: int, rounds: int = 6) -> NDArray[np.int64]:
-    """Return the images of some places under a permutation of `range(n)` that (seed, epoch) define.
-
-    A Feistel network over the smallest power of two that holds `n`, applied until the result is below `n`
-    (Black and Rogaway 2002, Ciphers with arbitrary finite domains). This takes memory for `places` only.
-    """
-    bits = max((n - 1).bit_length(), 2)
-    low = np.uint64(bits // 2)
-    masks = np.uint64((1 << (bits // 2)) - 1), np.uint64((1 << (bits - bits // 2)) - 1)
-    keys = np.random.SeedSequence([seed, epoch]).generate_state(rounds, np.uint64)
-    result = places.astype(np.uint64)
-    walking = np.ones(len(result), bool)
-    while walking.any():
-        value = result[walking]
-        right, left = value & masks[0], value >> low
-        for i, key in enumerate(keys):
-            if i % 2:
-                left ^= _mixed(right ^ key) & masks[1]
-            else:
-                right ^= _mixed(left ^ key) & masks[0]
-        result[walking] = left << low | right
-        walking = result >= n
-    return result.astype(np.int64)
-
-
-def _mixed(value: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """Return the finaliser of MurmurHash3 (Appleby): every input bit changes every output bit."""
-    value = (value ^ value >> np.uint64(33)) * np.uint64(0xFF51AFD7ED558CCD)
-    value = (value ^ value >> np.uint64(33)) * np.uint64(0xC4CEB9FE1A85EC53)
-    return value ^ value >> np.uint64(33)

@@ -20,6 +20,7 @@ from pipelines.errors import InputError
 from pipelines.models.language_model import SAMPLING, LanguageModel
 from pipelines.store.dataset import Dataset
 from pipelines.store.step import ConfigWithNames, StepContext, StepType, fingerprinted
+from pipelines.tokens.order import order_seed
 from pipelines.tokens.samples import Samples
 from pipelines.tokens.shards import Tokens
 from pipelines.tokens.tokenizer import FILE
@@ -166,15 +167,23 @@ def train_model(
     """
     samples, tokens = Samples(inputs["samples"]), Tokens(inputs["tokens"])
     model = new_model(inputs, config).to(where)
-    # The order differs from the one that the base was trained in.
-    seed = config.seed + (int(inputs["base"].ref.digest[:6], 16) if "base" in inputs else 0)
+    seed = order_seed(config.seed, inputs["base"].ref if "base" in inputs else None)
     batches = Loader(
         samples, tokens, "train", batch_size=config.batch_size, accumulation=config.accumulation, seed=seed
     )
-    validation = Loader(samples, tokens, "validation", batch_size=config.batch_size, shuffle=False, ahead=False)
-    n_validation = max(1, min(config.evaluation_samples // config.batch_size, len(validation)))
+    validation: Loader | None = None
+    if samples.batches_of("validation"):
+        validation = Loader(samples, tokens, "validation", batch_size=config.batch_size, shuffle=False, ahead=False)
+    else:
+        work.listener.warn(
+            "no validation sample, so the last weights are kept and not the best; a shorter sample.context or a larger "
+            "split.validation gives some"
+        )
 
     def evaluate(model: nn.Module) -> Metrics:
+        if not validation:
+            return {}
+        n_validation = max(1, min(config.evaluation_samples // config.batch_size, len(validation)))
         steps = [at * len(validation) // n_validation for at in range(n_validation)]
         loss = mean_loss(cast(GPT, model), (validation(step).to(where) for step in steps))
         return {"val/loss": loss, "val/perplexity": math.exp(min(loss, 700))}

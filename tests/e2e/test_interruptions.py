@@ -113,15 +113,10 @@ def test_hanging_prefect_server_ends_a_run_in_one_sentence_and_loses_nothing(
 
 @pytest.mark.slow
 def test_run_cancelled_in_prefect_saves_and_ends_as_cancelled(place: Any, environment: dict[str, str]) -> None:
-    place.config.write_text(place.config.read_text().replace("steps = 12", "steps = 100000"))
-    schedules = place.home / "schedules.toml"
-    schedules.write_text('[train]\nflow = "pretrain"\nconfig = "tiny.toml"\n')
-    serving = start(place, environment, "schedule", schedules)
+    serving = serve_training(place, environment)
     try:
         ask = partial(asked, environment)
-        wait_for(lambda: ask("deployments/name/pretrain/train"), serving)
-        deployment = ask("deployments/name/pretrain/train")["id"]
-        run = ask(f"deployments/{deployment}/create_flow_run", {})["id"]
+        run = start_served(environment, serving)
         wait_for(partial(newest_checkpoint, place), serving)
         ask(f"flow_runs/{run}/set_state", {"state": {"type": "CANCELLING"}})
         wait_for(lambda: ask(f"flow_runs/{run}")["state"]["type"] == "CANCELLED", serving)
@@ -133,6 +128,40 @@ def test_run_cancelled_in_prefect_saves_and_ends_as_cancelled(place: Any, enviro
     runs = place.mlflow(ended)
     assert [status for status, _ in runs] == ["KILLED", "KILLED"], runs
     assert all("ancel" in why or "interrupted" in why for _, why in runs), runs
+
+
+@pytest.mark.slow
+def test_ended_schedule_lets_its_run_save_and_end_as_cancelled(place: Any, environment: dict[str, str]) -> None:
+    serving = serve_training(place, environment)
+    try:
+        run = start_served(environment, serving)
+        wait_for(partial(newest_checkpoint, place), serving)
+        before = newest_checkpoint(place)
+    finally:
+        serving.send_signal(signal.SIGINT)
+        output = serving.communicate(timeout=120)[0]
+    assert serving.returncode == 0, output
+    assert "Ending 1 runs in flight" in output
+    assert asked(environment, f"flow_runs/{run}")["state"]["type"] == "CANCELLED"
+    assert newest_checkpoint(place) >= before > 0
+    assert place.mlflow("SELECT DISTINCT status FROM runs WHERE status != 'FINISHED'") == [("KILLED",)]
+
+
+def serve_training(place: Any, environment: dict[str, str]) -> subprocess.Popen[str]:
+    """Serve a training that takes long."""
+    place.config.write_text(place.config.read_text().replace("steps = 12", "steps = 100000"))
+    schedules = place.home / "schedules.toml"
+    schedules.write_text('[train]\nflow = "pretrain"\nconfig = "tiny.toml"\n')
+    return start(place, environment, "schedule", schedules)
+
+
+def start_served(environment: dict[str, str], serving: subprocess.Popen[str]) -> str:
+    """Start a run of the deployment that is served; return its id."""
+    paused = {"paused": {"eq_": False}}  # an earlier test's is paused
+    named = {"deployments": {"name": {"like_": "train-"}, **paused}}  # the server of another home asks for an ending
+    wait_for(lambda: asked(environment, "deployments/filter", named), serving)
+    (deployment,) = asked(environment, "deployments/filter", named)
+    return str(asked(environment, f"deployments/{deployment['id']}/create_flow_run", {})["id"])
 
 
 def asked(environment: dict[str, str], path: str, body: Any = None) -> Any:

@@ -2,7 +2,6 @@
 
 import json
 import multiprocessing
-import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -13,6 +12,7 @@ import pytest
 from prefect.task_runners import ProcessPoolTaskRunner, ThreadPoolTaskRunner
 
 from flows.orchestration.task_runners import task_runner
+from gpt.cores import cores
 from pipelines.errors import InputError
 
 # One process and one server run all flows, to save their starts. Each flow has its own home.
@@ -140,7 +140,7 @@ def test_dask_gives_the_same_bytes_as_threads(place: Any, cluster: str, tmp_path
 
 def test_setting_names_a_runner_and_its_workers() -> None:
     assert isinstance(task_runner(), ThreadPoolTaskRunner)
-    assert task_runner("threads")._max_workers == os.cpu_count()
+    assert task_runner("threads")._max_workers == cores()
     processes = task_runner("processes=3")
     assert isinstance(processes, ProcessPoolTaskRunner) and processes._max_workers == 3
     for wrong in ("thread", "threads=0", "processes=x", "dask=somewhere", "ray=2", "threads=2:3"):

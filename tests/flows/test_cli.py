@@ -4,18 +4,30 @@ import os
 import re
 import subprocess
 import sys
+from pathlib import Path
+from unittest import mock
 
 import pytest
 import typer
 from typer.testing import CliRunner
 
 from flows import cli
-from flows.cli import app
+from flows.cli import app, main
 from flows.commands import datasets
 from flows.orchestration import signals
 from pipelines.errors import InputError, ServerAway
 from pipelines.store import disks
 from pipelines.store.step import Stopped
+
+INTERRUPT = """
+import sys
+class Interrupt:
+    def find_spec(self, name, *_):
+        if name == {module!r}:
+            raise KeyboardInterrupt
+sys.meta_path.insert(0, Interrupt())
+"""
+"""Presses Ctrl-C when a module is imported."""
 
 
 def every_command() -> list[str]:
@@ -133,3 +145,51 @@ def test_help_imports_nothing_heavy():
 def test_version_is_shown():
     done = CliRunner().invoke(app, ["--version"])
     assert done.exit_code == 0 and re.fullmatch(r"tokenmill \d+\.\d+.*", done.output.strip())
+
+
+@pytest.fixture(autouse=True)
+def restored(monkeypatch):
+    """Restore what `main` sets for a whole process."""
+    monkeypatch.setenv("PYTHONWARNINGS", "")
+    monkeypatch.setattr(sys, "stdout", sys.stdout)
+    monkeypatch.setattr(sys, "stderr", sys.stderr)
+
+
+@pytest.mark.parametrize("module", ["gpt", "pipelines.store.step", "flows.commands.run"])
+def test_ctrl_c_while_it_imports_is_one_line(module, tmp_path):
+    (tmp_path / "sitecustomize.py").write_text(INTERRUPT.format(module=module))
+    path = os.pathsep.join([str(tmp_path), str(Path(__file__).parents[2])])
+    command = [sys.executable, "-P", "-m", "flows.cli", "status"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, "PYTHONPATH": path})
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "tokenmill: interrupted\n")
+
+
+def test_ctrl_c_during_a_command_is_one_line(monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["tokenmill", "status"])
+    monkeypatch.setattr("flows.commands.servers.current_home", mock.Mock(side_effect=KeyboardInterrupt))
+    monkeypatch.setattr("os._exit", sys.exit)
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert (ended.value.code, capsys.readouterr().err) == (130, "tokenmill: interrupted\n")
+
+
+def test_paths_of_the_command_line_may_begin_with_a_tilde(monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("TOKENMILL_HOME", "~/mill")
+    (tmp_path / "query.sql").write_text("select 1 as one")
+    monkeypatch.setattr("sys.argv", ["tokenmill", "sql", "--file=~/query.sql", "--output=~/out.csv"])
+    with pytest.raises(SystemExit):
+        main()
+    assert (tmp_path / "out.csv").read_text() == "one\n1\n"
+
+
+@pytest.mark.parametrize(
+    ("variables", "is_shown"), [({"PYTHONWARNINGS": "error"}, False), ({"TOKENMILL_DEBUG": "1"}, True)]
+)
+def test_warnings_of_packages_stay_off_the_terminal(variables, is_shown, tmp_path):
+    code = "import sys, warnings; from flows import cli; sys.argv[1:] = ['warn']; "
+    code += "cli.app.command('warn')(lambda: warnings.warn('sentinel')); cli.main()"
+    environment = {**os.environ, **variables, "PYTHONPATH": str(Path(__file__).parents[2])}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert (done.returncode, "sentinel" in done.stderr) == (0, is_shown)

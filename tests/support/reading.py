@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipelines.corpus.readers.formats import read_file
+from pipelines.corpus.readers.look import read_file
 from pipelines.corpus.readers.records import Bad, ReadOptions, Record
 
 ROWS = [{"text": "one", "n": "1"}, {"text": "zwei\nZeilen, ä", "n": "2"}, {"text": 'three "quoted"', "n": "3"}]

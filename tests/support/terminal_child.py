@@ -198,7 +198,7 @@ def print_elsewhere() -> None:
     dataset = MagicMock()
     dataset.manifest.step, dataset.manifest.statistics, dataset.folder = "x", {FORGED: 1}, Path(FORGED)
     outcomes = [Outcome("ingest", dataset, 1.0, False), Outcome("promote", dataset, 1.0, False, FORGED)]
-    console.standard_output().print(closing(FORGED, outcomes, Path(), 1.0))
+    console.print_unbroken(closing(FORGED, outcomes, Path(), 1.0))
     print("\n== logs")
     logging.basicConfig(stream=sys.stderr)
     try:

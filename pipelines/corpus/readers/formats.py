@@ -13,19 +13,18 @@ Readers get decompressed files: the last suffix of a name (`.gz`) is peeled off 
 encoding arrive as lone surrogates (as of Python's `surrogateescape`). Ingest counts, rejects or repairs them.
 """
 
-import errno
-import re
+import io
 from collections.abc import Iterable, Iterator
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import PurePosixPath
 from typing import BinaryIO
 
-import pyarrow as pa
-
 from pipelines.corpus.readers.columnar import read_arrow, read_parquet
-from pipelines.corpus.readers.compression import COMPRESSIONS, decompress
+from pipelines.corpus.readers.compression import COMPRESSIONS, decompress, has_rest
 from pipelines.corpus.readers.delimited import read_csv, read_tsv
-from pipelines.corpus.readers.json_lines import read_json, read_json_lines
+from pipelines.corpus.readers.json_lines import read_json_lines
+from pipelines.corpus.readers.json_values import read_json
+from pipelines.corpus.readers.mail import read_mail
 from pipelines.corpus.readers.pages import read_html, read_pdf, read_warc
 from pipelines.corpus.readers.plain import read_text
 from pipelines.corpus.readers.processes import Queue
@@ -38,12 +37,12 @@ from pipelines.corpus.readers.records import (
     ReadOptions,
     Record,
     Records,
+    Rows,
+    sentence_of,
     short_line,
 )
 from pipelines.corpus.readers.samples import read_conversations, read_python_dict
 from pipelines.errors import InputError
-
-FROM_FILES = {errno.EINVAL, errno.EOVERFLOW, errno.EFBIG, errno.ESPIPE}  # as of a place before the start of a file
 
 CODE = "py pyi c h cc cpp hpp cs java kt scala js jsx ts tsx go rs rb php swift lua pl r jl sh sql css toml ini cfg tex"
 
@@ -61,29 +60,39 @@ FORMATS: dict[str, Format] = {
     "conversations": Format(("yml", "yaml"), read_conversations),
     "pdf": Format(("pdf",), read_pdf),
     "warc": Format(("warc",), read_warc),
+    "mail": Format(("eml", "mbox"), read_mail),
     "python-dict": Format((), read_python_dict),
 }
 
 EXTENSIONS = {extension: name for name, format_ in FORMATS.items() for extension in format_.extensions}
 
 
-def formats_of(name: str, options: ReadOptions) -> tuple[str | None, Format]:
-    """Return the compression and the format of a file.
+def formats_of(name: str, options: ReadOptions) -> tuple[str, Format]:
+    """Return the compression and the format of a file by the options, or by its name where they say nothing.
 
     Raises:
         InputError: the options name a format that does not exist.
         KeyError: no reader takes files of this extension, which it names.
     """
+    check_format(options)
+    compression, format_, extension = split_name(name)
+    if not (format_ := options.format or format_):
+        raise KeyError(extension)
+    return options.compression or compression, FORMATS[format_]
+
+
+def split_name(name: str) -> tuple[str, str | None, str]:
+    """Return the compression and the format that a file's name says, and its extension."""
     suffixes = [suffix.lower().lstrip(".") for suffix in PurePosixPath(name).suffixes]
-    compression = suffixes.pop() if suffixes and suffixes[-1] in COMPRESSIONS else None
+    compression = suffixes.pop() if suffixes and suffixes[-1] in COMPRESSIONS else "none"
+    extension = suffixes[-1] if suffixes else ""
+    return compression, EXTENSIONS.get(extension), extension
+
+
+def check_format(options: ReadOptions) -> None:
+    """Raise an InputError if the options name a format that does not exist."""
     if options.format and options.format not in FORMATS:
         raise InputError(f"There is no format {options.format!r}; known are {', '.join(FORMATS)}.")
-    return compression, FORMATS[options.format or EXTENSIONS[suffixes[-1] if suffixes else ""]]
-
-
-def read_file(file: BinaryIO, name: str, options: ReadOptions) -> Iterator[Record | Bad]:
-    """Yield the records of an open file one by one, as `read_records` reads them."""
-    return one_by_one(read_records(file, name, options))
 
 
 def one_by_one(found: Iterable[Record | Records | Bad]) -> Iterator[Record | Bad]:
@@ -125,30 +134,34 @@ def read_here(file: BinaryIO, name: str, options: ReadOptions, first_line: int =
         InputError, OSError: see `read_records`.
     """
     compression, format_ = formats_of(name, options)
-    last, row = "", 0
+    last = ""
     try:
         with decompress(file, compression, options) as stream:
             for found in format_.read(stream, options, *([first_line] if format_.by_line else [])):
-                if isinstance(found, pa.RecordBatch):
-                    row += len(found)
-                    last = f"row {row}"
-                else:
-                    last = found.last_location if isinstance(found, Records) else found.location
+                last = found.last_location if isinstance(found, Records | Rows) else found.location
                 yield found
+            if not last:
+                yield Bad("no records", "file")
+            if has_rest(stream):
+                yield Bad("other bytes follow the compressed data; they are left out", f"after {last}")
     except ImportError as error:
         raise InputError(f"{name} needs the package {error.name}; pip install 'tokenmill[formats]'.") from None
-    except (InputError, ConnectionError, MemoryError):
-        raise
     except Exception as error:  # of whichever parser, about bytes that nobody foresaw
-        if isinstance(error, OSError) and error.errno and error.errno not in FROM_FILES:
-            raise  # the machine failed and not the file: a full disk, a broken one
-        sentence = (str(error).strip() or type(error).__name__).splitlines()[0]
-        sentence = re.sub(" at 0x[0-9a-f]+", "", sentence)  # an address that differs each time
-        yield Bad(sentence, f"after {last}" if last else "file")
+        yield Bad(sentence_of(error), f"after {last}" if last else "file", lost_bytes=_left(file, bool(last)))
+
+
+def _left(file: BinaryIO, has_begun: bool) -> int:
+    """Return how many bytes of a file remain, as far as it says that."""
+    with suppress(OSError, ValueError):
+        at = file.tell() if has_begun else 0
+        return max(0, file.seek(0, io.SEEK_END) - at)
+    return 0
 
 
 def _printable(bad: Bad) -> Bad:
     """Return a `Bad` that can be written into a table: its text is for people and need not be repaired."""
-    return Bad(
-        short_line(bad.reason, MAX_REASON), short_line(bad.location, MAX_REASON), SURROGATE.sub("\ufffd", bad.text)
+    return bad._replace(
+        reason=short_line(bad.reason, MAX_REASON),
+        location=short_line(bad.location, MAX_REASON),
+        text=SURROGATE.sub("\ufffd", bad.text),
     )

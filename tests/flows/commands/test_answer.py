@@ -86,7 +86,7 @@ def test_parquet_file_is_written_whole_or_not_at_all(connection: duckdb.DuckDBPy
         ("SELECT 1; DELETE FROM documents", "DELETE writes"),
         ("SET threads = 1", "SET writes"),
         ("selec 1", 'syntax error at or near "selec", in line 1.'),
-        ("SELECT nope FROM documents", '"nope" not found'),
+        ("SELECT nope FROM documents", 'no column "nope"'),
         ("FROM nope", "There is no 'nope'"),
         ("FROM read_csv('/etc/passwd')", "/etc/passwd is out of reach"),
         ("", "The query is empty"),

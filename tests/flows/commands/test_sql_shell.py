@@ -22,13 +22,15 @@ from pipelines.catalog.catalog import connect
 
 def test_shell_answers_and_continues_after_mistakes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     lines = ["selec 1;", ".nonsense", "select 40 +\n 2 as answer;", ".schema tokens", ".schema", ".functions"]
-    lines += [".format csv", "select 'a' as letter;", ".timing", ".help", ".quit"]
+    (tmp_path / "two.sql").write_text("select 6 * 7 as product;")
+    lines += [".tables", ".mode csv", "select 'a' as letter;", f".read {tmp_path / 'two.sql'}", ".read nothing.sql"]
+    lines += [".timing", ".help", ".quit"]
     with create_pipe_input() as keys, create_app_session(input=keys, output=DummyOutput()):
         keys.send_text("".join(line.replace("\n", "\r") + "\r" for line in lines))
         Shell(connect(tmp_path / "data"), tmp_path).run()
     printed = capsys.readouterr().out
-    for expected in ("syntax error", "no command '.nonsense'", "42", "n_tokens", "The token ids of every document",
-                     "decode(tokens", "letter\na\n", ".timing"):  # fmt: skip
+    for expected in ("syntax error", "no command '.nonsense'", "42", "n_tokens", "ids of every document", ".timing",
+                     "decode(tokens", "letter\na\n", "product\n42\n", "nothing.sql cannot be read"):  # fmt: skip
         assert expected in printed
     history = (tmp_path / ".tokenmill" / "sql_history").read_text()
     assert "select 40 +" in history

@@ -6,7 +6,9 @@ from types import SimpleNamespace
 from unittest.mock import MagicMock
 from uuid import uuid4
 
+import httpx
 import pytest
+from prefect.exceptions import PrefectHTTPStatusError
 from prefect.states import Completed, Crashed, Running
 
 from flows.orchestration import endings
@@ -88,3 +90,29 @@ def test_lock_goes_once_its_run_has_settled(sweep, ended, gone):
 
 def test_lock_of_an_unfinished_run_stays_until_prefect_knows(sweep):
     assert not sweep(Running()) and sweep(None)
+
+
+def test_dead_run_that_prefect_cannot_read_stops_no_other(tmp_path, monkeypatch, capsys):
+    store, readable, unreadable = Store(tmp_path), running(), uuid4()
+    failure = httpx.Response(500, request=httpx.Request("POST", "http://127.0.0.1:9/api/flow_runs/filter"))
+
+    class Failing(Server):
+        def read_flow_runs(self, flow_run_filter):
+            if flow_run_filter.id.any_ == [unreadable]:
+                raise PrefectHTTPStatusError.from_httpx_error(
+                    httpx.HTTPStatusError("500", request=failure.request, response=failure)
+                )
+            return [self.flow_run]
+
+    @contextmanager
+    def client(sync_client):
+        yield Failing(readable)
+
+    monkeypatch.setattr(endings, "get_client", client)
+    for flow_run_id in (readable.id, unreadable):
+        with store.lock(f"flow-{flow_run_id}"):
+            pass
+    endings.crash_dead_runs(store)
+    assert readable.state.type == Crashed().type
+    assert capsys.readouterr().err.count(f"cannot read its flow run {unreadable}") == 1
+    assert [path.stem for path in store.locks("flow-")] == [f"flow-{readable.id}"]

@@ -17,7 +17,7 @@ from pipelines.config import RunConfig
 from pipelines.store.step import StepType
 
 TABLES = """
-    CREATE TABLE experiments (experiment_id, name);
+    CREATE TABLE experiments (experiment_id, name, artifact_location);
     CREATE TABLE runs (run_uuid, experiment_id, status, start_time, lifecycle_stage);
     CREATE TABLE tags (run_uuid, key, value);
     CREATE TABLE model_versions (name, version, creation_time, current_stage);
@@ -72,7 +72,7 @@ def made(tmp_path, monkeypatch):
             model, kept = datasets[1], list(datasets)
     with closing(sqlite3.connect(tmp_path / "mlruns" / "mlflow.db")) as database:
         database.executescript(TABLES)
-        database.execute("INSERT INTO experiments VALUES (1, 'x')")
+        database.execute("INSERT INTO experiments VALUES (0, 'Default', ?), (1, 'x', '')", [f"{home.artifacts}/0"])
         runs = [("flow", "flow"), *((f"run of {each.ref.kind}", each.ref.kind) for each in kept)]
         for number, (run_id, kind) in enumerate(runs):
             database.execute("INSERT INTO runs VALUES (?, 1, 'FINISHED', ?, 'active')", (run_id, number))
@@ -117,6 +117,9 @@ def test_finished_run_is_found_in_the_order_of_the_chain(made, capsys):
         "MLflow does not know a step's end": lambda made: change(
             made.home, "UPDATE runs SET status = 'KILLED' WHERE run_uuid = 'run of corpus'"
         ),
+        "the home was moved": lambda made: change(
+            made.home, "UPDATE experiments SET artifact_location = '/mnt/mlruns/artifacts/0' WHERE name = 'Default'"
+        ),
         "a run died": lambda made: change(made.home, "INSERT INTO runs SELECT 'dead', 1, 'RUNNING', -1, 'active'"),
         "the last flow failed": lambda made: change(
             made.home, "UPDATE runs SET status = 'FAILED' WHERE run_uuid = 'flow'"
@@ -135,6 +138,12 @@ def test_run_with_anything_left_to_do_is_not_finished(made, what):
     if what[0] == "a run died":
         change(made.home, f"INSERT INTO tags VALUES ('dead', 'tokenmill.home', '{made.home.label}')")
     assert find_finished(CONFIG, "evaluate", made.home) == []
+
+
+def test_model_that_was_taken_back_waits_for_no_champion(made):
+    change(made.home, "DELETE FROM registered_model_aliases")
+    change(made.home, "UPDATE model_version_tags SET value = 'rolled back' WHERE key = 'tokenmill.decision'")
+    assert len(find_finished(CONFIG, "evaluate", made.home)) == 5
 
 
 def test_runs_of_another_home_do_not_matter(made):

@@ -9,8 +9,8 @@ from types import SimpleNamespace
 import pytest
 
 from flows.orchestration.gate import Gate, evaluation_on
-from flows.tracking.registry import DECISION, WHY
-from pipelines.catalog.registry import CHALLENGER, CHAMPION, find_version
+from flows.tracking.registry import WHY
+from pipelines.catalog.registry import CHALLENGER, CHAMPION, DECISION, find_version
 from pipelines.errors import InputError
 
 

@@ -1,7 +1,9 @@
 """Schedules: read from TOML, turned into deployments, and served with a real Prefect server."""
 
+import asyncio
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -26,6 +28,7 @@ from flows.schedules.deployments import (
     serve,
     tokenmill_flows,
 )
+from flows.schedules.runner import OwnRunner
 from flows.schedules.served_run import validate_parameters
 from flows.servers.stack import Stack
 from pipelines.config import parse_config
@@ -279,6 +282,61 @@ def test_signal_ends_it_while_the_server_hangs(server):
     finally:
         os.kill(prefect.pid, signal.SIGCONT)
         serving.kill()
+
+
+@pytest.mark.slow
+def test_two_homes_serve_the_same_names_on_one_server(server, tmp_path):
+    home, url, environment = server
+    path = tmp_path / "both.toml"
+    path.write_text(f'[both]\nflow = "tick"\nparameters = {{ folder = "{home / "ticks"}" }}\n')
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "ticking.py").write_text(TICKING)
+    processes = [start(home, path, environment), start(other, path, {**environment, "PREFECT_API_URL": url})]
+
+    def polled():
+        found = post(f"{url}/deployments/filter", {"deployments": {"name": {"like_": "both"}}})
+        return {each["name"]: each["id"] for each in found if each["last_polled"]}
+
+    wait_for(lambda: len(polled()) == 2, processes[1])
+    ours, theirs = sorted(polled())
+    assert ours == "both" and re.fullmatch("both-[0-9a-f]{6}", theirs)
+    processes[1].terminate()
+    assert processes[1].wait(60) == 0
+    before = len(list((home / "ticks").iterdir()))
+    create_run(url, polled()[ours])
+    wait_for(lambda: len(list((home / "ticks").iterdir())) > before, processes[0])
+    processes[0].terminate()
+    assert processes[0].wait(60) == 0
+
+
+class Run:
+    """A run in flight that ends some time after it was asked to."""
+
+    def __init__(self, left):
+        self.left, self.asked, self.is_killed = left, 0, False
+
+    def is_alive(self):
+        self.left -= bool(self.asked)
+        return self.left > 0 and not self.is_killed
+
+    def graceful_kill(self):
+        self.asked += 1
+
+    def hard_kill(self):
+        self.is_killed = True
+
+
+@pytest.mark.parametrize("is_hurried", [False, True])
+def test_runs_in_flight_are_asked_once_and_awaited(is_hurried):
+    found = [Run(3), Run(2), Run(1000 if is_hurried else 2)]
+    runner = object.__new__(OwnRunner)
+    runner._process_manager = SimpleNamespace(_process_map=dict(enumerate(found)))
+    runner._scheduled_run_poller = SimpleNamespace(stopping=False)
+    asyncio.run(runner.end_runs(lambda: is_hurried and found[0].left < 2))
+    assert runner._scheduled_run_poller.stopping
+    assert [run.asked for run in found] == [1, 1, 1]
+    assert [run.is_killed for run in found] == [is_hurried, False, is_hurried]
 
 
 @pytest.mark.slow

@@ -6,8 +6,8 @@ import pytest
 
 from flows.home import Home
 from flows.tracking import registry
-from flows.tracking.registry import DECISION, WHY, find_model, promote_by_hand, roll_back
-from pipelines.catalog.registry import CHAMPION, find_version, registered
+from flows.tracking.registry import WHY, find_model, promote_by_hand, roll_back
+from pipelines.catalog.registry import CHAMPION, DECISION, find_version, registered
 from pipelines.errors import InputError
 
 
@@ -72,7 +72,7 @@ def test_name_means_its_champion_or_the_newest(family, capsys):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MLFLOW_TRACKING_URI", elsewhere_uri)
         assert find_model(name, elsewhere).ref == newest.ref
-    assert "knows no champion" in capsys.readouterr().err
+    assert "has no champion" in capsys.readouterr().err
     with pytest.raises(InputError, match="no model"):
         find_model(f"{name}@best", home)
 

@@ -1,9 +1,12 @@
-"""Flow runs and steps in MLflow, with several processes at once."""
+"""Flow runs and steps in MLflow: with several processes at once, and after somebody has changed MLflow's database."""
 
+import os
+import shutil
 import threading
 
 import pytest
 from mlflow.tracking import MlflowClient
+from pydantic import Field
 
 from flows.home import Home
 from flows.tracking.tracker import Tracker
@@ -69,7 +72,7 @@ def test_step_that_another_run_waited_for_is_logged_once(home, monkeypatch):
 
     def reuse():
         try:
-            waiter.reuse_step(dataset, {})
+            waiter.reuse_step(step, dataset)
         except Exception as error:
             problems.append(error)
 
@@ -87,3 +90,103 @@ def test_step_that_another_run_waited_for_is_logged_once(home, monkeypatch):
     other.join()
     assert recorded == [builder.client] and not problems
     assert builder.client.get_run(run.run_id).info.status == "FINISHED"
+
+
+class Source(Config):
+    uri: str
+
+
+class Place(Config):
+    uri: str = Field(json_schema_extra={"fingerprint": False})
+
+
+def read(uri):
+    return StepType("read", "corpus", 1, Source, lambda: {}).using("x", Source(uri=uri), {})
+
+
+def place(uri):
+    return StepType("read", "corpus", 1, Place, lambda: {}).using("y", Place(uri=uri), {})
+
+
+def track(home, experiment):
+    os.environ.pop("MLFLOW_TRACKING_URI", None)  # MLflow sets it, for the home before
+    return Tracker(home, experiment)
+
+
+def build(tracker, step):
+    """Build a step as the conductor does."""
+    run = tracker.open_step(step, {})
+    built_by = {"mlflow_run_id": run.run_id, "seconds": 1.0}
+    dataset = tracker.home.store.build(step, lambda out, scratch: {"documents": 3}, built_by=built_by)
+    tracker.finish_step(run.run_id, dataset, {})
+    return dataset
+
+
+def copy_of(home, to):
+    shutil.copytree(home.path, to)
+    return Home(to)
+
+
+def test_resumed_step_may_name_its_place_otherwise(home):
+    tracker = track(home, "places")
+    runs = {tracker.open_step(place(uri), {}).run_id for uri in ("a.txt", "b.txt", "b.txt")}
+    (run,) = (tracker.client.get_run(run_id) for run_id in runs)
+    assert run.data.params == {"uri": "a.txt"} and run.data.tags["tokenmill.changed.uri"] == "b.txt"
+
+
+def test_deleted_experiment_is_restored_with_a_word(home, capsys):
+    deleted = track(home, "gone")
+    deleted.client.delete_experiment(deleted.experiment_id)
+    tracker = track(home, "gone")
+    assert tracker.experiment_id == deleted.experiment_id
+    assert "experiment gone was deleted; it is restored" in capsys.readouterr().err
+    build(tracker, read("restored.txt"))
+
+
+def test_renamed_experiment_keeps_its_runs(home):
+    tracker = track(home, "before")
+    dataset = build(tracker, read("renamed.txt"))
+    tracker.client.rename_experiment(tracker.experiment_id, "after")
+    again = track(home, "before")
+    assert again.experiment_id != tracker.experiment_id
+    again.reuse_step(read("renamed.txt"), dataset)
+    assert not again.client.search_runs([again.experiment_id])
+
+
+@pytest.mark.parametrize("loss", ["run", "database"])
+def test_lost_run_is_logged_again_from_the_manifest_once(home, tmp_path, loss):
+    without_it = copy_of(home, tmp_path / "home")
+    tracker, step = track(home, f"lost {loss}"), read(f"{loss}.txt")
+    dataset = build(tracker, step)
+    tracker.client.delete_run(dataset.manifest.built["mlflow_run_id"])
+    if loss == "database":
+        home = without_it
+        shutil.copytree(dataset.folder, home.path / "data" / dataset.ref.key)
+    for _ in range(2):
+        tracker = track(home, f"lost {loss}")
+        tracker.reuse_step(step, dataset)
+        (run,) = tracker.client.search_runs([tracker.experiment_id])
+        assert run.info.status == "FINISHED" and run.data.metrics["documents"] == 3
+        assert run.data.params == {"uri": f"{loss}.txt"}
+        assert {file.path for file in tracker.client.list_artifacts(run.info.run_id)} == {"manifest.json"}
+
+
+@pytest.mark.parametrize("name", ["plain", "a b#é"])
+def test_copied_home_has_its_artifacts_to_itself(home, tmp_path, capsys, name):
+    original = copy_of(home, tmp_path / "original")
+    tracker = track(original, "copied")
+    interrupted = tracker.open_step(read("interrupted.txt"), {}).run_id
+    old = build(tracker, read("old.txt")).manifest.built["mlflow_run_id"]
+    before = sorted(original.path.rglob("*"))
+    copied = copy_of(original, tmp_path / name)
+    capsys.readouterr()
+    tracker = track(copied, "copied")
+    assert f"moved or copied here from {original.path}" in capsys.readouterr().err
+    new = build(tracker, read("new.txt")).manifest.built["mlflow_run_id"]
+    assert tracker.open_step(read("interrupted.txt"), {}).run_id == interrupted
+    assert sorted(original.path.rglob("*")) == before
+    for run_id in (old, new):
+        assert tracker.client.get_run(run_id).info.artifact_uri.startswith(copied.artifacts.as_uri())
+        assert tracker.client.list_artifacts(run_id)
+    track(copied, "copied")
+    assert "moved" not in capsys.readouterr().err

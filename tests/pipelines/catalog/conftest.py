@@ -38,6 +38,9 @@ class FreeConfig(Config):
     stride: int = 4
     split: str = "validation"
     note: str = ""
+    batch_size: int = 2
+    accumulation: int = 1
+    seed: int = 0
 
 
 def publish_dataset(
@@ -127,6 +130,10 @@ def write_mlflow_database(home: Path) -> None:
             CREATE TABLE params (run_uuid TEXT, key TEXT, value TEXT);
             CREATE TABLE metrics (run_uuid TEXT, key TEXT, step BIGINT, value DOUBLE, timestamp BIGINT, is_nan BOOLEAN);
             CREATE TABLE latest_metrics (run_uuid TEXT, key TEXT, step BIGINT, value DOUBLE, timestamp BIGINT);
+            CREATE TABLE model_versions (name TEXT, version INTEGER, creation_time BIGINT, current_stage TEXT);
+            CREATE TABLE model_version_tags (name TEXT, version INTEGER, key TEXT, value TEXT);
+            CREATE TABLE registered_model_aliases (name TEXT, version INTEGER, alias TEXT);
+            CREATE TABLE registered_model_tags (name TEXT, key TEXT, value TEXT);
             INSERT INTO experiments VALUES (1, 'quickstart');
             INSERT INTO runs VALUES ('r1', 'pretrain', 1, 'FINISHED', 1000, 3000, 'active', 'x'),
                 ('r0', 'dropped', 1, 'FINISHED', 1, 2, 'deleted', 'x');
@@ -137,6 +144,12 @@ def write_mlflow_database(home: Path) -> None:
             INSERT INTO latest_metrics VALUES ('r1', 'val/loss', 10, 3.5, 2000), ('r1', 'val/oops', 0, 0, 1000);
             """
         )
+
+
+@pytest.fixture(scope="session")
+def publish() -> Callable[..., Dataset]:
+    """publish(store, kind, name, write, inputs, statistics=..., key=config value) publishes any dataset."""
+    return publish_dataset
 
 
 @pytest.fixture(scope="session")
@@ -152,6 +165,12 @@ def tokens() -> Callable[..., Dataset]:
 
 
 @pytest.fixture(scope="session")
+def samples() -> Callable[..., Dataset]:
+    """samples(store, tokens, context) publishes the samples of tokens."""
+    return publish_samples
+
+
+@pytest.fixture(scope="session")
 def track() -> Callable[[Path], None]:
     """track(home) writes a database with one live run of MLflow."""
     return write_mlflow_database
@@ -163,7 +182,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     home = tmp_path_factory.mktemp("home")
     store = Store(home / "data")
     made = publish_tokens(store, publish_corpus(store))
-    publish_samples(store, made)
+    samples = publish_samples(store, made)
 
     def write_evaluation(out: Path) -> None:
         rows = [
@@ -171,16 +190,19 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
             {"system": "unigram", "metric": "loss", "value": 6.0},
         ]
         pq.write_table(pa.Table.from_pylist(rows), out / "metrics.parquet")
+        losses = [{"item": f"d{i}", "tokens": 20, "bytes": 60, "words": 15, "model_loss": 30.0 + i} for i in (0, 4)]
+        pq.write_table(pa.Table.from_pylist(losses), out / "predictions.parquet")
 
     def write_examples(out: Path) -> None:
         labelled = [{"example_id": f"e{i}", "split": "train", "text": "x", "label": "ham"} for i in range(2)]
         pq.write_table(pa.Table.from_pylist(labelled), out / "examples.parquet")
 
     publish_dataset(store, "examples", "spam", write_examples)
+    inputs = {"tokens": made, "samples": samples}
     model = publish_dataset(
-        store, "model", "small", lambda out: (out / "config.json").write_text("{}"), {"tokens": made}
+        store, "model", "small", lambda out: (out / "config.json").write_text("{}"), inputs, statistics={"steps": 5}
     )
-    publish_dataset(store, "evaluation", "small", write_evaluation, {"model": model})
+    publish_dataset(store, "evaluation", "small", write_evaluation, {"model": model}, statistics={"task": "language"})
     write_mlflow_database(home)
     return home
 

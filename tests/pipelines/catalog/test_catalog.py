@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ from pipelines.store.kinds import KINDS, Colour, Kind, View
 from pipelines.store.kinds import VIEWS as VIEWS_BY_NAME
 from pipelines.store.step import StepType
 from pipelines.store.store import Store
+from pipelines.tokens.characters import CharacterTokenizer
+from pipelines.tokens.tokenizer import END_OF_TEXT
 
 pytestmark = pytest.mark.integration
 
@@ -37,7 +40,14 @@ VIEWS = [
     "samples",
     "evaluations",
     "predictions",
+    "language_predictions",
+    "classification_predictions",
+    "instruction_predictions",
+    "choice_predictions",
     "tokens_flat",
+    "windows",
+    "readings",
+    "models",
     "datasets",
     "manifests",
     "steps",
@@ -120,10 +130,18 @@ def test_too_much_memory_is_one_sentence(home: Path) -> None:
     assert explain_error(caught.value).startswith("The query needs more memory than it may use")
 
 
-def test_wrong_name_suggests_the_nearest(catalog: duckdb.DuckDBPyConnection) -> None:
+@pytest.mark.parametrize(
+    ("query", "sentence"),
+    [
+        ("FROM document", "There is no 'document'; did you mean 'documents'?"),
+        ("FROM context('d0', 1, 1)", "context() returns a value and not a table: SELECT context(...)."),
+        ("SELECT n_token FROM tokens", 'There is no column "n_token" here; did you mean "n_tokens",'),
+    ],
+)
+def test_wrong_name_suggests_the_nearest(catalog: duckdb.DuckDBPyConnection, query: str, sentence: str) -> None:
     with pytest.raises(duckdb.Error) as caught:
-        rows(catalog, "FROM document")
-    assert explain_error(caught.value, catalog) == "There is no 'document'; did you mean 'documents'?"
+        rows(catalog, query)
+    assert explain_error(caught.value, catalog).startswith(sentence)
 
 
 COOKBOOK = re.findall(r"```sql\n(.*?)```", (Path(__file__).parents[3] / "docs" / "sql.md").read_text(), re.DOTALL)
@@ -149,3 +167,31 @@ def test_new_kind_needs_one_entry(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     made = store.build(StepType("index", "index", 1, Config, run).using("letters", Config()), run)
     assert rows(connect(store), "FROM suffixes") == [("letters", 3, None), ("letters", 1, None)]
     assert "#123456" in to_svg(made, [made]) and "2 suffixes" in to_svg(made, [made])
+
+
+@pytest.fixture(scope="module")
+def catalogs(
+    tmp_path_factory: pytest.TempPathFactory,
+    corpus: Callable[..., Dataset],
+    tokens: Callable[..., Dataset],
+    samples: Callable[..., Dataset],
+) -> dict[str, duckdb.DuckDBPyConnection]:
+    """Catalogs of three corpora, two of them the same text, and two tokenizers: all of it, and each dataset alone."""
+    store = Store(tmp_path_factory.mktemp("mixed") / "data")
+    letters = CharacterTokenizer(list(" abcdefghijklmnopqrstuvwxyz"), {"<|unk|>": 27, END_OF_TEXT: 28})
+    texts = ["and he wept and wept again", "the night was long and cold", "and he slept and woke again"] * 2
+    names = {"pairs": None, "letters": letters, "other": letters}
+    for name, tokenizer in names.items():
+        own = [f"{text} {i}" for i, text in enumerate(texts)] if name == "other" else texts
+        samples(store, tokens(store, corpus(store, name, texts=own), f"{name}-tokens", tokenizer))
+    alone = {name: connect(store, datasets=[f"tokens/{name}-tokens", f"samples/{name}-tokens"]) for name in names}
+    return {"": connect(store), **alone}
+
+
+@pytest.mark.parametrize("query", [query for query in COOKBOOK if re.match(r"[^,]*\bdataset,", query)])
+def test_queries_of_the_docs_keep_datasets_apart(catalogs: dict[str, duckdb.DuckDBPyConnection], query: str) -> None:
+    query = re.sub(r"limit \d+", "", query)
+    found = rows(catalogs[""], query)
+    for name in list(catalogs)[1:]:
+        mine = [row for row in found if row[0] in (name, f"{name}-tokens")]
+        assert Counter(map(str, mine)) == Counter(map(str, rows(catalogs[name], query)))

@@ -213,3 +213,50 @@ def test_every_example_has_an_answer(catalog: duckdb.DuckDBPyConnection, name: s
     example = MACROS[name][2].replace("Jesus wept", "wept").replace("And it came to pass", "wept")
     answer = rows(catalog, example.replace("tokens@0123abcd", "scripture"))
     assert answer or name.startswith("diff")  # of a version and itself
+
+
+AMBIGUOUS = "There are 2 tokens datasets (letters, pairs); name one as the last argument: the column dataset of the row"
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "SELECT decode(tokens) FROM tokens",
+        "SELECT token_text(1)",
+        "SELECT encode('abc')",
+        "SELECT context(doc_id, 0, 1) FROM tokens",
+    ],
+)
+def test_nothing_is_decoded_where_tokenizers_differ(
+    tmp_path: Path, corpus: Callable[..., Dataset], tokens: Callable[..., Dataset], query: str
+) -> None:
+    store = Store(tmp_path / "data")
+    made = corpus(store, texts=["abba", "cab"])
+    tokens(store, made, "letters", CharacterTokenizer(["a", "b", "c"], {"<|unk|>": 3, END_OF_TEXT: 4}))
+    tokens(store, made, "pairs")
+    with pytest.raises(duckdb.Error) as caught:
+        rows(connect(store), query)
+    assert explain_error(caught.value).startswith(AMBIGUOUS)
+
+
+def test_one_tokenizer_of_several_datasets_needs_no_name(
+    tmp_path: Path, corpus: Callable[..., Dataset], tokens: Callable[..., Dataset]
+) -> None:
+    store = Store(tmp_path / "data")
+    for name in ("first", "second"):
+        tokens(store, corpus(store, name, texts=[f"the {name} text"]), name)
+    query = "SELECT decode(tokens[:n_tokens - 1]) FROM tokens ORDER BY ALL"
+    assert rows(connect(store), query) == [("the first text",), ("the second text",)]
+
+
+def test_sample_text_of_several_datasets_asks_which(
+    tmp_path: Path, corpus: Callable[..., Dataset], tokens: Callable[..., Dataset], samples: Callable[..., Dataset]
+) -> None:
+    store = Store(tmp_path / "data")
+    for name in ("first", "second"):
+        samples(store, tokens(store, corpus(store, name, texts=[f"the {name} text goes on and on"] * 3), name))
+    query = "SELECT DISTINCT dataset, sample_text(sample_id, dataset)[:10] FROM samples WHERE start = 0 ORDER BY ALL"
+    assert rows(connect(store), query)[0][0] == "first"
+    with pytest.raises(duckdb.Error) as caught:
+        rows(connect(store), "SELECT sample_text(0)")
+    assert explain_error(caught.value).startswith("There are 2 samples datasets (first, second); name one")

@@ -12,9 +12,10 @@ def rows(connection: duckdb.DuckDBPyConnection, query: str) -> list[tuple[Any, .
 
 
 def test_lineage_reaches_source_files(catalog: duckdb.DuckDBPyConnection) -> None:
-    query = "SELECT input_kind, distance, role FROM lineage WHERE output_kind = 'evaluation' ORDER BY distance"
+    query = "SELECT input_kind, distance, role FROM lineage WHERE output_kind = 'evaluation' ORDER BY distance, role"
     assert rows(catalog, query) == [
         ("model", 1, "model"),
+        ("samples", 2, "samples"),
         ("tokens", 2, "tokens"),
         ("corpus", 3, "corpus"),
         ("source", 4, "source"),

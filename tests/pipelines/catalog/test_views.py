@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from pipelines.catalog.catalog import connect
 from pipelines.store.dataset import Dataset
@@ -69,3 +71,26 @@ def test_vocabulary_of_more_than_65536_tokens(
 def test_evaluations_name_their_model(catalog: duckdb.DuckDBPyConnection) -> None:
     query = "SELECT model, system, value FROM evaluations WHERE metric = 'loss' ORDER BY value"
     assert rows(catalog, query) == [("small", "model", 1.5), ("small", "unigram", 6.0)]
+
+
+def test_each_task_has_a_view_of_its_predictions(tmp_path: Path, publish: Callable[..., Dataset]) -> None:
+    store = Store(tmp_path / "data")
+    for task, own in {"language": {"bytes": 3}, "classification": {"tf_idf_label": "ham"}}.items():
+        table = pa.Table.from_pylist([{"item": task, "model_loss": 1.5, **own}])
+        publish(
+            store, "evaluation", task, lambda out, table=table: pq.write_table(table, out / "predictions.parquet"),
+            statistics={"task": task},
+        )  # fmt: skip
+    catalog = connect(store)
+    assert catalog.execute("SELECT item, bytes FROM language_predictions").fetchall() == [("language", 3)]
+    assert catalog.execute("SELECT item, tf_idf_label FROM classification_predictions").fetchall() == [
+        ("classification", "ham")
+    ]
+    everything = catalog.execute("FROM predictions ORDER BY item")
+    assert [column[0] for column in everything.description][-4:] == [
+        "truth",
+        "model_label",
+        "model_answer",
+        "model_loss",
+    ]
+    assert [row[2] for row in everything.fetchall()] == ["classification", "language"]

@@ -172,7 +172,7 @@ PEAK = """
 import re, sys
 from pathlib import Path
 from pipelines.corpus.readers.records import ReadOptions
-from pipelines.corpus.readers.formats import read_file
+from pipelines.corpus.readers.look import read_file
 found = {}
 with open(sys.argv[1], "rb") as file:
     for each in read_file(file, sys.argv[1], ReadOptions()):

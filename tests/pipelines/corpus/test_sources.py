@@ -12,7 +12,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.corpus.readers.formats import read_file
+from pipelines.corpus.readers.look import read_file
 from pipelines.corpus.readers.records import ReadOptions
 from pipelines.corpus.sources import describe, file_digest, label_of, list_files, matches
 from pipelines.errors import InputError

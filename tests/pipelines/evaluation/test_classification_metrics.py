@@ -6,7 +6,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as sk
 
-from pipelines.evaluation.classification_metrics import Answers, curves, measure_classes, with_intervals
+from pipelines.evaluation.classification_metrics import Answers, _areas, curves, measure_classes, with_intervals
 from pipelines.evaluation.significance import resampled
 
 
@@ -121,3 +121,13 @@ def test_texts_of_one_class_have_all_but_ranking():
     found = with_intervals(answers)
     assert found["accuracy"].value == 1 and found["f1"].value == 0 and "roc_auc" not in found
     assert set(curves("model", answers)["curve"].to_pylist()) == {"calibration"}
+
+
+@settings(deadline=None, max_examples=50)
+@given(texts=st.lists(st.tuples(st.booleans(), st.sampled_from([0.1, 0.2, 0.5, 0.7]), st.integers(0, 3)), min_size=2))
+def test_areas_of_a_resample_are_those_of_weighted_texts(texts):
+    true, scores, weights = map(np.array, zip(*texts, strict=True))
+    assume(0 < weights[true].sum() < weights.sum())
+    auc, precision = _areas(true, scores, weights[None].astype(float))
+    assert auc[0] == pytest.approx(sk.roc_auc_score(true, scores, sample_weight=weights))
+    assert precision[0] == pytest.approx(sk.average_precision_score(true, scores, sample_weight=weights))

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import random
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,14 +17,18 @@ from gpt.batch import IGNORE, Batch
 from gpt.config import gpt_config
 from gpt.loss import next_token_loss
 from gpt.model import GPT
+from pipelines.catalog.catalog import connect
 from pipelines.corpus.ingest.ingest import INGEST
 from pipelines.errors import InputError
 from pipelines.store.dataset import Dataset
+from pipelines.store.store import Store
+from pipelines.tokens.order import permuted
 from pipelines.tokens.samples import SAMPLE, Samples
 from pipelines.tokens.shards import Tokens
 from pipelines.tokens.tokenize import TOKENIZE
 from pipelines.training import loader as loader_module
-from pipelines.training.loader import Loader, permuted
+from pipelines.training.loader import Loader
+from pipelines.training.pretrain import PRETRAIN
 
 CONTEXT, PACKED_CONTEXT = 8, 16
 Build = Callable[..., Dataset]
@@ -222,3 +227,24 @@ def test_packed_window_has_the_loss_of_its_documents_alone(build: Build, packabl
     ]
     assert int(n) == sum(int(count) for _, count in alone)
     assert together.item() == pytest.approx(sum(loss.item() for loss, _ in alone), rel=1e-5)
+
+
+@pytest.mark.parametrize("boundaries", ["stream", "document"])
+def test_sql_tells_what_a_training_read(build: Build, store: Store, tmp_path: Path, boundaries: str) -> None:
+    texts = [f"document {i} counts " + " ".join(str(i * j) for j in range(1 + i % 9)) for i in range(60)]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    corpus = build(INGEST, {"sources": [{"uri": str(tmp_path / "a.jsonl")}], "split": {"validation": 0.2, "test": 0}})
+    tokens = build(TOKENIZE, {"encoding": "words", "shard_tokens": 300}, corpus=corpus)
+    samples = build(SAMPLE, {"context": CONTEXT, "boundaries": boundaries}, tokens=tokens)
+    tiny = {"steps": 9, "threads": 1, "batch_size": 4, "accumulation": 2, "model": {"size": "pico"}, "seed": 3}
+    build(PRETRAIN, tiny, samples=samples, tokens=tokens)
+    loader = Loader(Samples(samples), Tokens(tokens), "train", batch_size=4, accumulation=2, seed=3, ahead=False)
+    told: dict[int, Counter[int]] = {step: Counter() for step in range(9)}
+    ids = dict(connect(store).execute("SELECT doc_id, tokens FROM tokens").fetchall())
+    query = """SELECT r.step, w.doc_id, w.position, w.n_tokens
+        FROM readings r JOIN windows w ON w.dataset = r.samples AND w.sample_id = r.sample_id"""
+    for step, doc_id, position, n_tokens in connect(store).execute(query).fetchall():
+        told[step].update(ids[doc_id][position : position + n_tokens])
+    batches = {step: [loader(step, micro).inputs.flatten().tolist() for micro in range(2)] for step in range(9)}
+    filled = Tokens(tokens).tokenizer.end_of_text if boundaries == "document" else None
+    assert told == {step: Counter(i for row in rows for i in row if i != filled) for step, rows in batches.items()}
