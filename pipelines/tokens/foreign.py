@@ -58,7 +58,7 @@ def read_foreign(value: dict[str, Any]) -> Tokenizer:
         if tokenizer.library.token_to_id(token["content"]) != token["id"]:
             raise ValueError(f"the added token {token['content']!r} cannot have the id {token['id']}")
     _check_bytes(tokenizer)
-    added = [token["content"] for token in tokenizer.value["added_tokens"]]
+    added = [tokenizer.token_bytes[token["id"]].decode("utf-8", "replace") for token in tokenizer.value["added_tokens"]]
     for text in (*TEXTS, *(f"a {token} {token}b" for token in added)):
         _check_text(tokenizer, text)
     return _fast(tokenizer) or tokenizer

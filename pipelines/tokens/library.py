@@ -57,9 +57,10 @@ class LibraryTokenizer(Tokenizer):
         """Return the text of each id in UTF-8, by id."""
         ids = self.library.get_vocab(with_added_tokens=True)
         tokens = [b""] * (max(ids.values()) + 1)
+        alone = self._added.keys() - self.library.get_vocab(with_added_tokens=False).keys()
         spell = _byte_letters if self.is_byte_level else _blank_marks(self.value)
         for token, i in ids.items():
-            tokens[i] = token.encode() if token in self._added else spell(token)
+            tokens[i] = token.encode() if token in alone else spell(token)
         return tokens
 
     @cached_property

@@ -9,6 +9,7 @@ give the ids of their own library, or are refused (see `foreign`). No text is en
 `<|endoftext|>` in a document is encoded letter by letter.
 """
 
+import codecs
 import functools
 import importlib.metadata
 from collections.abc import Iterator
@@ -51,7 +52,7 @@ def _fields(path: Path) -> Iterator[Any]:
     """Yield the fields of a `tokenizer.json`, and turn errors about them into sentences."""
     path = path / FILE if path.is_dir() else path
     try:
-        value = orjson.loads(path.read_bytes())
+        value = orjson.loads(path.read_bytes().removeprefix(codecs.BOM_UTF8))
         _check_ids(value)
         yield value
     except (FileNotFoundError, NotADirectoryError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from pipelines.store import step
 from pipelines.store.dataset import Dataset
 from pipelines.store.step import Listener, StepContext, StepType
 from pipelines.store.store import Store
+from pipelines.tokens import tokenize
 from pipelines.tokens.tokenize import TOKENIZE, TokenizeConfig
 
 
@@ -22,6 +24,10 @@ class Recorder(Listener):
 
     def __init__(self) -> None:
         self.reports: list[tuple[float, float, str, str]] = []
+        self.warnings: list[str] = []
+
+    def warn(self, sentence: str) -> None:
+        self.warnings.append(sentence)
 
     def progress(self, done: float, total: float, unit: str, note: str = "") -> None:
         self.reports.append((done, total, unit, note))
@@ -62,3 +68,20 @@ def test_learning_a_vocabulary_reports_bytes(corpus: tuple[Dataset, Recorder], t
     learning = [(done, total) for done, total, unit, _ in heard.reports if unit == "bytes"]
     assert learning == sorted(learning) and learning[-1][0] == learning[-1][1] > 1000
     assert ("bytes", "learning bpe") in [(unit, note) for *_, unit, note in heard.reports]
+
+
+def test_vocabulary_is_learnt_from_a_bounded_part_of_unbroken_text(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tokenize, "MOST_UNBROKEN", 5000)
+    monkeypatch.setattr(tokenize, "CHUNK", 1000)
+    rng = random.Random(0)
+    for name, letters in (("dna", "ACGT"), ("plain", "ACGT    ")):
+        rows = (json.dumps({"text": "".join(rng.choices(letters, k=1000))}) for _ in range(20))
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(rows))
+        sources = {"sources": [{"uri": str(tmp_path / f"{name}.jsonl")}], "split": {"validation": 0, "test": 0}}
+        corpus, _ = perform(Store(tmp_path / name), INGEST, IngestConfig.model_validate(sources))
+        config = TokenizeConfig(encoding="bpe", vocabulary=270)
+        _, heard = perform(Store(tmp_path / name), TOKENIZE, config, corpus=corpus)
+        sentence = "The vocabulary is learnt from the first 5.0 KB, since their words hardly repeat."
+        assert heard.warnings == ([sentence] if name == "dna" else [])

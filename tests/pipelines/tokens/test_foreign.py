@@ -100,6 +100,9 @@ FILLED = {"strategy": {"Fixed": 99}, "direction": "Right", "pad_to_multiple_of":
 METASPACE = {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "first", "split": True}
 PREPEND = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
 
+GEMMA = sentence_piece(normalizers.Replace(" ", "▁"))
+MILL = {**FLAGS, "special": False, "content": "▁mill", "id": GEMMA["model"]["vocab"]["▁mill"]}
+
 FAST = {
     "gpt2": GPT2,
     "llama 3": byte_level(split(LLAMA), BYTES, special=("<s>",), ignore_merges=True) | {"post_processor": TEMPLATE},
@@ -117,7 +120,7 @@ BY_LIBRARY = {
     "merges in another order": GPT2 | {"model": GPT2["model"] | {"merges": sorted(GPT2["model"]["merges"])}},
     "tokens of blanks": with_added(GPT2, "  ", "    ", special=False),
     "llama 2": sentence_piece(PREPEND),
-    "gemma": sentence_piece(normalizers.Replace(" ", "▁")),
+    "gemma": GEMMA | {"added_tokens": [*GEMMA["added_tokens"], MILL]},
     "metaspace": sentence_piece(PREPEND, METASPACE) | {"normalizer": None},
 }
 KEPT = FAST | BY_LIBRARY
@@ -207,11 +210,11 @@ def test_special_token_that_a_model_spells_is_cut(load: Callable[[File], Tokeniz
 
 def test_corpus_is_encoded_by_a_foreign_file(build: Callable[..., Dataset], tmp_path: Path) -> None:
     (tmp_path / "mill.txt").write_text(TEXTS[0])
-    (tmp_path / "theirs.json").write_text(json.dumps(KEPT["several splits"]))
+    (tmp_path / "tokenizer.json").write_text("\ufeff" + json.dumps(KEPT["several splits"]), encoding="utf-8")
     corpus = build(INGEST, {"sources": [{"uri": str(tmp_path / "mill.txt")}], "split": {"validation": 0, "test": 0}})
-    dataset = build(TOKENIZE, {"tokenizer": str(tmp_path / "theirs.json")}, corpus=corpus)
+    dataset = build(TOKENIZE, {"tokenizer": str(tmp_path)}, corpus=corpus)
     tokens = Tokens(dataset)
-    theirs = hf.Tokenizer.from_file(str(tmp_path / "theirs.json"))
+    theirs = hf.Tokenizer.from_str(json.dumps(KEPT["several splits"]))
     assert tokens.flat(0).tolist() == [*theirs.encode(TEXTS[0]).ids, theirs.token_to_id("<|endoftext|>")]
     assert tokens.tokenizer.decode(tokens.flat(0)[:-1].tolist()) == TEXTS[0]
-    assert not is_own(tmp_path / "theirs.json")
+    assert is_own(dataset.path / "tokenizer.json") is is_own(tmp_path) is False
