@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from itertools import groupby
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO, cast
 
 from pipelines.corpus.ingest.config import SourceConfig
 from pipelines.corpus.ingest.partitions import Piece
@@ -88,15 +88,25 @@ def usable(record: Record | Bad, source: SourceConfig) -> Record | Bad:
     if isinstance(record, Bad):
         return record
     fields, location = record
-    text = fields.get(source.text)
+    text = text_of(fields.get(source.text))
     if isinstance(text, str):
         if len(text) > MAX_WHOLE:
             return Bad(f"a text of more than {MAX_WHOLE:,} characters", location, text[:SHOWN])
         missing = [name for name in source.group_by if name not in fields]
-        return Bad(f"no column {missing[0]!r} to group by", location, text) if missing else record
+        if missing:
+            return Bad(f"no column {missing[0]!r} to group by", location, text)
+        return record if fields[source.text] is text else Record(fields | {source.text: text}, location)
     if source.text not in fields:
         return Bad(no_column(source.text, fields), location, show(fields, SHOWN))
     return Bad(f"column {source.text!r} holds {type(text).__name__}, not text", location, show(fields, SHOWN))
+
+
+def text_of(value: Any) -> Any:
+    """Return a column's value, and of a list of turns, as in a conversation, the text of all turns."""
+    if not isinstance(value, list | tuple) or not value:
+        return value
+    turns = [turn.get("content", turn.get("value")) if isinstance(turn, dict) else turn for turn in value]
+    return "\n\n".join(turns) if all(isinstance(turn, str) for turn in turns) else value
 
 
 def _read(piece: Piece, opened: BinaryIO | None, queue: Queue | None) -> Iterator[Record | Records | Bad]:

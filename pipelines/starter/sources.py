@@ -1,0 +1,136 @@
+"""The sources of a config: which columns of which files become the corpus, and which become examples to fine-tune on."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from pipelines.corpus.sources import label_of
+from pipelines.starter.survey import Kind, Survey
+
+FEW, PIECES = 100, 200  # fewer documents of plain text are divided, into about so many pieces
+SHORTEST, LONGEST = 200, 100_000  # characters of such a piece
+MOST_TASKS = 3
+FEWEST_EXAMPLES = 20
+LEFT_OUT = 100  # files that cannot be read, of a folder that is named as a whole
+VALUES = 6  # labels that a comment shows
+
+
+@dataclass(frozen=True)
+class Source:
+    """The keys of a source, and a comment for some of them."""
+
+    keys: dict[str, Any]
+    comments: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Task:
+    """A model to fine-tune, and the sources of its examples."""
+
+    name: str
+    kind: Kind
+    sources: tuple[Source, ...]
+
+
+def text_sources(survey: Survey) -> list[Source]:
+    """Return the sources of the corpus: one for the whole if all of it is read in the same way, else one per kind."""
+    plain = [kind for kind in survey.kinds if not kind.is_table]
+    size = max_document(survey)
+    if len(plain) == len(survey.kinds) and _may_be_named(survey):
+        return [_plain_source({"uri": survey.uri}, size)]
+    found: list[Source] = []
+    for kind in survey.kinds:
+        for uri in kind.uris:
+            if not kind.is_table:
+                found.append(_plain_source({"name": _label(uri, kind), "uri": uri}, size))
+                continue
+            assert kind.columns
+            several = len(kind.columns.read) > 1
+            for column in kind.columns.read:
+                name = f"{_label(uri, kind)}-{slug(column)}" if several else _label(uri, kind)
+                keys = {"name": name, "uri": uri, **_read(kind), "text": column}
+                what = "each turn's text" if kind.columns.conversation else f"it looks like the {_role(kind, column)}"
+                found.append(Source(keys, {"text": what}))
+    return _distinct(found)
+
+
+def tasks(survey: Survey) -> list[Task]:
+    """Return the models that the examples in somebody's text can make, at most one of a kind of files."""
+    found: list[Task] = []
+    for kind in survey.kinds:
+        columns = kind.columns
+        if columns is None or not columns.kind or kind.records < FEWEST_EXAMPLES or len(found) == MOST_TASKS:
+            continue
+        name = slug(columns.label or "") if columns.label else "assistant"
+        comments: dict[str, str] = {}
+        if columns.conversation:
+            keys = {"conversation": columns.conversation}
+        elif columns.response:
+            wanted = ("instruction", "input", "response", "system")
+            keys = {name: column for name in wanted if (column := getattr(columns, name))}
+        else:
+            keys = {"text": str(columns.text), "label": str(columns.label)}
+            some = ", ".join(value for value, _ in columns.labels[:VALUES])
+            comments["label"] = f"{some}{', ...' if len(columns.labels) > VALUES else ''}"
+        sources = [Source({"uri": uri, **_read(kind), **keys}, comments) for uri in kind.uris]
+        if name in [task.name for task in found]:
+            name = f"{name}-{len(found) + 1}"
+        found.append(Task(name, kind, tuple(sources)))
+    return found
+
+
+def max_document(survey: Survey) -> int | None:
+    """Return the size of the pieces into which few long documents are divided; None if there are enough."""
+    if sum(kind.records for kind in survey.kinds) >= FEW:
+        return None
+    size = sum(kind.text_bytes for kind in survey.kinds if not kind.is_table) // PIECES
+    return max(SHORTEST, min(size, LONGEST))
+
+
+def slug(text: str) -> str:
+    """Return a text as a name of a config, with the letters that such a name may have."""
+    plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode().lower()
+    return re.sub(r"[^a-z0-9]+", "-", plain).strip("-")[:40].strip("-") or "texts"
+
+
+def _may_be_named(survey: Survey) -> bool:
+    """Return whether the whole folder can be a source: what cannot be read of it is little."""
+    files = sum(len(kind.files) for kind in survey.unread)
+    return files <= LEFT_OUT and sum(kind.bytes for kind in survey.unread) <= survey.text_bytes
+
+
+def _plain_source(keys: dict[str, Any], size: int | None) -> Source:
+    if size is None:
+        return Source(keys)
+    why = "characters; longer texts are divided at a paragraph, so that parts can be held out"
+    return Source(keys | {"max_document": size}, {"max_document": why})
+
+
+def _read(kind: Kind) -> dict[str, Any]:
+    return {"columns": list(kind.names)} if kind.names else {}
+
+
+def _role(kind: Kind, column: str) -> str:
+    return kind.columns.roles().get(column, "text") if kind.columns else "text"
+
+
+def _label(uri: str, kind: Kind) -> str:
+    name = slug(label_of(uri).rpartition("://")[2])
+    return name if kind.extension.rpartition(".")[0] in name and len(kind.uris) > 1 else f"{name}-{slug(kind.extension)}"
+
+
+def _distinct(sources: Iterable[Source]) -> list[Source]:
+    """Return sources with names that differ."""
+    found: list[Source] = []
+    names: set[str] = set()
+    for source in sources:
+        name = str(source.keys["name"])
+        number = next(number for number in range(1, len(names) + 2) if (f"{name}-{number}" if number > 1 else name) not in names)
+        name = f"{name}-{number}" if number > 1 else name
+        names.add(name)
+        found.append(Source(source.keys | {"name": name}, source.comments))
+    return found
