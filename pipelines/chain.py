@@ -11,6 +11,7 @@ from pipelines.config import FinetuneRun, InstructionRun, RunConfig
 from pipelines.corpus.examples import EXAMPLES
 from pipelines.corpus.ingest.ingest import INGEST
 from pipelines.corpus.mix import MIX
+from pipelines.errors import InputError
 from pipelines.evaluation.assistant import EVALUATE_ASSISTANT
 from pipelines.evaluation.classifier import EVALUATE_CLASSIFIER
 from pipelines.evaluation.language_model import EVALUATE_LANGUAGE
@@ -94,6 +95,7 @@ def chain(
     corpus = corpus_of(perform, config)
     if until == "ingest":
         return []
+    check_splits(corpus, config, until)
     if base and (read := base.tokens_of(corpus)):
         say(f"no new text since {base.model}; there is nothing to pretrain")
         model, tokens = base.model, read
@@ -130,6 +132,30 @@ def corpus_of(perform: Perform, config: RunConfig) -> Dataset:
     assert config.mix
     corpora = {name: perform(INGEST.using(name, each)) for name, each in config.corpora.items()}
     return perform(MIX.using(config.data, config.mix, corpora))
+
+
+def check_splits(corpus: Dataset, config: RunConfig, until: str) -> None:
+    """Check that a corpus has what the later steps need, before any of them starts.
+
+    Raises:
+        InputError: there is nothing to train on, or nothing to evaluate on.
+    """
+    statistics = corpus.manifest.statistics
+    n_documents, n_bytes = statistics["documents"], statistics["bytes_train"]
+    keys = "split_at or max_document of its source divides a text, and [ingest.split] has the shares that are held out"
+    split = config.evaluate.split
+    if not statistics["documents_train"]:
+        raise InputError(f"{corpus} has {n_documents:,} document(s) and none of them to train on: {keys}.")
+    if n_bytes + statistics["documents_train"] <= config.sample.context and config.sample.boundaries == "stream":
+        raise InputError(
+            f"{corpus} has {n_bytes:,} bytes to train on, and a window has sample.context = {config.sample.context} "
+            "tokens; add text or ask for a shorter context."
+        )
+    if until == "evaluate" and not statistics[f"documents_{split}"]:
+        raise InputError(
+            f"{corpus} has {n_documents:,} document(s) and none in its {split} split, on which evaluate.split = "
+            f"{split!r} scores the model: {keys}. `tokenmill pretrain` trains without it."
+        )
 
 
 def _finetune(

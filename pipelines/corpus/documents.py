@@ -89,13 +89,18 @@ def document_id(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8")).hexdigest()[:32]
 
 
+def place_of(doc_id: str) -> float:
+    """Return the place in [0, 1) at which a document's hash puts it."""
+    return int(doc_id[:13], 16) / 16**13
+
+
 def split_of(doc_id: str, shares: SplitConfig) -> Split:
     """Return the split of a document, a function of its content that does not change when the corpus grows.
 
     Test documents come from one end of the hash's range and validation documents from the other. So holding out more
     for one takes nothing from the other.
     """
-    place = int(doc_id[:13], 16) / 16**13
+    place = place_of(doc_id)
     if place < shares.test:
         return "test"
     return "validation" if place >= 1 - shares.validation else "train"

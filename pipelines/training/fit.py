@@ -61,7 +61,8 @@ def fit(
                 work.listener.progress(step + 1, config.steps, "steps", note)
             case train.Evaluated(step=step, metrics=metrics):
                 work.listener.metrics(step, metrics)
-                work.listener.progress(step, config.steps, "steps", f"{note}, val {metrics['val/loss']:.3f}")
+                val = f", val {metrics['val/loss']:.3f}" if "val/loss" in metrics else ""
+                work.listener.progress(step, config.steps, "steps", f"{note}{val}")
                 show(step)
             case train.Saving():  # the curves of a run that is killed and resumed then have no hole
                 work.listener.flush()
@@ -87,9 +88,9 @@ def fit(
 
 
 def load_best(model: nn.Module, work: StepContext) -> None:
-    """Load the best weights in the checkpoints of a step into a model."""
+    """Load the best weights in the checkpoints of a step into a model, or the last ones if none were evaluated."""
     checkpoints = Checkpoints(work.scratch / "checkpoints", warn=work.listener.warn)
-    if best := checkpoints.best():
+    if best := checkpoints.best() or checkpoints.latest():  # without a validation split, none is the best
         weights, _, _ = checkpoints.load(best)
         model.load_state_dict(weights)
     model.eval()
@@ -119,7 +120,7 @@ def training_statistics(model: nn.Module, result: train.TrainResult) -> dict[str
 def training_headline(s: Mapping[str, Any]) -> str:
     """Describe a trained model in one line."""
     epochs = f" ({s['epochs']:.1f} epochs)" if "epochs" in s else ""
+    best = f", best validation loss {s['best_val_loss']:.3f}" if "best_val_loss" in s else ""
     return (
-        f"{short(s['parameters'])} parameters, {s['steps']:,} steps{epochs}, {short(s['tokens_trained'])} tokens, "
-        f"best validation loss {s.get('best_val_loss', float('nan')):.3f}"
+        f"{short(s['parameters'])} parameters, {s['steps']:,} steps{epochs}, {short(s['tokens_trained'])} tokens{best}"
     )

@@ -171,10 +171,19 @@ def train_model(
     batches = Loader(
         samples, tokens, "train", batch_size=config.batch_size, accumulation=config.accumulation, seed=seed
     )
-    validation = Loader(samples, tokens, "validation", batch_size=config.batch_size, shuffle=False, ahead=False)
-    n_validation = max(1, min(config.evaluation_samples // config.batch_size, len(validation)))
+    validation: Loader | None = None
+    if samples.batches_of("validation"):
+        validation = Loader(samples, tokens, "validation", batch_size=config.batch_size, shuffle=False, ahead=False)
+    else:
+        work.listener.warn(
+            "no validation sample, so the last weights are kept and not the best; a shorter sample.context or a larger "
+            "split.validation gives some"
+        )
 
     def evaluate(model: nn.Module) -> Metrics:
+        if not validation:
+            return {}
+        n_validation = max(1, min(config.evaluation_samples // config.batch_size, len(validation)))
         steps = [at * len(validation) // n_validation for at in range(n_validation)]
         loss = mean_loss(cast(GPT, model), (validation(step).to(where) for step in steps))
         return {"val/loss": loss, "val/perplexity": math.exp(min(loss, 700))}

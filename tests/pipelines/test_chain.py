@@ -2,6 +2,7 @@
 
 import json
 import tomllib
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -10,6 +11,7 @@ import pytest
 import pipelines.corpus.sources
 from pipelines.chain import STEPS, Evaluated, chain, report_on, resolve, result_in
 from pipelines.config import load_config
+from pipelines.corpus.documents import SIZES
 from pipelines.corpus.ingest.ingest import INGEST
 from pipelines.errors import InputError
 from pipelines.store import lineage
@@ -22,13 +24,17 @@ from pipelines.training.pretrain import PRETRAIN
 ROOT = Path(__file__).parents[2]
 
 
+PLENTY = dict.fromkeys(SIZES, 1 << 20)
+"""The sizes of a corpus that is large enough."""
+
+
 def performed(until, *overrides):
     """Return (step, name, roles) of every step of the quick start."""
     steps = []
 
     def perform(step):
         steps.append((step.type.name, step.name, set(step.inputs)))
-        return SimpleNamespace(ref=SimpleNamespace(name=step.name))
+        return SimpleNamespace(ref=SimpleNamespace(name=step.name), manifest=SimpleNamespace(statistics=PLENTY))
 
     chain(perform, load_config(ROOT / "configs" / "quickstart.toml", overrides), until)
     return steps
@@ -42,6 +48,22 @@ def test_pretrained_model_answers_tasks_before_its_own_evaluation():
     assert steps[at + 1][2] == {"model", "tokens", "corpus"}
     assert ("evaluate-assistant", "quickstart-assistant", {"model", "base", "examples"}) in steps
     assert not any(step.startswith("evaluate") for step, *_ in performed("finetune", task))
+
+
+@pytest.mark.parametrize(
+    ("sizes", "until", "says"),
+    [
+        ({"documents": 1, "documents_train": 0, "documents_test": 1}, "tokenize", "none of them to train on: split_at"),
+        ({"bytes_train": 90, "documents_train": 2}, "sample", r"a window has sample\.context = 128"),
+        ({"documents_test": 0}, "evaluate", r"none in its test split.*\[ingest\.split\]"),
+        ({"documents_test": 0, "documents_validation": 0}, "pretrain", None),
+    ],
+)
+def test_corpus_too_small_for_a_step_is_refused_first(monkeypatch, sizes, until, says):
+    for name, size in sizes.items():
+        monkeypatch.setitem(PLENTY, name, size)
+    with pytest.raises(InputError, match=says) if says else nullcontext():
+        performed(until)
 
 
 def test_shipped_templates_are_packaged():

@@ -17,6 +17,7 @@ from pipelines.corpus.cleaning import clean
 from pipelines.corpus.contamination import Passages, cut
 from pipelines.corpus.documents import document_id, normalise
 from pipelines.corpus.ingest.config import IngestConfig
+from pipelines.corpus.ingest.divide import divide, longest_of
 from pipelines.corpus.ingest.many import name_texts, normalise_fields, text_array
 from pipelines.corpus.ingest.partitions import Partition, Piece
 from pipelines.corpus.ingest.texts import DEEP, SHOWN, read_pieces, read_texts, usable
@@ -57,13 +58,13 @@ class Batch:
         """Return whether the batch has enough text, or far more metadata than text."""
         return self.size >= limit or self.beside >= BESIDE_BYTES
 
-    def add_many(self, records: Records, piece: Piece, limit: int) -> int:
+    def add_many(self, records: Records, piece: Piece, limit: int, longest: int) -> int:
         """Add the texts of records until the batch is full. Return how many; none if one needs a closer look."""
         source, records = piece.source, records[: 1 + (limit - self.size) // ROW_BYTES]
         if not (texts := normalise_fields(records.fields, source.text)):
             return 0
         sizes = np.fromiter(map(len, texts), np.int64, len(texts))
-        if sizes.max() > MAX_WHOLE:
+        if sizes.max() > longest:
             return 0
         ends = self.size + np.cumsum(sizes + ROW_BYTES)
         n = min(int(np.searchsorted(ends, limit)) + 1, len(texts))  # the last text is the one that fills the batch
@@ -166,14 +167,16 @@ def read_batches(partition: Partition) -> Iterator[tuple[pa.RecordBatch, Batch]]
 def _fill_batches(partition: Partition, passages: Passages | None, limit: int) -> Iterator[Batch]:
     config, batch = partition.config, Batch()
     at_once = not config.clean and not passages
+    source = partition.source
+    longest = min(longest_of(source, partition.division), MAX_WHOLE)
     for piece, records_of in read_pieces(partition.pieces):
         for found in records_of:
             left: Records | list[Record | Bad] = found if isinstance(found, Records) else [found]
             while left:
-                if at_once and isinstance(left, Records) and (n := batch.add_many(left, piece, limit)):
+                if at_once and isinstance(left, Records) and (n := batch.add_many(left, piece, limit, longest)):
                     left = left[n:]
                 else:
-                    records = iter(left)
+                    records = (each for record in left for each in divide(record, source, partition.division))
                     for record in records:
                         batch.add(record, piece, config, passages)
                         if batch.is_full(limit):

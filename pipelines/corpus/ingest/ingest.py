@@ -11,18 +11,20 @@ and `partitions.json`, a list of partitions by key and of the `Entry`s that thei
 """
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from pipelines.corpus.documents import SIZES
+from pipelines.corpus.documents import SIZES, split_counts
 from pipelines.corpus.duplicates import find_duplicates
-from pipelines.corpus.ingest.config import VERSION, IngestConfig
-from pipelines.corpus.ingest.partitions import PARTITIONS, known_partitions, plan
-from pipelines.corpus.ingest.read import check_usable, read_partition
+from pipelines.corpus.ingest.config import VERSION, IngestConfig, SourceConfig
+from pipelines.corpus.ingest.divide import division_of, is_divided_by_keys
+from pipelines.corpus.ingest.hold_out import empty_splits, hold_out
+from pipelines.corpus.ingest.partitions import PARTITIONS, Partition, known_partitions, plan
+from pipelines.corpus.ingest.read import Part, check_usable, read_partition
 from pipelines.corpus.ingest.write import count_by_reason, write_documents, write_rejected
 from pipelines.corpus.quality import rules_of
-from pipelines.corpus.sources import describe_sources, list_sources
+from pipelines.corpus.sources import Listing, Skipped, describe_sources, list_sources
 from pipelines.errors import InputError
 from pipelines.numbers import short
 from pipelines.store.dataset import Dataset
@@ -36,28 +38,35 @@ def run(inputs: Mapping[str, Dataset], config: IngestConfig, out: Path, work: St
     rules_of(config.keep, config.bad_words is not None)
     listing = list_sources(config.all_sources)
     later = work.files_that_came_later(lambda: describe_sources(config.all_sources, listing))
-    partitions, skipped = plan(config, listing, work.scratch, known_partitions(work), later)
-    work.listener.progress(0, len(partitions), "partitions", "reading")
-    parts_of = work.map(read_partition, partitions)
+    partitions, parts_of, skipped, n_texts = _read(config, listing, work, later)
     parts = [part for parts in parts_of for part in parts]
-    check_usable(config, parts, skipped)
     work.listener.progress(len(partitions), len(partitions), "partitions", "looking for duplicates")
     duplicates = find_duplicates([part.documents for part in parts], work.scratch, config.near_duplicates)
     (out / "documents").mkdir()
     targets = [out / "documents" / f"part-{number:05d}.parquet" for number in range(len(parts))]
     written = write_documents(work, parts, targets, duplicates)
     rejected, entries = write_rejected(out / "rejected.parquet", parts, written, skipped)
-    entry = iter(entries)
-    table = [(partition.key, [next(entry) for _ in of]) for partition, of in zip(partitions, parts_of, strict=True)]
-    write_json(out / PARTITIONS, table)
     total = sum((counts for counts, _ in written), Counter())
     if not total["documents"]:
         problem = next(part.problem for part in parts if part.problem)
         raise InputError(f"Every document was rejected; the first: {problem}")
+    held_out = {}
+    if total["documents"] > 1 and (empty := empty_splits(total, config.split)):
+        shares, total = hold_out(targets, config.split)
+        held_out = {"validation_share": shares.validation, "test_share": shares.test}
+        work.listener.warn(
+            f"the shares of [ingest.split] leave {' and '.join(empty)} empty; {total['documents']:,} documents were "
+            f"divided into {split_counts(total, 'documents')} instead"
+        )
+    entry = iter(entries)  # parts with splits by other shares are not for the next version
+    table = [(partition.key, [next(entry) for _ in of]) for partition, of in zip(partitions, parts_of, strict=True)]
+    write_json(out / PARTITIONS, [] if held_out else table)
     first_pass = sum((Counter(part.counts) for part in parts), Counter())
     return {
         **{name: total[name] for name in SIZES},
         "rejected": sum(rejected.values()),
+        **({"texts": n_texts} if n_texts else {}),
+        **held_out,
         **count_by_reason(rejected.most_common(12)),
         "undecodable_bytes": first_pass["undecodable"],
         **{f"cleaned_{name}": first_pass[f"cleaned_{name}"] for name in config.clean},
@@ -66,13 +75,49 @@ def run(inputs: Mapping[str, Dataset], config: IngestConfig, out: Path, work: St
     }
 
 
+def _read(
+    config: IngestConfig, listing: Listing, work: StepContext, later: Collection[str]
+) -> tuple[list[Partition], list[list[Part]], list[tuple[SourceConfig, Skipped]], int]:
+    """Read the sources, and again if long texts have to be divided.
+
+    Returns:
+        the partitions, the parts of each, the files that were skipped, and the number of texts if some were divided.
+    """
+    known = known_partitions(work)
+    partitions, skipped = plan(config, listing, work.scratch, known, later)
+    work.listener.progress(0, len(partitions), "partitions", "reading")
+    parts_of = work.map(read_partition, partitions)
+    check_usable(config, partitions, parts_of, skipped)
+    first = sum((Counter(part.counts) for parts in parts_of for part in parts), Counter())
+    n_texts, division = first["documents"], division_of(first["bytes"])
+    long = {
+        partition.source
+        for partition, parts in zip(partitions, parts_of, strict=True)
+        if not is_divided_by_keys(partition.source) and max(part.longest for part in parts) > division.longer_than
+    }
+    if not long:
+        return partitions, parts_of, skipped, 0
+    partitions, skipped = plan(config, listing, work.scratch / "divided", known, later, division)
+    work.listener.progress(0, len(partitions), "partitions", "dividing long texts")
+    parts_of = work.map(read_partition, partitions)
+    n_documents = sum(part.counts["documents"] for parts in parts_of for part in parts)
+    if n_documents > n_texts:
+        names = ", ".join(sorted({source.title for source in long}))
+        work.listener.warn(
+            f"{names}: long texts were divided, so that {n_texts:,} became {n_documents:,} documents and none is a "
+            "large part of the corpus; split_at and max_document divide texts in another way"
+        )
+    return partitions, parts_of, skipped, n_texts if n_documents > n_texts else 0
+
+
 def sources(config: IngestConfig) -> tuple[SourceFile, ...]:
     """Return name, size and digest of every file that the config names, in the order in which they are read."""
     return describe_sources(config.all_sources, list_sources(config.all_sources))
 
 
 def _headline(s: Mapping[str, Any]) -> str:
-    return f"{s['documents']:,} documents, {short(s['bytes'])} bytes, {s['rejected']:,} rejected"
+    divided = f" (divided from {s['texts']:,})" if "texts" in s else ""
+    return f"{s['documents']:,} documents{divided}, {short(s['bytes'])} bytes, {s['rejected']:,} rejected"
 
 
 INGEST = StepType(

@@ -4,12 +4,13 @@ import hashlib
 import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from pipelines.corpus.ingest.config import VERSION, IngestConfig, SourceConfig
+from pipelines.corpus.ingest.divide import Division
 from pipelines.corpus.readers.encoding import detect_encoding
 from pipelines.corpus.readers.formats import formats_of
 from pipelines.corpus.readers.json_lines import count_line_ends
@@ -21,8 +22,8 @@ PARTITIONS = "partitions.json"
 
 # What a part of a partition became in a corpus, as `partitions.json` stores it: the `number` of its file in
 # `documents`, and `first_rejected`, the row of `rejected.parquet` at which its rows begin. The records that the first
-# pass rejected come first. Duplicates follow, which were the rows `dropped` of the first pass. `counts`, `usable` and
-# `problem` are those of the first pass.
+# pass rejected come first. Duplicates follow, which were the rows `dropped` of the first pass. `counts`, `longest`
+# and `problem` are those of the first pass.
 Entry = dict[str, Any]
 
 
@@ -40,7 +41,7 @@ class Piece:
 
 @dataclass(frozen=True)
 class Partition:
-    """What one task reads, and where it writes.
+    """What one task reads of one source, and where it writes.
 
     known: the folder of an earlier corpus, and what the same partition became there.
     """
@@ -52,6 +53,12 @@ class Partition:
     known: tuple[Path, list[Entry]] | None
     evaluation_sets: tuple[Piece, ...]
     word_lists: tuple[File, ...]
+    division: Division | None = None
+
+    @property
+    def source(self) -> SourceConfig:
+        """The source of all pieces."""
+        return self.pieces[0].source
 
 
 def known_partitions(work: StepContext) -> dict[str, tuple[Path, list[Entry]]]:
@@ -72,7 +79,8 @@ def plan(
     folder: Path,
     known: Mapping[str, tuple[Path, list[Entry]]] | None = None,
     later: Collection[str] = (),
-) -> tuple[list[Partition], list[tuple[str, Skipped]]]:
+    division: Division | None = None,
+) -> tuple[list[Partition], list[tuple[SourceConfig, Skipped]]]:
     """Divide the source files into partitions, by nothing except the files' names, sizes and line ends.
 
     A partition ends after a file with a chance that is the file's share of a partition's size, drawn from its name. So
@@ -80,22 +88,24 @@ def plan(
 
     Args:
         later: files that appeared after the fingerprint was taken, which are left out.
+        division: how long texts are divided, unless their source says it.
 
     Returns:
-        the partitions, and the files that are skipped, each with its source's label.
+        the partitions, and the files that are skipped, each with its source.
     """
-    skipped: list[tuple[str, Skipped]] = []
+    skipped: list[tuple[SourceConfig, Skipped]] = []
     groups: list[list[Piece]] = [[]]
     for source in config.sources:
         files, unread = listing[source]
-        skipped += [(source.title, each) for each in unread]
+        groups.append([])
+        skipped += [(source, each) for each in unread]
         for file in files:
             if f"{source.title}/{file.name}" in later:
                 continue
             try:
                 compression, format_ = formats_of(file.name, source)
             except KeyError as unknown:
-                skipped.append((source.title, Skipped(file.name, f"no reader for .{unknown.args[0]}")))
+                skipped.append((source, Skipped(file.name, f"no reader for .{unknown.args[0]}")))
                 continue
             if file.bytes > config.partition_bytes and not compression and _can_be_divided(source, file, format_):
                 groups += [[piece] for piece in _by_lines(source, file, config.partition_bytes)] + [[]]
@@ -113,19 +123,19 @@ def plan(
     common["bad_words"] = describe(word_lists, "bad-words") if word_lists else None
     partitions = []
     for number, pieces in enumerate(filter(None, groups)):
-        key, place = _key(common, pieces), folder / f"read-{number:05d}"
+        key, place = _key(common, pieces, division), folder / f"read-{number:05d}"
         before = known.get(key) if known else None
-        partitions.append(Partition(config, tuple(pieces), place, key, before, evaluation_sets, word_lists))
+        partitions.append(Partition(config, tuple(pieces), place, key, before, evaluation_sets, word_lists, division))
     return partitions, skipped
 
 
-def _key(common: dict[str, Any], pieces: Sequence[Piece]) -> str:
+def _key(common: dict[str, Any], pieces: Sequence[Piece], division: Division | None) -> str:
     """Return a name of what a partition becomes: equal keys, equal documents."""
     made_of = [
         [fingerprinted(piece.source), piece.source.title, piece.file.name, piece.lines_before, piece.sha256]
         for piece in pieces
     ]
-    text = json.dumps([VERSION, common, made_of], sort_keys=True, default=str)
+    text = json.dumps([VERSION, common, made_of, division and astuple(division)], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()
 
 

@@ -1,17 +1,18 @@
 """The first pass of ingest: a partition's files become clean, hashed documents."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import chain, islice
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from gpt.config import Config
 from pipelines.corpus.documents import DOCUMENTS, REJECTED, sizes_of, split_of
 from pipelines.corpus.duplicates import write_signatures
 from pipelines.corpus.ingest.batches import read_batches
-from pipelines.corpus.ingest.config import IngestConfig
+from pipelines.corpus.ingest.config import IngestConfig, SourceConfig
 from pipelines.corpus.ingest.partitions import Partition
 from pipelines.corpus.parquet import TableWriter, read_rows, read_some_rows
 from pipelines.corpus.sources import Skipped
@@ -23,7 +24,7 @@ from pipelines.store.partitions import mark_done, read_done
 class Part(Config):
     """The two files of a part of a partition, documents and what was rejected, with their counts.
 
-    usable: the number of documents of each source.
+    longest: bytes of the longest document.
     problem: why the first record was rejected, if one was.
     before: the file in which an earlier corpus kept these documents, without the rows `dropped_before`.
     """
@@ -31,7 +32,7 @@ class Part(Config):
     documents: Path
     rejected: Path
     counts: dict[str, int]
-    usable: dict[str, int]
+    longest: int
     problem: str = ""
     before: Path | None = None
     dropped_before: tuple[int, ...] = ()
@@ -79,7 +80,7 @@ def _restore(partition: Partition) -> Iterator[Part]:
                     table.write(row)
         else:
             link_or_copy(before, documents)
-        known = {name: entry[name] for name in ("counts", "usable", "problem")}
+        known = {name: entry[name] for name in ("counts", "longest", "problem")}
         yield Part(documents=documents, rejected=rejected, before=before, dropped_before=places, **known)
 
 
@@ -88,8 +89,7 @@ def _read(partition: Partition) -> Iterator[Part]:
     for number, first in enumerate(batches):
         documents, rejected = _files(partition, number)
         counts: Counter[str] = Counter()
-        usable: Counter[str] = Counter()
-        problem = ""
+        longest, problem = 0, ""
         with TableWriter(documents, columns_of(partition.config)) as good, TableWriter(rejected, REJECTED) as bad:
             for rows, batch in chain([first], batches):
                 good.write_batch(rows)
@@ -98,10 +98,10 @@ def _read(partition: Partition) -> Iterator[Part]:
                     bad.write(row)
                 counts.update(batch.counts)
                 counts.update(sizes_of(rows))
-                usable.update({each["values"]: each["counts"] for each in rows["source"].value_counts().to_pylist()})
+                longest = max(longest, pc.max(rows["n_bytes"]).as_py() or 0)
                 if good.text_bytes + bad.text_bytes >= partition.config.partition_bytes:
                     break
-        yield Part(documents=documents, rejected=rejected, counts=counts, usable=usable, problem=problem)
+        yield Part(documents=documents, rejected=rejected, counts=counts, longest=longest, problem=problem)
 
 
 def _files(partition: Partition, number: int) -> tuple[Path, Path]:
@@ -113,15 +113,20 @@ def columns_of(config: IngestConfig) -> pa.Schema:
     return DOCUMENTS if config.keep else DOCUMENTS.remove(DOCUMENTS.get_field_index("statistics"))
 
 
-def check_usable(config: IngestConfig, parts: list[Part], skipped: list[tuple[str, Skipped]]) -> None:
+def check_usable(
+    config: IngestConfig,
+    partitions: Sequence[Partition],
+    parts_of: Sequence[Sequence[Part]],
+    skipped: Sequence[tuple[SourceConfig, Skipped]],
+) -> None:
     """Raise an InputError with the first problem if a source has no usable document."""
-    usable = sum((Counter(part.usable) for part in parts), Counter())
     for source in config.sources:
-        if not usable[source.title]:
-            rejected = (row for part in parts for row in read_rows(part.rejected, ["source", "location", "reason"]))
+        read = [parts for partition, parts in zip(partitions, parts_of, strict=True) if partition.source is source]
+        if not any(part.counts["documents"] for parts in read for part in parts):
+            files = (part.rejected for parts in read for part in parts)
             problems = chain(
-                (f"{row['location']}: {row['reason']}" for row in rejected if row["source"] == source.title),
-                (f"{file.name}: {file.reason}" for label, file in skipped if label == source.title),
+                (f"{row['location']}: {row['reason']}" for file in files for row in read_rows(file)),
+                (f"{file.name}: {file.reason}" for of, file in skipped if of is source),
             )
             why = f"; the first problem: {problem}" if (problem := next(problems, None)) else ""
             raise InputError(f"The source {source.title!r} ({source.uri}) has no usable document{why}.")

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 
 from pipelines.corpus.documents import REJECTED, sizes_of
 from pipelines.corpus.duplicates import parts_with_duplicates, rows_to_drop
+from pipelines.corpus.ingest.config import SourceConfig
 from pipelines.corpus.ingest.partitions import Entry
 from pipelines.corpus.ingest.read import Part
 from pipelines.corpus.parquet import TableWriter, read_batches, read_rows
@@ -72,7 +73,7 @@ def write_part(rewrite: Rewrite) -> Written:
 
 
 def write_rejected(
-    target: Path, parts: list[Part], written: list[Written], skipped: list[tuple[str, Skipped]]
+    target: Path, parts: list[Part], written: list[Written], skipped: list[tuple[SourceConfig, Skipped]]
 ) -> tuple[Counter[str], list[Entry]]:
     """Write one table of all that was rejected, in the order of the sources.
 
@@ -82,8 +83,8 @@ def write_rejected(
     reasons: Counter[str] = Counter()
     entries: list[Entry] = []
     with TableWriter(target, REJECTED) as table:
-        for label, file in skipped:
-            table.write({"source": label, "location": file.name, "reason": file.reason})
+        for source, file in skipped:
+            table.write({"source": source.title, "location": file.name, "reason": file.reason})
             reasons[file.reason] += 1
         for number, (part, (_, dropped)) in enumerate(zip(parts, written, strict=True)):
             first = table.rows
@@ -92,7 +93,7 @@ def write_rejected(
                     table.write(row)
                     known = row["reason"] in reasons or len(reasons) < REASONS
                     reasons[row["reason"] if known else "another reason"] += 1
-            first_pass = part.model_dump(include={"counts", "usable", "problem"})
+            first_pass = part.model_dump(include={"counts", "longest", "problem"})
             n_rejected = table.rows - first - len(dropped)
             place = {"number": number, "first_rejected": first, "rejected": n_rejected, "dropped": dropped}
             entries.append(place | first_pass)

@@ -16,7 +16,7 @@ def read_text(file: BinaryIO, options: ReadOptions) -> Iterator[Record | Bad]:
         held += block
         *whole, held = held.split(options.split_at) if options.split_at else [held]
         while len(held) > options.max_document:
-            at = _cut(held, options.max_document)
+            at = cut_place(held, options.max_document)
             whole.append(held[:at])
             held = held[at:]
         if not block:
@@ -28,10 +28,13 @@ def read_text(file: BinaryIO, options: ReadOptions) -> Iterator[Record | Bad]:
             return
 
 
-def _cut(text: str, limit: int) -> int:
-    """Return where to cut a long text: behind the last paragraph, line, sentence or word of its second half."""
+def cut_place(text: str, limit: int, start: int = 0) -> int:
+    """Return where to cut a text: behind the last paragraph, line, sentence or word of a second half.
+
+    It is that of the `limit` characters from `start` on.
+    """
     for end in ("\n\n", "\n", ". ", " "):
-        at = text.rfind(end, limit // 2, limit)
+        at = text.rfind(end, start + limit // 2, start + limit)
         if at >= 0:
             return at + len(end)
-    return limit
+    return start + limit

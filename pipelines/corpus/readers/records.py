@@ -18,6 +18,7 @@ from pydantic import Field
 from gpt.config import Config
 
 MAX_LINE = 64 << 20  # bytes of one line of JSON Lines, or of one field of a CSV file
+MAX_DOCUMENT = 10_000_000  # characters of a document of plain text, where no key says otherwise
 MAX_WHOLE = 256 << 20  # bytes of a file whose format can only be read whole
 MAX_COLUMNS = 100_000  # of a CSV file
 BUFFER = 1 << 20  # bytes per read
@@ -108,8 +109,9 @@ class ReadOptions(Config):
     """Whether quotes surround fields of a CSV file or are letters; guessed by default."""
     split_at: str | None = Field(None, min_length=1)
     """The text between documents in a plain text file."""
-    max_document: int = Field(10_000_000, gt=0)
-    """Most characters of a document of plain text; longer texts are cut after a paragraph."""
+    max_document: int = Field(MAX_DOCUMENT, gt=0)
+    """Most characters of a document; longer texts are cut after a paragraph. By default, a corpus also divides a text
+    that is a large part of it."""
     columns: tuple[str, ...] = ()
     """Names of the columns, for CSV and TSV files without a header."""
     delimiter: str | None = Field(None, min_length=1, max_length=1)

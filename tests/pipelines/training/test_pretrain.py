@@ -3,8 +3,12 @@ import json
 import pytest
 
 from gpt.config import PRESETS, SIZES
+from gpt.weights import load_model
+from pipelines.corpus.ingest.ingest import INGEST
 from pipelines.store.step import Stopped
-from pipelines.training.pretrain import PRETRAIN, ModelConfig, PretrainConfig
+from pipelines.tokens.samples import SAMPLE
+from pipelines.tokens.tokenize import TOKENIZE
+from pipelines.training.pretrain import PRETRAIN, ModelConfig, PretrainConfig, new_model
 
 pytestmark = pytest.mark.integration
 
@@ -77,6 +81,22 @@ def test_full_disk_costs_only_the_work_since_a_checkpoint(build, store, inputs, 
         assert left == []
     assert warned == ["going on from step 4 of 6, where an earlier run was stopped"]
     assert problems == [] and files == {name: entry.sha256 for name, entry in peaceful.manifest.files.items()}
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_model_without_validation_samples_keeps_its_last_weights(build, config, tmp_path, warnings, processes):
+    (tmp_path / "a.txt").write_text("the mill by the river grinds\n\n" * 400)
+    split = {"validation": 0, "test": 0.05}
+    corpus = build(INGEST, {"sources": [{"uri": str(tmp_path / "a.txt"), "max_document": 600}], "split": split})
+    tokens = build(TOKENIZE, {"encoding": "characters"}, corpus=corpus)
+    samples = build(SAMPLE, {"context": 16}, tokens=tokens)
+    model = build(PRETRAIN, config | {"steps": 2, "processes": processes}, samples=samples, tokens=tokens)
+    statistics = model.manifest.statistics
+    assert "best_val_loss" not in statistics and "validation" not in PRETRAIN.headline(statistics)
+    assert any("no validation sample, so the last weights are kept" in sentence for sentence in warnings.sentences)
+    untrained = new_model({"samples": samples, "tokens": tokens}, PretrainConfig.model_validate(config))
+    before, after = untrained.state_dict(), load_model(model.path).state_dict()
+    assert any(not before[name].equal(after[name]) for name in after)
 
 
 def fingerprint(**model):

@@ -72,7 +72,7 @@ def test_bytes_outside_the_encoding_are_rejected_or_repaired(build: Build, tmp_p
     rejecting = build(INGEST, {"sources": [{"uri": str(tmp_path / "mixed.jsonl")}]}).manifest.statistics
     assert (rejecting["documents"], rejecting["rejected"], rejecting["undecodable_bytes"]) == (1, 1, 3)
     repaired = build(INGEST, {"sources": sources, "undecodable": "repair"})
-    assert documents(repaired)[1]["text"].count("\ufffd") == 2
+    assert sum(row["text"].count("\ufffd") for row in documents(repaired)) == 2
     assert repaired.manifest.statistics["undecodable_bytes"] == 2
 
 
