@@ -105,8 +105,8 @@ class ReadOptions(Config):
     """Compression of the files; by default by their first bytes."""
     encoding: str | None = None
     """Encoding of the text; detected by default."""
-    quotes: Literal["fields", "letters"] | None = Field(None, json_schema_extra={"since": "0.4.0"})
-    """Whether quotes surround fields of a CSV file or are letters; guessed by default."""
+    quotes: Literal["fields", "escaped", "letters"] | None = Field(None, json_schema_extra={"since": "0.4.0"})
+    """Quotes surround fields of a CSV file, or do so with \\" as a quote within, or are letters; guessed by default."""
     split_at: str | None = Field(None, min_length=1)
     """The text between documents in a plain text file."""
     max_document: int = Field(MAX_DOCUMENT, gt=0)
@@ -176,10 +176,11 @@ def show(fields: Mapping[str, Any], limit: int) -> str:
     return f"{{{', '.join(parts)}}}"[:limit]
 
 
-def check_names(columns: Sequence[str]) -> None:
-    """Raise an UnreadableError if two columns have the same name."""
-    if twice := [name for name, count in Counter(columns).items() if count > 1]:
-        raise UnreadableError(f"two columns are called {twice[0]!r}")
+def check_names(columns: Sequence[str], wanted: Collection[str] = ()) -> None:
+    """Raise an UnreadableError if two columns have the same name, and it is wanted."""
+    counts = Counter(name for name in columns if name and (not wanted or name in wanted))
+    if twice := [name for name, count in counts.items() if count > 1]:
+        raise UnreadableError(f"two columns are called {short_line(twice[0], MAX_REASON)!r}")
 
 
 def read_whole(file: BinaryIO, limit: int = MAX_WHOLE) -> bytes:
