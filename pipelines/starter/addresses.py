@@ -26,6 +26,16 @@ def absolute(uri: str) -> str:
     return f"{_escape(str(Path.cwd()))}/{path}"
 
 
+def folder_of(uri: str) -> Path | None:
+    """Return the local folder that a URI names, or that a glob searches; None for a file or another address."""
+    if "://" in uri:
+        return None
+    path = Path(uri)
+    if path.is_dir():
+        return path
+    return None if path.is_file() else next(folder for folder in path.parents if not GLOB & set(str(folder)))
+
+
 def extension(name: str) -> str:
     """Return the extension of a file's name as it is written, with that of its compression: `csv.gz`."""
     suffixes = [suffix.lstrip(".") for suffix in PurePosixPath(name).suffixes]

@@ -11,8 +11,6 @@ from typing import Any
 from pipelines.corpus.sources import label_of
 from pipelines.starter.survey import Kind, Survey
 
-FEW, PIECES = 100, 200  # fewer documents of plain text are divided, into about so many pieces
-SHORTEST, LONGEST = 200, 100_000  # characters of such a piece
 MOST_TASKS = 3
 FEWEST_EXAMPLES = 20
 LEFT_OUT = 100  # files that cannot be read, of a folder that is named as a whole
@@ -39,14 +37,13 @@ class Task:
 def text_sources(survey: Survey) -> list[Source]:
     """Return the sources of the corpus: one for the whole if all of it is read in the same way, else one per kind."""
     plain = [kind for kind in survey.kinds if not kind.is_table]
-    size = max_document(survey)
     if len(plain) == len(survey.kinds) and _may_be_named(survey):
-        return [_plain_source({"uri": survey.uri}, size)]
+        return [Source({"uri": survey.uri})]
     found: list[Source] = []
     for kind in survey.kinds:
         for uri in kind.uris:
             if not kind.is_table:
-                found.append(_plain_source({"name": _label(uri, kind), "uri": uri}, size))
+                found.append(Source({"name": _label(uri, kind), "uri": uri}))
                 continue
             assert kind.columns
             several = len(kind.columns.read) > 1
@@ -58,7 +55,7 @@ def text_sources(survey: Survey) -> list[Source]:
     return _distinct(found)
 
 
-def tasks(survey: Survey) -> list[Task]:
+def tasks_of(survey: Survey) -> list[Task]:
     """Return the models that the examples in somebody's text can make, at most one of a kind of files."""
     found: list[Task] = []
     for kind in survey.kinds:
@@ -83,14 +80,6 @@ def tasks(survey: Survey) -> list[Task]:
     return found
 
 
-def max_document(survey: Survey) -> int | None:
-    """Return the size of the pieces into which few long documents are divided; None if there are enough."""
-    if sum(kind.records for kind in survey.kinds) >= FEW:
-        return None
-    size = sum(kind.text_bytes for kind in survey.kinds if not kind.is_table) // PIECES
-    return max(SHORTEST, min(size, LONGEST))
-
-
 def slug(text: str) -> str:
     """Return a text as a name of a config, with the letters that such a name may have."""
     plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode().lower()
@@ -101,13 +90,6 @@ def _may_be_named(survey: Survey) -> bool:
     """Return whether the whole folder can be a source: what cannot be read of it is little."""
     files = sum(len(kind.files) for kind in survey.unread)
     return files <= LEFT_OUT and sum(kind.bytes for kind in survey.unread) <= survey.text_bytes
-
-
-def _plain_source(keys: dict[str, Any], size: int | None) -> Source:
-    if size is None:
-        return Source(keys)
-    why = "characters; longer texts are divided at a paragraph, so that parts can be held out"
-    return Source(keys | {"max_document": size}, {"max_document": why})
 
 
 def _read(kind: Kind) -> dict[str, Any]:

@@ -14,22 +14,23 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
-from pipelines.corpus.ingest.config import SourceConfig
+from pipelines.addresses import has_secret
 from pipelines.corpus.ingest.texts import text_of
 from pipelines.corpus.readers.compression import decompress
 from pipelines.corpus.readers.encoding import open_text
 from pipelines.corpus.readers.formats import EXTENSIONS, FORMATS, formats_of, one_by_one, read_records
 from pipelines.corpus.readers.look import look
 from pipelines.corpus.readers.records import SURROGATE, Bad, ReadOptions, UnreadableError
-from pipelines.corpus.sources import File, Skipped, list_files
+from pipelines.corpus.sources import REFUSED, File, FileSource, Skipped, label_of, list_files
 from pipelines.errors import InputError
-from pipelines.starter.addresses import absolute, addresses, extension
+from pipelines.starter.addresses import absolute, addresses, extension, folder_of
 from pipelines.starter.columns import Columns, columns_of, names_of, without_header
 
 SECONDS = 20.0  # for a whole survey
 FILES = 24  # of an extension that are opened
 RECORDS, CHARACTERS = 400, 1 << 18  # of a file
 PIECE = 1 << 16  # characters of a long text that are read at a time
+TOKEN_BYTES = 4.0  # of most languages
 LANGUAGES = 40  # texts of a kind whose language is guessed
 UNPACKED = {"parquet": 2.0, "arrow": 1.0, "json": 0.8}  # bytes of text in a byte of a file that was read in part
 DELIMITED = ("csv", "tsv")
@@ -72,6 +73,11 @@ class Kind:
         return sum(file.bytes for file in self.files)
 
     @property
+    def tokens(self) -> float:
+        """The estimated tokens of a usual vocabulary."""
+        return self.text_bytes / TOKEN_BYTES
+
+    @property
     def is_table(self) -> bool:
         """Whether the records have columns, of which one has to be chosen."""
         return self.columns != Columns(text="text") or bool(self.names)
@@ -92,6 +98,13 @@ class Survey:
         return sum(kind.text_bytes for kind in self.kinds)
 
 
+def name_of(uri: str) -> str:
+    """Return a name for a URI: its last part that is no pattern, without an extension of a file."""
+    name = label_of(uri)
+    folder = folder_of(uri)
+    return name if folder else name.removesuffix(f".{extension(name)}")
+
+
 def survey(uri: str) -> Survey:
     """Look at the text that a URI names.
 
@@ -99,8 +112,13 @@ def survey(uri: str) -> Survey:
         InputError: the URI names no file, or nothing of it can be read.
         ConnectionError: it is remote and cannot be reached.
     """
+    if has_secret(uri):
+        raise InputError(f"The address {REFUSED}.")
     uri = absolute(uri)
-    files, skipped = list_files(uri)
+    try:
+        files, skipped = list_files(uri)
+    except InputError as error:  # which speaks of a config
+        raise InputError(str(error).replace(" in the config", "")) from None
     by_extension: dict[str, list[File]] = {}
     for file in files:
         by_extension.setdefault(extension(file.name), []).append(file)
@@ -157,7 +175,7 @@ def _signature(sample: _Sample) -> tuple[str, ...]:
 
 def _sample(file: File, deadline: float) -> _Sample:
     """Read the beginning of a file. A table without a header gets names for its columns."""
-    options: ReadOptions = SourceConfig(uri=file.uri, max_document=PIECE)
+    options: ReadOptions = FileSource(uri=file.uri, max_document=PIECE)
     try:
         with file.open() as stream:
             seen = look(stream, file.name, options)

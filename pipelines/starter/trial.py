@@ -12,7 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from pipelines.corpus.documents import SplitConfig, document_id, split_of
+from pipelines.corpus.documents import SPLITS, SplitConfig, document_id, split_of
 from pipelines.corpus.examples import ExamplesConfig
 from pipelines.corpus.examples import run as run_examples
 from pipelines.corpus.ingest.config import IngestConfig
@@ -34,10 +34,18 @@ class Trial:
 
     def held_out(self, share: float) -> tuple[int, int, int]:
         """Return the bytes of training, validation and test, if validation and test each have a share."""
-        shares, sizes = SplitConfig(validation=share, test=share), {"train": 0, "validation": 0, "test": 0}
+        sizes = self._sizes(share)
+        return sum(sizes["train"]), sum(sizes["validation"]), sum(sizes["test"])
+
+    def holds_out(self, share: float, documents: int, n_bytes: int) -> bool:
+        """Return whether each split has some documents and some bytes, if validation and test each have a share."""
+        return all(len(sizes) >= documents and sum(sizes) >= n_bytes for sizes in self._sizes(share).values())
+
+    def _sizes(self, share: float) -> dict[str, list[int]]:
+        shares, sizes = SplitConfig(validation=share, test=share), {split: [] for split in SPLITS}
         for doc_id, size in zip(self.doc_ids, self.sizes, strict=True):
-            sizes[split_of(doc_id, shares)] += size
-        return sizes["train"], sizes["validation"], sizes["test"]
+            sizes[split_of(doc_id, shares)].append(size)
+        return sizes
 
 
 @dataclass(frozen=True)
