@@ -1,8 +1,9 @@
 """A run's configuration: one TOML file, a table per step, checked before anything starts."""
 
 import difflib
+import math
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -114,6 +115,30 @@ class RunConfig(Config):
             raise ValueError("corpora that are mixed have to hold out the same shares, so that no text is on two sides")
         return self
 
+    @model_validator(mode="after")
+    def _numbers_that_databases_hold(self) -> Self:
+        for key, number in _numbers(self):
+            if isinstance(number, float) and not math.isfinite(number):
+                raise ValueError(f"{key} = {number} is no number")
+            if isinstance(number, int) and abs(number) > LARGEST:
+                raise ValueError(f"{key} is too large; databases hold whole numbers up to {LARGEST:,}")
+        return self
+
+
+LARGEST = 2**63 - 1
+SHOWN = 200  # characters of a wrong value
+
+
+def _numbers(value: Any, key: str = "") -> Iterator[tuple[str, float]]:
+    """Yield every number of a config with its key."""
+    if isinstance(value, BaseModel):
+        value = dict(value)
+    if isinstance(value, int | float):
+        yield key, value
+    elif isinstance(value, dict | list | tuple):
+        for name, each in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from _numbers(each, f"{key}.{name}" if key else str(name))
+
 
 def load_config(path: Path | str, overrides: Sequence[str] = ()) -> RunConfig:
     """Read a run's TOML file.
@@ -125,12 +150,18 @@ def load_config(path: Path | str, overrides: Sequence[str] = ()) -> RunConfig:
     Raises:
         InputError: the file does not exist, is not TOML, or does not describe a run.
     """
-    path = Path(path)
+    path = Path(path).expanduser()
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, IsADirectoryError):
+        content = path.read_bytes()
+        values = tomllib.loads(content.decode("utf-8-sig"))  # editors of Windows write a mark first
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
         raise InputError(f"There is no config file {path}; the shipped ones are in {SHIPPED}.") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}.") from None
+    except UnicodeDecodeError:
+        utf_16 = " (it looks like UTF-16)" if b"\0" in content[:100] else ""
+        raise InputError(f"{path} is not UTF-8{utf_16}, which TOML has to be; save it as UTF-8.") from None
+    except (ValueError, RecursionError) as error:  # also of a number of thousands of digits
         raise InputError(f"{path} is not valid TOML: {error}.") from None
     for override in overrides:
         _apply(values, override)
@@ -165,7 +196,10 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
         return f"{key!r} is missing; add it to the config."
     message = first["msg"].removeprefix("Value error, ")
     shown = not isinstance(first["input"], dict | list) and "://" not in str(first["input"])  # which may hold a secret
-    given = f", not {first['input']!r}" if shown and first["type"] != "secret" else ""
+    value = repr(first["input"])
+    given = (
+        f", not {value if len(value) <= SHOWN else f'{value[:SHOWN]} …'}" if shown and first["type"] != "secret" else ""
+    )
     sentence = f"{message[0].lower()}{message[1:]}{given}."
     return f"{key!r} is wrong: {sentence}" if key else sentence
 
@@ -208,7 +242,7 @@ def _apply(values: dict[str, Any], override: str) -> None:
         raise InputError(f"--set {override!r} is not of the form section.key=value.")
     try:
         value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         value = text.strip()
     table = values
     *path, last = key.strip().split(".")

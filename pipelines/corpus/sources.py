@@ -16,12 +16,13 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, BinaryIO, cast
+from urllib.parse import unquote
 
 import fsspec
 from fsspec.registry import known_implementations
@@ -30,6 +31,7 @@ from pydantic import AfterValidator, Field
 from pydantic_core import PydanticCustomError
 
 from pipelines.addresses import has_secret, without_secrets
+from pipelines.corpus.folders import OWN, Skipped, is_own_address, own_folder, walk
 from pipelines.corpus.readers.records import ReadOptions, Stream
 from pipelines.errors import InputError
 from pipelines.store.files import state_of
@@ -55,7 +57,18 @@ def refuse_secrets(uri: str) -> str:
     return uri
 
 
-Uri = Annotated[str, AfterValidator(refuse_secrets)]
+def refuse_nothing(uri: str) -> str:
+    """Return a config's URI if it names something.
+
+    Raises:
+        ValueError: it is empty.
+    """
+    if not uri.strip():
+        raise ValueError("it should be a file, a folder, a glob, package://NAME/path or an address")
+    return uri
+
+
+Uri = Annotated[str, AfterValidator(refuse_nothing), AfterValidator(refuse_secrets)]
 
 
 class FileSource(ReadOptions):
@@ -117,14 +130,6 @@ class File:
             raise InputError(f"{self.uri} changed while it was read; run again when nothing writes to it.")
 
 
-@dataclass(frozen=True)
-class Skipped:
-    """A file that a source lists but that is not read, and the reason."""
-
-    name: str
-    reason: str
-
-
 Listing = dict[FileSource, tuple[list[File], list[Skipped]]]
 
 
@@ -142,7 +147,7 @@ def list_files(uri: str) -> tuple[list[File], list[Skipped]]:
     """Return the files that a URI names, sorted by name, and those that will not be read.
 
     Files and folders whose name starts with a dot are ignored in a folder or a glob. Links to folders are not
-    followed, and links to files outside the folder are skipped.
+    followed, and links to files outside the folder are skipped. So is what tokenmill published.
 
     Raises:
         InputError: the URI names nothing, or what it names cannot be reached.
@@ -150,10 +155,10 @@ def list_files(uri: str) -> tuple[list[File], list[Skipped]]:
     try:
         if uri.startswith("package://"):
             found: Iterator[File | Skipped] = _in_package(uri)
-        elif "://" in uri and not uri.startswith("file://"):
+        elif "://" in uri and not uri.startswith("file:"):
             found = _remote_files(uri)
         else:
-            found = _local_files(Path(uri.removeprefix("file://")).expanduser(), uri)
+            found = _local_files(path_of(uri), uri)
         listed = sorted(found, key=lambda file: file.name)
     except InputError:
         raise
@@ -196,7 +201,9 @@ _remembered_digest = lru_cache(maxsize=200_000)(_digest)
 
 def label_of(uri: str) -> str:
     """Return the name of a source that has none: the last part of its URI that is not a pattern."""
-    parts = [part for part in uri.split("/") if part and not GLOB & set(part)]
+    parts = [
+        part for part in (unquote(uri) if uri.startswith("file:") else uri).split("/") if part and not GLOB & set(part)
+    ]
     return parts[-1] if parts else uri
 
 
@@ -205,41 +212,31 @@ def _local(path: Path, name: str) -> File:
     return File(str(path), name, status.st_size, f"{status.st_mtime_ns}-{status.st_ctime_ns}-{status.st_ino}")
 
 
+def path_of(uri: str) -> Path:
+    """Return the path that a local URI names: `~` is the home folder, and `file:` addresses are percent-encoded."""
+    written = re.sub(r"^file:(//(localhost(?=/))?)?", "", uri)
+    if written != uri and not os.path.lexists(written):
+        written = unquote(written)
+    return Path(written).expanduser()
+
+
 def _local_files(path: Path, uri: str) -> Iterator[File | Skipped]:
+    # Names with the letters of a glob come first: `a[1].txt` may exist, and so may `a[1]/` in `a[1]/*.txt`.
+    glob = bool(GLOB & set(str(path))) and not path.exists()
+    root = next(each for each in path.parents if each.is_dir() or not GLOB & set(str(each))) if glob else path
+    if own := own_folder(root.resolve()):
+        raise InputError(f"{uri} is in {own}, which is {OWN} and never a source; name the texts themselves.")
+    pattern = path.relative_to(root).as_posix()
     if path.is_file():
         yield _local(path, path.name)
-    elif path.is_dir():
-        yield from _walk(path, lambda name: True)
-    elif GLOB & set(str(path)):
-        root = next(folder for folder in path.parents if not GLOB & set(str(folder)))
-        pattern = path.relative_to(root).as_posix()
-        if root.is_dir():
-            yield from _walk(root, lambda name: matches(name, pattern))
-    else:
+    elif root.is_dir():
+        for found in walk(root, lambda name: not glob or matches(name, pattern)):
+            if not isinstance(found, Skipped):
+                yield _local(*found)
+            elif not glob or "/" in pattern or matches(found.name, pattern):
+                yield found
+    elif not glob:
         raise InputError(f"{uri} does not exist (looked in {Path.cwd()}); check the path in the config.")
-
-
-def _walk(root: Path, wanted: Callable[[str], bool]) -> Iterator[File | Skipped]:
-    inside = root.resolve()
-    for folder, folders, names in os.walk(root, onerror=_raise):  # follows no links to folders, so no loops
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for base in sorted(names):
-            path = Path(folder, base)
-            name = path.relative_to(root).as_posix()
-            if base.startswith(".") or not wanted(name):
-                continue
-            if (written := name.encode("utf-8", "backslashreplace").decode()) != name:
-                yield Skipped(written, "its name is not UTF-8")
-            elif not Path(os.path.realpath(path)).is_relative_to(inside):  # `resolve` fails on a loop
-                yield Skipped(name, "a link that leaves the folder")
-            elif not path.is_file():
-                yield Skipped(name, "not a regular file")
-            else:
-                yield _local(path, name)
-
-
-def _raise(error: OSError) -> None:
-    raise error
 
 
 def matches(name: str, pattern: str) -> bool:
@@ -356,7 +353,7 @@ def _remote_file(uri: str, name: str, info: Mapping[str, Any]) -> File:
 
 def _remote_files(uri: str) -> Iterator[File | Skipped]:
     filesystem, path = fsspec.core.url_to_fs(uri)
-    if GLOB & set(path) and not uri.startswith(("http://", "https://")):
+    if GLOB & set(path) and not uri.startswith(("http://", "https://")) and not filesystem.isfile(path):
         root, found = _fixed_folder(path), filesystem.glob(path, detail=True)
     elif not filesystem.exists(path):
         raise InputError(f"{uri} does not exist, or may not be read; check the address and the credentials.")
@@ -369,5 +366,7 @@ def _remote_files(uri: str) -> Iterator[File | Skipped]:
         name = name.partition("?")[0] if uri.startswith(("http://", "https://")) else name
         if not each.startswith(root) or {"..", "."} & set(re.split(r"[/\\]", name)):
             yield Skipped(each, "its name leads out of the folder")
+        elif is_own_address(each):
+            yield Skipped(name, OWN, is_own=True)
         elif info.get("type") == "file" and not any(part.startswith(".") for part in name.split("/")):
             yield _remote_file(filesystem.unstrip_protocol(each), name, info)

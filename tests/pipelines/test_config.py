@@ -80,6 +80,53 @@ def test_bad_override_is_named(config_file, override):
         load_config(config_file(GOOD), [override])
 
 
+@pytest.mark.parametrize("value", ["99999999999999999999", str(2**63), str(-(2**63)), "1e30", "9" * 5000])
+@pytest.mark.parametrize("key", ["pretrain.seed", "evaluate.max_tokens", "tokenize.shard_tokens"])
+def test_number_that_no_database_holds_is_refused(config_file, key, value):
+    with pytest.raises(InputError, match=rf"{key}.*(too large|greater than|integer)|not valid TOML") as caught:
+        load_config(config_file(GOOD), [f"{key}={value}"])
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 600
+    section, name = key.split(".")
+    table = f"{name} = {value}" if section == "pretrain" else f"[{section}]\n{name} = {value}"
+    with pytest.raises(InputError, match=rf"{key}.*(too large|greater than|integer)|not valid TOML"):
+        load_config(config_file(f"{GOOD.partition('[finetune')[0]}{table}"))
+
+
+@pytest.mark.parametrize("value", ["inf", "nan", "1e999"])
+def test_number_that_is_none_is_refused(config_file, value):
+    with pytest.raises(InputError, match=r"pretrain\.learning_rate"):
+        load_config(config_file(GOOD), [f"pretrain.learning_rate={value}"])
+
+
+@pytest.mark.parametrize("content", [b"\xef\xbb\xbf" + GOOD.encode(), GOOD.replace("\n", "\r\n").encode()])
+def test_file_from_windows_loads(tmp_path, content):
+    (tmp_path / "run.toml").write_bytes(content)
+    assert load_config(tmp_path / "run.toml").name == "tiny"
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (GOOD.encode("utf-16"), r"is not UTF-8 \(it looks like UTF-16\).*save it as UTF-8"),
+        ("name = 'Mühle'".encode("latin-1"), "is not UTF-8, which TOML has to be"),
+        (b"name = 'a'\nname = 'b'", "not valid TOML"),
+        (b"[pretrain]\n[pretrain]", "not valid TOML"),
+        (b"name = " + b"[" * 100_000, "not valid TOML"),
+    ],
+)
+def test_file_that_is_no_toml_is_one_sentence(tmp_path, content, says):
+    (tmp_path / "run.toml").write_bytes(content)
+    with pytest.raises(InputError, match=says) as caught:
+        load_config(tmp_path / "run.toml")
+    assert "\n" not in str(caught.value)
+
+
+def test_config_in_the_home_folder_is_found(config_file, tmp_path, monkeypatch):
+    config_file(GOOD)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert load_config("~/run.toml").name == "tiny"
+
+
 def test_missing_file_is_named(tmp_path):
     with pytest.raises(InputError, match=r"no config file .*nowhere\.toml"):
         load_config(tmp_path / "nowhere.toml")

@@ -17,6 +17,7 @@ from typing import Any
 
 from pipelines.corpus.documents import SIZES, split_counts
 from pipelines.corpus.duplicates import find_duplicates
+from pipelines.corpus.folders import Skipped
 from pipelines.corpus.ingest.config import VERSION, IngestConfig, SourceConfig
 from pipelines.corpus.ingest.divide import division_of, is_divided_by_keys
 from pipelines.corpus.ingest.hold_out import empty_splits, hold_out
@@ -24,7 +25,7 @@ from pipelines.corpus.ingest.partitions import PARTITIONS, Partition, known_part
 from pipelines.corpus.ingest.read import Part, check_usable, read_partition
 from pipelines.corpus.ingest.write import count_by_reason, write_documents, write_rejected
 from pipelines.corpus.quality import rules_of
-from pipelines.corpus.sources import Listing, Skipped, describe_sources, list_sources
+from pipelines.corpus.sources import Listing, describe_sources, list_sources
 from pipelines.errors import InputError
 from pipelines.numbers import short
 from pipelines.store.dataset import Dataset
@@ -84,6 +85,10 @@ def _read(
         the partitions, the parts of each, the files that were skipped, and the number of texts if some were divided.
     """
     known = known_partitions(work)
+    for source, (_, unread) in listing.items():
+        if own := [file.name for file in unread if file.is_own]:
+            more = f" and {len(own) - 1:,} more" if own[1:] else ""
+            work.listener.warn(f"{source.uri}: {own[0]}{more} was left out, since it is tokenmill's own and no text")
     partitions, skipped = plan(config, listing, work.scratch, known, later)
     work.listener.progress(0, len(partitions), "partitions", "reading")
     parts_of = work.map(read_partition, partitions)

@@ -9,13 +9,14 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from pipelines.corpus.folders import Skipped
 from pipelines.corpus.ingest.config import VERSION, IngestConfig, SourceConfig
 from pipelines.corpus.ingest.divide import Division
 from pipelines.corpus.readers.encoding import detect_encoding
 from pipelines.corpus.readers.formats import formats_of
 from pipelines.corpus.readers.json_lines import count_line_ends
 from pipelines.corpus.readers.records import Format, UnreadableError
-from pipelines.corpus.sources import File, Listing, Skipped, describe, file_digest
+from pipelines.corpus.sources import File, Listing, describe, file_digest
 from pipelines.store.step import StepContext, fingerprinted
 
 PARTITIONS = "partitions.json"
@@ -98,7 +99,7 @@ def plan(
     for source in config.sources:
         files, unread = listing[source]
         groups.append([])
-        skipped += [(source, each) for each in unread]
+        skipped += [(source, each) for each in unread if not each.is_own]
         for file in files:
             if f"{source.title}/{file.name}" in later:
                 continue

@@ -11,11 +11,11 @@ import pyarrow.compute as pc
 from gpt.config import Config
 from pipelines.corpus.documents import DOCUMENTS, REJECTED, sizes_of, split_of
 from pipelines.corpus.duplicates import write_signatures
+from pipelines.corpus.folders import Skipped
 from pipelines.corpus.ingest.batches import read_batches
 from pipelines.corpus.ingest.config import IngestConfig, SourceConfig
 from pipelines.corpus.ingest.partitions import Partition
 from pipelines.corpus.parquet import TableWriter, read_rows, read_some_rows
-from pipelines.corpus.sources import Skipped
 from pipelines.errors import InputError
 from pipelines.store.files import link_or_copy
 from pipelines.store.partitions import mark_done, read_done

@@ -13,11 +13,11 @@ import pyarrow.parquet as pq
 
 from pipelines.corpus.documents import REJECTED, sizes_of
 from pipelines.corpus.duplicates import parts_with_duplicates, rows_to_drop
+from pipelines.corpus.folders import Skipped
 from pipelines.corpus.ingest.config import SourceConfig
 from pipelines.corpus.ingest.partitions import Entry
 from pipelines.corpus.ingest.read import Part
 from pipelines.corpus.parquet import TableWriter, read_batches, read_rows
-from pipelines.corpus.sources import Skipped
 from pipelines.store.files import link_or_copy
 from pipelines.store.step import StepContext
 
