@@ -84,7 +84,8 @@ def columns_of(records: Sequence[dict[str, Any]]) -> Columns | None:
     labels = [name for name in full if _is_label(values[name], len(records))]
     text = _longest([name for name in texts if name not in labels] or texts, values)
     labels = [name for name in labels if name != text and _plain(name) not in NO_LABEL.split()]
-    label = _first(LABEL, labels) or (labels[0] if len(labels) == 1 else None)
+    words = [name for name in labels if _is_text(values[name])] or labels
+    label = _first(LABEL, labels) or (words[0] if len(words) == 1 else None)
     counted = Counter(str(value) for value in values[label]) if label else Counter[str]()
     return Columns(text=text, label=label, labels=tuple(counted.most_common()))
 

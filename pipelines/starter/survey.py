@@ -32,7 +32,8 @@ RECORDS, CHARACTERS = 400, 1 << 18  # of a file
 PIECE = 1 << 16  # characters of a long text that are read at a time
 TOKEN_BYTES = 4.0  # of most languages
 LANGUAGES = 40  # texts of a kind whose language is guessed
-UNPACKED = {"parquet": 2.0, "arrow": 1.0, "json": 0.8}  # bytes of text in a byte of a file that was read in part
+# Bytes of text in a byte of a file, for formats that another process reads, so that nobody sees how far it came.
+UNPACKED = {"parquet": 2.0, "arrow": 1.0, "json": 0.8, "html": 0.2, "pdf": 0.1, "warc": 0.5, "conversations": 0.9}
 DELIMITED = ("csv", "tsv")
 TABLES = (*DELIMITED, "json", "jsonl", "parquet", "arrow", "conversations")  # whose columns have any names
 WHOLE = ("text", "markdown", "code", "html", "pdf")  # a file is a document
@@ -139,10 +140,10 @@ class _Sample:
 
     file: File
     options: ReadOptions
-    doubtful: tuple[str, ...]
     records: Sequence[dict[str, Any]]
     share: float
-    problem: str = ""
+    problem: str
+    doubtful: tuple[str, ...] = ()
 
 
 def _kinds(ending: str, files: Sequence[File], deadline: float) -> Iterator[Kind]:
@@ -179,61 +180,47 @@ def _sample(file: File, deadline: float) -> _Sample:
     try:
         with file.open() as stream:
             seen = look(stream, file.name, options)
-            options = seen.options
-            _, format_ = formats_of(file.name, options)
-            options = options.model_copy(update={"format": _format_name(file.name, options)})
-            records, problem, is_whole = _read(stream, file, options, deadline)
-            position = stream.tell() if not format_.isolated and not stream.closed else 0
-            if options.format in DELIMITED and (names := _names(file, options, records, problem)):
-                options = options.model_copy(update={"columns": names})
-                stream.seek(0)
-                records, problem, is_whole = _read(stream, file, options, deadline)
+        _, format_ = formats_of(file.name, seen.options)
+        name = next(name for name, known in FORMATS.items() if known is format_)
+        options = seen.options.model_copy(update={"format": name})
+        sample = _read(file, options, deadline)
+        if name in DELIMITED and (names := _names(sample)):
+            sample = _read(file, options.model_copy(update={"columns": names}), deadline)
     except KeyError as unknown:
-        return _Sample(file, options, (), [], 0, f"no reader for .{unknown.args[0]}")
+        return _Sample(file, options, [], 0, f"no reader for .{unknown.args[0]}")
     except (UnreadableError, InputError) as error:
-        return _Sample(file, options, (), [], 0, str(error).rstrip("."))
-    doubtful = tuple(guess.key for guess in seen.guesses if guess.is_doubtful)
-    if is_whole:
-        share = 1.0
-    elif position:
-        share = min(position / max(file.bytes, 1), 1.0)
-    else:
-        size = sum(len(str(value)) for record in records for value in record.values())
-        share = min(size / UNPACKED.get(options.format or "", 1.0) / max(file.bytes, 1), 1.0)
-    return _Sample(file, options, doubtful, records, share, problem or "no text in it")
+        return _Sample(file, options, [], 0, str(error).rstrip("."))
+    return replace(sample, doubtful=tuple(guess.key for guess in seen.guesses if guess.is_doubtful))
 
 
-def _format_name(name: str, options: ReadOptions) -> str:
-    _, format_ = formats_of(name, options)
-    return next(each for each, known in FORMATS.items() if known is format_)
-
-
-def _read(
-    stream: Any, file: File, options: ReadOptions, deadline: float
-) -> tuple[list[dict[str, Any]], str, bool]:
-    """Return records, the first problem, and whether the file has no more."""
+def _read(file: File, options: ReadOptions, deadline: float) -> _Sample:
+    """Read records until there are enough. An empty text is none."""
     records: list[dict[str, Any]] = []
-    problem, size = "", 0
-    for found in one_by_one(read_records(stream, file.name, options)):
-        if isinstance(found, Bad):
-            problem = problem or found.reason
-            size += 1000
-        elif found.fields.get("text") != "":  # an empty file is one empty text
-            records.append(found.fields)
-            size += sum(len(str(value)) for value in found.fields.values())
-        if len(records) >= RECORDS or size >= CHARACTERS or time.monotonic() > deadline:
-            return records, problem, False
-    return records, problem, True
+    problem, size, share = "", 0, 0.0
+    with file.open() as stream:
+        for found in one_by_one(read_records(stream, file.name, options)):
+            if isinstance(found, Bad):
+                problem = problem or found.reason
+                size += 1000
+            elif found.fields.get("text") != "":
+                records.append(found.fields)
+                size += sum(len(str(value)) for value in found.fields.values())
+            if len(records) >= RECORDS or size >= CHARACTERS or time.monotonic() > deadline:
+                unpacked = UNPACKED.get(str(options.format))
+                read = size / unpacked if unpacked or stream.closed else stream.tell()
+                share = min(read / max(file.bytes, 1), 1.0)
+                break
+        else:
+            share = 1.0
+    return _Sample(file, options, records, share, problem or "no text in it")
 
 
-def _names(file: File, options: ReadOptions, records: Sequence[dict[str, Any]], problem: str) -> tuple[str, ...]:
+def _names(sample: _Sample) -> tuple[str, ...]:
     """Return names for the columns of a table without a header; none if it has one."""
-    if options.columns or (records and not without_header(list(records[0]), records)):
+    if sample.records and not without_header(list(sample.records[0]), sample.records):
         return ()
-    rows = _rows(file, options)
-    if len(rows) < 2 or not records and "two columns" not in problem:
-        return ()
-    return names_of(rows)
+    rows = _rows(sample.file, sample.options)
+    return names_of(rows) if len(rows) > 1 else ()
 
 
 def _rows(file: File, options: ReadOptions) -> list[list[str]]:
