@@ -75,6 +75,41 @@ def warc_record(body: bytes, length: int | None = None, headers: str = "Content-
     return head.encode() + content + b"\r\n\r\n"
 
 
+MESSAGE = b"""From: =?utf-8?q?M=C3=BChle?= <mill@example.org>
+To: river@example.org
+Subject: =?iso-8859-1?Q?Gem=FCse?=
+Date: Mon, 02 Jan 2023 10:11:12 +0100
+Message-ID: <1@example.org>
+MIME-Version: 1.0
+Content-Type: multipart/mixed; boundary="a"
+
+--a
+Content-Type: multipart/alternative; boundary="b"
+
+--b
+Content-Type: text/plain; charset="iso-8859-1"
+Content-Transfer-Encoding: quoted-printable
+
+The m=FChle grinds.
+
+>From the river:
+> does it grind?
+--b
+Content-Type: text/html; charset="utf-8"
+
+<p>The mill grinds.</p>
+--b--
+--a
+Content-Type: application/pdf
+Content-Transfer-Encoding: base64
+Content-Disposition: attachment; filename="a.pdf"
+
+JVBERi0xLjQ=
+--a--
+"""
+"""A message with an attachment, whose text is plain and HTML."""
+FROM = b"From mill@example.org Mon Jan  2 10:11:12 2023\n"
+
 GOOD = {name: content for name, content in WRITTEN.items() if name != "ndjson"} | {
     "txt": (SENTENCE * 20).encode(),
     "md": ("# Mühle\n\n" + SENTENCE * 5).encode("utf-16"),
@@ -82,6 +117,8 @@ GOOD = {name: content for name, content in WRITTEN.items() if name != "ndjson"} 
     "html": f"<html><head><title>Mill</title></head><body><p>{SENTENCE * 5}</p></body></html>".encode(),
     "yml": b"categories: [mill]\nconversations:\n- - Hello\n  - Hi\n- ['How \\u00e4?', \"so\"]\n- - |\n    a\n  - b\n",
     "pdf": pdf_of_pages(b"BT /F 12 Tf 10 700 Td %s ET" % (LINE * 9), 3),
+    "eml": MESSAGE,
+    "mbox": (FROM + MESSAGE + b"\n") * 3,
     "warc": warc_record(b"The mill grinds")
     + warc_record(b"<p>" + SENTENCE.encode() * 5, headers="Content-Type: text/html\r\n"),
 }

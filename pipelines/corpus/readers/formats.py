@@ -26,6 +26,7 @@ from pipelines.corpus.readers.columnar import read_arrow, read_parquet
 from pipelines.corpus.readers.compression import COMPRESSIONS, decompress
 from pipelines.corpus.readers.delimited import read_csv, read_tsv
 from pipelines.corpus.readers.json_lines import read_json, read_json_lines
+from pipelines.corpus.readers.mail import read_mail
 from pipelines.corpus.readers.pages import read_html, read_pdf, read_warc
 from pipelines.corpus.readers.plain import read_text
 from pipelines.corpus.readers.processes import Queue
@@ -61,6 +62,7 @@ FORMATS: dict[str, Format] = {
     "conversations": Format(("yml", "yaml"), read_conversations),
     "pdf": Format(("pdf",), read_pdf),
     "warc": Format(("warc",), read_warc),
+    "mail": Format(("eml", "mbox"), read_mail),
     "python-dict": Format((), read_python_dict),
 }
 
