@@ -26,7 +26,8 @@ SHOWN = 3  # names, labels and languages of a kind
 
 def init(
     text: Annotated[
-        str, Argument(metavar="[FOLDER|FILE]", help="The text: a folder, file, glob or address; by default, this folder.")
+        str,
+        Argument(metavar="[FOLDER|FILE]", help="The text: a folder, file, glob or address; by default, this folder."),
     ] = ".",
     output: Annotated[
         str | None, Option(help="The config's file, - for standard output; by default NAME.toml in the current folder.")
@@ -82,7 +83,9 @@ def _target(output: str | None, name: str, found: Survey, force: bool) -> Path:
     if target.is_dir():
         target = target / f"{name}.toml"
     if folder and target.resolve().is_relative_to(folder.resolve()):
-        raise InputError(f"{target} would be in the folder of the text, where nothing is written; give another --output.")
+        raise InputError(
+            f"{target} would be in the folder of the text, where nothing is written; give another --output."
+        )
     if target.exists() and not force:
         raise InputError(f"{target} exists already; give another --output, or --force to replace it.")
     return target
@@ -105,10 +108,10 @@ def _show(console: Console, plan: Plan, target: Path | None) -> None:
     if target is None:
         return
     console.print(Text(f"\nThe config, with a comment on each choice: {one_line(str(target))}"), soft_wrap=True)
-    lines = ["Next:", f"tokenmill run {shlex.quote(str(target))}"]
-    if not target.resolve().is_relative_to(Path.cwd().resolve()) and target.is_absolute() and target.parent != Path.cwd():
-        lines = ["Next:", f"cd {shlex.quote(str(target.parent))}", f"tokenmill run {shlex.quote(target.name)}"]
-    typer.echo("\n  ".join(lines))
+    elsewhere = target.is_absolute() and target.parent != Path.cwd() and not target.is_relative_to(Path.cwd())
+    change = [f"cd {shlex.quote(str(target.parent))}"] if elsewhere else []
+    command = f"tokenmill run {shlex.quote(target.name if elsewhere else str(target))}"
+    typer.echo("\n  ".join(["Next:", *map(one_line, (*change, command))]))
 
 
 def _table(survey: Survey) -> Table:
@@ -133,7 +136,9 @@ def _files(kind: Kind) -> str:
 
 def _reading(kind: Kind) -> str:
     """Return the format and the encodings of a kind, with what was guessed."""
-    encodings = ", ".join(f"{name}{' (?)' if 'encoding' in kind.doubtful else ''}" for name, _ in kind.encodings[:SHOWN])
+    encodings = ", ".join(
+        f"{name}{' (?)' if 'encoding' in kind.doubtful else ''}" for name, _ in kind.encodings[:SHOWN]
+    )
     header = ", no header" if kind.names else ""
     return f"{kind.format}{header}{', ' if encodings else ''}{encodings}"
 
@@ -166,20 +171,20 @@ def _sentences(plan: Plan) -> Iterator[str]:
     if skipped := plan.survey.skipped:
         more = f", and {len(skipped) - 1:,} more files" if len(skipped) > 1 else ""
         yield f"Not read: {skipped[0].name}: {skipped[0].reason}{more}."
-    yield f"Text: {describe_text(plan)}. Each kind's tokens are a guess by its size."
+    yield f"Text: {describe_text(plan)}."
     size = plan.size
     yield (
         f"Model: {size.layers} layers of width {size.width}, a context of {plan.context}, "
         f"{plan.steps:,} steps, which read the text {plan.epochs:.1f} times."
     )
     for each in plan.finetunings:
-        what = each.task.kind.columns
-        kind = f"a classifier of {what.label!r}" if what and what.label else "an assistant"
-        yield f"Fine-tuned: {kind}, on about {each.examples:,} examples of training, {each.steps:,} steps."
+        columns = each.task.kind.columns
+        what = f"a classifier of {columns.label!r}" if columns and columns.label else "an assistant"
+        yield f"Fine-tuned: {what}, on about {each.examples:,} examples of training, {each.steps:,} steps."
     for note in plan.notes:
         yield f"Left out: {note}."
     where = "the GPU" if plan.machine.has_gpu else f"{plan.machine.threads} threads"
     yield (
-        f"A run takes about {duration(plan.seconds)}: a step of this model took {short(plan.step_seconds)} s on {where} "
-        "just now; the rest is estimated from the amount of text."
+        f"A run takes about {duration(plan.seconds)}: some steps of this model took {short(plan.step_seconds)} s each "
+        f"on {where} just now, and the rest is estimated from the amount of text."
     )

@@ -21,7 +21,7 @@ INSTRUCTION = "instruction prompt question query input user human problem"
 INPUT = "input context"
 SYSTEM = "system system_prompt"
 
-MOST_LABELS, LABEL_LENGTH = 50, 40
+MOST_LABELS, LABEL_LENGTH = 50, 64
 ENOUGH = 0.5  # share of the records that have to have a column, or to be examples
 FEWEST = 8  # records that show what a column of labels is
 
@@ -100,13 +100,11 @@ def without_header(names: Sequence[str], records: Sequence[dict[str, Any]]) -> b
     return any(name in {record[name] for record in records} for name in named)
 
 
-def names_of(rows: Sequence[Sequence[str]]) -> tuple[str, ...]:
-    """Return names for the columns of rows that have none: text, label, and numbers for the rest."""
-    width = len(rows[0])
-    numbered = [f"column_{number}" for number in range(1, width + 1)]
-    found = columns_of([dict(zip(numbered, row, strict=True)) for row in rows if len(row) == width])
+def names_of(records: Sequence[dict[str, Any]]) -> tuple[str, ...]:
+    """Return names for columns that have only numbers: text and label for what they seem to be."""
+    found = columns_of(records)
     names = {found.text: "text", found.label: "label"} if found else {}
-    return tuple(names.get(name, name) for name in numbered)
+    return tuple(names.get(name, name) for name in records[0])
 
 
 def _plain(name: str) -> str:
@@ -140,7 +138,9 @@ def _is_label(values: Sequence[Any], n_records: int) -> bool:
         return False
     counts = Counter(str(value) for value in values)
     few = 2 <= len(counts) <= min(MOST_LABELS, n_records // 3)
-    return few and max(map(len, counts)) <= LABEL_LENGTH and sum(n for n in counts.values() if n > 1) > 0.8 * len(values)
+    return (
+        few and max(map(len, counts)) <= LABEL_LENGTH and sum(n for n in counts.values() if n > 1) > 0.8 * len(values)
+    )
 
 
 def _is_number(text: str) -> bool:

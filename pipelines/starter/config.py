@@ -78,7 +78,9 @@ def _ingest(plan: Plan) -> str:
 
 def _tokens(plan: Plan) -> str:
     if plan.vocabulary is None:
-        tokenize = table("[tokenize]", {"encoding": "characters"}, {"encoding": "the text is too little for byte pairs"})
+        tokenize = table(
+            "[tokenize]", {"encoding": "characters"}, {"encoding": "the text is too little for byte pairs"}
+        )
     else:
         keys = {"encoding": "bpe", "vocabulary": plan.vocabulary}
         comments = {
@@ -131,7 +133,10 @@ def _pretrain(plan: Plan) -> str:
 def _evaluate(plan: Plan) -> str:
     keys: dict[str, Any] = {} if plan.machine.has_gpu else {"max_tokens": SCORED}
     keys["prompts"] = _prompts(plan)
-    comments = {"max_tokens": "held-out tokens to score", "prompts": "that the report shows the model's continuations of"}
+    comments = {
+        "max_tokens": "held-out tokens to score",
+        "prompts": "that the report shows the model's continuations of",
+    }
     return table("[evaluate]", keys, comments)
 
 
@@ -156,7 +161,7 @@ def _finetune(finetuning: Finetuning, plan: Plan) -> Iterator[str]:
     yield table(f"[{header}.examples]", share, {"split": same if is_classifier else read})
     yield from _sources(f"{header}.examples", task.sources)
     every = max(1, finetuning.steps // 6)
-    keys = {"steps": finetuning.steps, "batch_size": finetuning.batch}
+    keys: dict[str, Any] = {"steps": finetuning.steps, "batch_size": finetuning.batch}
     comments = {"steps": f"reads {finetuning.examples:,} examples {finetuning.epochs:.1f} times"}
     if is_classifier:
         keys |= {"optimizer": "muon", "learning_rate": 5e-4, "muon_learning_rate": 5e-3, "trainable": "all"}

@@ -33,7 +33,7 @@ VOCABULARIES = {3e8: 16384, 2e7: 8192, 1e6: 4096, 2e5: 2048, 3e4: 1024, 5e3: 512
 """Token ids of a vocabulary by the bytes of text from which it is worth learning."""
 
 
-TINY, SMALL = Size(0, 2, 2, 64, 64, 16), Size(3e4, 3, 4, 128, 128, 16)
+TINY, SMALL = Size(0, 2, 2, 64, 64, 4), Size(3e4, 3, 4, 128, 128, 8)
 CPU = (TINY, SMALL, Size(3e5, 4, 4, 256, 128, 16))
 GPU = (TINY, SMALL, Size(3e5, 4, 4, 256, 256, 32), Size(1e7, 8, 6, 384, 512, 32), Size(2e8, 12, 12, 768, 1024, 16))
 
@@ -107,7 +107,9 @@ def make_plan(survey: Survey, machine: Machine) -> Plan:
     if _is_small(survey):
         trial = try_ingest({"sources": [source.keys for source in sources], "clean": clean, "near_duplicates": NEAR})
         tried = {task.name: try_examples([source.keys for source in task.sources]) for task in tasks}
-        notes += [f"no {name}: its examples are too few" for name, examples in tried.items() if not _share(None, [examples])]
+        notes += [
+            f"no {name}: its examples are too few" for name, examples in tried.items() if not _share(None, [examples])
+        ]
         tasks = [task for task in tasks if _share(None, [tried[task.name]])]
     share = _share(trial, [tried[task.name] for task in tasks]) if trial else _usual_share(survey)
     if not share:
@@ -125,7 +127,13 @@ def make_plan(survey: Survey, machine: Machine) -> Plan:
     steps = _rounded(max(min(EPOCHS * tokens / per_step, budget / step_seconds), FEWEST_STEPS))
     per_token = step_seconds / per_step
     left = machine.budget * FINETUNING / max(len(tasks), 1)
-    finetunings = [_finetuning(task, share, size_of_token, context, per_token, left) for task in tasks]
+    counts = {name: len(examples.examples) for name, examples in tried.items()}
+    finetunings = [
+        _finetuning(
+            task, counts.get(task.name, task.kind.records) * (1 - 2 * share), size_of_token, context, per_token, left
+        )
+        for task in tasks
+    ]
     seconds = STARTING + survey.text_bytes / READ_BYTES + steps * step_seconds + EVALUATING * (1 + len(tasks))
     return Plan(
         survey=survey,
@@ -235,10 +243,10 @@ def _context(size: Size, held_out: int, wanted: int) -> int:
 
 
 def _finetuning(
-    task: Task, share: float, size_of_token: float, context: int, per_token: float, budget: float
+    task: Task, examples: float, size_of_token: float, context: int, per_token: float, budget: float
 ) -> Finetuning:
     """Return the training of a model, which stays within some seconds."""
-    n = max(int(task.kind.records * (1 - 2 * share)), 1)
+    n = max(int(examples), 1)
     is_classifier = task.kind.columns is not None and task.kind.columns.kind == "labels"
     batch = 32 if is_classifier else 16
     length = min(mean(task.kind.lengths) / size_of_token * 1.3, context)

@@ -1,4 +1,4 @@
-"""The sources of a config: which columns of which files become the corpus, and which become examples to fine-tune on."""
+"""The sources of a config: what becomes the corpus, and what becomes examples to fine-tune on."""
 
 from __future__ import annotations
 
@@ -102,7 +102,9 @@ def _role(kind: Kind, column: str) -> str:
 
 def _label(uri: str, kind: Kind) -> str:
     name = slug(label_of(uri).rpartition("://")[2])
-    return name if kind.extension.rpartition(".")[0] in name and len(kind.uris) > 1 else f"{name}-{slug(kind.extension)}"
+    return (
+        name if kind.extension.rpartition(".")[0] in name and len(kind.uris) > 1 else f"{name}-{slug(kind.extension)}"
+    )
 
 
 def _distinct(sources: Iterable[Source]) -> list[Source]:
@@ -111,7 +113,9 @@ def _distinct(sources: Iterable[Source]) -> list[Source]:
     names: set[str] = set()
     for source in sources:
         name = str(source.keys["name"])
-        number = next(number for number in range(1, len(names) + 2) if (f"{name}-{number}" if number > 1 else name) not in names)
+        number = next(
+            number for number in range(1, len(names) + 2) if (f"{name}-{number}" if number > 1 else name) not in names
+        )
         name = f"{name}-{number}" if number > 1 else name
         names.add(name)
         found.append(Source(source.keys | {"name": name}, source.comments))

@@ -6,6 +6,7 @@ import os
 import statistics
 import time
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 MEASURED = 5  # steps
@@ -63,7 +64,7 @@ class Machine:
                 times.append(time.perf_counter())
 
         train(gpt, lambda step, micro: batch, config, on_event=note)
-        return statistics.median(after - before for before, after in zip(times, times[1:], strict=False))
+        return statistics.median(after - before for before, after in pairwise(times))
 
 
 def this_machine() -> Machine:

@@ -130,7 +130,9 @@ def survey(uri: str) -> Survey:
     unread = [kind for kind in kinds if kind.problem]
     if not good:
         worst = max(unread, key=lambda kind: kind.bytes)
-        raise InputError(f"{uri} has no text that can be read; the first problem: {worst.files[0].name}: {worst.problem}.")
+        raise InputError(
+            f"{uri} has no text that can be read; the first problem: {worst.files[0].name}: {worst.problem}."
+        )
     return Survey(uri, tuple(good), tuple(unread), tuple(skipped))
 
 
@@ -184,8 +186,7 @@ def _sample(file: File, deadline: float) -> _Sample:
         name = next(name for name, known in FORMATS.items() if known is format_)
         options = seen.options.model_copy(update={"format": name})
         sample = _read(file, options, deadline)
-        if name in DELIMITED and (names := _names(sample)):
-            sample = _read(file, options.model_copy(update={"columns": names}), deadline)
+        sample = _named(sample, deadline) if name in DELIMITED else sample
     except KeyError as unknown:
         return _Sample(file, options, [], 0, f"no reader for .{unknown.args[0]}")
     except (UnreadableError, InputError) as error:
@@ -207,7 +208,7 @@ def _read(file: File, options: ReadOptions, deadline: float) -> _Sample:
                 size += sum(len(str(value)) for value in found.fields.values())
             if len(records) >= RECORDS or size >= CHARACTERS or time.monotonic() > deadline:
                 unpacked = UNPACKED.get(str(options.format))
-                read = size / unpacked if unpacked or stream.closed else stream.tell()
+                read = size / unpacked if unpacked else float(stream.tell())
                 share = min(read / max(file.bytes, 1), 1.0)
                 break
         else:
@@ -215,22 +216,26 @@ def _read(file: File, options: ReadOptions, deadline: float) -> _Sample:
     return _Sample(file, options, records, share, problem or "no text in it")
 
 
-def _names(sample: _Sample) -> tuple[str, ...]:
-    """Return names for the columns of a table without a header; none if it has one."""
+def _named(sample: _Sample, deadline: float) -> _Sample:
+    """Return the sample of a table; with names for its columns, if the first row is no header."""
     if sample.records and not without_header(list(sample.records[0]), sample.records):
-        return ()
-    rows = _rows(sample.file, sample.options)
-    return names_of(rows) if len(rows) > 1 else ()
+        return sample
+    numbers = tuple(f"column_{number}" for number in range(1, _width(sample.file, sample.options) + 1))
+    numbered = _read(sample.file, sample.options.model_copy(update={"columns": numbers}), deadline)
+    if len(numbered.records) < 2:
+        return sample
+    names = names_of(numbered.records)
+    records = [dict(zip(names, record.values(), strict=False)) for record in numbered.records]
+    return replace(numbered, records=records, options=numbered.options.model_copy(update={"columns": names}))
 
 
-def _rows(file: File, options: ReadOptions) -> list[list[str]]:
-    """Return the first rows of a table, the one that may be a header included."""
+def _width(file: File, options: ReadOptions) -> int:
+    """Return the number of fields in the first row of a table."""
     compression, _ = formats_of(file.name, options)
     with file.open() as packed, decompress(packed, compression, options) as stream:
-        head = open_text(stream, options, newline="").read(CHARACTERS)
-        delimiter = options.delimiter or ("\t" if options.format == "tsv" else ",")
-        quoting = csv.QUOTE_NONE if options.quotes == "letters" else csv.QUOTE_MINIMAL
-        return [row for row in islice(csv.reader(head.splitlines(), delimiter=delimiter, quoting=quoting), RECORDS) if row]
+        line = open_text(stream, options).readline(CHARACTERS)
+    delimiter = options.delimiter or ("\t" if options.format == "tsv" else ",")
+    return len(next(csv.reader([line], delimiter=delimiter), []))
 
 
 def _kind(ending: str, files: Sequence[File], samples: Sequence[_Sample]) -> Kind:
@@ -275,4 +280,6 @@ def _languages(texts: Sequence[str]) -> tuple[tuple[str, int], ...]:
 
     step = max(1, len(texts) // LANGUAGES)
     some = [text[:1000] for text in islice(texts[::step], LANGUAGES)]
-    return tuple(Counter(py3langid.classify(text)[0] for text in some).most_common())
+    found = Counter(py3langid.classify(text)[0] for text in some)
+    del found["zxx"]  # no language
+    return tuple(found.most_common())

@@ -42,7 +42,8 @@ class Trial:
         return all(len(sizes) >= documents and sum(sizes) >= n_bytes for sizes in self._sizes(share).values())
 
     def _sizes(self, share: float) -> dict[str, list[int]]:
-        shares, sizes = SplitConfig(validation=share, test=share), {split: [] for split in SPLITS}
+        shares = SplitConfig(validation=share, test=share)
+        sizes: dict[str, list[int]] = {split: [] for split in SPLITS}
         for doc_id, size in zip(self.doc_ids, self.sizes, strict=True):
             sizes[split_of(doc_id, shares)].append(size)
         return sizes
@@ -89,7 +90,9 @@ def try_examples(sources: Sequence[dict[str, Any]]) -> TriedExamples:
     with TemporaryDirectory() as folder:
         out = _folders(Path(folder))
         try:
-            run_examples({}, ExamplesConfig.model_validate({"sources": sources}), out, StepContext(out.parent / "scratch"))
+            run_examples(
+                {}, ExamplesConfig.model_validate({"sources": sources}), out, StepContext(out.parent / "scratch")
+            )
         except InputError:
             return TriedExamples(())
         rows = read_rows(out / "examples.parquet", ["text", "label", "history"])

@@ -79,6 +79,15 @@ def write_mailbox(folder: Path) -> Path:
     return path
 
 
+def write_mails(folder: Path) -> Path:
+    mails = folder / "mails"
+    mails.mkdir()
+    for number, text in enumerate(PARAGRAPHS[:120]):
+        head = f"From: ann@example.org\nTo: bob@example.org\nSubject: Number {number}\n"
+        (mails / f"{number}.eml").write_text(f"{head}Date: Mon, 05 Jan 2026 10:00:00 +0000\n\n{text}\n")
+    return mails
+
+
 def write_code(folder: Path) -> Path:
     code = folder / "code"
     (code / "package").mkdir(parents=True)
@@ -106,6 +115,7 @@ KINDS = {
     "instructions": write_instructions,
     "export": write_export,
     "mailbox": write_mailbox,
+    "mails": write_mails,
     "code": write_code,
     "mixture": write_mixture,
 }

@@ -3,7 +3,10 @@
 import os
 import shlex
 import tomllib
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import pytest
 from somebodys_text import KINDS, write_book, write_notes
@@ -62,7 +65,9 @@ def test_config_of_each_kind_of_text(kind, place):
 
 
 @pytest.mark.integration
-@pytest.mark.parametrize("kind", [pytest.param(kind, marks=() if kind == "book" else pytest.mark.slow) for kind in KINDS])
+@pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=() if kind == "book" else pytest.mark.slow) for kind in KINDS]
+)
 def test_config_runs_to_models(kind, place):
     written(KINDS[kind](place))
     (path,) = Path.cwd().glob("*.toml")
@@ -78,7 +83,9 @@ def test_config_runs_to_models(kind, place):
     assert all(each.model.file("model.safetensors").exists() for each in evaluated)
 
 
-@pytest.mark.parametrize("name", ["a'b \"c\" \\d", "line\nbreak", "#hash = [x]", "日本語", "esc\x1b[31m", "{a,b} $HOME `id`"])
+@pytest.mark.parametrize(
+    "name", ['a\'b "c" \\d', "line\nbreak", "#hash = [x]", "日本語", "esc\x1b[31m", "{a,b} $HOME `id`"]
+)
 def test_any_name_of_a_folder_works(name, place):
     folder = place / name
     folder.mkdir()
@@ -161,11 +168,13 @@ def test_legacy_encoding_is_shown(place):
     assert "fr" in shown
 
 
-def test_address_of_a_bucket_works(place):
-    import fsspec
-
-    files = fsspec.filesystem("memory")
-    for path in write_notes(place).rglob("*.md"):
-        files.pipe(f"/bucket/notes/{path.name}", path.read_bytes())
-    _, config = written("memory://bucket/notes")
-    assert config.ingest.sources[0].uri == "memory://bucket/notes"
+def test_addresses_work(place):
+    _, config = written("package://pydoc_data/topics.py")
+    assert (config.name, config.ingest.sources[0].uri) == ("topics", "package://pydoc_data/topics.py")
+    write_book(place)
+    handler = partial(SimpleHTTPRequestHandler, directory=str(place))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        Thread(target=server.serve_forever).start()
+        done = init(uri := f"http://127.0.0.1:{server.server_port}/book.txt", "--output", "-")
+        server.shutdown()
+    assert tomllib.loads(done.stdout)["ingest"]["sources"][0]["uri"] == uri

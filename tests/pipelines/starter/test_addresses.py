@@ -18,7 +18,8 @@ def files(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "wanted", [NAMES, ["a.md", "deep/c.md"], ["b[1].csv"], ["deep/c.md", "deep/d.csv"], ["x/y/1.", "x/y/2."], ["z.txt.gz"]]
+    "wanted",
+    [NAMES, ["a.md", "deep/c.md"], ["b[1].csv"], ["deep/c.md", "deep/d.csv"], ["x/y/1.", "x/y/2."], ["z.txt.gz"]],
 )
 def test_addresses_name_these_files_and_no_others(files, wanted):
     uri, every = files

@@ -25,7 +25,10 @@ def rows(**columns):
             {"instruction": "Instruction", "input": "input", "response": "output"},
         ),
         (rows(question=TEXTS, answer=TEXTS, title=TEXTS), {"instruction": "question", "response": "answer"}),
-        (rows(messages=[[{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]]), {"conversation": "messages"}),
+        (
+            rows(messages=[[{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]]),
+            {"conversation": "messages"},
+        ),
         (rows(talk=[[{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}]]), {"conversation": "talk"}),
         (rows(text=TEXTS, tags=[["a", "b"]]), {"text": "text"}),
         (rows(dialog=[["Hello.", "Hello, you."]]), {"conversation": "dialog"}),
@@ -54,8 +57,8 @@ def test_first_row_that_recurs_is_no_header():
 
 
 def test_columns_without_header_get_names():
-    found = [[["ham", "spam"][n % 2], str(n % 3), f"This is message {n}"] for n in range(20)]
-    assert names_of(found) == ("label", "column_2", "text")
+    found = [{"1": ["ham", "spam"][n % 2], "2": str(n % 3), "3": f"This is message {n}"} for n in range(20)]
+    assert names_of(found) == ("label", "2", "text")
 
 
 def test_no_column_of_nothing():
