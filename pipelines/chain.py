@@ -96,6 +96,10 @@ def chain(
     if until == "ingest":
         return []
     check_splits(corpus, config, until)
+    finetuned = config.finetune if until in ("finetune", "evaluate") else {}
+    examples = {key: perform(EXAMPLES.using(key, part.examples)) for key, part in finetuned.items()}  # or fail early
+    for key, part in finetuned.items():
+        check_examples(examples[key], part, until)
     if base and (read := base.tokens_of(corpus)):
         say(f"no new text since {base.model}; there is nothing to pretrain")
         model, tokens = base.model, read
@@ -116,12 +120,10 @@ def chain(
         inputs = {"model": model, "tokens": tokens, "corpus": corpus}
         step = EVALUATE_LANGUAGE.using(name, config.evaluate, inputs)
         evaluated.append(Evaluated(step, perform(step)))
-    if until in ("finetune", "evaluate"):
-        for key, part in config.finetune.items():
-            examples = perform(EXAMPLES.using(key, part.examples))
-            step = _finetune(perform, f"{name}-{key}", part, model, examples, with_baseline=until == "evaluate")
-            if until == "evaluate":
-                evaluated.append(Evaluated(step, perform(step)))
+    for key, part in finetuned.items():
+        step = _finetune(perform, f"{name}-{key}", part, model, examples[key], with_baseline=until == "evaluate")
+        if until == "evaluate":
+            evaluated.append(Evaluated(step, perform(step)))
     return evaluated
 
 
@@ -140,21 +142,44 @@ def check_splits(corpus: Dataset, config: RunConfig, until: str) -> None:
     Raises:
         InputError: there is nothing to train on, or nothing to evaluate on.
     """
-    statistics = corpus.manifest.statistics
+    statistics, split = corpus.manifest.statistics, config.evaluate.split
     n_documents, n_bytes = statistics["documents"], statistics["bytes_train"]
-    keys = "split_at or max_document of its source divides a text, and [ingest.split] has the shares that are held out"
-    split = config.evaluate.split
+    equal = statistics.get("rejected_exact_duplicate", 0)
+    has = f"{corpus} has {n_documents:,} document{'s' * (n_documents != 1)}"
+    has += f" and {equal:,} equal ones" if equal else ""
+    divide = "split_at or max_document of a source divides its texts, and [ingest.split] has the shares to hold out"
     if not statistics["documents_train"]:
-        raise InputError(f"{corpus} has {n_documents:,} document(s) and none of them to train on: {keys}.")
+        raise InputError(f"{has}, and none of them to train on: {divide}.")
     if n_bytes + statistics["documents_train"] <= config.sample.context and config.sample.boundaries == "stream":
         raise InputError(
             f"{corpus} has {n_bytes:,} bytes to train on, and a window has sample.context = {config.sample.context} "
             "tokens; add text or ask for a shorter context."
         )
     if until == "evaluate" and not statistics[f"documents_{split}"]:
+        shares = config.ingest.split if config.ingest else next(iter(config.corpora.values())).split
+        if not getattr(shares, split):
+            raise InputError(
+                f"evaluate.split = {split!r} scores the model on documents that are held out, and the share {split} of "
+                f"[ingest.split] is 0; give it a share or choose another split. `tokenmill pretrain` trains without."
+            )
         raise InputError(
-            f"{corpus} has {n_documents:,} document(s) and none in its {split} split, on which evaluate.split = "
-            f"{split!r} scores the model: {keys}. `tokenmill pretrain` trains without it."
+            f"{has}, and none in its {split} split, on which evaluate.split = {split!r} scores the model: {divide}. "
+            "`tokenmill pretrain` trains without."
+        )
+
+
+def check_examples(examples: Dataset, part: FinetuneRun, until: str) -> None:
+    """Check that examples have what fine-tuning and its evaluation need, before anything is trained.
+
+    Raises:
+        InputError: a split has no example.
+    """
+    needed = ["train", "validation", *([part.evaluate.split] if until == "evaluate" else [])]
+    if empty := [split for split in needed if not examples.manifest.statistics[f"examples_{split}"]]:
+        n = examples.manifest.statistics["examples"]
+        raise InputError(
+            f"{examples} has {n:,} example{'s' * (n != 1)} and none in its {empty[0]} split; give it more, or another "
+            "share of them in the split of [finetune.….examples]."
         )
 
 

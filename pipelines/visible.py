@@ -5,6 +5,7 @@ separators change how the text around them is shown. Here each becomes its name 
 All other text stays as it is, in any script.
 """
 
+import hashlib
 import re
 from html import escape
 
@@ -38,6 +39,21 @@ def in_markdown(text: str) -> str:
     text = re.sub(r"&(?=[#\w])", "&amp;", one_line(text))
     text = re.sub(r"<(?=\S)", "&lt;", text)
     return re.sub(r"[\\`*\[\]|!~]", r"\\\g<0>", text)
+
+
+def cut(text: str, limit: int, whole: str = "") -> str:
+    """Return a text of at most so many bytes. What is cut off becomes a digest, so that no two texts become one.
+
+    Args:
+        text: the text.
+        limit: the bytes that it may have in UTF-8.
+        whole: what the digest is of, if the text is only its beginning.
+    """
+    if len(text.encode("utf-8", "replace")) <= limit and not whole:
+        return text
+    digest = hashlib.sha256((whole or text).encode("utf-8", "surrogatepass")).hexdigest()[:8]
+    room = limit - len(digest) - 2
+    return f"{text.encode('utf-8', 'replace')[:room].decode('utf-8', 'ignore')}..{digest}"
 
 
 def _name(found: re.Match[str]) -> str:

@@ -11,6 +11,7 @@ import typer
 from pydantic import Field, ValidationError
 
 from flows.commands.options import current_home
+from flows.commands.text_input import input_lines
 from flows.terminal import results
 from flows.tracking.registry import find_model
 from gpt.config import Config
@@ -182,7 +183,7 @@ COMMANDS: dict[str, Callable[[Chat, str], None]] = {
 
 def run_chat(reference: str, settings: Settings, system: str = "") -> None:
     """Chat until the user leaves, or until the lines of a pipe are answered."""
-    Chat(reference, settings, system).run(_typed() if sys.stdin.isatty() else iter(sys.stdin))
+    Chat(reference, settings, system).run(_typed() if sys.stdin.isatty() else input_lines())
 
 
 def _typed() -> Iterator[str]:

@@ -1,9 +1,7 @@
 """`tokenmill classify`: texts in, labels with probabilities out, and how fast it went."""
 
 import json
-import sys
 import time
-from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Annotated
@@ -12,6 +10,7 @@ import typer
 from typer import Argument, Option
 
 from flows.commands.options import Model
+from flows.commands.text_input import input_lines
 from flows.terminal import results
 from pipelines.errors import InputError
 
@@ -36,7 +35,7 @@ def classify(
     classifier = open_model(find_model(model).path)
     if not isinstance(classifier, TextClassifier):
         raise InputError(f"{model} is no classifier; see `tokenmill datasets ls model`.")
-    lines = iter([text]) if text is not None else _lines(file)
+    lines = iter([text]) if text is not None else input_lines(file)
     write, out = _as_json if as_json else _as_table_row, results()
     started, n = time.perf_counter(), 0
     for batch in iter(lambda: list(islice(lines, TEXTS_PER_BATCH)), []):
@@ -60,12 +59,5 @@ def _as_json(text: str, label: str, probabilities: dict[str, float], every: bool
 def _as_table_row(text: str, label: str, probabilities: dict[str, float], every: bool) -> str:
     likeliest_first = sorted(probabilities.items(), key=lambda each: -each[1]) if every else []
     cell = " ".join(f"{name}={p:.4f}" for name, p in likeliest_first) or f"{probabilities[label]:.4f}"
-    return "\t".join(" ".join(each.splitlines()) for each in (label, cell, text))
-
-
-def _lines(file: Path | None) -> Iterator[str]:
-    try:
-        with file.open(encoding="utf-8", errors="replace") if file else sys.stdin as lines:
-            yield from (line.rstrip("\r\n") for line in lines)
-    except OSError as error:
-        raise InputError(f"{file} cannot be read: {error.strerror}.") from None
+    cells = (label.replace("\t", " "), cell.replace("\t", " "), text)
+    return "\t".join(" ".join(each.splitlines()) for each in cells)

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from typer import Argument, Option
 
 from flows.commands.options import Pins, current_home
-from pipelines.errors import InputError
+from flows.commands.text_input import input_text
 
 
 def sql(
@@ -29,9 +29,9 @@ def sql(
     from flows.commands.answer import WRITERS, answer
     from pipelines.catalog.catalog import connect
 
-    query = _read(file) if file else query if query is not None else command
+    query = input_text(file) if file else query if query is not None else command
     if query is None and not sys.stdin.isatty():
-        query = sys.stdin.read()
+        query = input_text()
     ending = output.suffix[1:] if output else ""
     form = format or (ending if ending in WRITERS else "table")
     home = current_home()
@@ -45,11 +45,3 @@ def sql(
             answer(connection, query, form, output, external_access)
     finally:
         connection.close()
-
-
-def _read(file: Path) -> str:
-    try:
-        return file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        why = getattr(error, "strerror", "not UTF-8")
-        raise InputError(f"The query file {file} cannot be read ({why}).") from None

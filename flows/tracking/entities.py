@@ -5,7 +5,8 @@ import json
 import math
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import pyarrow.dataset as ds
@@ -17,8 +18,10 @@ from gpt.config import Config
 from pipelines.store.dataset import Dataset
 from pipelines.store.kinds import kind_of
 from pipelines.store.lineage import origins
+from pipelines.visible import cut
 
 MAX_PARAM, MAX_TAG = 6000, 8000  # MLflow cuts off what is longer
+MAX_NAME = 250  # of a metric or parameter; MLflow refuses what is longer
 
 
 def lineage_tags(dataset: Dataset, datasets: Sequence[Dataset]) -> dict[str, str]:
@@ -52,10 +55,20 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]
     return pairs
 
 
-def mlflow_name(key: str) -> str:
-    """Return a key in a form that MLflow accepts as the name of a metric or parameter. It may hold a user's label."""
+def mlflow_names(keys: Iterable[str]) -> dict[str, str]:
+    """Return keys in a form that MLflow accepts as names of metrics or parameters, by key. They may hold users' labels.
+
+    Two keys that would become one name each get a digest. A database may not tell upper case from lower.
+    """
+    names = {key: _plain_name(key) for key in keys}
+    taken = Counter(name.lower() for name in names.values())
+    return {key: cut(name, MAX_NAME, whole=key if taken[name.lower()] > 1 else "") for key, name in names.items()}
+
+
+def _plain_name(key: str) -> str:
     plain = re.sub(r"[^\w/. :-]", "_", key)
-    return "/".join(part if part.strip(".") else "_" for part in plain.split("/"))
+    name = "/".join(part if part.strip(".") else "_" for part in plain.split("/"))
+    return cut(name, MAX_NAME, whole=key if len(name.encode()) > MAX_NAME else "")
 
 
 def is_number(value: Any) -> bool:
@@ -65,13 +78,14 @@ def is_number(value: Any) -> bool:
 
 def run_metrics(values: Mapping[str, Any]) -> list[Metric]:
     """Return the numbers among the values as metrics of a run that has no steps."""
-    now = int(time.time() * 1000)
-    return [Metric(mlflow_name(key), float(value), now, 0) for key, value in values.items() if is_number(value)]
+    now, numbers = int(time.time() * 1000), {key: value for key, value in values.items() if is_number(value)}
+    return [Metric(name, float(numbers[key]), now, 0) for key, name in mlflow_names(numbers).items()]
 
 
 def run_params(config: Config) -> list[Param]:
     """Return a config as parameters of a run."""
-    return [Param(mlflow_name(key), value[:MAX_PARAM]) for key, value in flatten(config.model_dump(mode="json"))]
+    values = dict(flatten(config.model_dump(mode="json")))
+    return [Param(name, values[key][:MAX_PARAM]) for key, name in mlflow_names(values).items()]
 
 
 def run_tags(values: Mapping[str, str]) -> list[RunTag]:

@@ -19,9 +19,12 @@ import pyarrow.parquet as pq
 from pydantic import Field, model_validator
 
 from gpt.config import Config
-from pipelines.corpus.conversation import Message, check_turns
-from pipelines.corpus.documents import REJECTED, SPLITS, SplitConfig, document_id, normalise, split_counts, split_of
+from pipelines.corpus.cells import is_missing, label_of, text_of
+from pipelines.corpus.conversation import Message, check_turns, read_turns
+from pipelines.corpus.documents import REJECTED, SPLITS, SplitConfig, document_id, place_of, split_counts, split_of
 from pipelines.corpus.duplicates import find_duplicates, rows_to_drop, write_signatures
+from pipelines.corpus.ingest.hold_out import empty_splits, nearest_shares
+from pipelines.corpus.labels import check_labels
 from pipelines.corpus.parquet import TableWriter, read_rows
 from pipelines.corpus.readers.look import read_file
 from pipelines.corpus.readers.records import MAX_REASON, Bad, no_column, show
@@ -30,6 +33,7 @@ from pipelines.errors import InputError
 from pipelines.store.dataset import Dataset
 from pipelines.store.manifest import SourceFile
 from pipelines.store.step import StepContext, StepType
+from pipelines.visible import cut
 
 # `text` is what the model reads: of an instruction, the instruction and its input. `history` lists what user and
 # assistant wrote before the instruction, oldest first.
@@ -37,10 +41,11 @@ TEXTS = ("example_id", "source", "location", "split", "text", "label", "instruct
 HISTORY = ("history", pa.list_(pa.string()))
 EXAMPLES_SCHEMA = pa.schema([*((name, pa.string()) for name in TEXTS), HISTORY, ("system", pa.string())])
 
+MAX_LABELS, MAX_NAME = 20, 100  # labels in the statistics, and bytes of their names there
 MAX_TURNS = 1_000  # of a conversation that becomes several examples
 
-# Other names of the roles.
-ROLES = {"human": "user", "gpt": "assistant", "model": "assistant", "bot": "assistant"}
+# Columns that change what an example means, by the columns that say its kind.
+MEANINGFUL = {"label": (), "response": ("input", "system", "history"), "conversation": ("system", "tools", "functions")}
 
 
 class ExampleSource(FileSource):
@@ -69,6 +74,13 @@ class ExampleSource(FileSource):
             raise ValueError("set exactly one of label, response and conversation: it says what the examples are")
         return self
 
+    @property
+    def unread(self) -> list[str]:
+        """The columns that change what an example means if a file has them, and that no key names."""
+        kind = next(kind for kind in MEANINGFUL if getattr(self, kind) is not None)
+        named = (self.instruction, self.input, self.response, self.system, self.conversation)
+        return [name for name in MEANINGFUL[kind] if name not in named]
+
 
 class ExamplesConfig(Config):
     """The config of examples: from source files to a table to fine-tune on."""
@@ -85,30 +97,56 @@ def run(inputs: Mapping[str, Dataset], config: ExamplesConfig, out: Path, work: 
     """Build the table of examples."""
     listing = list_sources(config.sources)
     later = work.files_that_came_later(lambda: describe_sources(config.sources, listing))
-    found, counts = work.scratch / "found.parquet", Counter[str]()
+    found = work.scratch / "found.parquet"
     with TableWriter(out / "rejected.parquet", REJECTED) as rejected:
         with TableWriter(found, EXAMPLES_SCHEMA) as table:
             for source in config.sources:
                 files = [file for file in listing[source][0] if f"{source.title}/{file.name}" not in later]
-                before, problem = table.rows, ""
-                for row in _rows(source, files, config):
+                before, problem, unread = table.rows, "", Counter[str]()
+                for row in _rows(source, files, unread):
                     if "reason" in row:
                         problem = problem or f"; the first problem: {row['location']}: {row['reason']}"
                     (rejected if "reason" in row else table).write(row)
                 if table.rows == before:
                     raise InputError(f"The source {source.title!r} ({source.uri}) has no usable example{problem}.")
+                for name, number in unread.items():
+                    cure = f"; {name} = {name!r} reads it" if name in ExampleSource.model_fields else ""
+                    work.listener.warn(
+                        f"{number:,} records of {source.title!r} have a column {name!r} that is not read{cure}"
+                    )
                 work.listener.progress(table.rows, table.rows, "examples", source.title)
-        with TableWriter(out / "examples.parquet", EXAMPLES_SCHEMA) as good:
-            for row in _drop_duplicates(found, config, work.scratch):
-                if "reason" in row:
-                    rejected.write(row)
-                    continue
+        target, shares = out / "examples.parquet", config.split
+        counts, labels = _write(target, _drop_duplicates(found, config, shares, work.scratch), rejected)
+    if empty := empty_splits({f"documents_{split}": counts[split] for split in SPLITS}, shares):
+        openings = [row["opening_id"] for row in _drop_duplicates(found, config, shares, work.scratch)]
+        shares = nearest_shares([place_of(doc_id) for doc_id in openings], shares)
+        counts, labels = _write(target, _drop_duplicates(found, config, shares, work.scratch))
+    splits = {f"examples_{split}": counts[split] for split in SPLITS}
+    if shares != config.split:
+        work.listener.warn(
+            f"the shares of split leave {' and '.join(empty)} empty; the examples were divided into "
+            f"{split_counts(splits, 'examples')} instead"
+        )
+    if labels:
+        check_labels(labels, work.listener.warn)
+    frequent = {f"label_{cut(label, MAX_NAME)}": count for label, count in labels.most_common(MAX_LABELS)}
+    return {"examples": counts.total(), **splits, "rejected": rejected.rows, **frequent}
+
+
+def _write(
+    target: Path, rows: Iterable[dict[str, Any]], rejected: TableWriter | None = None
+) -> tuple[Counter[str], Counter[str]]:
+    """Write examples, and duplicates among the rejected. Return the number of examples of each split and label."""
+    splits, labels = Counter[str](), Counter[str]()
+    with TableWriter(target, EXAMPLES_SCHEMA) as good:
+        for row in rows:
+            if "reason" not in row:
                 good.write(row)
-                counts[f"examples_{row['split']}"] += 1
-                counts[f"label_{row['label']}"] += row["label"] is not None
-        labels = {name: count for name, count in counts.most_common(20) if name.startswith("label_") and count}
-        splits = {f"examples_{split}": counts[f"examples_{split}"] for split in SPLITS}
-        return {"examples": good.rows, **splits, "rejected": rejected.rows, **labels}
+                splits[row["split"]] += 1
+                labels.update([row["label"]] if row["label"] is not None else [])
+            elif rejected:
+                rejected.write(row)
+    return splits, labels
 
 
 def sources(config: ExamplesConfig) -> tuple[SourceFile, ...]:
@@ -123,7 +161,7 @@ def _headline(s: Mapping[str, Any]) -> str:
 EXAMPLES = StepType(
     "examples",
     kind="examples",
-    version=5,
+    version=6,
     config=ExamplesConfig,
     run=run,
     sources=sources,
@@ -132,8 +170,8 @@ EXAMPLES = StepType(
 )
 
 
-def _rows(source: ExampleSource, files: Iterable[File], config: ExamplesConfig) -> Iterator[dict[str, Any]]:
-    """Yield rows of examples, and rows of rejected records, which have a reason."""
+def _rows(source: ExampleSource, files: Iterable[File], unread: Counter[str]) -> Iterator[dict[str, Any]]:
+    """Yield rows of examples, and rows of rejected records, which have a reason. Count columns that are not read."""
     for file in files:
         with file.open() as stream:
             for record in read_file(stream, file.name, source):
@@ -143,8 +181,8 @@ def _rows(source: ExampleSource, files: Iterable[File], config: ExamplesConfig) 
                     continue
                 try:
                     for example in list(_examples(record.fields, source)):  # all or none of a record's
-                        split = split_of(document_id(_opening(example)), config.split)
-                        yield place | {"example_id": document_id(_content(example)), "split": split, **example}
+                        yield place | {"example_id": document_id(_content(example)), **example}
+                    unread.update(name for name in source.unread if _has_value(record.fields.get(name)))
                 except UnicodeEncodeError:
                     yield place | {"reason": "bytes outside the encoding"}
                 except ValueError as error:
@@ -159,14 +197,16 @@ def _examples(fields: Mapping[str, Any], source: ExampleSource) -> Iterator[dict
         ValueError: there are none; the text says why.
     """
     if source.label is not None:
-        yield {"text": _text(fields, source.text), "label": _text(fields, source.label)}
+        yield {"text": _filled(fields, source.text), "label": _filled(fields, source.label, label_of)}
     elif source.response is not None:
-        instruction, response = _text(fields, source.instruction), _text(fields, source.response)
-        about, system = (_to_text(fields.get(name), name) if name else "" for name in (source.input, source.system))
+        instruction, response = _filled(fields, source.instruction), _filled(fields, source.response)
+        about, system = (text_of(fields.get(name), name) if name else "" for name in (source.input, source.system))
         yield _instruction(instruction, response, about, system)
     else:
         messages = _messages(_column(fields, str(source.conversation)), source.turns)
         system = messages[0].content if messages[0].role == "system" else ""
+        if not system and source.system:
+            system = text_of(fields.get(source.system), source.system)
         turns = [message.content for message in messages if message.role != "system"]
         if source.turns != "whole" and len(turns) > MAX_TURNS:  # each repeats others, so together they take the square
             raise ValueError(f"{len(turns):,} turns; with turns = {source.turns!r}, there may be {MAX_TURNS:,}")
@@ -183,17 +223,12 @@ def _instruction(instruction: str, response: str, about: str = "", system: str =
 
 
 def _messages(turns: Any, kind: str) -> list[Message]:
-    """Return the turns of a conversation, which are plain texts or messages with roles.
+    """Return the turns of a conversation.
 
     Raises:
         ValueError: the turns are malformed or in a wrong order.
     """
-    if not isinstance(turns, list | tuple):
-        raise ValueError("the conversation is not a list of turns")
-    if len(turns) < 2:
-        raise ValueError("fewer than two turns")
-    with_roles = isinstance(turns[0], dict)
-    messages = [_message(turn, number, with_roles) for number, turn in enumerate(turns)]
+    messages, with_roles = read_turns(turns)
     if not with_roles and kind != "answers":
         messages = messages[: len(messages) // 2 * 2]  # the last turn may have no reply
     if with_roles or kind != "answers":
@@ -201,22 +236,8 @@ def _messages(turns: Any, kind: str) -> list[Message]:
     return messages
 
 
-def _message(turn: Any, number: int, with_roles: bool) -> Message:
-    if isinstance(turn, dict) != with_roles:
-        raise ValueError(
-            f"turn {number + 1} is {'a text' if with_roles else 'a message with a role'}, unlike the first"
-        )
-    value = turn.get("content", turn.get("value")) if with_roles else turn
-    content = normalise(str(value)) if isinstance(value, str | int | float) else ""
-    if not content:
-        raise ValueError(f"turn {number + 1} has no text")
-    if not with_roles:
-        return Message(role="assistant" if number % 2 else "user", content=content)
-    role = str(turn.get("role", turn.get("from")))
-    role = ROLES.get(role, role)
-    if role not in ("system", "user", "assistant"):
-        raise ValueError(f"turn {number + 1} has the role {role!r}; it must be system, user or assistant")
-    return Message(role=role, content=content)
+def _has_value(value: Any) -> bool:
+    return bool(value) and not is_missing(value)
 
 
 def _column(fields: Mapping[str, Any], name: str) -> Any:
@@ -225,21 +246,16 @@ def _column(fields: Mapping[str, Any], name: str) -> Any:
     return fields[name]
 
 
-def _text(fields: Mapping[str, Any], name: str) -> str:
-    text = _to_text(_column(fields, name), name)
+def _filled(fields: Mapping[str, Any], name: str, read: Callable[[Any, str], str] = text_of) -> str:
+    text = read(_column(fields, name), name)
     if not text:
         raise ValueError(f"column {name!r} is empty")
     return text
 
 
-def _to_text(value: Any, name: str) -> str:
-    """Return a column's value as text: numbers as they are written, null as an empty text."""
-    if not isinstance(value, str | int | float | None):
-        raise ValueError(f"column {name!r} holds {type(value).__name__}, not text")
-    return "" if value is None else normalise(str(value))
-
-
-def _drop_duplicates(found: Path, config: ExamplesConfig, scratch: Path) -> Iterator[dict[str, Any]]:
+def _drop_duplicates(
+    found: Path, config: ExamplesConfig, shares: SplitConfig, scratch: Path
+) -> Iterator[dict[str, Any]]:
     """Yield examples in order. A duplicate of an earlier one has a reason. Near-equal openings share a split."""
     near = config.near_duplicates
     parts = {"opening": _opening, "asked": _asked, "answer": _answer} if near else {}
@@ -248,8 +264,8 @@ def _drop_duplicates(found: Path, config: ExamplesConfig, scratch: Path) -> Iter
     for number, row in enumerate(read_rows(found)):
         name = row["example_id"]
         same = {part: like[part].get(number) or {"kept": document_id(of(row))} for part, of in parts.items()}
-        if near:
-            row["split"] = split_of(same["opening"]["kept"], config.split)
+        row["opening_id"] = same["opening"]["kept"] if near else document_id(_opening(row))
+        row["split"] = split_of(row["opening_id"], shares)
         what = (same["asked"]["kept"], same["answer"]["kept"]) if near else bytes.fromhex(name)
         if what in kept:
             similarity = min(same[part].get("similarity", 1.0) for part in ("asked", "answer")) if near else 1.0

@@ -19,7 +19,7 @@ from pydantic import Field, model_validator
 
 from gpt.config import Config
 from pipelines.corpus.documents import DOCUMENTS, REJECTED, SIZES, Corpus, sizes_of
-from pipelines.corpus.parquet import TableWriter, read_batches
+from pipelines.corpus.parquet import TableWriter, read_batches, read_rows
 from pipelines.errors import InputError
 from pipelines.numbers import short
 from pipelines.store.dataset import Dataset
@@ -59,14 +59,14 @@ def run(inputs: Mapping[str, Dataset], config: MixConfig, out: Path, work: StepC
     if config.names != inputs.keys():
         unknown = ", ".join(sorted(config.names ^ inputs.keys()))
         raise InputError(f"The mix has to name each of its corpora once ({', '.join(inputs)}); look at {unknown}.")
-    epochs = _epochs(config, inputs)
+    epochs, held_out = _epochs(config, inputs), _held_out(inputs)
     (out / "documents").mkdir()
     draws: list[Draw] = []
     for name, share in epochs.items():
         for epoch in range(-(-int(share * 1e9) // 10**9)):
             for part in Corpus(inputs[name]).parts:
                 target = out / "documents" / f"part-{len(draws):05d}.parquet"
-                draws.append(Draw(name, part, epoch, min(share - epoch, 1.0), config.seed, target))
+                draws.append(Draw(name, part, epoch, min(share - epoch, 1.0), config.seed, target, held_out))
     work.listener.progress(0, len(draws), "parts", "drawing")
     sizes: dict[str, Counter[str]] = {name: Counter() for name in epochs}
     for draw, drawn_sizes in zip(draws, work.map(draw_part, draws), strict=True):
@@ -111,9 +111,22 @@ def _epochs(config: MixConfig, inputs: Mapping[str, Dataset]) -> dict[str, float
     return {name: config.weights[name] * total / sizes[name] if sizes[name] else 0.0 for name in sizes}
 
 
+def _held_out(inputs: Mapping[str, Dataset]) -> dict[str, str]:
+    """Return the splits of documents that small corpora hold out by larger shares than those of their config.
+
+    Another corpus may train on the same text, and no text is on two sides of a mix.
+    """
+    small = [Corpus(dataset) for dataset in inputs.values() if "test_share" in dataset.manifest.statistics]
+    rows = (row for corpus in small for part in corpus.parts for row in read_rows(part, ["doc_id", "split"]))
+    return {row["doc_id"]: row["split"] for row in rows if row["split"] != "train"}
+
+
 @dataclass(frozen=True)
 class Draw:
-    """A share of a part of a corpus that is drawn in one epoch."""
+    """A share of a part of a corpus that is drawn in one epoch.
+
+    held_out: the splits of documents that another corpus holds out by larger shares.
+    """
 
     name: str
     part: Path
@@ -121,22 +134,24 @@ class Draw:
     share: float
     seed: int
     target: Path
+    held_out: Mapping[str, str]
 
 
 def draw_part(draw: Draw) -> Counter[str]:
     """Write what is drawn of a part, and count it. Held-out documents come with the first epoch."""
-    if draw.epoch == 0 and draw.share == 1:
+    if draw.epoch == 0 and draw.share == 1 and not draw.held_out:
         link_or_copy(draw.part, draw.target)
     else:
         with TableWriter(draw.target, DOCUMENTS) as table:
             for batch in read_batches(draw.part):
                 for row in batch.filter(pa.array(_are_drawn(batch, draw), pa.bool_())).to_pylist():
-                    table.write(row)
+                    table.write(row | {"split": draw.held_out.get(row["doc_id"], row["split"])})
     return sum(map(sizes_of, read_batches(draw.target, ["split", "n_bytes"])), Counter())
 
 
 def _are_drawn(documents: pa.RecordBatch, draw: Draw) -> list[bool]:
-    ids, splits = documents["doc_id"].to_pylist(), documents["split"].to_pylist()
+    ids = documents["doc_id"].to_pylist()
+    splits = map(draw.held_out.get, ids, documents["split"].to_pylist())
     return [
         (draw.share == 1 or _place(doc_id, draw.seed) < draw.share) if split == "train" else draw.epoch == 0
         for doc_id, split in zip(ids, splits, strict=True)

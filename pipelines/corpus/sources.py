@@ -38,6 +38,7 @@ from pipelines.store.files import state_of
 from pipelines.store.manifest import SourceFile
 
 GLOB = frozenset("*?[")
+FILE_ADDRESS = re.compile(r"^file:(//(localhost(?=/|$))?)?")
 BUFFER = 1 << 18  # bytes per read
 SPOOLED = 64 << 20  # bytes of a fetched file that stay in memory
 REFUSED = (
@@ -63,7 +64,7 @@ def refuse_nothing(uri: str) -> str:
     Raises:
         ValueError: it is empty.
     """
-    if not uri.strip():
+    if not FILE_ADDRESS.sub("", uri).strip():
         raise ValueError("it should be a file, a folder, a glob, package://NAME/path or an address")
     return uri
 
@@ -214,7 +215,7 @@ def _local(path: Path, name: str) -> File:
 
 def path_of(uri: str) -> Path:
     """Return the path that a local URI names: `~` is the home folder, and `file:` addresses are percent-encoded."""
-    written = re.sub(r"^file:(//(localhost(?=/))?)?", "", uri)
+    written = FILE_ADDRESS.sub("", uri)
     if written != uri and not os.path.lexists(written):
         written = unquote(written)
     return Path(written).expanduser()

@@ -96,8 +96,8 @@ def _ratios(name: str, sums: Rows) -> Rows:
 
 def _ratio(name: str, answers: Answers, at: int | None = None) -> Measure | None:
     """Measure precision, recall or F1 of one class, by default the positive one."""
-    at = answers.positive if at is None else at
-    return None if at is None else Measure(answers.hits, lambda sums: _ratios(name, sums)[..., at])
+    at, k = answers.positive if at is None else at, len(answers.labels)
+    return None if at is None else Measure(answers.hits, lambda sums: _ratios(name, sums[..., at::k])[..., 0])
 
 
 def _macro(name: str, answers: Answers) -> Measure:

@@ -6,7 +6,6 @@ Besides metrics and predictions an evaluation holds `confusion.parquet` (truth, 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,6 +17,8 @@ from numpy.typing import NDArray
 from gpt.classifier import Decision
 from gpt.config import Config
 from pipelines.corpus.examples import Example, Examples
+from pipelines.corpus.labels import listed
+from pipelines.corpus.readers.records import short_line
 from pipelines.errors import InputError
 from pipelines.evaluation.classification_metrics import Answers, curves, with_intervals
 from pipelines.evaluation.results import MODEL, aligned, key_of, statistics, write_evaluation
@@ -26,6 +27,7 @@ from pipelines.models.text_classifier import TextClassifier
 from pipelines.models.threshold import choose_threshold
 from pipelines.store.dataset import Dataset
 from pipelines.store.step import StepContext, StepType
+from pipelines.visible import cut
 
 Result = tuple[NDArray[np.float64], Decision]
 """The probabilities (N, classes) that a system gives to N texts, and its rule."""
@@ -38,6 +40,12 @@ MISTAKES = 100
 
 
 FEW = 10  # labels; with more, the statistics have neither metrics of each label nor confusions
+
+
+MAX_NAME, SHOWN = 100, 20  # bytes of a label in the name of a statistic, and letters in a line for people
+
+
+MANY = 100  # labels; with more, the confusions are the pairs that occur
 
 
 class EvaluateClassifierConfig(Config):
@@ -57,7 +65,7 @@ def run_classifier(
         raise InputError(f"{inputs['examples']} has no {config.split} examples to judge a classifier on.")
     unknown = sorted({row.label or "" for row in rows} - set(model.labels))
     if unknown:
-        work.listener.warn(f"labels that training never saw count as errors: {', '.join(unknown)}")
+        work.listener.warn(f"labels that training never saw count as errors: {listed(unknown)}")
     texts, decision = [row.text for row in rows], model.decision
     results: dict[str, Result] = {MODEL: (model.probabilities(texts), decision)}
     if "scratch" in inputs:
@@ -79,23 +87,34 @@ def run_classifier(
         )
         for system, (probabilities, rule) in results.items()
     }
-    metrics = {system: with_intervals(each) for system, each in answers.items()}
+    metrics = {}
+    for number, (system, each) in enumerate(answers.items()):
+        work.listener.progress(number, len(answers), "systems", system)  # many labels take long
+        metrics[system] = with_intervals(each)
     predictions, confusion = predictions_table(rows, answers), confusion_table(answers[MODEL])
     all_curves = pa.concat_tables([curves(system, each) for system, each in answers.items()])
     write_evaluation(out, metrics, predictions, confusion=confusion, curves=all_curves, mistakes=mistakes(predictions))
     few = len(labels) <= FEW
     shown = {
-        system: {name: value for name, value in each.items() if "/" not in name or (few and system == MODEL)}
+        system: {_short(name): value for name, value in each.items() if "/" not in name or (few and system == MODEL)}
         for system, each in metrics.items()
     }
-    counts = {f"confusion/{row['truth']}_as_{row['predicted']}": row["count"] for row in confusion.to_pylist()}
+    counts = {
+        f"confusion/{cut(row['truth'], MAX_NAME)}_as_{cut(row['predicted'], MAX_NAME)}": row["count"]
+        for row in (confusion.to_pylist() if few else ())
+    }
     return {
         "task": "classification",
         "scored_examples": len(rows),
         "positive": decision.positive,
         **statistics("classify", shown),
-        **(counts if few else {}),
+        **counts,
     }
+
+
+def _short(metric: str) -> str:
+    """Return the name of a metric, of which a label may be a part, as the name of a statistic."""
+    return cut(metric, MAX_NAME)
 
 
 def baseline_results(
@@ -147,10 +166,11 @@ def predictions_table(rows: Sequence[Example], answers: Mapping[str, Answers]) -
 
 def confusion_table(answers: Answers) -> pa.Table:
     """Return the number of texts of each label that got each label (truth, predicted, count)."""
-    labels = answers.labels
+    labels = pa.array(answers.labels, pa.string())
     counts = np.bincount(answers.truth * len(labels) + answers.predicted, minlength=len(labels) ** 2)
-    truth, predicted = zip(*product(labels, repeat=2), strict=True)
-    return pa.table({"truth": truth, "predicted": predicted, "count": counts})
+    pairs = np.flatnonzero(counts) if len(labels) > MANY else np.arange(len(counts))
+    truth, predicted = np.divmod(pairs, len(labels))
+    return pa.table({"truth": labels.take(truth), "predicted": labels.take(predicted), "count": counts[pairs]})
 
 
 def mistakes(predictions: pa.Table) -> pa.Table:
@@ -169,14 +189,14 @@ def _classifier(dataset: Dataset) -> TextClassifier:
 
 
 def _headline(s: Mapping[str, Any]) -> str:
-    return f"accuracy {s['classify/accuracy']:.3f}, F1 on {s['positive']} {s['classify/f1']:.3f}"
+    return f"accuracy {s['classify/accuracy']:.3f}, F1 on {short_line(s['positive'], SHOWN)} {s['classify/f1']:.3f}"
 
 
 def _details(dataset: Dataset) -> str:
     s, rows = dataset.manifest.statistics, pq.read_table(dataset.file("metrics.parquet")).to_pylist()
     value = {(row["system"], row["metric"]): row for row in rows}
     names = {"model": "this model", "TF-IDF logistic regression": "TF-IDF regression"}
-    table = [[f"{s['scored_examples']:,} held-out texts", "accuracy", f"F1 {s['positive']}", "95%"]]
+    table = [[f"{s['scored_examples']:,} held-out texts", "accuracy", f"F1 {short_line(s['positive'], SHOWN)}", "95%"]]
     for system in dict.fromkeys(row["system"] for row in rows):
         f1 = value[system, "f1"]
         cells = (f"{value[system, 'accuracy']['value']:.3f}", f"{f1['value']:.3f}", f"{f1['low']:.2f}-{f1['high']:.2f}")

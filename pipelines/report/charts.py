@@ -270,7 +270,7 @@ def _drawable(series: Series, x: Axis, y: Axis) -> Series:
 def _legend(names: Sequence[str]) -> tuple[str, float]:
     """Return names in their colours, in rows below the chart, and the height that they add."""
     drawn, x, y = [], 8.0, 0.0
-    for number, name in enumerate(names):
+    for number, name in enumerate(_cut(each, WIDTH - 40) for each in names):
         width = 24 + LETTER * len(name)
         if x + width > WIDTH and x > 8:
             x, y = 8.0, y + 18

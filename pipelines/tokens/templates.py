@@ -7,6 +7,7 @@ exactly one run.
 """
 
 import json
+import os
 import re
 import tomllib
 from collections.abc import Iterator, Sequence
@@ -58,6 +59,8 @@ class Template(Config):
             wanted = places.get(name, [])
             if sorted(PLACE.findall(getattr(self, name))) != wanted:
                 raise ValueError(f"{name} must hold {' and '.join(wanted) or 'none of {content} and {input}'}, once")
+        if any(not token or PLACE.search(token) for token in self.special):
+            raise ValueError("special must hold texts, without {content} and {input}")
         return self
 
     def runs(self, tokenizer: Tokenizer, messages: Sequence[Message]) -> Iterator[tuple[list[int], bool]]:
@@ -100,7 +103,8 @@ class Template(Config):
 
     def _encode(self, tokenizer: Tokenizer, patterns: Sequence[tuple[str, Message]]) -> list[int]:
         """Return the ids of patterns, each filled with its message."""
-        borders = re.compile("|".join([PLACE.pattern, *map(re.escape, tokenizer.special)]).join("()"))
+        longest_first = sorted(tokenizer.special, key=len, reverse=True)  # one may be the beginning of another
+        borders = re.compile("|".join([PLACE.pattern, *map(re.escape, longest_first)]).join("()"))
         ids: list[int] = []
         text = ""
         for pattern, message in patterns:
@@ -126,11 +130,13 @@ def template_named(value: Any) -> Any:
     """
     if not isinstance(value, str):
         return value
-    path = Path(value) if value.endswith(".toml") else shipped().get(value)
+    path = Path(os.path.expanduser(value)) if value.endswith(".toml") else shipped().get(value)  # noqa: PTH111 - never fails
     if path is None or not path.is_file():
         raise ValueError(f"there is no template {value!r}; name one of {', '.join(shipped())}, or a TOML file")
     try:
-        return Template.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+        return Template.model_validate(tomllib.loads(path.read_text(encoding="utf-8-sig")))
+    except OSError as error:
+        raise ValueError(f"the template {path} cannot be read: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"the template {path} is not valid TOML: {error}") from None
     except ValidationError as error:

@@ -22,6 +22,7 @@ from gpt.model import GPT
 from gpt.train import Metrics
 from gpt.weights import save_classifier
 from pipelines.corpus.examples import Examples
+from pipelines.corpus.labels import listed
 from pipelines.errors import InputError
 from pipelines.models.language_model import open_gpt
 from pipelines.models.text_classifier import class_probabilities
@@ -127,7 +128,7 @@ def count_labels(examples: Examples) -> Counter[str]:
     counts = Counter(row.label or "" for row in examples.rows("train"))
     if len(counts) < 2:
         raise InputError(
-            f"{examples.dataset} has the one label {[*counts]} in its train split; a classifier needs two."
+            f"{examples.dataset} has the one label {listed(counts)} in its train split; a classifier needs two."
         )
     return counts
 
@@ -140,7 +141,7 @@ def choose_positive(counts: Counter[str], wanted: str | None) -> str:
     """
     labels = sorted(counts)
     if wanted is not None and wanted not in labels:
-        raise InputError(f"training.positive: {wanted!r} is none of the labels {', '.join(labels)}.")
+        raise InputError(f"training.positive: {wanted!r} is none of the labels {listed(labels)}.")
     return wanted or min(labels, key=lambda label: counts[label])
 
 

@@ -11,7 +11,7 @@ import pytest
 import pipelines.corpus.sources
 from pipelines.chain import STEPS, Evaluated, chain, report_on, resolve, result_in
 from pipelines.config import load_config
-from pipelines.corpus.documents import SIZES
+from pipelines.corpus.documents import SIZES, SPLITS
 from pipelines.corpus.ingest.ingest import INGEST
 from pipelines.errors import InputError
 from pipelines.store import lineage
@@ -24,7 +24,7 @@ from pipelines.training.pretrain import PRETRAIN
 ROOT = Path(__file__).parents[2]
 
 
-PLENTY = dict.fromkeys(SIZES, 1 << 20)
+PLENTY = dict.fromkeys([*SIZES, *(f"examples_{split}" for split in SPLITS), "examples"], 1 << 20)
 """The sizes of a corpus that is large enough."""
 
 
@@ -53,17 +53,31 @@ def test_pretrained_model_answers_tasks_before_its_own_evaluation():
 @pytest.mark.parametrize(
     ("sizes", "until", "says"),
     [
-        ({"documents": 1, "documents_train": 0, "documents_test": 1}, "tokenize", "none of them to train on: split_at"),
+        (
+            {"documents": 1, "documents_train": 0, "documents_test": 1},
+            "tokenize",
+            "1 document, and none of .* train on",
+        ),
         ({"bytes_train": 90, "documents_train": 2}, "sample", r"a window has sample\.context = 128"),
         ({"documents_test": 0}, "evaluate", r"none in its test split.*\[ingest\.split\]"),
+        ({"documents_test": 0, "split": 0}, "evaluate", r"the share test of \[ingest\.split\] is 0"),
         ({"documents_test": 0, "documents_validation": 0}, "pretrain", None),
+        ({"examples_validation": 0, "examples": 1}, "finetune", "1 example and none in its validation split"),
+        ({"examples_test": 0}, "evaluate", "none in its test split"),
+        ({"examples_test": 0}, "finetune", None),
     ],
 )
 def test_corpus_too_small_for_a_step_is_refused_first(monkeypatch, sizes, until, says):
     for name, size in sizes.items():
         monkeypatch.setitem(PLENTY, name, size)
     with pytest.raises(InputError, match=says) if says else nullcontext():
-        performed(until)
+        performed(until, *(["ingest.split.test=0"] if "split" in sizes else []))
+
+
+def test_examples_are_read_before_anything_is_trained():
+    steps = [name for name, *_ in performed("finetune")]
+    assert steps[:4] == ["ingest", "examples", "examples", "tokenize"]
+    assert "examples" not in [name for name, *_ in performed("pretrain")]
 
 
 def test_shipped_templates_are_packaged():

@@ -18,6 +18,7 @@ PIECES = 50  # a piece is at most a fiftieth of the corpus, if that is long enou
 ENOUGH = 4096  # characters that are long enough
 FEWEST = 6  # pieces of the shortest corpora
 SHORTEST = 128  # characters of a piece
+GOLDEN = 0.618  # spreads the lengths of pieces, so that a text of equal lines does not become equal pieces
 
 
 @dataclass(frozen=True)
@@ -58,10 +59,12 @@ def divide(record: Record | Bad, source: SourceConfig, division: Division | None
         yield record
         return
     fields, location = cast(Record, record)
-    into = source.max_document if is_divided_by_keys(source) else cast(Division, division).into
+    by_keys = is_divided_by_keys(source)
+    into = source.max_document if by_keys else cast(Division, division).into
     start, number = 0, 1
     while start < len(text):
-        end = cut_place(text, into, start) if len(text) - start > into else len(text)
+        most = into if by_keys else into - int(number * GOLDEN % 1 * into / 2)
+        end = cut_place(text, most, start) if len(text) - start > most else len(text)
         if not text[start:end].isspace():
             yield Record(fields | {source.text: text[start:end]}, f"{location} part {number}")
             number += 1

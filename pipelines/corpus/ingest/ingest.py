@@ -88,7 +88,7 @@ def _read(
     for source, (_, unread) in listing.items():
         if own := [file.name for file in unread if file.is_own]:
             more = f" and {len(own) - 1:,} more" if own[1:] else ""
-            work.listener.warn(f"{source.uri}: {own[0]}{more} was left out, since it is tokenmill's own and no text")
+            work.listener.warn(f"{source.uri}: left out {own[0]}{more}, which tokenmill keeps and are no source")
     partitions, skipped = plan(config, listing, work.scratch, known, later)
     work.listener.progress(0, len(partitions), "partitions", "reading")
     parts_of = work.map(read_partition, partitions)

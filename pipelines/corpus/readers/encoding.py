@@ -3,17 +3,16 @@
 import codecs
 import io
 import re
+from collections import Counter
 from typing import BinaryIO, cast
 
-import chardet
-
+from pipelines.corpus.readers.legacy import FEW, guess_legacy, is_western
 from pipelines.corpus.readers.records import BUFFER, ReadOptions, UnreadableError
 from pipelines.errors import InputError
 
 HEAD = 1 << 16  # bytes that decide the encoding
-CONFIDENT = 0.15  # chardet's confidence below which western text is taken for Windows-1252
 MARKS = {
-    codecs.BOM_UTF8: "utf-8-sig",
+    codecs.BOM_UTF8: "utf-8",
     codecs.BOM_UTF32_LE: "utf-32",
     codecs.BOM_UTF32_BE: "utf-32",
     codecs.BOM_UTF16_LE: "utf-16",
@@ -21,11 +20,14 @@ MARKS = {
 }
 CONTROLS = re.compile(rb"[\0-\x08\x0e-\x1a\x1c-\x1f]")
 UNDECODED = re.compile("[\udc80-\udcff]")  # a byte outside the encoding
-# Signs that western text in Windows-1252 hardly has: letters of other languages, a sign within a word, and four letters
-# with accents in a row.
-NOT_WESTERN = re.compile(
-    r"[^\x00-\x7f\xa0-\xff€‚„…‘’“”–—œŒ™]|[¤¦¨¬¯´¶¸¹ºÐÝÞðýþ±³]|(?<=\w)[^\w\s\x00-\x7f’](?=\w)|[^\x00-\x7f]{4}"
-)
+LETTERS_BESIDE = re.compile("[a-zA-Z][\udc80-\udcff]|[\udc80-\udcff][a-zA-Z]")
+NOT_ASCII = re.compile("[^\0-\x7f]")
+BINARY = 0.05  # share of control characters that no text has
+DAMAGED = 0.05  # broken bytes for each letter in UTF-8 from which a file is rather a mixture
+CHINESE = re.compile("[\u3000-\u30ff\u4e00-\u9fff\uff00-\uffef\\s!-~\u2010-\u2027]")  # and Japanese
+COMMON_CHINESE = re.compile("[\u4e00-\u7fff]")
+KINDS = {b"PK\3\4": "a ZIP archive or an Office document", b"SQLite format 3": "a SQLite database"}
+NAMES = {"utf-8": "UTF-8", "gb18030": "GB18030", "mac-roman": "Mac Roman", "mac-cyrillic": "Mac Cyrillic"}
 
 
 def open_text(file: BinaryIO, options: ReadOptions, newline: str | None = None) -> io.TextIOWrapper:
@@ -47,37 +49,75 @@ def to_buffered(file: BinaryIO) -> io.BufferedReader:
 
 
 def detect_encoding(head: bytes, declared: str | None = None) -> str:
-    """Return the encoding of a file by its first bytes, unless one is declared.
-
-    A byte order mark decides first, then UTF-8, then chardet. Below chardet's usual confidence, western text is
-    Windows-1252.
+    """Return the encoding of a file by its first bytes, unless one is declared. UTF-8 is `utf-8-sig`.
 
     Raises:
         InputError: Python does not know the declared encoding.
         UnreadableError: the bytes are not text.
     """
-    if declared:
-        return _declared_encoding(declared)
-    for mark, encoding in MARKS.items():
-        if head.startswith(mark):
-            return encoding
-    if b"\0" in head:
-        return _utf_16_without_mark(head)
-    if len(CONTROLS.findall(head)) > 0.05 * len(head):
-        raise UnreadableError("binary, not text")
-    n_broken = len(UNDECODED.findall(head.decode("utf-8", "surrogateescape")))
-    if n_broken <= 3 or n_broken < 0.001 * len(head):  # the head may end within a character, or a few bytes be damaged
-        return "utf-8-sig"
-    guess = chardet.detect(head)
-    if guess["confidence"] < CONFIDENT and not NOT_WESTERN.search(head.decode("cp1252", "surrogateescape")):
-        return "cp1252"
-    if guess["encoding"] is None:
+    return to_codec(declared_encoding(declared) if declared else guess_encoding(head)[0])
+
+
+def to_codec(encoding: str) -> str:
+    """Return the codec that reads an encoding. In UTF-8, a byte order mark is no text."""
+    return "utf-8-sig" if encoding == "utf-8" else encoding
+
+
+def guess_encoding(sample: bytes) -> tuple[str, bool]:
+    """Return the encoding of a part of a text, and whether that is doubtful.
+
+    A byte order mark decides first, then UTF-32 and UTF-16 without one, UTF-8, and the encodings before Unicode.
+
+    Raises:
+        UnreadableError: the bytes are not text.
+    """
+    if marked := marked_encoding(sample):
+        return marked, False
+    is_short = len(sample) < FEW
+    is_binary = len(CONTROLS.findall(sample)) > BINARY * len(sample)
+    text = sample.decode("utf-8", "surrogateescape")
+    n_letters, n_broken = len(NOT_ASCII.findall(text)), len(UNDECODED.findall(without_cut(text)))
+    if (is_binary or n_broken) and (wide := _wide_encoding(sample)):
+        return wide, is_short
+    if is_binary:
+        raise UnreadableError(f"binary, not text{_kind(sample)}")
+    if not n_broken and not re.search(rb"\x1b[$(]", sample):
+        return "utf-8", False
+    n_letters -= len(UNDECODED.findall(text))
+    if n_letters > n_broken:
+        return "utf-8", n_broken > DAMAGED * n_letters
+    encoding, is_doubtful = guess_legacy(sample.replace(b"\0", b" "))
+    if encoding is None:
+        if not n_broken:
+            return "utf-8", False
         raise UnreadableError("text in no known encoding")
-    name = codecs.lookup(guess["encoding"]).name
-    return "cp1252" if name == "iso8859-1" else name  # which only differ in control characters
+    if n_broken <= 3 and not LETTERS_BESIDE.search(text) and not is_western(sample.decode("cp1252", "replace")):
+        return "utf-8", True  # with a damaged byte, which is part of no word
+    return encoding, is_doubtful or (encoding == "cp1252" and 5 * n_letters > n_broken)
 
 
-def _declared_encoding(declared: str) -> str:
+def marked_encoding(head: bytes) -> str | None:
+    """Return the encoding that a byte order mark at the start of a file declares."""
+    return next((encoding for mark, encoding in MARKS.items() if head.startswith(mark)), None)
+
+
+def known_name(encoding: str) -> str:
+    """Return the name by which people know an encoding of Python."""
+    name = encoding.replace("cp125", "Windows-125").replace("iso8859", "ISO-8859").replace("koi8", "KOI8")
+    return NAMES.get(encoding, name if name != encoding else encoding.upper())
+
+
+def without_cut(text: str) -> str:
+    """Return a decoded text without a character at its end of which only some bytes are there."""
+    return re.sub("[\udcc2-\udcf4][\udc80-\udcbf]{0,2}\\Z", "", text)
+
+
+def declared_encoding(declared: str) -> str:
+    """Return Python's name of a declared encoding.
+
+    Raises:
+        InputError: Python does not know it.
+    """
     try:
         name = codecs.lookup(declared).name
         io.TextIOWrapper(io.BytesIO(), name)  # rejects what is no encoding of text, such as hex
@@ -85,18 +125,32 @@ def _declared_encoding(declared: str) -> str:
         raise InputError(
             f"There is no encoding {declared!r}; Python's names are meant, such as utf-8 or cp1252."
         ) from None
-    return "utf-8-sig" if name == "utf-8" else name
+    return "utf-8" if name == "utf-8-sig" else name
 
 
-def _utf_16_without_mark(head: bytes) -> str:
-    # Latin letters in UTF-16 have a zero as every other byte. Whatever the script, spaces and line ends have one.
-    even, odd = head[::2].count(0), head[1::2].count(0)
-    encoding = "utf-16-be" if even > odd else "utf-16-le"
-    text = head.decode(encoding, "replace")
-    n_good = sum(letter.isprintable() or letter.isspace() for letter in text.replace("\ufffd", "\0"))
-    if min(even, odd) < 0.05 * len(head) / 2 and n_good > 0.98 * len(text):
-        return encoding
-    raise UnreadableError("binary, not text")
+def _wide_encoding(sample: bytes) -> str | None:
+    """Return UTF-32 or UTF-16 if bytes are a text in it, without a mark."""
+    for encoding in ("utf-32-le", "utf-32-be", "utf-16-le", "utf-16-be"):
+        width = 4 if encoding.startswith("utf-32") else 2
+        text = sample[: len(sample) // width * width].decode(encoding, "replace")
+        good = [letter for letter in text if letter != "\ufffd" and (letter.isprintable() or letter.isspace())]
+        if text and len(good) > 0.98 * len(text) and _is_one_script(good):
+            return encoding
+    return None
+
+
+def _is_one_script(letters: list[str]) -> bool:
+    """Return whether letters are of one script. Bytes of other encodings become signs of many scripts."""
+    blocks = Counter(ord(letter) >> 8 for letter in letters)
+    n_latin = blocks.pop(0, 0)
+    if n_latin + max(blocks.values(), default=0) > 0.9 * len(letters):
+        return True
+    text = "".join(letters)
+    return len(CHINESE.findall(text)) > 0.98 * len(text) and len(COMMON_CHINESE.findall(text)) > 0.2 * len(text)
+
+
+def _kind(head: bytes) -> str:
+    return next((f": {kind}" for mark, kind in KINDS.items() if head.startswith(mark)), "")
 
 
 def errors_of(encoding: str) -> str:

@@ -23,7 +23,7 @@ from typing import BinaryIO
 import pyarrow as pa
 
 from pipelines.corpus.readers.columnar import read_arrow, read_parquet
-from pipelines.corpus.readers.compression import COMPRESSIONS, decompress
+from pipelines.corpus.readers.compression import COMPRESSIONS, decompress, has_rest
 from pipelines.corpus.readers.delimited import read_csv, read_tsv
 from pipelines.corpus.readers.json_lines import read_json, read_json_lines
 from pipelines.corpus.readers.mail import read_mail
@@ -69,20 +69,32 @@ FORMATS: dict[str, Format] = {
 EXTENSIONS = {extension: name for name, format_ in FORMATS.items() for extension in format_.extensions}
 
 
-def formats_of(name: str, options: ReadOptions) -> tuple[str | None, Format]:
-    """Return the compression and the format of a file.
+def formats_of(name: str, options: ReadOptions) -> tuple[str, Format]:
+    """Return the compression and the format of a file by the options, or by its name where they say nothing.
 
     Raises:
         InputError: the options name a format that does not exist.
         KeyError: no reader takes files of this extension, which it names.
     """
+    check_format(options)
+    compression, format_, extension = split_name(name)
+    if not (format_ := options.format or format_):
+        raise KeyError(extension)
+    return options.compression or compression, FORMATS[format_]
+
+
+def split_name(name: str) -> tuple[str, str | None, str]:
+    """Return the compression and the format that a file's name says, and its extension."""
     suffixes = [suffix.lower().lstrip(".") for suffix in PurePosixPath(name).suffixes]
-    compression = suffixes.pop() if suffixes and suffixes[-1] in COMPRESSIONS else None
-    if options.compression:
-        compression = None if options.compression == "none" else options.compression
+    compression = suffixes.pop() if suffixes and suffixes[-1] in COMPRESSIONS else "none"
+    extension = suffixes[-1] if suffixes else ""
+    return compression, EXTENSIONS.get(extension), extension
+
+
+def check_format(options: ReadOptions) -> None:
+    """Raise an InputError if the options name a format that does not exist."""
     if options.format and options.format not in FORMATS:
         raise InputError(f"There is no format {options.format!r}; known are {', '.join(FORMATS)}.")
-    return compression, FORMATS[options.format or EXTENSIONS[suffixes[-1] if suffixes else ""]]
 
 
 def one_by_one(found: Iterable[Record | Records | Bad]) -> Iterator[Record | Bad]:
@@ -134,16 +146,23 @@ def read_here(file: BinaryIO, name: str, options: ReadOptions, first_line: int =
                 else:
                     last = found.last_location if isinstance(found, Records) else found.location
                 yield found
+            if has_rest(stream):
+                yield Bad("other bytes follow the compressed data; they are left out", f"after {last}")
     except ImportError as error:
         raise InputError(f"{name} needs the package {error.name}; pip install 'tokenmill[formats]'.") from None
-    except (InputError, ConnectionError, MemoryError):
-        raise
     except Exception as error:  # of whichever parser, about bytes that nobody foresaw
-        if isinstance(error, OSError) and error.errno and error.errno not in FROM_FILES:
-            raise  # the machine failed and not the file: a full disk, a broken one
+        if not is_of_file(error):
+            raise
         sentence = (str(error).strip() or type(error).__name__).splitlines()[0]
         sentence = re.sub(" at 0x[0-9a-f]+", "", sentence)  # an address that differs each time
         yield Bad(sentence, f"after {last}" if last else "file")
+
+
+def is_of_file(error: Exception) -> bool:
+    """Return whether the file is the cause of an error, and not the config, the network or the machine."""
+    if isinstance(error, InputError | ConnectionError | MemoryError):
+        return False
+    return not isinstance(error, OSError) or not error.errno or error.errno in FROM_FILES
 
 
 def _printable(bad: Bad) -> Bad:

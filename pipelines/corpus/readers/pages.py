@@ -7,7 +7,15 @@ from collections.abc import Iterator
 from typing import Any, BinaryIO
 
 from pipelines.corpus.readers.compression import refuse_bomb
-from pipelines.corpus.readers.encoding import UNDECODED, decode
+from pipelines.corpus.readers.encoding import (
+    UNDECODED,
+    declared_encoding,
+    decode,
+    errors_of,
+    guess_encoding,
+    to_codec,
+    without_cut,
+)
 from pipelines.corpus.readers.records import (
     MAX_LINE,
     Bad,
@@ -17,9 +25,22 @@ from pipelines.corpus.readers.records import (
     read_whole,
     to_seekable,
 )
+from pipelines.errors import InputError
 
 PDF_WORK = 8  # bytes of memory and more of work that a byte of a page's instructions takes
-NOT_ASCII = re.compile("[^\0-\x7f]")
+DECLARATION = re.compile(rb"""<(?:meta|\?xml)\b[^>]*?\b(?:charset|encoding)\s*=\s*["']?\s*([\w.:-]+)""", re.IGNORECASE)
+DECLARED_WITHIN = 4096  # bytes
+# Browsers read the broader encoding where pages declare the one that it extends.
+BROADER = {
+    **dict.fromkeys(("iso-8859-1", "latin1", "us-ascii", "ascii"), "cp1252"),
+    **dict.fromkeys(("gb2312", "gbk", "x-gbk"), "gb18030"),
+    **dict.fromkeys(("shift_jis", "shift-jis", "x-sjis", "sjis"), "cp932"),
+    **dict.fromkeys(("euc-kr", "ks_c_5601-1987"), "cp949"),
+    **dict.fromkeys(("utf-16", "utf-16le", "utf-16be"), "utf-8"),  # or the declaration could not be read
+    "iso-8859-9": "cp1254",
+    "tis-620": "cp874",
+    "big5": "big5hkscs",
+}
 
 
 def read_html(file: BinaryIO, options: ReadOptions) -> Iterator[Record | Bad]:
@@ -117,13 +138,27 @@ def _from_html(page: bytes, location: str, encoding: str | None, **more: str) ->
     return Record({"text": text, "title": found.title, "date": found.date} | more, location)
 
 
-def _page(page: bytes, declared: str | None) -> tuple[str | bytes, int]:
+def _page(page: bytes, declared: str | None) -> tuple[str, int]:
     """Return a page for the extractor, and the number of its broken bytes.
 
-    A broken byte is a U+FFFD in the text, since the extractor takes no lone surrogates. The extractor decodes a page
-    whose encoding is not declared, unless it is UTF-8 with a little damage.
+    A broken byte is a U+FFFD in the text, since the extractor takes no lone surrogates.
     """
-    text, n_broken = UNDECODED.subn("\ufffd", decode(page, declared or "utf-8"))
-    if declared or (n_broken and len(NOT_ASCII.findall(text)) > 10 * n_broken):
-        return text, n_broken
-    return page, 0
+    return UNDECODED.subn("\ufffd", decode(page, declared or encoding_of_page(page)[0]))
+
+
+def encoding_of_page(page: bytes) -> tuple[str, bool, bool]:
+    """Return the encoding of a page, whether it is a guess, and whether that is doubtful.
+
+    A declaration in the page counts if the page is in that encoding.
+    """
+    if (found := DECLARATION.search(page[:DECLARED_WITHIN])) and (
+        encoding := BROADER.get(label := found[1].decode().lower(), label)
+    ):
+        try:
+            encoding = declared_encoding(encoding)
+            if not UNDECODED.search(without_cut(page.decode(to_codec(encoding), errors_of(encoding)))):
+                return encoding, False, False
+        except InputError:
+            pass
+    encoding, is_doubtful = guess_encoding(page)
+    return encoding, True, is_doubtful

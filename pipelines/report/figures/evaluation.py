@@ -19,10 +19,14 @@ def evaluation_parts(dataset: Dataset, inputs: Mapping[str, Dataset]) -> Iterato
         if "memorisation.parquet" in dataset.manifest.files:
             yield from _recitals(ask)
         if "confusion.parquet" in dataset.manifest.files:
-            yield _confusion(ask("SELECT truth, predicted, count FROM confusion"))
+            yield _confusion(ask)
         if "curves.parquet" in dataset.manifest.files:
             several = ask("SELECT count(DISTINCT label) > 1 FROM curves")[0][0]
-            labels = f"SELECT curve, coalesce(label, system), x, y FROM curves WHERE system = '{MODEL}'"  # noqa: S608 - a constant
+            frequent = f"SELECT truth FROM predictions GROUP BY ALL ORDER BY count(*) DESC, 1 LIMIT {MAX_CURVES}"  # noqa: S608 - a constant
+            labels = (
+                f"SELECT curve, coalesce(label, system), x, y FROM curves WHERE system = '{MODEL}' "  # noqa: S608 - constants
+                f"AND (label IS NULL OR label IN ({frequent}))"
+            )
             yield from _curves(ask(labels if several else "SELECT curve, system, x, y FROM curves"))
         columns = [row[0] for row in ask("DESCRIBE predictions")]
         if "mistakes.parquet" in dataset.manifest.files:
@@ -34,6 +38,9 @@ def evaluation_parts(dataset: Dataset, inputs: Mapping[str, Dataset]) -> Iterato
     if "generated.txt" in dataset.manifest.files:
         text = dataset.file("generated.txt").read_text(encoding="utf-8", errors="replace")
         yield Part("What it writes", texts=[("at temperature 0.8", text)])
+
+
+MAX_ROWS, MAX_LABELS, MAX_CURVES = 200, 20, 10  # of a table, a matrix and a chart
 
 
 HEADLINE_METRICS = {name: title_of(name) for name in ("bits_per_byte", "accuracy", "f1", "chrf")}
@@ -58,11 +65,12 @@ def _beside_baselines(ask: Ask) -> Iterator[Part]:
         low, high = ends.get((system, metric), (None, None))
         return f"{values[system, metric]:.4g}" + (f" [{low:.4g}, {high:.4g}]" if low is not None else "")
 
-    table = [(metric, *(cell(system, metric) for system in systems)) for metric in metrics]
+    table = [(metric[:MAX_CHARACTERS], *(cell(system, metric) for system in systems)) for metric in metrics[:MAX_ROWS]]
     title = f"{HEADLINE_METRICS.get(chosen, chosen)}, beside baselines"
     note = "Lower is better." if chosen in METRICS and METRICS[chosen].lower_is_better else "Higher is better."
     shown = {name_of(system): pair for (system, metric), pair in ends.items() if metric == chosen}
     note += " Lines are 95% intervals." if shown else ""
+    note += f" The first {MAX_ROWS} of {len(metrics):,} metrics." if len(metrics) > MAX_ROWS else ""
     yield Part(title, note, charts.bars(bars, title, shown), ("metric", *map(name_of, systems)), table)
     groups = [metric.split("/", 2) for metric in metrics if metric.startswith(f"{chosen}/")]
     for column in dict.fromkeys(group[1] for group in groups):
@@ -95,11 +103,18 @@ def _recitals(ask: Ask) -> Iterator[Part]:
         yield Part("Its longest recitals", columns=columns, rows=cells(longest))
 
 
-def _confusion(rows: list[tuple[str, str, int]]) -> Part:
-    labels = list(dict.fromkeys(row[0] for row in rows))[:20]
-    counts = {(truth, predicted): n for truth, predicted, n in rows}
+def _confusion(ask: Ask) -> Part:
+    """Return the matrix of the labels that most texts have, and the most frequent pairs of all labels."""
+    frequent = ask("SELECT truth, sum(count) FROM confusion GROUP BY ALL ORDER BY 2 DESC, 1")
+    labels = sorted(label for label, _ in frequent[:MAX_LABELS])
+    n_pairs = ask("SELECT count(*) FROM confusion")[0][0]
+    order = "" if n_pairs <= MAX_ROWS else f" ORDER BY count DESC, truth, predicted LIMIT {MAX_ROWS}"
+    rows = ask(f"SELECT truth, predicted, count FROM confusion{order}")  # noqa: S608 - a constant
+    shown = ask("SELECT truth, predicted, count FROM confusion WHERE count > 0")
+    counts = {(truth, predicted): n for truth, predicted, n in shown}
     svg = charts.matrix(labels, [[counts.get((a, b), 0) for b in labels] for a in labels], "truth", "predicted")
-    return Part("Confusion matrix", svg=svg, columns=("truth", "predicted", "number"), rows=rows)
+    note = f"The {len(labels)} most frequent of {len(frequent):,} labels." if len(frequent) > len(labels) else ""
+    return Part("Confusion matrix", note, svg, ("truth", "predicted", "number"), cells(rows))
 
 
 CURVE_AXES = {

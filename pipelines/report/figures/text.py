@@ -34,7 +34,7 @@ def examples_parts(dataset: Dataset, inputs: Mapping[str, Dataset]) -> Iterator[
         if labels and labels[0][0] is not None:
             bars = [(label, n, f"{n:,}") for label, n in labels]
             yield Part("Examples by label", svg=charts.bars(bars, "examples by label"), columns=("label", "examples"),
-                       rows=labels)  # fmt: skip
+                       rows=cells(labels))  # fmt: skip
         yield _lengths("Length of examples", "characters", ask, "length(text)", "examples")
         yield from _rejections(ask)
 

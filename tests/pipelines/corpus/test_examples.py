@@ -6,7 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from pipelines.corpus.documents import SPLITS, SplitConfig, document_id, split_of
@@ -99,7 +103,7 @@ def test_malformed_conversations_are_rejected_with_a_reason(build: Build, tmp_pa
         ("the last turn has no answer", "chat.jsonl line 5"),
         ("turn 2 has the role 'tool'; it must be system, user or assistant", "chat.jsonl line 6"),
         ("turn 2 has no text", "chat.jsonl line 7"),
-        ("turn 2 has no text", "chat.jsonl line 8"),
+        ("turn 2 has the part 'image'; only text is read", "chat.jsonl line 8"),
         ("turn 2 is a text, unlike the first", "chat.jsonl line 9"),
         ("fewer than two turns", "chat.jsonl line 10"),
         ("the conversation is not a list of turns", "chat.jsonl line 11"),
@@ -131,7 +135,7 @@ def test_parts_of_a_conversation_share_a_split(build: Build, tmp_path: Path) -> 
 
 
 def test_text_has_one_split_and_shares_it_with_corpora(build: Build, tmp_path: Path) -> None:
-    rows = [{"text": f"question {i % 30}", "label": str(i)} for i in range(90)]
+    rows = [{"text": f"question {i % 30}", "label": str(i // 30)} for i in range(90)]
     path = tmp_path / "a.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     split = {"validation": 0.3, "test": 0.2}
@@ -142,6 +146,17 @@ def test_text_has_one_split_and_shares_it_with_corpora(build: Build, tmp_path: P
     corpus = build(INGEST, {"sources": [{"uri": str(path)}], "split": split})
     for row in read_rows(corpus.path / "documents/part-00000.parquet"):
         assert row["split"] == sides[row["text"]] == split_of(document_id(row["text"]), SplitConfig(**split))
+
+
+@pytest.mark.parametrize("near", [None, 0.8])
+def test_few_examples_have_every_split(build: Build, warnings: Any, tmp_path: Path, near: float | None) -> None:
+    rows = [{"text": f"{prose(i)}", "label": "ab"[i % 2]} for i in range(5)]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in [*rows, rows[0]]))
+    config = {"sources": [{"uri": str(tmp_path / "a.jsonl"), "label": "label"}], "near_duplicates": near}
+    dataset = build(EXAMPLES, config | {"split": {"validation": 0.01, "test": 0.01}})
+    statistics = dataset.manifest.statistics
+    assert [statistics[f"examples_{split}"] for split in SPLITS] == [3, 1, 1] and len(all_rows(dataset)) == 5
+    assert statistics["rejected"] == 1 and any("leave validation and test empty" in each for each in warnings.sentences)
 
 
 def test_values_that_are_no_text_are_rejected(build: Build, tmp_path: Path) -> None:
@@ -160,6 +175,118 @@ def test_values_that_are_no_text_are_rejected(build: Build, tmp_path: Path) -> N
         "column 'label' holds dict, not text",
         "column 'label' is empty",
     ]
+
+
+def test_missing_values_are_no_text_and_no_label(build: Build, tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text(
+        '{"q": "a", "x": NaN, "r": "1"}\n{"q": "b", "x": null, "r": "2"}\n{"q": "c", "x": "nan", "r": NaN}\n'
+    )
+    source = {"uri": str(tmp_path / "a.jsonl"), "instruction": "q", "input": "x", "response": "r"}
+    made = build(EXAMPLES, {"sources": [source]})
+    assert {(row.text, row.input, row.response) for row in all_rows(made)} == {("a", "", "1"), ("b", "", "2")}
+    assert [row["reason"] for row in read_rows(made.file("rejected.parquet"))] == ["column 'r' is empty"]
+
+    (tmp_path / "b.jsonl").write_text(
+        '{"text": "a", "label": NaN}\n{"text": "b", "label": 1}\n{"text": "c", "label": 1.0}\n'
+        '{"text": "d", "label": "1 "}\n{"text": "e", "label": false}\n{"text": 7, "label": 0}\n'
+    )
+    made = build(EXAMPLES, {"sources": [{"uri": str(tmp_path / "b.jsonl"), "label": "label"}]})
+    labels = {row.text: row.label for row in all_rows(made)}
+    assert labels == {"b": "1", "c": "1", "d": "1", "e": "false", "7": "0"}
+    (rejected,) = read_rows(made.file("rejected.parquet"))
+    assert (rejected["reason"], rejected["location"]) == ("column 'label' is empty", "b.jsonl line 1")
+
+
+def test_conversation_in_parquet_is_a_list_or_json(build: Build, tmp_path: Path) -> None:
+    turns = [{"role": "user", "content": "Hi", "weight": None}, {"role": "assistant", "content": "Yo", "weight": 1}]
+    columns = {"list": [turns], "json": [json.dumps(turns)], "prompt": ["Be kind."]}
+    pq.write_table(pa.table(columns), tmp_path / "a.parquet")
+    for column in ("list", "json"):
+        source = {"uri": str(tmp_path / "a.parquet"), "conversation": column, "system": "prompt"}
+        (row,) = all_rows(build(EXAMPLES, {"sources": [source]}))
+        assert (row.instruction, row.response, row.system) == ("Hi", "Yo", "Be kind.")
+
+
+def test_column_that_is_not_read_causes_a_warning(build: Build, warnings: Any, tmp_path: Path) -> None:
+    rows = [{"instruction": f"Add {i}", "input": "1 2" * (i % 2), "output": "3", "system": ""} for i in range(10)]
+    (tmp_path / "a.json").write_text(json.dumps(rows))
+    source = {"uri": str(tmp_path / "a.json"), "response": "output"}
+    build(EXAMPLES, {"sources": [source]})
+    assert warnings.sentences == [
+        "5 records of 'a.json' have a column 'input' that is not read; input = 'input' reads it"
+    ]
+    warnings.sentences.clear()
+    build(EXAMPLES, {"sources": [source | {"input": "input"}]})
+    assert warnings.sentences == []
+
+
+def test_swapped_columns_are_noticed(build: Build, tmp_path: Path) -> None:
+    lines = [json.dumps({"text": f"The parcel {i} came late. " * 12, "label": ("a", "b")[i % 2]}) for i in range(40)]
+    (tmp_path / "a.jsonl").write_text("\n".join(lines))
+    source = {"uri": str(tmp_path / "a.jsonl"), "text": "label", "label": "text"}
+    with pytest.raises(InputError, match="40 examples, 40 labels"):
+        build(EXAMPLES, {"sources": [source]})
+
+
+def test_long_and_hostile_labels_are_kept_whole(build: Build, tmp_path: Path) -> None:
+    labels = [
+        "x" * 300 + "1",
+        "x" * 300 + "2",
+        "a/b",
+        "../..",
+        "🙂",
+        "a\x1b[31mb",
+        "\x00",
+        "'; DROP TABLE",
+        "=1+1",
+        "a\nb",
+    ]
+    rows = [{"text": f"text {i} {label}", "label": label} for i in range(2) for label in labels]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    made = build(EXAMPLES, {"sources": [{"uri": str(tmp_path / "a.jsonl"), "label": "label"}]})
+    assert {row.label for row in all_rows(made)} == set(labels)
+    names = [name for name in made.manifest.statistics if name.startswith("label_")]
+    assert len(names) == len(labels) and max(map(len, names)) < 120
+
+
+values: st.SearchStrategy[Any] = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | st.just("\ud800"),
+    lambda some: st.lists(some, max_size=4) | st.dictionaries(st.text(max_size=3), some, max_size=3),
+    max_leaves=8,
+)
+roles = st.sampled_from(["user", "assistant", "system", "tool", "human", None, 1])
+messages = st.lists(st.fixed_dictionaries({"role": roles, "content": values}), max_size=4)
+cells = values | messages | messages.map(json.dumps)
+
+
+some_records = st.lists(st.dictionaries(st.sampled_from(["text", "label", "input", "c"]), cells), max_size=6)
+
+
+@pytest.mark.parametrize("kind", ["label", "response", "conversation"])
+@given(records=some_records)
+@settings(max_examples=12, suppress_health_check=list(HealthCheck), deadline=None)
+def test_each_record_is_an_example_or_rejected(kind: str, records: list[Any], tmp_path_factory: Any) -> None:
+    check_each_record(kind, records, tmp_path_factory.mktemp("fuzz"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["label", "response", "conversation"])
+@given(records=some_records)
+@settings(max_examples=150, suppress_health_check=list(HealthCheck), deadline=None)
+def test_each_of_many_records_is_an_example_or_rejected(kind: str, records: list[Any], tmp_path_factory: Any) -> None:
+    check_each_record(kind, records, tmp_path_factory.mktemp("fuzz"))
+
+
+def check_each_record(kind: str, records: list[Any], folder: Path) -> None:
+    good = {"text": "good", "label": "good", "c": ["Hi", "Hello"]}
+    (folder / "a.jsonl").write_text("".join(json.dumps(record) + "\n" for record in [good, *records]))
+    columns = {"label": {}, "response": {"instruction": "text", "input": "input"}, "conversation": {}}[kind]
+    named = {"label": "label", "response": "label", "conversation": "c"}
+    source = {"uri": str(folder / "a.jsonl"), kind: named[kind], **columns}
+    config = ExamplesConfig.model_validate({"sources": [source]})
+    statistics = EXAMPLES.run({}, config, folder, StepContext(folder))
+    assert statistics["examples"] + statistics["rejected"] == 1 + len(records)
+    assert pq.read_metadata(folder / "examples.parquet").num_rows == statistics["examples"] > 0
 
 
 def test_missing_label_column_names_the_others(build: Build, store: Store, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import duckdb
 import pytest
+from corpora import documents, several, write_lines
 from pydantic import ValidationError
 
 from pipelines.catalog.catalog import connect
@@ -116,3 +117,15 @@ def test_mix_of_nothing_is_an_error(config: dict[str, Any]) -> None:
 def test_mix_must_name_each_corpus(build: Build, corpora: dict[str, Dataset]) -> None:
     with pytest.raises(InputError, match="look at large, larger"):
         build(MIX, {"epochs": {"small": 1, "larger": 1}}, **corpora)
+
+
+def test_text_that_a_small_corpus_holds_out_is_held_out_of_the_mix(build: Build, tmp_path: Path) -> None:
+    texts = several(300)
+    small = build(INGEST, {"sources": [{"uri": str(write_lines(tmp_path / "a.jsonl", texts[:4]))}]})
+    large = build(INGEST, {"sources": [{"uri": str(write_lines(tmp_path / "b.jsonl", texts))}]})
+    mix = build(MIX, {"epochs": {"small": 1, "large": 1}}, small=small, large=large)
+    splits: dict[str, set[str]] = {}
+    for row in documents(mix):
+        splits.setdefault(row["doc_id"], set()).add(row["split"])
+    assert len(splits) == 300 and all(len(each) == 1 for each in splits.values())
+    assert "test_share" in small.manifest.statistics and "test_share" not in large.manifest.statistics

@@ -133,6 +133,16 @@ def test_class_that_training_never_saw_counts_as_errors(evaluated, warnings):
     assert 0 < values(evaluation)["model", "roc_auc"] < 1
 
 
+def test_long_labels_are_short_in_statistics_only(evaluated):
+    long = [f"{'a very long label ' * 20}{i}" for i in range(2)]
+    evaluation = evaluated([*TWO, *letters(30, long[0], 2), *letters(30, long[1], 3)])
+    assert {("model", f"f1/{label}") for label in long} <= set(values(evaluation))
+    names = evaluation.manifest.statistics
+    assert sum(name.startswith("classify/f1/a very long") for name in names) == 2
+    assert sum(name.startswith("confusion/a very long") for name in names) == 8
+    assert max(map(len, names)) < 250 and len(EVALUATE_CLASSIFIER.details(evaluation).splitlines()[0]) < 120
+
+
 def test_each_of_several_classes_is_ranked_against_the_rest(evaluated):
     evaluation = evaluated([*TWO, *letters(30, "egg", 2)])
     curves = pq.read_table(evaluation.file("curves.parquet")).to_pylist()

@@ -142,12 +142,29 @@ def test_template_is_a_name_a_file_or_a_table(tmp_path):
         ({"user_with_input": "{input}"}, r"user_with_input must hold \{content\} and \{input\}"),
         ({"usr": ""}, "usr"),
         ({"end_of_turn": ""}, "end_of_turn"),
+        ({"special": [""]}, "special must hold texts"),
+        ({"special": ["{content}"]}, "special must hold texts"),
     ],
 )
 def test_template_without_places_for_messages_is_rejected(change, sentence):
     table = {"system": "{content}\n", "user": "Q: {content}\n", "assistant": "A: ", "end_of_turn": "\n"}
     with pytest.raises(ValueError, match=sentence):
         Template.model_validate(table | change)
+
+
+def test_template_may_begin_with_a_byte_order_mark(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "own.toml").write_text(shipped()["chatml"].read_text(), encoding="utf-8-sig")
+    assert named("~/own.toml") == named("chatml")
+
+
+def test_special_token_may_begin_another():
+    strings = {"system": "{content}", "user": "<|a|><|a|>b{content}", "assistant": "<|a|>", "end_of_turn": "<|a|>b"}
+    template = Template(special=("<|a|>", "<|a|>b"), **strings)
+    tokenizer = CHARACTERS.with_special(template.special)
+    ids = template.prompt(tokenizer, [Message(role="user", content="<|a|>b")])
+    assert [tokenizer.special[text] for text in ("<|a|>", "<|a|>b")] == ids[:2]
+    assert ids[2:-1] == tokenizer.encode("<|a|>b").tolist() and ids[-1] == ids[0]
 
 
 def test_unknown_template_error_lists_the_known_ones(tmp_path):

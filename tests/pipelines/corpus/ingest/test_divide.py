@@ -34,6 +34,7 @@ def book(n_paragraphs: int, seed: int = 1) -> str:
         ("book.csv", f'title,text\nThe mill,"{book(60)}"\n'),
         ("book.jsonl", json.dumps({"text": book(60)}) + "\n"),
         ("note.txt", book(2)),
+        ("equal.txt", "The mill grinds.\n" * 1000),
     ],
 )
 def test_one_text_becomes_documents_of_every_split(build: Build, tmp_path: Path, name: str, content: str) -> None:
@@ -43,6 +44,8 @@ def test_one_text_becomes_documents_of_every_split(build: Build, tmp_path: Path,
     assert statistics["texts"] == 1 and statistics["documents"] == len(documents(corpus)) >= 3
     assert min(statistics[f"documents_{split}"] for split in ("train", "validation", "test")) >= 1
     assert statistics["documents_train"] > statistics["documents"] / 2
+    if name == "equal.txt":
+        return
     joined = " ".join(" ".join(row["text"] for row in documents(corpus)).split())
     assert joined.endswith(" ".join(book(2 if name == "note.txt" else 60).split()))
 

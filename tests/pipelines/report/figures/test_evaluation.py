@@ -34,9 +34,9 @@ TABLES: dict[str, dict[str, list[Any]]] = {
 }
 
 
-def evaluation(folder: Path) -> Dataset:
+def evaluation(folder: Path, tables: dict[str, dict[str, list[Any]]] = TABLES) -> Dataset:
     def run(out: Path, scratch: Path) -> dict[str, Any]:
-        for name, columns in TABLES.items():
+        for name, columns in tables.items():
             pq.write_table(pa.table(columns), out / f"{name}.parquet")
         return {}
 
@@ -48,3 +48,27 @@ def test_classifier_has_baselines_confusion_and_curves(tmp_path: Path, strict: L
     assert {"ROC", "Calibration", "Confusion matrix"} <= set(found)
     assert found["F1, beside baselines"].rows == [("f1", "0.9 [0.8, 0.95]", "0.5")]
     assert found["F1, beside baselines"].note == "Higher is better. Lines are 95% intervals."
+
+
+def test_many_long_labels_make_a_page_of_bounded_size(tmp_path: Path, strict: Listener) -> None:
+    labels = [f"{'long label ' * 30}{i:03}" for i in range(300)]
+    metrics = ["accuracy", "f1", *(f"{name}/{label}" for label in labels for name in ("precision", "recall", "f1"))]
+    n, curve = len(metrics), {"x": [0.0, 1] * 300, "y": [0.0, 1] * 300, "curve": ["roc"] * 600}
+    tables = {
+        "metrics": {
+            "system": ["model"] * n,
+            "metric": metrics,
+            "value": [0.5] * n,
+            "low": [0.4] * n,
+            "high": [0.6] * n,
+        },
+        "predictions": {"item": labels, "truth": labels},
+        "confusion": {"truth": labels * 2, "predicted": labels + labels[::-1], "count": [1] * 600},
+        "curves": {"system": ["model"] * 600, "label": [each for each in labels for _ in range(2)], **curve},
+    }
+    found = {part.title: part for part in parts(evaluation(tmp_path, tables), {}, strict.warn)}
+    assert found["Accuracy, beside baselines"].note.endswith("The first 200 of 902 metrics.")
+    assert found["Confusion matrix"].note == "The 20 most frequent of 300 labels."
+    assert found["ROC"].svg.count('class="line"') == 10
+    size = sum(len(part.svg) + sum(len(str(cell)) for row in part.rows for cell in row) for part in found.values())
+    assert size < 800_000
