@@ -12,6 +12,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pipelines.corpus.conversation import read_turns
+
 TEXT = "text content body review comment message article document story sentence post abstract description title"
 LABEL = "label class category sentiment target stars rating score polarity topic intent spam emotion toxic genre v1"
 NO_LABEL = "id index split source url lang language date time author user name version license"
@@ -69,7 +71,8 @@ def columns_of(records: Sequence[dict[str, Any]]) -> Columns | None:
     enough = ENOUGH * len(records)
     full = [name for name in names if len(values[name]) >= enough]
     if talks := [name for name in full if _is_conversation(values[name], name)]:
-        return Columns(conversation=_first(CONVERSATION, talks) or talks[0])
+        system = _first(SYSTEM, [name for name in names if name not in talks and _is_text(values[name])])
+        return Columns(conversation=_first(CONVERSATION, talks) or talks[0], system=system)
     texts = [name for name in full if _is_text(values[name])]
     if not texts:
         return None
@@ -148,14 +151,15 @@ def _is_number(text: str) -> bool:
 
 
 def _is_conversation(values: Sequence[Any], name: str) -> bool:
-    """Return whether most values are lists of messages with roles, or of texts under a name that says so."""
+    """Return whether most values are turns of messages with roles, or of texts under a name that says so."""
     named = _plain(name) in CONVERSATION.split()
 
-    def speaks(value: Any) -> bool:
-        if not isinstance(value, list | tuple) or len(value) < 2:
+    def is_spoken(value: Any) -> bool:
+        if not isinstance(value, list | tuple | dict) and not named:
             return False
-        if all(isinstance(turn, dict) and ("content" in turn or "value" in turn) for turn in value):
-            return _plain(name) != "rejected"
-        return named and all(isinstance(turn, str) for turn in value)
+        try:
+            return read_turns(value)[1] or named
+        except ValueError:
+            return False
 
-    return bool(values) and sum(map(speaks, values)) >= ENOUGH * len(values)
+    return bool(values) and _plain(name) != "rejected" and sum(map(is_spoken, values)) >= ENOUGH * len(values)

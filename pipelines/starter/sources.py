@@ -65,7 +65,7 @@ def tasks_of(survey: Survey) -> list[Task]:
         name = slug(columns.label or "") if columns.label else "assistant"
         comments: dict[str, str] = {}
         if columns.conversation:
-            keys = {"conversation": columns.conversation}
+            keys = {"conversation": columns.conversation, **({"system": columns.system} if columns.system else {})}
         elif columns.response:
             wanted = ("instruction", "input", "response", "system")
             keys = {name: column for name in wanted if (column := getattr(columns, name))}

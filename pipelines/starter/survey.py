@@ -15,10 +15,10 @@ from itertools import islice
 from typing import Any
 
 from pipelines.addresses import has_secret
-from pipelines.corpus.ingest.texts import text_of
+from pipelines.corpus.ingest.texts import spoken_text
 from pipelines.corpus.readers.compression import decompress
 from pipelines.corpus.readers.encoding import open_text
-from pipelines.corpus.readers.formats import EXTENSIONS, FORMATS, formats_of, one_by_one, read_records
+from pipelines.corpus.readers.formats import formats_of, one_by_one, read_records
 from pipelines.corpus.readers.look import look
 from pipelines.corpus.readers.records import SURROGATE, Bad, ReadOptions, UnreadableError
 from pipelines.corpus.sources import REFUSED, File, FileSource, Skipped, label_of, list_files
@@ -182,13 +182,8 @@ def _sample(file: File, deadline: float) -> _Sample:
     try:
         with file.open() as stream:
             seen = look(stream, file.name, options)
-        _, format_ = formats_of(file.name, seen.options)
-        name = next(name for name, known in FORMATS.items() if known is format_)
-        options = seen.options.model_copy(update={"format": name})
-        sample = _read(file, options, deadline)
-        sample = _named(sample, deadline) if name in DELIMITED else sample
-    except KeyError as unknown:
-        return _Sample(file, options, [], 0, f"no reader for .{unknown.args[0]}")
+        sample = _read(file, seen.options, deadline)
+        sample = _named(sample, deadline) if seen.options.format in DELIMITED else sample
     except (UnreadableError, InputError) as error:
         return _Sample(file, options, [], 0, str(error).rstrip("."))
     return replace(sample, doubtful=tuple(guess.key for guess in seen.guesses if guess.is_doubtful))
@@ -247,7 +242,7 @@ def _kind(ending: str, files: Sequence[File], samples: Sequence[_Sample]) -> Kin
     kind = Kind(
         ending,
         tuple(files),
-        options.format or EXTENSIONS.get(ending.lower(), ""),
+        options.format or "",
         encodings=tuple((name, count) for name, count in encodings.most_common() if name),
         doubtful=tuple(dict.fromkeys(key for sample in samples for key in sample.doubtful)),
         columns=columns,
@@ -258,7 +253,9 @@ def _kind(ending: str, files: Sequence[File], samples: Sequence[_Sample]) -> Kin
         return replace(kind, problem=f"no column of text among {known[:200]}")
     texts, lengths = [], []
     for record in records:
-        found = [text for name in columns.read if isinstance(text := text_of(record.get(name)), str) and text.strip()]
+        found = [
+            text for name in columns.read if isinstance(text := spoken_text(record.get(name)), str) and text.strip()
+        ]
         texts += [SURROGATE.sub("\ufffd", text).strip() for text in found]
         lengths += [sum(map(len, found))] if found else []
     seen = sum(sample.share * sample.file.bytes for sample in samples)

@@ -6,6 +6,7 @@ from contextlib import ExitStack
 from itertools import groupby
 from typing import Any, BinaryIO, cast
 
+from pipelines.corpus.conversation import read_turns
 from pipelines.corpus.ingest.config import SourceConfig
 from pipelines.corpus.ingest.partitions import Piece
 from pipelines.corpus.readers.formats import formats_of, one_by_one, read_records
@@ -88,7 +89,7 @@ def usable(record: Record | Bad, source: SourceConfig) -> Record | Bad:
     if isinstance(record, Bad):
         return record
     fields, location = record
-    text = text_of(fields.get(source.text))
+    text = spoken_text(fields.get(source.text))
     if isinstance(text, str):
         if len(text) > MAX_WHOLE:
             return Bad(f"a text of more than {MAX_WHOLE:,} characters", location, text[:SHOWN])
@@ -101,12 +102,14 @@ def usable(record: Record | Bad, source: SourceConfig) -> Record | Bad:
     return Bad(f"column {source.text!r} holds {type(text).__name__}, not text", location, show(fields, SHOWN))
 
 
-def text_of(value: Any) -> Any:
-    """Return a column's value, and of a list of turns, as in a conversation, the text of all turns."""
-    if not isinstance(value, list | tuple) or not value:
+def spoken_text(value: Any) -> Any:
+    """Return the text of all turns of a conversation, and any other value as it is."""
+    if not isinstance(value, list | tuple | dict):
         return value
-    turns = [turn.get("content", turn.get("value")) if isinstance(turn, dict) else turn for turn in value]
-    return "\n\n".join(turns) if all(isinstance(turn, str) for turn in turns) else value
+    try:
+        return "\n\n".join(message.content for message in read_turns(value)[0] if message.content)
+    except ValueError:
+        return value
 
 
 def _read(piece: Piece, opened: BinaryIO | None, queue: Queue | None) -> Iterator[Record | Records | Bad]:
