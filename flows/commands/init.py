@@ -181,8 +181,8 @@ def _sentences(plan: Plan) -> Iterator[str]:
         columns = each.task.kind.columns
         what = f"a classifier of {columns.label!r}" if columns and columns.label else "an assistant"
         yield f"Fine-tuned: {what}, on about {each.examples:,} examples of training, {each.steps:,} steps."
-    for note in plan.notes:
-        yield f"Left out: {note}."
+    for name in plan.amount.left_out:
+        yield f"Not fine-tuned: {name}, whose examples are too few."
     where = "the GPU" if plan.machine.has_gpu else f"{plan.machine.threads} threads"
     yield (
         f"A run takes about {duration(plan.seconds)}: some steps of this model took {short(plan.step_seconds)} s each "

@@ -6,9 +6,10 @@ import tomllib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from pipelines.config import RunConfig, parse_config
+from pipelines.config import parse_config
 from pipelines.numbers import duration, short, size
-from pipelines.starter.plan import NEAR, Finetuning, Plan
+from pipelines.starter.amount import NEAR
+from pipelines.starter.plan import Finetuning, Plan
 from pipelines.starter.sources import Source
 from pipelines.starter.toml import comment, table
 
@@ -29,17 +30,14 @@ def write_config(plan: Plan, name: str, uri: str) -> str:
     return text
 
 
-def read_config(text: str, name: str) -> RunConfig:
-    """Return what a config says."""
-    return parse_config(tomllib.loads(text), name)
-
-
 def describe_text(plan: Plan) -> str:
     """Return the amount of text in a few words."""
-    about = "" if plan.trial else "about "
-    n_bytes = sum(plan.trial.sizes) if plan.trial else plan.survey.text_bytes
-    documents = f"{len(plan.trial.sizes):,} documents, " if plan.trial else ""
-    return f"{documents}{about}{size(n_bytes)} of text, about {short(plan.tokens)} tokens to train on"
+    amount = plan.amount
+    about = "" if amount.is_tried else "about "
+    return (
+        f"{about}{short(amount.documents)} documents, {about}{size(amount.bytes)} of text, "
+        f"about {short(plan.tokens)} tokens to train on"
+    )
 
 
 def _parts(plan: Plan, name: str, uri: str) -> Iterator[str]:
@@ -64,9 +62,9 @@ def _ingest(plan: Plan) -> str:
     keys: dict[str, Any] = {}
     if plan.clean:
         keys["clean"] = list(plan.clean)
-    if plan.language:
+    if plan.has_languages:
         keys["language"] = True
-    keys |= {"near_duplicates": NEAR, "split": {"validation": plan.share, "test": plan.share}}
+    keys |= {"near_duplicates": NEAR, "split": {"validation": plan.amount.share, "test": plan.amount.share}}
     comments = {
         "clean": "repair wrongly decoded letters; one space between words, one blank line between paragraphs",
         "language": "several were seen: a column to filter by, such as keep = [\"language = 'en'\"]",
@@ -124,8 +122,8 @@ def _pretrain(plan: Plan) -> str:
     model |= {"dropout": plan.dropout} if plan.dropout else {}
     why = {
         "preset": '"gpt2" is the architecture of 2019',
-        "layers": f"a model for some {short(plan.tokens)} tokens; a larger one learns them by heart",
-        "dropout": "against learning by heart what is read several times",
+        "layers": f"a model for some {short(plan.tokens)} tokens; a larger one memorises them",
+        "dropout": "against memorising what is read several times",
     }
     return f"{table('[pretrain]', keys, comments)}\n{table('[pretrain.model]', model, why)}"
 
@@ -155,7 +153,7 @@ def _finetune(finetuning: Finetuning, plan: Plan) -> Iterator[str]:
     yield comment(f"{about}, from the pretrained model. A run names it {{name}}-{task.name}.") + table(
         f"[{header}]", {"task": "classification" if is_classifier else "instruction"}
     )
-    share = {"split": {"validation": plan.share, "test": plan.share}}
+    share = {"split": {"validation": plan.amount.share, "test": plan.amount.share}}
     same = "as in [ingest]: what is held out there is held out here"
     read = "as in [ingest]; but pretraining reads answers that are held out here, so their loss looks too good"
     yield table(f"[{header}.examples]", share, {"split": same if is_classifier else read})

@@ -6,13 +6,14 @@ each is on. A large text is not tried, because its shares come out as expected.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from pipelines.corpus.documents import SPLITS, SplitConfig, document_id, split_of
+from pipelines.corpus.documents import SplitConfig, document_id, split_of
 from pipelines.corpus.examples import ExamplesConfig
 from pipelines.corpus.examples import run as run_examples
 from pipelines.corpus.ingest.config import IngestConfig
@@ -34,19 +35,16 @@ class Trial:
 
     def held_out(self, share: float) -> tuple[int, int, int]:
         """Return the bytes of training, validation and test, if validation and test each have a share."""
-        sizes = self._sizes(share)
-        return sum(sizes["train"]), sum(sizes["validation"]), sum(sizes["test"])
-
-    def holds_out(self, share: float, documents: int, n_bytes: int) -> bool:
-        """Return whether each split has some documents and some bytes, if validation and test each have a share."""
-        return all(len(sizes) >= documents and sum(sizes) >= n_bytes for sizes in self._sizes(share).values())
-
-    def _sizes(self, share: float) -> dict[str, list[int]]:
-        shares = SplitConfig(validation=share, test=share)
-        sizes: dict[str, list[int]] = {split: [] for split in SPLITS}
+        shares, sizes = SplitConfig(validation=share, test=share), Counter[str]()
         for doc_id, size in zip(self.doc_ids, self.sizes, strict=True):
-            sizes[split_of(doc_id, shares)].append(size)
-        return sizes
+            sizes[split_of(doc_id, shares)] += size
+        return sizes["train"], sizes["validation"], sizes["test"]
+
+    def training_texts(self, share: float) -> list[str]:
+        """Return the texts of training, if validation and test each have a share."""
+        shares = SplitConfig(validation=share, test=share)
+        texts = zip(self.doc_ids, self.texts, strict=False)
+        return [text for doc_id, text in texts if split_of(doc_id, shares) == "train"] or list(self.texts)
 
 
 @dataclass(frozen=True)
