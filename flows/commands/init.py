@@ -135,12 +135,11 @@ def _files(kind: Kind) -> str:
 
 
 def _reading(kind: Kind) -> str:
-    """Return the format and the encodings of a kind, with what was guessed."""
-    encodings = ", ".join(
-        f"{name}{' (?)' if 'encoding' in kind.doubtful else ''}" for name, _ in kind.encodings[:SHOWN]
-    )
-    header = ", no header" if kind.names else ""
-    return f"{kind.format}{header}{', ' if encodings else ''}{encodings}"
+    """Return the format of a kind and what is not usual: no header, other encodings, guesses."""
+    parts = [kind.format, *(["no header"] if kind.names else [])]
+    parts += [name for name, _ in kind.encodings[:SHOWN] if name not in ("utf-8", "ascii")]
+    guess = "a doubtful guess" if kind.doubtful else "guessed" if kind.guessed else ""
+    return f"{', '.join(parts)}{f' ({guess})' if guess else ''}"
 
 
 def _content(kind: Kind) -> str:

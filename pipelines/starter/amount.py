@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pipelines.errors import InputError
-from pipelines.starter.sources import Source, Task
+from pipelines.starter.sources import Task, tasks_of, text_sources
 from pipelines.starter.survey import Survey
 from pipelines.starter.trial import Trial, TriedExamples, try_examples, try_ingest
 
@@ -47,15 +47,16 @@ class Amount:
     left_out: tuple[str, ...] = ()
 
 
-def amount_of(survey: Survey, sources: Sequence[Source], clean: Sequence[str], tasks: Sequence[Task]) -> Amount:
-    """Return the amount of text in sources.
+def amount_of(survey: Survey, clean: Sequence[str]) -> Amount:
+    """Return the amount of text, after cleaners.
 
     Raises:
         InputError: nothing can be held out of it, or an ingest fails.
     """
+    tasks = tasks_of(survey)
     if not _is_small(survey):
         return _estimated(survey, tasks)
-    trial = try_ingest({"sources": [source.keys for source in sources], "clean": clean, "near_duplicates": NEAR})
+    trial = _try(survey, clean)
     tried = {task.name: try_examples([source.keys for source in task.sources]) for task in tasks}
     good = {name: examples for name, examples in tried.items() if any(map(examples.are_enough, SHARES))}
     share = _share(trial, list(good.values()))
@@ -73,6 +74,23 @@ def amount_of(survey: Survey, sources: Sequence[Source], clean: Sequence[str], t
         examples={name: int(len(examples.examples) * (1 - 2 * share)) for name, examples in good.items()},
         left_out=tuple(tried.keys() - good.keys()),
     )
+
+
+def without_unusable(survey: Survey, clean: Sequence[str]) -> Survey:
+    """Return a small survey without the kinds of which an ingest finds nothing usable, if there are others."""
+    good, bad = [], list(survey.unread)
+    for kind in survey.kinds:
+        try:
+            _try(replace(survey, kinds=(kind,)), clean)
+            good.append(kind)
+        except InputError as error:
+            bad.append(replace(kind, problem=str(error).rstrip(".")))
+    return replace(survey, kinds=tuple(good), unread=tuple(bad)) if good else survey
+
+
+def _try(survey: Survey, clean: Sequence[str]) -> Trial:
+    sources = [source.keys for source in text_sources(survey)]
+    return try_ingest({"sources": sources, "clean": clean, "near_duplicates": NEAR})
 
 
 def _is_small(survey: Survey) -> bool:

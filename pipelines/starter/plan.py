@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from statistics import mean
 
 from pipelines.errors import InputError
-from pipelines.starter.amount import Amount, amount_of
+from pipelines.starter.amount import Amount, amount_of, without_unusable
 from pipelines.starter.sources import Source, Task, tasks_of, text_sources
 from pipelines.starter.speed import Machine, Size
 from pipelines.starter.survey import Survey
@@ -101,9 +101,13 @@ def make_plan(survey: Survey, machine: Machine) -> Plan:
     Raises:
         InputError: the text is too little, or an ingest of it fails.
     """
-    sources, clean, tasks = tuple(text_sources(survey)), _clean(survey), tasks_of(survey)
-    amount = amount_of(survey, sources, clean, tasks)
-    tasks = [task for task in tasks if task.name in amount.examples]
+    clean = _clean(survey)
+    try:
+        amount = amount_of(survey, clean)
+    except InputError:
+        survey = without_unusable(survey, clean)
+        amount = amount_of(survey, clean)
+    tasks = [task for task in tasks_of(survey) if task.name in amount.examples]
     vocabulary, size_of_token = _vocabulary(amount.texts, amount.train)
     tokens = int(amount.train / size_of_token)
     size = [each for each in (GPU if machine.has_gpu else CPU) if each.tokens <= tokens][-1]
@@ -125,7 +129,7 @@ def make_plan(survey: Survey, machine: Machine) -> Plan:
     return Plan(
         survey=survey,
         machine=machine,
-        sources=sources,
+        sources=tuple(text_sources(survey)),
         clean=clean,
         amount=amount,
         tokens=tokens,

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from pipelines.corpus.sources import label_of
 from pipelines.starter.survey import Kind, Survey
 
+FEW_DOCUMENTS, PIECES = 60, 100  # so few are divided into about so many pieces
+SHORTEST = 1_000  # characters of a piece
 MOST_TASKS = 3
 FEWEST_EXAMPLES = 20
 LEFT_OUT = 100  # files that cannot be read, of a folder that is named as a whole
@@ -37,13 +39,14 @@ class Task:
 def text_sources(survey: Survey) -> list[Source]:
     """Return the sources of the corpus: one for the whole if all of it is read in the same way, else one per kind."""
     plain = [kind for kind in survey.kinds if not kind.is_table]
+    size, why = _max_document(survey)
     if len(plain) == len(survey.kinds) and _may_be_named(survey):
-        return [Source({"uri": survey.uri})]
+        return [Source({"uri": survey.uri, **size}, why)]
     found: list[Source] = []
     for kind in survey.kinds:
         for uri in kind.uris:
             if not kind.is_table:
-                found.append(Source({"name": _label(uri, kind), "uri": uri}))
+                found.append(Source({"name": _label(uri, kind), "uri": uri, **size}, why))
                 continue
             assert kind.columns
             several = len(kind.columns.read) > 1
@@ -86,8 +89,24 @@ def slug(text: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", plain).strip("-")[:40].strip("-") or "texts"
 
 
+def _max_document(survey: Survey) -> tuple[dict[str, int], dict[str, str]]:
+    """Return the key that divides few long documents, and its comment; neither if there are enough or little text."""
+    n = sum(kind.records for kind in survey.kinds)
+    length = survey.text_bytes // PIECES
+    if n >= FEW_DOCUMENTS or length < SHORTEST // 5:
+        return {}, {}
+    why = "characters: longer texts are divided at a paragraph, so that parts of them can be held out"
+    return {"max_document": _rounded(max(length, SHORTEST))}, {"max_document": why}
+
+
+def _rounded(number: int) -> int:
+    return int(float(f"{number:.1g}"))
+
+
 def _may_be_named(survey: Survey) -> bool:
-    """Return whether the whole folder can be a source: what cannot be read of it is little."""
+    """Return whether the whole folder can be a source: what cannot be read of it is little, and no table of records."""
+    if any(kind.format for kind in survey.unread):
+        return False
     files = sum(len(kind.files) for kind in survey.unread)
     return files <= LEFT_OUT and sum(kind.bytes for kind in survey.unread) <= survey.text_bytes
 
@@ -101,14 +120,14 @@ def _role(kind: Kind, column: str) -> str:
 
 
 def _label(uri: str, kind: Kind) -> str:
-    name = slug(label_of(uri).rpartition("://")[2])
-    return (
-        name if kind.extension.rpartition(".")[0] in name and len(kind.uris) > 1 else f"{name}-{slug(kind.extension)}"
-    )
+    name = label_of(uri).removesuffix(f".{kind.extension}")
+    return f"{slug(name)}-{slug(kind.extension)}" if kind.extension else slug(name)
 
 
-def _distinct(sources: Iterable[Source]) -> list[Source]:
-    """Return sources with names that differ."""
+def _distinct(sources: Sequence[Source]) -> list[Source]:
+    """Return sources with names that differ. A single one needs none."""
+    if len(sources) == 1:
+        return [Source({key: value for key, value in sources[0].keys.items() if key != "name"}, sources[0].comments)]
     found: list[Source] = []
     names: set[str] = set()
     for source in sources:

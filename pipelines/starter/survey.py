@@ -19,7 +19,7 @@ from pipelines.corpus.ingest.texts import spoken_text
 from pipelines.corpus.readers.compression import decompress
 from pipelines.corpus.readers.encoding import open_text
 from pipelines.corpus.readers.formats import formats_of, one_by_one, read_records
-from pipelines.corpus.readers.look import look
+from pipelines.corpus.readers.look import Guess, look
 from pipelines.corpus.readers.records import SURROGATE, Bad, ReadOptions, UnreadableError
 from pipelines.corpus.sources import REFUSED, File, FileSource, Skipped, label_of, list_files
 from pipelines.errors import InputError
@@ -45,7 +45,7 @@ class Kind:
 
     uris: name these files.
     encodings: how many of the files that were opened have which encoding.
-    guesses: what of the reading was guessed, by key; `doubtful` names the doubtful ones.
+    guessed, doubtful: what of the reading was guessed, and what of that is doubtful.
     names: the names of the columns, if the files have none.
     records, text_bytes: estimates.
     texts: those of the sample.
@@ -58,6 +58,7 @@ class Kind:
     format: str = ""
     uris: tuple[str, ...] = ()
     encodings: tuple[tuple[str, int], ...] = ()
+    guessed: tuple[str, ...] = ()
     doubtful: tuple[str, ...] = ()
     columns: Columns | None = None
     names: tuple[str, ...] = ()
@@ -145,7 +146,7 @@ class _Sample:
     records: Sequence[dict[str, Any]]
     share: float
     problem: str
-    doubtful: tuple[str, ...] = ()
+    guesses: tuple[Guess, ...] = ()
 
 
 def _kinds(ending: str, files: Sequence[File], deadline: float) -> Iterator[Kind]:
@@ -186,7 +187,7 @@ def _sample(file: File, deadline: float) -> _Sample:
         sample = _named(sample, deadline) if seen.options.format in DELIMITED else sample
     except (UnreadableError, InputError) as error:
         return _Sample(file, options, [], 0, str(error).rstrip("."))
-    return replace(sample, doubtful=tuple(guess.key for guess in seen.guesses if guess.is_doubtful))
+    return replace(sample, guesses=seen.guesses)
 
 
 def _read(file: File, options: ReadOptions, deadline: float) -> _Sample:
@@ -238,13 +239,15 @@ def _kind(ending: str, files: Sequence[File], samples: Sequence[_Sample]) -> Kin
     records = [record for sample in samples for record in sample.records]
     options = samples[0].options
     columns = columns_of(records[: 4 * RECORDS]) if options.format in TABLES else Columns(text="text")
+    guesses = [guess for sample in samples for guess in sample.guesses]
     encodings = Counter(sample.options.encoding or "" for sample in samples)
     kind = Kind(
         ending,
         tuple(files),
         options.format or "",
         encodings=tuple((name, count) for name, count in encodings.most_common() if name),
-        doubtful=tuple(dict.fromkeys(key for sample in samples for key in sample.doubtful)),
+        guessed=tuple(dict.fromkeys(guess.key for guess in guesses)),
+        doubtful=tuple(dict.fromkeys(guess.key for guess in guesses if guess.is_doubtful)),
         columns=columns,
         names=options.columns,
     )

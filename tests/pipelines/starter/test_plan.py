@@ -7,6 +7,7 @@ from somebodys_text import PARAGRAPHS, write_book
 
 from pipelines.corpus.sources import File
 from pipelines.errors import InputError
+from pipelines.starter import amount
 from pipelines.starter.columns import Columns
 from pipelines.starter.config import write_config
 from pipelines.starter.plan import make_plan
@@ -25,7 +26,10 @@ def machine(monkeypatch):
     return make
 
 
-def large(n_bytes, documents=1_000_000, columns=Columns(text="body")):
+BODY = Columns(text="body")
+
+
+def large(n_bytes, documents=1_000_000, columns=BODY):
     file = File("s3://bucket/a.parquet", "a.parquet", n_bytes // 2, "state")
     lengths = tuple(map(len, PARAGRAPHS))
     kind = Kind("parquet", (file,), "parquet", ("s3://bucket/a.parquet",), columns=columns, records=documents)
@@ -75,3 +79,19 @@ def test_two_words_are_too_little(machine, tmp_path):
     (tmp_path / "a.txt").write_text("Two words.")
     with pytest.raises(InputError, match="too little text to train on"):
         make_plan(survey(str(tmp_path)), machine(0.001))
+
+
+def test_file_without_usable_text_costs_itself(machine, tmp_path, monkeypatch):
+    write_book(tmp_path)
+    (tmp_path / "rows.csv").write_text("text,n\n" + "".join(f"A line of words {n},1\n" for n in range(30)))
+    real = amount.try_ingest
+
+    def fail_at_rows(ingest):
+        if any(source["uri"].endswith(".csv") or source["uri"] == str(tmp_path) for source in ingest["sources"]):
+            raise InputError("The source has no usable document.")
+        return real(ingest)
+
+    monkeypatch.setattr(amount, "try_ingest", fail_at_rows)
+    plan = make_plan(survey(str(tmp_path)), machine(0.001))
+    assert [kind.extension for kind in plan.survey.kinds] == ["txt"]
+    assert plan.survey.unread[0].problem == "The source has no usable document"
