@@ -21,6 +21,9 @@ Split = Literal["train", "validation", "test"]
 SPLITS: tuple[str, ...] = ("train", "validation", "test")
 SIZES = tuple(f"{what}{part}" for part in ("", *(f"_{split}" for split in SPLITS)) for what in ("documents", "bytes"))
 
+GUESSES = tuple(pa.field(name, pa.string()) for name in ("format", "compression", "encoding", "quotes", "doubtful"))
+"""How a file was read, which no key may have said, and the names of those that are doubtful guesses."""
+
 DOCUMENTS = pa.schema(
     [
         ("doc_id", pa.string()),
@@ -31,6 +34,7 @@ DOCUMENTS = pa.schema(
         ("n_bytes", pa.int64()),
         ("language", pa.string()),  # null unless the config asks for it
         ("metadata", pa.string()),  # JSON
+        *GUESSES,
         ("statistics", STATISTICS_TYPE),  # if there are rules of quality
     ]
 )
@@ -46,6 +50,7 @@ REJECTED = pa.schema(
         ("text", pa.string()),
         ("language", pa.string()),
         ("metadata", pa.string()),
+        *GUESSES,
         ("statistics", STATISTICS_TYPE),
     ]
 )

@@ -177,7 +177,7 @@ def _rows(source: ExampleSource, files: Iterable[File], unread: Counter[str]) ->
             for record in read_file(stream, file.name, source):
                 place = {"source": source.title, "location": f"{file.name} {record.location}"}
                 if isinstance(record, Bad):
-                    yield place | {"reason": record.reason, "text": record.text}
+                    yield place | {"reason": record.sentence, "text": record.text}
                     continue
                 try:
                     for example in list(_examples(record.fields, source)):  # all or none of a record's

@@ -119,8 +119,9 @@ MODEL_NAME = {"model": _input_name("model")}
 DOCUMENTS = View(
     "documents",
     "documents*",
-    "doc_id VARCHAR, source VARCHAR, location VARCHAR, split VARCHAR, text VARCHAR, n_bytes BIGINT, metadata JSON",
-    "The documents of every corpus.",
+    "doc_id VARCHAR, source VARCHAR, location VARCHAR, split VARCHAR, text VARCHAR, n_bytes BIGINT, metadata JSON, "
+    "format VARCHAR, compression VARCHAR, encoding VARCHAR, quotes VARCHAR, doubtful VARCHAR",
+    "The documents of every corpus, and how their files were read; `doubtful` names guesses that may be wrong.",
     export="view",
 )
 

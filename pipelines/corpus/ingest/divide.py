@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import cast
 
+from pipelines.corpus.documents import SPLITS
 from pipelines.corpus.ingest.config import SourceConfig
 from pipelines.corpus.readers.plain import cut_place
 from pipelines.corpus.readers.records import MAX_DOCUMENT, Bad, Record
@@ -16,7 +17,7 @@ from pipelines.corpus.readers.records import MAX_DOCUMENT, Bad, Record
 LARGE_PART = 5  # a text of more than a fifth of the corpus is divided
 PIECES = 50  # a piece is at most a fiftieth of the corpus, if that is long enough to learn from
 ENOUGH = 4096  # characters that are long enough
-FEWEST = 6  # pieces of the shortest corpora
+FEWEST = 6  # pieces of a short text that is alone
 SHORTEST = 128  # characters of a piece
 GOLDEN = 0.618  # spreads the lengths of pieces, so that a text of equal lines does not become equal pieces
 
@@ -29,9 +30,10 @@ class Division:
     into: int
 
 
-def division_of(n_bytes: int) -> Division:
-    """Return how a corpus of some bytes of text is divided."""
-    into = _rounded(max(n_bytes // PIECES, min(ENOUGH, n_bytes // FEWEST), SHORTEST))
+def division_of(n_texts: int, n_bytes: int) -> Division:
+    """Return how a corpus of some texts is divided. Short ones are only divided if there are less than splits."""
+    enough = ENOUGH if n_texts >= len(SPLITS) else min(ENOUGH, n_bytes // FEWEST)
+    into = _rounded(max(n_bytes // PIECES, enough, SHORTEST))
     return Division(max(_rounded(n_bytes // LARGE_PART), 2 * into), into)
 
 

@@ -20,6 +20,7 @@ from pipelines.corpus.duplicates import find_duplicates
 from pipelines.corpus.folders import Skipped
 from pipelines.corpus.ingest.config import VERSION, IngestConfig, SourceConfig
 from pipelines.corpus.ingest.divide import division_of, is_divided_by_keys
+from pipelines.corpus.ingest.guesses import count_guesses, describe_guesses, warn_of_doubtful
 from pipelines.corpus.ingest.hold_out import empty_splits, hold_out
 from pipelines.corpus.ingest.partitions import PARTITIONS, Partition, known_partitions, plan
 from pipelines.corpus.ingest.read import Part, check_usable, read_partition
@@ -32,6 +33,8 @@ from pipelines.store.dataset import Dataset
 from pipelines.store.files import write_json
 from pipelines.store.manifest import SourceFile
 from pipelines.store.step import StepContext, StepType
+
+LOST = ("lost_rows", "lost_bytes")  # that could not be read behind a damage, beside the rejected record
 
 
 def run(inputs: Mapping[str, Dataset], config: IngestConfig, out: Path, work: StepContext) -> dict[str, Any]:
@@ -63,6 +66,7 @@ def run(inputs: Mapping[str, Dataset], config: IngestConfig, out: Path, work: St
     table = [(partition.key, [next(entry) for _ in of]) for partition, of in zip(partitions, parts_of, strict=True)]
     write_json(out / PARTITIONS, [] if held_out else table)
     first_pass = sum((Counter(part.counts) for part in parts), Counter())
+    warn_of_doubtful(parts, first_pass, work.listener.warn)
     return {
         **{name: total[name] for name in SIZES},
         "rejected": sum(rejected.values()),
@@ -70,6 +74,8 @@ def run(inputs: Mapping[str, Dataset], config: IngestConfig, out: Path, work: St
         **held_out,
         **count_by_reason(rejected.most_common(12)),
         "undecodable_bytes": first_pass["undecodable"],
+        **count_guesses(first_pass),
+        **{name: first_pass[name] for name in LOST if first_pass[name]},
         **{f"cleaned_{name}": first_pass[f"cleaned_{name}"] for name in config.clean},
         "parts": len(parts),
         "parts_shared": sum(part.before is not None for part in parts),
@@ -94,7 +100,7 @@ def _read(
     parts_of = work.map(read_partition, partitions)
     check_usable(config, partitions, parts_of, skipped)
     first = sum((Counter(part.counts) for parts in parts_of for part in parts), Counter())
-    n_texts, division = first["documents"], division_of(first["bytes"])
+    n_texts, division = first["documents"], division_of(first["documents"], first["bytes"])
     long = {
         partition.source
         for partition, parts in zip(partitions, parts_of, strict=True)
@@ -120,9 +126,15 @@ def sources(config: IngestConfig) -> tuple[SourceFile, ...]:
     return describe_sources(config.all_sources, list_sources(config.all_sources))
 
 
+def _details(dataset: Dataset) -> str:
+    statistics = dataset.manifest.statistics
+    return "\n".join([_headline(statistics), *describe_guesses(statistics)])
+
+
 def _headline(s: Mapping[str, Any]) -> str:
     divided = f" (divided from {s['texts']:,})" if "texts" in s else ""
-    return f"{s['documents']:,} documents{divided}, {short(s['bytes'])} bytes, {s['rejected']:,} rejected"
+    lost = "".join(f", {s[name]:,} {name.removeprefix('lost_')} lost" for name in LOST if s.get(name))
+    return f"{s['documents']:,} documents{divided}, {short(s['bytes'])} bytes, {s['rejected']:,} rejected{lost}"
 
 
 INGEST = StepType(
@@ -134,4 +146,5 @@ INGEST = StepType(
     sources=sources,
     packages=("pipelines.corpus",),
     headline=_headline,
+    details=_details,
 )

@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -12,10 +12,10 @@ from typing import Any, BinaryIO
 from pipelines.corpus.folders import Skipped
 from pipelines.corpus.ingest.config import VERSION, IngestConfig, SourceConfig
 from pipelines.corpus.ingest.divide import Division
-from pipelines.corpus.readers.encoding import detect_encoding
-from pipelines.corpus.readers.formats import formats_of
+from pipelines.corpus.readers.formats import FORMATS, check_format, split_name
 from pipelines.corpus.readers.json_lines import count_line_ends
-from pipelines.corpus.readers.records import Format, UnreadableError
+from pipelines.corpus.readers.look import Look, look
+from pipelines.corpus.readers.records import ReadOptions, UnreadableError, to_seekable
 from pipelines.corpus.sources import File, Listing, describe, file_digest
 from pipelines.store.step import StepContext, fingerprinted
 
@@ -30,7 +30,10 @@ Entry = dict[str, Any]
 
 @dataclass(frozen=True)
 class Piece:
-    """A file of a source, or its lines between two positions, which follow `lines_before` others."""
+    """A file of a source, or its lines between two positions, which follow `lines_before` others.
+
+    look: how the file is read, once somebody has looked.
+    """
 
     source: SourceConfig
     file: File
@@ -38,6 +41,12 @@ class Piece:
     end: int | None = None
     lines_before: int = 0
     sha256: str = ""
+    look: Look | None = None
+
+    @property
+    def options(self) -> ReadOptions:
+        """How the file is read, as far as that is known."""
+        return self.look.options if self.look else self.source
 
 
 @dataclass(frozen=True)
@@ -103,13 +112,12 @@ def plan(
         for file in files:
             if f"{source.title}/{file.name}" in later:
                 continue
-            try:
-                compression, format_ = formats_of(file.name, source)
-            except KeyError as unknown:
-                skipped.append((source, Skipped(file.name, f"no reader for .{unknown.args[0]}")))
+            check_format(source)
+            if not source.format and not split_name(file.name)[1] and isinstance(why := _look(source, file), str):
+                skipped.append((source, Skipped(file.name, why)))
                 continue
-            if file.bytes > config.partition_bytes and not compression and _can_be_divided(source, file, format_):
-                groups += [[piece] for piece in _by_lines(source, file, config.partition_bytes)] + [[]]
+            if file.bytes > config.partition_bytes and (whole := _look_to_divide(source, file)):
+                groups += [[piece] for piece in _by_lines(whole, config.partition_bytes)] + [[]]
                 continue
             groups[-1].append(Piece(source, file, sha256=file_digest(file)))
             draw = int(hashlib.sha256(f"{source.title}/{file.name}".encode()).hexdigest()[:8], 16) / 16**8
@@ -133,25 +141,33 @@ def plan(
 def _key(common: dict[str, Any], pieces: Sequence[Piece], division: Division | None) -> str:
     """Return a name of what a partition becomes: equal keys, equal documents."""
     made_of = [
-        [fingerprinted(piece.source), piece.source.title, piece.file.name, piece.lines_before, piece.sha256]
+        [fingerprinted(piece.options), piece.source.title, piece.file.name, piece.lines_before, piece.sha256]
         for piece in pieces
     ]
     text = json.dumps([VERSION, common, made_of, division and astuple(division)], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _can_be_divided(source: SourceConfig, file: File, format_: Format) -> bool:
-    if not format_.by_line or source.group_by or "://" in file.uri:
-        return False
-    with file.open() as stream:
+def _look(source: SourceConfig, file: File) -> Look | str:
+    """Return how a file is to be read, or why it cannot be."""
+    with to_seekable(file.open()) as stream:
         try:
-            return detect_encoding(stream.read(1 << 16), source.encoding) in ("utf-8-sig", "ascii")
-        except UnreadableError:
-            return False
+            return look(stream, file.name, source)
+        except UnreadableError as error:
+            return str(error)
 
 
-def _by_lines(source: SourceConfig, file: File, size: int) -> Iterator[Piece]:
-    bounds = [0]
+def _look_to_divide(source: SourceConfig, file: File) -> Piece | None:
+    """Return a large file as one piece, if each of its lines can be read alone."""
+    if source.group_by or "://" in file.uri or isinstance(found := _look(source, file), str):
+        return None
+    options = found.options
+    is_by_line = FORMATS[options.format or ""].by_line and options.compression == "none"
+    return Piece(source, file, look=found) if is_by_line and options.encoding in ("utf-8", "ascii") else None
+
+
+def _by_lines(whole: Piece, size: int) -> Iterator[Piece]:
+    file, bounds = whole.file, [0]
     with file.open() as stream:
         while bounds[-1] < file.bytes:
             bounds.append(_line_end(stream, min(bounds[-1] + size, file.bytes)))
@@ -161,7 +177,7 @@ def _by_lines(source: SourceConfig, file: File, size: int) -> Iterator[Piece]:
     with ThreadPoolExecutor(2) as pool:  # hashing, counting and reading all release the interpreter
         scanned = pool.map(lambda span: _scan(file, *span), pairwise(bounds))
         for (start, end), (sha256, count) in zip(pairwise(bounds), scanned, strict=True):
-            yield Piece(source, file, start, end, lines, sha256)
+            yield replace(whole, start=start, end=end, lines_before=lines, sha256=sha256)
             lines += count
 
 

@@ -26,6 +26,7 @@ class Part(Config):
 
     longest: bytes of the longest document.
     problem: why the first record was rejected, if one was.
+    doubtful: the first file of each doubtful guess, by key and value.
     before: the file in which an earlier corpus kept these documents, without the rows `dropped_before`.
     """
 
@@ -34,6 +35,7 @@ class Part(Config):
     counts: dict[str, int]
     longest: int
     problem: str = ""
+    doubtful: dict[str, str] = {}
     before: Path | None = None
     dropped_before: tuple[int, ...] = ()
 
@@ -80,7 +82,7 @@ def _restore(partition: Partition) -> Iterator[Part]:
                     table.write(row)
         else:
             link_or_copy(before, documents)
-        known = {name: entry[name] for name in ("counts", "longest", "problem")}
+        known = {name: entry[name] for name in ("counts", "longest", "problem", "doubtful")}
         yield Part(documents=documents, rejected=rejected, before=before, dropped_before=places, **known)
 
 
@@ -89,7 +91,7 @@ def _read(partition: Partition) -> Iterator[Part]:
     for number, first in enumerate(batches):
         documents, rejected = _files(partition, number)
         counts: Counter[str] = Counter()
-        longest, problem = 0, ""
+        longest, problem, doubtful = 0, "", dict[str, str]()
         with TableWriter(documents, columns_of(partition.config)) as good, TableWriter(rejected, REJECTED) as bad:
             for rows, batch in chain([first], batches):
                 good.write_batch(rows)
@@ -97,11 +99,13 @@ def _read(partition: Partition) -> Iterator[Part]:
                     problem = problem or f"{row['location']}: {row['reason']}"
                     bad.write(row)
                 counts.update(batch.counts)
+                doubtful = batch.doubtful | doubtful
                 counts.update(sizes_of(rows))
                 longest = max(longest, pc.max(rows["n_bytes"]).as_py() or 0)
                 if good.text_bytes + bad.text_bytes >= partition.config.partition_bytes:
                     break
-        yield Part(documents=documents, rejected=rejected, counts=counts, longest=longest, problem=problem)
+        found = {"counts": counts, "longest": longest, "problem": problem, "doubtful": doubtful}
+        yield Part(documents=documents, rejected=rejected, **found)
 
 
 def _files(partition: Partition, number: int) -> tuple[Path, Path]:

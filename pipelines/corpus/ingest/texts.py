@@ -3,15 +3,27 @@
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any, BinaryIO, cast
 
 from pipelines.corpus.conversation import read_turns
 from pipelines.corpus.ingest.config import SourceConfig
 from pipelines.corpus.ingest.partitions import Piece
-from pipelines.corpus.readers.formats import formats_of, one_by_one, read_records
+from pipelines.corpus.readers.formats import FORMATS, one_by_one, read_records, split_name
+from pipelines.corpus.readers.look import Look, look
 from pipelines.corpus.readers.processes import Queue
-from pipelines.corpus.readers.records import MAX_WHOLE, Bad, Record, Records, Stream, no_column, show
+from pipelines.corpus.readers.records import (
+    MAX_WHOLE,
+    Bad,
+    Record,
+    Records,
+    Stream,
+    UnreadableError,
+    no_column,
+    show,
+    to_seekable,
+)
 
 AHEAD = 16  # files that a reader process is asked for
 DEEP = "nested too deeply"
@@ -19,36 +31,59 @@ SHOWN = 2_000  # characters of an unreadable record that are kept to look at
 
 
 def read_pieces(pieces: Sequence[Piece]) -> Iterator[tuple[Piece, Iterator[Record | Records | Bad]]]:
-    """Yield each piece with its records. A reader process is asked for some files in advance."""
-    opened: dict[int, BinaryIO] = {}
+    """Yield each piece, looked at, with its records. A reader process is asked for some files in advance."""
+    opened: dict[int, Opened] = {}
     asked = 0
     with ExitStack() as files, Queue() as queue:
         for number, piece in enumerate(pieces):
             while asked < min(number + AHEAD, len(pieces)):
-                if _reads_elsewhere(later := pieces[asked]):
-                    opened[asked] = files.enter_context(later.file.open())
-                    queue.ask(opened[asked], later.file.name, later.source)
+                if _may_read_elsewhere(later := pieces[asked]):
+                    opened[asked] = found = _open(later)
+                    files.enter_context(found.file)
+                    if not found.problem and FORMATS[found.look.options.format or ""].isolated:
+                        queue.ask(found.file, later.file.name, found.look.options)
                 asked += 1
-            yield piece, read_texts(piece, opened.pop(number, None), queue)
+            at_hand = opened.pop(number) if number in opened else _open(piece)
+            yield replace(piece, look=at_hand.look), read_texts(piece, at_hand, queue)
 
 
-def _reads_elsewhere(piece: Piece) -> bool:
-    """Return whether a process reads the piece, and its file takes no memory while it waits."""
-    return "://" not in piece.file.uri and formats_of(piece.file.name, piece.source)[1].isolated
+@dataclass(frozen=True)
+class Opened:
+    """An open file, and how it is read, or why it cannot be."""
+
+    file: BinaryIO
+    look: Look
+    problem: str = ""
+
+
+def _open(piece: Piece) -> Opened:
+    file = to_seekable(piece.file.open())
+    if piece.look:
+        return Opened(file, piece.look)
+    try:
+        return Opened(file, look(file, piece.file.name, piece.source))
+    except UnreadableError as error:
+        return Opened(file, Look(piece.source), str(error))
+
+
+def _may_read_elsewhere(piece: Piece) -> bool:
+    """Return whether by its name a process reads the piece, and its file takes no memory while it waits."""
+    format_ = piece.source.format or split_name(piece.file.name)[1]
+    return "://" not in piece.file.uri and format_ is not None and FORMATS[format_].isolated
 
 
 def read_texts(
-    piece: Piece, file: BinaryIO | None = None, queue: Queue | None = None
+    piece: Piece, opened: Opened | None = None, queue: Queue | None = None
 ) -> Iterator[Record | Records | Bad]:
     """Yield the records of a piece. Consecutive records of a group become one.
 
     Args:
-        file: the file of the piece if it is open already; it is closed.
+        opened: the file of the piece if it is open already; it is closed.
         queue: the files that a reader process is asked for, which may have this file.
     """
     source = piece.source
     if not source.group_by:
-        yield from _read(piece, file, queue)
+        yield from _read(piece, opened, queue)
         return
 
     def key(record: Record | Bad) -> str | None:
@@ -59,7 +94,8 @@ def read_texts(
         except RecursionError:
             return None
 
-    for group, members in groupby((usable(record, source) for record in one_by_one(_read(piece, file, queue))), key):
+    records = one_by_one(_read(piece, opened, queue))
+    for group, members in groupby((usable(record, source) for record in records), key):
         if group is None:
             yield from (member if isinstance(member, Bad) else _too_deep(member, source) for member in members)
             continue
@@ -112,11 +148,15 @@ def spoken_text(value: Any) -> Any:
         return value
 
 
-def _read(piece: Piece, opened: BinaryIO | None, queue: Queue | None) -> Iterator[Record | Records | Bad]:
-    with opened or piece.file.open() as file:
+def _read(piece: Piece, opened: Opened | None, queue: Queue | None) -> Iterator[Record | Records | Bad]:
+    opened = opened or _open(piece)
+    with opened.file as file:
         stream = file
+        if opened.problem:
+            yield Bad(opened.problem, "file")
+            return
         if (end := piece.end) is not None:
             file.seek(piece.start)
             stream = cast(BinaryIO, Stream(lambda size: file.read(min(size, end - file.tell()))))
-        yield from read_records(stream, piece.file.name, piece.source, piece.lines_before + 1, queue)
+        yield from read_records(stream, piece.file.name, opened.look.options, piece.lines_before + 1, queue)
     piece.file.check_unchanged()

@@ -15,13 +15,10 @@ import socket
 import sys
 from typing import Any, BinaryIO, cast
 
-import pyarrow as pa
-
 from pipelines.corpus.readers.formats import read_here
 from pipelines.corpus.readers.limits import IDLE, Limits, address_space, processor_time
-from pipelines.corpus.readers.records import BUFFER, Bad, Record
+from pipelines.corpus.readers.records import BUFFER, Bad, Record, Rows
 from pipelines.corpus.readers.wire import (
-    BATCH,
     BEGUN,
     END,
     HEADER_BYTES,
@@ -34,7 +31,7 @@ from pipelines.corpus.readers.wire import (
     Request,
     decode_request,
     encode_record,
-    header,
+    encode_rows,
     message,
     unpack_header,
 )
@@ -88,18 +85,20 @@ def _answer(channel: socket.socket, request: Request, descriptors: list[int], be
     channel.sendall(message(BEGUN))
     options, limits = request.options, Limits.of(request.size, request.options.limits)
     limits.limit_memory(before)
-    held, size, schema = [], 0, None
+    held, size, schema = list[bytes](), 0, None
     with _File(channel, request, descriptors, limits) as raw:
         file = cast(BinaryIO, io.BufferedReader(raw, min(BUFFER, request.size + 1)))
         try:
             for found in read_here(file, request.name, options):
-                if isinstance(found, pa.RecordBatch):
-                    if schema is None or not schema.equals(found.schema):
-                        schema = found.schema
+                if isinstance(found, Rows):
+                    if held:
+                        channel.sendall(_records(held))
+                        held, size = [], 0
+                    if schema is None or not schema.equals(found.batch.schema):
+                        schema = found.batch.schema
                         channel.sendall(message(SCHEMA, schema.serialize().to_pybytes()))
-                    content = memoryview(found.serialize())  # not joined with its header, which would copy it
-                    channel.sendall(header(BATCH, len(content)))
-                    channel.sendall(content)
+                    for part in encode_rows(found):
+                        channel.sendall(part)
                     continue
                 for record in [found] if isinstance(found, Record | Bad) else found:
                     held.append(encode_record(record))

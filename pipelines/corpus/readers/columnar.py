@@ -1,8 +1,12 @@
 """Readers of Parquet and Arrow. They yield Arrow batches, bounded by what their rows take as Python objects."""
 
 import io
-from collections.abc import Iterable, Iterator
-from typing import BinaryIO
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import chain
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -10,9 +14,23 @@ import pyarrow.ipc
 import pyarrow.parquet
 
 from pipelines.corpus.readers.compression import refuse_bomb
-from pipelines.corpus.readers.records import ReadOptions, UnreadableError, check_names, to_seekable
+from pipelines.corpus.readers.records import (
+    MAX_REASON,
+    Bad,
+    Found,
+    ReadOptions,
+    Records,
+    Rows,
+    UnreadableError,
+    check_names,
+    sentence_of,
+    short_line,
+    to_seekable,
+)
+from pipelines.corpus.readers.values import to_python
 from pipelines.corpus.readers.weight import weight_of_batch
 
+MAGIC = b"ARROW1"
 BATCH_BYTES = 1 << 20  # of memory that the rows of a batch may take, unless it has one row
 BATCH_ROWS = 8192
 BOMB_BYTES = 32 << 20  # of memory that the rows of any small file may take
@@ -21,7 +39,17 @@ MAX_ROWS = 500_000  # of any small file; a larger one may have one for each byte
 READ_ROWS, READ_BYTES = 256, 16 << 20  # rows that Parquet decodes at once, and their usual bytes
 
 
-def read_parquet(file: BinaryIO, options: ReadOptions) -> Iterator[pa.RecordBatch]:
+@dataclass(frozen=True)
+class _Lost:
+    """Rows that cannot be read, or a single one, or so many bytes of the file."""
+
+    reason: str
+    n_rows: int = 0
+    n_bytes: int = 0
+    is_row: bool = False
+
+
+def read_parquet(file: BinaryIO, options: ReadOptions) -> Iterator[Found]:
     """Read the wanted columns of a Parquet file."""
     seekable = to_seekable(file)
     size = seekable.seek(0, io.SEEK_END)
@@ -33,22 +61,87 @@ def read_parquet(file: BinaryIO, options: ReadOptions) -> Iterator[pa.RecordBatc
     wanted = [chunk for chunk in chunks if chunk.path_in_schema.partition(".")[0] in columns]
     unpacked = sum(chunk.total_uncompressed_size for chunk in wanted)
     refuse_bomb(unpacked, size, options)
-    rows = READ_BYTES * max(metadata.num_rows, 1) // max(unpacked, 1)
-    batches = parquet.iter_batches(batch_size=min(max(rows, 1), READ_ROWS), columns=columns)
-    yield from _bounded(batches, size, options)
+    rows = min(max(READ_BYTES * max(metadata.num_rows, 1) // max(unpacked, 1), 1), READ_ROWS)
+    yield from _bounded(_row_groups(parquet, columns, rows), size, options, metadata.num_rows)
 
 
-def read_arrow(file: BinaryIO, options: ReadOptions) -> Iterator[pa.RecordBatch]:
+def _row_groups(parquet: Any, columns: Sequence[str], batch_size: int) -> Iterator[pa.RecordBatch | _Lost]:
+    """Yield the batches of all row groups. Of a damaged one, those are lost that follow the damage."""
+    for number in range(parquet.metadata.num_row_groups):
+        n_left = parquet.metadata.row_group(number).num_rows
+        read = partial(parquet.iter_batches, batch_size, row_groups=[number])
+        reason = "a row group without its last rows"
+        try:
+            for batch in read(columns=columns):
+                n_left -= len(batch)
+                yield batch
+        except Exception as error:
+            reason = sentence_of(error)
+            for name in columns:
+                try:
+                    deque(read(columns=[name]), maxlen=0)
+                except Exception as error:
+                    reason = _in_column(name, sentence_of(error))
+                    break
+        if n_left > 0:
+            yield _Lost(reason, n_left)
+
+
+def read_arrow(file: BinaryIO, options: ReadOptions) -> Iterator[Found]:
     """Read the wanted columns of an Arrow file or stream."""
     seekable = to_seekable(file)
     size = seekable.seek(0, io.SEEK_END)
     seekable.seek(0)
-    is_file = seekable.read(6) == b"ARROW1"
+    is_file = seekable.read(len(MAGIC)) == MAGIC
+    batches: Iterator[pa.RecordBatch | _Lost]
     seekable.seek(0)
-    reader = pa.ipc.open_file(seekable) if is_file else pa.ipc.open_stream(seekable)
-    batches = map(reader.get_batch, range(reader.num_record_batches)) if is_file else reader
+    if is_file:
+        try:
+            reader = pa.ipc.open_file(seekable)
+        except pa.ArrowInvalid as error:  # without an end, but it begins as a stream does
+            seekable.seek(8)
+            reader = pa.ipc.open_stream(seekable)
+            batches = chain(_stream(reader, seekable), [_Lost(sentence_of(error))])
+        else:
+            batches = _record_batches(reader, seekable)
+    else:
+        reader = pa.ipc.open_stream(seekable)
+        batches = _stream(reader, seekable)
     columns = _columns(reader.schema, options)
-    yield from _bounded((batch.select(columns) for batch in batches), size, options)
+    found = (each if isinstance(each, _Lost) else each.select(columns) for each in batches)
+    yield from _bounded(found, size, options)
+
+
+def _record_batches(reader: Any, file: BinaryIO) -> Iterator[pa.RecordBatch | _Lost]:
+    """Yield the batches of an Arrow file. The rows of a damaged one are lost."""
+    for number in range(reader.num_record_batches):
+        try:
+            batch = reader.get_batch(number)
+        except Exception as error:
+            yield _damage(reader.schema.names, number, file) or _Lost(sentence_of(error))
+        else:
+            yield batch
+
+
+def _damage(names: Sequence[str], number: int, file: BinaryIO) -> _Lost | None:
+    """Return which column of a damaged batch cannot be read, and how many rows it has by another column."""
+    reason, n_rows = "", 0
+    for field, name in enumerate(names):
+        try:
+            one = pa.ipc.open_file(file, options=pa.ipc.IpcReadOptions(included_fields=[field]))
+            n_rows = len(one.get_batch(number))
+        except Exception as error:
+            reason = reason or _in_column(name, sentence_of(error))
+    return _Lost(reason, n_rows) if reason else None
+
+
+def _stream(reader: Any, file: BinaryIO) -> Iterator[pa.RecordBatch | _Lost]:
+    """Yield the batches of an Arrow stream. Behind a damaged one, all are lost."""
+    try:
+        yield from reader
+    except Exception as error:
+        at = file.tell()
+        yield _Lost(sentence_of(error), n_bytes=file.seek(0, io.SEEK_END) - at)
 
 
 def _columns(schema: pa.Schema, options: ReadOptions) -> list[str]:
@@ -57,7 +150,7 @@ def _columns(schema: pa.Schema, options: ReadOptions) -> list[str]:
     Raises:
         UnreadableError: two have the same name, or the names are endless.
     """
-    check_names(schema.names)
+    check_names(schema.names, options.wanted)
     if (length := sum(map(len, schema.names))) > MAX_NAMES:
         raise UnreadableError(f"the names of its columns have {length:,} characters")
     if options.wanted and set(options.wanted) <= set(schema.names):
@@ -65,23 +158,33 @@ def _columns(schema: pa.Schema, options: ReadOptions) -> list[str]:
     return list(schema.names)
 
 
-def _bounded(batches: Iterable[pa.RecordBatch], size: int, options: ReadOptions) -> Iterator[pa.RecordBatch]:
+def _bounded(
+    batches: Iterable[pa.RecordBatch | _Lost], size: int, options: ReadOptions, total: int = 0
+) -> Iterator[Found]:
     """Yield all rows in small batches of plain arrays. Count what they take, and not what the file says.
 
     The first ones are held back until they are as many as those of a bomb, of which none is kept.
 
     Raises:
         UnreadableError: the rows take far more than the file.
-        pa.ArrowInvalid: a batch is damaged.
     """
-    held: list[pa.RecordBatch] = []
-    taken = n_rows = 0
+    held: list[Found] = []
+    taken, row = 0, 1
     for part in _small(batches, size, options):
-        n_rows += len(part)
-        taken += weight_of_batch(part)
-        _refuse_rows(n_rows, size, options)
-        refuse_bomb(taken, size, options, BOMB_BYTES)
-        held.append(part)
+        if isinstance(part, _Lost):
+            n_lost = min(part.n_rows, max(MAX_ROWS, size))  # a damaged file may say anything
+            place = f"row {row}" if part.is_row else f"after row {row - 1}" if row > 1 else "file"
+            held.append(Bad(part.reason, place, "", 0 if part.is_row else n_lost, part.n_bytes))
+            row += n_lost
+        elif isinstance(part, list):
+            held.append(Records(part, "row", row))
+            row += len(part)
+        else:
+            held.append(Rows(part, row, total))
+            row += len(part)
+            taken += weight_of_batch(part)
+            refuse_bomb(taken, size, options, BOMB_BYTES)
+        _refuse_rows(row - 1, size, options)
         if taken > BOMB_BYTES:
             yield from held
             held.clear()
@@ -93,42 +196,79 @@ def _refuse_rows(n_rows: int, size: int, options: ReadOptions) -> None:
         raise UnreadableError(f"a bomb: {n_rows:,} rows in {size:,} bytes")
 
 
-def _small(batches: Iterable[pa.RecordBatch], size: int, options: ReadOptions) -> Iterator[pa.RecordBatch]:
+def _small(
+    batches: Iterable[pa.RecordBatch | _Lost], size: int, options: ReadOptions
+) -> Iterator[pa.RecordBatch | list[dict[str, Any]] | _Lost]:
     n = 16  # rows at a time, which grow or shrink with what they take
     for batch in batches:
+        if isinstance(batch, _Lost):
+            yield batch
+            continue
         _refuse_rows(len(batch), size, options)
-        is_valid, start = _is_valid(batch), 0
-        if is_valid:
-            refuse_bomb(weight_of_batch(batch), size, options, BOMB_BYTES)
-        while start < len(batch):
-            part = batch.slice(start, n)
-            if not is_valid:
-                part.validate(full=True)
-            part = _plain(part)
-            weight = weight_of_batch(part)
-            if weight > BATCH_BYTES and len(part) > 1:
-                n = max(1, len(part) // 4)
+        for valid in _valid(batch):
+            if not isinstance(valid, pa.RecordBatch):
+                yield valid
                 continue
-            yield part
-            start += len(part)
-            if weight < BATCH_BYTES // 2:
-                n = min(2 * n, BATCH_ROWS)
+            refuse_bomb(weight_of_batch(valid), size, options, BOMB_BYTES)
+            start = 0
+            while start < len(valid):
+                part = _plain(valid.slice(start, n))
+                weight = weight_of_batch(part)
+                if weight > BATCH_BYTES and len(part) > 1:
+                    n = max(1, len(part) // 4)
+                    continue
+                yield part
+                start += len(part)
+                if weight < BATCH_BYTES // 2:
+                    n = min(2 * n, BATCH_ROWS)
 
 
-def _is_valid(batch: pa.RecordBatch) -> bool:
+def _valid(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch | list[dict[str, Any]] | _Lost]:
+    """Yield the rows of a batch that are valid, and one by one those that are not."""
+    if not _why_invalid(batch):
+        yield batch
+    elif len(batch) > 1:
+        yield from _valid(batch.slice(0, len(batch) // 2))
+        yield from _valid(batch.slice(len(batch) // 2))
+    else:
+        yield _repaired(batch)
+
+
+def _repaired(row: pa.RecordBatch) -> list[dict[str, Any]] | _Lost:
+    """Return a row whose texts have bytes outside UTF-8, with lone surrogates for them, or why it cannot be read."""
+    fields: dict[str, Any] = {}
+    for name, column in zip(row.schema.names, row.columns, strict=True):
+        if not (reason := _why_invalid(column)):
+            fields |= to_python(pa.RecordBatch.from_arrays([column], [name]))[0]
+            continue
+        try:
+            type_ = {pa.string(): pa.binary(), pa.large_string(): pa.large_binary()}[column.type]
+            content = pa.Array.from_buffers(type_, 1, column.buffers(), offset=column.offset)
+        except (KeyError, pa.ArrowInvalid):  # not a text, or a place outside the data
+            return _Lost(_in_column(name, reason), 1, is_row=True)
+        fields[name] = content[0].as_py().decode("utf-8", "surrogateescape")
+    return [fields]
+
+
+def _why_invalid(values: pa.RecordBatch | pa.Array) -> str:
     try:
-        batch.validate(full=True)
-    except pa.ArrowInvalid:
-        return False
-    return True
+        values.validate(full=True)
+    except pa.ArrowInvalid as error:
+        return sentence_of(error)
+    return ""
+
+
+def _in_column(name: str, reason: str) -> str:
+    return f"column {short_line(name, MAX_REASON)!r}: {reason}"
 
 
 def _plain(batch: pa.RecordBatch) -> pa.RecordBatch:
-    """Return a batch without dictionaries, runs and views, in which a few bytes mean many values."""
+    """Return a batch without dictionaries, runs and views, in which a few bytes mean many values, and without NaN."""
     types = [_plain_type(field.type, field.name) for field in batch.schema]
-    if types == batch.schema.types:
+    if types == batch.schema.types and not any(map(pa.types.is_floating, types)):
         return batch
     arrays = [_plain_array(array, type_) for array, type_ in zip(batch.columns, types, strict=True)]
+    arrays = [pc.if_else(pc.is_nan(a), None, a) if pa.types.is_floating(a.type) else a for a in arrays]
     return pa.RecordBatch.from_arrays(arrays, batch.schema.names)
 
 

@@ -95,7 +95,7 @@ class _Rows:
         self._least = max((number for number, name in enumerate(self.names, 1) if name), default=0)
 
     def _header(self) -> list[str]:
-        row = next((row for row in iter(self._parsed, None) if row), [])
+        row: list[str] | Bad = next((row for row in iter(self._parsed, None) if row), [])
         if isinstance(row, Bad):
             raise UnreadableError(f"the header on {row.location} cannot be read: {row.reason}")
         if len(row) > MAX_COLUMNS:
@@ -107,7 +107,7 @@ class _Rows:
 
         It is none if the next row needs a closer look.
         """
-        lines, many = self._lines.peek(), []
+        lines, many = self._lines.peek(), list[list[str]]()
         parsed = self._parse(lines)
         try:
             for row, line in zip(parsed, lines, strict=False):

@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from typing import BinaryIO, cast
 
-from pipelines.corpus.readers.legacy import FEW, guess_legacy, is_western
+from pipelines.corpus.readers.legacy import FEW, guess_legacy, is_western, odd_share
 from pipelines.corpus.readers.records import BUFFER, ReadOptions, UnreadableError
 from pipelines.errors import InputError
 
@@ -91,9 +91,18 @@ def guess_encoding(sample: bytes) -> tuple[str, bool]:
         if not n_broken:
             return "utf-8", False
         raise UnreadableError("text in no known encoding")
-    if n_broken <= 3 and not LETTERS_BESIDE.search(text) and not is_western(sample.decode("cp1252", "replace")):
-        return "utf-8", True  # with a damaged byte, which is part of no word
+    if n_broken <= 3 and _is_damage(sample, text, encoding):
+        return "utf-8", True
     return encoding, is_doubtful or (encoding == "cp1252" and 5 * n_letters > n_broken)
+
+
+def _is_damage(sample: bytes, text: str, encoding: str) -> bool:
+    """Return whether a few bytes that are not UTF-8 are no words in another encoding either."""
+    if is_western(sample.decode("cp1252", "replace")):
+        return False
+    decoded = sample.decode(encoding, "replace")
+    has_letters = any(map(str.isalpha, NOT_ASCII.findall(decoded)))
+    return not LETTERS_BESIDE.search(text) or not has_letters or odd_share(decoded) >= 0.5
 
 
 def marked_encoding(head: bytes) -> str | None:

@@ -13,19 +13,17 @@ Readers get decompressed files: the last suffix of a name (`.gz`) is peeled off 
 encoding arrive as lone surrogates (as of Python's `surrogateescape`). Ingest counts, rejects or repairs them.
 """
 
-import errno
-import re
+import io
 from collections.abc import Iterable, Iterator
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import PurePosixPath
 from typing import BinaryIO
-
-import pyarrow as pa
 
 from pipelines.corpus.readers.columnar import read_arrow, read_parquet
 from pipelines.corpus.readers.compression import COMPRESSIONS, decompress, has_rest
 from pipelines.corpus.readers.delimited import read_csv, read_tsv
-from pipelines.corpus.readers.json_lines import read_json, read_json_lines
+from pipelines.corpus.readers.json_lines import read_json_lines
+from pipelines.corpus.readers.json_values import read_json
 from pipelines.corpus.readers.mail import read_mail
 from pipelines.corpus.readers.pages import read_html, read_pdf, read_warc
 from pipelines.corpus.readers.plain import read_text
@@ -39,12 +37,12 @@ from pipelines.corpus.readers.records import (
     ReadOptions,
     Record,
     Records,
+    Rows,
+    sentence_of,
     short_line,
 )
 from pipelines.corpus.readers.samples import read_conversations, read_python_dict
 from pipelines.errors import InputError
-
-FROM_FILES = {errno.EINVAL, errno.EOVERFLOW, errno.EFBIG, errno.ESPIPE}  # as of a place before the start of a file
 
 CODE = "py pyi c h cc cpp hpp cs java kt scala js jsx ts tsx go rs rb php swift lua pl r jl sh sql css toml ini cfg tex"
 
@@ -126,6 +124,7 @@ def read_records(
     with nullcontext(queue) if queue else Queue() as queue:
         found = queue.read(file, name, options) if format_.isolated else read_here(file, name, options, first_line)
         for each in found:
+            assert not isinstance(each, Rows)  # of which the process makes records
             yield _printable(each) if isinstance(each, Bad) else each
 
 
@@ -136,37 +135,34 @@ def read_here(file: BinaryIO, name: str, options: ReadOptions, first_line: int =
         InputError, OSError: see `read_records`.
     """
     compression, format_ = formats_of(name, options)
-    last, row = "", 0
+    last = ""
     try:
         with decompress(file, compression, options) as stream:
             for found in format_.read(stream, options, *([first_line] if format_.by_line else [])):
-                if isinstance(found, pa.RecordBatch):
-                    row += len(found)
-                    last = f"row {row}"
-                else:
-                    last = found.last_location if isinstance(found, Records) else found.location
+                last = found.last_location if isinstance(found, Records | Rows) else found.location
                 yield found
+            if not last:
+                yield Bad("no records", "file")
             if has_rest(stream):
                 yield Bad("other bytes follow the compressed data; they are left out", f"after {last}")
     except ImportError as error:
         raise InputError(f"{name} needs the package {error.name}; pip install 'tokenmill[formats]'.") from None
     except Exception as error:  # of whichever parser, about bytes that nobody foresaw
-        if not is_of_file(error):
-            raise
-        sentence = (str(error).strip() or type(error).__name__).splitlines()[0]
-        sentence = re.sub(" at 0x[0-9a-f]+", "", sentence)  # an address that differs each time
-        yield Bad(sentence, f"after {last}" if last else "file")
+        yield Bad(sentence_of(error), f"after {last}" if last else "file", lost_bytes=_left(file, bool(last)))
 
 
-def is_of_file(error: Exception) -> bool:
-    """Return whether the file is the cause of an error, and not the config, the network or the machine."""
-    if isinstance(error, InputError | ConnectionError | MemoryError):
-        return False
-    return not isinstance(error, OSError) or not error.errno or error.errno in FROM_FILES
+def _left(file: BinaryIO, has_begun: bool) -> int:
+    """Return how many bytes of a file remain, as far as it says that."""
+    with suppress(OSError, ValueError):
+        at = file.tell() if has_begun else 0
+        return max(0, file.seek(0, io.SEEK_END) - at)
+    return 0
 
 
 def _printable(bad: Bad) -> Bad:
     """Return a `Bad` that can be written into a table: its text is for people and need not be repaired."""
-    return Bad(
-        short_line(bad.reason, MAX_REASON), short_line(bad.location, MAX_REASON), SURROGATE.sub("\ufffd", bad.text)
+    return bad._replace(
+        reason=short_line(bad.reason, MAX_REASON),
+        location=short_line(bad.location, MAX_REASON),
+        text=SURROGATE.sub("\ufffd", bad.text),
     )

@@ -1,8 +1,7 @@
-"""Readers of JSON Lines and JSON."""
+"""A reader of JSON Lines, and the guess whether a file is JSON or JSON Lines."""
 
 import codecs
 import io
-import json
 import secrets
 from collections.abc import Iterator
 from typing import Any, BinaryIO
@@ -10,19 +9,12 @@ from typing import Any, BinaryIO
 import numpy as np
 import orjson
 
-from pipelines.corpus.readers.encoding import HEAD, UNDECODED, detect_encoding, errors_of, open_text, to_buffered
-from pipelines.corpus.readers.records import (
-    BUFFER,
-    MAX_LINE,
-    Bad,
-    ReadOptions,
-    Record,
-    Records,
-    UnreadableError,
-    read_whole,
-)
+from pipelines.corpus.readers.encoding import HEAD, UNDECODED, detect_encoding, errors_of, to_buffered
+from pipelines.corpus.readers.json_values import DECODER, is_cut, reason_of
+from pipelines.corpus.readers.records import BUFFER, MAX_LINE, Bad, ReadOptions, Record, Records
 from pipelines.corpus.readers.weight import too_heavy
 
+LINES = 20  # that are looked at to tell JSON Lines from JSON
 NUMBER = secrets.randbits(53)  # nobody can have written this number
 
 
@@ -41,19 +33,6 @@ def read_json_lines(file: BinaryIO, options: ReadOptions, first_line: int = 1) -
                 if line.strip():
                     yield _record(line, f"line {number}")
                 number += 1
-
-
-def read_json(file: BinaryIO, options: ReadOptions) -> Iterator[Record | Bad]:
-    """Read one JSON object, or a list of them."""
-    try:
-        value = json.loads(open_text(io.BytesIO(read_whole(file)), options).read())
-    except RecursionError:
-        raise UnreadableError("JSON nested too deeply") from None
-    for number, fields in enumerate(value if isinstance(value, list) else [value], 1):
-        if isinstance(fields, dict):
-            yield Record(fields, f"record {number}")
-        else:
-            yield Bad("not a JSON object", f"record {number}", str(fields)[:1000])
 
 
 def _objects(lines: bytes) -> list[dict[str, Any]]:
@@ -76,13 +55,15 @@ def _objects(lines: bytes) -> list[dict[str, Any]]:
 def _record(line: bytes, location: str) -> Record | Bad:
     if too_heavy(line):
         return Bad("a line of too many values", location, line[:1000].decode("utf-8", "replace"))
+    line = line.removeprefix(codecs.BOM_UTF8).strip(b"\x1e \t\r").removesuffix(b",")
     try:
         fields = orjson.loads(line)
-    except orjson.JSONDecodeError as strict:
+    except orjson.JSONDecodeError:
         try:  # Python's parser takes NaN and lone surrogates, and bytes in the wrong encoding once they are decoded
-            fields = json.loads(line.decode("utf-8", "surrogateescape"))
-        except (ValueError, RecursionError):
-            return Bad(f"not JSON: {strict}", location, line[:1000].decode("utf-8", "replace"))
+            text = line.decode("utf-8", "surrogateescape")
+            fields = DECODER.decode(text)
+        except (ValueError, RecursionError) as error:
+            return Bad(reason_of(error, text), location, text[:1000])
     if not isinstance(fields, dict):
         return Bad("not a JSON object", location, line[:1000].decode("utf-8", "replace"))
     return Record(fields, location)
@@ -123,3 +104,31 @@ def count_line_ends(block: bytes) -> int:
 
 def _too_long(begun: list[bytes]) -> Bad:
     return Bad(f"a line of more than {MAX_LINE:,} bytes", "", b"".join(begun)[:1000].decode("utf-8", "replace"))
+
+
+def guess_shape(head: str) -> str | None:
+    """Return by the first characters of a file whether it is json or jsonl, or None if they do not say it."""
+    text = head.lstrip("\ufeff\x1e \t\r\n")
+    first, _, rest = text.partition("\n")
+    try:
+        value, end = DECODER.raw_decode(text)
+    except (ValueError, RecursionError) as error:
+        if text.startswith("["):
+            return "json"
+        value, end = None, len(text) if rest and is_cut(error, text) else 0
+    if end <= len(first) and isinstance(value, list):
+        return "jsonl" if rest.strip() else "json"
+    if end <= len(first) and value is not None:
+        if first[end:].lstrip(" \t\r\x1e,").startswith("{"):
+            return "json"  # objects one behind the other
+        return "jsonl" if rest.strip() else None
+    if text.startswith("{") and any(map(_is_object, rest.split("\n")[:LINES])):
+        return "jsonl"  # whose first line is broken
+    return "json" if end > len(first) else None
+
+
+def _is_object(line: str) -> bool:
+    try:
+        return isinstance(DECODER.decode(line), dict) if line.startswith("{") else False
+    except (ValueError, RecursionError):
+        return False

@@ -12,22 +12,14 @@ from collections.abc import Iterator
 import chardet
 
 USUAL = (
-    *(
-        "cp932",
-        "euc_jis_2004",
-        "iso2022_jp_2",
-        "shift_jis_2004",
-        "cp949",
-        "euc_kr",
-        "iso2022_kr",
-        "big5hkscs",
-        "gb18030",
-    ),
-    *("cp874", "cp1250", "cp1251", "cp1252", "cp1253", "cp1254", "cp1255", "cp1256", "cp1257", "cp1258"),
-    *("iso8859-2", "iso8859-5", "iso8859-6", "iso8859-7", "iso8859-8", "iso8859-13"),
+    *("cp932", "shift_jis", "shift_jis_2004", "euc_jp", "euc_jis_2004", "iso2022_jp", "iso2022_jp_2"),
+    *("gb2312", "gbk", "gb18030", "big5", "big5hkscs", "cp950", "cp949", "euc_kr", "iso2022_kr", "cp874", "cp1258"),
+    *("cp1250", "cp1251", "cp1252", "cp1253", "cp1254", "cp1255", "cp1256", "cp1257"),
+    *("iso8859-2", "iso8859-5", "iso8859-6", "iso8859-7", "iso8859-8", "iso8859-9", "iso8859-13"),
     *("koi8-r", "koi8-u", "mac-cyrillic", "mac-roman"),
     *("cp737", "cp850", "cp852", "cp857", "cp862", "cp866"),
 )
+NAMES = frozenset(codecs.lookup(name).name for name in USUAL)
 SEVERAL_BYTES = ("big5", "cp9", "euc", "gb", "iso2022", "johab", "shift")  # of which a letter is made
 WESTERN = frozenset("àâäçèéêëîïôöùûüœæåøñßáíóúãõìòÀÂÄÇÈÉÊËÎÏÔÖÙÛÜŒÆÅØÑÁÍÓÚÃÕ‘’“”„–—«»…€°·¿¡§£©®™ºª•´\xa0\xad")
 RARE = frozenset("¤¦¨¬¯¶¸¹ÐÝÞðþý±³ˇ˘˙˛˝¥")
@@ -64,9 +56,10 @@ def guess_legacy(sample: bytes) -> tuple[str | None, bool]:
 
 
 def _rated(sample: bytes) -> Iterator[tuple[str, float]]:
-    for found in chardet.detect_all(sample, ignore_threshold=True, include_encodings=USUAL):
-        if found["encoding"]:
-            yield codecs.lookup(found["encoding"]).name, found["confidence"]
+    for found in chardet.detect_all(sample, ignore_threshold=True, encoding_era=chardet.EncodingEra.ALL):
+        name = codecs.lookup(found["encoding"]).name if found["encoding"] else ""
+        if name in NAMES:
+            yield name, found["confidence"]
 
 
 def is_western(text: str) -> bool:
@@ -97,6 +90,6 @@ def _oddness(letter: str, before: str, after: str) -> float:
         return 1
     if letter.islower() and letter not in "ßªº" and before.isupper() and after.isupper():
         return 1
-    if letter > "\u024f" and before.isascii() and before.isalpha():  # Greek in the middle of a Latin word
-        return 1
+    if letter > "\u024f" and any(beside.isascii() and beside.isalpha() for beside in (before, after)):
+        return 1  # Greek in a Latin word
     return rare

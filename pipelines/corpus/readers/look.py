@@ -8,6 +8,7 @@ import re
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, BinaryIO
 
 from pipelines.corpus.readers.compression import MAGIC_BYTES, compression_of, decompress
@@ -20,12 +21,15 @@ from pipelines.corpus.readers.encoding import (
     marked_encoding,
     to_codec,
 )
-from pipelines.corpus.readers.formats import check_format, is_of_file, one_by_one, read_records, split_name
+from pipelines.corpus.readers.formats import check_format, one_by_one, read_records, split_name
+from pipelines.corpus.readers.json_lines import guess_shape
+from pipelines.corpus.readers.mail import begins_as_mail
 from pipelines.corpus.readers.pages import DECLARED_WITHIN, encoding_of_page
-from pipelines.corpus.readers.records import BUFFER, Bad, ReadOptions, Record, UnreadableError
+from pipelines.corpus.readers.records import BUFFER, Bad, ReadOptions, Record, UnreadableError, is_of_file
 
 TEXTS = ("text", "markdown", "code", "html", "json", "jsonl", "csv", "tsv", "conversations")  # that have an encoding
 FORMATS_BY_MAGIC = {b"%PDF-": "pdf", b"PAR1": "parquet", b"ARROW1": "arrow", b"WARC/": "warc"}
+SHAPES = ("json", "jsonl")  # that are told apart by what is in the file
 DELIMITERS = {"csv": ",", "tsv": "\t"}
 FAR = 64 << 20  # bytes of a packed or remote file in which a letter outside ASCII is looked for
 BEFORE = 1000  # bytes before that letter
@@ -47,10 +51,17 @@ class Look:
     options: ReadOptions
     guesses: tuple[Guess, ...] = ()
 
-    @property
-    def doubtful(self) -> str | None:
-        """The keys whose guesses are doubtful."""
-        return ", ".join(guess.key for guess in self.guesses if guess.is_doubtful) or None
+    @cached_property
+    def columns(self) -> dict[str, str | None]:
+        """How the file is read, as columns of a table."""
+        options = self.options
+        return {
+            "format": options.format,
+            "compression": None if options.compression == "none" else options.compression,
+            "encoding": options.encoding,
+            "quotes": options.quotes,
+            "doubtful": ", ".join(guess.key for guess in self.guesses if guess.is_doubtful) or None,
+        }
 
 
 def look(file: BinaryIO, name: str, options: ReadOptions) -> Look:
@@ -79,6 +90,8 @@ def _look(file: BinaryIO, name: str, options: ReadOptions) -> Look:
     if not options.compression and packed != named_packing:
         guesses.append(Guess("compression", packed))
     by_magic = next((each for magic, each in FORMATS_BY_MAGIC.items() if head.startswith(magic)), None)
+    if not by_magic and begins_as_mail(head, named_format):
+        by_magic = "mail"
     format_ = options.format or by_magic or named_format
     if not format_:
         raise UnreadableError(f"no reader for .{extension}")
@@ -92,8 +105,11 @@ def _look(file: BinaryIO, name: str, options: ReadOptions) -> Look:
         complete["encoding"] = encoding
         if is_guess and (is_doubtful or encoding != "utf-8"):
             guesses.append(Guess("encoding", encoding, is_doubtful))
+        text = head.decode(to_codec(encoding), errors_of(encoding)).removeprefix("\ufeff")
+        if format_ in SHAPES and not options.format and (shape := guess_shape(text) or format_) != format_:
+            guesses.append(Guess("format", shape))
+            complete["format"] = shape
         if format_ in DELIMITERS:
-            text = head.decode(to_codec(encoding), errors_of(encoding)).removeprefix("\ufeff")
             delimiter = options.delimiter or guess_delimiter(text, DELIMITERS[format_], options)
             if delimiter != (options.delimiter or DELIMITERS[format_]):
                 guesses.append(Guess("delimiter", delimiter))

@@ -25,6 +25,11 @@ HEADERS = ("subject", "from", "to", "cc", "date", "message-id", "in-reply-to")
 MAX_HEADER = 10_000  # characters of a field
 MAX_DEPTH = 50  # of parts within parts
 BEGINNING = re.compile(rb"From \S.*\d\d:\d\d.*\d{4}")
+MBOX = re.compile(BEGINNING.pattern + rb"[^\n]*\n[A-Za-z][\w-]*:")
+MESSAGE = re.compile(
+    rb"(?i)(date|delivered-to|from|message-id|mime-version|received|return-path|subject|to|x-[\w-]+):[ \t][^\n]*\n"
+    rb"([ \t][^\n]*\n)*[a-z][\w-]*:"
+)
 QUOTED = re.compile(rb"(?m)^>(?=>*From )")
 
 
@@ -36,6 +41,12 @@ def read_mail(file: BinaryIO, options: ReadOptions) -> Iterator[Record | Bad]:
         return
     for number, content in enumerate(_messages(buffered), 1):
         yield _record(content, f"message {number}", options)
+
+
+def begins_as_mail(head: bytes, named_format: str | None) -> bool:
+    """Return whether a file of another name begins as an mbox, or a file of no known name as a message."""
+    is_message = not named_format and MESSAGE.match(head)
+    return named_format in (None, "text") and bool(is_message or MBOX.match(head[:1000]))
 
 
 def _messages(file: BinaryIO) -> Iterator[bytes]:

@@ -26,6 +26,7 @@ import pyarrow as pa
 from pipelines.corpus.readers.compression import refuse_bomb
 from pipelines.corpus.readers.limits import IDLE, Limits
 from pipelines.corpus.readers.records import BUFFER, Bad, ReadOptions, Record, Records, UnreadableError, to_seekable
+from pipelines.corpus.readers.values import to_python
 from pipelines.corpus.readers.weight import weight_of_batch
 from pipelines.corpus.readers.wire import (
     BATCH,
@@ -39,8 +40,8 @@ from pipelines.corpus.readers.wire import (
     RECORDS,
     SCHEMA,
     WANT,
-    decode_batch,
     decode_records,
+    decode_rows,
     decode_schema,
     encode_request,
     message,
@@ -71,7 +72,10 @@ _lock = threading.Lock()
 
 @dataclass
 class _Asked:
-    """A file that a reader is asked for. The run serves the bytes of a file without a descriptor."""
+    """A file that a reader is asked for. The run serves the bytes of a file without a descriptor.
+
+    rows_left: how many rows are to come, if the file says that.
+    """
 
     file: BinaryIO
     options: ReadOptions
@@ -79,6 +83,7 @@ class _Asked:
     request: bytes
     descriptor: int | None
     is_sent: bool = False
+    rows_left: int = 0
 
 
 class Queue:
@@ -114,13 +119,15 @@ class Queue:
             self.close()
             self.ask(file, name, options)
         reader, last, is_whole = self._begin(), "", False
+        asked = self._asked[0]
         try:
-            for found in reader.read(self._asked[0]):
+            for found in reader.read(asked):
                 last = found.last_location if isinstance(found, Records) else found.location
                 yield found
             is_whole = True
         except UnreadableError as error:
-            yield Bad(str(error), f"after {last}" if last else "file")
+            n_bytes = 0 if last else asked.limits.size
+            yield Bad(str(error), f"after {last}" if last else "file", "", asked.rows_left, n_bytes)
         finally:
             if self._asked:
                 self._asked.popleft()
@@ -200,7 +207,7 @@ class _Reader:
             UnreadableError: the file ended the process or broke a limit.
         """
         file, options, limits = asked.file, asked.options, asked.limits
-        row, weight, schema = 1, 0, pa.schema([])
+        weight, schema = 0, pa.schema([])
         while (received := self._receive(limits))[0] != END:
             kind, content = received
             if kind == WANT:
@@ -224,13 +231,13 @@ class _Reader:
                     continue
                 if kind != BATCH:
                     raise ValueError("its reader gave a damaged answer")
-                batch = decode_batch(content, schema)
-                weight += weight_of_batch(batch)
+                rows = decode_rows(content, schema)
+                weight += weight_of_batch(rows.batch)
                 refuse_bomb(weight, limits.size, options)
-                for start in range(0, len(batch), SLICE):
-                    records = Records(batch.slice(start, SLICE).to_pylist(), "row", row)
-                    row += len(records)
-                    yield records
+                for start in range(0, len(rows.batch), SLICE):
+                    asked.rows_left = max(0, rows.total + 1 - rows.first - start)
+                    yield Records(to_python(rows.batch.slice(start, SLICE)), "row", rows.first + start)
+                asked.rows_left = max(0, rows.total + 1 - rows.first - len(rows.batch))
             except (ValueError, OverflowError, RecursionError, pa.ArrowException) as error:
                 raise UnreadableError((str(error) or type(error).__name__).splitlines()[0]) from None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import re
 import tempfile
@@ -16,6 +17,7 @@ import pyarrow.compute as pc
 from pydantic import Field
 
 from gpt.config import Config
+from pipelines.errors import InputError
 
 MAX_LINE = 64 << 20  # bytes of one line of JSON Lines, or of one field of a CSV file
 MAX_DOCUMENT = 10_000_000  # characters of a document of plain text, where no key says otherwise
@@ -25,6 +27,7 @@ BUFFER = 1 << 20  # bytes per read
 SPOOLED = 16 << 20  # bytes of a copy of a file that stay in memory
 MAX_REASON = 500  # characters of a reason or a place, which a file can make as long as itself
 LINE_ENDS = re.compile(r"[\r\n\x0b\x0c\x1c-\x1e\x85\u2028\u2029]+")
+FROM_FILES = {errno.EINVAL, errno.EOVERFLOW, errno.EFBIG, errno.ESPIPE}  # as of a place before the start of a file
 SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -68,11 +71,43 @@ class Records:
 
 
 class Bad(NamedTuple):
-    """A record that could not be read, and why."""
+    """A record that could not be read, and why.
+
+    lost_rows, lost_bytes: how much else cannot be read for the same reason.
+    """
 
     reason: str
     location: str
     text: str = ""
+    lost_rows: int = 0
+    lost_bytes: int = 0
+
+    @property
+    def sentence(self) -> str:
+        """The reason, and what else is lost."""
+        if self.lost_rows:
+            return f"{self.reason}; {self.lost_rows:,} row{'s are' if self.lost_rows > 1 else ' is'} lost"
+        if self.lost_bytes and self.location != "file":
+            return f"{self.reason}; {self.lost_bytes:,} byte{'s are' if self.lost_bytes > 1 else ' is'} lost"
+        return self.reason
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Consecutive rows of a file that stores columns, as an Arrow batch.
+
+    first: the number of the first one.
+    total: how many rows the file has, or 0 if that is unknown.
+    """
+
+    batch: pa.RecordBatch
+    first: int
+    total: int = 0
+
+    @property
+    def last_location(self) -> str:
+        """The place of the last row."""
+        return f"row {self.first + len(self.batch) - 1}"
 
 
 class UnreadableError(Exception):
@@ -125,8 +160,8 @@ class ReadOptions(Config):
         return ()
 
 
-# What a reader yields: mypy knows no types of Arrow.
-Found: TypeAlias = "Record | Records | Bad | Any"
+# What a reader yields.
+Found: TypeAlias = Record | Records | Rows | Bad
 
 # Takes an open file and options; a reader by line also takes the number of the first line.
 Reader = Callable[..., Iterator[Found]]
@@ -174,6 +209,25 @@ def show(fields: Mapping[str, Any], limit: int) -> str:
     except (RecursionError, ValueError):  # nested deeply, or an integer of too many digits
         return "fields that cannot be shown"
     return f"{{{', '.join(parts)}}}"[:limit]
+
+
+def is_of_file(error: Exception) -> bool:
+    """Return whether the file is the cause of an error, and not the config, the network or the machine."""
+    if isinstance(error, InputError | ConnectionError | MemoryError):
+        return False
+    return not isinstance(error, OSError) or not error.errno or error.errno in FROM_FILES
+
+
+def sentence_of(error: Exception) -> str:
+    """Return the first line of what a parser says about a file.
+
+    Raises:
+        Exception: the error itself, if the file is not its cause.
+    """
+    if not is_of_file(error):
+        raise error
+    sentence = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return re.sub(" at 0x[0-9a-f]+", "", sentence)  # an address that differs each time
 
 
 def check_names(columns: Sequence[str], wanted: Collection[str] = ()) -> None:

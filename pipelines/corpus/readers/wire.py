@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 
 import pyarrow as pa
 
-from pipelines.corpus.readers.records import Bad, ReadOptions, Record
+from pipelines.corpus.readers.records import Bad, ReadOptions, Record, Rows
 from pipelines.corpus.readers.weight import too_heavy
 
 # From the run: a file to read, and bytes of a file that only the run can read.
@@ -27,6 +27,8 @@ MEMORY_EXIT = 3  # exit code of a reader that met its memory limit
 
 _HEADER = struct.Struct("<cQ")
 HEADER_BYTES = _HEADER.size
+_PLACE = struct.Struct("<QQ")
+MOST = 1 << 53  # rows or bytes that a file may have
 
 
 class RequestOptions(ReadOptions):
@@ -141,21 +143,31 @@ def decode_records(content: bytes) -> Iterator[Record | Bad]:
         match each:
             case [dict() as fields, str() as location]:
                 yield Record(fields, location)
-            case [str() as reason, str() as location, str() as text]:
-                yield Bad(reason, location, text)
+            case [str() as reason, str() as location, str() as text, int() as rows, int() as n_bytes]:
+                yield Bad(reason, location, text, *(min(max(0, lost), MOST) for lost in (rows, n_bytes)))
             case _:
                 raise ValueError("neither a record nor a reason")
 
 
-def decode_batch(content: bytes, schema: pa.Schema) -> pa.RecordBatch:
-    """Return the Arrow batch of a message, validated.
+def encode_rows(rows: Rows) -> tuple[bytes, memoryview]:
+    """Return the two parts of a message of rows. To join them would copy the second."""
+    content = memoryview(rows.batch.serialize())
+    place = _PLACE.pack(rows.first, rows.total)
+    return header(BATCH, len(place) + len(content)) + place, content
+
+
+def decode_rows(content: bytes, schema: pa.Schema) -> Rows:
+    """Return the rows of a message, validated.
 
     Raises:
-        pa.ArrowInvalid: it is damaged.
+        pa.ArrowInvalid, ValueError: they are damaged.
     """
-    batch = pa.ipc.read_record_batch(pa.py_buffer(content), schema)
+    first, total = _PLACE.unpack_from(content)
+    batch = pa.ipc.read_record_batch(pa.py_buffer(memoryview(content)[_PLACE.size :]), schema)
     batch.validate(full=True)
-    return batch
+    if max(first + len(batch), total) > MOST:
+        raise ValueError("too many rows")
+    return Rows(batch, first, total)
 
 
 def decode_schema(content: bytes) -> pa.Schema:

@@ -36,7 +36,7 @@ def corpus(store: Store, folder: Path, texts: dict[str, str], copies: int = 0) -
     records += [{"title": f"copy {i}", "text": "A twin."} for i in range(copies)]
     path = folder / "news.jsonl"
     path.write_text("".join(json.dumps(record) + "\n" for record in records))
-    config = IngestConfig(sources=[{"uri": str(path), "metadata": ["title"]}], split={"validation": 0})
+    config = IngestConfig(sources=[{"uri": str(path), "metadata": ["title"]}], split={"validation": 0, "test": 0})
     return build(store, INGEST, config, {})
 
 

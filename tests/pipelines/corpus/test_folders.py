@@ -11,6 +11,7 @@ import fsspec
 import pytest
 from corpora import documents, rejected
 
+from pipelines.corpus.ingest.config import SourceConfig
 from pipelines.corpus.ingest.ingest import INGEST
 from pipelines.corpus.sources import label_of, list_files
 from pipelines.errors import InputError
@@ -167,7 +168,7 @@ def test_folders_may_be_named_like_files(tmp_path: Path) -> None:
 @pytest.mark.parametrize("uri", ["", "  ", "file://", "file://localhost"])
 def test_empty_address_is_refused(uri: str) -> None:
     with pytest.raises(ValueError, match="it should be a file, a folder"):
-        INGEST.config(sources=[{"uri": uri}])
+        SourceConfig(uri=uri)
 
 
 def test_empty_file_costs_only_itself(tmp_path: Path, build: Build) -> None:

@@ -69,6 +69,11 @@ def test_keys_divide_instead(build: Build, tmp_path: Path) -> None:
     assert [row["location"] for row in pieces[:2]] == ["book.jsonl line 1 part 1", "book.jsonl line 1 part 2"]
 
 
+def test_three_short_texts_stay_whole(build: Build, tmp_path: Path) -> None:
+    path = write_lines(tmp_path / "a.jsonl", texts := [book(8, seed) for seed in range(3)])
+    assert [row["text"] for row in documents(build(INGEST, {"sources": [{"uri": str(path)}]}))] == texts
+
+
 def test_many_texts_of_a_size_stay_whole(build: Build, tmp_path: Path) -> None:
     path = write_lines(tmp_path / "a.jsonl", texts := [book(60, seed) for seed in range(8)])
     assert [row["text"] for row in documents(build(INGEST, {"sources": [{"uri": str(path)}]}))] == texts
@@ -94,6 +99,6 @@ def test_pieces_are_the_text_without_blank_ones(text: str, into: int) -> None:
 
 @given(st.integers(0, 1 << 50))
 def test_single_text_has_several_pieces_at_every_size(n_bytes: int) -> None:
-    division = division_of(n_bytes)
+    division = division_of(1, n_bytes)
     assert division.into <= division.longer_than and (n_bytes <= 256 or n_bytes > division.longer_than)
     assert n_bytes <= 768 or 6 <= n_bytes / division.into <= 100

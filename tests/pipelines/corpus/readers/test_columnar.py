@@ -12,7 +12,7 @@ from reading import ROWS, WRITTEN, problems, read, texts
 
 from pipelines.corpus.ingest.config import SourceConfig
 from pipelines.corpus.readers.look import read_file
-from pipelines.corpus.readers.records import Record
+from pipelines.corpus.readers.records import Bad, Record
 
 
 @pytest.mark.parametrize("extension", ["parquet", "arrow", "feather"])
@@ -48,22 +48,94 @@ def test_parquet_bomb_is_refused_before_unpacking(packing: str) -> None:
     assert "decompression bomb" in problems(read(out.getvalue(), "a.parquet", limits=0.2))[0][1]
 
 
-def test_values_outside_python_are_one_problem() -> None:
-    for values in (pa.array([2**50], pa.timestamp("s")), pa.array([2**30], pa.date32())):
-        out = io.BytesIO()
-        table = pa.table({"text": ["long ago"], "at": values})
-        with pa.ipc.new_file(out, table.schema) as writer:
-            writer.write_table(table)
-        assert len(problems(read(out.getvalue(), "a.arrow"))) == 1
+@pytest.mark.parametrize(
+    ("values", "shown"),
+    [
+        (pa.array([0, -800_000], pa.date32()), "-0221-09-04"),
+        (pa.array([0, 2**50], pa.timestamp("ms")), "<value out of range: 1125899906842624>"),
+        (pa.array([0, 2**62], pa.duration("s")), "4611686018427387904"),
+        (pa.array([{"b": [0]}, {"b": [2**30]}], pa.struct({"b": pa.list_(pa.date32())})), None),
+    ],
+)
+def test_values_outside_python_are_texts(values: pa.Array, shown: str | None) -> None:
+    table = pa.table({"text": ["a", "b"], "at": values})
+    found = [record.fields["at"] for record in read(written(table), "a.parquet") if isinstance(record, Record)]
+    assert found == [values[0].as_py(), shown or {"b": ["<value out of range: 1073741824>"]}]
 
 
-def test_offsets_outside_the_data_are_one_problem() -> None:
+def written(table: pa.Table, **options: Any) -> bytes:
+    out = io.BytesIO()
+    pq.write_table(table, out, **options)
+    return out.getvalue()
+
+
+def test_nan_is_read_as_null() -> None:
+    table = pa.table({"text": ["a", "b", "c"], "n": [1.5, float("nan"), None]})
+    assert [record.fields["n"] for record in read(written(table), "a.parquet") if isinstance(record, Record)] == [
+        1.5,
+        None,
+        None,
+    ]
+
+
+@pytest.mark.parametrize("type_", [pa.string(), pa.large_string()])
+def test_bytes_outside_utf_8_cost_their_row_alone(type_: pa.DataType) -> None:
+    of_bytes = pa.array([b"a", b"b\xe4", b"c"], pa.binary() if type_ == pa.string() else pa.large_binary())
+    column = pa.Array.from_buffers(type_, 3, of_bytes.buffers())
+    for content, name in ((as_parquet(column), "a.parquet"), (as_ipc(column), "a.arrow")):
+        assert [
+            (record.fields["text"], record.location) for record in read(content, name) if isinstance(record, Record)
+        ] == [("a", "row 1"), ("b\udce4", "row 2"), ("c", "row 3")]
+
+
+def test_offsets_outside_the_data_cost_their_row() -> None:
     good, bad = (np.array([0, 5, 11, last], np.int32).tobytes() for last in (17, 2_000_000_000))
     buffers = [None, pa.py_buffer(good), pa.py_buffer(b"hello world, text")]
     content = as_ipc(pa.Array.from_buffers(pa.string(), 3, buffers)).replace(good, bad)
     assert bad in content
-    ((place, reason),) = problems(read(content, "a.arrow"))
-    assert place == "file" and "out of bounds" in reason
+    found = read(content, "a.arrow")
+    ((place, reason),) = problems(found)
+    assert texts(found) == ["hello", " world"]
+    assert place == "row 3" and reason.startswith("column 'text': ") and "out of bounds" in reason
+
+
+def lost(found: list[Record | Bad]) -> list[tuple[str, int]]:
+    return [(bad.location, bad.lost_rows) for bad in found if isinstance(bad, Bad)]
+
+
+def test_damaged_row_group_costs_its_rows_alone() -> None:
+    rows = [f"row {number} " + "abc" * (number % 7) for number in range(3000)]
+    table = pa.table({"n": range(3000), "text": rows})
+    content = bytearray(written(table, row_group_size=1000, compression="snappy"))
+    column = pq.read_metadata(io.BytesIO(content)).row_group(1).column(1)
+    start = column.data_page_offset + 40
+    content[start : start + 40] = bytes(40)
+    found = read(bytes(content), "a.parquet")
+    ((place, n_lost),) = lost(found)
+    assert (place, 0 < n_lost <= 1000) == (f"after row {2000 - n_lost}", True)
+    assert texts(found) == rows[: 2000 - n_lost] + rows[2000:]
+    assert [record.location for record in found][-1] == "row 3000"
+    assert problems(found)[0][1].startswith("column 'text': ")
+    options = SourceConfig(uri="a.parquet", text="n")
+    assert not problems(list(read_file(io.BytesIO(content), "a.parquet", options))), "nobody asks for the column"
+
+
+def test_damaged_batch_costs_its_rows_alone() -> None:
+    out, schema = io.BytesIO(), pa.schema({"text": pa.string(), "n": pa.int64()})
+    with pa.ipc.new_file(out, schema, options=pa.ipc.IpcWriteOptions(compression="zstd")) as writer:
+        for number in range(3):
+            writer.write_batch(pa.record_batch([["ab" * 50 + str(number)] * 9, range(9)], schema=schema))
+    content, magic = bytearray(out.getvalue()), b"\x28\xb5\x2f\xfd"
+    frames = [at for at in range(len(content)) if content.startswith(magic, at)]
+    content[frames[len(frames) // 3] : frames[len(frames) // 3] + 4] = b"\0\0\0\0"
+    found = read(bytes(content), "a.arrow")
+    assert len(texts(found)) == 18 and lost(found) == [("after row 9", 9)]
+    assert problems(found)[0][1].startswith("column 'text': ")
+
+
+def test_arrow_file_without_its_end_is_read_up_to_it() -> None:
+    found = read(WRITTEN["arrow"][:-100], "a.arrow")
+    assert texts(found) == [row["text"] for row in ROWS] and len(problems(found)) == 1
 
 
 NULLS = pa.nulls(2_000_000_000)

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import json
 import subprocess
 import sys
 import time
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hostile import (
+    GOOD,
     LARGE_DICTIONARY,
     LINE,
     SENTENCE,
@@ -23,12 +27,16 @@ from hostile import (
     repeated,
     warc_record,
 )
-from reading import PACK
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from reading import PACK, read
+
+from pipelines.corpus.readers.records import Bad, Record
 
 pytestmark = pytest.mark.integration
 
 ROOT = Path(__file__).parents[4]
-GOOD = ("a.txt", "m.html", "z.jsonl")
+BETWEEN = ("a.txt", "m.html", "z.jsonl")  # good files among damaged ones
 INGEST = """
 import json, re, resource, sys
 from pathlib import Path
@@ -69,7 +77,7 @@ def ingest(root: Path, files: dict[str, bytes]) -> dict[str, Any]:
     )
     assert done.returncode == 0, done.stderr[-2000:]
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    assert {name for name in GOOD if any(place.startswith(f"{name} ") for place in found["kept"])} == set(GOOD)
+    assert {name for name in BETWEEN if any(place.startswith(f"{name} ") for place in found["kept"])} == set(BETWEEN)
     assert "good.py entry good" in found["kept"]
     assert [reason for _, reason in found["rejected"] if len(reason) > 600 or "\n" in reason] == []
     assert sum(found["peaks"]) < 1500  # MB, of which good files take some 400
@@ -84,6 +92,92 @@ def test_damaged_files_cost_only_themselves(tmp_path: Path) -> None:
 @pytest.mark.parametrize("seed", range(2, 5))
 def test_many_damaged_files_cost_only_themselves(tmp_path: Path, seed: int) -> None:
     ingest(tmp_path, dict(damaged(seed, 120)))
+
+
+@st.composite
+def edited(draw: st.DrawFn, content: bytes, first: int = 0, last: int | None = None) -> bytes:
+    """Return content of which some bytes between two places are replaced, inserted or missing, or any bytes."""
+    if first == 0 and draw(st.integers(0, 5)) == 0:
+        return draw(st.binary(max_size=300))
+    last = len(content) if last is None else last
+    for _ in range(draw(st.integers(1, 4))):
+        at = draw(st.integers(first, max(last - 1, first)))
+        new = draw(st.binary(max_size=8) | st.sampled_from([b'"', b"\0", b"\n", b"\r", b"\xff", b"{", b"]", b"\\"]))
+        old = len(new) if last < len(content) else draw(st.integers(0, 8))  # of the same size, before a footer
+        content = content[:at] + new[: last - at] + content[at + min(old, last - at) :]
+    return content
+
+
+@pytest.mark.parametrize("extension", GOOD)
+def test_any_bytes_give_records_or_rejections(extension: str) -> None:
+    check_any_bytes(extension, 8)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("extension", GOOD)
+def test_many_bytes_give_records_or_rejections(extension: str) -> None:
+    check_any_bytes(extension, 200)
+
+
+def check_any_bytes(extension: str, examples: int) -> None:
+    @given(st.data())
+    @settings(max_examples=examples, deadline=timedelta(seconds=20), suppress_health_check=list(HealthCheck))
+    def check(data: st.DataObject) -> None:
+        found = read(data.draw(edited(GOOD[extension])), f"a.{extension}")
+        assert found and all(isinstance(each, Record | Bad) for each in found)
+        assert len({each.location for each in found}) == len(found), "each has a place of its own"
+
+    check()
+
+
+LINES = st.lists(st.sampled_from([b'{"text": "a"}', b'"b", c', b"1,2", b'1,"', b"", b" ", b'"\\"', b"\0,\xff", b"[]"]))
+
+
+@given(LINES)
+@settings(deadline=None)
+def test_each_line_of_json_lines_is_a_record_or_rejected(lines: list[bytes]) -> None:
+    found = read(b"\n".join(lines), "a.jsonl", format="jsonl", encoding="utf-8")
+    expected = [f"line {number}" for number, line in enumerate(lines, 1) if line.strip()]
+    assert [each.location for each in found] == (expected or ["file"])
+
+
+@given(LINES, st.sampled_from(["fields", "letters", "escaped"]))
+@settings(deadline=None)
+def test_each_line_of_a_table_is_in_a_record_or_rejected(lines: list[bytes], quotes: str) -> None:
+    found = read(b"\n".join([b"a,b", *lines]), "a.csv", encoding="utf-8", quotes=quotes)
+    begins = [int(each.location.removeprefix("line ")) for each in found if each.location != "file"]
+    assert begins == sorted(set(begins))
+    for record, start, after in zip(found, begins, [*begins[1:], len(lines) + 2], strict=False):
+        between = [line for line in lines[start - 1 : after - 2] if line.strip()]
+        if isinstance(record, Bad) or quotes == "letters":
+            assert between == [], "the next record begins on the next line"
+        else:
+            assert sum(value.count("\n") for value in record.fields.values()) >= len(between)
+
+
+@pytest.mark.parametrize("extension", ["parquet", "arrow"])
+def test_rows_of_damaged_columns_add_up(extension: str) -> None:
+    rows, out = 60, io.BytesIO()
+    table = pa.table({"n": range(rows), "text": [f"row {number}" * (number % 5) for number in range(rows)]})
+    if extension == "parquet":
+        pq.write_table(table, out, row_group_size=20, compression="snappy")
+    else:
+        options = pa.ipc.IpcWriteOptions(compression="zstd")
+        with pa.ipc.new_file(out, table.schema, options=options) as writer:
+            writer.write_table(table, 20)
+    content = out.getvalue()
+    footer = len(content) - int.from_bytes(content[-10:-6] if extension == "arrow" else content[-8:-4], "little") - 12
+
+    @given(st.data())
+    @settings(max_examples=25, deadline=timedelta(seconds=20), suppress_health_check=list(HealthCheck))
+    def check(data: st.DataObject) -> None:
+        found = read(data.draw(edited(content, 8, footer)), f"a.{extension}")
+        n_lost = sum(each.lost_rows or each.location.startswith("row") for each in found if isinstance(each, Bad))
+        n_read = sum(isinstance(each, Record) for each in found)
+        unknown = any(isinstance(each, Bad) and not each.lost_rows and "row" not in each.location for each in found)
+        assert n_read + n_lost == rows or (unknown and n_read + n_lost < rows)
+
+    check()
 
 
 def bombs() -> dict[str, bytes]:

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from reading import problems, read, texts
 
 from pipelines.corpus.readers import json_lines
+from pipelines.corpus.readers.json_lines import guess_shape
 from pipelines.corpus.readers.records import Record
 
 
@@ -44,13 +45,13 @@ def test_json_lines_are_read_one_by_one(lines: list[list[str]], buffer: int) -> 
         assert found == read(content, "a.jsonl")
     good = [(line, number) for number, line in enumerate(content.split(b"\n"), 1) if is_object(line)]
     assert [record for record in found if isinstance(record, Record)] == [
-        Record(json.loads(line), f"line {number}") for line, number in good
+        Record(json.loads(line.rstrip(b", \r")), f"line {number}") for line, number in good
     ]
 
 
 def is_object(line: bytes) -> bool:
     try:
-        return isinstance(json.loads(line), dict)
+        return isinstance(json.loads(line.rstrip(b" \r").removesuffix(b",")), dict)
     except ValueError:
         return False
 
@@ -75,3 +76,55 @@ def test_line_of_endless_values_costs_only_itself() -> None:
 def test_signs_within_a_long_text_are_no_values() -> None:
     text = 'an escaped \\ "quote", and [{,' * 300_000
     assert texts(read(json.dumps({"text": text}).encode(), "a.jsonl")) == [text]
+
+
+def test_values_that_json_does_not_have_cost_nothing_or_their_line() -> None:
+    lines = [
+        '{"text": "a", "n": NaN, "m": -Infinity}',
+        '{"text": "b\0"}',
+        '{"text": "c", "n": nan}',
+        '\x1e{"text": "d"}',
+        '\ufeff{"text": "e"},\r',
+        '{"text": "f", "n": ' + "1" * 5000 + "}",
+        '{"text": "g", "text": "h"}',
+        '{"text": "i", // a comment',
+    ]
+    found = read("\n".join(lines).encode(), "a.jsonl", format="jsonl", encoding="utf-8")
+    assert [record.fields["text"] for record in found if isinstance(record, Record)] == ["a", "d", "e", "h"]
+    assert found[0] == Record({"text": "a", "n": None, "m": None}, "line 1")
+    assert problems(found) == [
+        ("line 2", "not JSON in column 'text': invalid control character"),
+        ("line 3", "not JSON in column 'n': expecting value"),
+        ("line 6", "not JSON: a number of too many digits"),
+        ("line 8", "not JSON in column 'text': a comment, which JSON does not have"),
+    ]
+
+
+def test_json_lines_in_utf_16_are_read() -> None:
+    assert texts(read('{"text": "ä"}\n{"text": "b"}\n'.encode("utf-16"), "a.jsonl")) == ["ä", "b"]
+
+
+@pytest.mark.parametrize(
+    ("head", "shape"),
+    [
+        ('{"text": "a"}\n{"text": "b"}\n', "jsonl"),
+        ('\ufeff\n{"text": "a"}\r\n{"te', "jsonl"),
+        ('\x1e{"text": "a"}\n\x1e{"text": "b"}\n', "jsonl"),
+        ('{"text": "a", \n{"text": "b"}\n', "jsonl"),
+        ('["a", "b"]\n["c", "d"]\n', "jsonl"),
+        ('[\n{"text": "a"},\n{"text": "b"}\n]\n', "json"),
+        ('[{"text": "a"},\n {"text": "b"}]', "json"),
+        ('[{"text": "a\0"}, {"te', "json"),
+        ('{\n  "text": "a",\n  "n": [\n    {"m": 1}\n  ]\n}\n', "json"),
+        ('{\n  "text": "a"\n}\n{\n  "text": "b"\n}\n', "json"),
+        ('{"text": "a"}{"text": "b"}\n', "json"),
+        ("[" * 100_000, "json"),
+        ('{"text": "a"}', None),
+        ('{"text": "a"}\n', None),
+        ('{"text": "a ve', None),
+        ("no JSON", None),
+        ("", None),
+    ],
+)
+def test_shape_is_guessed_by_the_first_characters(head: str, shape: str | None) -> None:
+    assert guess_shape(head) == shape

@@ -106,10 +106,13 @@ def test_folders_of_messages_become_documents_with_metadata(tmp_path: Path, buil
     box = mailbox.Maildir(str(tmp_path / "mail"))
     for i in range(3):
         box.add(MESSAGE.replace(b"grinds", b"grinds %d" % i))
-    source = {"uri": str(tmp_path / "mail"), "format": "mail", "metadata": ["subject", "date"]}
+    source = {"uri": str(tmp_path / "mail"), "metadata": ["subject", "date"]}
     rows = documents(build(INGEST, {"sources": [source]}))
     assert len(rows) == 3 and rows[0]["metadata"] == '{"subject":"Gemüse","date":"2023-01-02T10:11:12+01:00"}'
     (tmp_path / "export").mkdir()
     (tmp_path / "export/a.eml").write_bytes(MESSAGE)
     (tmp_path / "export/b.mbox").write_bytes(FROM + MESSAGE.replace(b"grinds", b"stands"))
-    assert len(documents(build(INGEST, {"sources": [{"uri": str(tmp_path / "export")}]}))) == 2
+    (tmp_path / "export/2023-January.txt").write_bytes(FROM + MESSAGE.replace(b"grinds", b"turns"))
+    (tmp_path / "export/letter.txt").write_bytes(b"From: the mill\nTo: the river\n\nA letter.")
+    rows = documents(build(INGEST, {"sources": [{"uri": str(tmp_path / "export")}]}))
+    assert len(rows) == 4 and rows[-1]["text"].startswith("From: the mill")

@@ -57,7 +57,7 @@ def test_files_asked_for_in_advance_survive_a_crash(tmp_path: Path) -> None:
     paths = [tmp_path / f"{number}.json" for number in range(6)]
     for path in paths:
         path.write_bytes(JSON)
-    paths[2].write_bytes(b"[" + b'{"":0},' * 4_000_000 + b"{}]")
+    paths[2].write_bytes(b'{"":[' + b'{"":0},' * 4_000_000 + b"{}]}")
     found: list[list[Any]] = []
     with Queue() as queue:
         files = [path.open("rb") for path in paths]
