@@ -184,6 +184,6 @@ def _sentences(plan: Plan) -> Iterator[str]:
         yield f"Not fine-tuned: {name}, whose examples are too few."
     where = "the GPU" if plan.machine.has_gpu else f"{plan.machine.threads} threads"
     yield (
-        f"A run takes about {duration(plan.seconds)}: some steps of this model took {short(plan.step_seconds)} s each "
+        f"A run takes about {duration(plan.seconds)}: a step of this model took {short(plan.step_seconds)} s "
         f"on {where} just now, and the rest is estimated from the amount of text."
     )

@@ -105,9 +105,10 @@ def _rounded(number: int) -> int:
 
 def _may_be_named(survey: Survey) -> bool:
     """Return whether the whole folder can be a source: what cannot be read of it is little, and no table of records."""
-    if any(kind.format for kind in survey.unread):
-        return False
     files = sum(len(kind.files) for kind in survey.unread)
+    is_whole = files + sum(len(kind.files) for kind in survey.kinds) == survey.files
+    if not is_whole or any(kind.format for kind in survey.unread):
+        return False
     return files <= LEFT_OUT and sum(kind.bytes for kind in survey.unread) <= survey.text_bytes
 
 

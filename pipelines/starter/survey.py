@@ -87,9 +87,13 @@ class Kind:
 
 @dataclass(frozen=True)
 class Survey:
-    """What somebody's text is: the kinds that can be read, and what cannot."""
+    """What somebody's text is: the kinds that can be read, and what cannot.
+
+    files: how many files the URI names.
+    """
 
     uri: str
+    files: int
     kinds: tuple[Kind, ...]
     unread: tuple[Kind, ...]
     skipped: tuple[Skipped, ...]
@@ -134,7 +138,7 @@ def survey(uri: str) -> Survey:
         raise InputError(
             f"{uri} has no text that can be read; the first problem: {worst.files[0].name}: {worst.problem}."
         )
-    return Survey(uri, tuple(good), tuple(unread), tuple(skipped))
+    return Survey(uri, len(files), tuple(good), tuple(unread), tuple(skipped))
 
 
 @dataclass(frozen=True)

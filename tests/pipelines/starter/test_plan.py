@@ -34,7 +34,7 @@ def large(n_bytes, documents=1_000_000, columns=BODY):
     lengths = tuple(map(len, PARAGRAPHS))
     kind = Kind("parquet", (file,), "parquet", ("s3://bucket/a.parquet",), columns=columns, records=documents)
     more = {"text_bytes": n_bytes, "texts": tuple(PARAGRAPHS), "lengths": lengths, "languages": (("en", 3), ("de", 2))}
-    return Survey("s3://bucket/a.parquet", (Kind(**{**vars(kind), **more}),), (), ())
+    return Survey("s3://bucket/a.parquet", 1, (Kind(**{**vars(kind), **more}),), (), ())
 
 
 def test_large_text_trains_for_the_time_there_is(machine):
