@@ -32,7 +32,8 @@ RECORDS, CHARACTERS = 400, 1 << 18  # of a file
 PIECE = 1 << 16  # characters of a long text that are read at a time
 TOKEN_BYTES = 4.0  # of most languages
 LANGUAGES = 40  # texts of a kind whose language is guessed
-# Bytes of text in a byte of a file, for formats that another process reads, so that nobody sees how far it came.
+PACKED = 3.0  # bytes in a byte of a compressed file
+# Bytes of values in a byte of a file.
 UNPACKED = {"parquet": 2.0, "arrow": 1.0, "json": 0.8, "html": 0.2, "pdf": 0.1, "warc": 0.5, "conversations": 0.9}
 DELIMITED = ("csv", "tsv")
 TABLES = (*DELIMITED, "json", "jsonl", "parquet", "arrow", "conversations")  # whose columns have any names
@@ -198,6 +199,7 @@ def _read(file: File, options: ReadOptions, deadline: float) -> _Sample:
     """Read records until there are enough. An empty text is none."""
     records: list[dict[str, Any]] = []
     problem, size, share = "", 0, 0.0
+    encoding = options.encoding or "utf-8"
     with file.open() as stream:
         for found in one_by_one(read_records(stream, file.name, options)):
             if isinstance(found, Bad):
@@ -205,11 +207,10 @@ def _read(file: File, options: ReadOptions, deadline: float) -> _Sample:
                 size += 1000
             elif found.fields.get("text") != "":
                 records.append(found.fields)
-                size += sum(len(str(value)) for value in found.fields.values())
+                size += sum(len(str(value).encode(encoding, "replace")) for value in found.fields.values())
             if len(records) >= RECORDS or size >= CHARACTERS or time.monotonic() > deadline:
-                unpacked = UNPACKED.get(str(options.format))
-                read = size / unpacked if unpacked else float(stream.tell())
-                share = min(read / max(file.bytes, 1), 1.0)
+                unpacked = UNPACKED.get(str(options.format), 1.0) * (PACKED if options.compression != "none" else 1)
+                share = min(size / unpacked / max(file.bytes, 1), 1.0)
                 break
         else:
             share = 1.0
