@@ -117,7 +117,7 @@ def run(inputs: Mapping[str, Dataset], config: TokenizeConfig, out: Path, work: 
 def _tokenizer_source(config: TokenizeConfig) -> tuple[SourceFile, ...]:
     if config.tokenizer is None:
         return ()
-    path = Path(config.tokenizer)
+    path = Path(config.tokenizer).expanduser()
     if not path.is_file():
         raise InputError(f"tokenize.tokenizer: there is no file {path}.")
     return (SourceFile(name=FILE, bytes=path.stat().st_size, sha256=file_sha256(path)),)
@@ -146,7 +146,7 @@ def make_tokenizer(config: TokenizeConfig, corpus: Corpus) -> Tokenizer:
     """Load, look up or learn the tokenizer that a config names. Learning reads the corpus's training split only."""
     tokenizer: Tokenizer
     if config.tokenizer is not None:
-        tokenizer = load_tokenizer(Path(config.tokenizer))
+        tokenizer = load_tokenizer(Path(config.tokenizer).expanduser())
     elif config.encoding in LEARNERS:
         tokenizer = LEARNERS[config.encoding](_training_texts(config, corpus), config.vocabulary)
     else:

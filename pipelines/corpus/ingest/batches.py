@@ -193,17 +193,16 @@ def read_batches(partition: Partition) -> Iterator[tuple[pa.RecordBatch, Batch]]
 def _fill_batches(partition: Partition, passages: Passages | None, limit: int) -> Iterator[Batch]:
     config, batch = partition.config, Batch()
     at_once = not config.clean and not passages
-    source = partition.source
-    longest = min(longest_of(source, partition.division), MAX_WHOLE)
     for piece, records_of in read_pieces(partition.pieces):
         batch.begin(piece)
+        longest = min(longest_of(piece.source, partition.division), MAX_WHOLE)
         for found in records_of:
             left: Records | list[Record | Bad] = found if isinstance(found, Records) else [found]
             while left:
                 if at_once and isinstance(left, Records) and (n := batch.add_many(left, piece, limit, longest)):
                     left = left[n:]
                 else:
-                    records = (each for record in left for each in divide(record, source, partition.division))
+                    records = (each for record in left for each in divide(record, piece.source, partition.division))
                     for record in records:
                         batch.add(record, piece, config, passages)
                         if batch.is_full(limit):

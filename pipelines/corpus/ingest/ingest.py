@@ -23,7 +23,7 @@ from pipelines.corpus.ingest.divide import division_of, is_divided_by_keys
 from pipelines.corpus.ingest.guesses import count_guesses, describe_guesses, warn_of_doubtful
 from pipelines.corpus.ingest.hold_out import empty_splits, hold_out
 from pipelines.corpus.ingest.partitions import PARTITIONS, Partition, known_partitions, plan
-from pipelines.corpus.ingest.read import Part, check_usable, read_partition
+from pipelines.corpus.ingest.read import Part, check_usable, parts_with, read_partition
 from pipelines.corpus.ingest.write import count_by_reason, write_documents, write_rejected
 from pipelines.corpus.quality import rules_of
 from pipelines.corpus.sources import Listing, describe_sources, list_sources
@@ -101,11 +101,15 @@ def _read(
     check_usable(config, partitions, parts_of, skipped)
     first = sum((Counter(part.counts) for parts in parts_of for part in parts), Counter())
     n_texts, division = first["documents"], division_of(first["documents"], first["bytes"])
-    long = {
-        partition.source
-        for partition, parts in zip(partitions, parts_of, strict=True)
-        if not is_divided_by_keys(partition.source) and max(part.longest for part in parts) > division.longer_than
-    }
+    long = [
+        source.title
+        for source in config.sources
+        if not is_divided_by_keys(source)
+        and any(
+            part.longest.get(source.title, 0) > division.longer_than
+            for part in parts_with(source, partitions, parts_of)
+        )
+    ]
     if not long:
         return partitions, parts_of, skipped, 0
     partitions, skipped = plan(config, listing, work.scratch / "divided", known, later, division)
@@ -113,7 +117,7 @@ def _read(
     parts_of = work.map(read_partition, partitions)
     n_documents = sum(part.counts["documents"] for parts in parts_of for part in parts)
     if n_documents > n_texts:
-        names = ", ".join(sorted({source.title for source in long}))
+        names = ", ".join(dict.fromkeys(long))
         work.listener.warn(
             f"{names}: long texts were divided, so that {n_texts:,} became {n_documents:,} documents and none is a "
             "large part of the corpus; split_at and max_document divide texts in another way"

@@ -23,8 +23,8 @@ PARTITIONS = "partitions.json"
 
 # What a part of a partition became in a corpus, as `partitions.json` stores it: the `number` of its file in
 # `documents`, and `first_rejected`, the row of `rejected.parquet` at which its rows begin. The records that the first
-# pass rejected come first. Duplicates follow, which were the rows `dropped` of the first pass. `counts`, `longest`
-# and `problem` are those of the first pass.
+# pass rejected come first. Duplicates follow, which were the rows `dropped` of the first pass. `counts`,
+# `usable`, `longest` and `problem` are those of the first pass.
 Entry = dict[str, Any]
 
 
@@ -51,7 +51,7 @@ class Piece:
 
 @dataclass(frozen=True)
 class Partition:
-    """What one task reads of one source, and where it writes.
+    """What one task reads, of sources with different names, and where it writes.
 
     known: the folder of an earlier corpus, and what the same partition became there.
     """
@@ -64,11 +64,6 @@ class Partition:
     evaluation_sets: tuple[Piece, ...]
     word_lists: tuple[File, ...]
     division: Division | None = None
-
-    @property
-    def source(self) -> SourceConfig:
-        """The source of all pieces."""
-        return self.pieces[0].source
 
 
 def known_partitions(work: StepContext) -> dict[str, tuple[Path, list[Entry]]]:
@@ -105,9 +100,13 @@ def plan(
     """
     skipped: list[tuple[SourceConfig, Skipped]] = []
     groups: list[list[Piece]] = [[]]
+    titles: set[str] = set()
     for source in config.sources:
         files, unread = listing[source]
-        groups.append([])
+        if source.title in titles:  # a partition counts the documents of each name
+            groups.append([])
+            titles.clear()
+        titles.add(source.title)
         skipped += [(source, each) for each in unread if not each.is_own]
         for file in files:
             if f"{source.title}/{file.name}" in later:

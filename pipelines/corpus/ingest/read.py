@@ -6,7 +6,6 @@ from itertools import chain, islice
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from gpt.config import Config
 from pipelines.corpus.documents import DOCUMENTS, REJECTED, sizes_of, split_of
@@ -24,7 +23,8 @@ from pipelines.store.partitions import mark_done, read_done
 class Part(Config):
     """The two files of a part of a partition, documents and what was rejected, with their counts.
 
-    longest: bytes of the longest document.
+    usable: the number of documents of each source, by name.
+    longest: bytes of its longest document.
     problem: why the first record was rejected, if one was.
     doubtful: the first file of each doubtful guess, by key and value.
     before: the file in which an earlier corpus kept these documents, without the rows `dropped_before`.
@@ -33,7 +33,8 @@ class Part(Config):
     documents: Path
     rejected: Path
     counts: dict[str, int]
-    longest: int
+    usable: dict[str, int]
+    longest: dict[str, int]
     problem: str = ""
     doubtful: dict[str, str] = {}
     before: Path | None = None
@@ -82,7 +83,7 @@ def _restore(partition: Partition) -> Iterator[Part]:
                     table.write(row)
         else:
             link_or_copy(before, documents)
-        known = {name: entry[name] for name in ("counts", "longest", "problem", "doubtful")}
+        known = {name: entry[name] for name in ("counts", "usable", "longest", "problem", "doubtful")}
         yield Part(documents=documents, rejected=rejected, before=before, dropped_before=places, **known)
 
 
@@ -91,7 +92,8 @@ def _read(partition: Partition) -> Iterator[Part]:
     for number, first in enumerate(batches):
         documents, rejected = _files(partition, number)
         counts: Counter[str] = Counter()
-        longest, problem, doubtful = 0, "", dict[str, str]()
+        usable: Counter[str] = Counter()
+        longest, problem, doubtful = dict[str, int](), "", dict[str, str]()
         with TableWriter(documents, columns_of(partition.config)) as good, TableWriter(rejected, REJECTED) as bad:
             for rows, batch in chain([first], batches):
                 good.write_batch(rows)
@@ -101,10 +103,13 @@ def _read(partition: Partition) -> Iterator[Part]:
                 counts.update(batch.counts)
                 doubtful = batch.doubtful | doubtful
                 counts.update(sizes_of(rows))
-                longest = max(longest, pc.max(rows["n_bytes"]).as_py() or 0)
+                sizes = pa.table({"source": rows["source"], "n": rows["n_bytes"]}).group_by("source")
+                for row in sizes.aggregate([("n", "count"), ("n", "max")]).to_pylist():
+                    usable[row["source"]] += row["n_count"]
+                    longest[row["source"]] = max(longest.get(row["source"], 0), row["n_max"])
                 if good.text_bytes + bad.text_bytes >= partition.config.partition_bytes:
                     break
-        found = {"counts": counts, "longest": longest, "problem": problem, "doubtful": doubtful}
+        found = {"counts": counts, "usable": usable, "longest": longest, "problem": problem, "doubtful": doubtful}
         yield Part(documents=documents, rejected=rejected, **found)
 
 
@@ -117,6 +122,12 @@ def columns_of(config: IngestConfig) -> pa.Schema:
     return DOCUMENTS if config.keep else DOCUMENTS.remove(DOCUMENTS.get_field_index("statistics"))
 
 
+def parts_with(source: SourceConfig, partitions: Sequence[Partition], parts_of: Sequence[Sequence[Part]]) -> list[Part]:
+    """Return the parts that may have documents of a source."""
+    holds = [any(piece.source is source for piece in partition.pieces) for partition in partitions]
+    return [part for has_some, parts in zip(holds, parts_of, strict=True) if has_some for part in parts]
+
+
 def check_usable(
     config: IngestConfig,
     partitions: Sequence[Partition],
@@ -125,11 +136,11 @@ def check_usable(
 ) -> None:
     """Raise an InputError with the first problem if a source has no usable document."""
     for source in config.sources:
-        read = [parts for partition, parts in zip(partitions, parts_of, strict=True) if partition.source is source]
-        if not any(part.counts["documents"] for parts in read for part in parts):
-            files = (part.rejected for parts in read for part in parts)
+        parts = parts_with(source, partitions, parts_of)
+        if not any(part.usable.get(source.title) for part in parts):
+            rejected = (row for part in parts for row in read_rows(part.rejected, ["source", "location", "reason"]))
             problems = chain(
-                (f"{row['location']}: {row['reason']}" for file in files for row in read_rows(file)),
+                (f"{row['location']}: {row['reason']}" for row in rejected if row["source"] == source.title),
                 (f"{file.name}: {file.reason}" for of, file in skipped if of is source),
             )
             why = f"; the first problem: {problem}" if (problem := next(problems, None)) else ""

@@ -93,7 +93,7 @@ def write_rejected(
                     table.write(row)
                     known = row["reason"] in reasons or len(reasons) < REASONS
                     reasons[row["reason"] if known else "another reason"] += 1
-            first_pass = part.model_dump(include={"counts", "longest", "problem", "doubtful"})
+            first_pass = part.model_dump(include={"counts", "usable", "longest", "problem", "doubtful"})
             n_rejected = table.rows - first - len(dropped)
             place = {"number": number, "first_rejected": first, "rejected": n_rejected, "dropped": dropped}
             entries.append(place | first_pass)
