@@ -21,6 +21,8 @@ NAMES = {
     "scripture-and-reference": "topics",
     "path/to/kjv.jsonl": "texts/assert.txt",
     "kjv.jsonl": "assert.txt",
+    "init letters": "init texts",
+    "letters.toml": "texts.toml",
 }
 ELSEWHERE = {  # commands that other files test
     "up": "tests/flows/servers/test_stack.py",

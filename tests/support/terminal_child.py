@@ -13,11 +13,18 @@ from pathlib import Path
 HOSTILE = "\x1b]0;TITLE\x07\x1b[38;5;77;5mRED\x9b31mC1\u202eBIDI\r[bold]x"
 FORGED = f"{HOSTILE}\nFORGED"  # a name that tries to begin a line of its own
 LABEL = f"spam {FORGED}"
+LABEL_CELL = f'"{LABEL}"'
 DATE = f"2026-01-01T{HOSTILE}"
 
 QUERY = "select text, source from documents order by all limit 1"
 NAMED = f'select 1 as "{FORGED}"'
 CASES = {
+    "init": [
+        ["init", "table.csv", "--output", "-"],
+        ["init", "table.csv", "--output", f"{FORGED}.toml"],
+        ["init", FORGED],
+        ["init", "table.csv", "--output", f"{FORGED}/x.toml"],
+    ],
     "run": [["run", "bad.toml"], ["run", FORGED], ["run", "x", FORGED]],
     "ingest": [["ingest", "value.toml"]],
     "tokenize": [["tokenize", "bad.toml"]],
@@ -132,6 +139,9 @@ def make_home(home: Path) -> str:
     values["built"]["at"] = DATE
     manifest.write_text(json.dumps(values))
     text = json.dumps(FORGED)
+    numbers = [" ".join(str(n * factor) for factor in range(7919, 7929)) for n in range(90)]  # texts that differ
+    rows = "".join(f'{LABEL_CELL if n % 2 else "ham"},"{HOSTILE} {words}"\n' for n, words in enumerate(numbers))
+    (home / "table.csv").write_text(f'"class",text\n{rows}')
     (home / "ok.toml").write_text('name = "ok"\n[ingest]\n[[ingest.sources]]\nuri = "texts"\n')
     (home / "bad.toml").write_text(f'name = "ok"\n[ingest]\n[[ingest.sources]]\nuri = {text}\n{text} = 1\n')
     (home / "value.toml").write_text(f"name = {text}\n[ingest]\n")

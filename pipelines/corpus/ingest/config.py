@@ -18,7 +18,7 @@ class SourceConfig(FileSource):
     """Files of one kind, and the columns to take from them."""
 
     text: str = "text"
-    """The column that holds the text."""
+    """The column that holds the text, or the turns of a conversation."""
     group_by: tuple[str, ...] = ()
     """Consecutive records equal in these columns make one document."""
     separator: str = "\n"

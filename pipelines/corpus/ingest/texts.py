@@ -5,8 +5,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from itertools import groupby
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO, cast
 
+from pipelines.corpus.conversation import read_turns
 from pipelines.corpus.ingest.config import SourceConfig
 from pipelines.corpus.ingest.partitions import Piece
 from pipelines.corpus.readers.formats import FORMATS, one_by_one, read_records, split_name
@@ -124,15 +125,27 @@ def usable(record: Record | Bad, source: SourceConfig) -> Record | Bad:
     if isinstance(record, Bad):
         return record
     fields, location = record
-    text = fields.get(source.text)
+    text = spoken_text(fields.get(source.text))
     if isinstance(text, str):
         if len(text) > MAX_WHOLE:
             return Bad(f"a text of more than {MAX_WHOLE:,} characters", location, text[:SHOWN])
         missing = [name for name in source.group_by if name not in fields]
-        return Bad(f"no column {missing[0]!r} to group by", location, text) if missing else record
+        if missing:
+            return Bad(f"no column {missing[0]!r} to group by", location, text)
+        return record if fields[source.text] is text else Record(fields | {source.text: text}, location)
     if source.text not in fields:
         return Bad(no_column(source.text, fields), location, show(fields, SHOWN))
     return Bad(f"column {source.text!r} holds {type(text).__name__}, not text", location, show(fields, SHOWN))
+
+
+def spoken_text(value: Any) -> Any:
+    """Return the text of all turns of a conversation, and any other value as it is."""
+    if not isinstance(value, list | tuple | dict):
+        return value
+    try:
+        return "\n\n".join(message.content for message in read_turns(value)[0] if message.content)
+    except ValueError:
+        return value
 
 
 def _read(piece: Piece, opened: Opened | None, queue: Queue | None) -> Iterator[Record | Records | Bad]:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from corpora import documents, several, write_lines
+from corpora import documents, rejected, several, write_lines
 
 from pipelines.corpus.ingest.batches import Batch
 from pipelines.corpus.ingest.ingest import INGEST
@@ -27,6 +27,25 @@ def test_consecutive_records_of_a_group_are_joined(build: Build, tmp_path: Path)
     assert [row["text"] for row in kept] == ["a / b", "c", "d"]
     assert kept[0]["location"] == "verses.jsonl line 1 to 2"
     assert json.loads(kept[2]["metadata"]) == {"book": "Exodus", "chapter": 2}
+
+
+def test_turns_of_a_conversation_make_one_text(build: Build, tmp_path: Path) -> None:
+    talks: list[Any] = [
+        [{"role": "user", "content": "Hello."}, {"role": "assistant", "content": "Hello, you."}],
+        [{"from": "human", "value": "Bye."}, {"from": "gpt", "value": "Goodbye."}],
+        ["How are you?", "Fine."],
+        [{"role": "user", "content": None}],
+        [],
+    ]
+    path = tmp_path / "talks.jsonl"
+    path.write_text("\n".join(json.dumps({"talk": talk}) for talk in talks))
+    corpus = build(INGEST, {"sources": [{"uri": str(path), "text": "talk"}]})
+    assert [row["text"] for row in documents(corpus)] == [
+        "Hello.\n\nHello, you.",
+        "Bye.\n\nGoodbye.",
+        "How are you?\n\nFine.",
+    ]
+    assert [row["reason"] for row in rejected(corpus)] == ["column 'talk' holds list, not text"] * 2
 
 
 def test_missing_column_names_the_others(build: Build, store: Store, tmp_path: Path) -> None:

@@ -1,0 +1,1 @@
+"""The start: a look at somebody's text, and a config that runs on it."""
