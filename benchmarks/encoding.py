@@ -1,6 +1,7 @@
 """Measure the processor time per token of byte-pair encoding, beside tiktoken alone.
 
-Both encode texts in memory, on one thread.
+Both encode texts in memory, on one thread: a book that is repeated, and 20 MB of text that is not, the sources and the
+documentation of the installed packages.
 
 python -m benchmarks.encoding [copies of the King James Version]
 """
@@ -17,6 +18,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from benchmarks.tokenization import installed_texts
 from pipelines.tokens.byte_pairs import BytePairTokenizer
 from pipelines.tokens.tokenizers import named_tokenizer
 
@@ -30,9 +32,11 @@ def main() -> None:
     gpt2 = named_tokenizer("gpt2")
     tiktoken: Any = gpt2._encoding
     print(f"{'':24} {'tiktoken':>10} {'ours':>6}   ns/token")
-    for verses in (25, 2, 1):
-        documents = ["\n".join(lines[at : at + verses]) for at in range(0, len(lines), verses)]
+    for verses in (25, 2, 1, 0):
+        documents = ["\n".join(lines[at : at + verses]) for at in range(0, len(lines), verses or 1)]
         texts = [f"{copy} {number} {text}" for copy in range(copies) for number, text in enumerate(documents)]
+        if not verses:
+            texts = list(installed_texts(20 << 20))
         size = sum(map(len, texts)) / len(texts)
         some = max(1, int(CHUNK / size))
         chunks = [pa.array(texts[at : at + some]) for at in range(0, len(texts), some)]
@@ -45,9 +49,8 @@ def main() -> None:
             return sum(len(cold.encode_documents(chunk)[0]) for chunk in chunks)
 
         theirs, mine = nanoseconds(alone), nanoseconds(ours)
-        print(
-            f"documents of {size:5.0f} bytes {theirs:12.0f} {mine:6.0f} {theirs / mine:8.1f} times as fast", flush=True
-        )
+        name = f"{'documents' if verses else 'files'} of {size:5.0f} bytes"
+        print(f"{name:24} {theirs:10.0f} {mine:6.0f} {theirs / mine:8.1f} times as fast", flush=True)
 
 
 def nanoseconds(encode: Callable[[], int]) -> float:

@@ -2,26 +2,33 @@
 
     python -m benchmarks.tokenization [copies of the King James Version]
 
-All use GPT-2's vocabulary, two cores and the same text. They take turns, and the best of three times counts.
+All use GPT-2's vocabulary, two cores and the same text. They take turns, and the best of three times counts. One text
+is a book that is repeated, in documents of several sizes. The other does not repeat: the sources and the documentation
+of the installed packages, a document for each file. Peers that are not installed are left out.
 
 - tokenmill reads, normalises, hashes, drops duplicates, encodes, writes shards and publishes them with checksums.
 - Bare tiktoken encodes texts in memory and drops the ids.
 - The other two read the same file, encode and write.
 
-The default is sixty copies, 250 MB. With few copies the fixed costs of a run weigh too much.
+The default is sixty copies, 250 MB. With few copies the fixed costs of a run weigh too much. With none, only the text
+that does not repeat is measured.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
 import sys
+import sysconfig
 import tempfile
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from contextlib import suppress
 from importlib.metadata import distribution
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +44,9 @@ from pipelines.tokens.tokenizer import END_OF_TEXT
 from pipelines.tokens.tokenizers import named_tokenizer
 
 CORES = 2
+SIZES = ((25, 0, 10_000), (2, 0, 10_000), (1, 100, 300), (1, 0, 10_000))  # verses, least and most bytes of a document
+TEXTS = (".py", ".md", ".rst", ".txt")  # files of the installed packages
+MOST = 128 << 20  # bytes of them
 
 
 def main() -> None:
@@ -45,7 +55,8 @@ def main() -> None:
         folder = Path(name)
         list(pool.map(warm_up, range(CORES)))
         path = folder / "text.jsonl"
-        for verses, least, most in ((25, 0, 10_000), (2, 0, 10_000), (1, 100, 300), (1, 0, 10_000)):
+        compare(write_texts(path, installed_texts()), folder, path, pool)
+        for verses, least, most in SIZES if copies else ():
             compare(write_corpus(path, copies, verses, least, most), folder, path, pool)
 
 
@@ -66,6 +77,25 @@ def write_corpus(path: Path, copies: int, verses: int, least: int = 0, most: int
     documents = ["\n".join(lines[at : at + verses]) for at in range(0, len(lines), verses)]
     numbered = (f"{copy} {number} {text}" for copy in range(copies) for number, text in enumerate(documents))
     texts = [text for text in numbered if least <= len(text.encode()) <= most]
+    return write_texts(path, texts)
+
+
+def installed_texts(most: int = MOST) -> list[str]:
+    """Return the texts of the installed packages, each once, in an order that mixes them, up to a number of letters."""
+    root = Path(sysconfig.get_path("purelib"))
+    files = (each for each in root.rglob("*") if each.suffix in TEXTS and 100 < each.stat().st_size < 1 << 20)
+    texts: dict[str, None] = {}
+    for file in sorted(files, key=lambda each: hashlib.sha256(str(each).encode()).digest()):
+        with suppress(UnicodeDecodeError):
+            text = file.read_text(encoding="utf-8").strip()
+            most -= len(text)
+            if most < 0:
+                break
+            texts[text] = None
+    return list(texts)
+
+
+def write_texts(path: Path, texts: list[str]) -> list[str]:
     with path.open("w") as file:
         file.writelines(json.dumps({"text": text}) + "\n" for text in texts)
     return texts
@@ -77,9 +107,11 @@ def compare(texts: list[str], folder: Path, path: Path, pool: ProcessPoolExecuto
         "tokenmill, tokenize step": lambda: ours(path, folder, pool, whole=False),
         "tokenmill, ingest and tokenize": lambda: ours(path, folder, pool, whole=True),
         "tokenmill, one worker": lambda: ours(path, folder, None, whole=True),
-        "datasets.map, 2 processes": lambda: hugging_face(path, folder),
-        "datatrove, 2 workers": lambda: datatrove(path, folder),
     }
+    if find_spec("datasets"):
+        systems["datasets.map, 2 processes"] = lambda: hugging_face(path, folder)
+    if find_spec("datatrove"):
+        systems["datatrove, 2 workers"] = lambda: datatrove(path, folder)
     best: dict[str, float] = {}
     for _ in range(3):
         for name, measure in systems.items():

@@ -59,6 +59,7 @@ def run_flow(name: str, config: Path, overrides: list[str], until: str | None = 
     from flows.commands.closing import closing, next_commands
     from flows.console import standard_output
     from flows.orchestration.finished import find_finished
+    from flows.orchestration.progress import hashing_bar
     from pipelines.config import load_config
 
     started = time.perf_counter()
@@ -69,7 +70,8 @@ def run_flow(name: str, config: Path, overrides: list[str], until: str | None = 
         from flows.servers.health import check_named
 
         check_named("MLFLOW_TRACKING_URI", uri)
-    outcomes = find_finished(run, until, home) if until and not any(parameters.values()) else []
+    with hashing_bar():
+        outcomes = find_finished(run, until, home) if until and not any(parameters.values()) else []
     if outcomes:
         typer.echo("All of it has been made before.", err=True)
     else:

@@ -16,7 +16,7 @@ from prefect.states import Cancelled
 
 from flows.console import say
 from flows.orchestration.artifacts import publish_artifacts
-from flows.orchestration.progress import StepListener, step_bar, warn_of_other_code
+from flows.orchestration.progress import StepListener, hashing_bar, step_bar, warn_of_other_code
 from flows.orchestration.task_runners import map_tasks, uncached_task
 from flows.outcome import Outcome, headline
 from flows.tracking.step_run import StepRun
@@ -81,7 +81,7 @@ class Conductor:
         return self.done[-1].dataset
 
     def _find(self, step: Step) -> Dataset | None:
-        with suppress(Exception):  # the task meets the same error, where it is shown and may be retried
+        with suppress(Exception), hashing_bar():  # the task meets the same error, where it is shown and may be retried
             return self.store.find(step)
         return None
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from threading import Lock
 from typing import TYPE_CHECKING, TextIO, cast
 
 from rich.file_proxy import FileProxy
@@ -13,7 +14,8 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 
 from flows.console import console, say, warn
 from flows.terminal import VisibleStream
-from pipelines.numbers import short
+from pipelines.corpus.sources import hashing_watched
+from pipelines.numbers import short, size
 from pipelines.store.dataset import Dataset
 from pipelines.store.step import Listener
 from pipelines.visible import one_line
@@ -21,6 +23,7 @@ from pipelines.visible import one_line
 if TYPE_CHECKING:
     from flows.tracking.step_run import StepRun
 
+SOON = 2.0  # seconds of hashing after which a bar appears
 QUIET_SECONDS = 30.0  # between two lines on progress where no bar can be drawn, such as in a log
 
 
@@ -88,6 +91,30 @@ def step_bar(title: str) -> Iterator[tuple[Progress, TaskID]]:
     )
     with _above_bar(), bar:
         yield bar, bar.add_task(one_line(title), total=None, rate="", note="")
+
+
+@contextmanager
+def hashing_bar() -> Iterator[None]:
+    """Show that source files are hashed, if it takes longer than a moment."""
+    n_bytes, started, last_line, lock = 0, time.monotonic(), time.monotonic(), Lock()
+    shown: tuple[Progress, TaskID] | None = None
+
+    def watch(more: int) -> None:
+        nonlocal n_bytes, last_line, shown
+        with lock:
+            n_bytes += more
+            now = time.monotonic()
+            if not shown and now - started > SOON:
+                shown = stack.enter_context(step_bar("hash sources"))
+            if shown:
+                bar, task = shown
+                bar.update(task, completed=n_bytes, rate=f"{size(n_bytes / (now - started))}/s", note=size(n_bytes))
+            if not console.is_terminal and now - last_line > QUIET_SECONDS:
+                last_line = now
+                say(f"hash sources: {size(n_bytes)}, {size(n_bytes / (now - started))}/s")
+
+    with ExitStack() as stack, hashing_watched(watch):
+        yield
 
 
 @contextmanager

@@ -64,7 +64,10 @@ def map_tasks(
     """
     items, began = list(items), time.monotonic()
     if len(items) < 2:
-        return [function(item) for item in items]
+        done = [function(item) for item in items]
+        for _ in done:
+            when_done()
+        return done
     mapped: Any = uncached_task(tags=["tokenmill", "partition"])(function)
     with _slim_context():
         futures = mapped.map(items)

@@ -5,13 +5,16 @@ prefix that occurs twice is almost always a duplicate. DuckDB finds the rows tha
 
 Near duplicates are found by MinHash (Broder 1997): the share of word sequences that two documents have in common is
 about the share of equal numbers in their signatures. Signatures are divided into bands, and only documents with an
-equal band are compared. So the work grows with the number of documents and not of pairs.
+equal band are compared. So the work grows with the number of documents and not of pairs. In scripts that put no space
+between words, each letter counts as a word.
 """
 
+import re
 from binascii import unhexlify
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +27,25 @@ from numpy.typing import NDArray
 
 from pipelines.corpus.parquet import read_batches
 from pipelines.store.files import whole_file
+from pipelines.store.step import Listener
 
 PREFIXES_PER_RANGE = 1 << 20  # id prefixes that are compared at once, on average
 MAX_RANGES = 256
 MEMORY = (16, 64, 256, 2048)  # megabytes that DuckDB may use: the first that is enough
 BYTES_PER_ROW = 25  # of that memory, at least
 HASHES, BANDS, WORDS = 128, 16, 5  # numbers in a signature, bands in a signature, words in a sequence
+
+UNSPACED = "".join(
+    [
+        "\u0e00-\u0fff\u1000-\u109f\u1780-\u17ff",  # Thai, Lao, Tibetan, Burmese, Khmer
+        "\u3005-\u3007\u3040-\u30ff\u31f0-\u31ff\uff66-\uff9f",  # Japanese
+        "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff",  # Chinese
+    ]
+)
+"""Letters of scripts without spaces between words."""
+
+HAS_UNSPACED = re.compile(f"[{UNSPACED}]")
+WORD = re.compile(rf"[{UNSPACED}]|[^\s{UNSPACED}]+")
 
 Numbers = NDArray[np.uint64]
 
@@ -46,8 +62,10 @@ EXACT = """
     SELECT place, first FROM placed JOIN firsts USING (doc_id) WHERE place > first
 """
 
+SIMILARITY = "len(list_filter(list_zip(a.signature, b.signature), lambda z: z[1] = z[2])) / len(a.signature)"
+
 # Link each document to the first one with an equal band, if the two are similar enough.
-NEAR = """
+NEAR = f"""
     CREATE TEMP TABLE signed AS
     SELECT (part::BIGINT << 40) + file_row_number AS place, signature, bands
     FROM signatures JOIN parts ON signatures.filename = signature_file
@@ -58,14 +76,12 @@ NEAR = """
     buckets AS (SELECT band, number, min(place) AS first FROM banded GROUP BY ALL HAVING count(*) > 1),
     pairs AS (SELECT DISTINCT place, first FROM banded JOIN buckets USING (band, number) WHERE place > first),
     compared AS (
-        SELECT pairs.place, pairs.first,
-            len(list_filter(list_zip(a.signature, b.signature), lambda z: z[1] = z[2])) / len(a.signature)
-                AS similarity
+        SELECT pairs.place, pairs.first, {SIMILARITY} AS similarity
         FROM pairs JOIN signed a ON a.place = pairs.place JOIN signed b ON b.place = pairs.first
     )
     SELECT place, arg_min(first, first) AS first, arg_min(similarity, first) AS similarity
     FROM compared WHERE similarity >= $threshold GROUP BY place
-"""
+"""  # noqa: S608 - a constant
 
 # A link may lead to a document that is dropped itself: follow the links to the one that is kept.
 UNSETTLED = "SELECT 1 FROM links l JOIN links n ON l.first = n.place LIMIT 1"
@@ -75,6 +91,13 @@ FOLLOW = """
     SELECT l.place, coalesce(n.first, l.first) AS first, l.similarity
     FROM links l LEFT JOIN links n ON l.first = n.place
 """
+
+# The similarity to the document that is kept.
+COMPARE = f"""
+    CREATE OR REPLACE TEMP TABLE links AS
+    SELECT l.place, l.first, {SIMILARITY} AS similarity
+    FROM links l JOIN signed a ON a.place = l.place JOIN signed b ON b.place = l.first
+"""  # noqa: S608 - a constant
 
 # A document that equals a near duplicate is a near duplicate too.
 RESULT = """
@@ -91,7 +114,9 @@ RESULT = """
 """
 
 
-def find_duplicates(files: Sequence[Path], scratch: Path, near: float | None = None) -> Path:
+def find_duplicates(
+    files: Sequence[Path], scratch: Path, near: float | None = None, listener: Listener | None = None
+) -> Path:
     """Find the documents to drop, and write a table of them: part, row, reason, kept, similarity.
 
     Args:
@@ -99,9 +124,12 @@ def find_duplicates(files: Sequence[Path], scratch: Path, near: float | None = N
             duplicates, each file has its signatures beside it.
         scratch: the folder for the table and for all that does not fit into memory.
         near: the share of a signature from which two documents are near duplicates. None finds equal ones only.
+        listener: receives the progress. Its bar stays full.
     """
-    rows = sum(pq.read_metadata(file).num_rows for file in files)
-    repeated = _repeated(files, rows, scratch / "numbers")
+    rows, n = sum(pq.read_metadata(file).num_rows for file in files), len(files)
+    show = partial((listener or Listener()).progress, n, n, "parts")
+    repeated = _repeated(files, rows, scratch / "numbers", show)
+    show("comparing documents")
     *little, most = MEMORY
     least = BYTES_PER_ROW * (len(repeated) if near is None else rows) / 1e6
     for memory in (each for each in little if each > least):
@@ -110,7 +138,7 @@ def find_duplicates(files: Sequence[Path], scratch: Path, near: float | None = N
     return _find_duplicates(files, scratch, near, repeated, most)
 
 
-def _repeated(files: Sequence[Path], rows: int, scratch: Path) -> Numbers:
+def _repeated(files: Sequence[Path], rows: int, scratch: Path, show: Callable[[str], None]) -> Numbers:
     """Return the first 64 bits of ids that occur more than once."""
     scratch.mkdir(exist_ok=True)
     ranges = min(rows // PREFIXES_PER_RANGE, MAX_RANGES) + 1
@@ -122,6 +150,7 @@ def _repeated(files: Sequence[Path], rows: int, scratch: Path) -> Numbers:
         halves = np.frombuffer(unhexlify(b"".join(ids)), ">u8").astype(np.uint64)
         numbers, counts = np.unique(halves[::2], return_counts=True)
         numbers.tofile(scratch / str(part))
+        show(f"looking for duplicates, {part + 1:,} of {len(files):,}")
         return numbers[counts > 1], np.array([0, *np.searchsorted(numbers, edges), len(numbers)])
 
     with ThreadPoolExecutor(2) as pool:
@@ -152,8 +181,12 @@ def _find_duplicates(files: Sequence[Path], scratch: Path, near: float | None, r
     if near is not None:
         database.read_parquet(signed, filename=True, file_row_number=True).create_view("signatures")
         database.execute(NEAR, {"threshold": near})
+        has_chains = False
         while database.execute(UNSETTLED).fetchone():
+            has_chains = True
             database.execute(FOLLOW)
+        if has_chains:
+            database.execute(COMPARE)
     database.sql(RESULT).write_parquet(str(target), row_group_size=20_000)
     return target
 
@@ -181,13 +214,23 @@ def write_signatures(documents: Path) -> None:
         pq.ParquetWriter(temporary, SIGNATURES, compression="zstd") as writer,
     ):
         for batch in read_batches(documents, ["text"]):
-            signatures = []
-            for words in (text.lower().split() for text in batch["text"].to_pylist()):
-                minhash = rensa.RMinHash(num_perm=HASHES, seed=42)
-                minhash.update([" ".join(words[i : i + WORDS]) for i in range(max(1, len(words) - WORDS + 1))])
-                signatures.append(minhash.digest())
+            signatures = list(map(signature_of, batch["text"].to_pylist()))
             bands = list(band_hashes(np.array(signatures, np.uint32)))
             writer.write_batch(pa.record_batch([signatures, bands], schema=SIGNATURES))
+
+
+def signature_of(text: str) -> list[int]:
+    """Return the MinHash signature of a text."""
+    words = words_of(text)
+    minhash = rensa.RMinHash(num_perm=HASHES, seed=42)
+    minhash.update([" ".join(words[i : i + WORDS]) for i in range(max(1, len(words) - WORDS + 1))])
+    return minhash.digest()
+
+
+def words_of(text: str) -> list[str]:
+    """Return the words of a text in small letters, where each letter of a script without spaces is a word."""
+    text = text.lower()
+    return WORD.findall(text) if HAS_UNSPACED.search(text) else text.split()
 
 
 def band_hashes(signatures: np.ndarray) -> np.ndarray:

@@ -16,8 +16,9 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path, PurePosixPath
@@ -191,13 +192,35 @@ def file_digest(file: File) -> str:
 
 
 def _digest(file: File) -> str:
+    digest, buffer = hashlib.sha256(), memoryview(bytearray(1 << 18))
     with file.open() as stream:
-        digest = hashlib.file_digest(stream, "sha256")  # type: ignore[arg-type]
+        while n_bytes := stream.readinto(buffer):  # type: ignore[attr-defined]  # of every binary file
+            digest.update(buffer[:n_bytes])
+            report_hashed(n_bytes)
     file.check_unchanged()
     return digest.hexdigest()
 
 
 _remembered_digest = lru_cache(maxsize=200_000)(_digest)
+
+
+_watchers: list[Callable[[int], None]] = []
+
+
+@contextmanager
+def hashing_watched(watch: Callable[[int], None]) -> Iterator[None]:
+    """Call a function with the number of bytes whenever some of a source were hashed."""
+    _watchers.append(watch)
+    try:
+        yield
+    finally:
+        _watchers.remove(watch)
+
+
+def report_hashed(n_bytes: int) -> None:
+    """Tell those who watch that some bytes of a source were hashed."""
+    for watch in _watchers:
+        watch(n_bytes)
 
 
 def label_of(uri: str) -> str:

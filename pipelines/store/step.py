@@ -10,6 +10,7 @@ import ast
 import hashlib
 import importlib.util
 import json
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -50,6 +51,25 @@ class Listener:
 
     def warn(self, sentence: str) -> None:
         """Report something that does not stop the step but that a person should know."""
+
+
+class Meter:
+    """Adds up what is done of some work and reports it to a listener, ten times a second at most."""
+
+    def __init__(self, listener: Listener, total: float, unit: str, note: str) -> None:
+        """Begin with nothing done."""
+        self._listener, self._total, self._unit, self._note = listener, total, unit, note
+        self._done, self._reported = 0.0, time.monotonic()
+
+    def __call__(self, done: float) -> None:
+        """Add what was done since the last call."""
+        self._done += done
+        if (now := time.monotonic()) - self._reported > REPORT_EVERY:
+            self._reported = now
+            self._listener.progress(self._done, self._total, self._unit, self._note)
+
+
+REPORT_EVERY = 0.1  # seconds
 
 
 def map_in_turn(function: Callable[..., Any], items: Iterable[Any]) -> list[Any]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
-from itertools import chain
+from itertools import chain, islice
 from typing import Any
 
 import numpy as np
@@ -15,9 +15,13 @@ import tiktoken
 from numpy.typing import NDArray
 
 from pipelines.errors import InputError
-from pipelines.tokens.pretokens import PATTERN, PieceEncoder
+from pipelines.tokens.pretokens import PATTERN, PieceEncoder, divide
 from pipelines.tokens.tokenizer import END_OF_TEXT, Ids, Tokenizer, add_ids, hugging_face_json, split_at
 
+EVERY_KIND = "aB é 日 12\t \n_'.\u0301 "  # of characters that a pattern may leave out
+MERGES_COMPARED = 500  # tokens of a file whose merges are compared with ours
+MOST_UNBROKEN = 32 << 20  # bytes of long pieces to learn from
+LONG_PIECE = 32  # bytes; words are shorter
 LONGEST_PIECE = 1_000  # characters that are learnt from as one word: each merge walks through the words that it changes
 
 
@@ -89,37 +93,27 @@ class BytePairTokenizer(Tokenizer):
         """Return the tokenizer in Hugging Face's format."""
         ranks = sorted(self.ranks.items(), key=lambda item: item[1])
         vocabulary = {_spell(token): i for token, i in ranks}
-        merges = [[spelling[:cut], spelling[cut:]] for spelling in vocabulary for cut in _cuts(spelling, vocabulary)]
-        return hugging_face_json(
-            self.special,
-            pre_tokenizer={
-                "type": "Sequence",
-                "pretokenizers": [
-                    split_at(self.pattern),
-                    {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False},
-                ],
-            },
-            decoder={"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True},
-            model={
-                "type": "BPE",
-                "dropout": None,
-                "unk_token": None,
-                "continuing_subword_prefix": None,
-                "end_of_word_suffix": None,
-                "fuse_unk": False,
-                "byte_fallback": False,
-                "ignore_merges": True,
-                "vocab": vocabulary,
-                "merges": merges,
-            },
-        )
+        return _fields(self.special, self.pattern, vocabulary, list(merges_of(vocabulary, vocabulary)))
 
     @classmethod
-    def from_json(cls, value: dict[str, Any]) -> BytePairTokenizer:
-        """Return the tokenizer that `to_json` has written."""
+    def from_json(cls, value: dict[str, Any]) -> BytePairTokenizer | None:
+        """Return the tokenizer that `to_json` has written, or None if the fields are those of another program.
+
+        The fields are compared with those that `to_json` writes, and the merges of some tokens, since all take long.
+        """
+        try:
+            pattern = value["pre_tokenizer"]["pretokenizers"][0]["pattern"]["Regex"]
+        except (LookupError, TypeError):
+            return None
         special = {token["content"]: token["id"] for token in value["added_tokens"]}
-        pattern = value["pre_tokenizer"]["pretokenizers"][0]["pattern"]["Regex"]
-        return cls.from_spellings(pattern, value["model"]["vocab"], special)
+        vocabulary, merges = value["model"]["vocab"], value["model"]["merges"]
+        some = set(islice(vocabulary, 0, None, 1 + len(vocabulary) // MERGES_COMPARED))
+        if END_OF_TEXT not in special or value != _fields(special, pattern, vocabulary, merges):
+            return None
+        if [pair for pair in merges if "".join(pair) in some] != list(merges_of(some, vocabulary)):
+            return None
+        tokenizer = cls.from_spellings(pattern, vocabulary, special)
+        return tokenizer if tokenizer.decode(tokenizer.encode(EVERY_KIND)) == EVERY_KIND else None
 
     @classmethod
     def from_spellings(cls, pattern: str, vocabulary: Mapping[str, int], special: dict[str, int]) -> BytePairTokenizer:
@@ -131,10 +125,42 @@ class BytePairTokenizer(Tokenizer):
         return cls(pattern, ranks, special)
 
 
-def _cuts(token: str, ids: Mapping[str, int]) -> list[int]:
-    """Return where a token divides into two others. tiktoken merges each such pair, so each is a merge."""
-    cuts = [cut for cut in range(1, len(token)) if token[:cut] in ids and token[cut:] in ids]
-    return sorted(cuts, key=lambda cut: (ids[token[:cut]], ids[token[cut:]])) if len(cuts) > 1 else cuts
+def _fields(
+    special: Mapping[str, int], pattern: str, vocabulary: Mapping[str, int], merges: list[list[str]]
+) -> dict[str, Any]:
+    """Return the fields of a `tokenizer.json`."""
+    return hugging_face_json(
+        special,
+        pre_tokenizer={
+            "type": "Sequence",
+            "pretokenizers": [
+                split_at(pattern),
+                {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False},
+            ],
+        },
+        decoder={"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True},
+        model={
+            "type": "BPE",
+            "dropout": None,
+            "unk_token": None,
+            "continuing_subword_prefix": None,
+            "end_of_word_suffix": None,
+            "fuse_unk": False,
+            "byte_fallback": False,
+            "ignore_merges": True,
+            "vocab": vocabulary,
+            "merges": merges,
+        },
+    )
+
+
+def merges_of(tokens: Collection[str], ids: Mapping[str, int]) -> Iterator[list[str]]:
+    """Yield each pair of tokens that forms one of these. tiktoken merges each such pair, so each is a merge."""
+    for token in (token for token in ids if token in tokens):
+        cuts = [cut for cut in range(1, len(token)) if token[:cut] in ids and token[cut:] in ids]
+        if len(cuts) > 1:
+            cuts.sort(key=lambda cut: (ids[token[:cut]], ids[token[cut:]]))
+        yield from ([token[:cut], token[cut:]] for cut in cuts)
 
 
 def _letters() -> dict[int, int]:
@@ -150,6 +176,16 @@ BYTE_OF_LETTER = {letter: byte for byte, letter in LETTER_OF_BYTE.items()}
 
 def _spell(token: bytes) -> str:
     return token.decode("latin-1").translate(LETTER_OF_BYTE)
+
+
+def unbroken_bytes(texts: pa.StringArray) -> int:
+    """Return the bytes of long pieces in texts, such as DNA or Chinese sentences, each counted once.
+
+    Such pieces hardly repeat, and learning holds each: a megabyte of them takes 55 MB of memory and 2 s.
+    """
+    pieces = divide(texts)
+    long = pieces.filter(pc.greater_equal(pc.binary_length(pieces), LONG_PIECE)).unique()
+    return int(pc.sum(pc.binary_length(long)).as_py() or 0)
 
 
 def train_byte_pairs(texts: Iterable[str], vocabulary: int) -> BytePairTokenizer:

@@ -12,7 +12,7 @@ Output: `tokens-*.arrow` (Arrow IPC, one record batch: doc_id, split, n_tokens, 
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
@@ -30,17 +30,17 @@ from gpt.config import Config
 from pipelines.corpus.documents import SPLITS, Corpus
 from pipelines.corpus.parquet import read_batches
 from pipelines.errors import InputError
-from pipelines.numbers import short
+from pipelines.numbers import short, size
 from pipelines.store.dataset import Dataset
 from pipelines.store.files import file_sha256, link_or_copy, write_json
 from pipelines.store.manifest import SourceFile
 from pipelines.store.partitions import mark_done, read_done
-from pipelines.store.step import StepContext, StepType, canonical_json, map_in_turn
-from pipelines.tokens.byte_pairs import train_byte_pairs
+from pipelines.store.step import Listener, Meter, StepContext, StepType, canonical_json, map_in_turn
+from pipelines.tokens.byte_pairs import MOST_UNBROKEN, train_byte_pairs, unbroken_bytes
 from pipelines.tokens.characters import count_characters, count_words
 from pipelines.tokens.shards import Shard, ShardWriter
 from pipelines.tokens.tokenizer import FILE, Tokenizer
-from pipelines.tokens.tokenizers import load_tokenizer, named_tokenizer
+from pipelines.tokens.tokenizers import is_own, load_tokenizer, named_tokenizer
 
 PARTS = "parts.json"
 
@@ -89,7 +89,7 @@ class TokenizeConfig(Config):
 def run(inputs: Mapping[str, Dataset], config: TokenizeConfig, out: Path, work: StepContext) -> dict[str, Any]:
     """Encode the parts of a corpus that the previous version does not have, and publish the shards of all parts."""
     corpus = Corpus(inputs["corpus"])
-    tokenizer = make_tokenizer(config, corpus)
+    tokenizer = make_tokenizer(config, corpus, work.listener)
     tokenizer_file = tokenizer.save(out)
     parts, keys = corpus.parts, _part_keys(corpus, file_sha256(tokenizer_file), config)
     shards_of = _previous_shards(work)
@@ -117,10 +117,17 @@ def run(inputs: Mapping[str, Dataset], config: TokenizeConfig, out: Path, work: 
 def _tokenizer_source(config: TokenizeConfig) -> tuple[SourceFile, ...]:
     if config.tokenizer is None:
         return ()
-    path = Path(config.tokenizer).expanduser()
+    path = _tokenizer_file(config.tokenizer)
     if not path.is_file():
         raise InputError(f"tokenize.tokenizer: there is no file {path}.")
-    return (SourceFile(name=FILE, bytes=path.stat().st_size, sha256=file_sha256(path)),)
+    name = FILE if is_own(path) else f"foreign/{FILE}"  # another name than before 0.4.0, when its ids could be wrong
+    return (SourceFile(name=name, bytes=path.stat().st_size, sha256=file_sha256(path)),)
+
+
+def _tokenizer_file(place: str) -> Path:
+    """Return the file that a config names, or that is in the folder that it names."""
+    path = Path(place).expanduser()
+    return path / FILE if path.is_dir() else path
 
 
 def _headline(s: Mapping[str, Any]) -> str:
@@ -142,27 +149,49 @@ TOKENIZE = StepType(
 # The tokenizer
 
 
-def make_tokenizer(config: TokenizeConfig, corpus: Corpus) -> Tokenizer:
+def make_tokenizer(config: TokenizeConfig, corpus: Corpus, listener: Listener) -> Tokenizer:
     """Load, look up or learn the tokenizer that a config names. Learning reads the corpus's training split only."""
     tokenizer: Tokenizer
     if config.tokenizer is not None:
-        tokenizer = load_tokenizer(Path(config.tokenizer).expanduser())
+        listener.progress(0, 1, "file", "reading the tokenizer")
+        tokenizer = load_tokenizer(_tokenizer_file(config.tokenizer))
     elif config.encoding in LEARNERS:
-        tokenizer = LEARNERS[config.encoding](_training_texts(config, corpus), config.vocabulary)
+        tokenizer = LEARNERS[config.encoding](_training_texts(config, corpus, listener), config.vocabulary)
     else:
         tokenizer = named_tokenizer(config.encoding)
     return tokenizer.with_special(config.special_tokens) if config.special_tokens else tokenizer
 
 
-def _training_texts(config: TokenizeConfig, corpus: Corpus) -> Iterator[str]:
-    left = config.training_bytes
+def _training_texts(config: TokenizeConfig, corpus: Corpus, listener: Listener) -> Iterator[str]:
+    left = total = min(config.training_bytes, corpus.dataset.manifest.statistics["bytes_train"])
+    report = Meter(listener, total, "bytes", "reading texts to learn from")
+    chunks = _training_chunks(corpus)
+    if config.encoding == "bpe":
+        chunks = _up_to_most_unbroken(chunks, listener)
+    for text, n_bytes in (row for chunk in chunks for row in zip(*map(pa.Array.to_pylist, chunk.columns), strict=True)):
+        if n_bytes > left:
+            break
+        left -= n_bytes
+        report(n_bytes)
+        yield text
+    listener.progress(total, total, "bytes", f"learning {config.encoding}")
+
+
+def _training_chunks(corpus: Corpus) -> Iterator[pa.RecordBatch]:
     for batch in corpus.batches(["split", "text", "n_bytes"]):
-        train = batch.filter(pc.equal(batch["split"], "train"))
-        for text, n_bytes in zip(train["text"].to_pylist(), train["n_bytes"].to_pylist(), strict=True):
-            if n_bytes > left:
-                return
-            left -= n_bytes
-            yield text
+        yield from (chunk.select(["text", "n_bytes"]) for split, chunk in _chunks(batch) if split == "train")
+
+
+def _up_to_most_unbroken(chunks: Iterable[pa.RecordBatch], listener: Listener) -> Iterator[pa.RecordBatch]:
+    """Yield the first chunk, and more as long as their pieces are few enough to learn from."""
+    unbroken = n_bytes = 0
+    for chunk in chunks:
+        unbroken += unbroken_bytes(chunk["text"])
+        if n_bytes and unbroken > MOST_UNBROKEN:
+            listener.warn(f"The vocabulary is learnt from the first {size(n_bytes)}, since their words hardly repeat.")
+            return
+        n_bytes += pc.sum(chunk["n_bytes"]).as_py()
+        yield chunk
 
 
 # One part

@@ -22,6 +22,10 @@ FILE = "tokenizer.json"
 Ids = NDArray[np.uint32]
 
 
+class Refused(ValueError):
+    """A file's tokenizer would lose text, or give other ids each time. The text says which part of the file does."""
+
+
 class Tokenizer(ABC):
     """Text to token ids and back.
 

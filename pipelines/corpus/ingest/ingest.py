@@ -26,13 +26,13 @@ from pipelines.corpus.ingest.partitions import PARTITIONS, Partition, known_part
 from pipelines.corpus.ingest.read import Part, check_usable, parts_with, read_partition
 from pipelines.corpus.ingest.write import count_by_reason, write_documents, write_rejected
 from pipelines.corpus.quality import rules_of
-from pipelines.corpus.sources import Listing, describe_sources, list_sources
+from pipelines.corpus.sources import Listing, describe_sources, hashing_watched, list_sources
 from pipelines.errors import InputError
 from pipelines.numbers import short
 from pipelines.store.dataset import Dataset
 from pipelines.store.files import write_json
 from pipelines.store.manifest import SourceFile
-from pipelines.store.step import StepContext, StepType
+from pipelines.store.step import Meter, StepContext, StepType
 
 LOST = ("lost_rows", "lost_bytes")  # that could not be read behind a damage, beside the rejected record
 
@@ -44,8 +44,9 @@ def run(inputs: Mapping[str, Dataset], config: IngestConfig, out: Path, work: St
     later = work.files_that_came_later(lambda: describe_sources(config.all_sources, listing))
     partitions, parts_of, skipped, n_texts = _read(config, listing, work, later)
     parts = [part for parts in parts_of for part in parts]
-    work.listener.progress(len(partitions), len(partitions), "partitions", "looking for duplicates")
-    duplicates = find_duplicates([part.documents for part in parts], work.scratch, config.near_duplicates)
+    duplicates = find_duplicates(
+        [part.documents for part in parts], work.scratch, config.near_duplicates, work.listener
+    )
     (out / "documents").mkdir()
     targets = [out / "documents" / f"part-{number:05d}.parquet" for number in range(len(parts))]
     written = write_documents(work, parts, targets, duplicates)
@@ -95,7 +96,9 @@ def _read(
         if own := [file.name for file in unread if file.is_own]:
             more = f" and {len(own) - 1:,} more" if own[1:] else ""
             work.listener.warn(f"{source.uri}: left out {own[0]}{more}, which tokenmill keeps and are no source")
-    partitions, skipped = plan(config, listing, work.scratch, known, later)
+    n_bytes = sum(file.bytes for files, _ in listing.values() for file in files)
+    with hashing_watched(Meter(work.listener, n_bytes, "bytes", "dividing into partitions")):
+        partitions, skipped = plan(config, listing, work.scratch, known, later)
     work.listener.progress(0, len(partitions), "partitions", "reading")
     parts_of = work.map(read_partition, partitions)
     check_usable(config, partitions, parts_of, skipped)

@@ -16,7 +16,7 @@ from pipelines.corpus.readers.formats import FORMATS, check_format, split_name
 from pipelines.corpus.readers.json_lines import count_line_ends
 from pipelines.corpus.readers.look import Look, look
 from pipelines.corpus.readers.records import ReadOptions, UnreadableError, to_seekable
-from pipelines.corpus.sources import File, Listing, describe, file_digest
+from pipelines.corpus.sources import File, Listing, describe, file_digest, report_hashed
 from pipelines.store.step import StepContext, fingerprinted
 
 PARTITIONS = "partitions.json"
@@ -200,4 +200,5 @@ def _scan(file: File, start: int, end: int) -> tuple[str, int]:
         while block := stream.read(min(1 << 18, end - stream.tell())):
             digest.update(block)
             lines += count_line_ends(block)
+            report_hashed(len(block))
     return digest.hexdigest(), lines

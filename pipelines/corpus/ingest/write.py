@@ -38,7 +38,7 @@ class Rewrite:
 def write_documents(work: StepContext, parts: list[Part], targets: list[Path], duplicates: Path) -> list[Written]:
     """Write each part with duplicates in a task of its own. The other parts stay as they are."""
     numbers = sorted(parts_with_duplicates(duplicates))
-    work.listener.progress(0, len(numbers), "parts", "dropping duplicates")
+    work.listener.progress(len(parts) - len(numbers), len(parts), "parts", "dropping duplicates")
     rewrites = [Rewrite(parts[number], number, duplicates, targets[number]) for number in numbers]
     rewritten = dict(zip(numbers, work.map(write_part, rewrites), strict=True))
     for number, part in enumerate(parts):

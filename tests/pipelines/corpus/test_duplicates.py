@@ -14,7 +14,7 @@ import pytest
 
 from pipelines.corpus import duplicates
 from pipelines.corpus.documents import Corpus, document_id
-from pipelines.corpus.duplicates import BANDS, HASHES, band_hashes, find_duplicates
+from pipelines.corpus.duplicates import BANDS, band_hashes, find_duplicates, signature_of, words_of
 from pipelines.corpus.ingest.config import IngestConfig
 from pipelines.corpus.ingest.ingest import INGEST
 from pipelines.corpus.parquet import read_rows
@@ -66,7 +66,28 @@ def test_chain_of_near_duplicates_leads_to_the_first(build: Build, tmp_path: Pat
     corpus = ingest(build, tmp_path, chain, near_duplicates=0.75)
     (stays,) = [row for part in corpus.parts for row in read_rows(part)]
     assert stays["text"] == chain[0]
-    assert {row["kept"] for row in read_rows(corpus.rejected)} == {stays["doc_id"]}
+    rejected = list(read_rows(corpus.rejected))
+    assert {row["kept"] for row in rejected} == {stays["doc_id"]}
+    true = [(296 - 10 * i) / (296 + 10 * i) for i in range(1, 6)]  # of the sequences that each shares with the first
+    found = sorted((row["similarity"] for row in rejected), reverse=True)
+    assert all(abs(a - b) < 0.15 for a, b in zip(found, true, strict=True)) and found[-1] < 0.8
+
+
+@pytest.mark.parametrize(
+    "letters", ["天地玄黄宇宙洪荒日月盈昃辰宿列张", "いろはにほへとちりぬるを", "กขคงจฉชซญดตถทธนบ"]
+)
+def test_near_duplicates_are_found_in_scripts_without_spaces(letters: str) -> None:
+    rng = random.Random(0)
+    one, other = ("".join(rng.choices(letters, k=400)) for _ in range(2))
+    near = f"{one[:200]}{letters[0]}{one[201:]}。"
+    signed = [np.array(signature_of(text)) for text in (one, near, other)]
+    assert (signed[0] == signed[1]).mean() > 0.9 and (signed[0] == signed[2]).mean() < 0.1
+
+
+def test_words_of_spaced_scripts_are_divided_at_white_space() -> None:
+    spaced = "The mill's\n2nd  Mühle, 한국어 문장\u3000x"
+    assert words_of(spaced) == spaced.lower().split()
+    assert words_of("GPT模型 v2") == ["gpt", "模", "型", "v2"]
 
 
 def test_equals_of_a_near_duplicate_are_dropped_too(build: Build, tmp_path: Path) -> None:
@@ -83,14 +104,8 @@ def test_different_documents_are_all_kept(build: Build, tmp_path: Path) -> None:
 
 
 def test_signatures_estimate_the_share_of_common_sequences() -> None:
-    import rensa
-
     words = passage(7, 500)
-    signatures = []
-    for part in (words, words[:-100]):
-        minhash = rensa.RMinHash(num_perm=HASHES, seed=42)
-        minhash.update([" ".join(part[i : i + 5]) for i in range(len(part) - 4)])
-        signatures.append(minhash.digest())
+    signatures = [signature_of(" ".join(part)) for part in (words, words[:-100])]
     a, b = np.array(signatures, np.uint32)
     assert abs((a == b).mean() - 396 / 496) < 0.12
     bands = band_hashes(np.array([a, a, b]))

@@ -17,6 +17,7 @@ from pipelines.store.bucket import Bucket
 from pipelines.store.dataset import Dataset
 from pipelines.store.intact import Damaged
 from pipelines.store.manifest import MANIFEST, file_sha256
+from pipelines.store.step import StepContext
 from pipelines.store.store import Store
 
 
@@ -57,6 +58,13 @@ def test_untouched_file_is_read_once(settled: Dataset, reads: list[str]) -> None
     os.utime(settled.folder / "one.txt")
     assert again(settled).file("one.txt").read_text() == "text"
     assert reads == ["one.txt"]
+
+
+def test_untouched_previous_version_is_not_read(settled: Dataset, reads: list[str], tmp_path: Path) -> None:
+    work = StepContext(tmp_path, previous=again(settled))
+    assert work.usable_previous("one.txt") and reads == []
+    put(settled.folder / "folder/two.txt", b"texttexx")
+    assert not work.usable_previous("one.txt") and reads == ["two.txt"]
 
 
 @pytest.mark.parametrize("content", [b"tent", b"tex", b"text and more", b"", None])

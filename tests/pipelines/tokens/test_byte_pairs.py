@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import random
+import time
+from string import ascii_letters, digits
+
 import pyarrow as pa
 import pytest
 from hypothesis import given
@@ -73,3 +77,25 @@ def test_million_spaces_are_encoded(tokenizer: BytePairTokenizer) -> None:
 def test_very_long_words_are_learnt_in_parts() -> None:
     words = ["a" * 200_000, "ab" * 100_000 + "c", " " * 200_000 + "x", "\u0301\u0323" * 50_000]
     assert train_byte_pairs(words, 270).vocabulary == 270
+
+
+UNBROKEN = {
+    "dna": "ACGT",
+    "base64": ascii_letters + digits,
+    "chinese": "".join(map(chr, range(0x4E00, 0x5000))),
+    "one": "a",
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("letters", UNBROKEN.values(), ids=UNBROKEN)
+def test_megabyte_without_a_break_is_learnt_and_encoded_soon(letters: str) -> None:
+    text = "".join(random.Random(0).choices(letters, k=1_000_000 // len(letters[0].encode())))
+    vocabulary = 4096 if len(letters) > 1 else 260
+    started = time.process_time()
+    tokenizer = train_byte_pairs([text], vocabulary)
+    assert time.process_time() - started < 5
+    for each in (tokenizer, GPT2):
+        started = time.process_time()
+        ids, _ = each.encode_documents(pa.array([text]))
+        assert time.process_time() - started < 5 and each.decode(ids[:-1].tolist()) == text
