@@ -22,7 +22,7 @@ GPU = (TINY, SMALL, Size(3e5, 4, 4, 256, 256, 32), Size(1e7, 8, 6, 384, 512, 32)
 """Models by the tokens from which they are worth training, each with its windows in a step."""
 SHORTEST, LONGEST = 16, 512  # tokens of a window
 HELD_OUT_WINDOWS = 4
-AROUND = 24  # tokens that a template writes around a short conversation
+AROUND = 150  # characters that a template writes around a short conversation
 EPOCHS = 4  # readings of a text; later ones teach less than new text would (Muennighoff et al. 2023)
 FINETUNING_EPOCHS = 3
 FINETUNING = 0.4  # share of the time for the models that are fine-tuned, if there are any
@@ -111,7 +111,7 @@ def make_plan(survey: Survey, machine: Machine) -> Plan:
     vocabulary, size_of_token = _vocabulary(amount.texts, amount.train)
     tokens = int(amount.train / size_of_token)
     size = [each for each in (GPU if machine.has_gpu else CPU) if each.tokens <= tokens][-1]
-    context = _context(size, int(amount.held_out / size_of_token), _wanted(tasks, size_of_token))
+    context = _context(size, tokens, int(amount.held_out / size_of_token), _wanted(tasks, size_of_token))
     if tokens <= 2 * context:
         raise InputError(f"{survey.uri} has too little text to train on: about {tokens:,} tokens.")
     step_seconds, per_step = (
@@ -167,17 +167,26 @@ def _vocabulary(texts: Sequence[str], n_bytes: float) -> tuple[int | None, float
 
 
 def _wanted(tasks: Sequence[Task], size_of_token: float) -> int:
-    """Return the context that four fifths of the examples need, in tokens."""
-    lengths = sorted(length for task in tasks for length in task.kind.lengths)
-    return int(lengths[len(lengths) * 4 // 5] / size_of_token) + AROUND if lengths else 0
+    """Return the context that nearly all conversations and most labelled texts need, in tokens.
+
+    A conversation that is longer is left out, and a text is cut.
+    """
+    wanted = 0
+    for task in tasks:
+        lengths = sorted(task.kind.lengths)
+        if task.kind.columns and task.kind.columns.kind == "labels":
+            wanted = max(wanted, min(int(lengths[len(lengths) * 4 // 5] / size_of_token), LONGEST // 2))
+        else:
+            wanted = max(wanted, int((lengths[len(lengths) * 19 // 20] + AROUND) / size_of_token))
+    return min(wanted, LONGEST)
 
 
-def _context(size: Size, held_out: int, wanted: int) -> int:
+def _context(size: Size, tokens: int, held_out: int, wanted: int) -> int:
     """Return the tokens of a window: the size's own, or more for examples, or fewer so that some can be held out."""
     context = size.context
-    while context < min(wanted, LONGEST) and held_out > 2 * context:
+    while context < wanted and tokens > 4 * context:
         context *= 2
-    while context > SHORTEST and held_out < HELD_OUT_WINDOWS * (context + 1) and context > min(wanted, size.context):
+    while context > SHORTEST and context // 2 >= wanted and held_out < HELD_OUT_WINDOWS * (context + 1):
         context //= 2
     return context
 

@@ -23,6 +23,7 @@ from pipelines.errors import InputError
 from pipelines.store.step import StepContext
 
 TEXTS = 2 << 20  # bytes of text that are kept
+FEWEST = 3  # examples of a split
 
 
 @dataclass(frozen=True)
@@ -54,14 +55,15 @@ class TriedExamples:
     examples: tuple[tuple[str, str], ...]
 
     def are_enough(self, share: float) -> bool:
-        """Return whether each split has examples, and training has two labels or more if they are labelled."""
+        """Return whether each split has some examples, and training has two labels or more if they are labelled."""
         shares = SplitConfig(validation=share, test=share)
-        labels: dict[str, set[str]] = {"train": set(), "validation": set(), "test": set()}
+        labels: dict[str, list[str]] = {"train": [], "validation": [], "test": []}
         for opening, label in self.examples:
-            labels[split_of(opening, shares)].add(label)
+            labels[split_of(opening, shares)].append(label)
         is_labelled = any(label for _, label in self.examples)
-        known = labels["train"] & labels["validation"]
-        return bool(known and labels["test"]) and (len(labels["train"]) > 1 or not is_labelled)
+        known = set(labels["train"])
+        has_known = len(known) > is_labelled and known & set(labels["validation"])
+        return bool(has_known) and min(map(len, labels.values())) >= FEWEST
 
 
 def try_ingest(ingest: dict[str, Any]) -> Trial:
