@@ -1,7 +1,10 @@
 """The table `readings`: which sample a pretraining read at which step."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -11,7 +14,9 @@ from pipelines.catalog.selection import Selection
 from pipelines.errors import InputError
 from pipelines.store.dataset import Dataset
 from pipelines.tokens.order import order_seed, samples_at
-from pipelines.tokens.samples import Samples
+
+if TYPE_CHECKING:  # slow to import, and most queries need none
+    from pipelines.tokens.samples import Samples
 
 COLUMNS = "model VARCHAR, samples VARCHAR, sample_id BIGINT, step BIGINT, epoch BIGINT"
 COMMENT = "The samples that pretraining read at each step; an epoch reads all of them once, in an order of its own."
@@ -21,6 +26,8 @@ ROWS = 1 << 16  # that are made at once
 
 def read(selection: Selection) -> Iterator[pa.RecordBatch]:
     """Yield the readings of every pretrained model that the catalog shows and whose samples are still there."""
+    from pipelines.tokens.samples import Samples
+
     labels = {dataset.ref: label for label, dataset in selection.shown.get("samples", {}).items()}
     for name, model in selection.shown.get("model", {}).items():
         if "samples" in model.manifest.inputs:

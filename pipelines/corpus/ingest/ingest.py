@@ -116,17 +116,17 @@ def _read(
     ]
     if not long:
         return partitions, parts_of, skipped, 0
-    partitions, skipped = plan(config, listing, work.scratch / "divided", known, later, division)
-    work.listener.progress(0, len(partitions), "partitions", "dividing long texts")
-    parts_of = work.map(read_partition, partitions)
-    n_documents = sum(part.counts["documents"] for parts in parts_of for part in parts)
-    if n_documents > n_texts:
-        names = ", ".join(dict.fromkeys(long))
-        work.listener.warn(
-            f"{names}: long texts were divided, so that {n_texts:,} became {n_documents:,} documents and none is a "
-            "large part of the corpus; split_at and max_document divide texts in another way"
-        )
-    return partitions, parts_of, skipped, n_texts if n_documents > n_texts else 0
+    divided, _ = plan(config, listing, work.scratch / "divided", known, later, division)
+    work.listener.progress(0, len(divided), "partitions", "dividing long texts")
+    pieces_of = work.map(read_partition, divided)
+    n_documents = sum(part.counts["documents"] for parts in pieces_of for part in parts)
+    if n_documents <= n_texts:  # rules of the config reject the pieces
+        return partitions, parts_of, skipped, 0
+    work.listener.warn(
+        f"{', '.join(dict.fromkeys(long))}: long texts were divided, so that {n_texts:,} became {n_documents:,} "
+        "documents and none is a large part of the corpus; split_at and max_document divide texts in another way"
+    )
+    return divided, pieces_of, skipped, n_texts
 
 
 def sources(config: IngestConfig) -> tuple[SourceFile, ...]:

@@ -119,7 +119,8 @@ class _Rows:
 
         It is none if the next row needs a closer look.
         """
-        lines, many = self._lines.peek(), list[list[str]]()
+        lines = list(takewhile(lambda line: len(line) <= MAX_LINE, self._lines.peek()))
+        many: list[list[str]] = []
         parsed = self._parse(lines)
         try:
             for row, line in zip(parsed, lines, strict=False):
@@ -286,9 +287,9 @@ class _Lines:
     def _read(self) -> str:
         line = self._text.readline(MAX_LINE + 1)
         self._credit += REREAD * (len(line) + LINE_BYTES)
-        end = line
-        while len(end) > MAX_LINE and not end.endswith(("\n", "\r")):  # the rest is skipped
-            end = self._text.readline(MAX_LINE + 1)
+        end = line if len(line) > MAX_LINE else ""
+        while end and not end.endswith(("\n", "\r")):  # the rest is skipped
+            end = self._text.readline(BUFFER)
         return line
 
 
