@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 PACKAGES = (
     "filelock", "fsspec", "numpy", "orjson", "pandas", "pyarrow", "pydantic", "regex", "safetensors", "tiktoken",
-    "torch",
+    "tokenizers", "torch",
 )  # fmt: skip
 """The packages that a model's code imports, which a machine that serves the model has to install."""
 

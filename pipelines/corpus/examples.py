@@ -20,7 +20,7 @@ from pydantic import Field, model_validator
 
 from gpt.config import Config
 from pipelines.corpus.cells import is_missing, label_of, text_of
-from pipelines.corpus.conversation import Message, check_turns, read_turns
+from pipelines.corpus.conversation import Message, check_turns
 from pipelines.corpus.documents import REJECTED, SPLITS, SplitConfig, document_id, place_of, split_counts, split_of
 from pipelines.corpus.duplicates import find_duplicates, rows_to_drop, write_signatures
 from pipelines.corpus.ingest.guesses import add_guesses, count_guesses, describe_guesses, warn_of_doubtful
@@ -31,6 +31,7 @@ from pipelines.corpus.readers.formats import one_by_one, read_records
 from pipelines.corpus.readers.look import look
 from pipelines.corpus.readers.records import MAX_REASON, Bad, UnreadableError, no_column, show
 from pipelines.corpus.sources import File, FileSource, describe_sources, list_sources
+from pipelines.corpus.turns import read_turns
 from pipelines.errors import InputError
 from pipelines.store.dataset import Dataset
 from pipelines.store.manifest import SourceFile

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pipelines.corpus.conversation import read_turns
+from pipelines.corpus.turns import read_turns
 
 TEXT = "text content body review comment message article document story sentence post abstract description title"
 LABEL = "label class category sentiment target stars rating score polarity topic intent spam emotion toxic genre v1"

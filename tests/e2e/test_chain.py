@@ -14,16 +14,16 @@ from pipelines.store.store import Store
 
 STEPS = [
     "ingest",
+    "examples",
+    "examples",
     "tokenize",
     "sample",
     "pretrain",
     "evaluate-language",
-    "examples",
     "lessons",
     "finetune-classifier",
     "finetune-classifier",
     "evaluate-classifier",
-    "examples",
     "lessons",
     "finetune-assistant",
     "evaluate-assistant",

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any, BinaryIO, cast
 
-from pipelines.corpus.conversation import read_turns
 from pipelines.corpus.ingest.config import SourceConfig
 from pipelines.corpus.ingest.partitions import Piece
 from pipelines.corpus.readers.formats import FORMATS, one_by_one, read_records, split_name
@@ -24,6 +23,7 @@ from pipelines.corpus.readers.records import (
     show,
     to_seekable,
 )
+from pipelines.corpus.turns import read_turns
 
 AHEAD = 16  # files that a reader process is asked for
 DEEP = "nested too deeply"

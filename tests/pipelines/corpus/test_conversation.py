@@ -2,7 +2,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.corpus.conversation import Message, check_turns, read_turns, recent
+from pipelines.corpus.conversation import Message, check_turns, recent
+from pipelines.corpus.turns import read_turns
 
 HELLO = {"role": "assistant", "content": "Hello"}
 PAIR = [("user", "Hi"), ("assistant", "Hello")]
