@@ -115,13 +115,21 @@ def open_model(folder: Path) -> LanguageModel | TextClassifier:
         tokenizer = load_tokenizer(folder / "tokenizer.json")
         if "labels" in json.loads((folder / "config.json").read_bytes()):
             classifier, decision = load_classifier(folder, device())
+            _check_fit(tokenizer, classifier.gpt)
             return TextClassifier(classifier, decision, tokenizer)
         gpt = load_model(folder, device())
+        _check_fit(tokenizer, gpt)
     except (ValueError, TypeError, RuntimeError, OSError) as error:
         raise InputError(f"{folder} does not hold a model: {error}.") from None
     if (folder / "template.json").exists():
         return Assistant(gpt, tokenizer, load_template(folder / "template.json"))
     return LanguageModel(gpt, tokenizer)
+
+
+def _check_fit(tokenizer: Tokenizer, gpt: GPT) -> None:
+    """Raise a ValueError if the tokenizer has ids for which the model has no embedding."""
+    if tokenizer.vocabulary > gpt.config.vocabulary:
+        raise ValueError(f"its tokenizer has {tokenizer.vocabulary:,} tokens, and it knows {gpt.config.vocabulary:,}")
 
 
 def open_gpt(folder: Path) -> LanguageModel:

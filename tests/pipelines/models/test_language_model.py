@@ -47,6 +47,9 @@ def test_folder_opens_as_what_it_holds(folder):
     assert isinstance(open_model(folder), TextClassifier)
     with pytest.raises(InputError, match="holds a classifier"):
         open_gpt(folder)
+    named_tokenizer("gpt2").save(folder)
+    with pytest.raises(InputError, match=r"its tokenizer has 50,257 tokens, and it knows \d+"):
+        open_model(folder)
 
 
 def test_copy_of_a_published_model_is_checked(store, tmp_path):
