@@ -12,6 +12,7 @@ from pydantic import Field, ValidationError
 
 from flows.commands.options import current_home
 from flows.commands.text_input import input_lines
+from flows.environment import expand_user
 from flows.terminal import results
 from flows.tracking.registry import find_model
 from gpt.config import Config
@@ -160,7 +161,7 @@ class Chat:
             raise InputError("Name the file: /save FILE." if self.messages else "There is nothing to save yet.")
         messages = [{"role": each.role, "content": each.content} for each in self.with_system(self.messages)]
         try:
-            with Path(file).expanduser().open("a", encoding="utf-8") as lines:
+            with expand_user(Path(file)).open("a", encoding="utf-8") as lines:
                 lines.write(json.dumps({"messages": messages}, ensure_ascii=False) + "\n")
         except OSError as error:
             raise InputError(f"{file} cannot be written: {error.strerror}.") from None

@@ -19,6 +19,7 @@ from pipelines.addresses import without_secrets
 from pipelines.errors import InputError
 from pipelines.proxies import NAMES, problems
 from pipelines.store.modes import open_to_others, umask
+from pipelines.store.paths import nearest_existing
 from pipelines.visible import one_line
 
 MIN_FREE = 2 << 30  # bytes; the quick start needs some 200 MB
@@ -91,7 +92,7 @@ def _packages() -> str:
 
 def _home() -> str:
     home = current_home().path
-    exists = next(folder for folder in (home, *home.parents) if folder.exists())
+    exists = nearest_existing(home)
     cure = "set TOKENMILL_HOME to a folder that can be"
     if not exists.is_dir() or not os.access(exists, os.W_OK):
         raise InputError(f"{exists} cannot be written to; {cure}.")

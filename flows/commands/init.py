@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from typer import Argument, Option
 
+from flows.environment import expand_user
 from flows.terminal import results
 from pipelines.errors import InputError
 from pipelines.visible import one_line
@@ -79,7 +80,7 @@ def _target(output: str | None, name: str, found: Survey, force: bool) -> Path:
     folder, here = folder_of(found.uri), Path.cwd()
     inside = folder is not None and here.resolve().is_relative_to(folder.resolve())
     default = (folder.resolve().parent if inside and folder else Path()) / f"{name}.toml"
-    target = Path(output).expanduser() if output else default
+    target = expand_user(Path(output)) if output else default
     if target.is_dir():
         target = target / f"{name}.toml"
     if folder and target.resolve().is_relative_to(folder.resolve()):

@@ -17,9 +17,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from pipelines.errors import InputError
+from pipelines.store.paths import nearest_existing
 
 PROGRAM = [sys.executable, "-P", "-m", "flows.cli"]
 PATIENCE = 300.0  # seconds for one command
+STEP_DONE = re.compile(r"\w+ +\d+\.\d s ")  # the beginning of the line about a finished step
 
 LEFT_OUT = re.compile(
     "TOKENMILL_(HOME|DATA)|PREFECT_API_(URL|KEY|DATABASE_.*)|PREFECT_SERVER_DATABASE_.*|"
@@ -89,8 +91,7 @@ def run_miniature(home: Path, on_line: Callable[[str], None]) -> str:
 
 @contextmanager
 def _temporary_home(home: Path) -> Iterator[Path]:
-    exists = next(folder for folder in (home, *home.parents) if folder.exists())
-    folder = Path(tempfile.mkdtemp(prefix=".tokenmill-doctor-", dir=exists))
+    folder = Path(tempfile.mkdtemp(prefix=".tokenmill-doctor-", dir=nearest_existing(home)))
     try:
         yield folder
     finally:
@@ -118,7 +119,7 @@ def _run(name: str, arguments: list[str], folder: Path, on_line: Callable[[str],
             assert process.stdout
             for line in process.stdout:
                 lines.append(line.strip())
-                if "TOKENMILL_DEBUG" in kept or re.match(r"\w+ +\d+\.\d s ", line):
+                if "TOKENMILL_DEBUG" in kept or STEP_DONE.match(line):
                     on_line(line.strip())
         finally:
             deadline.cancel()
@@ -129,7 +130,7 @@ def _run(name: str, arguments: list[str], folder: Path, on_line: Callable[[str],
 
 def _finding(name: str, lines: list[str], code: int, folder: Path) -> str:
     """Return what failed, why, and what to do."""
-    done = [line.split()[0] for line in lines if re.match(r"\w+ +\d+\.\d s ", line)]
+    done = [line.split()[0] for line in lines if STEP_DONE.match(line)]
     said = next((line for line in reversed(lines) if line.startswith("tokenmill: ")), "")
     why = said.removeprefix("tokenmill: ") or (lines or ["it said nothing"])[-1]
     if code < 0:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import typer
 
+from flows.environment import expand_user
 from pipelines.errors import InputError
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ def input_lines(file: Path | None = None) -> Iterator[str]:
         yield from (line.rstrip("\r\n") for line in sys.stdin)
         return
     try:
-        opened: Any = file.expanduser().open("rb") if file else nullcontext(stdin)
+        opened: Any = expand_user(file).open("rb") if file else nullcontext(stdin)
         with opened as stream:
             text = open_text(stream, _options(stream, file))
             for line in text:
@@ -40,8 +41,8 @@ def input_lines(file: Path | None = None) -> Iterator[str]:
             text.detach()  # or standard input would be closed with it
     except IsADirectoryError:
         raise InputError(f"{file} is a folder; name a file.") from None
-    except (OSError, RuntimeError) as error:  # of expanduser, if there is no such user
-        raise InputError(f"{file} cannot be read: {getattr(error, 'strerror', error)}.") from None
+    except OSError as error:
+        raise InputError(f"{file} cannot be read: {error.strerror}.") from None
     except UnreadableError as error:
         raise InputError(f"{file or 'Standard input'} cannot be read: {error}.") from None
 

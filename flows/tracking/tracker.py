@@ -9,6 +9,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import mlflow
 import pyarrow.parquet as pq
@@ -244,15 +245,12 @@ class Tracker:
         except MlflowException as error:
             if not is_refusal(error):
                 raise
-            for metric in metrics:
-                with going_without(f"{metric.key!r} in MLflow"):
-                    self.client.log_batch(run_id, metrics=[metric])
-            for param in params:
-                with going_without(f"{param.key!r} in MLflow"):
-                    self.client.log_batch(run_id, params=[param])
-            for tag in tags:
-                with going_without(f"{tag.key!r} in MLflow"):
-                    self.client.log_batch(run_id, tags=[tag])
+            refused: dict[str, Sequence[Any]] = {"metrics": metrics, "params": params, "tags": tags}
+            for kind, values in refused.items():
+                for value in values:
+                    alone: Any = {kind: [value]}
+                    with going_without(f"{value.key!r} in MLflow"):
+                        self.client.log_batch(run_id, **alone)
 
     def _is_incomplete(self, run_id: str, dataset: Dataset) -> bool:
         """Return whether a run of this experiment lacks something that `finish_step` logs."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import re
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 from pipelines.corpus.readers.compression import COMPRESSIONS
-from pipelines.corpus.sources import GLOB, File
+from pipelines.corpus.sources import GLOB, File, path_of
 
 MOST = 12  # files that a config names one by one
 
@@ -18,12 +19,12 @@ def absolute(uri: str) -> str:
 
     A glob keeps its pattern, and special signs of the current folder are escaped.
     """
-    if "://" in uri and not uri.startswith("file://"):
+    if "://" in uri and not uri.startswith("file:"):
         return uri
-    path = Path(uri.removeprefix("file://") or ".").expanduser()
+    path = path_of(uri)
     if path.is_absolute() or path.exists() or not GLOB & set(str(path)):
         return os.path.abspath(path)  # noqa: PTH100 - it resolves no links
-    return f"{_escape(str(Path.cwd()))}/{path}"
+    return f"{glob.escape(str(Path.cwd()))}/{path}"
 
 
 def folder_of(uri: str) -> Path | None:
@@ -61,11 +62,7 @@ def addresses(files: Sequence[File], every: Sequence[File], uri: str) -> list[st
         return [place]
     extensions = {extension(name) for name in names}
     if len(extensions) == 1 and (ending := next(iter(extensions))):
-        pattern = f"{_escape(place)}/**/*.{ending}"
+        pattern = f"{glob.escape(place)}/**/*.{ending}"
         if {name for name in inside if name.endswith(f".{ending}")} == names or len(names) > MOST:
             return [pattern] if len(names) > 1 else [files[0].uri]
     return [file.uri for file in files] if len(files) <= MOST else [place]
-
-
-def _escape(path: str) -> str:
-    return re.sub(r"([*?[])", r"[\1]", path)

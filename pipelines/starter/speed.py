@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import time
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
+
+from gpt.cores import cores
 
 MEASURED = 5  # steps
 MOST_THREADS = 8  # more make steps of small models slower
@@ -70,5 +71,4 @@ def this_machine() -> Machine:
     """Return the machine that this process runs on."""
     from gpt.machine import device
 
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return Machine(device().type == "cuda", min(cores, MOST_THREADS))
+    return Machine(device().type == "cuda", min(cores(), MOST_THREADS))

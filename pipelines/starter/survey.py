@@ -18,7 +18,7 @@ from pipelines.addresses import has_secret
 from pipelines.corpus.ingest.texts import spoken_text
 from pipelines.corpus.readers.compression import decompress
 from pipelines.corpus.readers.encoding import open_text
-from pipelines.corpus.readers.formats import formats_of, one_by_one, read_records
+from pipelines.corpus.readers.formats import one_by_one, read_records
 from pipelines.corpus.readers.look import Guess, look
 from pipelines.corpus.readers.records import SURROGATE, Bad, ReadOptions, UnreadableError
 from pipelines.corpus.sources import REFUSED, File, FileSource, Skipped, label_of, list_files
@@ -232,11 +232,10 @@ def _named(sample: _Sample, deadline: float) -> _Sample:
 
 def _width(file: File, options: ReadOptions) -> int:
     """Return the number of fields in the first row of a table."""
-    compression, _ = formats_of(file.name, options)
-    with file.open() as packed, decompress(packed, compression, options) as stream:
+    assert options.compression and options.delimiter  # of a look
+    with file.open() as packed, decompress(packed, options.compression, options) as stream:
         line = open_text(stream, options).readline(CHARACTERS)
-    delimiter = options.delimiter or ("\t" if options.format == "tsv" else ",")
-    return len(next(csv.reader([line], delimiter=delimiter), []))
+    return len(next(csv.reader([line], delimiter=options.delimiter), []))
 
 
 def _kind(ending: str, files: Sequence[File], samples: Sequence[_Sample]) -> Kind:

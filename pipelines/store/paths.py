@@ -27,6 +27,11 @@ def inside(folder: Path, name: str) -> Path:
     raise InputError(f"{name[:100]!r} names no file in {folder}, so it is not used; find out who wrote that name.")
 
 
+def nearest_existing(path: Path) -> Path:
+    """Return a path, or the nearest folder around it that exists."""
+    return next(each for each in (path, *path.parents) if each.exists())
+
+
 def stays_inside(name: str) -> bool:
     """Return whether a name is a relative path that leaves its folder on no system, in none of its spellings.
 

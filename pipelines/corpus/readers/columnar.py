@@ -1,7 +1,7 @@
 """Readers of Parquet and Arrow. They yield Arrow batches, bounded by what their rows take as Python objects."""
 
 import io
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -155,8 +155,9 @@ def _columns(schema: pa.Schema, options: ReadOptions) -> list[str]:
     check_names(schema.names, options.wanted)
     if (length := sum(map(len, schema.names))) > MAX_NAMES:
         raise UnreadableError(f"the names of its columns have {length:,} characters")
-    names = options.wanted if options.wanted and set(options.wanted) <= set(schema.names) else schema.names
-    once = [field for field in schema if field.name in names and schema.names.count(field.name) == 1]
+    counts = Counter(schema.names)
+    names = set(options.wanted) if options.wanted and set(options.wanted) <= counts.keys() else counts.keys()
+    once = [field for field in schema if field.name in names and counts[field.name] == 1]
     return [field.name for field in once if _is_read(field, options)]
 
 

@@ -124,7 +124,7 @@ def read_records(
     with nullcontext(queue) if queue else Queue() as queue:
         found = queue.read(file, name, options) if format_.isolated else read_here(file, name, options, first_line)
         for each in found:
-            assert not isinstance(each, Rows)  # of which the process makes records
+            assert not isinstance(each, Rows)  # the process makes records of them
             yield _printable(each) if isinstance(each, Bad) else each
 
 

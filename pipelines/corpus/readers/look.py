@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 from pipelines.corpus.readers.compression import MAGIC_BYTES, compression_of, decompress
 from pipelines.corpus.readers.delimited import guess_delimiter, guess_quotes, usual_quotes
@@ -25,11 +25,11 @@ from pipelines.corpus.readers.formats import check_format, one_by_one, read_reco
 from pipelines.corpus.readers.json_lines import guess_shape
 from pipelines.corpus.readers.mail import begins_as_mail
 from pipelines.corpus.readers.pages import DECLARED_WITHIN, encoding_of_page
-from pipelines.corpus.readers.records import BUFFER, Bad, ReadOptions, Record, UnreadableError, is_of_file
+from pipelines.corpus.readers.records import BUFFER, Bad, ReadOptions, Record, Stream, UnreadableError, is_of_file
 
 TEXTS = ("text", "markdown", "code", "html", "json", "jsonl", "csv", "tsv", "conversations")  # that have an encoding
 FORMATS_BY_MAGIC = {b"%PDF-": "pdf", b"PAR1": "parquet", b"ARROW1": "arrow", b"WARC/": "warc"}
-SHAPES = ("json", "jsonl")  # of which the content decides, and not the name
+SHAPES = ("json", "jsonl")  # the content of a file decides which of these it is
 POINTER = b"version https://git-lfs.github.com/spec/"  # what Git leaves where LFS is not installed
 DELIMITERS = {"csv": ",", "tsv": "\t"}
 FAR = 64 << 20  # bytes of a packed or remote file in which a letter outside ASCII is looked for
@@ -172,14 +172,12 @@ def _is_local(file: BinaryIO) -> bool:
     return isinstance(file, io.BytesIO) or isinstance(getattr(file, "raw", None), io.FileIO)
 
 
-class _Lent(io.RawIOBase):
+class _Lent(Stream):
     """A file that others read and may close, and that stays open."""
 
     def __init__(self, file: BinaryIO) -> None:
+        super().__init__(file.read)
         self._file = file
-
-    def readable(self) -> bool:
-        return True
 
     def seekable(self) -> bool:
         return True
@@ -189,11 +187,6 @@ class _Lent(io.RawIOBase):
 
     def tell(self) -> int:
         return self._file.tell()
-
-    def readinto(self, buffer: Any) -> int:
-        block = self._file.read(len(buffer))
-        buffer[: len(block)] = block
-        return len(block)
 
 
 def read_file(file: BinaryIO, name: str, options: ReadOptions) -> Iterator[Record | Bad]:

@@ -94,3 +94,8 @@ def test_pipe_is_answered_line_by_line() -> None:
             child.stdin.flush()
             assert child.stdout.readline() == line
         child.stdin.close()
+
+
+def test_home_folder_of_nobody_is_one_sentence() -> None:
+    with pytest.raises(InputError, match="nobody knows the home folder"):
+        list(input_lines(Path("~nobody-of-this-name/a.txt")))

@@ -278,7 +278,7 @@ def test_signal_ends_it_while_the_server_hangs(server):
     (prefect, _) = Stack(home).status()
     serving = start(home, path, environment, ending=1)
     try:
-        wait_for(lambda: any(each["last_polled"] for each in deployments(url, "by-hand")), serving)
+        wait_until_polled(url, "by-hand", serving)
         os.kill(prefect.pid, signal.SIGSTOP)
         serving.terminate()
         assert serving.wait(30) == 0
@@ -320,7 +320,7 @@ def test_second_signal_kills_runs_that_do_not_end(server, tmp_path):
     folder.mkdir()
     path.write_text(f'[deaf]\nflow = "tick"\nparameters = {{ folder = "{folder}", seconds = 600, deaf = true }}\n')
     serving = start(home, path, environment)
-    wait_for(lambda: any(each["last_polled"] for each in deployments(url, "deaf")), serving)
+    wait_until_polled(url, "deaf", serving)
     create_run(url, deployments(url, "deaf")[0]["id"])
     wait_for(lambda: list(folder.iterdir()), serving)
     (run,) = [each for each in psutil.Process(serving.pid).children() if "served_run" in " ".join(each.cmdline())]
@@ -418,7 +418,7 @@ def test_cancelled_and_killed_runs_call_the_hooks_of_our_flow(server):
     folder.mkdir()
     path.write_text(f'[ended]\nflow = "tick"\nparameters = {{ folder = "{folder}", seconds = 600 }}\n')
     serving = start(home, path, environment)
-    wait_for(lambda: any(each["last_polled"] for each in deployments(url, "ended")), serving)
+    wait_until_polled(url, "ended", serving)
     (deployment,) = deployments(url, "ended")
 
     def run_until_it_ticks():
@@ -505,6 +505,10 @@ def post(url, query):
             return json.load(response)
         time.sleep(1)  # SQLite is busy
     raise AssertionError(f"{url} refuses {query}")
+
+
+def wait_until_polled(url, name, process):
+    wait_for(lambda: any(each["last_polled"] for each in deployments(url, name)), process)
 
 
 def wait_for(condition, process=None):

@@ -39,6 +39,7 @@ def test_path_becomes_absolute(tmp_path, monkeypatch):
     assert absolute(".") == str(tmp_path / "a")
     assert absolute("../a/*.md") == f"{tmp_path}/a/../a/*.md"
     assert absolute("s3://bucket/a") == "s3://bucket/a"
+    assert absolute("file:///a%20b/c.md") == "/a b/c.md"
 
 
 def test_folder_of_a_glob_is_the_one_it_searches(tmp_path):
