@@ -36,7 +36,7 @@ def find_finished(config: RunConfig, until: str, home: Home) -> list[Outcome]:
         if len(made) < len(_resolved) or not _has_ended(config.name, made, home):
             return []
         results = iter(made)
-        decisions = _decisions(made, chain(lambda step: next(results), config, until), home)
+        decisions = _decisions(made, chain(lambda step: next(results), config, until, check=False), home)
     except (InputError, OSError):
         return []  # the run meets the same error, shows it and may try again
     if decisions is None:

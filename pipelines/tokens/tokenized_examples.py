@@ -7,7 +7,7 @@ Output: `lessons.arrow` (Arrow IPC, one record batch for each split), with the c
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -64,10 +64,7 @@ def run(inputs: Mapping[str, Dataset], config: TokenizeExamplesConfig, out: Path
                     f"{inputs['examples']} has no {split} examples; give it more, or another share of them."
                 )
             if split != "test" and not rows:
-                raise InputError(
-                    f"{inputs['examples']} has no {split} example of at most {context} tokens to learn from; give it "
-                    "more or shorter ones, or pretrain with a longer context."
-                )
+                raise _none_fits(inputs["examples"], split, context)
             writer.write_batch(pa.RecordBatch.from_pylist(rows, schema))
             count[f"lessons_{split}"] = len(rows)
             count["lessons"] += len(rows)
@@ -82,6 +79,28 @@ def run(inputs: Mapping[str, Dataset], config: TokenizeExamplesConfig, out: Path
         )
     names = ("lessons", *(f"lessons_{split}" for split in SPLITS), "tokens", "tokens_learnt", *WARNINGS)
     return {name: count[name] for name in names}
+
+
+def check_fit(
+    examples: Dataset, config: TokenizeExamplesConfig, tokenizer: Tokenizer, context: int, splits: Iterable[str]
+) -> None:
+    """Check that splits have an example that fits a model, up to the first that does. The model need not exist yet.
+
+    Raises:
+        InputError: a split has none.
+    """
+    if config.template and config.template.special:
+        tokenizer = tokenizer.with_special(config.template.special)
+    for split in splits:
+        if next(_encode(tokenizer, Examples(examples).rows(split), config, context, Counter()), None) is None:
+            raise _none_fits(examples, split, context)
+
+
+def _none_fits(examples: Dataset, split: str, context: int) -> InputError:
+    return InputError(
+        f"{examples} has no {split} example of at most {context} tokens to learn from; give it more or shorter ones, "
+        "or pretrain with a longer context."
+    )
 
 
 WARNINGS = {
