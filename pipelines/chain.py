@@ -16,6 +16,7 @@ from pipelines.evaluation.assistant import EVALUATE_ASSISTANT
 from pipelines.evaluation.classifier import EVALUATE_CLASSIFIER
 from pipelines.evaluation.language_model import EVALUATE_LANGUAGE
 from pipelines.evaluation.multiple_choice import EVALUATE_TASK
+from pipelines.numbers import counted
 from pipelines.report.report import REPORT
 from pipelines.store.dataset import Dataset
 from pipelines.store.step import Step
@@ -154,7 +155,7 @@ def check_splits(corpus: Dataset, config: RunConfig, until: str) -> None:
     statistics, split = corpus.manifest.statistics, config.evaluate.split
     n_documents, n_bytes = statistics["documents"], statistics["bytes_train"]
     equal = statistics.get("rejected_exact_duplicate", 0)
-    has = f"{corpus} has {n_documents:,} document{'s' * (n_documents != 1)}"
+    has = f"{corpus} has {counted(n_documents, 'document')}"
     has += f" and {equal:,} equal ones" if equal else ""
     divide = "split_at or max_document of a source divides its texts, and [ingest.split] has the shares to hold out"
     if not statistics["documents_train"]:
@@ -186,7 +187,7 @@ def check_examples(examples: Dataset, part: FinetuneRun, until: str, with_labels
     if empty := [split for split in _splits_of(part, until) if not examples.manifest.statistics[f"examples_{split}"]]:
         n = examples.manifest.statistics["examples"]
         raise InputError(
-            f"{examples} has {n:,} example{'s' * (n != 1)} and none in its {empty[0]} split; give it more, or another "
+            f"{examples} has {counted(n, 'example')} and none in its {empty[0]} split; give it more, or another "
             "share of them in the split of [finetune.….examples]."
         )
     if with_labels and isinstance(part, ClassificationRun):

@@ -12,6 +12,11 @@ def short(number: float) -> str:
     return f"{number:,.0f}" if abs(number) >= 100 or number == int(number) else f"{number:.3g}"
 
 
+def counted(number: int, noun: str) -> str:
+    """Return a number with its noun: 1 dataset, 1,200 datasets."""
+    return f"{number:,} {noun}{'s' * (number != 1)}"
+
+
 def size(n_bytes: float) -> str:
     """Return a number of bytes with a unit: 512 B, 12.3 KB, 4.6 MB."""
     for divisor, unit in ((1e9, "GB"), (1e6, "MB"), (1e3, "KB")):
@@ -35,4 +40,12 @@ def p_value(p: float) -> str:
 def counts(statistics: Mapping[str, Any], most: int = 6) -> str:
     """Format the first few statistics that have no `/` in their names as one phrase."""
     plain = [(k, v) for k, v in statistics.items() if isinstance(v, int | float) and "/" not in k][:most]
-    return ", ".join(f"{short(value)} {key.replace('_', ' ')}" for key, value in plain)
+    return ", ".join(
+        f"{short(value)} {_singular(key) if value == 1 else key}".replace("_", " ") for key, value in plain
+    )
+
+
+def _singular(key: str) -> str:
+    """Return the name of a statistic for the number 1: document_train for documents_train."""
+    noun, underscore, rest = key.partition("_")
+    return f"{noun if noun.endswith('ss') else noun.removesuffix('s')}{underscore}{rest}"

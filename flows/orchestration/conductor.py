@@ -18,7 +18,7 @@ from flows.console import say
 from flows.orchestration.artifacts import publish_artifacts
 from flows.orchestration.progress import StepListener, hashing_bar, step_bar, warn_of_other_code
 from flows.orchestration.task_runners import map_tasks, uncached_task
-from flows.outcome import Outcome, headline
+from flows.outcome import Outcome, headline, new_outcomes
 from flows.tracking.step_run import StepRun
 from flows.tracking.tracker import Tracker
 from pipelines.addresses import clean_errors
@@ -41,7 +41,7 @@ class Conductor:
     rebuild: bool
     should_stop: Callable[[], bool]
     resolved: Resolved = ()
-    done: list[Outcome] = field(default_factory=list)
+    done: list[Outcome] = field(default_factory=new_outcomes)
 
     def perform(self, step: Step) -> Dataset:
         """Return the step's published result, built now if necessary. A published result needs no Prefect task.

@@ -25,7 +25,7 @@ from pipelines.corpus.conversation import Message, recent
 from pipelines.corpus.documents import SPLITS, split_counts
 from pipelines.corpus.examples import Example, Examples
 from pipelines.errors import InputError
-from pipelines.numbers import short
+from pipelines.numbers import counted, short
 from pipelines.store.dataset import Dataset
 from pipelines.store.step import StepContext, StepType
 from pipelines.tokens.mapped import LESSONS, map_batches
@@ -68,14 +68,14 @@ def run(inputs: Mapping[str, Dataset], config: TokenizeExamplesConfig, out: Path
             writer.write_batch(pa.RecordBatch.from_pylist(rows, schema))
             count[f"lessons_{split}"] = len(rows)
             count["lessons"] += len(rows)
-    for problem, sentence in WARNINGS.items():
+    for problem, (noun, sentence) in WARNINGS.items():
         if count[problem]:
-            work.listener.warn(f"{count[problem]} {sentence.format(context=context)}")
+            work.listener.warn(sentence.format(context=context, them=counted(count[problem], noun)))
     if count["full"]:
-        work.listener.warn(f"{count['full']} texts fill the context of {context} tokens; what is longer is cut off")
+        work.listener.warn(f"cut off {counted(count['full'], 'text')} at the context of {context} tokens")
     if count["marked"]:
         work.listener.warn(
-            f"{count['marked']} conversations hold special tokens of the template, read as plain letters"
+            f"read special tokens of the template in {counted(count['marked'], 'conversation')} as plain letters"
         )
     names = ("lessons", *(f"lessons_{split}" for split in SPLITS), "tokens", "tokens_learnt", *WARNINGS)
     return {name: count[name] for name in names}
@@ -104,15 +104,15 @@ def _none_fits(examples: Dataset, split: str, context: int) -> InputError:
 
 
 WARNINGS = {
-    "too_long": "examples are longer than the context of {context} tokens and were left out",
-    "shortened": "conversations were longer than the context of {context} tokens and lost their oldest turns",
-    "nothing_to_learn": "examples have an empty response and were left out",
+    "too_long": ("example", "left out {them} longer than the context of {context} tokens"),
+    "shortened": ("conversation", "cut off the oldest turns of {them} longer than the context of {context} tokens"),
+    "nothing_to_learn": ("example", "left out {them} with an empty response"),
 }
 
 
 def _headline(s: Mapping[str, Any]) -> str:
     learnt = f", {short(s['tokens_learnt'])} of them learnt" if s["tokens_learnt"] else ""
-    return f"{s['lessons']:,} lessons: {split_counts(s, 'lessons')}; {short(s['tokens'])} tokens{learnt}"
+    return f"{counted(s['lessons'], 'lesson')}: {split_counts(s, 'lessons')}; {short(s['tokens'])} tokens{learnt}"
 
 
 TOKENIZE_EXAMPLES = StepType(

@@ -11,7 +11,7 @@ from gpt.batch import Batch
 from gpt.checkpoint import Checkpoints
 from gpt.loss import next_token_loss
 from gpt.model import GPT
-from pipelines.numbers import short
+from pipelines.numbers import counted, short
 from pipelines.store.step import StepContext, Stopped
 
 
@@ -121,6 +121,5 @@ def training_headline(s: Mapping[str, Any]) -> str:
     """Describe a trained model in one line."""
     epochs = f" ({s['epochs']:.1f} epochs)" if "epochs" in s else ""
     best = f", best validation loss {s['best_val_loss']:.3f}" if "best_val_loss" in s else ""
-    return (
-        f"{short(s['parameters'])} parameters, {s['steps']:,} steps{epochs}, {short(s['tokens_trained'])} tokens{best}"
-    )
+    steps = f"{counted(s['steps'], 'step')}{epochs}"
+    return f"{short(s['parameters'])} parameters, {steps}, {short(s['tokens_trained'])} tokens{best}"

@@ -150,7 +150,7 @@ def test_mixture_is_tokenized_and_says_what_was_drawn(mixture, tmp_path):
     statistics = mixed.manifest.statistics
     assert statistics["share_of_books"] == pytest.approx(0.75, abs=0.06)
     assert statistics["epochs_of_books"] == 1 and 0.3 < statistics["epochs_of_letters"] < 0.7
-    assert f"books {statistics['share_of_books']:.0%} (1 epochs), letters" in STEPS["mix"].headline(statistics)
+    assert f"books {statistics['share_of_books']:.0%} (1 epoch), letters" in STEPS["mix"].headline(statistics)
     names = {node.name for node in lineage.origins(samples, run.store.list()).nodes()}
     assert {str(books), str(letters), str(mixed)} < names
 
