@@ -39,7 +39,11 @@ def _conduct(
     home = Home.from_environment()
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(home.compiled))
     home.store.sweep()
-    tags = {"prefect.flow_run_id": str(flow_run.id), "prefect.flow_run_name": str(flow_run.name)}
+    tags = {
+        "prefect.flow_run_id": str(flow_run.id),
+        "prefect.flow_run_name": str(flow_run.name),
+        "mlflow.source.name": f"tokenmill {flow_run.flow_name}",
+    }
     try:
         with (
             clean_errors(),
@@ -50,7 +54,7 @@ def _conduct(
         ):
             tracker = Tracker(home, config.name)
             with tracker.flow_run(config, tags):
-                conductor = Conductor(home.store, tracker, rebuild, should_stop, take_resolved())
+                conductor = Conductor(home.store, tracker, rebuild, should_stop, take_resolved(), tracker.done)
                 evaluated = evaluate(conductor.perform, home)
                 made = [outcome.dataset for outcome in conductor.done]
                 report = conductor.perform(report_on(config, made, evaluated))
