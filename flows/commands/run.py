@@ -163,7 +163,7 @@ def run_flow(
         if until:
             parameters["label"] = label = _label(said, overrides)
             before = run_before(home, run.name)
-            title = run_title(run, label, before and before.config(run))
+            title = run_title(run, label, before.config(run) if before else None)
             about = differences(overrides, before.name if before else "", before.changes(run) if before else {})
         try:
             with naming_a_full_disk(home.path):
