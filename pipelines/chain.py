@@ -212,7 +212,9 @@ def report_on(config: RunConfig, made: Sequence[Dataset], evaluated: Sequence[Ev
     return REPORT.using(config.name, config.report, inputs)
 
 
-def resolve(find: Callable[[Step], Dataset | None], config: RunConfig, until: str = "evaluate") -> Resolved:
+def resolve(
+    find: Callable[[Step], Dataset | None], config: RunConfig, until: str = "evaluate", base: Base | None = None
+) -> Resolved:
     """Look up the result of every step of a run, its report included, up to the first that has to be made.
 
     Steps that come after that one are not in the list: their inputs are not known yet.
@@ -227,7 +229,7 @@ def resolve(find: Callable[[Step], Dataset | None], config: RunConfig, until: st
         return dataset
 
     with suppress(_Missing):
-        evaluated = chain(look_up, config, until)
+        evaluated = chain(look_up, config, until, base)
         look_up(report_on(config, [dataset for _, dataset in resolved if dataset], evaluated))
     return resolved
 
