@@ -55,6 +55,11 @@ def _conduct(
     home = Home.from_environment()
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(home.compiled))
     home.store.sweep()
+    tags = {
+        "prefect.flow_run_id": str(flow_run.id),
+        "prefect.flow_run_name": str(flow_run.name),
+        "mlflow.source.name": f"tokenmill {flow_run.flow_name}",
+    }
     try:
         with (
             clean_errors(),
@@ -69,7 +74,16 @@ def _conduct(
                 if is_finished(home):
                     return Completed(message=MADE_BEFORE)
             with living_run(home.store, str(flow_run.id)):
-                return _track(config, label, evaluate, home, should_stop, rebuild, promote, again)
+                tracker = Tracker(home, config.name)
+                with tracker.flow_run(config, tags, label):
+                    conductor = Conductor(home.store, tracker, rebuild, should_stop, take_resolved(), tracker.done)
+                    evaluated = evaluate(conductor.perform, home)
+                    made = [outcome.dataset for outcome in conductor.done]
+                    report = conductor.perform(report_on(config, made, evaluated))
+                    if promote:
+                        conductor.done += Gate(conductor.perform, home, tracker, config, again).pass_all(evaluated)
+                    links = tracker.summarise(config.name, conductor.done, report.file(REPORT_FILE))
+                    publish_chain(config.name, conductor.done, links["report"])
     except Stopped as stopped:
         return Cancelled(message=str(stopped))
     except Exception as error:
@@ -77,29 +91,6 @@ def _conduct(
         if not reason:
             raise
         return Failed(message=str(reason), data=error)  # Prefect would log its own calls with an error that is raised
-
-
-def _track(
-    config: RunConfig,
-    label: Label,
-    evaluate: Evaluate,
-    home: Home,
-    should_stop: Callable[[], bool],
-    rebuild: bool,
-    promote: bool,
-    again: bool,
-) -> list[Outcome]:
-    tags = {"prefect.flow_run_id": str(flow_run.id), "prefect.flow_run_name": str(flow_run.name)}
-    tracker = Tracker(home, config.name)
-    with tracker.flow_run(config, tags):
-        conductor = Conductor(home.store, tracker, rebuild, should_stop, take_resolved())
-        evaluated = evaluate(conductor.perform, home)
-        made = [outcome.dataset for outcome in conductor.done]
-        report = conductor.perform(report_on(config, made, evaluated))
-        if promote:
-            conductor.done += Gate(conductor.perform, home, tracker, config, again).pass_all(evaluated)
-        links = tracker.summarise(config.name, conductor.done, report.file(REPORT_FILE))
-        publish_chain(config.name, conductor.done, links["report"])
     return conductor.done
 
 

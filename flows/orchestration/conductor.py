@@ -1,12 +1,10 @@
 """The conductor: carries out one step as a Prefect task, logs it to MLflow and publishes its result in the store."""
 
-import shutil
-import subprocess
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +18,7 @@ from flows.orchestration.progress import StepListener, hashing_bar, say_outcome,
 from flows.orchestration.progress_artifact import ProgressArtifact
 from flows.orchestration.task_runners import map_tasks, uncached_task
 from flows.outcome import Outcome, headline
+from flows.tracking.source import code_revision
 from flows.tracking.step_run import StepRun
 from flows.tracking.tracker import Tracker
 from pipelines.addresses import clean_errors
@@ -147,21 +146,6 @@ class Conductor:
         outcome = Outcome(step.type.name, dataset, time.perf_counter() - started, reused=False)
         artifact.finish(headline(dataset))
         return self._end(outcome)
-
-
-@cache
-def code_revision() -> str:
-    """Return the git commit of the code, with `+changes` if the tree is not clean; empty outside a checkout."""
-    root, git = Path(__file__).resolve().parents[2], shutil.which("git")
-    if not git or not (root / ".git").exists():  # git looks in the folders above too, and runs what a repository says
-        return ""
-
-    def ask(*arguments: str) -> str:
-        command = [git, "-C", str(root), *arguments]
-        return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()  # noqa: S603 - our own checkout
-
-    revision = ask("rev-parse", "HEAD")
-    return revision + ("+changes" if revision and ask("status", "--porcelain", "--untracked-files=no") else "")
 
 
 def _may_pass(task: Any, run: Any, state: State[Any]) -> bool:
