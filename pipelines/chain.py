@@ -239,7 +239,9 @@ def report_on(config: RunConfig, made: Sequence[Dataset], evaluated: Sequence[Ev
     return REPORT.using(config.name, config.report, inputs)
 
 
-def resolve(find: Callable[[Step], Dataset | None], config: RunConfig, until: str = "evaluate") -> Resolved:
+def resolve(
+    find: Callable[[Step], Dataset | None], config: RunConfig, until: str = "evaluate", base: Base | None = None
+) -> Resolved:
     """Look up the result of every step of a run, its report included, up to the first that has to be made.
 
     Steps that come after that one are not in the list: their inputs are not known yet.
@@ -254,7 +256,7 @@ def resolve(find: Callable[[Step], Dataset | None], config: RunConfig, until: st
         return dataset
 
     with suppress(_Missing):
-        evaluated = chain(look_up, config, until, check=False)
+        evaluated = chain(look_up, config, until, base, check=False)
         look_up(report_on(config, [dataset for _, dataset in resolved if dataset], evaluated))
     return resolved
 

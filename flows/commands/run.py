@@ -131,7 +131,7 @@ def run_flow(
     from flows.label import run_title
     from flows.orchestration.finished import find_finished
     from flows.orchestration.progress import hashing_bar
-    from flows.orchestration.warm_start import find_base_model
+    from flows.orchestration.warm_start import find_base
     from flows.outcome import outcomes_so_far
     from flows.tracking.earlier import run_before
     from pipelines.config import load_config
@@ -159,7 +159,7 @@ def run_flow(
     else:
         check_outside(run, until or "evaluate")
         if run.base and until != "ingest":
-            find_base_model(run.base, run.name, home, lambda sentence: None)
+            find_base(run.base, run.name, home, lambda sentence: None)
         if until:
             parameters["label"] = label = _label(said, overrides)
             before = run_before(home, run.name)

@@ -22,7 +22,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NOTE
 from flows.console import warn
 from flows.home import Home
 from flows.label import Label, run_title, what_differs
-from flows.outcome import Outcome
+from flows.outcome import Outcome, new_outcomes
 from flows.servers.mlflow_database import ensure_mlflow_database
 from flows.servers.stack import pages
 from flows.tracking.earlier import run_before
@@ -60,7 +60,7 @@ class Tracker:
         self.parent = ""
         self.parent_run: StepRun | None = None
         self.pipeline, self.what_differs, self.about, self.prefect_run = experiment, "", "", ""
-        self.done: list[Outcome] = []
+        self.done = new_outcomes()
         self.source = source_tags("tokenmill")
         self._copied: set[str] = set()
         self.is_ours = f"tags.`tokenmill.home` = '{home.label}'"  # a filter of runs
