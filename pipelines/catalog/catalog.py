@@ -19,7 +19,7 @@ from pathlib import Path
 
 import duckdb
 
-from pipelines.catalog import model_versions, readings, runs, tables
+from pipelines.catalog import model_versions, readings, runs, step_metrics, tables
 from pipelines.catalog.columns import arrow_schema
 from pipelines.catalog.functions import MACROS, Functions
 from pipelines.catalog.selection import Selection
@@ -73,8 +73,9 @@ def connect_selection(
         connection.execute(f"COMMENT ON VIEW {name} IS {literal(comment)}")
     runs_uri = mlflow_uri or runs.tracking_uri(selection.store.root)
     of_store = [(name, *table[:2], partial(tables.read, name, selection)) for name, table in tables.TABLES.items()]
-    of_runs = [(name, *table, partial(runs.read, name, runs_uri)) for name, table in runs.TABLES.items()]
+    of_runs = [(name, *runs.TABLES[name], partial(runs.read, name, runs_uri)) for name in ("runs", "params")]
     of_models = [
+        ("metrics", step_metrics.COLUMNS, step_metrics.COMMENT, partial(step_metrics.read, runs_uri)),
         ("models", model_versions.COLUMNS, model_versions.COMMENT, partial(model_versions.read, selection, runs_uri)),
         ("readings", readings.COLUMNS, readings.COMMENT, partial(readings.read, selection)),
     ]
@@ -188,7 +189,7 @@ def explain_error(error: duckdb.Error, connection: duckdb.DuckDBPyConnection | N
         names = "SELECT name, NULL FROM tokenmill.views UNION SELECT name, comment FROM tokenmill.functions"
         known = dict(connection.execute(names).fetchall()) if connection else {}
         if comment := known.get(unknown[1]):
-            return f"{unknown[1]!r} is a function: {comment.partition('For example: ')[2]}"
+            return f"{unknown[1]}() is a function; call it so: {comment.partition('For example: ')[2]}"
         near = difflib.get_close_matches(unknown[1], known, 1)
         hint = f"did you mean {near[0]!r}?" if near else "`show tables` lists the views."
         if re.search(r"versions\.\S+/", str(error)):
