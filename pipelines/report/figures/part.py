@@ -36,6 +36,7 @@ class Part:
     texts: pairs of title and text.
     tokens: a text token by token.
     wide: whether the figure needs the width of the page.
+    prose: whether line breaks in the table's cells are shown.
     """
 
     title: str
@@ -46,6 +47,7 @@ class Part:
     texts: Sequence[tuple[str, str]] = ()
     tokens: Sequence[ReadToken] = ()
     wide: bool = False
+    prose: bool = False
 
 
 def slug(text: str) -> str:
