@@ -69,8 +69,7 @@ def _print_differences(
     for label in ("what differs", *labels):
         table.add_column(Text(label), no_wrap=True)
     for row in fitting:
-        cells = row.values if row.differs else (row.values[0], *["same"] * (len(models) - 1))
-        table.add_row(*(Text(one_line(cell)) for cell in (row.name, *cells)), style="" if row.differs else "dim")
+        table.add_row(*(Text(one_line(cell)) for cell in row.cells), style="" if row.differs else "dim")
     console.print(table)
     for row in (row for row in rows if row not in fitting):
         console.print(Text(one_line(row.name)), soft_wrap=True)
@@ -104,7 +103,7 @@ def _print_metrics(
         for label, each in zip(labels[1:], row, strict=True):
             table.add_row(Text(f"  {label}"), Text(shown(each.second)), _verdict(each, significance))
         console.print(table)
-    note = f"Intervals by bootstrap over the items. Each model is tested against the first, at p < {significance:g}."
+    note = f"Intervals by bootstrap over the items; tests against the first, at p < {significance:g}."
     console.print(Text(note, style="dim"))
 
 

@@ -141,7 +141,8 @@ class Names(WordCompleter):
         found = connection.execute(
             """SELECT name, kind FROM (
                 SELECT name, 'view' AS kind, 0 AS rank FROM tokenmill.views
-                UNION SELECT column_name, 'column', 1 FROM duckdb_columns() JOIN tokenmill.views v ON v.name = table_name
+                UNION SELECT column_name, 'column', 1 FROM duckdb_columns()
+                    WHERE table_name IN (SELECT name FROM tokenmill.views)
                 UNION SELECT name, 'function', 2 FROM tokenmill.functions
                 UNION SELECT keyword_name, 'keyword', 3 FROM duckdb_keywords() WHERE keyword_category <> 'unreserved'
                 UNION SELECT function_name, 'function', 4 FROM duckdb_functions() WHERE internal)

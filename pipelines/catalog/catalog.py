@@ -92,7 +92,7 @@ def connect_selection(
     return connection
 
 
-FIRST = "documents tokens tokens_flat models evaluations predictions metrics runs datasets".split()
+FIRST = ["documents", "tokens", "tokens_flat", "models", "evaluations", "predictions", "metrics", "runs", "datasets"]
 """The views that a person wants first."""
 
 
@@ -104,7 +104,7 @@ ABOUT = f"""
     CREATE VIEW tokenmill.functions AS
         SELECT function_name AS name, name || '(' || array_to_string(parameters, ', ') || ')' AS signature, comment
         FROM duckdb_functions() WHERE NOT internal AND comment IS NOT NULL ORDER BY name;
-"""
+"""  # noqa: S608 - constants
 
 
 def _create_view(connection: duckdb.DuckDBPyConnection, selection: Selection, view: View) -> list[str]:
@@ -140,7 +140,7 @@ def _create_view(connection: duckdb.DuckDBPyConnection, selection: Selection, vi
 
 def branch_query(view: View, label: str, dataset: Dataset, rows: str, replaced: str = "") -> str:
     """Return the query of one dataset in a view: its name, its rows, the view's facts and its derived columns."""
-    more = {name: literal(fact(dataset.manifest)) for name, fact in view.facts.items()} | view.derived
+    more = {**{name: literal(fact(dataset.manifest)) for name, fact in view.facts.items()}, **view.derived}
     columns = "".join(f", {value} AS {quoted(name)}" for name, value in more.items())
     return f"SELECT {literal(label)} AS dataset, *{replaced}{columns} FROM {rows}"  # noqa: S608 - values are quoted
 

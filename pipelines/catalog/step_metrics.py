@@ -4,7 +4,6 @@ MLflow has a result twice: a step's run has it, and the run of the whole flow ca
 """
 
 import json
-import re
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -64,7 +63,10 @@ TASKS = {"pretrain": "language", "finetune-classifier": "classification", "finet
 def _subject(tags: Mapping[str, str]) -> Subject:
     kind, step = tags.get("tokenmill.kind"), tags.get("tokenmill.step", "")
     inputs = json.loads(tags.get("tokenmill.inputs") or "{}")
-    own = f"model/{tags.get('tokenmill.dataset')}@{tags.get('tokenmill.fingerprint', '')[:12]}"
-    model = own if kind == "model" else inputs.get("model") if kind == "evaluation" else None
-    name, fingerprint = re.fullmatch("model/(.+)@(.+)", model or "").groups() if model else (None, "")
+    name: str | None = None
+    fingerprint = ""
+    if kind == "model":
+        name, fingerprint = tags.get("tokenmill.dataset"), tags.get("tokenmill.fingerprint", "")[:12]
+    elif kind == "evaluation" and "model" in inputs:
+        name, _, fingerprint = inputs["model"].removeprefix("model/").partition("@")
     return Subject(kind == "flow", tags.get("tokenmill.task") or TASKS.get(step), name, fingerprint)

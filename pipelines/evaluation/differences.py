@@ -27,6 +27,11 @@ class Fact:
         """Whether the models differ in it."""
         return len(set(self.values)) > 1
 
+    @property
+    def cells(self) -> tuple[str, ...]:
+        """The row of a table: the name and the values, or `same` in place of a value that all have."""
+        return self.name, *(self.values if self.differs else (self.values[0], *["same"] * (len(self.values) - 1)))
+
 
 def facts(models: Sequence[Dataset], datasets: Sequence[Dataset]) -> list[Fact]:
     """Return the data, sizes, time and device of each model, equal or not.
@@ -97,7 +102,7 @@ def _facts(model: Dataset, steps: Mapping[str, Dataset]) -> dict[str, str]:
             continue
         found[kind.name] = _short(dataset)
         for count in kind.counts[:1]:
-            found[f"  {count}"] = _number(dataset.manifest.statistics.get(count))
+            found[f"{count} in it"] = _number(dataset.manifest.statistics.get(count))
     seconds = sum(each.manifest.built.get("seconds", 0.0) for each in steps.values())
     return {
         **found,

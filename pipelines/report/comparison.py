@@ -9,7 +9,7 @@ from pipelines.errors import InputError
 from pipelines.evaluation.compare import evaluations_of, judged_on, matching
 from pipelines.evaluation.differences import Fact, config_changes, facts
 from pipelines.report import charts
-from pipelines.report.figures.beside import answer_parts, curve_parts, label_parts, metric_parts, written_parts
+from pipelines.report.figures.beside import answer_parts, label_parts, metric_parts, training_parts, written_parts
 from pipelines.report.figures.part import Part
 from pipelines.report.page import render
 from pipelines.report.report import FILE, Section
@@ -37,7 +37,7 @@ def comparison_page(
         smoothing: how much of the value before enters a point of the loss curves of training, 0 to 1.
     """
     by_name = dict(zip(names, models, strict=True))
-    sections = [_differences(by_name, store), Section("curves", "Training", [*curve_parts(by_name, smoothing)])]
+    sections = [_differences(by_name, store), Section("training", "Training", [*training_parts(by_name, smoothing)])]
     sections += _judged(by_name, store, significance)
     return render(
         FILE,
@@ -65,7 +65,7 @@ def _differences(models: Mapping[str, Dataset], store: Store) -> Section:
 
 
 def _table(title: str, rows: Sequence[Fact], names: Mapping[str, Dataset], note: str = "") -> Part:
-    return Part(title, note, columns=("", *names), rows=[(row.name.strip(), *row.values) for row in rows])
+    return Part(title, note, columns=("", *names), rows=[row.cells for row in rows], beside=True)
 
 
 def _judged(models: Mapping[str, Dataset], store: Store, significance: float) -> list[Section]:

@@ -2,13 +2,10 @@
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from pipelines.catalog import runs
-from pipelines.errors import InputError
 from pipelines.evaluation.compare import Difference, compare, shown
 from pipelines.evaluation.language_model import BETWEEN
 from pipelines.evaluation.tasks import METRICS, title_of
@@ -17,7 +14,7 @@ from pipelines.report import charts
 from pipelines.report.charts import Axis, Series
 from pipelines.report.figures.evaluation import HEADLINE_METRICS
 from pipelines.report.figures.part import Part, query_tables
-from pipelines.report.figures.training import CURVES, DRAWN
+from pipelines.report.figures.training import CURVES, DRAWN, recorded
 from pipelines.store.dataset import Dataset
 
 Named = Mapping[str, Dataset]
@@ -26,40 +23,38 @@ Named = Mapping[str, Dataset]
 MOST_CHARACTERS, MOST_ROWS = 600, 20  # of a text in a table, and of a table
 
 
-def curve_parts(models: Named, smoothing: float) -> Iterator[Part]:
-    """Yield each curve of all trainings in one figure, over the tokens trained on if batches differ in size."""
-    curves = {name: _curves(model) for name, model in models.items()}
+def training_parts(models: Named, smoothing: float) -> Iterator[Part]:
+    """Yield each curve of all trainings in one figure, and what the models wrote last.
+
+    The figures are over the tokens trained on if the batches differ in size, else over steps.
+    """
+    records = {name: recorded(model) for name, model in models.items()}
     sizes = {name: _tokens_per_step(model) for name, model in models.items()}
     by_tokens = len(set(sizes.values())) > 1 and all(sizes.values())
-    across = Axis("tokens trained on" if by_tokens else "step")
-    for title, unit, metrics in CURVES:
+    for title, axis, metrics in CURVES:
         for metric in metrics:
+            which, drawn = DRAWN[metric.partition("/")[0]]
+            weight = smoothing if metric == "train/loss" else 0.0
             series, rows = [], []
-            for name, of_run in curves.items():
-                if points := of_run.get(metric):
+            for name, (curves, _) in records.items():
+                if points := curves.get(metric):
                     steps, values = zip(*points, strict=True)
                     places = [step * sizes[name] for step in steps] if by_tokens else steps
-                    is_smooth = smoothing and metric == "train/loss"
-                    drawn = smoothed(values, smoothing) if is_smooth else values
-                    series.append(Series(name, places, drawn, DRAWN[metric.partition("/")[0]][1]))
+                    series.append(Series(name, places, smoothed(values, weight), drawn))
                     rows.append((name, len(points), steps[-1], f"{values[-1]:.4g}", f"{min(values):.4g}"))
             if series:
-                heading = f"{title}, {DRAWN[metric.partition('/')[0]][0]}" if len(metrics) > 1 else title
-                note = f"Smoothed: each point keeps {smoothing:g} of the one before." if is_smooth else ""
-                svg = charts.lines(series, across, Axis(unit))
+                heading = f"{title}, {which}" if len(metrics) > 1 else title
+                note = f"Smoothed: each point keeps {weight:g} of the one before." if weight else ""
+                svg = charts.lines(series, Axis("tokens trained on" if by_tokens else "step"), axis)
                 yield Part(heading, note, svg, ("model", "points", "last step", "last", "lowest"), rows)
+    last = {name: max(texts.items())[1] for name, (_, texts) in records.items() if texts}
+    if len(last) > 1:
+        yield Part("Written at the end of training", columns=tuple(last), rows=[_cells(*last.values())], beside=True)
 
 
-def _curves(model: Dataset) -> dict[str, list[tuple[int, float]]]:
-    run = model.manifest.built.get("mlflow_run_id")
-    with suppress(InputError):
-        return runs.curves(runs.tracking_uri(model.folder.parents[1]), run) if run else {}
-    return {}
-
-
-def _tokens_per_step(model: Dataset) -> float:
+def _tokens_per_step(model: Dataset) -> int:
     statistics = model.manifest.statistics
-    return float(statistics.get("tokens_trained", 0)) / max(int(statistics.get("steps", 0)), 1)
+    return round(statistics.get("tokens_trained", 0) / max(statistics.get("steps", 0), 1))
 
 
 def smoothed(values: Sequence[float], weight: float) -> list[float]:
@@ -104,6 +99,7 @@ def metric_parts(evaluations: Named, significance: float) -> Iterator[Part]:
         f"With 95% intervals by bootstrap over the items. Tests are paired, at p < {significance:g}.",
         columns=tuple(columns),
         rows=table,
+        beside=True,
     )
 
 
@@ -121,8 +117,8 @@ def written_parts(evaluations: Named) -> Iterator[Part]:
     texts = {name: generated(evaluation) for name, evaluation in evaluations.items()}
     prompts = [prompt for prompt in next(iter(texts.values())) if all(prompt in each for each in texts.values())]
     if prompts:
-        rows = [(prompt, *(_cut(each[prompt]) for each in texts.values())) for prompt in prompts]
-        yield Part("After the same prompts", columns=("prompt", *texts), rows=rows, prose=True)
+        rows = [_cells(prompt, *(each[prompt] for each in texts.values())) for prompt in prompts]
+        yield Part("After the same prompts", columns=("prompt", *texts), rows=rows, beside=True)
     if all("memorisation.parquet" in each.manifest.files for each in evaluations.values()):
         yield from _recitals(evaluations)
 
@@ -153,9 +149,9 @@ def _recitals(evaluations: Named) -> Iterator[Part]:
         )
     if found:
         note = "The texts of which one of them repeated most, word for word."
-        rows = [(split, *map(_cut, texts)) for split, *texts in found]
+        rows = [_cells(*row) for row in found]
         yield Part("After the same texts", note, columns=("split", "after", "the text goes on", *evaluations),
-                   rows=rows, prose=True)  # fmt: skip
+                   rows=rows, beside=True)  # fmt: skip
 
 
 def label_parts(evaluations: Named) -> Iterator[Part]:
@@ -172,8 +168,8 @@ def label_parts(evaluations: Named) -> Iterator[Part]:
                 )
             note = f"{n:,} texts" + (f"; the first {MOST_ROWS}." if n > MOST_ROWS else ".")
             title = f"{one} is right and {other} is wrong"
-            texts = [(_cut(text), truth, label) for text, truth, label in rows]
-            yield Part(title, note, columns=("text", "label", f"{other} says"), rows=texts)
+            columns = ("text", "label", f"{other} says")
+            yield Part(title, note, columns=columns, rows=[_cells(*row) for row in rows], beside=True)
 
 
 def answer_parts(evaluations: Named) -> Iterator[Part]:
@@ -181,16 +177,18 @@ def answer_parts(evaluations: Named) -> Iterator[Part]:
     tables = [pq.read_table(_predictions(each)).to_pylist() for each in evaluations.values()]
     others = [{row["item"]: row["model_answer"] for row in table} for table in tables]
     rows = [
-        tuple(_cut(cell or "") for cell in (row["instruction"], row["response"], *(t[row["item"]] for t in others)))
+        _cells(row["instruction"], row["response"], *(each[row["item"]] for each in others))
         for row in tables[0][:MOST_ROWS]
     ]
     note = f"The first {MOST_ROWS} of {len(tables[0]):,} held-out instructions." if len(tables[0]) > MOST_ROWS else ""
-    yield Part("Answers", note, columns=("instruction", "response", *evaluations), rows=rows, prose=True)
+    yield Part("Answers", note, columns=("instruction", "response", *evaluations), rows=rows, beside=True)
 
 
 def _predictions(evaluation: Dataset) -> Path:
     return evaluation.file("predictions.parquet")
 
 
-def _cut(text: str) -> str:
-    return text if len(text) <= MOST_CHARACTERS else f"{text[:MOST_CHARACTERS]}…"
+def _cells(*texts: str | None) -> tuple[str, ...]:
+    """Return texts as cells of a table: without space around them, and not too long."""
+    stripped = [(text or "").strip() for text in texts]
+    return tuple(text if len(text) <= MOST_CHARACTERS else f"{text[:MOST_CHARACTERS]}…" for text in stripped)

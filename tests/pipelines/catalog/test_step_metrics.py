@@ -21,7 +21,11 @@ def uri(tmp_path: Path, track: Callable[[Path], None]) -> str:
     tags = {
         "flow": {"kind": "flow"},
         "r1": {"kind": "model", "step": "pretrain", "dataset": "small", "fingerprint": WEIGHTS},
-        "judge": {"kind": "evaluation", "task": "language", "inputs": json.dumps({"model": "model/small@abababababab"})},
+        "judge": {
+            "kind": "evaluation",
+            "task": "language",
+            "inputs": json.dumps({"model": "model/small@abababababab"}),
+        },
         "data": {"kind": "corpus", "step": "ingest", "dataset": "texts", "fingerprint": "cd" * 32},
         "other": {},
     }
