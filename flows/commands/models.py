@@ -67,14 +67,20 @@ def chat(
 def compare(
     models: Annotated[list[str], Argument(help="Two models or more; the others are tested against the first.")],
     significance: Annotated[float, Option(min=0, max=1, help="Largest p-value that counts.")] = 0.05,
+    html: Annotated[Path | None, Option(help="Write a page to send on: the same, curves, and what each wrote.")] = None,
+    smoothing: Annotated[float, Option(min=0, max=0.99, help="Smooth the page's loss curves, as TensorBoard.")] = 0.0,
+    open: Annotated[bool, Option("--open", help="Show the page in the browser.")] = False,
 ) -> None:
-    """Compare models that were evaluated on the same items: metrics with intervals, and which differences count.
+    """Show what differs in models: config, data, size, time, and metrics with intervals and tests.
 
-    Example: tokenmill compare quickstart/1 quickstart/2
+    Example: tokenmill compare quickstart/1 quickstart/2 --html compare.html
     """
     from flows.commands.compare import compare_models
 
-    compare_models(models, significance)
+    page = html or (Path("compare.html") if open else None)
+    compare_models(models, significance, page, smoothing)
+    if open and page:
+        typer.launch(page.absolute().as_uri())
 
 
 def models(name: Annotated[str | None, Argument(help="Only this model's versions.")] = None) -> None:

@@ -92,8 +92,8 @@ MACROS = {
     ),
     "diff(a, b)": (
         """TABLE (
-            WITH x AS (SELECT *, hash(tokens) AS content FROM query_table('"' || _version(a) || '"')),
-                y AS (SELECT *, hash(tokens) AS content FROM query_table('"' || _version(b) || '"'))
+            WITH x AS (SELECT *, hash(tokens) AS content FROM query_table('versions."' || _version(a) || '"')),
+                y AS (SELECT *, hash(tokens) AS content FROM query_table('versions."' || _version(b) || '"'))
             SELECT doc_id, CASE WHEN x.content IS NULL THEN 'added' WHEN y.content IS NULL THEN 'removed'
                     WHEN x.content <> y.content THEN 'changed' ELSE 'moved' END AS change,
                 x.split AS split_before, y.split AS split_after,

@@ -140,10 +140,14 @@ def _metrics(evaluation: Dataset) -> dict[str, Interval]:
     return {row["metric"]: Interval(row["value"], row.get("low"), row.get("high")) for row in known}
 
 
+def judged_on(evaluation: Dataset) -> str:
+    """Name the held-out items of an evaluation."""
+    inputs = evaluation.manifest.inputs
+    return f"{evaluation.manifest.config['split']} split of {inputs.get('examples') or inputs.get('tokens')}"
+
+
 def _described(evaluation: Dataset) -> str:
-    inputs, split = evaluation.manifest.inputs, evaluation.manifest.config.get("split")
-    on = inputs.get("examples") or inputs.get("tokens")
-    return f"{inputs['model']} was judged on the {split} split of {on}"
+    return f"{evaluation.manifest.inputs['model']} was judged on the {judged_on(evaluation)}"
 
 
 def shown(interval: Interval) -> str:

@@ -152,12 +152,16 @@ def memorised(
     return memorisation_metrics(runs, held_out_runs, config.at_least)
 
 
+BETWEEN = "\n\n----\n\n"
+"""What separates the continuations in `generated.txt`."""
+
+
 def continue_prompts(model: LanguageModel, prompts: Sequence[str], out: Path, work: StepContext) -> None:
     """Write the prompts with the model's continuations to `generated.txt`, if there are prompts."""
     if not prompts:
         return
     continuations = model.complete(prompts, replace(SAMPLING, max_new_tokens=100))
-    text = "\n\n----\n\n".join(map("".join, zip(prompts, continuations, strict=True))) + "\n"
+    text = BETWEEN.join(map("".join, zip(prompts, continuations, strict=True))) + "\n"
     work.listener.text("generated.txt", text)
     (out / "generated.txt").write_text(text, encoding="utf-8")
 

@@ -134,7 +134,7 @@ def test_too_much_memory_is_one_sentence(home: Path) -> None:
     ("query", "sentence"),
     [
         ("FROM document", "There is no 'document'; did you mean 'documents'?"),
-        ("FROM context('d0', 1, 1)", "context() returns a value and not a table: SELECT context(...)."),
+        ("FROM context('d0', 1, 1)", "context() is a function; call it so: SELECT context(doc_id, 40, 8, dataset)"),
         ("SELECT n_token FROM tokens", 'There is no column "n_token" here; did you mean "n_tokens",'),
     ],
 )
