@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import prefect
 from prefect import State, flow
@@ -26,6 +26,7 @@ from pipelines.addresses import clean_errors
 from pipelines.catalog.registry import ModelVersion
 from pipelines.chain import Evaluated, Perform, chain, report_on
 from pipelines.config import RunConfig
+from pipelines.new_data import NewDataRun, evaluate_new
 from pipelines.report.report import FILE as REPORT_FILE
 from pipelines.store.step import Stopped
 
@@ -48,7 +49,7 @@ def _conduct(
             waiting_for(MLFLOW, home.mlflow_uri, should_stop),
             living_run(home.store, str(flow_run.id)),
         ):
-            tracker = Tracker(home, config.name)
+            tracker = Tracker(home, config.experiment)
             with tracker.flow_run(config, tags):
                 conductor = Conductor(home.store, tracker, rebuild, should_stop, take_resolved())
                 evaluated = evaluate(conductor.perform, home)
@@ -118,8 +119,22 @@ def promote(config: RunConfig, again: bool = False) -> list[Outcome] | State[Non
     return _conduct(config, _registered(config, lambda versions: versions[-1:]), again=again)
 
 
+@_our_flow(name="evaluate-new")
+def evaluate_data(config: NewDataRun) -> list[Outcome] | State[None]:
+    """Evaluate a published model on data that no run has read. Trains and promotes nothing.
+
+    Args:
+        config: The model and the data.
+    """
+    run = cast(RunConfig, config)  # it has what every flow reads: name, experiment, report
+    return _conduct(run, lambda perform, home: [evaluate_new(perform, config, home.store, say)], promote=False)
+
+
 def _registered(config: RunConfig, which: Callable[[Sequence[ModelVersion]], Sequence[ModelVersion]]) -> Evaluate:
     return lambda perform, home: evaluate_registered(perform, config, home, which)
 
 
-FLOWS = {each.name: each for each in (run, ingest, tokenize, sample, pretrain, finetune, evaluate, reevaluate, promote)}
+FLOWS = {
+    each.name: each
+    for each in (run, ingest, tokenize, sample, pretrain, finetune, evaluate, evaluate_data, reevaluate, promote)
+}

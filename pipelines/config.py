@@ -95,6 +95,11 @@ class RunConfig(Config):
     """The page about it all."""
 
     @property
+    def experiment(self) -> str:
+        """The experiment of MLflow that the run belongs to."""
+        return self.name
+
+    @property
     def data(self) -> str:
         """The name of the corpus that is tokenized, and of its tokens and samples."""
         return self.corpus or self.name

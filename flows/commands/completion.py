@@ -72,9 +72,9 @@ def configs(incomplete: str) -> Iterator[str]:
 
 
 def _home() -> Home:
-    from flows.commands.options import current_home
+    from flows.home import Home
 
-    return current_home()
+    return Home.from_environment()
 
 
 def _published(home: Home) -> Iterator[tuple[str, str, str]]:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from flows.home import Home
     from flows.outcome import Outcome
     from pipelines.config import RunConfig
+    from pipelines.new_data import NewDataRun
 
 
 def run(config: Config, set: Set = [], rebuild: Rebuild = False) -> None:
@@ -43,7 +44,6 @@ STEPS = [
     _step_command("sample", "Cut tokens into training samples"),
     _step_command("pretrain", "Train a GPT on the samples"),
     _step_command("finetune", "Fine-tune the model into classifiers and assistants"),
-    _step_command("evaluate", "Evaluate every model on held-out data"),
 ]
 
 
@@ -76,14 +76,14 @@ def run_flow(name: str, config: Path, overrides: list[str], until: str | None = 
         typer.echo("All of it has been made before.", err=True)
     else:
         with naming_a_full_disk(home.path):
-            outcomes = _carry_out(home, name, run, parameters)
+            outcomes = carry_out(home, name, run, parameters)
     typer.echo()
     print_unbroken(closing(run.name, outcomes, home.path, time.perf_counter() - started))
     typer.echo()
     typer.echo(next_commands(run.name, outcomes))  # never broken to fit a width, so that people can copy it
 
 
-def _carry_out(home: Home, name: str, config: RunConfig, parameters: dict[str, Any]) -> list[Outcome]:
+def carry_out(home: Home, name: str, config: RunConfig | NewDataRun, parameters: dict[str, Any]) -> list[Outcome]:
     """Run a flow against a Prefect server and return the outcome of each step."""
     from concurrent.futures import ThreadPoolExecutor
     from importlib import import_module

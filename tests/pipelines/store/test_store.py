@@ -338,7 +338,7 @@ def test_bare_name_means_no_report_and_asks_where_it_is_unclear(filled):
 )
 def test_unknown_reference_is_an_error(filled, reference):
     store, _ = filled
-    with pytest.raises(InputError, match="Nothing called .*(tokenmill datasets ls|did you mean)"):
+    with pytest.raises(InputError, match=r"Nothing called .*(tokenmill datasets ls|did you mean)"):
         store.open(reference)
 
 
