@@ -1,6 +1,5 @@
 """A run's configuration: one TOML file, a table per step, checked before anything starts."""
 
-import difflib
 import math
 import tomllib
 import warnings
@@ -15,7 +14,7 @@ from pipelines.corpus.examples import ExamplesConfig
 from pipelines.corpus.ingest.config import IngestConfig
 from pipelines.corpus.mix import MixConfig
 from pipelines.corpus.places import Folders
-from pipelines.errors import InputError
+from pipelines.errors import InputError, did_you_mean
 from pipelines.evaluation.assistant import EvaluateAssistantConfig
 from pipelines.evaluation.classifier import EvaluateClassifierConfig
 from pipelines.evaluation.language_model import EvaluateLanguageConfig
@@ -97,6 +96,11 @@ class RunConfig(Config):
     """When a model becomes the champion of its name."""
     report: ReportConfig = ReportConfig()
     """The page about it all."""
+
+    @property
+    def experiment(self) -> str:
+        """The experiment of MLflow that the run belongs to."""
+        return self.name
 
     @property
     def data(self) -> str:
@@ -223,8 +227,7 @@ def explain(error: ValidationError, model: type[BaseModel], values: Mapping[str,
     if first["type"] == "extra_forbidden":
         if elsewhere := [each for each in _keys(schema, schema, values) if each.split(".")[-1] == location[-1]]:
             return f"there is no key {key!r}; did you mean {' or '.join(elsewhere[:PROPOSED])}?"
-        near = difflib.get_close_matches(location[-1], known, n=1, cutoff=0.5)
-        hint = f"did you mean {near[0]!r}?" if near else f"known keys are {', '.join(sorted(known))}."
+        hint = did_you_mean(location[-1], known, f"known keys are {', '.join(sorted(known))}.")
         return f"unknown key {key!r}; {hint}"
     if first["type"] == "missing":
         return f"{key!r} is missing; add it to the config."

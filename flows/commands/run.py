@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from flows.label import Label
     from flows.outcome import Outcome
     from pipelines.config import RunConfig
+    from pipelines.new_data import NewDataRun
 
 
 Name = Annotated[
@@ -53,24 +54,6 @@ def run(
     run_flow("run", config, set, "evaluate", said, promote=not no_promote, dry_run=dry_run, rebuild=rebuild)
 
 
-def evaluate(
-    config: Config,
-    set: Set = [],
-    name: Name = "",
-    note: Note = "",
-    tag: Tags = [],
-    no_promote: NoPromote = False,
-    rebuild: Rebuild = False,
-    dry_run: DryRun = False,
-) -> None:
-    """Evaluate every model on held-out data.
-
-    Earlier steps run only if their results are missing. Example: tokenmill evaluate configs/quickstart.toml
-    """
-    said = {"name": name, "note": note, "tags": tag}
-    run_flow("evaluate", config, set, "evaluate", said, promote=not no_promote, dry_run=dry_run, rebuild=rebuild)
-
-
 def _step_command(step: str, summary: str) -> Callable[..., None]:
     def command(
         config: Config,
@@ -96,7 +79,6 @@ STEPS = [
     _step_command("sample", "Cut tokens into training samples"),
     _step_command("pretrain", "Train a GPT on the samples"),
     _step_command("finetune", "Fine-tune the model into classifiers and assistants"),
-    evaluate,
 ]
 
 
@@ -205,7 +187,7 @@ def _show(table: Table, lines: Sequence[str]) -> None:
         typer.echo()
 
 
-def carry_out(home: Home, name: str, config: RunConfig, parameters: dict[str, Any]) -> list[Outcome]:
+def carry_out(home: Home, name: str, config: RunConfig | NewDataRun, parameters: dict[str, Any]) -> list[Outcome]:
     """Run a flow against a Prefect server and return the outcome of each step."""
     from concurrent.futures import ThreadPoolExecutor
     from importlib import import_module

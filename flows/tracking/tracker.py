@@ -111,7 +111,8 @@ class Tracker:
         try:
             self.client.set_tag(self.parent, MLFLOW_RUN_NOTE, self._note())
             # The names of pretraining's parameters are also those of its own run, so that both can be compared.
-            self._log_params(run, {**flat(config.pretrain), **flat(config)})
+            pretrain = flat(config.pretrain) if isinstance(config, RunConfig) else {}
+            self._log_params(run, {**pretrain, **flat(config)})
             self.parent_run.measure(run.info.start_time / 1000)
             yield self.parent
             self.parent_run.deliver()

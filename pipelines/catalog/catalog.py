@@ -9,7 +9,6 @@ memory map. A query cannot write through it, nor read any other file.
 
 from __future__ import annotations  # DuckDB complains at exit about types that annotations keep
 
-import difflib
 import re
 import secrets
 import tempfile
@@ -24,6 +23,7 @@ from pipelines.catalog.columns import arrow_schema
 from pipelines.catalog.functions import MACROS, Functions
 from pipelines.catalog.selection import Selection
 from pipelines.catalog.views import DERIVED, DamagedTable, LazyTable, rows_of
+from pipelines.errors import did_you_mean
 from pipelines.store.dataset import Dataset
 from pipelines.store.intact import Damaged
 from pipelines.store.kinds import VIEWS, View, kind_of, parse_columns
@@ -190,8 +190,7 @@ def explain_error(error: duckdb.Error, connection: duckdb.DuckDBPyConnection | N
         known = dict(connection.execute(names).fetchall()) if connection else {}
         if comment := known.get(unknown[1]):
             return f"{unknown[1]}() is a function; call it so: {comment.partition('For example: ')[2]}"
-        near = difflib.get_close_matches(unknown[1], known, 1)
-        hint = f"did you mean {near[0]!r}?" if near else "`show tables` lists the views."
+        hint = did_you_mean(unknown[1], list(known), "`show tables` lists the views.")
         if re.search(r"versions\.\S+/", str(error)):
             hint = f"a version's view is in a schema of its own: versions.{quoted(unknown[1])}."
         return f"There is no {unknown[1]!r}; {hint}"

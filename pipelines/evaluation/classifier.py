@@ -72,7 +72,8 @@ def run_classifier(
         scratch = _classifier(inputs["scratch"])
         results[SCRATCH] = scratch.probabilities(texts), scratch.decision
     criterion = inputs["model"].manifest.config.get("threshold") if decision.threshold is not None else None
-    results |= baseline_results(examples, texts, decision, criterion, work)
+    learned = Examples(inputs.get("trained_on", inputs["examples"]))
+    results |= baseline_results(learned, texts, decision, criterion, work)
 
     labels = [*model.labels, *unknown]
     truth = class_numbers(rows, labels)

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from pipelines.catalog.model_versions import is_on_new_data
 from pipelines.errors import InputError
 from pipelines.evaluation.metrics import Measure, measures
 from pipelines.evaluation.results import MODEL
@@ -89,8 +90,9 @@ def _right(measure: Measure) -> NDArray[np.bool_]:
 
 
 def evaluations_of(model: Ref, evaluations: Sequence[Dataset]) -> list[Dataset]:
-    """Return the evaluations of exactly these weights, newest first."""
-    return [each for each in reversed(evaluations) if each.manifest.inputs.get("model") == model]
+    """Return the evaluations of exactly these weights, newest first, and behind them those on new data."""
+    found = [each for each in reversed(evaluations) if each.manifest.inputs.get("model") == model]
+    return sorted(found, key=is_on_new_data)
 
 
 def matching(models: Sequence[Ref], store: Store) -> list[Dataset]:

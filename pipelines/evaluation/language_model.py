@@ -57,7 +57,8 @@ def run_language(
         raise InputError(f"{inputs['tokens']} has no tokens in its {config.split} split to score a model on.")
     losses = {MODEL: sliding_losses(model.gpt, streams, work)}
     if config.baselines:
-        losses |= baseline_losses(tokens, streams, config.split, work)
+        learned = Tokens(inputs["trained_on"]) if "trained_on" in inputs else tokens
+        losses |= baseline_losses(learned, streams, config.split, work)
     targets = np.concatenate([stream[1:] for stream in streams])
     ends = np.cumsum(targets == tokens.tokenizer.end_of_text)
     documents = np.concatenate([[0], ends[:-1]])  # (N,) the document of each target

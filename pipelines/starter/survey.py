@@ -49,6 +49,7 @@ class Kind:
     encodings: how many of the files that were opened have which encoding.
     guessed, doubtful: what of the reading was guessed, and what of that is doubtful.
     names: the names of the columns, if the files have none.
+    fields: the names of the columns of the sample.
     records, text_bytes: estimates.
     texts: those of the sample.
     lengths: characters of each record of the sample.
@@ -64,6 +65,7 @@ class Kind:
     doubtful: tuple[str, ...] = ()
     columns: Columns | None = None
     names: tuple[str, ...] = ()
+    fields: tuple[str, ...] = ()
     records: int = 0
     text_bytes: int = 0
     texts: tuple[str, ...] = ()
@@ -255,6 +257,7 @@ def _kind(ending: str, files: Sequence[File], samples: Sequence[_Sample]) -> Kin
         doubtful=tuple(dict.fromkeys(guess.key for guess in guesses if guess.is_doubtful)),
         columns=columns,
         names=options.columns,
+        fields=tuple(dict.fromkeys(name for record in records for name in record)),
     )
     if columns is None:
         known = ", ".join(dict.fromkeys(name for record in records for name in record))
