@@ -15,6 +15,7 @@ from mlflow.entities import DatasetInput, InputTag, Metric, Param, RunTag
 from safetensors import safe_open
 
 from gpt.config import Config
+from pipelines.changes import flat
 from pipelines.store.dataset import Dataset
 from pipelines.store.kinds import kind_of
 from pipelines.store.lineage import origins
@@ -42,17 +43,6 @@ def lineage_tags(dataset: Dataset, datasets: Sequence[Dataset]) -> dict[str, str
         "revision": str(manifest.built.get("revision", "")),
     }
     return {f"tokenmill.{key}": value for key, value in tags.items() if value}
-
-
-def flatten(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    """Return nested values as (dotted key, text) pairs, the form of MLflow's parameters."""
-    pairs: list[tuple[str, str]] = []
-    for key, value in values.items():
-        if isinstance(value, dict) and value:
-            pairs += flatten(value, f"{prefix}{key}.")
-        else:
-            pairs.append((f"{prefix}{key}", value if isinstance(value, str) else json.dumps(value)))
-    return pairs
 
 
 def mlflow_names(keys: Iterable[str]) -> dict[str, str]:
@@ -84,7 +74,7 @@ def run_metrics(values: Mapping[str, Any]) -> list[Metric]:
 
 def run_params(config: Config) -> list[Param]:
     """Return a config as parameters of a run."""
-    values = dict(flatten(config.model_dump(mode="json")))
+    values = flat(config)
     return [Param(name, values[key][:MAX_PARAM]) for key, name in mlflow_names(values).items()]
 
 
