@@ -1,6 +1,5 @@
 """A run's configuration: one TOML file, a table per step, checked before anything starts."""
 
-import difflib
 import math
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,7 +12,7 @@ from gpt.config import Config
 from pipelines.corpus.examples import ExamplesConfig
 from pipelines.corpus.ingest.config import IngestConfig
 from pipelines.corpus.mix import MixConfig
-from pipelines.errors import InputError
+from pipelines.errors import InputError, did_you_mean
 from pipelines.evaluation.assistant import EvaluateAssistantConfig
 from pipelines.evaluation.classifier import EvaluateClassifierConfig
 from pipelines.evaluation.language_model import EvaluateLanguageConfig
@@ -189,8 +188,7 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
     location, known = _walk(model.model_json_schema(), first["loc"])
     key = ".".join(location)
     if first["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(location[-1], known, n=1, cutoff=0.5)
-        hint = f"did you mean {near[0]!r}?" if near else f"known keys are {', '.join(sorted(known))}."
+        hint = did_you_mean(location[-1], known, f"known keys are {', '.join(sorted(known))}.")
         return f"unknown key {key!r}; {hint}"
     if first["type"] == "missing":
         return f"{key!r} is missing; add it to the config."

@@ -1,6 +1,7 @@
 """Errors whose text is one sentence for people: what is wrong, where, and what to do."""
 
-from collections.abc import Iterator
+import difflib
+from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
 from pipelines.addresses import without_secrets
@@ -26,6 +27,12 @@ class InputError(ClearError):
 
 class ServerAway(ClearError):
     """A server did not answer for too long. The command line exits with 1."""
+
+
+def did_you_mean(name: str, known: Iterable[str], otherwise: str) -> str:
+    """Return the end of a sentence about an unknown name: the nearest known one, else what to do instead."""
+    near = difflib.get_close_matches(name, known, 1)
+    return f"did you mean {near[0]!r}?" if near else otherwise
 
 
 def causes(error: BaseException) -> Iterator[BaseException]:

@@ -12,6 +12,11 @@ def short(number: float) -> str:
     return f"{number:,.0f}" if abs(number) >= 100 or number == int(number) else f"{number:.3g}"
 
 
+def counted(number: int, noun: str) -> str:
+    """Return a number with its noun: 1 dataset, 1,200 datasets."""
+    return f"{number:,} {noun}{'s' * (number != 1)}"
+
+
 def size(n_bytes: float) -> str:
     """Return a number of bytes with a unit: 512 B, 12.3 KB, 4.6 MB."""
     for divisor, unit in ((1e9, "GB"), (1e6, "MB"), (1e3, "KB")):

@@ -19,7 +19,7 @@ TEXTS_PER_BATCH = 256
 
 def classify(
     text: Annotated[str | None, Argument(help="The text; without one, lines from standard input.")] = None,
-    model: Model = "quickstart-spam",
+    model: Model = None,
     file: Annotated[Path | None, Option(help="Read texts from a file, one a line.")] = None,
     every: Annotated[bool, Option("--all", help="Write the probability of every label, not only the best.")] = False,
     as_json: Annotated[bool, Option("--json", help="Write JSON Lines.")] = False,
@@ -32,9 +32,9 @@ def classify(
     from pipelines.models.language_model import open_model
     from pipelines.models.text_classifier import TextClassifier
 
-    classifier = open_model(find_model(model).path)
+    classifier = open_model((found := find_model(model, task="classification")).path)
     if not isinstance(classifier, TextClassifier):
-        raise InputError(f"{model} is no classifier; see `tokenmill datasets ls model`.")
+        raise InputError(f"{found} is no classifier; `tokenmill models` shows what there is.")
     lines = iter([text]) if text is not None else input_lines(file)
     write, out = _as_json if as_json else _as_table_row, results()
     started, n = time.perf_counter(), 0

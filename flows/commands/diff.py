@@ -13,6 +13,7 @@ from rich.text import Text
 from flows.console import standard_output
 from pipelines.catalog.diff import Comparison, Document, DocumentChanges, TokenShift, compare
 from pipelines.report.page import numeric_columns, render, shown, write_page
+from pipelines.store.dataset import Dataset
 from pipelines.store.store import Store
 from pipelines.visible import one_line
 
@@ -34,7 +35,7 @@ def diff(a: str, b: str, store: Store, page: Path | None = None, console: Consol
         InputError: there is no such dataset, or they are of different kinds.
     """
     console = console or standard_output()
-    comparison = compare(store.open(a), store.open(b), store)
+    comparison = compare(*_open(a, b, store), store)
     console.print(Text(one_line(headline(comparison)), "bold"), end="\n\n")
     for section in sections(comparison):
         table = Table(title=section.title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
@@ -50,6 +51,13 @@ def diff(a: str, b: str, store: Store, page: Path | None = None, console: Consol
     if page:
         write_page(page, render("page.html", title=headline(comparison), svg="", sections=sections(comparison)))
         console.print(Text(one_line(f"Written to {page}.")))
+
+
+def _open(a: str, b: str, store: Store) -> tuple[Dataset, Dataset]:
+    """Return two datasets. A name without a kind means the kind of the other."""
+    kinds = [each.partition("/")[0] for each in (a, b) if "/" in each]
+    first = store.open(a, kinds[0] if len(kinds) == 1 else None)
+    return first, store.open(b, None if len(kinds) == 2 else first.ref.kind)
 
 
 def headline(comparison: Comparison) -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from typer import Argument, Option
 
+from flows.commands import completion
 from flows.commands.options import Config, Model, Reason, Set, Temperature, current_home
 from flows.commands.run import run_flow
 from flows.terminal import results
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 def generate(
     prompt: Annotated[str, Argument(help="The text that the model continues.")] = "",
-    model: Model = "quickstart",
+    model: Model = None,
     max_new_tokens: Annotated[int, Option(min=1, help="Longest continuation, in tokens.")] = 200,
     temperature: Temperature = 0.8,
     top_k: Annotated[int, Option(min=0, help="Draw among the k likeliest tokens; 0 draws among all.")] = 50,
@@ -49,7 +50,7 @@ def generate(
 
 
 def chat(
-    model: Model = "quickstart-assistant",
+    model: Model = None,
     temperature: Temperature = 0.0,
     max_new_tokens: Annotated[int, Option(min=1, help="Longest answer, in tokens.")] = 120,
     system: Annotated[str, Option(help="A system prompt, above the conversation.")] = "",
@@ -65,7 +66,10 @@ def chat(
 
 
 def compare(
-    models: Annotated[list[str], Argument(help="Two models or more; the others are tested against the first.")],
+    models: Annotated[
+        list[str],
+        Argument(help="Two models or more; the others are tested against the first.", autocompletion=completion.models),
+    ],
     significance: Annotated[float, Option(min=0, max=1, help="Largest p-value that counts.")] = 0.05,
 ) -> None:
     """Compare models that were evaluated on the same items: metrics with intervals, and which differences count.
@@ -77,7 +81,9 @@ def compare(
     compare_models(models, significance)
 
 
-def models(name: Annotated[str | None, Argument(help="Only this model's versions.")] = None) -> None:
+def models(
+    name: Annotated[str | None, Argument(help="Only this model's versions.", autocompletion=completion.models)] = None,
+) -> None:
     """List the registered models: versions, aliases, metric, and each promotion decision with its reason.
 
     Example: tokenmill models quickstart
@@ -126,7 +132,10 @@ def models_table(home: Home, name: str | None = None) -> Table:
 
 
 def promote(
-    what: Annotated[str, Argument(help="NAME/VERSION, or a run's TOML file: then the gate decides.")],
+    what: Annotated[
+        str,
+        Argument(help="NAME/VERSION, or a run's TOML file: then the gate decides.", autocompletion=completion.models),
+    ],
     reason: Reason = "no reason given",
     again: Annotated[bool, Option(help="Let the gate decide again about models with a decision.")] = False,
     set: Set = [],
@@ -152,7 +161,8 @@ def reevaluate(config: Config, set: Set = []) -> None:
 
 
 def rollback(
-    name: Annotated[str, Argument(help="The name of a registered model.")], reason: Reason = "no reason given"
+    name: Annotated[str, Argument(help="The name of a registered model.", autocompletion=completion.models)],
+    reason: Reason = "no reason given",
 ) -> None:
     """Make the previous champion the champion again. Repeat it to go back further.
 

@@ -36,13 +36,22 @@ if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
 
 
-def find_model(reference: str, home: Home | None = None) -> Dataset:
+def find_model(reference: str | None, home: Home | None = None, task: str = "language") -> Dataset:
     """Find the model that a reference names, by default in the environment's home, with warnings on standard error.
+
+    Args:
+        reference: the model; None takes the name of the newest model of the task, with a sentence that says so.
+        home: the home to search.
+        task: the statistic `task` of the models to choose from where none is named.
 
     Raises:
         InputError: there is no such model, or the registry has to be read and cannot be.
     """
     home = home or Home.from_environment()
+    if reference is None:
+        *others, reference = registry.names_of_task(task, home.store)
+        among = f"; --model names another: {', '.join(reversed(others))}" if others else ""
+        say(f"Taking {reference}, the {'newest' if others else 'only'} {registry.TASKS[task]}{among}.", "dim")
     return registry.find_model(reference, home.store, home.mlflow_uri, say)
 
 

@@ -9,7 +9,6 @@ memory map. A query cannot write through it, nor read any other file.
 
 from __future__ import annotations  # DuckDB complains at exit about types that annotations keep
 
-import difflib
 import re
 import secrets
 import tempfile
@@ -24,6 +23,7 @@ from pipelines.catalog.columns import arrow_schema
 from pipelines.catalog.functions import MACROS, Functions
 from pipelines.catalog.selection import Selection
 from pipelines.catalog.views import DERIVED, DamagedTable, LazyTable, rows_of
+from pipelines.errors import did_you_mean
 from pipelines.store.dataset import Dataset
 from pipelines.store.intact import Damaged
 from pipelines.store.kinds import VIEWS, View, kind_of, parse_columns
@@ -180,9 +180,7 @@ def explain_error(error: duckdb.Error, connection: duckdb.DuckDBPyConnection | N
         known = [name for (name,) in connection.execute(names).fetchall()] if connection else []
         if unknown[1] in known:
             return f"{unknown[1]}() returns a value and not a table: SELECT {unknown[1]}(...)."
-        near = difflib.get_close_matches(unknown[1], known, 1)
-        hint = f"did you mean {near[0]!r}?" if near else "`show tables` lists the views."
-        return f"There is no {unknown[1]!r}; {hint}"
+        return f"There is no {unknown[1]!r}; {did_you_mean(unknown[1], known, '`show tables` lists the views.')}"
     column = re.search(r'(?:column|column named) "([^"]+)"', message)
     if column and (candidates := re.search(r"^Candidate bindings: :? *(.+)$", str(error), re.MULTILINE)):
         return f'There is no column "{column[1]}" here; did you mean {candidates[1]}?'
