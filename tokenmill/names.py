@@ -38,12 +38,14 @@ def find(name: Name, home: str | Path | None = None, kind: str | None = None) ->
     Raises:
         InputError: there is none, or it is of another kind.
     """
+    from pipelines.catalog.registry import exact
     from pipelines.errors import InputError
     from pipelines.store.dataset import Dataset
 
     folder = folder_of(name)
     if folder is None:
-        return open_home(home).store.open(str(name), kind)
+        place = open_home(home)
+        return place.store.open(exact(str(name), place.mlflow_uri), kind)
     found = Dataset.load(folder, moved=True)
     if not found:
         raise InputError(f"{folder} has no manifest.json, so nothing was published there.")

@@ -60,6 +60,7 @@ def run_flow(name: str, config: Path, overrides: list[str], until: str | None = 
     from flows.console import print_unbroken
     from flows.orchestration.finished import find_finished
     from flows.orchestration.progress import hashing_bar
+    from flows.orchestration.signals import end_on_second_signal
     from pipelines.config import load_config
 
     started = time.perf_counter()
@@ -76,24 +77,24 @@ def run_flow(name: str, config: Path, overrides: list[str], until: str | None = 
         typer.echo("All of it has been made before.", err=True)
     else:
         with naming_a_full_disk(home.path):
-            outcomes = _carry_out(home, name, run, parameters)
+            end_on_second_signal()
+            outcomes = carry_out(home, name, run, parameters)
     typer.echo()
     print_unbroken(closing(run.name, outcomes, home.path, time.perf_counter() - started))
     typer.echo()
     typer.echo(next_commands(run.name, outcomes))  # never broken to fit a width, so that people can copy it
 
 
-def _carry_out(home: Home, name: str, config: RunConfig, parameters: dict[str, Any]) -> list[Outcome]:
+def carry_out(home: Home, name: str, config: RunConfig, parameters: dict[str, Any]) -> list[Outcome]:
     """Run a flow against a Prefect server and return the outcome of each step."""
     from concurrent.futures import ThreadPoolExecutor
     from importlib import import_module
 
     from flows.console import say
-    from flows.orchestration.signals import end_on_second_signal, received
+    from flows.orchestration.signals import received
     from flows.servers.prefect_server import prefect_server
     from pipelines.store.step import Stopped
 
-    end_on_second_signal()
     # Prefect prints failures with tracebacks; here they become a sentence. Its server keeps the whole log.
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
     os.environ.setdefault("PREFECT_LOGGING_INTERNAL_LEVEL", "CRITICAL")
