@@ -57,14 +57,14 @@ def run_flow(name: str, config: Path, overrides: list[str], until: str | None = 
         InputError: the config is wrong, or the disk is full.
     """
     from flows.commands.closing import closing, next_commands
-    from flows.console import print_unbroken
+    from flows.console import print_unbroken, warn
     from flows.orchestration.finished import find_finished
     from flows.orchestration.progress import hashing_bar
     from flows.orchestration.signals import end_on_second_signal
     from pipelines.config import load_config
 
     started = time.perf_counter()
-    home, run = current_home(), load_config(config, overrides)
+    home, run = current_home(), load_config(config, overrides, warn=warn)
     if full := full_disk([home.path]):
         raise full
     if (uri := home.mlflow_uri).startswith("http"):

@@ -20,7 +20,7 @@ from zoneinfo import ZoneInfo
 from filelock import FileLock, Timeout
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from flows.console import say
+from flows.console import say, warn
 from flows.orchestration.signals import end_on_second_signal
 from flows.servers.health import LOOPBACK
 from flows.servers.prefect_server import prefect_server
@@ -243,7 +243,7 @@ def _call(name: str, schedule: Schedule, path: Path, flows: Flows) -> tuple[Flow
     flow = flows[schedule.flow]
     parameters = dict(schedule.parameters)
     if schedule.config is not None:
-        config = load_config(path.parent / schedule.config, schedule.set)
+        config = load_config(path.parent / schedule.config, schedule.set, path.parent, warn)
         parameters["config"] = config.model_dump(mode="json", exclude_unset=True)
     known = flow.parameters.properties
     if unknown := sorted(parameters.keys() - known.keys()):

@@ -17,7 +17,7 @@ import httpx
 from pydantic import Field, model_validator
 
 from gpt.config import Config
-from pipelines.corpus.sources import Uri
+from pipelines.corpus.sources import Address
 from pipelines.errors import InputError
 
 PROMPT = """\
@@ -44,7 +44,7 @@ UNMARKED: dict[str, Any] = {"fingerprint": False}  # changes no fingerprint
 class JudgeConfig(Config):
     """The model that judges answers, how it is asked, and how long it may take."""
 
-    url: Uri = Field(json_schema_extra=UNMARKED)
+    url: Address = Field(json_schema_extra=UNMARKED)
     """Address of the endpoint, such as http://localhost:11434/v1."""
     model: str
     """The judge's name at the endpoint."""

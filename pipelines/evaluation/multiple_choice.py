@@ -17,9 +17,10 @@ from pydantic import Field
 
 from pipelines.corpus.cells import is_missing
 from pipelines.corpus.documents import document_id
+from pipelines.corpus.places import label_of
 from pipelines.corpus.readers.look import read_file
 from pipelines.corpus.readers.records import Bad, ReadOptions
-from pipelines.corpus.sources import Uri, describe, label_of, list_files
+from pipelines.corpus.sources import Uri, describe, list_files
 from pipelines.errors import InputError
 from pipelines.evaluation.metrics import measures
 from pipelines.evaluation.results import MODEL, beside, key_of, statistics, write_evaluation

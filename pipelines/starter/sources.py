@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from pipelines.corpus.sources import label_of
+from pipelines.corpus.places import label_of
 from pipelines.starter.survey import Kind, Survey
 
 FEW_DOCUMENTS, PIECES = 60, 100  # so few are divided into about so many pieces

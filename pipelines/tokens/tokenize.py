@@ -29,6 +29,7 @@ from gpt.config import Config
 from gpt.cores import cores
 from pipelines.corpus.documents import SPLITS, Corpus
 from pipelines.corpus.parquet import read_batches
+from pipelines.corpus.places import Place
 from pipelines.errors import InputError
 from pipelines.numbers import short, size
 from pipelines.store.dataset import Dataset
@@ -59,7 +60,7 @@ class TokenizeConfig(Config):
 
     encoding: str = "gpt2"
     """A tiktoken encoding, or bpe, characters, words, learnt from the corpus."""
-    tokenizer: str | None = Field(None, json_schema_extra={"fingerprint": False})
+    tokenizer: Place | None = Field(None, json_schema_extra={"fingerprint": False})
     """A `tokenizer.json`, such as that of a published model, in place of an encoding."""
     vocabulary: int | None = Field(None, gt=256)
     """Token ids of an encoding learnt from the corpus."""
