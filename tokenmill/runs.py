@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from copy import deepcopy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -50,17 +49,18 @@ def run(
     run, label = _config(config, set), Label(name=name, note=note, tags=tuple(tags), overrides=tuple(set))
     received.clear()  # a signal that ended an earlier run of this process
     with _environment_of(home) as place:
-        flow = "run" if until == "evaluate" else until
-        return outcomes_of(place, flow, run, until, label=label, rebuild=rebuild)
+        return outcomes_of(place, "run" if until == "evaluate" else until, run, until, {"rebuild": rebuild})
 
 
 def _config(config: str | Path | Mapping[str, Any], overrides: Sequence[str]) -> RunConfig:
+    import orjson
+
     from pipelines.config import load_config, parse_config
     from pipelines.overrides import apply_override
 
     if not isinstance(config, Mapping):
         return load_config(config, overrides)
-    values = deepcopy(dict(config))
+    values = orjson.loads(orjson.dumps(dict(config), default=os.fspath))  # a copy, in which paths are texts
     for override in overrides:
         apply_override(values, override)
     return parse_config(values, "The config", overrides)

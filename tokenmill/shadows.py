@@ -21,10 +21,10 @@ def refuse_shadows() -> None:
         if found == here / name / "__init__.py":
             continue
         sentence = (
-            f"Python finds the package {name!r} of tokenmill in {found or 'no folder'}, not in {here / name}: rename "
-            "that one, start Python with -P or from another folder, or take its folder out of PYTHONPATH."
+            f"Python imports {name!r} from {found or 'nowhere'} in place of tokenmill's own; rename it, start Python "
+            "from another folder or with -P, or take its folder out of PYTHONPATH."
         )
-        if Path(sys.argv[0]).name == "tokenmill" or (sys.argv[0] == "-m" and "tokenmill" in sys.orig_argv):
+        if "tokenmill" in (Path(sys.argv[0]).name, sys.argv[0] == "-m" and sys.orig_argv[-len(sys.argv)]):
             print(f"tokenmill: {sentence}", file=sys.stderr)
             sys.exit(2)
         raise ImportError(sentence)

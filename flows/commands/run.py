@@ -58,13 +58,42 @@ def run_flow(name: str, config: Path, overrides: list[str], until: str | None = 
     """
     from flows.commands.closing import closing, next_commands
     from flows.console import print_unbroken, warn
-    from flows.orchestration.finished import find_finished
-    from flows.orchestration.progress import hashing_bar
     from flows.orchestration.signals import end_on_second_signal
     from pipelines.config import load_config
 
     started = time.perf_counter()
     home, run = current_home(), load_config(config, overrides, warn=warn)
+    outcomes = outcomes_of(home, name, run, until, parameters, end_on_second_signal)
+    typer.echo()
+    print_unbroken(closing(run.name, outcomes, home.path, time.perf_counter() - started))
+    typer.echo()
+    typer.echo(next_commands(run.name, outcomes))  # never broken to fit a width, so that people can copy it
+
+
+def outcomes_of(
+    home: Home,
+    name: str,
+    run: RunConfig,
+    until: str | None,
+    parameters: dict[str, Any],
+    prepare: Callable[[], None] = lambda: None,
+) -> list[Outcome]:
+    """Return the outcome of each step of a flow, which is carried out unless all of it has been made before.
+
+    Args:
+        home: the home.
+        name: the flow.
+        run: its config.
+        until: the last step of the flow's chain. If its result is published already, no flow starts.
+        parameters: the flow's other parameters.
+        prepare: called before a flow starts.
+
+    Raises:
+        InputError: the disk is full, or a server does not answer.
+    """
+    from flows.orchestration.finished import find_finished
+    from flows.orchestration.progress import hashing_bar
+
     if full := full_disk([home.path]):
         raise full
     if (uri := home.mlflow_uri).startswith("http"):
@@ -75,17 +104,13 @@ def run_flow(name: str, config: Path, overrides: list[str], until: str | None = 
         outcomes = find_finished(run, until, home) if until and not any(parameters.values()) else []
     if outcomes:
         typer.echo("All of it has been made before.", err=True)
-    else:
-        with naming_a_full_disk(home.path):
-            end_on_second_signal()
-            outcomes = carry_out(home, name, run, parameters)
-    typer.echo()
-    print_unbroken(closing(run.name, outcomes, home.path, time.perf_counter() - started))
-    typer.echo()
-    typer.echo(next_commands(run.name, outcomes))  # never broken to fit a width, so that people can copy it
+        return outcomes
+    with naming_a_full_disk(home.path):
+        prepare()
+        return _carry_out(home, name, run, parameters)
 
 
-def carry_out(home: Home, name: str, config: RunConfig, parameters: dict[str, Any]) -> list[Outcome]:
+def _carry_out(home: Home, name: str, config: RunConfig, parameters: dict[str, Any]) -> list[Outcome]:
     """Run a flow against a Prefect server and return the outcome of each step."""
     from concurrent.futures import ThreadPoolExecutor
     from importlib import import_module
