@@ -103,3 +103,51 @@ def test_bin_holds_the_ids_as_nanogpt_reads_them(home, tmp_path):
     n = tokenmill.write_bin("walks", path, home=home)
     data = np.memmap(path, dtype=np.uint16, mode="r")
     assert n == len(data) and data.tolist() == np.concatenate([*tokens.streams("train")]).tolist()
+
+
+@pytest.mark.slow
+def test_trainer_of_transformers_reads_our_batches(home, loader, tmp_path):
+    pytest.importorskip("accelerate")
+    from transformers import GPT2Config, GPT2LMHeadModel, Trainer, TrainingArguments
+
+    read = []
+
+    class Model(GPT2LMHeadModel):
+        def forward(self, input_ids, labels, **more):
+            read.append((input_ids, labels))
+            return super().forward(input_ids=input_ids, labels=labels, **more)
+
+    model = Model(GPT2Config(vocab_size=320, n_positions=64, n_embd=8, n_layer=1, n_head=1))
+    stream = tokenmill.batches("walks", batch_size=None, seed=2, format="transformers", home=home)
+    options = {"max_steps": 8, "per_device_train_batch_size": 4, "report_to": "none", "use_cpu": True}
+    Trainer(model, TrainingArguments(str(tmp_path), save_strategy="no", **options), train_dataset=stream).train()
+    ours = loader(batch_size=1, seed=2)
+    windows = [[ours(4 * step + row) for row in range(len(read[step][0]))] for step in range(5)]
+    assert all(torch.equal(read[step][0], torch.cat([w.inputs for w in windows[step]])) for step in range(5))
+
+
+@pytest.mark.slow
+def test_lightning_resumes_with_the_next_batch(home, loader, tmp_path):
+    lightning = pytest.importorskip("lightning")
+    read = []
+
+    class Module(lightning.LightningModule):
+        def __init__(self):
+            super().__init__()
+            self.layer = torch.nn.Linear(1, 1)
+
+        def training_step(self, batch):
+            read.append(batch)
+            return self.layer(torch.ones(1)).sum()
+
+        def configure_optimizers(self):
+            return torch.optim.SGD(self.parameters(), 0.1)
+
+    quiet = {"accelerator": "cpu", "logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+    for steps, checkpoint in ((2, None), (9, tmp_path / "two.ckpt")):  # 6 batches in an epoch
+        trainer = lightning.Trainer(max_steps=steps, default_root_dir=tmp_path, enable_checkpointing=False, **quiet)
+        stream = tokenmill.batches("walks", batch_size=4, seed=2, home=home)
+        trainer.fit(Module(), stream, ckpt_path=checkpoint)
+        trainer.save_checkpoint(tmp_path / "two.ckpt")
+    ours = loader(batch_size=4, seed=2)
+    assert len(read) == 9 and all(equal(batch, ours(number)[:2]) for number, batch in enumerate(read))
