@@ -1,6 +1,9 @@
 """What tells one run from another: a name, a note, tags, and what `--set` changed."""
 
+import re
 from collections.abc import Mapping
+
+from pydantic import field_validator
 
 from gpt.config import Config
 from pipelines.changes import changes, expand, flat
@@ -20,6 +23,26 @@ class Label(Config):
     overrides: tuple[str, ...] = ()
     """What `--set` changed in the config, `section.key=value` each."""
 
+    @field_validator("tags")
+    @classmethod
+    def _own_tags(cls, tags: tuple[str, ...]) -> tuple[str, ...]:
+        for key in (tag.partition("=")[0] for tag in tags):
+            if not TAG.fullmatch(key) or key.startswith(("mlflow.", "tokenmill.", "prefect.")):
+                raise ValueError(
+                    f"{key!r} cannot be a tag: a tag has letters, digits, spaces and _ - . :, and does not begin with "
+                    "mlflow., tokenmill. or prefect."
+                )
+        return tags
+
+    @property
+    def tags_by_key(self) -> dict[str, str]:
+        """The tags with their values; `true` where a tag is a word."""
+        return {key: value or "true" for key, _, value in (tag.partition("=") for tag in self.tags)}
+
+
+TAG = re.compile(r"\w[\w. :-]{0,249}")
+"""Keys of tags that MLflow accepts and searches."""
+
 
 LONGEST, LONGEST_KEY, LONGEST_VALUE = 60, 40, 24  # characters of a title, and of a key and a value in it
 
@@ -32,17 +55,24 @@ def run_title(config: RunConfig, label: Label, before: Mapping[str, str] | None)
         label: what a person says about it. A name replaces the title.
         before: the flat config of the run before; None if this is the first one.
     """
+    what = what_differs(config, label, before)
+    if label.name:
+        return what
+    return f"{config.name} · {what}" if what else config.name
+
+
+def what_differs(config: RunConfig, label: Label, before: Mapping[str, str] | None) -> str:
+    """Return what tells a run from others of its config in a few words; empty if nothing does."""
     if label.name:
         return _short(label.name, LONGEST)
     after = flat(config)
-    title, room = config.name, LONGEST - len(config.name)
-    pieces = _pieces(before if before is not None else after, after, label.overrides)
-    for at, piece in enumerate(pieces):
-        if len(piece) + 2 > room and at:
-            return f"{title}, …"
-        title += f"{', ' if at else ' · '}{piece}"
-        room -= len(piece) + 2
-    return title
+    pieces, room = _pieces(after if before is None else before, after, label.overrides), LONGEST - len(config.name)
+    listed = ""
+    for piece in pieces:
+        if listed and len(listed) + len(piece) + 2 > room:
+            return f"{listed}, …"
+        listed += f", {piece}" if listed else piece
+    return listed
 
 
 def _pieces(before: Mapping[str, str], after: Mapping[str, str], overrides: tuple[str, ...]) -> list[str]:

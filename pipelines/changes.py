@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from gpt.config import Config
+from pipelines.visible import one_line
 
 Change = tuple[str | None, str | None]
 """A value before and after; None where the key is missing."""
@@ -35,6 +36,15 @@ def changes(before: Mapping[str, str], after: Mapping[str, str]) -> dict[str, Ch
 
 
 EMPTY = ("null", "{}", "[]", "")
+
+
+def listed(changed: Mapping[str, Change]) -> list[str]:
+    """Return changes as lines such as `pretrain.seed: 0 → 7`, each on one line."""
+    return [f"{key}: {_shown(old)} → {_shown(new)}" for key, (old, new) in changed.items()]
+
+
+def _shown(value: str | None) -> str:
+    return "nothing" if value is None else one_line(value) or '""'
 
 
 def expand(config: Mapping[str, str]) -> dict[str, str]:

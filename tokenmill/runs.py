@@ -42,14 +42,16 @@ def run(
     Raises:
         InputError: the config or a source is wrong.
     """
-    from flows.commands.run import outcomes_of
-    from flows.label import Label
+    from flows.commands.options import naming_a_full_disk
+    from flows.commands.run import carry_out, label_of, made_before
     from flows.orchestration.signals import received
 
-    run, label = _config(config, set), Label(name=name, note=note, tags=tuple(tags), overrides=tuple(set))
+    run, said = _config(config, set), {"name": name, "note": note, "tags": tuple(tags)}
+    parameters = {"label": label_of(said, set), "rebuild": rebuild}
     received.clear()  # a signal that ended an earlier run of this process
-    with _environment_of(home) as place:
-        return outcomes_of(place, "run" if until == "evaluate" else until, run, until, {"rebuild": rebuild})
+    with _environment_of(home) as place, naming_a_full_disk(place.path):
+        made = made_before(place, run, until, rebuild or any(said.values()))
+        return made or carry_out(place, "run" if until == "evaluate" else until, run, parameters)
 
 
 def _config(config: str | Path | Mapping[str, Any], overrides: Sequence[str]) -> RunConfig:

@@ -28,6 +28,7 @@ from pipelines.evaluation.significance import Interval, intervals
 from pipelines.evaluation.tasks import CHOICE_METRICS
 from pipelines.models.language_model import open_gpt
 from pipelines.models.scoring import log_likelihoods
+from pipelines.numbers import counted
 from pipelines.store.dataset import Dataset
 from pipelines.store.manifest import SourceFile
 from pipelines.store.step import StepContext, StepType
@@ -172,7 +173,7 @@ def _details(dataset: Dataset) -> str:
     s = dataset.manifest.statistics
     baselines = {"choices_alone": "without the prompt", "chance": "chance"}
     columns = {"accuracy": ("accuracy", "{:.3f}"), "per character": ("accuracy_normalised", "{:.3f}")}
-    return beside(s, "task", baselines, columns, f"{s['scored_items']:,} items, {s['shots']} shots")
+    return beside(s, "task", baselines, columns, f"{counted(s['scored_items'], 'item')}, {counted(s['shots'], 'shot')}")
 
 
 EVALUATE_TASK = StepType(

@@ -36,7 +36,7 @@ MODEL = StepType("train", "model", 1, Text, lambda: {})
 EVALUATION = StepType("judge", "evaluation", 1, Text, lambda: {})
 
 
-def chain(perform, config, until):
+def chain(perform, config, until, check=False):
     """A short one."""
     corpus = perform(CORPUS.using("x", Text()))
     if until == "ingest":
