@@ -77,10 +77,9 @@ def schedule(schedules: Schedules = None) -> None:
     Example: tokenmill schedule configs/schedules.toml
     """
     from flows.schedules.deployments import serve
-    from pipelines.config import SHIPPED
+    from pipelines.config import shipped
 
-    here = Path("configs/schedules.toml")
-    serve(schedules or (here if here.exists() else SHIPPED / here.name), current_home().path)
+    serve(shipped(schedules or "configs/schedules.toml"), current_home().path)
 
 
 def serve(schedules: Schedules = None) -> None:
