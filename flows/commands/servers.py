@@ -40,7 +40,8 @@ def up(host: Host = None, allow_host: AllowHost = [], foreground: Foreground = F
     warn_of_settings()
     stack = _stack(host, allow_host)
     if not foreground:
-        return _up(stack)
+        _up(stack)
+        return
     from flows.orchestration.signals import stop_on_signals
 
     with stop_on_signals() as is_asked:
