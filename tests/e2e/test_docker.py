@@ -136,7 +136,8 @@ def test_services_run_on_postgresql_with_the_password_of_a_file(
     servers = container("servers")
     shown = lines_until(servers, "network that you trust")
     assert "http://localhost:" in shown and "plain HTTP" in shown
-    assert container("servers", *SERVICES["servers"]["healthcheck"]["test"]).wait(60) == 0
+    check = SERVICES["servers"]["healthcheck"]["test"]
+    assert 0 in (container("servers", *check).wait(60) for _ in range(5)), "Docker too asks more than once"
     schedule = container("schedule")
     assert "Serving tidy of configs/schedules.toml" in lines_until(schedule, "Serving")
     with contextlib.closing(connection(f"postgresql://{postgres}/prefect")) as database:
@@ -149,4 +150,4 @@ def test_services_run_on_postgresql_with_the_password_of_a_file(
     for process in (schedule, servers):
         process.send_signal(signal.SIGTERM)
         assert process.wait(60) == 0
-    assert container("servers", *SERVICES["servers"]["healthcheck"]["test"]).wait(60) == 1, "no server is left"
+    assert container("servers", *check).wait(60) == 1, "no server is left"
