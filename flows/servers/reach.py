@@ -20,7 +20,7 @@ class Reach(NamedTuple):
     """Who can call the servers.
 
     host: the address where they listen beside 127.0.0.1. names: the names that a request to them may have in its Host
-    header beside those of this machine; a name without a port stands for itself and for itself with the server's port.
+    header beside those of this machine; a name without a port is allowed alone and with the server's port.
     """
 
     host: str = LOOPBACK
