@@ -15,6 +15,7 @@ from http import HTTPStatus
 from typing import Any
 from urllib.parse import parse_qs
 
+from flows.servers.reach import LOCAL_NAMES
 from flows.servers.secret import Secret
 
 Scope = MutableMapping[str, Any]
@@ -60,7 +61,7 @@ class Guard:
         secret: the home's secret.
         port: where the server listens. Its names are 127.0.0.1, localhost and [::1].
         others: further secrets that are accepted: those that the user has set in Prefect's or MLflow's variables.
-        hosts: further names of the server, with ports; `*` matches any text.
+        hosts: further names of the server, with ports; a `*` in them matches any text.
         origins: further sites whose pages may call it.
         takes_files: whether PUT may carry any type, since it uploads files.
     """
@@ -78,7 +79,7 @@ class Guard:
     ) -> None:
         self.app, self.secret, self.takes_files = app, secret, takes_files
         self.secrets = [secret.value, *filter(None, others)]
-        names = [f"{name}:{port}" for name in ("127.0.0.1", "localhost", "[::1]")]
+        names = [f"{name}:{port}" for name in LOCAL_NAMES]
         self.names = {*names, *(name.removesuffix(":80") for name in names if port == 80)}
         self.patterns = list(hosts)
         self.origins = {origin.rstrip("/").lower() for origin in origins}
@@ -113,11 +114,17 @@ class Guard:
         return _is_navigation(scope) or all(site in ("same-origin", "none") for site in sites)
 
     def _is_own_name(self, host: str) -> bool:
-        return host in self.names or any(fnmatchcase(host, pattern) for pattern in self.patterns)
+        return host in self.names or any(
+            fnmatchcase(host, pattern.replace("[", "[[]")) if "*" in pattern else host == pattern
+            for pattern in self.patterns
+        )
 
     def _is_own_origin(self, origin: str, host: str) -> bool:
         scheme, _, name = origin.partition("://")
-        return origin in self.origins or (scheme in ("http", "https") and name in {host, *self.names})
+        is_page = scheme in ("http", "https")
+        if is_page and name in self.names:  # a page of this machine may call this machine by any of its names
+            return host in self.names
+        return origin in self.origins or (is_page and name == host)
 
     def _has_secret(self, scope: Scope) -> bool:
         for value in _values(scope, b"authorization"):

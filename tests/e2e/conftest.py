@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from postgres_server import running_postgres
 
 from flows.servers.stack import Stack
 from pipelines.store.store import Store
@@ -170,6 +171,13 @@ def free_port() -> Callable[[], int]:
             return int(probe.getsockname()[1])
 
     return find
+
+
+@pytest.fixture(scope="session")
+def postgres(free_port: Callable[[], int]) -> Iterator[str]:
+    """Start a PostgreSQL server with two databases, and yield `user:password@host:port`."""
+    with running_postgres(free_port()) as base:
+        yield base
 
 
 @pytest.fixture(scope="module")

@@ -132,6 +132,29 @@ def test_own_names_are_accepted(host):
     assert status({**LOGIN, "host": host, "origin": f"http://{host}"}, kind="websocket") == 101
 
 
+@pytest.mark.parametrize("host", ["mill.example.org", "mill.example.org:4200", "[fd00::5]:4200"])
+def test_named_host_is_accepted_with_its_own_pages_only(host):
+    named = {"hosts": ["mill.example.org", "mill.example.org:4200", "[fd00::5]:4200"]}
+    for kind, passed in (("http", 200), ("websocket", 101)):
+        for scheme in ("http", "https"):
+            own = {**LOGIN, **JSON, "host": host, "origin": f"{scheme}://{host}"}
+            assert status(own, kind=kind, **named) == passed
+            assert status({**own, "authorization": ""}, kind=kind, **named) == 401
+        for origin in (f"http://{OWN[0]}", "http://mill.example.org:8931", f"http://{host}.evil.example", "null"):
+            assert status({**LOGIN, **JSON, "host": host, "origin": origin}, kind=kind, **named) == 403
+    assert status({**LOGIN, **JSON, "host": OWN[0], "origin": f"http://{host}"}, **named) == 403
+
+
+@pytest.mark.parametrize("host", ["evil.example:4200", "mill.example.org:80", "a.mill.example.org", "mill.example.org.",
+                                  "f:4200", "[fd00::6]:4200", ""])  # fmt: skip
+def test_name_beside_the_named_ones_is_refused(host):
+    """A page of another site can give this machine a name of its own, and forward headers of its own."""
+    named = {"hosts": ["mill.example.org", "mill.example.org:4200", "[fd00::5]:4200"]}
+    forwarded = {"x-forwarded-host": OWN[0], "forwarded": f"host={OWN[0]}", "x-original-host": OWN[0]}
+    for kind in ("http", "websocket"):
+        assert status({**LOGIN, **JSON, **forwarded, "host": host}, kind=kind, **named) == 403
+
+
 def test_doubled_or_missing_headers_are_refused():
     assert status({**LOGIN, "host": [OWN[0], "evil.example"]}) == 403
     assert status({**LOGIN, "host": []}) == 403
