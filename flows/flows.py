@@ -115,7 +115,8 @@ def promote(config: RunConfig, again: bool = False) -> list[Outcome] | State[Non
         config: The run, as its TOML file says it; its `promote` table says what better means.
         again: Decide also about models that were decided about before.
     """
-    return _conduct(config, _registered(config, lambda versions: versions[-1:]), again=again)
+    asked = config.model_copy(update={"promote": config.promote.model_copy(update={"enabled": True})})
+    return _conduct(asked, _registered(config, lambda versions: versions[-1:]), again=again)
 
 
 def _registered(config: RunConfig, which: Callable[[Sequence[ModelVersion]], Sequence[ModelVersion]]) -> Evaluate:

@@ -244,6 +244,16 @@ PREDICTIONS_BY_TASK = (
 )
 
 
+TRIALS = View(
+    "trials",
+    "predictions.parquet",
+    "model VARCHAR, item VARCHAR, truth VARCHAR, model_label VARCHAR, model_answer VARCHAR, model_loss DOUBLE",
+    "What each model said to each validation item that chose nothing in its training. The promotion gate reads this.",
+    facts=MODEL_NAME,
+    closed=True,
+)
+
+
 RECITALS = View(
     "recitals",
     "memorisation.parquet",
@@ -340,6 +350,7 @@ _KINDS = (
         ),
         labelled_tiles=True,
     ),
+    Kind("trial", colour=Colour("#7a4fb5", "magenta"), views=(TRIALS,), counts=("items",)),
     Kind("report"),
 )
 
