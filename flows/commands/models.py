@@ -112,6 +112,7 @@ def models_table(home: Home, name: str | None = None) -> Table:
     from pipelines.catalog.registry import DECIDED, DECISION, WHY, registered
     from pipelines.evaluation.compare import evaluations_of
     from pipelines.evaluation.promotion import PromoteConfig
+    from pipelines.evaluation.tasks import TASKS
 
     versions = registered(home.mlflow_uri, name)
     if not versions:
@@ -125,7 +126,8 @@ def models_table(home: Home, name: str | None = None) -> Table:
     for each in versions:
         metric, style = "no longer in the store", "dim"
         if model := published.get(each.fingerprint or ""):
-            key = PromoteConfig().criterion(str(model.manifest.statistics["task"])).metric
+            task = str(model.manifest.statistics["task"])
+            key = f"{TASKS[task].stage}/{PromoteConfig().criterion(task).metric.partition('/')[2]}"
             statistics = [evaluation.manifest.statistics for evaluation in evaluations_of(model.ref, evaluations)]
             metric, style = next((f"{key} {s[key]:.4g}" for s in statistics if key in s), "not evaluated"), ""
         decision = " ".join(filter(None, (each.tags.get(DECISION), each.tags.get(DECIDED, "")[:16].replace("T", " "))))

@@ -30,7 +30,7 @@ from flows.tracking.entities import dataset_input, run_metrics, run_params, run_
 from flows.tracking.names import MAX_TAG
 from flows.tracking.notes import about_run, run_note, step_note
 from flows.tracking.refusals import going_without, is_refusal
-from flows.tracking.registry import is_registered, register_model
+from flows.tracking.registry import register_model, registered_version
 from flows.tracking.source import source_tags
 from flows.tracking.step_run import ENDED, StepRun, end_run
 from pipelines.addresses import without_secrets
@@ -338,7 +338,7 @@ class Tracker:
         finished = runs[0].info.status == "FINISHED"
         if not finished or dataset.ref.kind != "model":
             return not finished
-        return not is_registered(self.client, self.home, dataset.ref.name, run_id)
+        return registered_version(self.client, dataset.ref.name, run_id) is None
 
     def _end_dead_runs(self) -> None:
         """Mark runs as killed whose process has died. A living process holds the lock of its flow run.

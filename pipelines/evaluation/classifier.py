@@ -63,9 +63,6 @@ def run_classifier(
     rows = examples.rows(config.split)
     if not rows:
         raise InputError(f"{inputs['examples']} has no {config.split} examples to judge a classifier on.")
-    unknown = sorted({row.label or "" for row in rows} - set(model.labels))
-    if unknown:
-        work.listener.warn(f"labels that training never saw count as errors: {listed(unknown)}")
     texts, decision = [row.text for row in rows], model.decision
     results: dict[str, Result] = {MODEL: (model.probabilities(texts), decision)}
     if "scratch" in inputs:
@@ -75,19 +72,8 @@ def run_classifier(
     learned = Examples(inputs.get("trained_on", inputs["examples"]))
     results |= baseline_results(learned, texts, decision, criterion, work)
 
-    labels = [*model.labels, *unknown]
-    truth = class_numbers(rows, labels)
-    answers = {
-        system: Answers(
-            truth,
-            rule.classes(probabilities),
-            np.pad(probabilities, ((0, 0), (0, len(unknown)))),
-            labels,
-            labels.index(rule.positive),
-            len(model.labels),
-        )
-        for system, (probabilities, rule) in results.items()
-    }
+    answers = answers_by_system(rows, model.labels, results, work)
+    labels = answers[MODEL].labels
     metrics = {}
     for number, (system, each) in enumerate(answers.items()):
         work.listener.progress(number, len(answers), "systems", system)  # many labels take long
@@ -110,6 +96,35 @@ def run_classifier(
         "positive": decision.positive,
         **statistics("classify", shown),
         **counts,
+    }
+
+
+def answers_by_system(
+    rows: Sequence[Example], known: Sequence[str], results: Mapping[str, Result], work: StepContext
+) -> dict[str, Answers]:
+    """Return what each system answered to held-out texts. Labels that training never saw count as errors.
+
+    Args:
+        rows: the texts.
+        known: the labels that training saw.
+        results: what each system gives.
+        work: receives a warning about the other labels.
+    """
+    unknown = sorted({row.label or "" for row in rows} - set(known))
+    if unknown:
+        work.listener.warn(f"labels that training never saw count as errors: {listed(unknown)}")
+    labels = [*known, *unknown]
+    truth = class_numbers(rows, labels)
+    return {
+        system: Answers(
+            truth,
+            rule.classes(probabilities),
+            np.pad(probabilities, ((0, 0), (0, len(unknown)))),
+            labels,
+            labels.index(rule.positive),
+            len(known),
+        )
+        for system, (probabilities, rule) in results.items()
     }
 
 

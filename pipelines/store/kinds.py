@@ -257,6 +257,16 @@ PREDICTIONS_BY_TASK = (
 )
 
 
+TRIALS = View(
+    "trials",
+    "predictions.parquet",
+    "model VARCHAR, item VARCHAR, truth VARCHAR, model_label VARCHAR, model_answer VARCHAR, model_loss DOUBLE",
+    "What each model said to each validation item that chose nothing in its training. The promotion gate reads this.",
+    facts=MODEL_NAME,
+    closed=True,
+)
+
+
 RECITALS = View(
     "recitals",
     "memorisation.parquet",
@@ -353,6 +363,7 @@ _KINDS = (
         ),
         labelled_tiles=True,
     ),
+    Kind("trial", colour=Colour("#7a4fb5", "magenta"), views=(TRIALS,), counts=("items",)),
     Kind("report"),
 )
 
