@@ -74,8 +74,8 @@ def serve_mlflow(home: Path, names: Sequence[str], listeners: Listeners) -> None
 
     hosts += _hosts(origins)
     secret = home_secret(private_folder(home))
-    guard = Guard(app, secret, port, others=others, hosts=hosts, origins=origins, takes_files=True)
-    _serve(guard, listeners)
+    sites = {"hosts": hosts, "origins": origins}
+    _serve(Guard(app, secret, port, others=others, **sites, takes_files=True, defaults=MODEL_TRAINING), listeners)
 
 
 def serve_run(home: Path, names: Sequence[str], listeners: Listeners) -> None:
@@ -84,6 +84,13 @@ def serve_run(home: Path, names: Sequence[str], listeners: Listeners) -> None:
     os.environ |= {f"PREFECT_SERVER_{part}_ENABLED": "false" for part in parts}
     serve_prefect(home, names, listeners)
 
+
+MODEL_TRAINING = {
+    "mlflow.workflowType_v1": '"machine_learning"',
+    "mlflow.assistant.fab.autoOpenedOnFirstLoad_v1": "true",
+    "mlflow.telemetry.info.alert.dismissed_v1": "true",
+}
+"""What MLflow's pages keep in a browser: model training, no assistant, no notice about telemetry that is off."""
 
 SERVERS = {"prefect": serve_prefect, "mlflow": serve_mlflow, "prefect-temporary": serve_run}
 
