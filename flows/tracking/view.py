@@ -12,6 +12,7 @@ from mlflow.tracking import MlflowClient
 
 from pipelines.changes import flat
 from pipelines.config import RunConfig
+from pipelines.evaluation.tasks import TASKS
 
 VIEW = "tokenmill"
 TAG = f"mlflow.sharedViewState.{VIEW}"
@@ -32,10 +33,14 @@ def save_view(client: MlflowClient, experiment_id: str, config: RunConfig, chang
 
 
 def _key_metrics(config: RunConfig) -> list[str]:
-    """Return the metrics that decide which models are better, as a flow's run names them."""
-    criteria = {"classification": config.promote.classification, "instruction": config.promote.instruction}
-    tuned = [f"{config.name}-{key}/{criteria[part.task].metric}" for key, part in config.finetune.items()]
-    return [config.promote.language.metric, "val/loss", *tuned]
+    """Return the metrics by which models are compared, as a flow's run names them."""
+    tuned = [f"{config.name}-{key}/{_main_metric(config, part.task)}" for key, part in config.finetune.items()]
+    return [_main_metric(config, "language"), "val/loss", *tuned]
+
+
+def _main_metric(config: RunConfig, task: str) -> str:
+    """Return the metric of a task's evaluations that has the name of the one that the promotion gate decides by."""
+    return f"{TASKS[task].stage}/{config.promote.criterion(task).metric.partition('/')[2]}"
 
 
 def _param(key: str, config: RunConfig) -> str:

@@ -199,9 +199,13 @@ def test_prefect_records_the_flow_its_tasks_and_artifacts(finished):
     place, _ = finished
     (database,) = place.home.rglob("prefect.db")
     with sqlite3.connect(database) as connection:
-        assert connection.execute("select name, state_type from flow_run").fetchall()[0][1] == "COMPLETED"
+        flow_run = connection.execute("select name, state_type, tags from flow_run").fetchall()[0]
+        lines = [line for (line,) in connection.execute("select message from log")]
         tasks = connection.execute("select name, state_type, tags from task_run order by start_time").fetchall()
         keys = {key for (key,) in connection.execute("select key from artifact where key is not null")}
+    assert flow_run[:2] == ("tiny", "COMPLETED") and set(json.loads(flow_run[2])) == {"tokenmill", "run", "tiny"}
+    for part in ("ingest topics  40 documents", "pretrain tiny: step 6, val/loss", "tiny-sort/1 promoted. The first"):
+        assert len([line for line in lines if part in line]) == 1, part
     assert [name.split()[0] for name, _, _ in tasks] == [*STEPS, "promote", "promote", "promote"]
     assert {state for _, state, _ in tasks} == {"COMPLETED"}
     assert all("tokenmill" in json.loads(tags) for _, _, tags in tasks)

@@ -1,36 +1,21 @@
 """MLflow's pages in a real browser: two runs told apart and compared, datasets, models, the report.
 
-Needs Chromium: the program `chromium` or the path in `TOKENMILL_CHROMIUM`. Debian's package works.
+Needs Chromium; Debian's package works.
 """
 
-import os
 import re
-import shutil
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from browser import CHROMIUM, MISSING, OPTIONS, TIMEOUT
 from mlflow.tracking import MlflowClient
 
 from flows.servers.stack import Stack
 from pipelines.store.store import Store
 
 playwright = pytest.importorskip("playwright.sync_api", reason="the page tests need `pip install playwright`")
-CHROMIUM = os.environ.get("TOKENMILL_CHROMIUM") or shutil.which("chromium")
-pytestmark = pytest.mark.skipif(
-    not CHROMIUM, reason="no Chromium: apt-get install chromium, or name it in TOKENMILL_CHROMIUM"
-)
-OPTIONS = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
-TIMEOUT = 120 * 1000  # milliseconds: MLflow's pages are slow on a busy machine
+pytestmark = pytest.mark.skipif(not CHROMIUM, reason=MISSING)
 
 
 @pytest.fixture(scope="module")
