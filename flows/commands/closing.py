@@ -38,6 +38,7 @@ def closing(name: str, outcomes: Sequence[Outcome], home: Path, seconds: float, 
     title = f"{one_line(name)}: {counted(steps.total(), 'step')} in {seconds:,.1f} s{f', then it {ended}' if ended else ''}"
     table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, collapse_padding=True)
     table.pad_edge, table.show_edge, table.leading = False, False, 1
+    table.min_width = Text(title).cell_len  # a narrow table would break the name of the run
     table.add_column("step", no_wrap=True)
     table.add_column("what it made, and where")
     table.add_column("took", justify="right", no_wrap=True)

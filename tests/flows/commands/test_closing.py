@@ -19,7 +19,7 @@ from pipelines.config import parse_config
 def test_earlier_decision_has_no_time_and_is_not_reused():
     summary = "spam/1 promoted. By hand: see [/notes]"
     before, now = (Outcome("promote", MagicMock(), 1.5, reused, summary) for reused in (True, False))
-    assert [row.rpartition(" | ")[2] for row in run_note([before, now], {}).splitlines()[-2:]] == [" |", "1.5 s |"]
+    assert [row.rpartition(" | ")[2] for row in run_note("", [before, now], {}).splitlines()[-2:]] == [" |", "1.5 s |"]
     out = io.StringIO()
     Console(file=out, width=120).print(closing("run", [before, now], Path(), 3))
     assert out.getvalue().startswith("run: 0 steps in 3.0 s")
