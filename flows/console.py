@@ -60,7 +60,8 @@ def log(level: int, sentence: str) -> bool:
     Returns:
         Whether the line was printed.
     """
-    return any([write(level, one_line(without_secrets(sentence))) for write in _logs])
+    printed = [write(level, one_line(without_secrets(sentence))) for write in _logs]
+    return any(printed)
 
 
 @contextmanager

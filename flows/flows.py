@@ -100,8 +100,8 @@ NO_LABEL = Label()
 def _our_flow(**names: Any) -> Any:
     hooks: list[Any] = [end_mlflow_runs]
     ends: Any = {"on_failure": hooks, "on_crashed": hooks, "on_cancellation": hooks}
-    settings = {"task_runner": task_runner(), "persist_result": False, "retries": 0}
-    return flow(**names, **ends, **settings, flow_run_name=title_of_flow_run)
+    names["flow_run_name"] = title_of_flow_run
+    return flow(**names, **ends, task_runner=task_runner(), persist_result=False, retries=0)
 
 
 def _flow(name: str, until: str, description: str) -> prefect.Flow[..., Any]:

@@ -1,7 +1,7 @@
 """Whether a run has nothing to do: every result is published, MLflow knows of it, and the gate has decided.
 
-Then MLflow gets no empty run, and the command line imports neither it nor Prefect. The store and MLflow's database are read each time,
-so no state between runs can be wrong.
+Then MLflow gets no empty run, and the command line imports neither it nor Prefect. The store and MLflow's database
+are read each time, so no state between runs can be wrong.
 """
 
 from collections.abc import Callable, Sequence

@@ -15,7 +15,8 @@ from pipelines.errors import InputError
 
 def title_of_flow_run() -> str:
     """Return the name of the flow run that begins; Prefect asks for it."""
-    config, label = _context().parameters["config"], _context().parameters["label"]
+    parameters = _context().parameters or {}
+    config, label = parameters["config"], parameters["label"]
     before = None
     with suppress(InputError):  # MLflow cannot be read, which the run itself meets
         before = run_before(Home.from_environment(), config.name)
@@ -25,14 +26,14 @@ def title_of_flow_run() -> str:
 def tag_flow_run(config: RunConfig, label: Label) -> None:
     """Tag the flow run with the names of its flow and its config, and with what a person gave."""
     context = _context()
-    run = context.flow_run
-    assert run
-    tags = dict.fromkeys([*run.tags, "tokenmill", context.flow.name, config.name, *label.tags])
+    run, flow = context.flow_run, context.flow
+    assert run and flow
+    tags = dict.fromkeys([*run.tags, "tokenmill", flow.name, config.name, *label.tags])
     with going_without("tags in Prefect"), get_client(sync_client=True) as client:
         client.update_flow_run(run.id, tags=list(tags))
 
 
 def _context() -> FlowRunContext:
     context = FlowRunContext.get()
-    assert context and context.flow
+    assert context
     return context

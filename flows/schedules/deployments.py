@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 Flows = Mapping[str, "Flow[..., Any]"]
 
 ONE_AT_A_TIME = {"limit": 1, "collision_strategy": "ENQUEUE"}
-"""Prefect's limit of a deployment, which cannot tell people's runs from scheduled ones. `OwnRunner` drops the latter."""
+"""Prefect's limit of a deployment. It cannot tell people's runs from scheduled ones, which `OwnRunner` drops."""
 
 SECONDS_TO_END = 10.0
 """Seconds in which a served runner may end cleanly, for which Prefect's server has to answer."""

@@ -10,6 +10,7 @@ from flows.commands.options import naming_a_full_disk
 from flows.outcome import Outcome, new_outcomes
 from flows.servers import health
 from flows.servers.health import check_named
+from pipelines.config import load_config
 from pipelines.errors import InputError
 from pipelines.store import disks
 from pipelines.store.step import Stopped
@@ -100,6 +101,17 @@ def test_what_a_person_says_reaches_the_flow(mill):
     assert label.overrides == ("pretrain.seed=3",)
     with pytest.raises(InputError, match=r"'tags' is wrong: 'mlflow\.x' cannot be a tag"):
         commands.run(path, tag=["mlflow.x"])
+
+
+def test_no_promote_overrides_the_config(mill, monkeypatch):
+    path, started = mill
+    asked = []
+    monkeypatch.setattr(
+        "pipelines.config.load_config", lambda path, overrides, warn: asked.append(overrides) or load_config(path)
+    )
+    commands.run(path, ["pretrain.seed=3"], no_promote=True)
+    assert asked == [["pretrain.seed=3", "promote.enabled=false"]]
+    assert started[0][2]["label"].overrides == ("pretrain.seed=3",), "it says nothing about the run"
 
 
 def test_failed_run_shows_what_it_made(mill, capsys):

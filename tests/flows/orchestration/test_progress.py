@@ -1,4 +1,4 @@
-"""Progress of a step: lines that fit the terminal, whatever the data holds, and a bar in Prefect that delays nothing."""
+"""Progress of a step: lines that fit the terminal, whatever the data holds, and a bar in Prefect."""
 
 import io
 import logging

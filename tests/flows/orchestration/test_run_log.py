@@ -1,4 +1,4 @@
-"""Prefect's log of a flow run has the lines of the terminal, each is printed once, and so is the reason of a failure."""
+"""Prefect's log has the lines of the terminal. Each is printed once, and so is the reason of a failure."""
 
 import logging
 
