@@ -20,22 +20,26 @@ from pipelines.numbers import counted, short, size
 from pipelines.starter.plan import EVALUATING, READ_BYTES
 from pipelines.starter.speed import parameters_of, seconds_per_token
 from pipelines.store.dataset import Dataset
-from pipelines.store.manifest import Ref
+from pipelines.store.manifest import Manifest, Ref
 from pipelines.store.step import Step
 from pipelines.tokens.samples import SAMPLE, SampleConfig
 from pipelines.tokens.tokenize import TOKENIZE, TokenizeConfig, find_tokenizer
+from pipelines.tokens.tokenized_examples import TOKENIZE_EXAMPLES
 from pipelines.training.finetune_assistant import FINETUNE_ASSISTANT, AssistantConfig
 from pipelines.training.finetune_classifier import FINETUNE_CLASSIFIER, ClassifierConfig
 from pipelines.training.pretrain import PRETRAIN, PretrainConfig
 
 BYTES_PER_TOKEN = {"bpe": 3.5, "characters": 1.0, "words": 5.5}
 """Bytes of a token of encodings that are learnt; published ones have about four."""
+LETTERS = 128  # of a usual text
 TOKENIZED_BYTES = 4e6  # bytes a second that tokenizing reads, with learning a vocabulary
 MIXED_BYTES = 2e7  # bytes a second that a mix copies
 SAMPLED, SAMPLE_BYTES = 1e6, 60  # windows a second, and bytes of one
 WEIGHT_BYTES = 4
 PACKED = 0.4  # bytes of a corpus's file for a byte of text
+EVALUATION_BYTES = 2e5
 PLENTY = 1 << 40
+TOO_LARGE = "not known: too large to try here"
 EFFECTS = (
     *("model", "batch_size", "accumulation", "processes", "precision", "compile", "recompute", "threads"),
     *("optimizer", "trainable", "from_scratch", "packing"),
@@ -53,7 +57,8 @@ class StepForecast:
     dataset: the result, if it is reused.
     about: what is known of the work.
     seconds, bytes: estimates; None if nothing is known.
-    unknown: why nothing is known.
+    unknown: why the time is not known.
+    at_most: whether it takes this time at most.
     """
 
     step: Step
@@ -62,6 +67,7 @@ class StepForecast:
     seconds: float | None = None
     bytes: float | None = None
     unknown: str = ""
+    at_most: bool = False
 
 
 class _Statistics(dict[str, Any]):
@@ -81,6 +87,7 @@ class _Manifest:
 class _Expected:
     """A dataset that is not made yet."""
 
+    step: str
     ref: Ref
     manifest: _Manifest
 
@@ -121,7 +128,7 @@ def forecast(
         made, statistics = estimate.of(step)
         forecasts.append(made)
         ref = Ref.model_construct(kind=step.type.kind, name=step.name, fingerprint="", digest="")
-        return cast(Dataset, _Expected(ref, _Manifest(_Statistics(statistics))))
+        return cast(Dataset, _Expected(step.type.name, ref, _Manifest(_Statistics(statistics))))
 
     evaluated = chain(look_up, config, until, base, check=False)
     if all(each.dataset for each in forecasts):
@@ -151,6 +158,7 @@ class _Estimate:
             TOKENIZE.name: self._tokenizing,
             SAMPLE.name: self._sampling,
             PRETRAIN.name: self._pretraining,
+            TOKENIZE_EXAMPLES.name: self._lessons,
             FINETUNE_CLASSIFIER.name: self._finetuning,
             FINETUNE_ASSISTANT.name: self._finetuning,
         }
@@ -172,7 +180,8 @@ class _Estimate:
 
     def _tokenizing(self, step: Step, before: Dataset | None) -> tuple[StepForecast, Numbers]:
         config, n_bytes = cast(TokenizeConfig, step.config), step.inputs["corpus"].manifest.statistics["bytes"]
-        vocabulary, per_token = config.vocabulary, BYTES_PER_TOKEN.get(config.encoding, 4.0)
+        vocabulary = config.vocabulary or LETTERS if config.encoding == "characters" else config.vocabulary
+        per_token = BYTES_PER_TOKEN.get(config.encoding, 4.0)
         learnt = ("encoding", "vocabulary")
         if before and all(before.manifest.config.get(key) == getattr(config, key) for key in learnt):
             vocabulary = before.manifest.statistics["vocabulary"]
@@ -194,9 +203,9 @@ class _Estimate:
         config, samples = cast(PretrainConfig, step.config), step.inputs["samples"].manifest
         context = samples.statistics["context"] if isinstance(samples, _Manifest) else samples.config["context"]
         vocabulary = step.inputs["tokens"].manifest.statistics["vocabulary"]
-        about = f"{config.steps:,} steps of {config.batch_size * config.accumulation} x {context} tokens"
+        about = f"{counted(config.steps, 'step')} of {config.batch_size * config.accumulation} x {context} tokens"
         if vocabulary is None:
-            return StepForecast(step, None, about, unknown="not known before tokenize"), {"context": context}
+            return StepForecast(step, None, about, unknown=_first(step)), {"context": context}
         architecture = config.model.gpt(vocabulary, context)
         parameters, tokens = (
             parameters_of(architecture),
@@ -210,32 +219,36 @@ class _Estimate:
             seconds = self.token_seconds and self.token_seconds * tokens
         elif seconds is not None:
             self.token_seconds = seconds / tokens
-        unknown = "" if seconds else "not known: it is too large to try here"
+        unknown = TOO_LARGE if seconds is None else ""
         about = f"{short(parameters)} parameters, {about}"
         return StepForecast(step, None, about, seconds, WEIGHT_BYTES * parameters, unknown), numbers
 
+    def _lessons(self, step: Step, before: Dataset | None) -> tuple[StepForecast, Numbers]:
+        examples = step.inputs["examples"].manifest
+        n_bytes = examples.bytes if isinstance(examples, Manifest) else examples.statistics["bytes"]
+        return StepForecast(step, None, f"of {size(n_bytes)}", n_bytes / TOKENIZED_BYTES, n_bytes), {}
+
     def _finetuning(self, step: Step, before: Dataset | None) -> tuple[StepForecast, Numbers]:
-        config, base = cast(ClassifierConfig | AssistantConfig, step.config), step.inputs["model"].manifest.statistics
-        about = f"{config.steps:,} steps of {config.batch_size * config.accumulation} examples"
-        numbers = {name: base[name] for name in ("parameters", "context")}
-        seconds = _as_before(before, config, {"parameters": base["parameters"]})
-        if self.token_seconds is None and "tokens_trained" in base:
-            self.token_seconds = step.inputs["model"].manifest.built["seconds"] / base["tokens_trained"]
-        if (
-            seconds is None
-            and self.token_seconds
-            and "tokens" in (lessons := step.inputs["lessons"].manifest.statistics)
-        ):
-            read = config.steps * config.batch_size * config.accumulation * lessons["tokens"] / lessons["lessons"]
-            seconds = read * self.token_seconds
-        made = None if base["parameters"] == PLENTY else WEIGHT_BYTES * base["parameters"]
-        return StepForecast(step, None, about, seconds, made, "" if seconds else "not known before lessons"), numbers
+        config, base = cast(ClassifierConfig | AssistantConfig, step.config), step.inputs["model"].manifest
+        examples, parameters = config.batch_size * config.accumulation, base.statistics["parameters"]
+        about = f"{counted(config.steps, 'step')} of {counted(examples, 'example')}"
+        if parameters == PLENTY:
+            return StepForecast(step, None, about, unknown=_first(step)), {}
+        seconds, at_most = _as_before(before, config, {"parameters": parameters}), False
+        if self.token_seconds is None and isinstance(base, Manifest):
+            self.token_seconds = base.built["seconds"] / max(base.statistics["tokens_trained"], 1)
+        if seconds is None and self.token_seconds:
+            lessons = step.inputs["lessons"].manifest.statistics
+            at_most = "tokens" not in lessons
+            length = base.statistics["context"] if at_most else lessons["tokens"] / lessons["lessons"]
+            seconds = config.steps * examples * length * self.token_seconds
+        unknown = TOO_LARGE if seconds is None else ""
+        return StepForecast(step, None, about, seconds, WEIGHT_BYTES * parameters, unknown, at_most), {}
 
     def _other(self, step: Step, before: Dataset | None) -> tuple[StepForecast, Numbers]:
         if before:
             return StepForecast(step, None, "", before.manifest.built["seconds"], before.manifest.bytes), {}
-        seconds = EVALUATING if step.type.kind == "evaluation" else None
-        return StepForecast(step, None, "", seconds, None, "" if seconds else f"not known before {_first(step)}"), {}
+        return StepForecast(step, None, "", EVALUATING, EVALUATION_BYTES), {}
 
 
 def _as_before(before: Dataset | None, config: TrainConfig, numbers: Numbers) -> float | None:
@@ -250,5 +263,6 @@ def _as_before(before: Dataset | None, config: TrainConfig, numbers: Numbers) ->
 
 
 def _first(step: Step) -> str:
-    """Return the step that has to be carried out before more is known about another."""
-    return next((each.ref.kind for each in step.inputs.values() if not isinstance(each, Dataset)), "it runs")
+    """Return why nothing is known about a step: what it takes is not made yet."""
+    inputs: Iterable[Any] = step.inputs.values()
+    return f"not known before {next(each.step for each in inputs if isinstance(each, _Expected))}"

@@ -32,12 +32,14 @@ def closing(name: str, outcomes: Sequence[Outcome], home: Path, seconds: float, 
         outcomes: what was carried out, in order.
         home: the home folder.
         seconds: the time that it took in all.
-        ended: how the run ended if not well, in a few words after the time.
+        ended: what happened to the run then, if it did not end well: failed, or was stopped.
     """
     steps = Counter(outcome.step for outcome in outcomes if not outcome.summary)
-    title = f"{one_line(name)}: {counted(steps.total(), 'step')} in {seconds:,.1f} s{f' {ended}' if ended else ''}"
+    end = f", then it {ended}" if ended else ""
+    title = f"{one_line(name)}: {counted(steps.total(), 'step')} in {seconds:,.1f} s{end}"
     table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, collapse_padding=True)
     table.pad_edge, table.show_edge, table.leading = False, False, 1
+    table.min_width = Text(title).cell_len  # a narrow table would break the name of the run
     table.add_column("step", no_wrap=True)
     table.add_column("what it made, and where")
     table.add_column("took", justify="right", no_wrap=True)

@@ -46,7 +46,7 @@ def _table(name: str, steps: Sequence[StepForecast]) -> Table:
     from rich.text import Text
 
     from flows.outcome import headline
-    from pipelines.numbers import duration, size
+    from pipelines.numbers import size
     from pipelines.visible import one_line
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
@@ -54,14 +54,22 @@ def _table(name: str, steps: Sequence[StepForecast]) -> Table:
         table.add_column(title, justify="right" if title in ("size", "time") else "left", no_wrap=title != "what")
     several = [step.step.type.name for step in steps]
     for each in steps:
-        kind, which = each.step.type.name, f"{each.step.name}: "
-        what = headline(each.dataset) if each.dataset else each.about
-        what = f"{which}{what}".rstrip(": ") if several.count(kind) > 1 else what
-        big = "" if each.bytes is None else size(each.bytes)
-        long = each.unknown or f"~{duration(each.seconds or 0)}"
-        cells = ("", "reused") if each.dataset else (big and f"~{big}", long)
-        table.add_row(kind, Text(one_line(what)), cells[0], Text(cells[1], style="dim" if each.dataset else ""))
+        kind = each.step.type.name
+        parts = [each.step.name] if several.count(kind) > 1 else []
+        parts += [headline(each.dataset) if each.dataset else each.about]
+        parts += [f"time {each.unknown}"] if each.unknown else []
+        cells = ["", "reused"] if each.dataset else ["" if each.bytes is None else f"~{size(each.bytes)}", _time(each)]
+        what = one_line("; ".join(filter(None, parts)))
+        table.add_row(kind, Text(what), cells[0], Text(cells[1], style="dim" if each.dataset else ""))
     return table
+
+
+def _time(step: StepForecast) -> str:
+    from pipelines.numbers import duration
+
+    if step.seconds is None:
+        return "?"
+    return "<1 s" if step.seconds < 1 else f"{'<' if step.at_most else '~'}{duration(step.seconds)}"
 
 
 def summary(steps: Sequence[StepForecast]) -> str:
@@ -71,11 +79,12 @@ def summary(steps: Sequence[StepForecast]) -> str:
     new = [step for step in steps if not step.dataset]
     reused = len(steps) - len(new)
     if not new:
-        return f"All {counted(reused, 'step')} are reused; a run has nothing to make."
+        return f"All {counted(reused, 'step')} are reused: there is nothing to make."
     seconds, n_bytes = sum(step.seconds or 0 for step in new), sum(step.bytes or 0 for step in new)
-    unknown = [step.step.type.name for step in new if step.seconds is None]
-    more = f", and {', '.join(dict.fromkeys(unknown))} more that is not known yet" if unknown else ""
+    unknown = ", ".join(dict.fromkeys(step.step.type.name for step in new if step.seconds is None))
+    without = f", without {unknown}" if unknown else ""
+    about = "at most" if any(step.at_most for step in new) else "about"
     return (
-        f"{counted(reused, 'step')} reused, {len(new)} to be made: about {duration(seconds)}{more}, "
-        f"and {size(n_bytes)} on the disk. Nothing was made."
+        f"{counted(reused, 'step')} reused, {len(new)} to be made: {about} {duration(seconds)}{without}, and "
+        f"{size(n_bytes)} on the disk.\nThese are estimates; nothing was made."
     )

@@ -115,6 +115,7 @@ def run_flow(
     from flows.outcome import outcomes_so_far
     from flows.tracking.earlier import run_before
     from pipelines.config import load_config
+    from pipelines.store.step import Stopped
 
     started = time.perf_counter()
     never = [] if promote else ["promote.enabled=false"]
@@ -138,9 +139,10 @@ def run_flow(
         try:
             with naming_a_full_disk(home.path):
                 outcomes = carry_out(home, name, run, parameters)
-        except Exception:
+        except Exception as error:
+            how = "was stopped" if isinstance(error, Stopped) else "failed"
             if made := outcomes_so_far():
-                _show(closing(title, made, home.path, time.perf_counter() - started, "before it ended"), about)
+                _show(closing(title, made, home.path, time.perf_counter() - started, how), about)
             raise
     _show(closing(title, outcomes, home.path, time.perf_counter() - started), about)
     typer.echo(next_commands(run, outcomes))  # never broken to fit a width, so that people can copy it
