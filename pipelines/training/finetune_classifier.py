@@ -76,12 +76,12 @@ def run_classifier(
     if config.threshold and len(labels) > 2:
         raise InputError(f"training.threshold: there are {len(labels)} labels, and a threshold decides between two.")
     train, tuning = (_batches(tokenized, examples, split, labels, config) for split in ("train", "validation"))
-    n_unknown = tuning.targets.count(IGNORE)
+    n_unknown = sum(label not in labels for label in tokenized.labels("validation"))
     if n_unknown:
         work.listener.warn(f"{n_unknown} validation examples have labels that training never saw; they do not count")
-    if not set(labels) & set(tokenized.labels("validation")):
+    if n_unknown == len(tokenized.labels("validation")):
         raise InputError(f"{inputs['examples']}: no validation example has a label that its train split has.")
-    can_choose = n_unknown < len(tuning.targets)
+    can_choose = any(target != IGNORE for target in tuning.targets)
     if not can_choose:
         work.listener.warn(NOTHING_TO_CHOOSE_ON)
     model = _new_classifier(inputs["model"].path, len(labels), config)
