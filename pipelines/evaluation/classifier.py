@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from gpt.classifier import Decision
 from gpt.config import Config
 from pipelines.corpus.examples import Example, Examples
+from pipelines.corpus.kept_out import kept_out_examples
 from pipelines.corpus.labels import listed
 from pipelines.corpus.readers.records import short_line
 from pipelines.errors import InputError
@@ -152,15 +153,16 @@ def baseline_results(
         work.listener.warn("no baselines: the train split does not have two of the classifier's labels")
         return {}
     validation, positive = examples.rows("validation"), decision.labels.index(decision.positive)
-    is_positive = np.array([row.label == decision.positive for row in validation])
+    choosing = [row for row, kept in zip(validation, kept_out_examples(validation), strict=True) if not kept]
+    is_positive = np.array([row.label == decision.positive for row in choosing], bool)
     train_texts, classes = [row.text for row in train], class_numbers(train, decision.labels)
     results: dict[str, Result] = {}
     for number, system in enumerate(BASELINES):
         work.listener.progress(number, len(BASELINES), "baselines", system)
         predict = fit_baseline(system, train_texts, classes, len(decision.labels))
         threshold = None
-        if criterion:
-            probabilities = predict([row.text for row in validation])[:, positive]
+        if criterion and choosing:
+            probabilities = predict([row.text for row in choosing])[:, positive]
             threshold = choose_threshold(is_positive, probabilities, criterion)
         results[system] = predict(texts), replace(decision, threshold=threshold)
     return results
@@ -224,7 +226,7 @@ def _details(dataset: Dataset) -> str:
 EVALUATE_CLASSIFIER = StepType(
     "evaluate-classifier",
     kind="evaluation",
-    version=3,
+    version=4,
     config=EvaluateClassifierConfig,
     run=run_classifier,
     packages=("gpt", "pipelines.evaluation", "pipelines.models"),

@@ -73,10 +73,10 @@ def run_classifier(
     examples, tokenized = Examples(inputs["examples"]), TokenizedExamples(inputs["lessons"])
     labels, positive = check_classes(examples, config)
     train, tuning = (_batches(tokenized, examples, split, labels, config) for split in ("train", "validation"))
-    n_unknown = tuning.targets.count(IGNORE)
+    n_unknown = sum(label not in labels for label in tokenized.labels("validation"))
     if n_unknown:
         work.listener.warn(f"{n_unknown} validation examples have labels that training never saw; they do not count")
-    can_choose = n_unknown < len(tuning.targets)
+    can_choose = any(target != IGNORE for target in tuning.targets)
     if not can_choose:
         work.listener.warn(NOTHING_TO_CHOOSE_ON)
     model = _new_classifier(inputs["model"].path, len(labels), config)

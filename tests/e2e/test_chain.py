@@ -74,7 +74,8 @@ def test_closing_table_shows_steps_baselines_and_next_commands(finished):
         "before fine-tuning",
     ):
         assert system in done.stdout
-    assert "tiny-sort/1 promoted. The first model of its name." in done.stdout
+    assert "tiny-sort/1 not promoted. The validation split keeps" in done.stdout
+    assert "`tokenmill promote tiny-sort/1` makes it the champion." in " ".join(done.stdout.split())
     assert "tokenmill chat --model tiny-answer" in done.stdout
     assert "data/model/tiny-" in done.stdout
 
