@@ -64,7 +64,7 @@ def connect_selection(
     """Open a catalog that shows the datasets of a selection; arguments as in `connect`."""
     connection = duckdb.connect(":memory:")
     connection.execute("CREATE SCHEMA versions; CREATE SCHEMA tokenmill")
-    Functions(selection).register(connection)
+    Functions(selection, mlflow_uri).register(connection)
     damaged = [sentence for view in VIEWS.values() for sentence in _create_view(connection, selection, view)]
     sentences = ", ".join(map(literal, damaged))
     connection.execute(f"CREATE VIEW tokenmill.damaged AS SELECT unnest([{sentences}]::VARCHAR[])")

@@ -226,18 +226,18 @@ PREDICTIONS = View(
 )
 
 
-def _predictions_of(task: str, columns: str, comment: str) -> View:
+def _predictions_of(task: str, columns: str, comment: str, **inputs: Callable[[Manifest], str | None]) -> View:
+    facts = {**MODEL_NAME, **inputs}
     all_columns = f"model VARCHAR, item VARCHAR, {columns}"
-    return View(
-        f"{task}_predictions", "predictions.parquet", all_columns, comment, MODEL_NAME, export="table", task=task
-    )
+    return View(f"{task}_predictions", "predictions.parquet", all_columns, comment, facts, export="table", task=task)
 
 
 PREDICTIONS_BY_TASK = (
     _predictions_of(
         "language",
-        "tokens BIGINT, bytes BIGINT, words BIGINT, model_loss DOUBLE",
+        "corpus VARCHAR, tokens BIGINT, bytes BIGINT, words BIGINT, model_loss DOUBLE",
         "The loss of each held-out document in a language model and in its baselines, summed over its tokens.",
+        corpus=_input_name("corpus"),
     ),
     _predictions_of(
         "classification",
