@@ -156,6 +156,17 @@ class _Sample:
     guesses: tuple[Guess, ...] = ()
 
 
+def first_records(uri: str, format: str | None = None) -> tuple[ReadOptions, Sequence[dict[str, Any]]]:
+    """Return how a file is read, with guessed names of columns, and its first records; none if it is unreadable.
+
+    Raises:
+        InputError: there is no such file.
+    """
+    (file, *_), _ = list_files(absolute(uri))
+    sample = _sample(file, time.monotonic() + SECONDS, format)
+    return sample.options, sample.records
+
+
 def _kinds(ending: str, files: Sequence[File], deadline: float) -> Iterator[Kind]:
     """Yield the kinds of the files of an extension: one, unless their columns differ."""
     step = max(1, len(files) // FILES)
@@ -184,9 +195,9 @@ def _signature(sample: _Sample) -> tuple[str, ...]:
     return (sample.options.format or "", *sorted({name for record in sample.records for name in record}))
 
 
-def _sample(file: File, deadline: float) -> _Sample:
+def _sample(file: File, deadline: float, format: str | None = None) -> _Sample:
     """Read the beginning of a file. A table without a header gets names for its columns."""
-    options: ReadOptions = FileSource(uri=file.uri, max_document=PIECE)
+    options: ReadOptions = FileSource(uri=file.uri, max_document=PIECE, format=format)
     try:
         with file.open() as stream:
             seen = look(stream, file.name, options)
