@@ -64,12 +64,11 @@ def input_texts(file: Path | None = None, column: str | None = None) -> Iterator
             raise InputError("--column names a column of a --file; standard input is read line by line.")
         return input_lines()
     file = expand_user(file)
-    try:
-        options, records = first_records(str(file))
-        if column and options.format not in TABLES:
-            options, records = first_records(str(file), "tsv")
-    except InputError:
+    if not file.is_file():
         return input_lines(file)  # whose error speaks of a file, not of a source
+    options, records = first_records(str(file))
+    if column and options.format not in TABLES:
+        options, records = first_records(str(file), "tsv")
     if options.format in TABLES and records:
         return _cells(file, _column(file, records, column), options)
     lines = str(records[0].get("text")).splitlines()[:SOME] if records else []

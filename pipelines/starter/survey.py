@@ -18,7 +18,7 @@ from pipelines.addresses import has_secret
 from pipelines.corpus.ingest.texts import spoken_text
 from pipelines.corpus.readers.compression import decompress
 from pipelines.corpus.readers.encoding import open_text
-from pipelines.corpus.readers.formats import one_by_one, read_records
+from pipelines.corpus.readers.formats import one_by_one, read_records, split_name
 from pipelines.corpus.readers.look import Guess, look
 from pipelines.corpus.readers.records import SURROGATE, Bad, ReadOptions, UnreadableError
 from pipelines.corpus.sources import REFUSED, File, FileSource, Skipped, label_of, list_files
@@ -157,13 +157,15 @@ class _Sample:
 
 
 def first_records(uri: str, format: str | None = None) -> tuple[ReadOptions, Sequence[dict[str, Any]]]:
-    """Return how a file is read, with guessed names of columns, and its first records; none if it is unreadable.
+    """Return how a file is read, with guessed names of columns, and its first records; none of a file without a reader.
 
     Raises:
-        InputError: there is no such file.
+        InputError: there is no such file, or it cannot be read as what its name says.
     """
     (file, *_), _ = list_files(absolute(uri))
     sample = _sample(file, time.monotonic() + SECONDS, format)
+    if not sample.records and split_name(file.name)[1] in TABLES:
+        raise InputError(f"{uri} cannot be read: {sample.problem}.")
     return sample.options, sample.records
 
 
