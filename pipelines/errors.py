@@ -1,6 +1,7 @@
 """Errors whose text is one sentence for people: what is wrong, where, and what to do."""
 
 import difflib
+import re
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
@@ -14,11 +15,11 @@ class ClearError(Exception):
     """An error whose text is one clear sentence.
 
     The text loses the passwords and tokens of its addresses, and its control characters become visible, since
-    terminals, Prefect, MLflow and logs show errors.
+    terminals, Prefect, MLflow and logs show errors. It ends with one period, also where it quotes a whole sentence.
     """
 
     def __init__(self, sentence: str) -> None:
-        super().__init__(visible(without_secrets(sentence)))
+        super().__init__(re.sub(r"(?<!\.)\.\.$", ".", visible(without_secrets(sentence))))
 
 
 class InputError(ClearError):

@@ -89,10 +89,12 @@ def plan(
     name = f"{model.ref.name[:40]}-on-{slug(name_of(data.uri))[:18]}".rstrip("-.")
     values = {"name": name, "experiment": experiment, "model": f"{model.ref.name}@{model.ref.fingerprint}"}
     kind, columns = choose_columns(data, text, label)
-    if model.manifest.statistics["task"] == "language":
+    task = model.manifest.statistics["task"]
+    if label and task != "classification":
+        raise InputError(f"--label is for a classifier, and {model.ref.name} is none.")
+    if task == "language":
         sources = [source.keys | ({"text": text} if text else {}) for source in text_sources(data)]
         return NewDataRun.model_validate(values | {"ingest": {"sources": sources, "split": ALL_TEST}})
-    task = model.manifest.statistics["task"]
     if TASK_OF.get(columns.kind) != task:
         wanted = (
             "a column of labels: name it with --label" if task == "classification" else "conversations or responses"

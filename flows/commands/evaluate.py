@@ -133,9 +133,10 @@ def metrics_table(evaluation: Dataset) -> Table:
     from pipelines.visible import cut, one_line
 
     rows = [row for row in pq.read_table(evaluation.file("metrics.parquet")).to_pylist() if row["value"] is not None]
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, collapse_padding=True)
     for name in ("metric", "model", "95%", "best other", "which is"):
-        table.add_column(name, justify="left" if name in ("metric", "which is") else "right", no_wrap=name == "metric")
+        is_text = name in ("metric", "which is")
+        table.add_column(name, justify="left" if is_text else "right", no_wrap=name != "which is")
     for own in (row for row in rows if row["system"] == MODEL):
         metric = own["metric"]
         known = METRICS.get(metric.partition("/")[0])

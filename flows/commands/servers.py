@@ -13,6 +13,7 @@ from typer import Argument, Option
 from flows.commands.options import current_home, naming_a_full_disk
 from flows.terminal import results
 from pipelines.errors import InputError
+from pipelines.visible import one_line
 
 Host = Annotated[
     str | None, Option(metavar="ADDRESS", help="Listen at this address too; 0.0.0.0 is all. Needs --allow-host.")
@@ -140,11 +141,12 @@ def _print_services(services: Sequence[Service]) -> None:
     from flows.console import print_unbroken
 
     table = Table(box=None, pad_edge=False)
-    for column in ("server", "address", "state", "pid", "since", "log"):
-        table.add_column(column)
+    for column in ("server", "address", "state", "pid", "since"):
+        table.add_column(column, no_wrap=True)
     for service in services:
         since = service.since.astimezone().strftime("%Y-%m-%d %H:%M") if service.since else ""
         state = Text("running", "green") if service.running else Text("not running", "dim")
-        log = os.path.relpath(service.log) if service.log else ""
-        table.add_row(service.name, service.url, state, str(service.pid or ""), since, log)
+        table.add_row(service.name, service.url, state, str(service.pid or ""), since)
     print_unbroken(table)
+    if logs := [os.path.relpath(service.log) for service in services if service.log]:
+        typer.echo(one_line(f"Logs: {'  '.join(logs)}"))
