@@ -26,7 +26,7 @@ def catalog(*, datasets: Sequence[str] = (), home: str | Path | None = None) -> 
     from pipelines.catalog import connect
 
     place = open_home(home)
-    return connect(place.store, place.mlflow_uri, datasets)  # type: ignore[no-any-return]
+    return connect(place.store, place.mlflow_uri, datasets)
 
 
 def sql(query: str, *, datasets: Sequence[str] = (), home: str | Path | None = None) -> DuckDBPyRelation:

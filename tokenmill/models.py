@@ -26,7 +26,7 @@ def model(name: Name, *, home: str | Path | None = None) -> LanguageModel | Assi
     """
     from pipelines.models import open_model
 
-    return open_model(_folder(name, home))  # type: ignore[no-any-return]
+    return open_model(_folder(name, home))
 
 
 def tokenizer(name: Name, *, home: str | Path | None = None) -> Tokenizer:
