@@ -2,9 +2,12 @@
 
 import ast
 import re
+import shutil
+import subprocess
 import tomllib
 from pathlib import Path
 
+import pytest
 import torch
 
 from gpt.config import SIZES, gpt_config
@@ -73,6 +76,14 @@ def test_index_leads_to_every_page() -> None:
     assert there <= linked
 
 
+def test_house_lists_every_part_of_the_packages() -> None:
+    house = (DOCS / "house.md").read_text()
+    parts = [path for package in ("flows", "gpt", "pipelines") for path in (ROOT / package).iterdir()]
+    names = {path.stem for path in parts if path.is_dir() or path.suffix == ".py"}
+    unlisted = {name for name in names if not name.startswith("_") and not re.search(rf"\b{name}\b", house)}
+    assert unlisted <= {"lm_eval_model", "reference"}
+
+
 def anchors(page: Path) -> set[str]:
     """Return the names of the headings of a page, as GitHub writes them in addresses."""
     text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
@@ -104,3 +115,28 @@ def test_extras_and_targets_that_the_install_page_names_exist() -> None:
     assert extras == named
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     assert set(re.findall(r"`make ([a-z-]+)`", (DOCS / "install.md").read_text())) <= targets
+
+
+@pytest.mark.parametrize(
+    ("target", "installed"),
+    [
+        ("run", ["samples"]),
+        ("check", ["samples", "samples,dev"]),
+        ("bench", ["samples", "samples,dev", "samples,dev,bench"]),
+    ],
+)
+def test_target_installs_what_it_needs_from_nothing_and_nothing_again(
+    tmp_path: Path, target: str, installed: list[str]
+) -> None:
+    for name in ("Makefile", "pyproject.toml", "constraints.txt"):
+        shutil.copy(ROOT / name, tmp_path)
+
+    def extras() -> list[str]:
+        done = subprocess.run(["make", "-n", target], cwd=tmp_path, capture_output=True, text=True, check=True)
+        return re.findall(r"--editable '\.\[([^]]*)\]'", done.stdout)
+
+    assert extras() == installed
+    (tmp_path / ".venv").mkdir()
+    for stamp in ("installed", "installed-dev", "installed-bench"):
+        (tmp_path / ".venv" / stamp).touch()
+    assert extras() == []
