@@ -58,7 +58,7 @@ def evaluate(
         run_flow("evaluate", config, set, "evaluate", said, promote=not no_promote, dry_run=dry_run, rebuild=rebuild)
         return
     if config or set or name or note or tag or no_promote or rebuild or dry_run:
-        raise InputError("--data scores a published model and promotes none; a config and the options of its runs have no part in that.")
+        raise InputError("--data scores a published model; leave out the config and the options of its run.")
     _evaluate_new(current_home(), model, data, text, label)
 
 
