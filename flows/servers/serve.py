@@ -58,8 +58,8 @@ def serve_mlflow(home: Path, listener: socket.socket) -> None:
     origins = _list(os.environ.get("MLFLOW_SERVER_CORS_ALLOWED_ORIGINS", ""))
     hosts = [*_list(os.environ["MLFLOW_SERVER_ALLOWED_HOSTS"]), *_hosts(origins)]
     secret = home_secret(private_folder(home))
-    guard = Guard(app, secret, _port(listener), others=others, hosts=hosts, origins=origins, takes_files=True)
-    _serve(guard, listener)
+    port, sites = _port(listener), {"hosts": hosts, "origins": origins}
+    _serve(Guard(app, secret, port, others=others, **sites, takes_files=True, defaults=MODEL_TRAINING), listener)
 
 
 def serve_run(home: Path, listener: socket.socket) -> None:
@@ -68,6 +68,13 @@ def serve_run(home: Path, listener: socket.socket) -> None:
     os.environ |= {f"PREFECT_SERVER_{part}_ENABLED": "false" for part in parts}
     serve_prefect(home, listener)
 
+
+MODEL_TRAINING = {
+    "mlflow.workflowType_v1": '"machine_learning"',
+    "mlflow.assistant.fab.autoOpenedOnFirstLoad_v1": "true",
+    "mlflow.telemetry.info.alert.dismissed_v1": "true",
+}
+"""What MLflow's pages keep in a browser: model training, no assistant, no notice about telemetry that is off."""
 
 SERVERS = {"prefect": serve_prefect, "mlflow": serve_mlflow, "prefect-temporary": serve_run}
 

@@ -70,11 +70,13 @@ def register_model(client: MlflowClient, home: Home, dataset: Dataset, run_id: s
         version = registered_version(client, name, run_id)
         if version is None:
             info = log_model(dataset, run_id)
-            tags = lineage_tags(dataset, home.store.list())
+            # The version's page shows its tags above all else, so those of the origin are with the logged model.
+            tags = {"tokenmill.fingerprint": dataset.manifest.fingerprint}
             made = client.create_model_version(name, info.model_uri, run_id, tags=tags, model_id=info.model_id)
             version = str(made.version)
             listed = json.dumps([{"name": name, "version": version}])  # in the form that the logged model's page reads
-            client.set_logged_model_tags(info.model_id, {MLFLOW_MODEL_VERSIONS: listed})
+            origin = lineage_tags(dataset, home.store.list())
+            client.set_logged_model_tags(info.model_id, {**origin, MLFLOW_MODEL_VERSIONS: listed})
         champion = client.get_registered_model(name).aliases.get(CHAMPION)
         if champion is None:
             if not version_of(home.mlflow_uri, name, version=int(version)).is_rejected:

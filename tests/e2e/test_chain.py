@@ -178,11 +178,15 @@ def test_registered_models_have_an_alias_and_load_with_pyfunc(finished, client):
     store = Store(place.home / "data")
     model, base = store.open("model/tiny-sort"), store.open("model/tiny")
     assert version.tags["tokenmill.fingerprint"] == model.ref.fingerprint
-    assert version.tags["tokenmill.parents"] == str(base)
-    assert version.tags["tokenmill.corpus"] == str(store.open("corpus/topics"))
-    assert json.loads(version.tags["tokenmill.inputs"])["model"] == {"dataset": str(base), "digest": base.ref.digest}
-    assert version.tags["tokenmill.tokenizer"] == model.manifest.files["tokenizer.json"].sha256
-    assert {"tokenmill.digest", "tokenmill.step", "tokenmill.sources", "tokenmill.decision"} <= version.tags.keys()
+    assert set(version.tags) <= {
+        f"tokenmill.{key}" for key in ("fingerprint", "decision", "why", "decided_at", "evaluation", "against")
+    }
+    origin = client.get_logged_model(version.model_id).tags
+    assert origin["tokenmill.parents"] == str(base)
+    assert origin["tokenmill.corpus"] == str(store.open("corpus/topics"))
+    assert json.loads(origin["tokenmill.inputs"])["model"] == {"dataset": str(base), "digest": base.ref.digest}
+    assert origin["tokenmill.tokenizer"] == model.manifest.files["tokenizer.json"].sha256
+    assert {"tokenmill.digest", "tokenmill.step", "tokenmill.sources"} <= origin.keys()
 
 
 def test_no_model_holds_a_pickle(finished):

@@ -1,6 +1,5 @@
 """A refresh with new text continues from the champion; the gate, comparisons, rollback and housekeeping follow."""
 
-import json
 import os
 import pydoc_data.topics
 import shutil
@@ -43,7 +42,6 @@ def test_refresh_trains_from_the_champion_and_promotes_the_better_model(grown):
     first, second = versions["tiny/1"], versions["tiny/2"]
     model = store.open(f"tiny@{second.fingerprint}")
     assert model.manifest.inputs["base"].fingerprint == first.fingerprint
-    assert json.loads(second.tags["tokenmill.inputs"])["base"]["digest"] == model.manifest.inputs["base"].digest
     assert second.aliases == ("champion",) and second.tags["tokenmill.against"] == "tiny/1", "it has 20 more steps"
     assert f"tiny/2 promoted. {second.tags['tokenmill.why']}" in " ".join(done.stdout.split())
     assert store.open("evaluation/tiny-champion").manifest.inputs["model"].fingerprint == first.fingerprint

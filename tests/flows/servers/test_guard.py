@@ -17,6 +17,9 @@ JSON = {"content-type": "application/json", "content-length": "2"}
 LOGIN = {"authorization": f"Bearer {SECRET.value}"}
 
 
+HOST = [(b"host", b"127.0.0.1:4200")]
+
+
 def basic(text):
     return {"authorization": f"Basic {base64.b64encode(text.encode()).decode()}"}
 
@@ -192,6 +195,27 @@ def test_login_link_gives_a_cookie_and_leaves_no_token():
     outdated = f"token={SECRET.token('link', -1)}"
     code, answer, _ = ask({"cookie": cookie}, method="GET", path="/", query=outdated)
     assert code == 303 and "set-cookie" not in answer, "whoever is logged in needs no new link"
+
+
+def test_first_page_stores_defaults_in_the_browser_for_the_owner_alone():
+    sent = []
+
+    async def send(message):
+        sent.append(message)
+
+    def visit(query, **headers):
+        scope = {"type": "http", "method": "GET", "path": "/", "query_string": query.encode(), "headers": HOST}
+        scope["headers"] = [*HOST, *((name.encode(), value.encode()) for name, value in headers.items())]
+        asyncio.run(Guard(None, SECRET, 4200, defaults={"mode": "</training"})(scope, None, send))
+        start, body = sent[-2:]
+        return start["status"], dict(start["headers"]), body["body"]
+
+    code, headers, _ = visit(login_link("", SECRET).partition("?")[2])
+    first = headers[b"location"].decode()
+    cookie = headers[b"set-cookie"].decode().partition(";")[0]
+    assert code == 303 and visit(first.partition("?")[2])[0] == 401
+    code, _, page = visit(first.partition("?")[2], cookie=cookie)
+    assert code == 200 and b"localStorage" in page and b'"mode": "<\\/training"' in page
 
 
 def test_settings_of_users_add_secrets_names_and_sites():
