@@ -4,6 +4,7 @@ Needs Chromium; Debian's package works.
 """
 
 import re
+import shutil
 from collections.abc import Callable, Iterator
 from typing import Any
 
