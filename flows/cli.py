@@ -23,6 +23,7 @@ from flows.commands import datasets
 from flows.commands.classify import classify
 from flows.commands.datasets import report, trace
 from flows.commands.doctor import doctor
+from flows.commands.evaluate import evaluate
 from flows.commands.init import init
 from flows.commands.models import chat, compare, generate, models, promote, reevaluate, rollback
 from flows.commands.run import STEPS, run
@@ -36,7 +37,7 @@ from pipelines.errors import ClearError, InputError, ServerAway, cause_of
 from pipelines.store.disks import full_disk
 
 COMMANDS: dict[str, list[Callable[..., None]]] = {
-    "Runs": [init, run, *STEPS],
+    "Runs": [init, run, *STEPS, evaluate],
     "Data": [trace, report, sql],
     "Models": [generate, classify, chat, compare, models, promote, reevaluate, rollback],
     "Servers": [up, down, status, env, schedule, serve, doctor],

@@ -74,16 +74,20 @@ def logging_lines(write: Log) -> Iterator[None]:
         _logs.remove(write)
 
 
-def print_unbroken(table: Table) -> None:
+def print_unbroken(table: Table, console: Console | None = None) -> None:
     """Print a table and break none of its words, such as paths, which people copy.
 
-    A narrow terminal then wraps lines by itself, and joins them when they are copied.
+    A narrow terminal then wraps lines by itself, and joins them when they are copied. Columns that fold are for reading
+    only, so their words may be broken.
     """
-    console = standard_output()
+    console = console or standard_output()
     wide = console.options.update(max_width=1000)
 
     for column in table.columns:
         sizes = [Measurement.get(console, wide, cell) for cell in (column.header, *column.cells)]
+        if column.overflow == "fold":
+            column.min_width = min(max(size.maximum for size in sizes), 12)
+            continue
         column.min_width = max(size.maximum if column.no_wrap else size.minimum for size in sizes)
     columns = sum(column.min_width or 0 for column in table.columns)
     console.width = max(console.width, columns + 3 * len(table.columns))

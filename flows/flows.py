@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import prefect
 from prefect import State, flow
@@ -30,6 +30,7 @@ from pipelines.catalog.registry import ModelVersion
 from pipelines.chain import Evaluated, Perform, chain, report_on
 from pipelines.config import RunConfig
 from pipelines.errors import ClearError, cause_of
+from pipelines.new_data import NewDataRun, evaluate_new
 from pipelines.report.report import FILE as REPORT_FILE
 from pipelines.store.disks import full_disk
 from pipelines.store.step import Stopped
@@ -74,7 +75,7 @@ def _conduct(
                 if is_finished(home):
                     return Completed(message=MADE_BEFORE)
             with living_run(home.store, str(flow_run.id)):
-                tracker = Tracker(home, config.name)
+                tracker = Tracker(home, config.experiment)
                 with tracker.flow_run(config, tags, label):
                     conductor = Conductor(home.store, tracker, rebuild, should_stop, take_resolved(), tracker.done)
                     evaluated = evaluate(conductor.perform, home)
@@ -155,11 +156,27 @@ def promote(config: RunConfig, again: bool = False, label: Label = NO_LABEL) -> 
         again: Decide also about models that were decided about before.
         label: What tells this run from others.
     """
-    return _conduct(config, label, _registered(config, lambda versions: versions[-1:]), again=again)
+    asked = config.model_copy(update={"promote": config.promote.model_copy(update={"enabled": True})})
+    return _conduct(asked, label, _registered(config, lambda versions: versions[-1:]), again=again)
+
+
+@_our_flow(name="evaluate-new")
+def evaluate_data(config: NewDataRun, label: Label = NO_LABEL) -> Outcomes:
+    """Evaluate a published model on data that no run has read. Trains and promotes nothing.
+
+    Args:
+        config: The model and the data.
+        label: What tells this run from others.
+    """
+    run = cast(RunConfig, config)  # it has what every flow reads: name, experiment, report
+    return _conduct(run, label, lambda perform, home: [evaluate_new(perform, config, home.store, say)], promote=False)
 
 
 def _registered(config: RunConfig, which: Callable[[Sequence[ModelVersion]], Sequence[ModelVersion]]) -> Evaluate:
     return lambda perform, home: evaluate_registered(perform, config, home, which)
 
 
-FLOWS = {each.name: each for each in (run, ingest, tokenize, sample, pretrain, finetune, evaluate, reevaluate, promote)}
+FLOWS = {
+    each.name: each
+    for each in (run, ingest, tokenize, sample, pretrain, finetune, evaluate, evaluate_data, reevaluate, promote)
+}

@@ -1,6 +1,5 @@
 """A run's configuration: one TOML file, a table per step, checked before anything starts."""
 
-import difflib
 import math
 import tomllib
 import warnings
@@ -15,7 +14,7 @@ from pipelines.corpus.examples import ExamplesConfig
 from pipelines.corpus.ingest.config import IngestConfig
 from pipelines.corpus.mix import MixConfig
 from pipelines.corpus.places import Folders
-from pipelines.errors import InputError
+from pipelines.errors import InputError, did_you_mean
 from pipelines.evaluation.assistant import EvaluateAssistantConfig
 from pipelines.evaluation.classifier import EvaluateClassifierConfig
 from pipelines.evaluation.language_model import EvaluateLanguageConfig
@@ -30,8 +29,15 @@ from pipelines.training.finetune_assistant import AssistantConfig
 from pipelines.training.finetune_classifier import ClassifierConfig
 from pipelines.training.pretrain import PretrainConfig
 
-SHIPPED = Path(__file__).resolve().parents[1] / "configs"
-"""The shipped configs: beside the packages, in a checkout as in a wheel."""
+SHIPPED = (Path(__file__).parents[1] / "tokenmill" / "configs").resolve()
+"""The shipped configs, in a checkout as in a wheel."""
+
+
+def shipped(path: Path | str) -> Path:
+    """Return a path, or the shipped config that it names: `quickstart`, or `configs/quickstart.toml` elsewhere."""
+    path = Path(path).expanduser()
+    ours = SHIPPED / f"{path.name.removesuffix('.toml')}.toml"
+    return ours if str(path.parent) in (".", "configs") and not path.is_file() and ours.is_file() else path
 
 
 class ClassificationRun(Config):
@@ -99,6 +105,11 @@ class RunConfig(Config):
     """The page about it all."""
 
     @property
+    def experiment(self) -> str:
+        """The experiment of MLflow that the run belongs to."""
+        return self.name
+
+    @property
     def data(self) -> str:
         """The name of the corpus that is tokenized, and of its tokens and samples."""
         return self.corpus or self.name
@@ -161,7 +172,7 @@ def load_config(
     Raises:
         InputError: the file does not exist, is not TOML, or does not describe a run.
     """
-    path = Path(path).expanduser()
+    path = shipped(path)
     try:
         content = path.read_bytes()
         values = tomllib.loads(content.decode("utf-8-sig"))  # editors of Windows write a mark first
@@ -223,8 +234,7 @@ def explain(error: ValidationError, model: type[BaseModel], values: Mapping[str,
     if first["type"] == "extra_forbidden":
         if elsewhere := [each for each in _keys(schema, schema, values) if each.split(".")[-1] == location[-1]]:
             return f"there is no key {key!r}; did you mean {' or '.join(elsewhere[:PROPOSED])}?"
-        near = difflib.get_close_matches(location[-1], known, n=1, cutoff=0.5)
-        hint = f"did you mean {near[0]!r}?" if near else f"known keys are {', '.join(sorted(known))}."
+        hint = did_you_mean(location[-1], known, f"known keys are {', '.join(sorted(known))}.")
         return f"unknown key {key!r}; {hint}"
     if first["type"] == "missing":
         return f"{key!r} is missing; add it to the config."

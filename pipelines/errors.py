@@ -1,6 +1,8 @@
 """Errors whose text is one sentence for people: what is wrong, where, and what to do."""
 
-from collections.abc import Iterator
+import difflib
+import re
+from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
 from pipelines.addresses import without_secrets
@@ -13,11 +15,11 @@ class ClearError(Exception):
     """An error whose text is one clear sentence.
 
     The text loses the passwords and tokens of its addresses, and its control characters become visible, since
-    terminals, Prefect, MLflow and logs show errors.
+    terminals, Prefect, MLflow and logs show errors. It ends with one period, also where it quotes a whole sentence.
     """
 
     def __init__(self, sentence: str) -> None:
-        super().__init__(visible(without_secrets(sentence)))
+        super().__init__(re.sub(r"(?<!\.)\.\.$", ".", visible(without_secrets(sentence))))
 
 
 class InputError(ClearError):
@@ -26,6 +28,12 @@ class InputError(ClearError):
 
 class ServerAway(ClearError):
     """A server did not answer for too long. The command line exits with 1."""
+
+
+def did_you_mean(name: str, known: Iterable[str], otherwise: str) -> str:
+    """Return the end of a sentence about an unknown name: the nearest known one, else what to do instead."""
+    near = difflib.get_close_matches(name, known, 1)
+    return f"did you mean {near[0]!r}?" if near else otherwise
 
 
 def causes(error: BaseException) -> Iterator[BaseException]:

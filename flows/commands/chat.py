@@ -70,7 +70,7 @@ class Settings(Config):
 class Chat:
     """A conversation with an assistant, and the commands that its user may type."""
 
-    def __init__(self, reference: str, settings: Settings, system: str = "") -> None:
+    def __init__(self, reference: str | None, settings: Settings, system: str = "") -> None:
         self.open(reference)
         self.settings, self.system = settings, system
         self.messages: list[Message] = []
@@ -144,15 +144,15 @@ class Chat:
         for name, info in Settings.model_fields.items():
             typer.echo(f"{name:<14} {getattr(self.settings, name):<8} {info.description}")
 
-    def open(self, reference: str) -> None:
-        """Continue with the assistant of this name.
+    def open(self, reference: str | None) -> None:
+        """Continue with the assistant of this name, by default the newest.
 
         Raises:
             InputError: there is no such model, or it is no assistant.
         """
-        model = open_model(find_model(reference).path)
+        model = open_model((found := find_model(reference or None, task="instruction")).path)
         if not isinstance(model, Assistant):
-            raise InputError(f"{reference} is no assistant; see `tokenmill datasets ls model`.")
+            raise InputError(f"{found} is no assistant; `tokenmill models` shows what there is.")
         self.assistant = model
 
     def save(self, file: str) -> None:
@@ -182,7 +182,7 @@ COMMANDS: dict[str, Callable[[Chat, str], None]] = {
 }
 
 
-def run_chat(reference: str, settings: Settings, system: str = "") -> None:
+def run_chat(reference: str | None, settings: Settings, system: str = "") -> None:
     """Chat until the user leaves, or until the lines of a pipe are answered."""
     Chat(reference, settings, system).run(_typed() if sys.stdin.isatty() else input_lines())
 

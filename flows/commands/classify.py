@@ -10,7 +10,7 @@ import typer
 from typer import Argument, Option
 
 from flows.commands.options import Model
-from flows.commands.text_input import input_lines
+from flows.commands.text_input import input_texts
 from flows.terminal import results
 from pipelines.errors import InputError
 
@@ -19,12 +19,13 @@ TEXTS_PER_BATCH = 256
 
 def classify(
     text: Annotated[str | None, Argument(help="The text; without one, lines from standard input.")] = None,
-    model: Model = "quickstart-spam",
-    file: Annotated[Path | None, Option(help="Read texts from a file, one a line.")] = None,
+    model: Model = None,
+    file: Annotated[Path | None, Option(help="Read texts from a file: a table, or a text a line.")] = None,
+    column: Annotated[str | None, Option(help="The table's column of texts; by default the only one of text.")] = None,
     every: Annotated[bool, Option("--all", help="Write the probability of every label, not only the best.")] = False,
     as_json: Annotated[bool, Option("--json", help="Write JSON Lines.")] = False,
 ) -> None:
-    """Classify a text, or each line of a file: label, probability and text, separated by tabs.
+    """Classify a text, or each text of a file: label, probability and text, separated by tabs.
 
     Example: tokenmill classify "You have won £500! Call 09050001808" --model quickstart-spam
     """
@@ -32,10 +33,10 @@ def classify(
     from pipelines.models.language_model import open_model
     from pipelines.models.text_classifier import TextClassifier
 
-    classifier = open_model(find_model(model).path)
+    classifier = open_model((found := find_model(model, task="classification")).path)
     if not isinstance(classifier, TextClassifier):
-        raise InputError(f"{model} is no classifier; see `tokenmill datasets ls model`.")
-    lines = iter([text]) if text is not None else input_lines(file)
+        raise InputError(f"{found} is no classifier; `tokenmill models` shows what there is.")
+    lines = iter([text]) if text is not None else input_texts(file, column)
     write, out = _as_json if as_json else _as_table_row, results()
     started, n = time.perf_counter(), 0
     for batch in iter(lambda: list(islice(lines, TEXTS_PER_BATCH)), []):

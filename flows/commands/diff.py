@@ -10,11 +10,15 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from flows.console import standard_output
+from flows.console import print_unbroken, standard_output
 from pipelines.catalog.diff import Comparison, Document, DocumentChanges, TokenShift, compare
 from pipelines.report.page import numeric_columns, render, shown, write_page
+from pipelines.store.dataset import Dataset
 from pipelines.store.store import Store
 from pipelines.visible import one_line
+
+COPIED = ("doc_id", "source", "location", "key", "role", "name", "reason")
+"""Columns whose cells people copy; they are never broken."""
 
 
 @dataclass(frozen=True)
@@ -34,22 +38,31 @@ def diff(a: str, b: str, store: Store, page: Path | None = None, console: Consol
         InputError: there is no such dataset, or they are of different kinds.
     """
     console = console or standard_output()
-    comparison = compare(store.open(a), store.open(b), store)
+    comparison = compare(*_open(a, b, store), store)
     console.print(Text(one_line(headline(comparison)), "bold"), end="\n\n")
     for section in sections(comparison):
         table = Table(title=section.title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
         table.pad_edge = False
         numeric = numeric_columns(section.rows)
         for i, column in enumerate(section.columns):
-            table.add_column(column, justify="right" if i in numeric else "left", overflow="fold")
+            justify: Any = "right" if i in numeric else "left"
+            is_copied = i in numeric or column in COPIED
+            table.add_column(column, justify=justify, overflow=None if is_copied else "fold", no_wrap=is_copied)
         for row in section.rows:
             table.add_row(*(Text(one_line(shown(cell))) for cell in row))
-        console.print(table)
+        print_unbroken(table, console)
         if section.note:
             console.print(Text(section.note, "dim"), end="\n\n")
     if page:
         write_page(page, render("page.html", title=headline(comparison), svg="", sections=sections(comparison)))
         console.print(Text(one_line(f"Written to {page}.")))
+
+
+def _open(a: str, b: str, store: Store) -> tuple[Dataset, Dataset]:
+    """Return two datasets. A name without a kind means the kind of the other."""
+    kinds = [each.partition("/")[0] for each in (a, b) if "/" in each]
+    first = store.open(a, kinds[0] if len(kinds) == 1 else None)
+    return first, store.open(b, None if len(kinds) == 2 else first.ref.kind)
 
 
 def headline(comparison: Comparison) -> str:
@@ -73,7 +86,7 @@ def sections(comparison: Comparison) -> list[Section]:
     every = [
         Section("Config", ("key", *between), comparison.config),
         Section("Inputs", ("role", *between), comparison.inputs),
-        Section("Statistics", ("name", *between), comparison.statistics),
+        Section("Statistics", ("name", *between), [tuple(map(_rounded, row)) for row in comparison.statistics]),
         *(_document_sections(comparison.documents) if comparison.documents else ()),
         Section("Left out, by reason", ("reason", *between, "change"), rejections),
         *(_token_sections(comparison.tokens) if comparison.tokens else ()),
@@ -115,6 +128,10 @@ def _counts(documents: DocumentChanges) -> str:
 
 def _row(document: Document) -> tuple[str, ...]:
     return document.doc_id[:12], document.source, document.location, _short(document.text)
+
+
+def _rounded(cell: Any) -> Any:
+    return float(f"{cell:.4g}") if isinstance(cell, float) else cell
 
 
 def _short(text: str, length: int = 80) -> str:

@@ -55,7 +55,7 @@ def _carry_out(checks: dict[str, Callable[[], str]]) -> dict[str, str]:
     from rich.table import Table
     from rich.text import Text
 
-    from flows.console import standard_output
+    from flows.console import print_unbroken
 
     table = Table(box=None, pad_edge=False, show_header=False)
     table.add_column()
@@ -68,7 +68,7 @@ def _carry_out(checks: dict[str, Callable[[], str]]) -> dict[str, str]:
             is_clear = isinstance(error, InputError | OSError | ImportError)
             findings[name] = str(error) if is_clear else f"{type(error).__name__}: {error}"
             table.add_row(Text("no", "red"), name, "see below")
-    standard_output().print(table)
+    print_unbroken(table)
     return findings
 
 
@@ -152,10 +152,9 @@ def _data() -> str:
 
 
 def _torch() -> str:
-    import torch
+    from gpt.machine import device_name
 
-    on_gpu = torch.cuda.is_available()
-    return f"CUDA: {torch.cuda.get_device_name()}" if on_gpu else f"CPU, {torch.get_num_threads()} threads"
+    return device_name()
 
 
 def _tokenizer() -> str:

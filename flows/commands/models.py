@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from typer import Argument, Option
 
+from flows.commands import completion
 from flows.commands.options import Config, Model, Reason, Set, Temperature, current_home
 from flows.commands.run import run_flow
 from flows.terminal import results
-from pipelines.errors import InputError
+from pipelines.errors import InputError, did_you_mean
 from pipelines.visible import one_line
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from rich.text import Text
 
     from flows.home import Home
 
 
 def generate(
     prompt: Annotated[str, Argument(help="The text that the model continues.")] = "",
-    model: Model = "quickstart",
+    model: Model = None,
     max_new_tokens: Annotated[int, Option(min=1, help="Longest continuation, in tokens.")] = 200,
     temperature: Temperature = 0.8,
     top_k: Annotated[int, Option(min=0, help="Draw among the k likeliest tokens; 0 draws among all.")] = 50,
@@ -49,7 +51,7 @@ def generate(
 
 
 def chat(
-    model: Model = "quickstart-assistant",
+    model: Model = None,
     temperature: Temperature = 0.0,
     max_new_tokens: Annotated[int, Option(min=1, help="Longest answer, in tokens.")] = 120,
     system: Annotated[str, Option(help="A system prompt, above the conversation.")] = "",
@@ -65,68 +67,88 @@ def chat(
 
 
 def compare(
-    models: Annotated[list[str], Argument(help="Two models or more; the others are tested against the first.")],
+    models: Annotated[
+        list[str],
+        Argument(help="Two models or more; the others are tested against the first.", autocompletion=completion.models),
+    ],
     significance: Annotated[float, Option(min=0, max=1, help="Largest p-value that counts.")] = 0.05,
+    html: Annotated[Path | None, Option(help="Write a page to send on: the same, curves, and what each wrote.")] = None,
+    smoothing: Annotated[float, Option(min=0, max=0.99, help="Smooth the page's loss curves, as TensorBoard.")] = 0.0,
+    open: Annotated[bool, Option("--open", help="Show the page in the browser.")] = False,
 ) -> None:
-    """Compare models that were evaluated on the same items: metrics with intervals, and which differences count.
+    """Show what differs in models: config, data, size, time, and metrics with intervals and tests.
 
-    Example: tokenmill compare quickstart/1 quickstart/2
+    Example: tokenmill compare quickstart/1 quickstart/2 --html compare.html
     """
     from flows.commands.compare import compare_models
 
-    compare_models(models, significance)
+    page = html or (Path("compare.html") if open else None)
+    compare_models(models, significance, page, smoothing)
+    if open and page:
+        typer.launch(page.absolute().as_uri())
 
 
-def models(name: Annotated[str | None, Argument(help="Only this model's versions.")] = None) -> None:
+def models(
+    name: Annotated[str | None, Argument(help="Only this model's versions.", autocompletion=completion.models)] = None,
+) -> None:
     """List the registered models: versions, aliases, metric, and each promotion decision with its reason.
 
     Example: tokenmill models quickstart
     """
-    from flows.console import print_unbroken
+    from flows.console import standard_output
 
-    print_unbroken(models_table(current_home(), name))
+    for line in model_lines(current_home(), name):
+        standard_output().print(line, soft_wrap=True)
 
 
-def models_table(home: Home, name: str | None = None) -> Table:
-    """Return every registered version with its aliases, its deciding metric, and the decision with date and reason.
+def model_lines(home: Home, name: str | None = None) -> Iterator[Text]:
+    """Yield every registered version with aliases, deciding metric and date, each above the decision and its reason.
 
     Raises:
         InputError: nothing is registered, or nothing of that name.
     """
-    from rich import box
-    from rich.table import Table
     from rich.text import Text
 
     from pipelines.catalog.registry import DECIDED, DECISION, WHY, registered
     from pipelines.evaluation.compare import evaluations_of
     from pipelines.evaluation.promotion import PromoteConfig
+    from pipelines.evaluation.tasks import TASKS
 
-    versions = registered(home.mlflow_uri, name)
+    every = registered(home.mlflow_uri)
+    versions = [each for each in every if name in (None, each.name)]
     if not versions:
+        known = did_you_mean(name or "", {each.name for each in every}, "`tokenmill run CONFIG` registers models.")
         what = f"MLflow's registry has no model {name!r}" if name else "No model is registered yet"
-        raise InputError(f"{what}; `tokenmill run CONFIG` makes and registers models.")
+        raise InputError(f"{what}; {known}")
     published = {dataset.ref.fingerprint: dataset for dataset in home.store.list("model")}
     evaluations = home.store.list("evaluation")
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in ("model", "alias", "metric", "made", "decision"):
-        table.add_column(column, no_wrap=column in ("model", "made"))
+    rows = [("model", "alias", "metric", "made")]
     for each in versions:
-        metric, style = "no longer in the store", "dim"
+        metric = "no longer in the store"
         if model := published.get(each.fingerprint or ""):
-            key = PromoteConfig().criterion(str(model.manifest.statistics["task"])).metric
+            task = str(model.manifest.statistics["task"])
+            key = f"{TASKS[task].stage}/{PromoteConfig().criterion(task).metric.partition('/')[2]}"
             statistics = [evaluation.manifest.statistics for evaluation in evaluations_of(model.ref, evaluations)]
-            metric, style = next((f"{key} {s[key]:.4g}" for s in statistics if key in s), "not evaluated"), ""
-        decision = " ".join(filter(None, (each.tags.get(DECISION), each.tags.get(DECIDED, "")[:16].replace("T", " "))))
-        if why := each.tags.get(WHY):
-            decision = f"{decision}: {why}"
+            short = key.rpartition("/")[2]
+            metric = next((f"{short} {s[key]:.4g}" for s in statistics if key in s), "not evaluated")
         made = each.created.astimezone().strftime("%Y-%m-%d %H:%M")
-        cells = (str(each), ", ".join(each.aliases), Text(metric, style), made, decision)
-        table.add_row(*(cell if isinstance(cell, Text) else Text(one_line(cell)) for cell in cells))
-    return table
+        cells = (str(each), ", ".join(each.aliases), metric, made)
+        rows.append(tuple(one_line(cell) for cell in cells))  # type: ignore[arg-type]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row, version in zip(rows, [None, *versions], strict=True):
+        line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        yield Text(line, "" if version else "bold")
+        if version and DECISION in version.tags:
+            at = version.tags.get(DECIDED, "")[:16].replace("T", " ")
+            why = version.tags.get(WHY)
+            yield Text(one_line(f"  {version.tags[DECISION]} {at}{f': {why}' if why else ''}"), "dim")
 
 
 def promote(
-    what: Annotated[str, Argument(help="NAME/VERSION, or a run's TOML file: then the gate decides.")],
+    what: Annotated[
+        str,
+        Argument(help="NAME/VERSION, or a run's TOML file: then the gate decides.", autocompletion=completion.models),
+    ],
     reason: Reason = "no reason given",
     again: Annotated[bool, Option(help="Let the gate decide again about models with a decision.")] = False,
     set: Set = [],
@@ -152,7 +174,8 @@ def reevaluate(config: Config, set: Set = []) -> None:
 
 
 def rollback(
-    name: Annotated[str, Argument(help="The name of a registered model.")], reason: Reason = "no reason given"
+    name: Annotated[str, Argument(help="The name of a registered model.", autocompletion=completion.models)],
+    reason: Reason = "no reason given",
 ) -> None:
     """Make the previous champion the champion again. Repeat it to go back further.
 

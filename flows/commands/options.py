@@ -9,17 +9,34 @@ from typing import TYPE_CHECKING, Annotated
 
 from typer import Argument, Option
 
+from flows.commands import completion
 from pipelines.store.disks import full_disk
 
 if TYPE_CHECKING:
     from flows.home import Home
 
-Config = Annotated[Path, Argument(help="The run's TOML file, such as configs/quickstart.toml.")]
+Config = Annotated[
+    Path, Argument(help="The run's TOML file, such as configs/quickstart.toml.", autocompletion=completion.configs)
+]
 Set = Annotated[list[str], Option("--set", metavar="KEY=VALUE", help="Override a value: --set pretrain.steps=100")]
 Rebuild = Annotated[bool, Option(help="Run every step again and replace its result.")]
-Pins = Annotated[list[str], Option("--dataset", help="Pin a version, such as tokens@FINGERPRINT. May be repeated.")]
+Pins = Annotated[
+    list[str],
+    Option(
+        "--dataset",
+        metavar="NAME",
+        help="Pin a version, such as tokens@FINGERPRINT. May be repeated.",
+        autocompletion=completion.datasets,
+    ),
+]
 Model = Annotated[
-    str, Option(help="NAME (its champion), NAME@ALIAS, NAME/VERSION, NAME@FINGERPRINT or model/NAME (the newest).")
+    str | None,
+    Option(
+        metavar="NAME",
+        help="NAME (its champion), NAME@ALIAS, NAME/VERSION, NAME@FINGERPRINT or model/NAME (the newest). "
+        "By default the newest name that fits.",
+        autocompletion=completion.models,
+    ),
 ]
 Reason = Annotated[str, Option(help="Why; it is stored with the model.")]
 Temperature = Annotated[float, Option(min=0, help="0 takes the likeliest token; above 0, tokens are drawn.")]
@@ -30,6 +47,13 @@ def current_home() -> Home:
     from flows.home import Home
 
     return Home.from_environment()
+
+
+def exact(reference: str, home: Home) -> str:
+    """Return a version of MLflow's registry as the store knows it, and any other reference as it is."""
+    from pipelines.catalog import registry
+
+    return registry.exact(reference, home.mlflow_uri)
 
 
 @contextmanager

@@ -16,11 +16,13 @@ def sql(
     file: Annotated[Path | None, Option(help="Read the query from a file.")] = None,
     format: Annotated[
         Literal["table", "csv", "json", "parquet"] | None,
-        Option(help="The format of the result; by default the output's file ending, or a table."),
+        Option(metavar="FORMAT", help="table, csv, json or parquet; by default the output's file ending, or a table."),
     ] = None,
     dataset: Pins = [],
     output: Annotated[Path | None, Option(help="Write the result to this file.")] = None,
-    external_access: Annotated[bool, Option(help="Let queries read and write other files.")] = False,
+    external_access: Annotated[
+        bool, Option("--external-access", help="Let queries read and write other files.")
+    ] = False,
 ) -> None:
     """Ask DuckDB about every dataset: documents, tokens, vocabulary, samples, runs, metrics and more.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import typer
 
 from flows.environment import expand_user
-from pipelines.errors import InputError
+from pipelines.errors import InputError, did_you_mean
 
 if TYPE_CHECKING:
     from pipelines.corpus.readers.records import ReadOptions
+
+SOME = 20  # lines that are looked at, and columns that a sentence names
 
 
 def input_lines(file: Path | None = None) -> Iterator[str]:
@@ -45,6 +47,74 @@ def input_lines(file: Path | None = None) -> Iterator[str]:
         raise InputError(f"{file} cannot be read: {error.strerror}.") from None
     except UnreadableError as error:
         raise InputError(f"{file or 'Standard input'} cannot be read: {error}.") from None
+
+
+def input_texts(file: Path | None = None, column: str | None = None) -> Iterator[str]:
+    """Return the texts of a table's column, or the lines of any other file or of standard input.
+
+    Without a column, the only one that holds text is read, and standard error says so.
+
+    Raises:
+        InputError: the file cannot be read, or it is a table and the column is unknown or unclear.
+    """
+    from pipelines.starter.survey import TABLES, first_records
+
+    if not file:
+        if column:
+            raise InputError("--column names a column of a --file; standard input is read line by line.")
+        return input_lines()
+    file = expand_user(file)
+    if not file.is_file():
+        return input_lines(file)  # whose error speaks of a file, not of a source
+    options, records = first_records(str(file))
+    if column and options.format not in TABLES:
+        options, records = first_records(str(file), "tsv")
+    if options.format in TABLES and records:
+        return _cells(file, _column(file, records, column), options)
+    lines = str(records[0].get("text")).splitlines()[:SOME] if records else []
+    if lines and all("\t" in line for line in lines):
+        typer.echo(f"{file} is read line by line, tabs included; --column reads it as a table", err=True)
+    return input_lines(file)
+
+
+def _column(file: Path, records: Sequence[dict[str, Any]], column: str | None) -> str:
+    """Return the column of the texts: the one that is named, else the only one that holds text."""
+    from pipelines.starter.columns import texts_among
+
+    names = list(dict.fromkeys(name for record in records for name in record))
+    if column in names:
+        return str(column)
+    if column:
+        raise InputError(
+            f"{file} has no column {column!r}; {did_you_mean(column, names, f'there are {_listed(names)}.')}"
+        )
+    texts = names if len(names) == 1 else texts_among(records)
+    if len(texts) != 1:
+        raise InputError(f"{file} has the columns {_listed(names)}; name that of the texts with --column.")
+    typer.echo(f"{file}: the texts are in the column {texts[0]!r}; --column names another", err=True)
+    return texts[0]
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:SOME]) + (", ..." if len(names) > SOME else "")
+
+
+def _cells(file: Path, column: str, options: ReadOptions) -> Iterator[str]:
+    """Yield the texts of a column. What cannot be read is left out, with a sentence."""
+    from pipelines.corpus.cells import text_of
+    from pipelines.corpus.readers.look import read_file
+    from pipelines.corpus.readers.records import SURROGATE, Bad
+
+    with file.open("rb") as stream:
+        for record in read_file(stream, file.name, options):
+            if isinstance(record, Bad):
+                typer.echo(f"{file} {record.location} is left out: {record.sentence}", err=True)
+                continue
+            value = record.fields.get(column)
+            try:
+                yield text_of(SURROGATE.sub("\ufffd", value) if isinstance(value, str) else value, column)
+            except ValueError as error:
+                typer.echo(f"{file} {record.location} is left out: {error}", err=True)
 
 
 def input_text(file: Path | None = None) -> str:

@@ -83,20 +83,19 @@ def _label(node: Node) -> Text | Group:
     if node.repeated:
         return label.append(" (drawn above)", "dim")
     if node.dataset:
-        return Group(label, Text(one_line(_facts(node.dataset)), "dim"))
+        return Group(label, Text(_facts(node.dataset), "dim"))
     return label if node.kind == "source" else label.append(" (no longer in the store)", "red")
 
 
 def _facts(dataset: Dataset) -> str:
-    """Return one line about how a dataset was made."""
+    """Return two lines about how a dataset was made; the second is for copying."""
     manifest, statistics = dataset.manifest, dataset.manifest.statistics
     at = manifest.built_at.astimezone()
     counts = [f"{statistics[name]:,} {name}" for name in kind_of(manifest.kind).counts if statistics.get(name)]
     facts = [f"{manifest.step} v{manifest.step_version}", f"{at:%Y-%m-%d %H:%M}", *counts]
-    facts.append(f"sha256 {manifest.digest[:12]}")
-    if run := manifest.built.get("mlflow_run_id"):
-        facts.append(f"run {run}")
-    return " · ".join(facts)
+    run = manifest.built.get("mlflow_run_id")
+    marks = [f"sha256 {manifest.digest[:12]}", *([f"run {run}"] if run else [])]
+    return "\n".join(one_line(" · ".join(line)) for line in (facts, marks))
 
 
 def _seen_by(tree: Node, held_out: bool = False) -> str:

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import asyncio
-import difflib
 import signal
 import tomllib
 from collections.abc import Mapping
@@ -29,7 +28,7 @@ from flows.servers.processes import find_started
 from flows.servers.stack import Stack, pages
 from gpt.config import Config
 from pipelines.config import SHIPPED, explain, load_config
-from pipelines.errors import InputError
+from pipelines.errors import InputError, did_you_mean
 from pipelines.store.manifest import NAME
 
 if TYPE_CHECKING:
@@ -242,8 +241,7 @@ def _deployment(name: str, schedule: Schedule, path: Path, flows: Flows) -> Runn
 def _call(name: str, schedule: Schedule, path: Path, flows: Flows) -> tuple[Flow[..., Any], dict[str, Any]]:
     """Return the flow of a schedule and its parameters."""
     if schedule.flow not in flows:
-        near = difflib.get_close_matches(schedule.flow, flows, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(sorted(flows))}."
+        hint = did_you_mean(schedule.flow, flows, f"there are {', '.join(sorted(flows))}.")
         raise InputError(f"{path}: [{name}] no flow is called {schedule.flow!r}; {hint}")
     flow = flows[schedule.flow]
     parameters = dict(schedule.parameters)

@@ -32,7 +32,11 @@ def read(selection: Selection, tracking_uri: str) -> pa.Table:
 def _rows(selection: Selection, versions: list[ModelVersion]) -> Iterator[dict[str, Any]]:
     datasets = selection.store.list()
     models = {each.ref.fingerprint: each for each in datasets if each.ref.kind == "model"}
-    metrics = {each.manifest.inputs["model"]: _metrics(each) for each in datasets if _judges_a_model(each)}
+    metrics = {
+        each.manifest.inputs["model"]: _metrics(each)
+        for each in datasets
+        if _judges_a_model(each) and not is_on_new_data(each)
+    }
     for version in versions:
         tags = version.tags
         yield {
@@ -66,6 +70,11 @@ def _published(model: Dataset | None, metrics: Mapping[Ref, str]) -> dict[str, A
 
 def _judges_a_model(dataset: Dataset) -> bool:
     return dataset.ref.kind == "evaluation" and "model" in dataset.manifest.inputs
+
+
+def is_on_new_data(evaluation: Dataset) -> bool:
+    """Return whether an evaluation is on data that somebody brought later, and not on held-out data of a run."""
+    return evaluation.ref.name.startswith(f"{evaluation.manifest.inputs['model'].name[:40]}-on-")
 
 
 def _metrics(evaluation: Dataset) -> str:

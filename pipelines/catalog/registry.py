@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 
 from pipelines.catalog.mlflow_server import MlflowServer, Row, is_server, open_server
 from pipelines.catalog.runs import ask, is_missing
-from pipelines.errors import InputError
+from pipelines.errors import InputError, did_you_mean
 from pipelines.store.dataset import Dataset
 from pipelines.store.manifest import hexadecimal
 from pipelines.store.store import Store
@@ -18,7 +18,9 @@ from pipelines.store.store import Store
 CHAMPION, CHALLENGER = "champion", "challenger"
 # Tags of a version: the decision of the promotion gate or a person, the reason, and the time.
 DECISION, WHY, DECIDED = "tokenmill.decision", "tokenmill.why", "tokenmill.decided_at"
-PROMOTED, KEPT_BACK, ROLLED_BACK = "promoted", "kept back", "rolled back"
+# What the gate compared a version with, a digest of the items, and which challenge on these items it was.
+AGAINST, ITEMS, CHALLENGE = "tokenmill.against", "tokenmill.items", "tokenmill.challenge"
+PROMOTED, KEPT_BACK, ROLLED_BACK, NOT_PROMOTED = "promoted", "kept back", "rolled back", "not promoted"
 
 
 @dataclass(frozen=True)
@@ -126,14 +128,10 @@ def find_model(reference: str, store: Store, tracking_uri: str, warn: Callable[[
     Raises:
         InputError: there is no such model, or the registry has to be read and cannot be.
     """
-    name, at, alias = reference.partition("@")
-    if at and not hexadecimal(alias):
-        return _in_store(version_of(tracking_uri, name, alias), store)
-    name, slash, version = reference.rpartition("/")
-    if slash and version.isdigit():
-        return _in_store(version_of(tracking_uri, name, version=int(version)), store)
+    if parts := _registered_parts(reference):
+        return _in_store(version_of(tracking_uri, *parts), store)
     newest = store.open(reference, kind="model")
-    if at or slash or newest.ref.name != reference:
+    if "@" in reference or "/" in reference or newest.ref.name != reference:
         return newest
     models = [each for each in store.list("model") if each.ref.name == reference]
     try:
@@ -156,6 +154,43 @@ def find_model(reference: str, store: Store, tracking_uri: str, warn: Callable[[
         )
     warn(f"MLflow's registry has no champion {reference!r}; taking the newest, {eligible[-1]}.")
     return eligible[-1]
+
+
+def exact(reference: str, tracking_uri: str) -> str:
+    """Return `NAME@ALIAS` and `NAME/VERSION` of the registry as the store knows them; other references as they are.
+
+    Raises:
+        InputError: the registry has to be read and cannot be.
+    """
+    parts = _registered_parts(reference)
+    found = find_version(tracking_uri, *parts) if parts else None
+    return f"model/{found.name}@{found.fingerprint}" if found else reference
+
+
+def _registered_parts(reference: str) -> tuple[str, str, int | None] | None:
+    """Return name, alias and version number of a reference that only the registry knows; None for others."""
+    name, at, alias = reference.partition("@")
+    if at and not hexadecimal(alias):
+        return name, alias, None
+    name, slash, version = reference.rpartition("/")
+    return (name, "", int(version)) if slash and version.isdigit() else None
+
+
+TASKS = {"language": "language model", "classification": "classifier", "instruction": "assistant"}
+"""What people call a model, by its statistic `task`."""
+
+
+def names_of_task(task: str, store: Store) -> list[str]:
+    """Return the names of the models of a task, the name of the newest one last. Baselines from scratch do not count.
+
+    Raises:
+        InputError: there are none.
+    """
+    models = [each for each in store.list("model") if each.manifest.statistics.get("task") == task]
+    names = [each.ref.name for each in models if not each.manifest.config.get("from_scratch")]
+    if not names:
+        raise InputError(f"No {TASKS[task]} is published in {store.address}; `tokenmill run CONFIG` makes one.")
+    return list(dict.fromkeys(reversed(names)))[::-1]
 
 
 def champion(name: str, store: Store, tracking_uri: str) -> Dataset | None:
@@ -181,7 +216,10 @@ def version_of(tracking_uri: str, name: str, alias: str = "", version: int | Non
     if found := find_version(tracking_uri, name, alias, version):
         return found
     what = f"{name}@{alias}" if version is None else f"{name}/{version}"
-    raise InputError(f"MLflow's registry has no model {what}; see `tokenmill models`.")
+    versions = registered(tracking_uri)
+    known = [str(each) for each in versions] + [f"{each.name}@{alias}" for each in versions for alias in each.aliases]
+    hint = did_you_mean(what, known, "see `tokenmill models`.")
+    raise InputError(f"MLflow's registry has no model {what}; {hint}")
 
 
 def _in_store(version: ModelVersion, store: Store) -> Dataset:

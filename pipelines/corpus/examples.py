@@ -140,11 +140,12 @@ def run(inputs: Mapping[str, Dataset], config: ExamplesConfig, out: Path, work: 
             f"the shares of split leave {' and '.join(empty)} empty; the examples were divided into "
             f"{split_counts(splits, 'examples')} instead"
         )
-    if empty := [split for split in SPLITS[:2] if not counts[split]]:
+    to_learn = config.split.test < 1  # else nobody trains on them
+    if empty := [split for split in SPLITS[:2] if to_learn and not counts[split]]:
         work.listener.warn(f"no example is for {' and '.join(empty)}, so a fine-tuning on these will fail")
     warn_of_doubtful(doubtful, guessed, work.listener.warn)
     all_labels = sum(labels.values(), Counter[str]())
-    if all_labels:
+    if all_labels and to_learn:
         check_labels(all_labels, labels["train"], work.listener.warn)
     frequent = {f"label_{cut(label, MAX_NAME)}": count for label, count in all_labels.most_common(MAX_LABELS)}
     return {"examples": counts.total(), **splits, "rejected": rejected.rows, **count_guesses(guessed), **frequent}
@@ -363,6 +364,11 @@ class Example:
     response: str | None = None
     history: tuple[str, ...] = ()
     system: str | None = None
+
+    @property
+    def opening(self) -> str:
+        """The text that decides the split: the first turn of a conversation, else what the model reads."""
+        return (*self.history, self.text)[0]
 
     @property
     def messages(self) -> list[Message]:

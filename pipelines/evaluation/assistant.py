@@ -61,7 +61,8 @@ def run_assistant(
     if "base" in inputs:
         systems["base model"] = as_assistant(open_gpt(inputs["base"].path), model.template)
     columns = {system: answer_columns(each, rows, config.max_new_tokens, work) for system, each in systems.items()}
-    columns["nearest instruction"] = {"answer": nearest_answers(examples.rows("train"), rows)}
+    if train := Examples(inputs.get("trained_on", inputs["examples"])).rows("train"):
+        columns["nearest instruction"] = {"answer": nearest_answers(train, rows)}
     verdicts = judge_answers(rows, columns[MODEL]["answer"], config.judge, work) if config.judge else []
     if verdicts:
         columns[MODEL]["score"] = [math.nan if each.score is None else each.score for each in verdicts]

@@ -93,6 +93,15 @@ def columns_of(records: Sequence[dict[str, Any]]) -> Columns | None:
     return Columns(text=text, label=label, labels=tuple(counted.most_common()))
 
 
+def texts_among(records: Sequence[dict[str, Any]]) -> list[str]:
+    """Return the columns that hold text, without those that look like labels if others are left."""
+    names = list(dict.fromkeys(name for record in records for name in record))
+    values = {name: [record[name] for record in records if record.get(name) not in (None, "")] for name in names}
+    no_text = (*LABEL.split(), *NO_LABEL.split())
+    texts = [name for name in names if _plain(name) not in no_text and _is_text(values[name])]
+    return [name for name in texts if not _is_label(values[name], len(records))] or texts
+
+
 def without_header(names: Sequence[str], records: Sequence[dict[str, Any]]) -> bool:
     """Return whether the first row of a table, which was read as the names of its columns, is a record."""
     if any(len(name) > 60 or len(name.split()) > 6 for name in names):

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pipelines.corpus.places import label_of
+from pipelines.starter.columns import Columns
 from pipelines.starter.survey import Kind, Survey
 
 FEW_DOCUMENTS, PIECES = 60, 100  # so few are divided into about so many pieces
@@ -67,20 +68,26 @@ def tasks_of(survey: Survey) -> list[Task]:
             continue
         name = slug(columns.label or "") if columns.label else "assistant"
         comments: dict[str, str] = {}
-        if columns.conversation:
-            keys = {"conversation": columns.conversation, **({"system": columns.system} if columns.system else {})}
-        elif columns.response:
-            wanted = ("instruction", "input", "response", "system")
-            keys = {name: column for name in wanted if (column := getattr(columns, name))}
-        else:
-            keys = {"text": str(columns.text), "label": str(columns.label)}
+        if columns.label:
             some = ", ".join(value for value, _ in columns.labels[:VALUES])
             comments["label"] = f"{some}{', ...' if len(columns.labels) > VALUES else ''}"
-        sources = [Source({"uri": uri, **_read(kind), **keys}, comments) for uri in kind.uris]
+        sources = [Source(keys, comments) for keys in example_keys(kind, columns)]
         if name in [task.name for task in found]:
             name = f"{name}-{len(found) + 1}"
         found.append(Task(name, kind, tuple(sources)))
     return found
+
+
+def example_keys(kind: Kind, columns: Columns) -> list[dict[str, Any]]:
+    """Return the keys of the sources of a kind's examples, with these columns."""
+    if columns.conversation:
+        keys = {"conversation": columns.conversation, **({"system": columns.system} if columns.system else {})}
+    elif columns.response:
+        wanted = ("instruction", "input", "response", "system")
+        keys = {name: column for name in wanted if (column := getattr(columns, name))}
+    else:
+        keys = {"text": str(columns.text), "label": str(columns.label)}
+    return [{"uri": uri, **_read(kind), **keys} for uri in kind.uris]
 
 
 def slug(text: str) -> str:

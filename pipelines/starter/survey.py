@@ -19,7 +19,7 @@ from pipelines.corpus.ingest.texts import spoken_text
 from pipelines.corpus.places import label_of
 from pipelines.corpus.readers.compression import decompress
 from pipelines.corpus.readers.encoding import open_text
-from pipelines.corpus.readers.formats import one_by_one, read_records
+from pipelines.corpus.readers.formats import one_by_one, read_records, split_name
 from pipelines.corpus.readers.look import Guess, look
 from pipelines.corpus.readers.records import SURROGATE, Bad, ReadOptions, UnreadableError
 from pipelines.corpus.sources import REFUSED, File, FileSource, Skipped, list_files
@@ -49,6 +49,7 @@ class Kind:
     encodings: how many of the files that were opened have which encoding.
     guessed, doubtful: what of the reading was guessed, and what of that is doubtful.
     names: the names of the columns, if the files have none.
+    fields: the names of the columns of the sample.
     records, text_bytes: estimates.
     texts: those of the sample.
     lengths: characters of each record of the sample.
@@ -64,6 +65,7 @@ class Kind:
     doubtful: tuple[str, ...] = ()
     columns: Columns | None = None
     names: tuple[str, ...] = ()
+    fields: tuple[str, ...] = ()
     records: int = 0
     text_bytes: int = 0
     texts: tuple[str, ...] = ()
@@ -155,6 +157,19 @@ class _Sample:
     guesses: tuple[Guess, ...] = ()
 
 
+def first_records(uri: str, format: str | None = None) -> tuple[ReadOptions, Sequence[dict[str, Any]]]:
+    """Return how a file is read, with guessed names of columns, and its first records; none of a file without a reader.
+
+    Raises:
+        InputError: there is no such file, or it cannot be read as what its name says.
+    """
+    (file, *_), _ = list_files(absolute(uri))
+    sample = _sample(file, time.monotonic() + SECONDS, format)
+    if not sample.records and split_name(file.name)[1] in TABLES:
+        raise InputError(f"{uri} cannot be read: {sample.problem}.")
+    return sample.options, sample.records
+
+
 def _kinds(ending: str, files: Sequence[File], deadline: float) -> Iterator[Kind]:
     """Yield the kinds of the files of an extension: one, unless their columns differ."""
     step = max(1, len(files) // FILES)
@@ -183,9 +198,9 @@ def _signature(sample: _Sample) -> tuple[str, ...]:
     return (sample.options.format or "", *sorted({name for record in sample.records for name in record}))
 
 
-def _sample(file: File, deadline: float) -> _Sample:
+def _sample(file: File, deadline: float, format: str | None = None) -> _Sample:
     """Read the beginning of a file. A table without a header gets names for its columns."""
-    options: ReadOptions = FileSource(uri=file.uri, max_document=PIECE)
+    options: ReadOptions = FileSource(uri=file.uri, max_document=PIECE, format=format)
     try:
         with file.open() as stream:
             seen = look(stream, file.name, options)
@@ -255,6 +270,7 @@ def _kind(ending: str, files: Sequence[File], samples: Sequence[_Sample]) -> Kin
         doubtful=tuple(dict.fromkeys(guess.key for guess in guesses if guess.is_doubtful)),
         columns=columns,
         names=options.columns,
+        fields=tuple(dict.fromkeys(name for record in records for name in record)),
     )
     if columns is None:
         known = ", ".join(dict.fromkeys(name for record in records for name in record))

@@ -15,7 +15,7 @@ import os
 import shutil
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -24,7 +24,7 @@ from typing import Any
 
 from filelock import AcquireReturnProxy, FileLock, Timeout
 
-from pipelines.errors import InputError
+from pipelines.errors import InputError, did_you_mean
 from pipelines.store.bucket import Bucket
 from pipelines.store.dataset import Dataset
 from pipelines.store.disks import disk_is_full, full_disk
@@ -172,14 +172,15 @@ class Store:
         os.rename(dataset.folder, trash / "dataset")
         return trash
 
-    def sweep(self, checkpoint_days: float = math.inf) -> list[str]:
+    def sweep(self, checkpoint_days: float = math.inf, dry_run: bool = False) -> list[str]:
         """Delete the leftovers of dead processes: staging folders, and checkpoints of steps that are published.
 
         Args:
             checkpoint_days: also delete the checkpoints of unpublished steps that are older than this.
+            dry_run: delete nothing.
 
         Returns:
-            The names of the deleted folders.
+            The names of the deleted folders, or of those that would be deleted.
         """
         swept = []
         published = {path.name.rpartition("-")[2] for path in self.root.glob("[!.]*/*-*")}
@@ -191,13 +192,14 @@ class Store:
                 if unfinished and time.time() - written <= checkpoint_days * 86_400:
                     continue  # checkpoints of a step that may run again
                 with self.lock(fingerprint).acquire(timeout=0):
-                    if why == "replaced":
+                    if why == "replaced" and not dry_run:
                         self._restore(leftover / "dataset")
-                    shutil.rmtree(leftover)
+                    if not dry_run:
+                        shutil.rmtree(leftover)
             except (Timeout, FileNotFoundError):
                 continue  # its owner is alive, or another process has swept it
             swept.append(leftover.name)
-        for memory in self.root.glob(".intact/*/*"):
+        for memory in () if dry_run else self.root.glob(".intact/*/*"):
             if not (self.root / memory.parent.name / memory.stem).exists():  # of a dataset that is gone
                 memory.unlink(missing_ok=True)
         return swept
@@ -225,13 +227,16 @@ class Store:
     def open(self, reference: str | Ref, kind: str | None = None) -> Dataset:
         """Return the dataset that a reference names; the newest, if it matches several versions.
 
+        Where several kinds have a name, it means the model. A report is meant only where nothing else has the name.
+
         Args:
-            reference: `name`, `kind/name`, a fingerprint or its first digits; or `name`, `kind/name` or `kind`
-                followed by `@` and a fingerprint or its first digits.
+            reference: `name`, `kind/name`, `kind`, a fingerprint or its first digits; or `name`, `kind/name` or
+                `kind` followed by `@` and a fingerprint or its first digits.
             kind: only search datasets of this kind.
 
         Raises:
-            InputError: nothing matches, or the first digits of a fingerprint match more than one.
+            InputError: nothing matches, several kinds without a model match, or the first digits of a fingerprint
+                match more than one.
         """
         if isinstance(reference, Ref):
             found = self._published(reference.key)
@@ -240,12 +245,15 @@ class Store:
             return found
         what, _, digits = reference.partition("@")
         head, slash, name = what.rpartition("/")
+        every = self.list(kind)
         candidates = [
             dataset
-            for dataset in self.list(kind)
+            for dataset in every
             if dataset.ref.fingerprint.startswith(digits) and (not slash or dataset.ref.kind == head)
         ]
-        exact = [dataset for dataset in candidates if name in (dataset.ref.name, dataset.ref.kind)]
+        exact = [each for each in candidates if each.ref.name == name] or [
+            each for each in candidates if not slash and each.ref.kind == name
+        ]
         by_digits = len(name) >= 4 and not digits
         candidates = exact or [each for each in candidates if by_digits and each.ref.fingerprint.startswith(name)]
         if not candidates:
@@ -253,12 +261,12 @@ class Store:
                 if _is_named(place, what, digits):
                     raise error
             among = f"{kind} datasets" if kind else "published datasets"
-            raise InputError(
-                f"Nothing called {reference!r} among the {among} in {self.address}; see `tokenmill datasets ls`."
-            )
+            known = {f"{each.ref.kind}/{each.ref.name}" if slash else each.ref.name for each in every} - {what}
+            hint = did_you_mean(what, known, "see `tokenmill datasets ls`.")
+            raise InputError(f"Nothing called {reference!r} among the {among} in {self.address}; {hint}")
         if (digits or not exact) and len({dataset.ref.fingerprint for dataset in candidates}) > 1:
             raise InputError(f"{reference!r} fits {len(candidates)} datasets; give more digits of the fingerprint.")
-        return candidates[-1]
+        return _meant(reference, candidates)
 
     def verify(self, dataset: Dataset) -> list[str]:
         """Return what is wrong with a dataset's files, a sentence each; empty if every byte is as it was published.
@@ -412,6 +420,16 @@ class Store:
             return lock.acquire(cancel_check=should_stop)
         except Timeout:
             raise Stopped(f"stopped while another process was building {step}") from None
+
+
+def _meant(name: str, datasets: Sequence[Dataset]) -> Dataset:
+    """Return the dataset that people mean by a name, of all that have it, oldest first."""
+    newest = {dataset.ref.kind: dataset for dataset in datasets}
+    kinds = [kind for kind in newest if kind != "report"]
+    if "model" in newest or len(kinds) <= 1:
+        return newest["model" if "model" in newest else kinds[0] if kinds else "report"]
+    listed = ", ".join(f"{kind}/{newest[kind].ref.name}" for kind in kinds)
+    raise InputError(f"{name!r} names {len(kinds)} datasets; give one of {listed}.")
 
 
 def _is_named(place: str, what: str, digits: str) -> bool:

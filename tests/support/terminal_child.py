@@ -66,7 +66,7 @@ CASES = {
     "models": [["models"], ["models", FORGED]],
     "promote": [["promote", f"{FORGED}/1"], ["promote", FORGED]],
     "rollback": [["rollback", FORGED]],
-    "up": [["up", FORGED]],
+    "up": [["up", FORGED], ["up", "--host", FORGED], ["up", "--allow-host", FORGED]],
     "down": [["down", FORGED]],
     "status": [["status", FORGED]],
     "env": [["env", FORGED]],

@@ -42,7 +42,7 @@ def folder(tmp_path_factory):
 @pytest.fixture
 def talk(folder, monkeypatch):
     """Return a function that feeds lines to `tokenmill chat` and returns its standard output and error."""
-    monkeypatch.setattr(chat, "find_model", lambda reference: SimpleNamespace(path=folder))
+    monkeypatch.setattr(chat, "find_model", lambda reference, task: SimpleNamespace(path=folder))
 
     def run(*lines, options=()):
         done = CliRunner().invoke(app, ["chat", "--max-new-tokens", "6", *options], input="\n".join(lines) + "\n")
@@ -114,7 +114,9 @@ def test_history_is_cut_by_turns_and_long_lines_rejected(talk):
 
 def test_another_model_continues_the_conversation(folder, monkeypatch):
     asked = []
-    monkeypatch.setattr(chat, "find_model", lambda reference: asked.append(reference) or SimpleNamespace(path=folder))
+    monkeypatch.setattr(
+        chat, "find_model", lambda reference, task: asked.append(reference) or SimpleNamespace(path=folder)
+    )
     done = CliRunner().invoke(
         app, ["chat", "--model", "one"], input="/set max_new_tokens 2\nhi\n/model two@champion\nhi\n"
     )
@@ -127,7 +129,7 @@ def test_help_lists_every_command(talk):
 
 
 def test_ctrl_c_stops_the_answer_only(folder, monkeypatch, capsys):
-    monkeypatch.setattr(chat, "find_model", lambda reference: SimpleNamespace(path=folder))
+    monkeypatch.setattr(chat, "find_model", lambda reference, task: SimpleNamespace(path=folder))
     talk = Chat("any", Settings(max_new_tokens=4))
     stops = iter([1, 0])
 

@@ -28,7 +28,7 @@ def folder(tmp_path, monkeypatch):
     gpt = GPT(gpt_config("pico", vocabulary=TOKENIZER.vocabulary, context=16))
     save_classifier(Classifier(gpt, 2), Decision(("ham", "spam"), "spam", 0.01), tmp_path)
     TOKENIZER.save(tmp_path)
-    monkeypatch.setattr(registry, "find_model", lambda reference: SimpleNamespace(path=tmp_path))
+    monkeypatch.setattr(registry, "find_model", lambda reference, task: SimpleNamespace(path=tmp_path))
     return tmp_path
 
 

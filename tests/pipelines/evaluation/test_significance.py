@@ -6,7 +6,8 @@ from scipy import stats
 
 from pipelines.evaluation import significance
 from pipelines.evaluation.metrics import Measure, columns, mean_of
-from pipelines.evaluation.significance import intervals, mcnemar
+from pipelines.evaluation.promotion import level
+from pipelines.evaluation.significance import intervals, mcnemar, randomisation
 
 
 def paired_bootstrap(first, second):
@@ -20,6 +21,46 @@ def test_mcnemar_is_the_binomial_test_of_disagreements():
     assert mcnemar(first, second) == stats.binomtest(table[0][1], 6).pvalue == pytest.approx(0.21875)
     assert mcnemar(first, second) == mcnemar(second, first)
     assert mcnemar(first, first) == 1
+
+
+def test_randomisation_is_scipys_permutation_test_of_pairs():
+    rng = np.random.default_rng(1)
+    first = rng.exponential(size=9)
+    second = first + rng.normal(0.3, 0.4, size=9)
+    theirs = stats.permutation_test(
+        (first, second), lambda a, b: np.mean(b) - np.mean(a), permutation_type="samples", n_resamples=np.inf
+    )
+    assert randomisation(mean_of(first), mean_of(second)) == pytest.approx(theirs.pvalue, abs=0.01)
+    assert randomisation(mean_of(first), mean_of(first)) == 1
+    assert randomisation(mean_of(first), mean_of(first - 1), 1e-4) == pytest.approx(2 / 2**9, rel=0.2)
+
+
+def test_levels_of_all_challenges_add_up_to_twice_the_significance():
+    levels = [level(0.05, number) for number in range(1, 100_000)]
+    assert levels[0] == 0.05 and levels == sorted(levels, reverse=True)
+    assert 0.0999 < sum(levels) < 0.1, "a challenger that is no better is better by half of each, two-sided level"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("n_items", [10, 60])
+def test_many_challengers_that_are_no_better_are_rarely_promoted(n_items, monkeypatch):
+    monkeypatch.setattr(significance, "RESAMPLES", 1000)
+    rng = np.random.default_rng(5)
+    false = 0
+    for _ in range(300):
+        champion = rng.lognormal(size=n_items)  # losses; items differ more than models
+        bytes_of = rng.integers(1, 50, n_items)
+        for number in range(1, 11):
+            challenger = champion * rng.lognormal(0, 0.3, n_items)
+            pair = champion, challenger
+            if rng.integers(2, size=n_items).any():  # without a difference, which is which is chance
+                swap = rng.integers(0, 2, n_items).astype(bool)
+                pair = np.where(swap, challenger, champion), np.where(swap, champion, challenger)
+            one, other = (Measure(columns(loss, bytes_of), lambda sums: sums[..., 0] / sums[..., 1]) for loss in pair)
+            if other.value < one.value and randomisation(one, other, level(0.05, number)) < level(0.05, number):
+                false += 1
+                break
+    assert false / 300 < 0.05 + 2 * np.sqrt(0.05 * 0.95 / 300)
 
 
 def test_interval_is_scipys_percentile_bootstrap():

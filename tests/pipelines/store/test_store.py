@@ -306,7 +306,7 @@ def test_reference_opens_the_newest_match(filled):
     store, (x1, x2, y, model) = filled
     assert store.open("things/x") == x2, "the newest"
     assert store.open("y") == store.open("things/y") == store.open("y", kind="things") == y
-    assert store.open("x") == store.open("model") == model
+    assert store.open("x") == store.open("model") == model, "several kinds have the name: the model"
     assert store.open("x", kind="things") == store.open("things/x") == x2
     assert store.open("things") == y
     for dataset in (x1, x2, y, model):
@@ -318,12 +318,27 @@ def test_reference_opens_the_newest_match(filled):
         assert store.open(f"{ref.kind}@{ref.fingerprint[:12]}") == dataset
 
 
+def test_bare_name_means_no_report_and_asks_where_it_is_unclear(filled):
+    store, (*_, y, model) = filled
+    report = store.build(step("5", kind="report", name="x"), writes())
+    only = store.build(step("6", kind="report", name="page"), writes())
+    assert store.open("x") == model and store.open("report/x") == report and store.open("page") == only
+    store.build(step("7", kind="report", name="y"), writes())
+    assert store.open("y") == y
+    store.build(step("8", kind="corpus", name="y"), writes())
+    with pytest.raises(InputError, match="'y' names 2 datasets; give one of things/y, corpus/y"):
+        store.open("y")
+    for reference, near in (("pagee", "page"), ("modle/x", "model/x"), ("things/yy", "things/y")):
+        with pytest.raises(InputError, match=f"did you mean '{near}'?"):
+            store.open(reference)
+
+
 @pytest.mark.parametrize(
     "reference", ["z", "things/z", "other/x", "x@ffffffffffffffff", "", "/", "@", "../x", "things/*"]
 )
 def test_unknown_reference_is_an_error(filled, reference):
     store, _ = filled
-    with pytest.raises(InputError, match="tokenmill datasets ls"):
+    with pytest.raises(InputError, match=r"Nothing called .*(tokenmill datasets ls|did you mean)"):
         store.open(reference)
 
 
