@@ -111,6 +111,7 @@ def run_flow(
     from flows.commands.closing import closing, differences, next_commands
     from flows.console import warn
     from flows.label import run_title
+    from flows.orchestration.finished import MADE_BEFORE
     from flows.orchestration.signals import end_on_second_signal
     from flows.outcome import outcomes_so_far
     from flows.tracking.earlier import run_before
@@ -120,6 +121,7 @@ def run_flow(
     started = time.perf_counter()
     never = [] if promote else ["promote.enabled=false"]
     home, run = current_home(), load_config(config, [*overrides, *never], warn=warn)
+    label = label_of(said, overrides)
     if dry_run:
         from flows.commands.dry_run import show_dry_run
 
@@ -128,10 +130,10 @@ def run_flow(
     outcomes = made_before(home, run, until, asked)
     title, about = run.name, list[str]()
     if outcomes:
-        typer.echo("All of it has been made before.", err=True)
+        typer.echo(MADE_BEFORE, err=True)
     else:
         if until:
-            parameters["label"] = label = label_of(said, overrides)
+            parameters["label"] = label
             before = run_before(home, run.name)
             title = run_title(run, label, before.config(run) if before else None)
             about = differences(overrides, before.name if before else "", before.changes(run) if before else {})
