@@ -62,7 +62,7 @@ CASES = {
         ["classify", "x", "--model", FORGED],
     ],
     "chat": [["chat", "--model", "model/helper", "--max-new-tokens", "20"], ["chat", "--model", FORGED]],
-    "compare": [["compare", FORGED, FORGED]],
+    "compare": [["compare", FORGED, FORGED], ["compare", "model/writer", "model/helper", "--html", f"{FORGED}.html"]],
     "models": [["models"], ["models", FORGED]],
     "promote": [["promote", f"{FORGED}/1"], ["promote", FORGED]],
     "rollback": [["rollback", FORGED]],
