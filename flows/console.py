@@ -1,4 +1,11 @@
-"""The terminal through rich: lines and warnings on standard error, tables on standard output."""
+"""The terminal through rich: lines and warnings on standard error, tables on standard output.
+
+During a flow run, Prefect's log receives the same lines (see `flows.orchestration.run_log`).
+"""
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import rich.text
 from rich.console import Console
@@ -15,15 +22,56 @@ vars(rich.text)["strip_control_codes"] = visible
 
 console = Console(stderr=True)
 
+Log = Callable[[int, str], bool]
+"""Takes the level and the text of a line; returns whether it has printed the line too."""
 
-def say(sentence: str, style: str = "") -> None:
-    """Print a sentence."""
-    console.print(Text(one_line(without_secrets(sentence)), style), soft_wrap=True)
+_logs: list[Log] = []
 
 
-def warn(sentence: str) -> None:
-    """Print a warning."""
-    console.print(Text.assemble(("!", "yellow"), " ", one_line(without_secrets(sentence))), soft_wrap=True)
+def say(sentence: str, style: str = "", fit: bool = False) -> None:
+    """Print a sentence.
+
+    Args:
+        sentence: one line.
+        style: of the text on a terminal.
+        fit: cut the line where the terminal ends, instead of breaking it.
+    """
+    line = one_line(without_secrets(sentence))
+    if not log(logging.INFO, line):
+        cut = fit and console.is_terminal
+        console.print(Text(line, style), soft_wrap=not cut, no_wrap=cut, overflow="ellipsis" if cut else None)
+
+
+def warn(sentence: str, in_log: bool = True) -> None:
+    """Print a warning.
+
+    Args:
+        sentence: one line.
+        in_log: whether it enters the run's log too. A handler of signals may not write there.
+    """
+    line = one_line(without_secrets(sentence))
+    if not (in_log and log(logging.WARNING, line)):
+        console.print(Text.assemble(("!", "yellow"), " ", line), soft_wrap=True)
+
+
+def log(level: int, sentence: str) -> bool:
+    """Write a line into the logs that are attached, and on the terminal only if such a log prints its lines.
+
+    Returns:
+        Whether the line was printed.
+    """
+    printed = [write(level, one_line(without_secrets(sentence))) for write in _logs]
+    return any(printed)
+
+
+@contextmanager
+def logging_lines(write: Log) -> Iterator[None]:
+    """Send every line to a log as well."""
+    _logs.append(write)
+    try:
+        yield
+    finally:
+        _logs.remove(write)
 
 
 def print_unbroken(table: Table, console: Console | None = None) -> None:

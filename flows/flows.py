@@ -6,16 +6,19 @@ from typing import Any, cast
 
 import prefect
 from prefect import State, flow
-from prefect.runtime import flow_run
-from prefect.states import Cancelled
+from prefect.runtime import deployment, flow_run
+from prefect.states import Cancelled, Completed, Failed
 
 from flows.console import say
 from flows.home import Home
+from flows.label import Label
 from flows.orchestration.artifacts import publish_chain
 from flows.orchestration.conductor import Conductor
-from flows.orchestration.endings import end_mlflow_runs, living_run
-from flows.orchestration.finished import take_resolved
+from flows.orchestration.endings import crash_dead_runs, end_mlflow_runs, living_run
+from flows.orchestration.finished import MADE_BEFORE, find_finished, is_evaluated, take_resolved
 from flows.orchestration.gate import Gate, evaluate_registered
+from flows.orchestration.run_log import lines_in_prefect
+from flows.orchestration.run_title import tag_flow_run, title_of_flow_run
 from flows.orchestration.signals import stop_on_signals
 from flows.orchestration.task_runners import task_runner
 from flows.orchestration.warm_start import find_base
@@ -26,64 +29,98 @@ from pipelines.addresses import clean_errors
 from pipelines.catalog.registry import ModelVersion
 from pipelines.chain import Evaluated, Perform, chain, report_on
 from pipelines.config import RunConfig
+from pipelines.errors import ClearError, cause_of
 from pipelines.new_data import NewDataRun, evaluate_new
 from pipelines.report.report import FILE as REPORT_FILE
+from pipelines.store.disks import full_disk
 from pipelines.store.step import Stopped
 
 Evaluate = Callable[[Perform, Home], list[Evaluated]]
+Outcomes = list[Outcome] | State[Any]
 
 
 def _conduct(
-    config: RunConfig, evaluate: Evaluate, rebuild: bool = False, promote: bool = True, again: bool = False
-) -> list[Outcome] | State[None]:
-    """Do what every flow does around its steps: sweep, track, stop on signals, report, promote and sum up."""
+    config: RunConfig,
+    label: Label,
+    evaluate: Evaluate,
+    is_finished: Callable[[Home], bool] = lambda home: False,
+    rebuild: bool = False,
+    promote: bool = True,
+    again: bool = False,
+) -> Outcomes:
+    """Do what every flow does around its steps: sweep, track, stop on signals, report, promote and sum up.
+
+    Args:
+        is_finished: returns whether nothing is left to do. It is asked for deployments; the command line knows.
+    """
     home = Home.from_environment()
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(home.compiled))
     home.store.sweep()
-    tags = {"prefect.flow_run_id": str(flow_run.id), "prefect.flow_run_name": str(flow_run.name)}
+    tags = {
+        "prefect.flow_run_id": str(flow_run.id),
+        "prefect.flow_run_name": str(flow_run.name),
+        "mlflow.source.name": f"tokenmill {flow_run.flow_name}",
+    }
     try:
         with (
             clean_errors(),
+            lines_in_prefect(),
             stop_on_signals() as should_stop,
             waiting_for(PREFECT, os.environ.get("PREFECT_API_URL", ""), should_stop),
             waiting_for(MLFLOW, home.mlflow_uri, should_stop),
-            living_run(home.store, str(flow_run.id)),
         ):
-            tracker = Tracker(home, config.experiment)
-            with tracker.flow_run(config, tags):
-                conductor = Conductor(home.store, tracker, rebuild, should_stop, take_resolved())
-                evaluated = evaluate(conductor.perform, home)
-                made = [outcome.dataset for outcome in conductor.done]
-                report = conductor.perform(report_on(config, made, evaluated))
-                if promote:
-                    conductor.done += Gate(conductor.perform, home, tracker, config, again).pass_all(evaluated)
-                links = tracker.summarise(config.name, conductor.done, report.file(REPORT_FILE))
-                publish_chain(config.name, conductor.done, links["report"])
+            tag_flow_run(config, label)
+            if deployment.id and not rebuild:
+                crash_dead_runs(home.store)  # the locks of runs that have ended go
+                if is_finished(home):
+                    return Completed(message=MADE_BEFORE)
+            with living_run(home.store, str(flow_run.id)):
+                tracker = Tracker(home, config.experiment)
+                with tracker.flow_run(config, tags, label):
+                    conductor = Conductor(home.store, tracker, rebuild, should_stop, take_resolved(), tracker.done)
+                    evaluated = evaluate(conductor.perform, home)
+                    made = [outcome.dataset for outcome in conductor.done]
+                    report = conductor.perform(report_on(config, made, evaluated))
+                    if promote:
+                        conductor.done += Gate(conductor.perform, home, tracker, config, again).pass_all(evaluated)
+                    links = tracker.summarise(config.name, conductor.done, report.file(REPORT_FILE))
+                    publish_chain(config.name, conductor.done, links["report"])
     except Stopped as stopped:
         return Cancelled(message=str(stopped))
+    except Exception as error:
+        reason = cause_of(error, ClearError) or full_disk([home.path], error)
+        if not reason:
+            raise
+        return Failed(message=str(reason), data=error)  # Prefect would log its own calls with an error that is raised
     return conductor.done
+
+
+NO_LABEL = Label()
 
 
 def _our_flow(**names: Any) -> Any:
     hooks: list[Any] = [end_mlflow_runs]
     ends: Any = {"on_failure": hooks, "on_crashed": hooks, "on_cancellation": hooks}
+    names["flow_run_name"] = title_of_flow_run
     return flow(**names, **ends, task_runner=task_runner(), persist_result=False, retries=0)
 
 
 def _flow(name: str, until: str, description: str) -> prefect.Flow[..., Any]:
-    def conduct(config: RunConfig, rebuild: bool = False) -> list[Outcome] | State[None]:
+    def conduct(config: RunConfig, rebuild: bool = False, label: Label = NO_LABEL) -> Outcomes:
         """Carry out the chain up to this step.
 
         Args:
             config: The run, as its TOML file says it.
             rebuild: Run every step again and put its result in the old one's place.
+            label: What tells this run from others.
         """
 
         def evaluate(perform: Perform, home: Home) -> list[Evaluated]:
             base = find_base(config.base, config.name, home) if config.base else None
             return chain(perform, config, until, base, say)
 
-        return _conduct(config, evaluate, rebuild)
+        is_finished = lambda home: bool(find_finished(config, until, home))  # noqa: E731
+        return _conduct(config, label, evaluate, is_finished, rebuild)
 
     conduct.__name__ = conduct.__qualname__ = name
     return _our_flow(name=name, description=description)(conduct)
@@ -99,35 +136,39 @@ evaluate = _flow("evaluate", "evaluate", "Every model of the run judged on held-
 
 
 @_our_flow(name="reevaluate")
-def reevaluate(config: RunConfig) -> list[Outcome] | State[None]:
+def reevaluate(config: RunConfig, label: Label = NO_LABEL) -> Outcomes:
     """Evaluate the champions and their challengers on the run's held-out data as it is today. Trains nothing.
 
     Args:
         config: The run, as its TOML file says it.
+        label: What tells this run from others.
     """
-    return _conduct(config, _registered(config, lambda versions: [v for v in versions if v.aliases]), promote=False)
+    evaluate = _registered(config, lambda versions: [v for v in versions if v.aliases])
+    return _conduct(config, label, evaluate, lambda home: is_evaluated(config, evaluate, home), promote=False)
 
 
 @_our_flow(name="promote")
-def promote(config: RunConfig, again: bool = False) -> list[Outcome] | State[None]:
+def promote(config: RunConfig, again: bool = False, label: Label = NO_LABEL) -> Outcomes:
     """Compare the newest model of each name with its champion, and promote the better ones. Trains nothing.
 
     Args:
         config: The run, as its TOML file says it; its `promote` table says what better means.
         again: Decide also about models that were decided about before.
+        label: What tells this run from others.
     """
-    return _conduct(config, _registered(config, lambda versions: versions[-1:]), again=again)
+    return _conduct(config, label, _registered(config, lambda versions: versions[-1:]), again=again)
 
 
 @_our_flow(name="evaluate-new")
-def evaluate_data(config: NewDataRun) -> list[Outcome] | State[None]:
+def evaluate_data(config: NewDataRun, label: Label = NO_LABEL) -> Outcomes:
     """Evaluate a published model on data that no run has read. Trains and promotes nothing.
 
     Args:
         config: The model and the data.
+        label: What tells this run from others.
     """
     run = cast(RunConfig, config)  # it has what every flow reads: name, experiment, report
-    return _conduct(run, lambda perform, home: [evaluate_new(perform, config, home.store, say)], promote=False)
+    return _conduct(run, label, lambda perform, home: [evaluate_new(perform, config, home.store, say)], promote=False)
 
 
 def _registered(config: RunConfig, which: Callable[[Sequence[ModelVersion]], Sequence[ModelVersion]]) -> Evaluate:

@@ -29,6 +29,21 @@ class Outcome:
         return f"{self.seconds:,.1f} s"
 
 
+_of_this_process: list[Outcome] = []
+
+
+def new_outcomes() -> list[Outcome]:
+    """Return the empty list that a run fills with the outcomes of its steps."""
+    global _of_this_process
+    _of_this_process = []
+    return _of_this_process
+
+
+def outcomes_so_far() -> list[Outcome]:
+    """Return the outcomes of this process's last run, which may have failed."""
+    return _of_this_process
+
+
 def headline(dataset: Dataset) -> str:
     """Return the numbers that a person wants first, in one line."""
     step, statistics = STEPS.get(dataset.manifest.step), dataset.manifest.statistics

@@ -144,10 +144,11 @@ class Interrupted(Exception):
 class Diverged(Exception):
     """The loss or the gradient is infinite or not a number."""
 
-    def __init__(self, step: int, what: str):
+    def __init__(self, step: int, what: str, saved_step: int | None = None):
+        kept = "" if saved_step is None else f"; the weights of the checkpoint at step {saved_step} are good"
         super().__init__(
             f"the {what} at step {step} is not finite: lower the learning rate, lengthen the warm-up or clip "
-            "gradients; the weights of the last checkpoint are good"
+            f"gradients{kept}"
         )
 
 
@@ -277,13 +278,13 @@ class _Run:
         if count == 0:
             raise ValueError(f"step {step} has no target that counts: nothing in its batches is to be learnt")
         if not math.isfinite(total):
-            raise Diverged(step, "loss")
+            raise Diverged(step, "loss", self.saved_step)
         # Gradients are those of the sum of losses, averaged over processes. This factor makes them those of the mean.
         average = parallel.size() / count
         gradients = [p.grad for p in self.parameters if p.grad is not None]
         norm = parallel.gather(torch.nn.utils.get_total_norm(gradients)).item() * average
         if not math.isfinite(norm):
-            raise Diverged(step, "gradient")
+            raise Diverged(step, "gradient", self.saved_step)
         clipped = min(1.0, config.clip / (norm + 1e-6)) if config.clip else 1.0
         torch._foreach_mul_(gradients, average * clipped)
         set_learning_rate(self.optimizers, step, config)
@@ -302,14 +303,16 @@ class _Run:
 
     def evaluate(self, evaluate: Callable[[nn.Module], Metrics]) -> None:
         """Evaluate the model, and save its weights if they are the best so far."""
-        self.model.eval()
-        with torch.no_grad(), self._autocast(), self.speed.paused(), parallel.unsharded(self.objective):
-            metrics = evaluate(self.model)
-        self.model.train()
-        self.emit(Evaluated(self.step, metrics))
-        loss = metrics.get("val/loss")
-        if loss is None:
-            return
+        with self.speed.paused():
+            self.model.eval()
+            with torch.no_grad(), self._autocast(), parallel.unsharded(self.objective):
+                metrics = evaluate(self.model)
+            self.model.train()
+            self.emit(Evaluated(self.step, metrics))  # may have the model write samples
+            if (loss := metrics.get("val/loss")) is not None:
+                self._compare_with_best(loss)
+
+    def _compare_with_best(self, loss: float) -> None:
         if self.best_loss is None or loss < self.best_loss:
             self.best_loss, self.best_step, self.stale = loss, self.step, 0
             if self.checkpoints is not None:

@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
-from pipelines.config import FinetuneRun, InstructionRun, RunConfig
-from pipelines.corpus.examples import EXAMPLES
+from pipelines.config import ClassificationRun, FinetuneRun, InstructionRun, RunConfig
+from pipelines.corpus.examples import EXAMPLES, Examples
 from pipelines.corpus.ingest.ingest import INGEST
 from pipelines.corpus.mix import MIX
 from pipelines.errors import InputError
@@ -16,15 +16,17 @@ from pipelines.evaluation.assistant import EVALUATE_ASSISTANT
 from pipelines.evaluation.classifier import EVALUATE_CLASSIFIER
 from pipelines.evaluation.language_model import EVALUATE_LANGUAGE
 from pipelines.evaluation.multiple_choice import EVALUATE_TASK
+from pipelines.numbers import counted
 from pipelines.report.report import REPORT
 from pipelines.store.dataset import Dataset
 from pipelines.store.step import Step
 from pipelines.tokens.samples import SAMPLE
 from pipelines.tokens.tokenize import TOKENIZE, TokenizeConfig
-from pipelines.tokens.tokenized_examples import TOKENIZE_EXAMPLES
+from pipelines.tokens.tokenized_examples import TOKENIZE_EXAMPLES, check_fit
 from pipelines.tokens.tokenizer import FILE
+from pipelines.tokens.tokenizers import load_tokenizer
 from pipelines.training.finetune_assistant import FINETUNE_ASSISTANT
-from pipelines.training.finetune_classifier import FINETUNE_CLASSIFIER
+from pipelines.training.finetune_classifier import FINETUNE_CLASSIFIER, check_classes
 from pipelines.training.pretrain import PRETRAIN
 
 STEPS = {
@@ -77,6 +79,7 @@ def chain(
     until: str = "evaluate",
     base: Base | None = None,
     say: Callable[[str], None] = lambda sentence: None,
+    check: bool = True,
 ) -> list[Evaluated]:
     """Perform every step of a run, each after the steps that it needs.
 
@@ -87,9 +90,14 @@ def chain(
         base: the model that pretraining continues from, if any. Its tokenizer makes the tokens. If it was trained on
             exactly this corpus, nothing is trained, and it takes the pretrained model's place.
         say: receives a sentence where there is nothing to pretrain.
+        check: read the examples before anything is trained, and fail if a fine-tuning would. Those who only look
+            results up leave this out.
 
     Returns:
         The models that were evaluated.
+
+    Raises:
+        InputError: a step has too little to work on.
     """
     name, data = config.name, config.data
     corpus = corpus_of(perform, config)
@@ -99,7 +107,7 @@ def chain(
     finetuned = config.finetune if until in ("finetune", "evaluate") else {}
     examples = {key: perform(EXAMPLES.using(key, part.examples)) for key, part in finetuned.items()}  # or fail early
     for key, part in finetuned.items():
-        check_examples(examples[key], part, until)
+        check_examples(examples[key], part, until, with_labels=check)
     if base and (read := base.tokens_of(corpus)):
         say(f"no new text since {base.model}; there is nothing to pretrain")
         model, tokens = base.model, read
@@ -111,6 +119,8 @@ def chain(
         samples = perform(SAMPLE.using(data, config.sample, {"tokens": tokens}))
         if until == "sample":
             return []
+        for key, part in finetuned.items() if check else ():
+            check_conversations(examples[key], part, tokens, config.sample.context, until)
         start = {"base": base.model} if base else {}
         model = perform(PRETRAIN.using(name, config.pretrain, {"samples": samples, "tokens": tokens, **start}))
     evaluated: list[Evaluated] = []
@@ -145,7 +155,7 @@ def check_splits(corpus: Dataset, config: RunConfig, until: str) -> None:
     statistics, split = corpus.manifest.statistics, config.evaluate.split
     n_documents, n_bytes = statistics["documents"], statistics["bytes_train"]
     equal = statistics.get("rejected_exact_duplicate", 0)
-    has = f"{corpus} has {n_documents:,} document{'s' * (n_documents != 1)}"
+    has = f"{corpus} has {counted(n_documents, 'document')}"
     has += f" and {equal:,} equal ones" if equal else ""
     divide = "split_at or max_document of a source divides its texts, and [ingest.split] has the shares to hold out"
     if not statistics["documents_train"]:
@@ -168,19 +178,36 @@ def check_splits(corpus: Dataset, config: RunConfig, until: str) -> None:
         )
 
 
-def check_examples(examples: Dataset, part: FinetuneRun, until: str) -> None:
+def check_examples(examples: Dataset, part: FinetuneRun, until: str, with_labels: bool) -> None:
     """Check that examples have what fine-tuning and its evaluation need, before anything is trained.
 
     Raises:
-        InputError: a split has no example.
+        InputError: a split has no example, or no classifier can learn the labels.
     """
-    needed = ["train", "validation", *([part.evaluate.split] if until == "evaluate" else [])]
-    if empty := [split for split in needed if not examples.manifest.statistics[f"examples_{split}"]]:
+    if empty := [split for split in _splits_of(part, until) if not examples.manifest.statistics[f"examples_{split}"]]:
         n = examples.manifest.statistics["examples"]
         raise InputError(
-            f"{examples} has {n:,} example{'s' * (n != 1)} and none in its {empty[0]} split; give it more, or another "
+            f"{examples} has {counted(n, 'example')} and none in its {empty[0]} split; give it more, or another "
             "share of them in the split of [finetune.….examples]."
         )
+    if with_labels and isinstance(part, ClassificationRun):
+        check_classes(Examples(examples), part.training)
+
+
+def check_conversations(examples: Dataset, part: FinetuneRun, tokens: Dataset, context: int, until: str) -> None:
+    """Check that some conversations fit the model, before it is trained. A classifier cuts longer texts.
+
+    Raises:
+        InputError: none of a split does.
+    """
+    if isinstance(part, InstructionRun):
+        tokenizer, written = load_tokenizer(tokens.path), part.training.tokenize_examples
+        check_fit(examples, written, tokenizer, context, _splits_of(part, until))
+
+
+def _splits_of(part: FinetuneRun, until: str) -> list[str]:
+    """Return the splits of examples that fine-tuning and its evaluation read."""
+    return ["train", "validation", *([part.evaluate.split] if until == "evaluate" else [])]
 
 
 def _finetune(
@@ -212,7 +239,9 @@ def report_on(config: RunConfig, made: Sequence[Dataset], evaluated: Sequence[Ev
     return REPORT.using(config.name, config.report, inputs)
 
 
-def resolve(find: Callable[[Step], Dataset | None], config: RunConfig, until: str = "evaluate") -> Resolved:
+def resolve(
+    find: Callable[[Step], Dataset | None], config: RunConfig, until: str = "evaluate", base: Base | None = None
+) -> Resolved:
     """Look up the result of every step of a run, its report included, up to the first that has to be made.
 
     Steps that come after that one are not in the list: their inputs are not known yet.
@@ -227,7 +256,7 @@ def resolve(find: Callable[[Step], Dataset | None], config: RunConfig, until: st
         return dataset
 
     with suppress(_Missing):
-        evaluated = chain(look_up, config, until)
+        evaluated = chain(look_up, config, until, base, check=False)
         look_up(report_on(config, [dataset for _, dataset in resolved if dataset], evaluated))
     return resolved
 

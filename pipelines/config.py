@@ -2,7 +2,8 @@
 
 import math
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -12,12 +13,14 @@ from gpt.config import Config
 from pipelines.corpus.examples import ExamplesConfig
 from pipelines.corpus.ingest.config import IngestConfig
 from pipelines.corpus.mix import MixConfig
+from pipelines.corpus.places import Folders
 from pipelines.errors import InputError, did_you_mean
 from pipelines.evaluation.assistant import EvaluateAssistantConfig
 from pipelines.evaluation.classifier import EvaluateClassifierConfig
 from pipelines.evaluation.language_model import EvaluateLanguageConfig
 from pipelines.evaluation.multiple_choice import MultipleChoiceConfig
 from pipelines.evaluation.promotion import PromoteConfig
+from pipelines.overrides import apply_override, key_of
 from pipelines.report.report import ReportConfig
 from pipelines.store.manifest import Name
 from pipelines.tokens.samples import SampleConfig
@@ -131,6 +134,7 @@ class RunConfig(Config):
 
 LARGEST = 2**63 - 1
 SHOWN = 200  # characters of a wrong value
+PROPOSED = 3  # keys in place of a wrong one
 
 
 def _numbers(value: Any, key: str = "") -> Iterator[tuple[str, float]]:
@@ -144,12 +148,19 @@ def _numbers(value: Any, key: str = "") -> Iterator[tuple[str, float]]:
             yield from _numbers(each, f"{key}.{name}" if key else str(name))
 
 
-def load_config(path: Path | str, overrides: Sequence[str] = ()) -> RunConfig:
-    """Read a run's TOML file.
+def load_config(
+    path: Path | str,
+    overrides: Sequence[str] = (),
+    folder: Path | None = None,
+    warn: Callable[[str], object] = warnings.warn,
+) -> RunConfig:
+    """Read a run's TOML file. Its relative paths start from its folder.
 
     Args:
         path: the file.
         overrides: `section.key=value` each, the value in TOML; a bare word is a string.
+        folder: where relative paths in the overrides start, by default the current folder.
+        warn: receives a sentence about a path that is not where it should be.
 
     Raises:
         InputError: the file does not exist, is not TOML, or does not describe a run.
@@ -168,31 +179,54 @@ def load_config(path: Path | str, overrides: Sequence[str] = ()) -> RunConfig:
     except (ValueError, RecursionError) as error:  # also of a number of thousands of digits
         raise InputError(f"{path} is not valid TOML: {error}.") from None
     for override in overrides:
-        _apply(values, override)
-    return parse_config(values, str(path))
+        apply_override(values, override)
+    here = (folder or Path()).absolute()
+    return parse_config(values, str(path), overrides, Folders(path.absolute().parent, here, warn))
 
 
-def parse_config(values: dict[str, Any], where: str) -> RunConfig:
+def parse_config(
+    values: dict[str, Any], where: str, overrides: Sequence[str] = (), folders: Folders | None = None
+) -> RunConfig:
     """Check a run's values.
 
     Args:
+        values: the tables of a config.
         where: names the place of the values in the error's sentence.
+        overrides: those that were applied. An error in one names it, and not the place.
+        folders: where relative paths start, by default the current folder.
 
     Raises:
         InputError: the values do not describe a run.
     """
     try:
-        return RunConfig.model_validate(values)
+        return RunConfig.model_validate(values, context=folders)
     except ValidationError as error:
-        raise InputError(f"{where}: {explain(error, RunConfig)}") from None
+        wrong, _ = _walk(RunConfig.model_json_schema(), error.errors()[0]["loc"])
+        guilty = [each for each in overrides if _is_one_in_the_other(key_of(each), wrong)]
+        where = f"--set {'.'.join(key_of(guilty[-1]))}" if guilty else where
+        raise InputError(f"{where}: {explain(error, RunConfig, values)}") from None
 
 
-def explain(error: ValidationError, model: type[BaseModel]) -> str:
-    """Return a validation error as one sentence that names the key and, for an unknown key, the nearest valid one."""
+def _is_one_in_the_other(key: Sequence[str], other: Sequence[str]) -> bool:
+    common = min(len(key), len(other))
+    return common > 0 and key[:common] == other[:common]
+
+
+def explain(error: ValidationError, model: type[BaseModel], values: Mapping[str, Any] | None = None) -> str:
+    """Return a validation error as one sentence that names the key and, for an unknown key, the nearest valid one.
+
+    Args:
+        error: what pydantic raised.
+        model: the config's.
+        values: the config, whose names stand in keys of the same name that are proposed.
+    """
     first = error.errors()[0]
-    location, known = _walk(model.model_json_schema(), first["loc"])
+    schema = model.model_json_schema()
+    location, known = _walk(schema, first["loc"])
     key = ".".join(location)
     if first["type"] == "extra_forbidden":
+        if elsewhere := [each for each in _keys(schema, schema, values) if each.split(".")[-1] == location[-1]]:
+            return f"there is no key {key!r}; did you mean {' or '.join(elsewhere[:PROPOSED])}?"
         hint = did_you_mean(location[-1], known, f"known keys are {', '.join(sorted(known))}.")
         return f"unknown key {key!r}; {hint}"
     if first["type"] == "missing":
@@ -231,26 +265,23 @@ def _walk(schema: Mapping[str, Any], location: Sequence[str | int]) -> tuple[lis
     return written, known
 
 
+def _keys(root: Mapping[str, Any], schema: Mapping[str, Any], values: Any, key: str = "") -> Iterator[str]:
+    """Yield the dotted keys that a schema knows; those in mappings and lists for the names that the values have."""
+    here = values if isinstance(values, Mapping) else dict(enumerate(values)) if isinstance(values, list) else {}
+    for option in _options(schema, root.get("$defs", {})):
+        fields = option.get("properties", {})
+        if any(here.get(name, each["const"]) != each["const"] for name, each in fields.items() if "const" in each):
+            continue
+        if entry := option.get("items") or next(iter(option.get("patternProperties", {}).values()), None):
+            fields = dict.fromkeys(here, entry)
+        for name, field in fields.items():
+            yield f"{key}{name}"
+            yield from _keys(root, field, here.get(name), f"{key}{name}.")
+
+
 def _options(schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """Return the schemas that a schema refers to or is a union of, or itself."""
     if "$ref" in schema:
         return [definitions[schema["$ref"].rpartition("/")[2]]]
     options = [*schema.get("anyOf", ()), *schema.get("oneOf", ())]
     return [each for option in options for each in _options(option, definitions)] or [schema]
-
-
-def _apply(values: dict[str, Any], override: str) -> None:
-    key, equals, text = override.partition("=")
-    if not equals or not key.strip():
-        raise InputError(f"--set {override!r} is not of the form section.key=value.")
-    try:
-        value = tomllib.loads(f"value = {text}")["value"]
-    except (ValueError, RecursionError):
-        value = text.strip()
-    table = values
-    *path, last = key.strip().split(".")
-    for part in path:
-        table = table.setdefault(part, {})
-        if not isinstance(table, dict):
-            raise InputError(f"--set {override!r}: {part!r} is not a table in the config.")
-    table[last] = value

@@ -40,4 +40,12 @@ def p_value(p: float) -> str:
 def counts(statistics: Mapping[str, Any], most: int = 6) -> str:
     """Format the first few statistics that have no `/` in their names as one phrase."""
     plain = [(k, v) for k, v in statistics.items() if isinstance(v, int | float) and "/" not in k][:most]
-    return ", ".join(f"{short(value)} {key.replace('_', ' ')}" for key, value in plain)
+    return ", ".join(
+        f"{short(value)} {_singular(key) if value == 1 else key}".replace("_", " ") for key, value in plain
+    )
+
+
+def _singular(key: str) -> str:
+    """Return the name of a statistic for the number 1: document_train for documents_train."""
+    noun, underscore, rest = key.partition("_")
+    return f"{noun if noun.endswith('ss') else noun.removesuffix('s')}{underscore}{rest}"

@@ -15,8 +15,14 @@ Schema = Mapping[str, Any]
 INTRODUCTION = """# Configuration
 
 A run is one TOML file. This page lists every key with its type and default. An unknown key is an error that names the
-nearest valid one. `--set section.key=value` overrides a key on the command line, its value written as in TOML. Keys
-marked ° do not change the result, so they make no new version of it.
+nearest valid one. Keys marked ° do not change the result, so they make no new version of it.
+
+`--set section.key=value` overrides a key on the command line, its value written as in TOML. A number is a place in a
+list, counted from 0: `--set ingest.sources.0.max_document=2000`.
+
+A relative path in a config starts from the folder of the config, and a path after `--set` from the current folder. This
+holds for sources, tasks, lists of words, tokenizers and templates. A path that is only in the current folder is read
+from there with a warning, as in earlier versions.
 
 This page is written from the code: `python -m pipelines.reference > docs/configuration.md`.
 """

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer import Argument, Option
 
 from flows.commands import completion
 from flows.commands.options import Model, Rebuild, Set, current_home
-from flows.commands.run import run_flow
+from flows.commands.run import DryRun, Name, NoPromote, Note, Tags, _label, run_flow
 from pipelines.errors import InputError
 
 if TYPE_CHECKING:
@@ -38,7 +38,12 @@ def evaluate(
     label: Annotated[str | None, Option(metavar="COLUMN", help="Its column of labels; by default guessed.")] = None,
     text: Annotated[str | None, Option(metavar="COLUMN", help="Its column of texts; by default guessed.")] = None,
     set: Set = [],
+    name: Name = "",
+    note: Note = "",
+    tag: Tags = [],
+    no_promote: NoPromote = False,
     rebuild: Rebuild = False,
+    dry_run: DryRun = False,
 ) -> None:
     """Evaluate every model of a run on held-out data; or with --data, one model on data that it has not seen.
 
@@ -49,14 +54,18 @@ def evaluate(
             raise InputError("Name a run's TOML file, or with --data what to score a model on.")
         if model or label or text:
             raise InputError("--model, --label and --text belong to --data, which names what to score a model on.")
-        run_flow("evaluate", config, set, until="evaluate", rebuild=rebuild)
+        said = {"name": name, "note": note, "tags": tag}
+        run_flow("evaluate", config, set, "evaluate", said, promote=not no_promote, dry_run=dry_run, rebuild=rebuild)
         return
-    if config or set or rebuild:
-        raise InputError("--data scores a published model; a config, --set and --rebuild have no part in that.")
-    _evaluate_new(current_home(), model, data, text, label)
+    if config or set or rebuild or dry_run:
+        raise InputError("--data scores a published model: it takes no config, --set, --rebuild or --dry-run.")
+    parameters = {"label": _label({"name": name, "note": note, "tags": tag}, [])}
+    _evaluate_new(current_home(), model, data, text, label, parameters)
 
 
-def _evaluate_new(home: Home, reference: str | None, data: str, text: str | None, label: str | None) -> None:
+def _evaluate_new(
+    home: Home, reference: str | None, data: str, text: str | None, label: str | None, parameters: dict[str, Any]
+) -> None:
     """Score a model on new data, unless that was done before, and print the metrics.
 
     Raises:
@@ -75,7 +84,7 @@ def _evaluate_new(home: Home, reference: str | None, data: str, text: str | None
     kind = choose_columns(found, text, label)[1].kind
     model = find_model(reference, home, TASK_OF.get(kind, "language"))
     config = plan(model, _experiment(model, home), found, text, label)
-    outcomes = _find_made(config, home) or carry_out(home, "evaluate-new", config, {})
+    outcomes = _find_made(config, home) or carry_out(home, "evaluate-new", config, parameters)
     evaluation = next(each.dataset for each in outcomes if each.dataset.ref.kind == "evaluation")
     typer.echo()
     print_unbroken(closing(config.name, outcomes, home.path, time.perf_counter() - started))

@@ -4,36 +4,71 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer import Option
 
 from flows.commands.options import Config, Rebuild, Set, current_home, naming_a_full_disk
+from pipelines.errors import InputError
 from pipelines.store.disks import full_disk
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from flows.home import Home
+    from flows.label import Label
     from flows.outcome import Outcome
     from pipelines.config import RunConfig
     from pipelines.new_data import NewDataRun
 
 
-def run(config: Config, set: Set = [], rebuild: Rebuild = False) -> None:
+Name = Annotated[
+    str, Option(help="Name of the run in MLflow and Prefect; by default what differs from the run before.")
+]
+Note = Annotated[str, Option(help="Text for the run's description, in Markdown.")]
+Tags = Annotated[list[str], Option("--tag", metavar="TAG", help="A word, or KEY=VALUE, to find the run by.")]
+NoPromote = Annotated[bool, Option("--no-promote", help="Leave every champion as it is.")]
+DryRun = Annotated[
+    bool, Option("--dry-run", help="List the steps, what is reused, how long and how big; make nothing.")
+]
+
+
+def run(
+    config: Config,
+    set: Set = [],
+    name: Name = "",
+    note: Note = "",
+    tag: Tags = [],
+    no_promote: NoPromote = False,
+    rebuild: Rebuild = False,
+    dry_run: DryRun = False,
+) -> None:
     """Run the whole chain: raw text to evaluated, fine-tuned models.
 
     Example: tokenmill run configs/quickstart.toml --set pretrain.steps=200
     """
-    run_flow("run", config, set, until="evaluate", rebuild=rebuild)
+    said = {"name": name, "note": note, "tags": tag}
+    run_flow("run", config, set, "evaluate", said, promote=not no_promote, dry_run=dry_run, rebuild=rebuild)
 
 
-def _step_command(name: str, summary: str) -> Callable[..., None]:
-    def command(config: Config, set: Set = [], rebuild: Rebuild = False) -> None:
-        run_flow(name, config, set, until=name, rebuild=rebuild)
+def _step_command(step: str, summary: str) -> Callable[..., None]:
+    def command(
+        config: Config,
+        set: Set = [],
+        name: Name = "",
+        note: Note = "",
+        tag: Tags = [],
+        rebuild: Rebuild = False,
+        dry_run: DryRun = False,
+    ) -> None:
+        said = {"name": name, "note": note, "tags": tag}
+        run_flow(step, config, set, step, said, dry_run=dry_run, rebuild=rebuild)
 
-    command.__name__ = name
-    example = f"Example: tokenmill {name} configs/quickstart.toml"
+    command.__name__ = step
+    example = f"Example: tokenmill {step} configs/quickstart.toml"
     command.__doc__ = f"{summary}.\n\nEarlier steps run only if their results are missing. {example}"
     return command
 
@@ -47,40 +82,111 @@ STEPS = [
 ]
 
 
-def run_flow(name: str, config: Path, overrides: list[str], until: str | None = None, **parameters: Any) -> None:
+def run_flow(
+    name: str,
+    config: Path,
+    overrides: list[str],
+    until: str | None = None,
+    said: Mapping[str, Any] = {},
+    *,
+    promote: bool = True,
+    dry_run: bool = False,
+    **parameters: Any,
+) -> None:
     """Run a flow and print its closing table.
 
     Args:
+        name: of the flow.
+        config: the run's TOML file.
+        overrides: `section.key=value` each.
         until: the last step of the flow's chain. If its result is published already, no flow starts.
+        said: what a person says about the run, by the fields of its label.
+        promote: whether a better model becomes the champion, if the config agrees.
+        dry_run: only list the steps.
+        parameters: further ones of the flow.
 
     Raises:
-        InputError: the config is wrong, or the disk is full.
+        InputError: the config is wrong, something that it names is missing, or the disk is full.
     """
-    from flows.commands.closing import closing, next_commands
-    from flows.console import print_unbroken
+    from flows.commands.closing import closing, differences, next_commands
+    from flows.console import warn
+    from flows.label import run_title
     from flows.orchestration.finished import find_finished
     from flows.orchestration.progress import hashing_bar
+    from flows.orchestration.warm_start import find_base
+    from flows.outcome import outcomes_so_far
+    from flows.tracking.earlier import run_before
     from pipelines.config import load_config
+    from pipelines.preflight import check_outside
+    from pipelines.store.step import Stopped
 
     started = time.perf_counter()
-    home, run = current_home(), load_config(config, overrides)
+    never = [] if promote else ["promote.enabled=false"]
+    home, run = current_home(), load_config(config, [*overrides, *never], warn=warn)
+    if dry_run:
+        from flows.commands.dry_run import show_dry_run
+
+        return show_dry_run(run, until or "evaluate", home, rebuild=bool(parameters.get("rebuild")))
     if full := full_disk([home.path]):
         raise full
     if (uri := home.mlflow_uri).startswith("http"):
         from flows.servers.health import check_named
 
         check_named("MLFLOW_TRACKING_URI", uri)
+    asked = any(said.values()) or any(parameters.values())
     with hashing_bar():
-        outcomes = find_finished(run, until, home) if until and not any(parameters.values()) else []
+        outcomes = find_finished(run, until, home) if until and not asked else []
+    title, about = run.name, list[str]()
     if outcomes:
         typer.echo("All of it has been made before.", err=True)
     else:
-        with naming_a_full_disk(home.path):
-            outcomes = carry_out(home, name, run, parameters)
+        check_outside(run, until or "evaluate")
+        if run.base and until != "ingest":
+            find_base(run.base, run.name, home, lambda sentence: None)
+        if until:
+            parameters["label"] = label = _label(said, overrides)
+            before = run_before(home, run.name)
+            title = run_title(run, label, before.config(run) if before else None)
+            about = differences(overrides, before.name if before else "", before.changes(run) if before else {})
+        try:
+            with naming_a_full_disk(home.path):
+                outcomes = carry_out(home, name, run, parameters)
+        except Exception as error:
+            how = "was stopped" if isinstance(error, Stopped) else "failed"
+            if made := outcomes_so_far():
+                _show(closing(title, made, home.path, time.perf_counter() - started, how), about)
+            raise
+    _show(closing(title, outcomes, home.path, time.perf_counter() - started), about)
+    typer.echo(next_commands(run, outcomes))  # never broken to fit a width, so that people can copy it
+
+
+def _label(said: Mapping[str, Any], overrides: list[str]) -> Label:
+    """Return what a person says about a run.
+
+    Raises:
+        InputError: MLflow takes no such name or tag.
+    """
+    from pydantic import ValidationError
+
+    from flows.label import Label
+    from pipelines.config import explain
+
+    try:
+        return Label(**said, overrides=tuple(overrides))
+    except ValidationError as error:
+        raise InputError(explain(error, Label)) from None
+
+
+def _show(table: Table, lines: Sequence[str]) -> None:
+    from flows.console import print_unbroken
+
     typer.echo()
-    print_unbroken(closing(run.name, outcomes, home.path, time.perf_counter() - started))
+    print_unbroken(table)
     typer.echo()
-    typer.echo(next_commands(run.name, outcomes))  # never broken to fit a width, so that people can copy it
+    for line in lines:
+        typer.echo(line)
+    if lines:
+        typer.echo()
 
 
 def carry_out(home: Home, name: str, config: RunConfig | NewDataRun, parameters: dict[str, Any]) -> list[Outcome]:

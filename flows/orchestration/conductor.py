@@ -1,12 +1,10 @@
 """The conductor: carries out one step as a Prefect task, logs it to MLflow and publishes its result in the store."""
 
-import shutil
-import subprocess
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +14,11 @@ from prefect.states import Cancelled
 
 from flows.console import say
 from flows.orchestration.artifacts import publish_artifacts
-from flows.orchestration.progress import StepListener, hashing_bar, step_bar, warn_of_other_code
+from flows.orchestration.progress import StepListener, hashing_bar, say_outcome, step_bar, warn_of_other_code
+from flows.orchestration.progress_artifact import ProgressArtifact
 from flows.orchestration.task_runners import map_tasks, uncached_task
 from flows.outcome import Outcome, headline
+from flows.tracking.source import code_revision
 from flows.tracking.step_run import StepRun
 from flows.tracking.tracker import Tracker
 from pipelines.addresses import clean_errors
@@ -89,14 +89,18 @@ class Conductor:
         if self.store.changed_code(step, dataset):
             warn_of_other_code(dataset)
         self.tracker.reuse_step(step, dataset)
-        say(f"{step.type.name:<19}  reused  {headline(dataset)}")
-        self.done.append(Outcome(step.type.name, dataset, time.perf_counter() - started, reused=True))
-        return dataset
+        return self._end(Outcome(step.type.name, dataset, time.perf_counter() - started, reused=True))
+
+    def _end(self, outcome: Outcome) -> Dataset:
+        say_outcome(outcome)
+        self.done.append(outcome)
+        return outcome.dataset
 
     def _perform(self, step: Step) -> Dataset:
         started = time.perf_counter()
         title = f"{step.type.name} {step.name}"
         tracked: StepRun | None = None
+        artifact = ProgressArtifact(title)
         built_by: dict[str, Any] = {"revision": code_revision()}
 
         # The MLflow run is opened under the step's lock: no two processes write into one, none is left open.
@@ -110,7 +114,7 @@ class Conductor:
             if previous:
                 built_by["previous"] = str(previous)
             with step_bar(title) as (bar, bar_task):
-                listener = StepListener(bar, bar_task, tracked)
+                listener = StepListener(bar, bar_task, tracked, artifact)
 
                 def when_done() -> None:
                     listener.advance()
@@ -139,25 +143,9 @@ class Conductor:
             return self._reuse(step, dataset, started)
         tracked.deliver()
         self.tracker.finish_step(tracked.run_id, dataset, step.inputs)
-        seconds = time.perf_counter() - started
-        say(f"{step.type.name:<19} {seconds:5.1f} s  {headline(dataset)}")
-        self.done.append(Outcome(step.type.name, dataset, seconds, reused=False))
-        return dataset
-
-
-@cache
-def code_revision() -> str:
-    """Return the git commit of the code, with `+changes` if the tree is not clean; empty outside a checkout."""
-    root, git = Path(__file__).resolve().parents[2], shutil.which("git")
-    if not git or not (root / ".git").exists():  # git looks in the folders above too, and runs what a repository says
-        return ""
-
-    def ask(*arguments: str) -> str:
-        command = [git, "-C", str(root), *arguments]
-        return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()  # noqa: S603 - our own checkout
-
-    revision = ask("rev-parse", "HEAD")
-    return revision + ("+changes" if revision and ask("status", "--porcelain", "--untracked-files=no") else "")
+        outcome = Outcome(step.type.name, dataset, time.perf_counter() - started, reused=False)
+        artifact.finish(headline(dataset))
+        return self._end(outcome)
 
 
 def _may_pass(task: Any, run: Any, state: State[Any]) -> bool:

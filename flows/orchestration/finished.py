@@ -1,21 +1,25 @@
 """Whether a run has nothing to do: every result is published, MLflow knows of it, and the gate has decided.
 
-Then neither Prefect nor MLflow is imported or gets an empty run. The store and MLflow's database are read each time,
-so no state between runs can be wrong.
+Then MLflow gets no empty run, and the command line imports neither it nor Prefect. The store and MLflow's database
+are read each time, so no state between runs can be wrong.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from flows.home import Home
 from flows.orchestration.progress import warn_of_other_code
+from flows.orchestration.warm_start import find_base
 from flows.outcome import Outcome
 from flows.tracking.registry import decision_on
 from pipelines.catalog.registry import CHAMPION, registered
 from pipelines.catalog.runs import former_artifacts, states
-from pipelines.chain import Evaluated, Resolved, chain, resolve
+from pipelines.chain import Evaluated, Perform, Resolved, chain, report_on, resolve
 from pipelines.config import RunConfig
 from pipelines.errors import InputError
 from pipelines.store.dataset import Dataset
+from pipelines.store.step import Step
+
+MADE_BEFORE = "All of it has been made before."
 
 _resolved: Resolved = []
 
@@ -28,15 +32,14 @@ def find_finished(config: RunConfig, until: str, home: Home) -> list[Outcome]:
     """
     global _resolved
     home.store.sweep()
-    if config.base:
-        return []  # the base may be another model now
     try:
-        _resolved = resolve(home.store.find, config, until)
+        base = find_base(config.base, config.name, home, lambda sentence: None) if config.base else None
+        _resolved = resolve(home.store.find, config, until, base)
         made = [dataset for _, dataset in _resolved if dataset]
         if len(made) < len(_resolved) or not _has_ended(config.name, made, home):
             return []
         results = iter(made)
-        decisions = _decisions(made, chain(lambda step: next(results), config, until), home)
+        decisions = _decisions(made, chain(lambda step: next(results), config, until, base, check=False), home)
     except (InputError, OSError):
         return []  # the run meets the same error, shows it and may try again
     if decisions is None:
@@ -64,11 +67,33 @@ def _decisions(made: Sequence[Dataset], evaluated: Sequence[Evaluated], home: Ho
             return None
     decided = []
     for each in evaluated:
-        decision = decision_on(versions[each.model.ref.name, each.model.ref.fingerprint])
+        version = versions.get((each.model.ref.name, each.model.ref.fingerprint))
+        decision = decision_on(version) if version else None
         if not decision:
             return None
         decided.append(Outcome("promote", each.model, 0.0, True, decision))
     return decided
+
+
+def is_evaluated(config: RunConfig, evaluate: Callable[[Perform, Home], list[Evaluated]], home: Home) -> bool:
+    """Return whether an evaluation of registered models has nothing to do.
+
+    Args:
+        evaluate: evaluates the models that it picks.
+    """
+    made: list[Dataset] = []
+
+    def look_up(step: Step) -> Dataset:
+        if (dataset := home.store.find(step)) is None:
+            raise LookupError(f"{step} has to be made")
+        made.append(dataset)
+        return dataset
+
+    try:
+        look_up(report_on(config, made, evaluate(look_up, home)))
+        return _has_ended(config.name, made, home)
+    except (LookupError, InputError, OSError):
+        return False
 
 
 def _has_ended(experiment: str, made: Sequence[Dataset], home: Home) -> bool:

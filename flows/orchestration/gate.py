@@ -13,6 +13,7 @@ from prefect.artifacts import create_markdown_artifact
 from flows.console import say
 from flows.home import Home
 from flows.orchestration.artifacts import artifact_key
+from flows.orchestration.progress import say_outcome
 from flows.orchestration.task_runners import uncached_task
 from flows.outcome import Outcome
 from flows.tracking.refusals import going_without
@@ -68,7 +69,7 @@ class Gate:
             if self.tracker.parent:
                 self.tracker.client.set_tag(self.tracker.parent, f"tokenmill.promotion.{name}", summary)
             if not known:
-                say(f"{'promote':<19} {outcome.seconds:5.1f} s  {summary}")
+                say_outcome(outcome)
                 _publish(name, summary, decision)
             return outcome
 

@@ -4,11 +4,13 @@ import json
 from datetime import UTC, datetime
 from typing import Any
 
-from prefect import flow
+from prefect import State, flow
 from prefect.artifacts import create_markdown_artifact
+from prefect.states import Completed
 
 from flows.console import say
 from flows.home import Home
+from flows.orchestration.run_log import lines_in_prefect
 from pipelines.catalog import runs
 from pipelines.catalog.registry import registered
 from pipelines.catalog.unused import unused
@@ -17,8 +19,10 @@ from pipelines.numbers import size
 from pipelines.store.dataset import Dataset
 
 
-@flow(name="housekeeping", persist_result=False)
-def housekeeping(checkpoint_days: float = 30, keep_days: float | None = None, dry_run: bool = False) -> list[str]:
+@flow(name="housekeeping", flow_run_name="housekeeping", persist_result=False)
+def housekeeping(
+    checkpoint_days: float = 30, keep_days: float | None = None, dry_run: bool = False
+) -> State[list[str]]:
     """Delete the leftovers of dead runs and, on request, datasets that nothing needs.
 
     Args:
@@ -28,15 +32,19 @@ def housekeeping(checkpoint_days: float = 30, keep_days: float | None = None, dr
         dry_run: Only show which datasets would be deleted; leftovers are deleted all the same.
     """
     home = Home.from_environment()
-    swept = home.store.sweep(checkpoint_days)
-    home.store.sweep_bucket()
-    removed = tidy(home, keep_days, dry_run) if keep_days is not None else []
-    freed = sum(dataset.manifest.bytes for dataset in removed)
-    what = "would be deleted" if dry_run else "deleted"
-    lines = "".join(f"- `{name}`\n" for name in [*swept, *map(str, removed)])
-    summary = f"{len(swept)} leftover folders deleted; {len(removed)} datasets of {size(freed)} {what}."
-    create_markdown_artifact(f"{summary}\n\n{lines}", key="housekeeping")
-    return [*swept, *map(str, removed)]
+    with lines_in_prefect():
+        swept = home.store.sweep(checkpoint_days)
+        home.store.sweep_bucket()
+        removed = tidy(home, keep_days, dry_run) if keep_days is not None else []
+        freed = sum(dataset.manifest.bytes for dataset in removed)
+        what = "would be deleted" if dry_run else "deleted"
+        names = [*swept, *map(str, removed)]
+        summary = f"{len(swept)} leftover folders deleted; {len(removed)} datasets of {size(freed)} {what}."
+        say(summary)
+    if names:
+        lines = "".join(f"- `{name}`\n" for name in names)
+        create_markdown_artifact(f"{summary}\n\n{lines}", key="housekeeping")
+    return Completed(message=summary, data=names)
 
 
 def tidy(home: Home, keep_days: float, dry_run: bool) -> list[Dataset]:

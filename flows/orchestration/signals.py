@@ -31,7 +31,7 @@ def stop_on_signals() -> Iterator[Callable[[], bool]]:
         received.append(signal.Signals(number))
         for which, handler in before.items():
             signal.signal(which, handler)
-        warn(f"{signal.Signals(number).name}: saving and stopping; once more ends at once.")
+        warn(f"{signal.Signals(number).name}: saving and stopping; once more ends at once.", in_log=False)
 
     for number in before:
         signal.signal(number, handle)

@@ -20,7 +20,7 @@ from zoneinfo import ZoneInfo
 from filelock import FileLock, Timeout
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from flows.console import say
+from flows.console import say, warn
 from flows.orchestration.signals import end_on_second_signal
 from flows.servers.health import LOOPBACK
 from flows.servers.prefect_server import prefect_server
@@ -39,6 +39,9 @@ if TYPE_CHECKING:
     from flows.schedules.runner import OwnRunner
 
 Flows = Mapping[str, "Flow[..., Any]"]
+
+ONE_AT_A_TIME = {"limit": 1, "collision_strategy": "ENQUEUE"}
+"""Prefect's limit of a deployment. It cannot tell people's runs from scheduled ones, which `OwnRunner` drops."""
 
 SECONDS_TO_END = 10.0
 """Seconds in which a served runner may end cleanly, for which Prefect's server has to answer."""
@@ -64,7 +67,7 @@ class Schedule(Config):
     timezone: str = "UTC"
     """The time zone of the times, such as `Europe/Vienna`."""
     collision: Literal["cancel_new", "enqueue"] = "cancel_new"
-    """A run that is due while the last one still runs is dropped, or runs after it."""
+    """A run that is due while another one runs is dropped, or runs after it. A run that a person starts waits."""
     description: str | None = None
     """The text in Prefect's UI."""
 
@@ -109,7 +112,8 @@ def serve(path: Path | str, home: Path | str, flows: Flows | None = None) -> Non
     with prefect_server(home) as url:
         from flows.schedules.runner import OwnRunner
 
-        deployments = make_deployments(load_schedules(path), Path(path), flows)
+        schedules = load_schedules(path)
+        deployments = make_deployments(schedules, Path(path), flows)
         started = find_started(own)
         if not started or url.replace("localhost", LOOPBACK) != f"{started.url}/api":
             for deployment in deployments:  # another home may serve schedules of the same names there
@@ -120,8 +124,8 @@ def serve(path: Path | str, home: Path | str, flows: Flows | None = None) -> Non
                 _give_up_orphans(deployments)
                 # Polls often and takes a run when it is due. A run that is taken earlier occupies the only slot.
                 runner = OwnRunner(query_seconds=2, prefetch_seconds=0)
-                for deployment in deployments:
-                    runner.add(deployment)
+                for deployment, schedule in zip(deployments, schedules.values(), strict=True):
+                    runner.add(deployment, schedule.collision == "cancel_new")
                 names = ", ".join(each.name for each in deployments)
                 say(f"Serving {names} of {path}; {pages(home)['prefect']}/deployments starts them too. Ctrl-C ends it.")
                 asyncio.run(_run_until_signal(runner))
@@ -216,7 +220,6 @@ def _deployment(name: str, schedule: Schedule, path: Path, flows: Flows) -> Runn
     from prefect.schedules import Schedule as Times
 
     flow, parameters = _call(name, schedule, path, flows)
-    one_at_a_time = {"limit": 1, "collision_strategy": schedule.collision.upper()}
     try:
         return RunnerDeployment.from_flow(
             flow,
@@ -226,7 +229,7 @@ def _deployment(name: str, schedule: Schedule, path: Path, flows: Flows) -> Runn
             description=schedule.description or flow.description,
             tags=["tokenmill"],
             paused=False,
-            concurrency_limit=ConcurrencyLimitConfig.model_validate(one_at_a_time),
+            concurrency_limit=ConcurrencyLimitConfig.model_validate(ONE_AT_A_TIME),
             entrypoint_type=EntrypointType.MODULE_PATH,
             version_type=VersionType.SIMPLE,  # by default that of the git repository in the current folder
         )
@@ -243,8 +246,11 @@ def _call(name: str, schedule: Schedule, path: Path, flows: Flows) -> tuple[Flow
     flow = flows[schedule.flow]
     parameters = dict(schedule.parameters)
     if schedule.config is not None:
-        config = load_config(path.parent / schedule.config, schedule.set)
+        config = load_config(path.parent / schedule.config, schedule.set, path.parent, warn)
         parameters["config"] = config.model_dump(mode="json", exclude_unset=True)
+        if schedule.set:
+            label = parameters.get("label", {})
+            parameters["label"] = {"overrides": list(schedule.set), **label} if isinstance(label, dict) else label
     known = flow.parameters.properties
     if unknown := sorted(parameters.keys() - known.keys()):
         raise InputError(f"{path}: [{name}] {schedule.flow} takes no {unknown[0]!r}; it takes {', '.join(known)}.")
@@ -314,7 +320,7 @@ def prefect_yaml(schedules: Mapping[str, Schedule], path: Path) -> str:
             "entrypoint": deployment.entrypoint,
             "parameters": deployment.parameters,
             "schedules": [{**times, "timezone": schedule.timezone}] if times else [],
-            "concurrency_limit": {"limit": 1, "collision_strategy": schedule.collision.upper()},
+            "concurrency_limit": dict(ONE_AT_A_TIME),
             "work_pool": {"name": "{{ $TOKENMILL_WORK_POOL }}"},
         }
         deployments.append({key: value for key, value in entry.items() if value})

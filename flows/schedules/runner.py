@@ -19,8 +19,11 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.deployments.runner import RunnerDeployment
 from prefect.runner import Runner
 from prefect.runner._starter_engine import EngineCommandStarter
+from prefect.states import Cancelled
 
 from flows.console import say
+
+STILL_RUNNING = "It was due while another run of the same deployment was going on."
 
 logging.getLogger("prefect.runner.state_proposer").setLevel(logging.WARNING)  # it logs each run that is not due yet
 
@@ -31,12 +34,20 @@ class OwnRunner(Runner):
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
         self._own: dict[UUID, RunnerDeployment] = {}
+        self._dropping: set[UUID] = set()
 
-    def add(self, deployment: RunnerDeployment) -> None:
-        """Register a deployment with Prefect's server, and serve it."""
+    def add(self, deployment: RunnerDeployment, drop: bool = False) -> None:
+        """Register a deployment with Prefect's server, and serve it.
+
+        Args:
+            deployment: a deployment of one run at a time.
+            drop: whether a run that is due while another one runs is dropped; else it waits.
+        """
         deployment.work_pool_name = None  # else one that `prefect deploy` set would remain
         identifier: Any = self.add_deployment(deployment)
         self._own[identifier] = deployment
+        if drop:
+            self._dropping.add(identifier)
 
     async def __aenter__(self) -> Self:
         """Start everything, and replace what decides which process is started and whose hooks are called."""
@@ -46,7 +57,19 @@ class OwnRunner(Runner):
         assert hasattr(self._scheduled_run_poller, "stopping")
         self._hook_runner._resolve_flow = self._flow
         self._scheduled_run_poller._resolve_starter = self._starter
+        self._propose = self._state_proposer.propose_pending
+        self._state_proposer.propose_pending = self._begin_or_drop  # type: ignore[method-assign]
         return self
+
+    async def _begin_or_drop(self, flow_run: FlowRun) -> bool:
+        """Return whether a run may begin. One that the schedule made is dropped if it would have to wait."""
+        if await self._propose(flow_run):
+            return True
+        if flow_run.auto_scheduled and flow_run.deployment_id in self._dropping:
+            state = (await self._client.read_flow_run(flow_run.id)).state
+            if state and state.name == "AwaitingConcurrencySlot":
+                await self._client.set_flow_run_state(flow_run.id, Cancelled(message=STILL_RUNNING))
+        return False
 
     async def end_runs(self, is_hurried: Callable[[], bool]) -> None:
         """Start no more runs, ask those in flight to save and end, and wait until they have.

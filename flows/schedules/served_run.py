@@ -18,13 +18,14 @@ from prefect._internal.control_listener import configure_from_env
 from prefect.client.orchestration import get_client
 from prefect.engine import handle_engine_signals
 from prefect.flow_engine import run_flow
-from prefect.logging.loggers import flow_run_logger
 from prefect.states import Failed
 from pydantic import ValidationError, create_model
 
 from flows.console import say
+from flows.orchestration.endings import release_liveness_locks
 from flows.servers.end_with_parent import end_with
 from flows.terminal import prepare_streams
+from flows.tracking.outages import finish_sending
 from gpt.config import Config
 from pipelines.config import explain
 from pipelines.errors import InputError
@@ -49,8 +50,9 @@ def carry_out(flow_run_id: UUID, deployment: str, entrypoint: str) -> None:
             client.set_flow_run_state(flow_run_id, Failed(message=message))
             return
     flow.should_validate_parameters = False  # Prefect would load blocks of its database that parameters name
-    logger: Any = flow_run_logger(flow_run)
-    run_flow(flow, flow_run, parameters, error_logger=logger)
+    run_flow(flow, flow_run, parameters, return_type="state")  # the log names a failure, with no call of Prefect
+    finish_sending()
+    release_liveness_locks()  # the server knows the end
 
 
 def _check_origin(client: SyncPrefectClient, flow_run: FlowRun, name: str, entrypoint: str) -> None:

@@ -3,10 +3,8 @@
 import fnmatch
 import json
 import math
-import re
 import time
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pyarrow.dataset as ds
@@ -14,14 +12,10 @@ from mlflow.entities import Dataset as MlflowDataset
 from mlflow.entities import DatasetInput, InputTag, Metric, Param, RunTag
 from safetensors import safe_open
 
-from gpt.config import Config
+from flows.tracking.names import MAX_TAG, mlflow_names, params_of
 from pipelines.store.dataset import Dataset
 from pipelines.store.kinds import kind_of
 from pipelines.store.lineage import origins
-from pipelines.visible import cut
-
-MAX_PARAM, MAX_TAG = 6000, 8000  # MLflow cuts off what is longer
-MAX_NAME = 250  # of a metric or parameter; MLflow refuses what is longer
 
 
 def lineage_tags(dataset: Dataset, datasets: Sequence[Dataset]) -> dict[str, str]:
@@ -44,33 +38,6 @@ def lineage_tags(dataset: Dataset, datasets: Sequence[Dataset]) -> dict[str, str
     return {f"tokenmill.{key}": value for key, value in tags.items() if value}
 
 
-def flatten(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    """Return nested values as (dotted key, text) pairs, the form of MLflow's parameters."""
-    pairs: list[tuple[str, str]] = []
-    for key, value in values.items():
-        if isinstance(value, dict) and value:
-            pairs += flatten(value, f"{prefix}{key}.")
-        else:
-            pairs.append((f"{prefix}{key}", value if isinstance(value, str) else json.dumps(value)))
-    return pairs
-
-
-def mlflow_names(keys: Iterable[str]) -> dict[str, str]:
-    """Return keys in a form that MLflow accepts as names of metrics or parameters, by key. They may hold users' labels.
-
-    Two keys that would become one name each get a digest. A database may not tell upper case from lower.
-    """
-    names = {key: _plain_name(key) for key in keys}
-    taken = Counter(name.lower() for name in names.values())
-    return {key: cut(name, MAX_NAME, whole=key if taken[name.lower()] > 1 else "") for key, name in names.items()}
-
-
-def _plain_name(key: str) -> str:
-    plain = re.sub(r"[^\w/. :-]", "_", key)
-    name = "/".join(part if part.strip(".") else "_" for part in plain.split("/"))
-    return cut(name, MAX_NAME, whole=key if len(name.encode()) > MAX_NAME else "")
-
-
 def is_number(value: Any) -> bool:
     """Return whether a value is a finite number that fits a float."""
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= MAX_NUMBER
@@ -82,10 +49,9 @@ def run_metrics(values: Mapping[str, Any]) -> list[Metric]:
     return [Metric(name, float(numbers[key]), now, 0) for key, name in mlflow_names(numbers).items()]
 
 
-def run_params(config: Config) -> list[Param]:
-    """Return a config as parameters of a run."""
-    values = dict(flatten(config.model_dump(mode="json")))
-    return [Param(name, values[key][:MAX_PARAM]) for key, name in mlflow_names(values).items()]
+def run_params(config: Mapping[str, str]) -> list[Param]:
+    """Return a flat config as parameters of a run."""
+    return [Param(name, value) for name, value in params_of(config).items()]
 
 
 def run_tags(values: Mapping[str, str]) -> list[RunTag]:

@@ -42,7 +42,7 @@ PREFECT, MLFLOW = "Prefect's server", "MLflow"
 HURRY = 5.0  # seconds after which an answer comes too late for a run that was asked to end
 SLICE = 0.5  # seconds between two looks at whether the run was asked to end
 GATEWAY = (502, 503, 504)  # statuses by which a proxy says that the server does not answer
-SENDER = "MLflow sender"  # the thread that sends curves; it tries again by itself
+SENDER = "background sender"  # threads that send curves and progress; they try again by themselves
 
 _watched: list[Watched] = []
 _installed = False

@@ -4,7 +4,7 @@ import json
 import math
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from itertools import takewhile
 from pathlib import Path
@@ -13,8 +13,11 @@ from typing import Any
 from mlflow.entities import Metric
 from mlflow.exceptions import MlflowException, RestException
 from mlflow.tracking import MlflowClient
+from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
 
+from flows.tracking.notes import ended_note
 from flows.tracking.outages import SENDER
+from flows.tracking.system_metrics import measure
 from pipelines.addresses import without_secrets
 from pipelines.store.files import write_synced
 from pipelines.store.paths import inside
@@ -40,10 +43,16 @@ class StepRun:
         client: MLflow's client.
         run_id: the run's id in MLflow.
         unsent: the folder of entries that MLflow has not received.
+        parent: the run whose curves have this run's curves too.
+        prefix: what the names of the curves begin with there.
     """
 
-    def __init__(self, client: MlflowClient, run_id: str, unsent: Path) -> None:
-        self.client, self.run_id = client, run_id
+    def __init__(
+        self, client: MlflowClient, run_id: str, unsent: Path, parent: "StepRun | None" = None, prefix: str = ""
+    ) -> None:
+        self.client, self.run_id, self.parent, self.prefix = client, run_id, parent, prefix
+        self._end_measuring: Callable[[], None] = lambda: None
+        self._starting = threading.Lock()
         self.file = inside(unsent, f"{run_id}.jsonl")
         lines = self.file.read_text(encoding="utf-8").splitlines() if self.file.exists() else []
         self._waiting: list[dict[str, Any]] = [json.loads(line) for line in lines]  # a metric, or a text and its path
@@ -58,6 +67,11 @@ class StepRun:
         if step <= self._logged_until and "train/loss" in values:
             return
         now = int(time.time() * 1000)
+        self._add(step, values, now)
+        if self.parent:
+            self.parent._add(step, {f"{self.prefix}{key}": value for key, value in values.items()}, now)
+
+    def _add(self, step: int, values: Mapping[str, float], now: int) -> None:
         self._waiting += [
             {"key": key, "value": float(value), "timestamp": now, "step": step}
             for key, value in values.items()
@@ -65,6 +79,14 @@ class StepRun:
         ]
         if time.monotonic() - self._sent_at > BATCH_SECONDS:
             self._send()
+
+    def measure(self, since: float) -> None:
+        """Log the machine's load from now until the run ends.
+
+        Args:
+            since: when the run started, in seconds since 1970.
+        """
+        self._end_measuring = measure(lambda second, load: self._add(second, load, int(time.time() * 1000)), since)
 
     def text(self, path: str, text: str) -> None:
         """Log a text as a file of the run."""
@@ -91,6 +113,7 @@ class StepRun:
         Raises:
             Exception: MLflow did not receive them; the file has the entries that are left.
         """
+        self._end_measuring()
         if self._sender:
             self._sender.join()
         if self._waiting:
@@ -101,19 +124,21 @@ class StepRun:
             raise self._problem
         self.file.unlink(missing_ok=True)
 
-    def end(self, error: BaseException) -> None:
-        """Close the run of a step that failed or was stopped."""
+    def end(self, error: BaseException, note: str = "") -> None:
+        """Close the run of a step that failed or was stopped; its description has the reason, then the note."""
+        self._end_measuring()
         if self.flush():
-            end_run(self.client, self.run_id, error)
+            end_run(self.client, self.run_id, error, note)
 
     def _send(self) -> threading.Thread:
         """Return the thread that sends, started if none runs."""
         self._sent_at = time.monotonic()
-        if not self._sender or not self._sender.is_alive():
-            # A daemon, so that a hanging call does not keep the process from ending.
-            self._sender = threading.Thread(target=self._send_waiting, name=SENDER, daemon=True)
-            self._sender.start()
-        return self._sender
+        with self._starting:
+            if not self._sender or not self._sender.is_alive():
+                # A daemon, so that a hanging call does not keep the process from ending.
+                self._sender = threading.Thread(target=self._send_waiting, name=SENDER, daemon=True)
+                self._sender.start()
+            return self._sender
 
     def _send_waiting(self) -> None:
         # Only this thread removes entries, the others append. MLflow ignores values that it has already.
@@ -139,12 +164,20 @@ class StepRun:
         write_synced(self.file, "".join(json.dumps(entry) + "\n" for entry in list(self._waiting)).encode())
 
 
-def end_run(client: MlflowClient, run_id: str, error: BaseException) -> None:
-    """Close a run that an error ended: as killed if it was stopped, else as failed, with the reason in a tag.
+def end_run(client: MlflowClient, run_id: str, error: BaseException, note: str = "") -> None:
+    """Close a run that an error ended: as killed if it was stopped, else as failed, with the reason.
 
     If MLflow does not answer now, the next run in this home closes it.
+
+    Args:
+        client: MLflow's client.
+        run_id: the run.
+        error: what ended it.
+        note: the rest of its description, after the reason.
     """
     stopped = isinstance(error, KeyboardInterrupt | Stopped)
+    reason = visible(without_secrets(str(error)) or type(error).__name__)
     with suppress(MlflowException):
-        client.set_tag(run_id, ENDED, visible(without_secrets(str(error)) or type(error).__name__)[:500])
+        client.set_tag(run_id, ENDED, reason[:500])
+        client.set_tag(run_id, MLFLOW_RUN_NOTE, ended_note(reason, note, stopped))
         client.set_terminated(run_id, "KILLED" if stopped else "FAILED")

@@ -21,15 +21,20 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NOTE
 
 from flows.console import warn
 from flows.home import Home
-from flows.outcome import Outcome
+from flows.label import Label, run_title, what_differs
+from flows.outcome import Outcome, new_outcomes
 from flows.servers.mlflow_database import ensure_mlflow_database
 from flows.servers.stack import pages
-from flows.tracking.entities import MAX_TAG, dataset_input, run_metrics, run_params, run_tags
-from flows.tracking.notes import run_note, step_note
+from flows.tracking.earlier import run_before
+from flows.tracking.entities import dataset_input, run_metrics, run_params, run_tags
+from flows.tracking.names import MAX_TAG
+from flows.tracking.notes import about_run, run_note, step_note
 from flows.tracking.refusals import going_without, is_refusal
 from flows.tracking.registry import is_registered, register_model
+from flows.tracking.source import source_tags
 from flows.tracking.step_run import ENDED, StepRun, end_run
-from gpt.config import Config
+from pipelines.addresses import without_secrets
+from pipelines.changes import flat, listed
 from pipelines.config import RunConfig
 from pipelines.report.charts import standalone
 from pipelines.report.figures import kinds
@@ -50,9 +55,14 @@ class Tracker:
         mlflow.set_tracking_uri(home.mlflow_uri)
         ensure_mlflow_database(home.mlflow_uri, home.artifacts)
         self.client = MlflowClient(home.mlflow_uri)
-        self.home = home
+        self.home, self.pages = home, pages(home.path)
         self.experiment_id = self._experiment(experiment)
         self.parent = ""
+        self.parent_run: StepRun | None = None
+        self.pipeline, self.what_differs, self.about, self.prefect_run = experiment, "", "", ""
+        self.done = new_outcomes()
+        self.source = source_tags("tokenmill")
+        self._copied: set[str] = set()
         self.is_ours = f"tags.`tokenmill.home` = '{home.label}'"  # a filter of runs
 
     def _experiment(self, name: str) -> str:
@@ -73,32 +83,75 @@ class Tracker:
             raise
 
     @contextmanager
-    def flow_run(self, config: RunConfig, tags: Mapping[str, str]) -> Iterator[str]:
+    def flow_run(self, config: RunConfig, tags: Mapping[str, str], label: Label | None = None) -> Iterator[str]:
         """Open the parent run of a flow; it ends as FINISHED, as FAILED or, if the flow was stopped, as KILLED."""
-        tags = {"tokenmill.kind": "flow", "tokenmill.home": self.home.label, **tags}
+        label, before = label or Label(), run_before(self.home, config.name)
+        changed = before.changes(config) if before else {}
+        earlier = before.config(config) if before else None
+        self.what_differs, title = what_differs(config, label, earlier), run_title(config, label, earlier)
+        self.about = about_run(label, (before.name, self._address(before.run_id)) if before else None, changed)
+        self.prefect_run = tags.get("prefect.flow_run_id", "")
+        self.source |= {key: value for key, value in tags.items() if key.startswith("mlflow.source.")}
+        own = {"set": ", ".join(label.overrides), "differs": "; ".join(listed(changed))}
+        tags = {
+            **label.tags_by_key,
+            "tokenmill.kind": "flow",
+            "tokenmill.home": self.home.label,
+            **{f"tokenmill.{key}": without_secrets(value)[:MAX_TAG] for key, value in own.items() if value},
+            **self.source,
+            **tags,
+        }
         with self.home.starting:  # or another process would take the run, not locked yet, for one of a dead process
             self._end_dead_runs()
-            run = self.client.create_run(self.experiment_id, run_name=config.name, tags=tags)
+            run = self.client.create_run(self.experiment_id, run_name=title, tags=tags)
             self.parent = run.info.run_id
             lock = self.home.store.lock(self.parent)
             lock.acquire()
+        self.parent_run = StepRun(self.client, self.parent, self.home.unsent)
         try:
-            self._log_params(run, config)
+            self.client.set_tag(self.parent, MLFLOW_RUN_NOTE, self._note())
+            # The names of pretraining's parameters are also those of its own run, so that both can be compared.
+            self._log_params(run, {**flat(config.pretrain), **flat(config)})
+            self.parent_run.measure(run.info.start_time / 1000)
             yield self.parent
+            self.parent_run.deliver()
             self._delete_doubles()
             self.client.set_terminated(self.parent, "FINISHED")
         except BaseException as error:
-            end_run(self.client, self.parent, error)
+            self.parent_run.end(error, self._note())
             raise
         finally:
             lock.release()
             Path(lock.lock_file).unlink(missing_ok=True)
+
+    def _note(self, links: Mapping[str, str] = {}) -> str:
+        """Return the description of the flow's run as far as it has come."""
+        return run_note(self.about, self.done, {**links, **self._links()})[:MAX_TAG]
+
+    def _links(self) -> dict[str, str]:
+        """Return addresses of pages about the flow's run, by title."""
+        if not self.prefect_run:
+            return {}
+        return {"Prefect's page on this run": f"{self.pages['prefect']}/runs/flow-run/{self.prefect_run}"}
+
+    def _address(self, run_id: str) -> str:
+        """Return the address of a run's page."""
+        return f"{self.pages['mlflow']}/#/experiments/{self.experiment_id}/runs/{run_id}"
 
     def open_step(self, step: Step, tags: Mapping[str, str]) -> StepRun:
         """Open the child run of a step that is about to be built; `finish_step` or `StepRun.end` closes it.
 
         A step that was interrupted continues in its earlier run, so its curves are complete.
         """
+        run = self._open(step, tags)
+        prefix = self._prefix(step.name)
+        if step.type.kind == "model":
+            self._copy_curves(run.info.run_id, prefix)  # of an interrupted attempt
+        step_run = StepRun(self.client, run.info.run_id, self.home.unsent, self.parent_run, prefix)
+        step_run.measure(run.info.start_time / 1000)
+        return step_run
+
+    def _open(self, step: Step, tags: Mapping[str, str]) -> Run:
         identity = {
             "tokenmill.kind": step.type.kind,
             "tokenmill.step": step.type.name,
@@ -117,10 +170,14 @@ class Tracker:
             if ENDED in run.data.tags:
                 self.client.delete_tag(run.info.run_id, ENDED)
         else:
-            name = f"{step.type.name} {step.name}"
-            run = self.client.create_run(self.experiment_id, run_name=name, tags=identity)
-        self._log_params(run, step.config)
-        return StepRun(self.client, run.info.run_id, self.home.unsent)
+            name = f"{step.type.name} {step.name}" + (f" · {self.what_differs}" if self.what_differs else "")
+            run = self.client.create_run(self.experiment_id, run_name=name, tags=identity | self.source)
+        self._log_params(run, flat(step.config))
+        return run
+
+    def _prefix(self, model: str) -> str:
+        """Return what the names of a model's metrics begin with in the flow's run: the pretrained one's are bare."""
+        return "" if model == self.pipeline else f"{model}/"
 
     def finish_step(self, run_id: str, dataset: Dataset, inputs: Mapping[str, Dataset]) -> None:
         """Log the result of a step: statistics as metrics, inputs and output as datasets, the manifest, the model.
@@ -139,6 +196,7 @@ class Tracker:
                 self._log_result(run_id, dataset, inputs)
                 if ENDED in self.client.get_run(run_id).data.tags:  # it ended well after all
                     self.client.delete_tag(run_id, ENDED)
+        self._copy(run_id, dataset)
 
     def reuse_step(self, step: Step, dataset: Dataset) -> None:
         """Link the parent run to the run that built a step's result.
@@ -151,6 +209,7 @@ class Tracker:
             run_id = self._known_run(run_id, step)
             if self._is_incomplete(run_id, dataset):
                 self.finish_step(run_id, dataset, step.inputs)
+        self._copy(run_id, dataset)
         if self.parent:
             key = f"tokenmill.reused.{dataset.ref.kind}.{dataset.ref.name}"
             self.client.set_tag(self.parent, key, run_id or "built outside MLflow")
@@ -166,36 +225,53 @@ class Tracker:
                     raise
             if runs := self.client.search_runs([self.experiment_id], self._of(step), max_results=1):
                 return str(runs[0].info.run_id)
-            return self.open_step(step, {}).run_id
+            return str(self._open(step, {}).info.run_id)
 
     def _of(self, step: Step) -> str:
         """Return a filter of the runs of a step in this home."""
         return f"tags.`tokenmill.fingerprint` = '{step.fingerprint}' and {self.is_ours}"
 
-    def summarise(self, name: str, outcomes: Sequence[Outcome], report: Path) -> dict[str, str]:
-        """Log the report, a description and the results of every evaluation to the parent run, for comparing runs.
+    def _copy(self, run_id: str | None, dataset: Dataset) -> None:
+        """Log a model's or an evaluation's numbers, and a model's curves, to the flow's run too, which people compare.
 
-        The pretrained model's metrics keep their names. The names of the others' metrics start with the model's name.
+        The pretrained model's keep their names. The names of the others' start with the model's name.
+        """
+        if not self.parent or dataset.ref.kind not in ("model", "evaluation") or str(dataset) in self._copied:
+            return
+        self._copied.add(str(dataset))
+        is_model, prefix = dataset.ref.kind == "model", self._prefix(dataset.ref.name)
+        numbers = dataset.manifest.statistics.items()
+        values = {f"{prefix}{key}": value for key, value in numbers if is_model or "/" in key}
+        self._log(self.parent, metrics=run_metrics(values))
+        if is_model and run_id:
+            self._copy_curves(run_id, prefix)
+
+    def _copy_curves(self, run_id: str, prefix: str) -> None:
+        """Log what the curves of a training have and those of the flow's run lack."""
+        if not self.parent_run:
+            return
+        self.parent_run.flush()
+        missing: list[Metric] = []
+        for key in self.client.get_run(run_id).data.metrics:
+            if key.startswith(("train/", "val/")):
+                logged = self.client.get_metric_history(self.parent, f"{prefix}{key}")
+                has = {(point.step, point.timestamp) for point in logged}
+                points = self.client.get_metric_history(run_id, key)
+                new = [point for point in points if (point.step, point.timestamp) not in has]
+                missing += [Metric(f"{prefix}{key}", point.value, point.timestamp, point.step) for point in new]
+        for at in range(0, len(missing), 1000):  # MLflow takes a thousand at a time
+            self._log(self.parent, metrics=missing[at : at + 1000])
+
+    def summarise(self, name: str, outcomes: Sequence[Outcome], report: Path) -> dict[str, str]:
+        """Log the report and a description to the parent run.
 
         Returns:
             Addresses of the report and of the run's pages, by title.
         """
-        evaluations = [outcome.dataset for outcome in outcomes if outcome.dataset.ref.kind == "evaluation"]
-        values = {
-            key if dataset.ref.name == name else f"{dataset.ref.name}/{key}": value
-            for dataset in evaluations
-            for key, value in dataset.manifest.statistics.items()
-            if "/" in key
-        }
-        self._log(self.parent, metrics=run_metrics(values))
         self.client.log_artifact(self.parent, str(report))
-        page = pages(self.home.path)
-        run = f"{page['mlflow']}/#/experiments/{self.experiment_id}/runs/{self.parent}"
-        links = {"report": f"{run}/artifacts/report.html"}
-        if flow_run := self.client.get_run(self.parent).data.tags.get("prefect.flow_run_id"):
-            links["Prefect's page on this run"] = f"{page['prefect']}/runs/flow-run/{flow_run}"
-        self.client.set_tag(self.parent, MLFLOW_RUN_NOTE, run_note(outcomes, links)[:MAX_TAG])
-        return links
+        links = {"report": f"{self._address(self.parent)}/artifacts/report.html"}
+        self.client.set_tag(self.parent, MLFLOW_RUN_NOTE, self._note(links))
+        return {**links, **self._links()}
 
     def _log_result(self, run_id: str, dataset: Dataset, inputs: Mapping[str, Dataset]) -> None:
         manifest = dataset.manifest
@@ -223,17 +299,18 @@ class Tracker:
             table = pq.read_table(dataset.file("mistakes.parquet")).to_pandas()
             self.client.log_table(run_id, table, "mistakes.json")
 
-    def _log_params(self, run: Run, config: Config) -> None:
-        """Log a config. MLflow changes no parameter of a run, so a tag holds what an earlier attempt logged otherwise.
+    def _log_params(self, run: Run, config: Mapping[str, str]) -> None:
+        """Log a flat config.
 
-        This is a place, such as the path of a source: an attempt at the same step differs in nothing else.
+        MLflow changes no parameter of a run, so a tag holds what an earlier attempt logged otherwise. This is a place,
+        such as the path of a source: an attempt at the same step differs in nothing else.
         """
         logged, params = run.data.params, run_params(config)
         new = [each for each in params if each.key not in logged]
         for at in range(0, len(new), 100):  # MLflow takes a hundred at a time
             self._log(run.info.run_id, params=new[at : at + 100])
-        changed = {f"tokenmill.changed.{each.key}": each.value for each in params if logged.get(each.key) != each.value}
-        if logged and changed:
+        differs = [each for each in params if logged.get(each.key, each.value) != each.value]
+        if changed := {f"tokenmill.changed.{each.key}": each.value for each in differs}:
             self._log(run.info.run_id, tags=run_tags(changed))
 
     def _log(
@@ -273,7 +350,9 @@ class Tracker:
             lock = self.home.store.lock(run.data.tags.get(MLFLOW_PARENT_RUN_ID) or run.info.run_id)
             with suppress(Timeout), lock.acquire(timeout=0):
                 if self.client.get_run(run.info.run_id).info.status == "RUNNING":  # it may have ended just now
-                    end_run(self.client, run.info.run_id, lost)
+                    if MLFLOW_PARENT_RUN_ID not in run.data.tags:  # a step's run is delivered when the step continues
+                        StepRun(self.client, run.info.run_id, self.home.unsent).deliver()
+                    end_run(self.client, run.info.run_id, lost, run.data.tags.get(MLFLOW_RUN_NOTE, ""))
                 Path(lock.lock_file).unlink(missing_ok=True)
 
     def _delete_doubles(self) -> None:

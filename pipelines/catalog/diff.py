@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from pipelines.catalog.catalog import explain_error
 from pipelines.catalog.views import rows_of
+from pipelines.changes import changes, flat
 from pipelines.errors import InputError
 from pipelines.store.dataset import Dataset
 from pipelines.store.intact import Damaged
@@ -85,7 +86,7 @@ class Comparison:
 
     a: Dataset
     b: Dataset
-    config: list[tuple[str, Any, Any]]
+    config: list[tuple[str, str | None, str | None]]
     statistics: list[tuple[str, Any, Any]]
     inputs: list[tuple[str, str, str]]
     documents: DocumentChanges | None
@@ -123,7 +124,7 @@ def _compare(a: Dataset, b: Dataset, store: Store) -> Comparison:
         return Comparison(
             a=a,
             b=b,
-            config=_changed(_flat(a.manifest.config), _flat(b.manifest.config)),
+            config=[(key, *pair) for key, pair in changes(flat(a.manifest.config), flat(b.manifest.config)).items()],
             statistics=_changed(a.manifest.statistics, b.manifest.statistics),
             inputs=[
                 (role, str(before), str(after))
@@ -283,17 +284,6 @@ def jensen_shannon(p: NDArray[np.float64], q: NDArray[np.float64]) -> NDArray[np
 
 
 # Config and statistics
-
-
-def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
-    """Return nested mappings and lists as one mapping of dotted names."""
-    if isinstance(value, dict):
-        parts = [_flat(each, f"{prefix}.{key}" if prefix else str(key)) for key, each in value.items()]
-    elif isinstance(value, list) and value and isinstance(value[0], dict):
-        parts = [_flat(each, f"{prefix}[{i}]") for i, each in enumerate(value)]
-    else:
-        return {prefix: value}
-    return {key: each for part in parts for key, each in part.items()}
 
 
 def _changed(before: dict[str, Any], after: dict[str, Any]) -> list[tuple[str, Any, Any]]:

@@ -33,6 +33,7 @@ from pipelines.corpus.readers.records import MAX_REASON, Bad, UnreadableError, n
 from pipelines.corpus.sources import File, FileSource, describe_sources, list_sources
 from pipelines.corpus.turns import read_turns
 from pipelines.errors import InputError
+from pipelines.numbers import counted
 from pipelines.store.dataset import Dataset
 from pipelines.store.manifest import SourceFile
 from pipelines.store.step import StepContext, StepType
@@ -177,7 +178,7 @@ def _details(dataset: Dataset) -> str:
 
 
 def _headline(s: Mapping[str, Any]) -> str:
-    return f"{s['examples']:,} examples: {split_counts(s, 'examples')}; {s['rejected']:,} rejected"
+    return f"{counted(s['examples'], 'example')}: {split_counts(s, 'examples')}; {s['rejected']:,} rejected"
 
 
 EXAMPLES = StepType(

@@ -6,6 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
 
 from pipelines.errors import InputError
+from pipelines.numbers import counted
 from pipelines.visible import cut, one_line
 
 FEW = 10  # examples, up to which labels that differ say nothing
@@ -34,7 +35,7 @@ def check_labels(counts: Counter[str], train: Counter[str], warn: Callable[[str]
         warn(f"labels that differ only in case, white space or hidden characters are different labels: {listed(same)}")
     if missing := [label for label in counts if label.casefold() in MISSING]:
         number = sum(counts[label] for label in missing)
-        warn(f"{number:,} examples have a label that looks like a missing value: {listed(missing)}")
+        warn(f"{counted(number, 'example')} with a label that looks like a missing value: {listed(missing)}")
 
 
 def listed(labels: Iterable[str], most: int = 6) -> str:
@@ -57,7 +58,7 @@ def _check_numbers(counts: Counter[str], train: Counter[str], warn: Callable[[st
     if len(counts) > n / 2:
         warn(f"{n:,} examples, {len(counts):,} labels: are `text` and `label` swapped?")
     elif once:
-        warn(f"{len(once):,} labels occur once, so they cannot be both learnt and tested: {listed(once)}")
+        warn(f"{counted(len(once), 'label')} with one example, which cannot be both learnt and tested: {listed(once)}")
 
 
 def _letters(label: str) -> str:

@@ -21,7 +21,7 @@ from gpt.config import Config
 from pipelines.corpus.documents import DOCUMENTS, REJECTED, SIZES, Corpus, sizes_of
 from pipelines.corpus.parquet import TableWriter, read_batches, read_rows
 from pipelines.errors import InputError
-from pipelines.numbers import short
+from pipelines.numbers import counted, short
 from pipelines.store.dataset import Dataset
 from pipelines.store.files import link_or_copy
 from pipelines.store.step import StepContext, StepType
@@ -89,8 +89,9 @@ def run(inputs: Mapping[str, Dataset], config: MixConfig, out: Path, work: StepC
 
 def _headline(s: Mapping[str, Any]) -> str:
     names = [key.removeprefix("epochs_of_") for key in s if key.startswith("epochs_of_")]
-    drawn = ", ".join(f"{name} {s[f'share_of_{name}']:.0%} ({s[f'epochs_of_{name}']:.3g} epochs)" for name in names)
-    return f"{s['documents']:,} documents, {short(s['bytes'])} bytes; for training {drawn}"
+    epochs = {name: f"{s[f'epochs_of_{name}']:.3g} epoch{'s' * (s[f'epochs_of_{name}'] != 1)}" for name in names}
+    drawn = ", ".join(f"{name} {s[f'share_of_{name}']:.0%} ({epochs[name]})" for name in names)
+    return f"{counted(s['documents'], 'document')}, {short(s['bytes'])} bytes; for training {drawn}"
 
 
 MIX = StepType(

@@ -2,7 +2,7 @@
 
 A URI is a file, a folder, a glob, `package://NAME/path` or anything that fsspec reaches (`https://`, `s3://`, `gs://`,
 `hf://`). `package://` names a file or a glob inside an installed package: a distribution or a module of the standard
-library, which is never imported. Relative paths start from the current folder.
+library, which is never imported. Relative paths start from the folder of the config's file (see `places`).
 
 A file enters a fingerprint by its name relative to its source and by its content. So the same files read from
 elsewhere are the same data.
@@ -33,13 +33,12 @@ from pydantic_core import PydanticCustomError
 
 from pipelines.addresses import has_secret, without_secrets
 from pipelines.corpus.folders import OWN, Skipped, is_own_address, own_folder, walk
+from pipelines.corpus.places import FILE_ADDRESS, GLOB, Place, is_local, label_of
 from pipelines.corpus.readers.records import ReadOptions, Stream
 from pipelines.errors import InputError
 from pipelines.store.files import state_of
 from pipelines.store.manifest import SourceFile
 
-GLOB = frozenset("*?[")
-FILE_ADDRESS = re.compile(r"^file:(//(localhost(?=/|$))?)?")
 BUFFER = 1 << 18  # bytes per read
 SPOOLED = 64 << 20  # bytes of a fetched file that stay in memory
 REFUSED = (
@@ -70,7 +69,10 @@ def refuse_nothing(uri: str) -> str:
     return uri
 
 
-Uri = Annotated[str, AfterValidator(refuse_nothing), AfterValidator(refuse_secrets)]
+Address = Annotated[str, AfterValidator(refuse_nothing), AfterValidator(refuse_secrets)]
+"""An address of a config."""
+Uri = Annotated[Place, AfterValidator(refuse_nothing), AfterValidator(refuse_secrets)]
+"""An address, file, folder or glob of a config."""
 
 
 class FileSource(ReadOptions):
@@ -157,7 +159,7 @@ def list_files(uri: str) -> tuple[list[File], list[Skipped]]:
     try:
         if uri.startswith("package://"):
             found: Iterator[File | Skipped] = _in_package(uri)
-        elif "://" in uri and not uri.startswith("file:"):
+        elif not is_local(uri):
             found = _remote_files(uri)
         else:
             found = _local_files(path_of(uri), uri)
@@ -223,14 +225,6 @@ def report_hashed(n_bytes: int) -> None:
         watch(n_bytes)
 
 
-def label_of(uri: str) -> str:
-    """Return the name of a source that has none: the last part of its URI that is not a pattern."""
-    parts = [
-        part for part in (unquote(uri) if uri.startswith("file:") else uri).split("/") if part and not GLOB & set(part)
-    ]
-    return parts[-1] if parts else uri
-
-
 def _local(path: Path, name: str) -> File:
     status = path.stat()
     return File(str(path), name, status.st_size, f"{status.st_mtime_ns}-{status.st_ctime_ns}-{status.st_ino}")
@@ -260,7 +254,7 @@ def _local_files(path: Path, uri: str) -> Iterator[File | Skipped]:
             elif not glob or "/" in pattern or matches(found.name, pattern):
                 yield found
     elif not glob:
-        raise InputError(f"{uri} does not exist (looked in {Path.cwd()}); check the path in the config.")
+        raise InputError(f"{uri} does not exist; check the path in the config.")
 
 
 def matches(name: str, pattern: str) -> bool:

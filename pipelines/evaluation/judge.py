@@ -17,7 +17,7 @@ import httpx
 from pydantic import Field, model_validator
 
 from gpt.config import Config
-from pipelines.corpus.sources import Uri
+from pipelines.corpus.sources import Address
 from pipelines.errors import InputError
 
 PROMPT = """\
@@ -44,7 +44,7 @@ UNMARKED: dict[str, Any] = {"fingerprint": False}  # changes no fingerprint
 class JudgeConfig(Config):
     """The model that judges answers, how it is asked, and how long it may take."""
 
-    url: Uri = Field(json_schema_extra=UNMARKED)
+    url: Address = Field(json_schema_extra=UNMARKED)
     """Address of the endpoint, such as http://localhost:11434/v1."""
     model: str
     """The judge's name at the endpoint."""
@@ -105,9 +105,7 @@ def judge(
     Raises:
         InputError: the key's environment variable is not set.
     """
-    key = os.environ.get(config.key_variable) if config.key_variable else ""
-    if key is None:
-        raise InputError(f"evaluate.judge.key_variable: the environment has no variable {config.key_variable}.")
+    key = key_of_judge(config)
     headers = {"Authorization": f"Bearer {key}"} if key else {}
     verdicts = []
     with httpx.Client(timeout=config.timeout, headers=headers) as client, ThreadPoolExecutor(config.workers) as pool:
@@ -115,6 +113,18 @@ def judge(
             verdicts.append(verdict)
             progress(len(verdicts))
     return verdicts
+
+
+def key_of_judge(config: JudgeConfig) -> str:
+    """Return the key of the judge's endpoint; empty if it needs none.
+
+    Raises:
+        InputError: its environment variable is not set.
+    """
+    key = os.environ.get(config.key_variable) if config.key_variable else ""
+    if key is None:
+        raise InputError(f"evaluate.judge.key_variable: the environment has no variable {config.key_variable}.")
+    return key
 
 
 def _ask(client: httpx.Client, item: dict[str, str], config: JudgeConfig, pause: float) -> Verdict:

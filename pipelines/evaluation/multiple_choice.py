@@ -17,9 +17,10 @@ from pydantic import Field
 
 from pipelines.corpus.cells import is_missing
 from pipelines.corpus.documents import document_id
+from pipelines.corpus.places import label_of
 from pipelines.corpus.readers.look import read_file
 from pipelines.corpus.readers.records import Bad, ReadOptions
-from pipelines.corpus.sources import Uri, describe, label_of, list_files
+from pipelines.corpus.sources import Uri, describe, list_files
 from pipelines.errors import InputError
 from pipelines.evaluation.metrics import measures
 from pipelines.evaluation.results import MODEL, beside, key_of, statistics, write_evaluation
@@ -27,6 +28,7 @@ from pipelines.evaluation.significance import Interval, intervals
 from pipelines.evaluation.tasks import CHOICE_METRICS
 from pipelines.models.language_model import open_gpt
 from pipelines.models.scoring import log_likelihoods
+from pipelines.numbers import counted
 from pipelines.store.dataset import Dataset
 from pipelines.store.manifest import SourceFile
 from pipelines.store.step import StepContext, StepType
@@ -171,7 +173,7 @@ def _details(dataset: Dataset) -> str:
     s = dataset.manifest.statistics
     baselines = {"choices_alone": "without the prompt", "chance": "chance"}
     columns = {"accuracy": ("accuracy", "{:.3f}"), "per character": ("accuracy_normalised", "{:.3f}")}
-    return beside(s, "task", baselines, columns, f"{s['scored_items']:,} items, {s['shots']} shots")
+    return beside(s, "task", baselines, columns, f"{counted(s['scored_items'], 'item')}, {counted(s['shots'], 'shot')}")
 
 
 EVALUATE_TASK = StepType(

@@ -8,8 +8,9 @@ import re
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
+from pipelines.corpus.places import GLOB, is_local
 from pipelines.corpus.readers.compression import COMPRESSIONS
-from pipelines.corpus.sources import GLOB, File, path_of
+from pipelines.corpus.sources import File, path_of
 
 MOST = 12  # files that a config names one by one
 
@@ -19,7 +20,7 @@ def absolute(uri: str) -> str:
 
     A glob keeps its pattern, and special signs of the current folder are escaped.
     """
-    if "://" in uri and not uri.startswith("file:"):
+    if not is_local(uri):
         return uri
     path = path_of(uri)
     if path.is_absolute() or path.exists() or not GLOB & set(str(path)):

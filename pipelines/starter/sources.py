@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from pipelines.corpus.sources import label_of
+from pipelines.corpus.places import label_of
 from pipelines.starter.columns import Columns
 from pipelines.starter.survey import Kind, Survey
 

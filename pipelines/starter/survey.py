@@ -16,12 +16,13 @@ from typing import Any
 
 from pipelines.addresses import has_secret
 from pipelines.corpus.ingest.texts import spoken_text
+from pipelines.corpus.places import label_of
 from pipelines.corpus.readers.compression import decompress
 from pipelines.corpus.readers.encoding import open_text
 from pipelines.corpus.readers.formats import one_by_one, read_records, split_name
 from pipelines.corpus.readers.look import Guess, look
 from pipelines.corpus.readers.records import SURROGATE, Bad, ReadOptions, UnreadableError
-from pipelines.corpus.sources import REFUSED, File, FileSource, Skipped, label_of, list_files
+from pipelines.corpus.sources import REFUSED, File, FileSource, Skipped, list_files
 from pipelines.errors import InputError
 from pipelines.starter.addresses import absolute, addresses, extension, folder_of
 from pipelines.starter.columns import Columns, columns_of, names_of, without_header

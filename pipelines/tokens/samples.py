@@ -27,6 +27,7 @@ from pydantic import Field
 from gpt.config import Config
 from pipelines.corpus.documents import SPLITS, split_counts
 from pipelines.errors import InputError
+from pipelines.numbers import counted
 from pipelines.store.dataset import Dataset
 from pipelines.store.step import StepContext, StepType
 from pipelines.tokens.mapped import PACKED, STREAM, map_batches
@@ -92,7 +93,7 @@ def run(inputs: Mapping[str, Dataset], config: SampleConfig, out: Path, work: St
 
 
 def _headline(s: Mapping[str, Any]) -> str:
-    return f"{s['samples']:,} samples: {split_counts(s, 'samples')}"
+    return f"{counted(s['samples'], 'sample')}: {split_counts(s, 'samples')}"
 
 
 SAMPLE = StepType(

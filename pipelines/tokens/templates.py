@@ -14,10 +14,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from pydantic import BeforeValidator, Field, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, ValidationInfo, model_validator
 
 from gpt.config import Config
 from pipelines.corpus.conversation import Message
+from pipelines.corpus.places import absolute_place
 from pipelines.errors import InputError
 from pipelines.tokens.tokenizer import Tokenizer
 
@@ -143,7 +144,12 @@ def template_named(value: Any) -> Any:
         raise ValueError(f"{path} is not a template: {_first(error)}") from None
 
 
-NamedTemplate = Annotated[Template, BeforeValidator(template_named)]
+def _template_of_config(value: Any, info: ValidationInfo) -> Any:
+    is_file = isinstance(value, str) and value.endswith(".toml")
+    return template_named(absolute_place(value, info) if is_file else value)
+
+
+NamedTemplate = Annotated[Template, BeforeValidator(_template_of_config)]
 """The template of a config. The config stores its strings, so an edited file makes a new version."""
 
 

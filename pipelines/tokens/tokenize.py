@@ -29,6 +29,7 @@ from gpt.config import Config
 from gpt.cores import cores
 from pipelines.corpus.documents import SPLITS, Corpus
 from pipelines.corpus.parquet import read_batches
+from pipelines.corpus.places import Place
 from pipelines.errors import InputError
 from pipelines.numbers import short, size
 from pipelines.store.dataset import Dataset
@@ -59,7 +60,7 @@ class TokenizeConfig(Config):
 
     encoding: str = "gpt2"
     """A tiktoken encoding, or bpe, characters, words, learnt from the corpus."""
-    tokenizer: str | None = Field(None, json_schema_extra={"fingerprint": False})
+    tokenizer: Place | None = Field(None, json_schema_extra={"fingerprint": False})
     """A `tokenizer.json`, such as that of a published model, in place of an encoding."""
     vocabulary: int | None = Field(None, gt=256)
     """Token ids of an encoding learnt from the corpus."""
@@ -151,15 +152,35 @@ TOKENIZE = StepType(
 
 def make_tokenizer(config: TokenizeConfig, corpus: Corpus, listener: Listener) -> Tokenizer:
     """Load, look up or learn the tokenizer that a config names. Learning reads the corpus's training split only."""
-    tokenizer: Tokenizer
     if config.tokenizer is not None:
         listener.progress(0, 1, "file", "reading the tokenizer")
-        tokenizer = load_tokenizer(_tokenizer_file(config.tokenizer))
-    elif config.encoding in LEARNERS:
-        tokenizer = LEARNERS[config.encoding](_training_texts(config, corpus, listener), config.vocabulary)
-    else:
-        tokenizer = named_tokenizer(config.encoding)
+    tokenizer = find_tokenizer(config)
+    if tokenizer is None:
+        try:
+            tokenizer = LEARNERS[config.encoding](_training_texts(config, corpus, listener), config.vocabulary)
+        except InputError as error:
+            raise InputError(f"{error}{_rejections(corpus)}") from None
     return tokenizer.with_special(config.special_tokens) if config.special_tokens else tokenizer
+
+
+def find_tokenizer(config: TokenizeConfig) -> Tokenizer | None:
+    """Load or look up the tokenizer that a config names; return None if it has to be learnt.
+
+    Raises:
+        InputError: it is missing, or is none.
+    """
+    if config.tokenizer is not None:
+        return load_tokenizer(_tokenizer_file(config.tokenizer))
+    return None if config.encoding in LEARNERS else named_tokenizer(config.encoding)
+
+
+def _rejections(corpus: Corpus) -> str:
+    """Return a sentence about the records that are missing in a corpus which is too small, if there are any."""
+    if not (rejected := corpus.dataset.manifest.statistics.get("rejected")):
+        return ""
+    records = "record was" if rejected == 1 else "records were"
+    why = 'tokenmill sql "select reason, count(*) from rejected group by reason"'
+    return f" {rejected:,} {records} rejected; {why} says why."
 
 
 def _training_texts(config: TokenizeConfig, corpus: Corpus, listener: Listener) -> Iterator[str]:

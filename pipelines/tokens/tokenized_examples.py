@@ -7,7 +7,7 @@ Output: `lessons.arrow` (Arrow IPC, one record batch for each split), with the c
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -25,7 +25,7 @@ from pipelines.corpus.conversation import Message, recent
 from pipelines.corpus.documents import SPLITS, split_counts
 from pipelines.corpus.examples import Example, Examples
 from pipelines.errors import InputError
-from pipelines.numbers import short
+from pipelines.numbers import counted, short
 from pipelines.store.dataset import Dataset
 from pipelines.store.step import StepContext, StepType
 from pipelines.tokens.mapped import LESSONS, map_batches
@@ -64,36 +64,55 @@ def run(inputs: Mapping[str, Dataset], config: TokenizeExamplesConfig, out: Path
                     f"{inputs['examples']} has no {split} examples; give it more, or another share of them."
                 )
             if split != "test" and not rows:
-                raise InputError(
-                    f"{inputs['examples']} has no {split} example of at most {context} tokens to learn from; give it "
-                    "more or shorter ones, or pretrain with a longer context."
-                )
+                raise _none_fits(inputs["examples"], split, context)
             writer.write_batch(pa.RecordBatch.from_pylist(rows, schema))
             count[f"lessons_{split}"] = len(rows)
             count["lessons"] += len(rows)
-    for problem, sentence in WARNINGS.items():
+    for problem, (noun, sentence) in WARNINGS.items():
         if count[problem]:
-            work.listener.warn(f"{count[problem]} {sentence.format(context=context)}")
+            work.listener.warn(sentence.format(context=context, them=counted(count[problem], noun)))
     if count["full"]:
-        work.listener.warn(f"{count['full']} texts fill the context of {context} tokens; what is longer is cut off")
+        work.listener.warn(f"cut off {counted(count['full'], 'text')} at the context of {context} tokens")
     if count["marked"]:
         work.listener.warn(
-            f"{count['marked']} conversations hold special tokens of the template, read as plain letters"
+            f"read special tokens of the template in {counted(count['marked'], 'conversation')} as plain letters"
         )
     names = ("lessons", *(f"lessons_{split}" for split in SPLITS), "tokens", "tokens_learnt", *WARNINGS)
     return {name: count[name] for name in names}
 
 
+def check_fit(
+    examples: Dataset, config: TokenizeExamplesConfig, tokenizer: Tokenizer, context: int, splits: Iterable[str]
+) -> None:
+    """Check that splits have an example that fits a model, up to the first that does. The model need not exist yet.
+
+    Raises:
+        InputError: a split has none.
+    """
+    if config.template and config.template.special:
+        tokenizer = tokenizer.with_special(config.template.special)
+    for split in splits:
+        if next(_encode(tokenizer, Examples(examples).rows(split), config, context, Counter()), None) is None:
+            raise _none_fits(examples, split, context)
+
+
+def _none_fits(examples: Dataset, split: str, context: int) -> InputError:
+    return InputError(
+        f"{examples} has no {split} example of at most {context} tokens to learn from; give it more or shorter ones, "
+        "or pretrain with a longer context."
+    )
+
+
 WARNINGS = {
-    "too_long": "examples are longer than the context of {context} tokens and were left out",
-    "shortened": "conversations were longer than the context of {context} tokens and lost their oldest turns",
-    "nothing_to_learn": "examples have an empty response and were left out",
+    "too_long": ("example", "left out {them} longer than the context of {context} tokens"),
+    "shortened": ("conversation", "cut off the oldest turns of {them} longer than the context of {context} tokens"),
+    "nothing_to_learn": ("example", "left out {them} with an empty response"),
 }
 
 
 def _headline(s: Mapping[str, Any]) -> str:
     learnt = f", {short(s['tokens_learnt'])} of them learnt" if s["tokens_learnt"] else ""
-    return f"{s['lessons']:,} lessons: {split_counts(s, 'lessons')}; {short(s['tokens'])} tokens{learnt}"
+    return f"{counted(s['lessons'], 'lesson')}: {split_counts(s, 'lessons')}; {short(s['tokens'])} tokens{learnt}"
 
 
 TOKENIZE_EXAMPLES = StepType(

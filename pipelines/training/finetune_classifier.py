@@ -70,16 +70,11 @@ def run_classifier(
 ) -> dict[str, Any]:
     """Put a classification head on the model, train on the examples' train split, choose a threshold on validation."""
     examples, tokenized = Examples(inputs["examples"]), TokenizedExamples(inputs["lessons"])
-    counts = count_labels(examples)
-    labels, positive = sorted(counts), choose_positive(counts, config.positive)
-    if config.threshold and len(labels) > 2:
-        raise InputError(f"training.threshold: there are {len(labels)} labels, and a threshold decides between two.")
+    labels, positive = check_classes(examples, config)
     train, validation = (_batches(tokenized, split, labels, config) for split in ("train", "validation"))
     n_unknown = validation.targets.count(IGNORE)
     if n_unknown:
         work.listener.warn(f"{n_unknown} validation examples have labels that training never saw; they do not count")
-    if n_unknown == len(validation.targets):
-        raise InputError(f"{inputs['examples']}: no validation example has a label that its train split has.")
     model = _new_classifier(inputs["model"].path, len(labels), config)
     tokenized.check(model.gpt.config.vocabulary, model.gpt.config.context)
     weights = balanced_weights(train.targets, len(labels)).to(device()) if config.balance == "weights" else None
@@ -117,6 +112,21 @@ FINETUNE_CLASSIFIER = StepType(
     packages=("gpt", "pipelines.models", "pipelines.training"),
     headline=training_headline,
 )
+
+
+def check_classes(examples: Examples, config: ClassifierConfig) -> tuple[list[str], str]:
+    """Return the labels that a classifier learns and the positive one. A run calls this before anything is trained.
+
+    Raises:
+        InputError: no classifier can be trained on the examples with this config.
+    """
+    counts = count_labels(examples)
+    labels, positive = sorted(counts), choose_positive(counts, config.positive)
+    if config.threshold and len(labels) > 2:
+        raise InputError(f"training.threshold: there are {len(labels)} labels, and a threshold decides between two.")
+    if not any(row.label in counts for row in examples.rows("validation")):
+        raise InputError(f"{examples.dataset}: no validation example has a label that its train split has.")
+    return labels, positive
 
 
 def count_labels(examples: Examples) -> Counter[str]:

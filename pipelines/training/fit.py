@@ -11,7 +11,7 @@ from gpt.batch import Batch
 from gpt.checkpoint import Checkpoints
 from gpt.loss import next_token_loss
 from gpt.model import GPT
-from pipelines.numbers import short
+from pipelines.numbers import counted, short
 from pipelines.store.step import StepContext, Stopped
 
 
@@ -48,21 +48,24 @@ def fit(
     Raises:
         Stopped: somebody asked the run to end. A checkpoint is saved.
     """
-    note = ""
+    notes, speed = {"loss": "", "val": "", "speed": ""}, 0.0
 
     def report(event: train.Event) -> None:
-        nonlocal note
+        nonlocal speed
         match event:
             case train.Started(step=step, resumed=True):
                 work.listener.warn(f"going on from step {step} of {config.steps}, where an earlier run was stopped")
             case train.Stepped(step=step, metrics=metrics):
                 work.listener.metrics(step, metrics)
-                note = f"loss {metrics['train/loss']:.3f}, {metrics['train/tokens_per_second']:,.0f} tokens/s"
-                work.listener.progress(step + 1, config.steps, "steps", note)
+                now = metrics["train/tokens_per_second"]
+                speed = 0.8 * speed + 0.2 * now if speed else now
+                notes["loss"], notes["speed"] = f"loss {metrics['train/loss']:.3f}", f"{short(speed)} tokens/s"
+                work.listener.progress(step + 1, config.steps, "steps", ", ".join(filter(None, notes.values())))
             case train.Evaluated(step=step, metrics=metrics):
                 work.listener.metrics(step, metrics)
-                val = f", val {metrics['val/loss']:.3f}" if "val/loss" in metrics else ""
-                work.listener.progress(step, config.steps, "steps", f"{note}{val}")
+                if "val/loss" in metrics:
+                    notes["val"] = f"val {metrics['val/loss']:.3f}"
+                work.listener.progress(step, config.steps, "steps", ", ".join(filter(None, notes.values())))
                 show(step)
             case train.Saving():  # the curves of a run that is killed and resumed then have no hole
                 work.listener.flush()
@@ -121,6 +124,5 @@ def training_headline(s: Mapping[str, Any]) -> str:
     """Describe a trained model in one line."""
     epochs = f" ({s['epochs']:.1f} epochs)" if "epochs" in s else ""
     best = f", best validation loss {s['best_val_loss']:.3f}" if "best_val_loss" in s else ""
-    return (
-        f"{short(s['parameters'])} parameters, {s['steps']:,} steps{epochs}, {short(s['tokens_trained'])} tokens{best}"
-    )
+    steps = f"{counted(s['steps'], 'step')}{epochs}"
+    return f"{short(s['parameters'])} parameters, {steps}, {short(s['tokens_trained'])} tokens{best}"

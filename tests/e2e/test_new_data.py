@@ -1,4 +1,4 @@
-"""`tokenmill evaluate --data`: a published model on new labelled data, through Prefect and MLflow, without a training."""
+"""`tokenmill evaluate --data`: a published model on new data, through Prefect and MLflow, without a training."""
 
 import shutil
 from dataclasses import replace

@@ -49,8 +49,9 @@ def test_run_sends_no_control_characters_to_terminal_or_log(tmp_path, monkeypatc
     ]
     (tmp_path / "texts.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     (tmp_path / "run.toml").write_text(CONFIG.format(name=json.dumps(COMMANDING)))
-    (tmp_path / "bad.toml").write_text(f'name = "bad"\n[[ingest.sources]]\nuri = {json.dumps(COMMANDING)}\n')
-    for command, ending in (("run", "tokenmill up"), ("ingest", "check the path in the config.")):
+    (tmp_path / f"{COMMANDING}.txt").write_text(" ")
+    (tmp_path / "bad.toml").write_text(f'name = "bad"\n[[ingest.sources]]\nuri = {json.dumps(f"{COMMANDING}.txt")}\n')
+    for command, ending in (("run", "tokenmill up"), ("ingest", "has no usable document")):
         config = "run.toml" if command == "run" else "bad.toml"
         arrived = on_terminal(sys.executable, "-m", "flows.cli", command, config, TOKENMILL_HOME=str(tmp_path))
         plain = RICH.sub("", arrived).replace("\r", "")

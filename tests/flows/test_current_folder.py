@@ -12,7 +12,7 @@ import pytest
 
 from flows.current_folder import warn_of_settings
 from flows.home import Home
-from flows.orchestration import conductor
+from flows.tracking import source
 
 ROOT = Path(__file__).parents[2]
 PROGRAM = Path(sys.executable).with_name("tokenmill")
@@ -145,14 +145,14 @@ def test_files_without_settings_of_prefect_are_not_mentioned(tmp_path, capsys):
 
 
 def test_repository_above_the_code_is_not_asked(tmp_path, monkeypatch):
-    mark, code = tmp_path / "mark", tmp_path / "received" / "venv" / "flows" / "orchestration"
+    mark, code = tmp_path / "mark", tmp_path / "received" / "venv" / "flows" / "tracking"
     code.mkdir(parents=True)
     git = ["git", "-C", str(tmp_path / "received"), "-c", "user.name=x", "-c", "user.email=x@x"]
     for arguments in (["init", "-q"], ["commit", "-q", "--allow-empty", "-m", "x"]):
         subprocess.run([*git, *arguments], check=True)
     subprocess.run([*git, "config", "core.fsmonitor", f"touch {mark}; false"], check=True)
-    monkeypatch.setattr(conductor, "__file__", str(code / "conductor.py"))
-    assert conductor.code_revision.__wrapped__() == ""
+    monkeypatch.setattr(source, "__file__", str(code / "source.py"))
+    assert source.code_revision.__wrapped__() == ""
     assert not mark.exists()
 
 

@@ -251,12 +251,15 @@ def test_infinite_loss_or_gradient_stops_before_weights_change(
         return make_batches()(step, micro)
 
     model, checkpoints = make_model(), Checkpoints(tmp_path)
-    with pytest.raises(Diverged, match=f"the {what} at step 5 is not finite"):
+    with pytest.raises(Diverged, match=f"the {what} at step 5 is not finite.*; the weights of the .* step 5 are good"):
         train(model, batches, TrainConfig(steps=9, checkpoint_every=5), loss=loss, checkpoints=checkpoints)
     good, _, stored = Checkpoints.load(checkpoints.latest())  # type: ignore[arg-type]
     assert stored["step"] == 5
     assert all(t.isfinite().all() for t in good.values())
     assert_identical(good, weights(model))
+    with pytest.raises(Diverged) as caught:
+        train(make_model(), batches, TrainConfig(steps=9), loss=loss)
+    assert "good" not in str(caught.value), "nothing was saved"
 
 
 def test_step_without_targets_raises(make_model: Make, make_batches: MakeBatches) -> None:

@@ -36,7 +36,7 @@ def performed(until, *overrides):
         steps.append((step.type.name, step.name, set(step.inputs)))
         return SimpleNamespace(ref=SimpleNamespace(name=step.name), manifest=SimpleNamespace(statistics=PLENTY))
 
-    chain(perform, load_config(ROOT / "configs" / "quickstart.toml", overrides), until)
+    chain(perform, load_config(ROOT / "configs" / "quickstart.toml", overrides), until, check=False)
     return steps
 
 
@@ -150,9 +150,38 @@ def test_mixture_is_tokenized_and_says_what_was_drawn(mixture, tmp_path):
     statistics = mixed.manifest.statistics
     assert statistics["share_of_books"] == pytest.approx(0.75, abs=0.06)
     assert statistics["epochs_of_books"] == 1 and 0.3 < statistics["epochs_of_letters"] < 0.7
-    assert f"books {statistics['share_of_books']:.0%} (1 epochs), letters" in STEPS["mix"].headline(statistics)
+    assert f"books {statistics['share_of_books']:.0%} (1 epoch), letters" in STEPS["mix"].headline(statistics)
     names = {node.name for node in lineage.origins(samples, run.store.list()).nodes()}
     assert {str(books), str(letters), str(mixed)} < names
+
+
+# Examples that nothing can be learnt from
+
+
+@pytest.mark.parametrize(
+    ("finetune", "says"),
+    [
+        ("task = 'instruction'\n[[finetune.x.examples.sources]]\nresponse = 'kind'", "no train example of at most 16"),
+        (
+            "task = 'classification'\ntraining = { threshold = 'f1' }\n[[finetune.x.examples.sources]]\nlabel = 'kind'",
+            "there are 3 labels, and a threshold decides between two",
+        ),
+        (
+            "task = 'classification'\ntraining = { positive = 'd' }\n[[finetune.x.examples.sources]]\nlabel = 'kind'",
+            "'d' is none of the labels a, b, c",
+        ),
+    ],
+)
+def test_finetuning_that_cannot_learn_is_refused_before_training(mixture, tmp_path, finetune, says):
+    rows = (
+        {"text": f"text {i}", "instruction": f"a long question, number {i}", "kind": "abc"[i % 3]} for i in range(60)
+    )
+    (tmp_path / "x.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    mixture.write_text(f"{mixture.read_text()}[finetune.x]\n{finetune}\nuri = 'x.jsonl'\n")
+    run = Run(mixture, tmp_path)
+    with pytest.raises(InputError, match=says):
+        chain(run.perform, run.config)
+    assert "model" not in {dataset.ref.kind for dataset in run.made}
 
 
 # Resolving

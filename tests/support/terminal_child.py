@@ -205,7 +205,7 @@ def print_elsewhere() -> None:
     print("\n== progress")
     with step_bar(f"ingest {FORGED}") as (bar, task):
         assert isinstance(bar, Progress)
-        StepListener(bar, task, MagicMock()).progress(1, 2, "documents", FORGED)
+        StepListener(bar, task, MagicMock(), MagicMock()).progress(1, 2, "documents", FORGED)
         bar.refresh()
         print(FORGED.replace("\n", ""))
         print(FORGED.replace("\n", ""), file=sys.stderr)

@@ -28,7 +28,7 @@ from pipelines.corpus.ingest.write import count_by_reason, write_documents, writ
 from pipelines.corpus.quality import rules_of
 from pipelines.corpus.sources import Listing, describe_sources, hashing_watched, list_sources
 from pipelines.errors import InputError
-from pipelines.numbers import short
+from pipelines.numbers import counted, short
 from pipelines.store.dataset import Dataset
 from pipelines.store.files import write_json
 from pipelines.store.manifest import SourceFile
@@ -142,7 +142,9 @@ def _details(dataset: Dataset) -> str:
 def _headline(s: Mapping[str, Any]) -> str:
     divided = f" (divided from {s['texts']:,})" if "texts" in s else ""
     lost = "".join(f", {s[name]:,} {name.removeprefix('lost_')} lost" for name in LOST if s.get(name))
-    return f"{s['documents']:,} documents{divided}, {short(s['bytes'])} bytes, {s['rejected']:,} rejected{lost}"
+    return (
+        f"{counted(s['documents'], 'document')}{divided}, {short(s['bytes'])} bytes, {s['rejected']:,} rejected{lost}"
+    )
 
 
 INGEST = StepType(

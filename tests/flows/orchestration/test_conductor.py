@@ -2,7 +2,6 @@
 
 import json
 import os
-import subprocess
 from unittest.mock import MagicMock
 
 import pytest
@@ -136,18 +135,6 @@ def test_damaged_input_ends_a_run_in_one_sentence(published, tmp_path):
     flip_a_bit(corpus.folder / "documents" / "part-00000.parquet")
     with pytest.raises(InputError, match=r"part-00000\.parquet is damaged; see tokenmill datasets verify corpus/"):
         list(Corpus(corpus).batches())
-
-
-def test_foreign_repository_around_the_installation_runs_nothing(tmp_path, monkeypatch):
-    installed = tmp_path / "lib" / "flows" / "orchestration" / "conductor.py"
-    installed.parent.mkdir(parents=True)
-    git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b"]
-    monitor = f"touch {tmp_path}/ran; false"
-    for command in (["init"], ["commit", "--allow-empty", "-m", "a"], ["config", "core.fsmonitor", monitor]):
-        subprocess.run([*git, *command], check=True, capture_output=True)
-    monkeypatch.setattr(flows.orchestration.conductor, "__file__", str(installed))
-    assert flows.orchestration.conductor.code_revision.__wrapped__() == ""
-    assert not (tmp_path / "ran").exists()
 
 
 def test_retries_of_prefects_settings_repeat_no_run():

@@ -10,7 +10,7 @@ import pytest
 import pipelines.chain
 from flows.home import Home
 from flows.orchestration import finished
-from flows.orchestration.finished import find_finished
+from flows.orchestration.finished import find_finished, is_evaluated
 from gpt.config import Config
 from pipelines.chain import Evaluated, report_on
 from pipelines.config import RunConfig
@@ -36,12 +36,12 @@ MODEL = StepType("train", "model", 1, Text, lambda: {})
 EVALUATION = StepType("judge", "evaluation", 1, Text, lambda: {})
 
 
-def chain(perform, config, until):
+def chain(perform, config, until, base=None, check=False):
     """A short one."""
     corpus = perform(CORPUS.using("x", Text()))
     if until == "ingest":
         return []
-    model = perform(MODEL.using("x", Text(), {"corpus": corpus}))
+    model = base.model if base else perform(MODEL.using("x", Text(), {"corpus": corpus}))
     evaluation = EVALUATION.using("x", Text(), {"model": model})
     return [Evaluated(evaluation, perform(evaluation))]
 
@@ -60,7 +60,7 @@ def made(tmp_path, monkeypatch):
     def publish(step):
         def run(out, scratch):
             (out / "file").write_text(step.type.name)
-            return {}
+            return {"task": "language"}
 
         datasets.append(home.store.build(step, run, built_by={"mlflow_run_id": f"run of {step.type.kind}"}))
         return datasets[-1]
@@ -165,8 +165,26 @@ def test_run_of_a_clock_that_was_ahead_is_not_the_last(made, status):
     assert find_finished(CONFIG, "evaluate", made.home) == []
 
 
-def test_run_with_a_base_is_left_to_the_flow(made):
-    assert find_finished(CONFIG.model_copy(update={"base": "champion"}), "evaluate", made.home) == []
+def test_run_from_its_champion_is_finished_without_new_text(made):
+    config = CONFIG.model_copy(update={"base": "champion"})
+    assert [outcome.step for outcome in find_finished(config, "evaluate", made.home)] == [
+        *("read", "judge", "report", "promote")
+    ]
+    change(made.home, "DELETE FROM model_versions")
+    assert find_finished(config, "evaluate", made.home) == []
+
+
+def test_evaluation_of_registered_models_is_finished_when_all_is_found(made):
+    def evaluate(perform, home):
+        evaluation = EVALUATION.using("x", Text(), {"model": made.datasets[1]})
+        return [Evaluated(evaluation, perform(evaluation))]
+
+    assert not is_evaluated(CONFIG, evaluate, made.home), "there is no report yet"
+    step = report_on(CONFIG, made.datasets[2:3], evaluate(lambda step: made.datasets[2], made.home))
+    made.home.store.build(step, lambda out, scratch: {})
+    assert is_evaluated(CONFIG, evaluate, made.home)
+    change(made.home, "UPDATE runs SET status = 'FAILED' WHERE run_uuid = 'flow'")
+    assert not is_evaluated(CONFIG, evaluate, made.home)
 
 
 def test_other_code_of_the_same_version_warns(made, capsys, monkeypatch):

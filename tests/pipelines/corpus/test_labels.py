@@ -42,7 +42,7 @@ def test_labels_for_most_texts_cause_a_warning() -> None:
 
 def test_labels_that_occur_once_cause_a_warning() -> None:
     (sentence,) = found({"ham": 20, "spam": 9, "sp\nam": 1, "x" * 500: 1})
-    assert sentence.startswith("2 labels occur once, so they cannot be both learnt and tested: sp\\nam, xxxx")
+    assert sentence.startswith("2 labels with one example, which cannot be both learnt and tested: sp\\nam, xxxx")
     assert len(sentence) < 200
 
 
@@ -55,7 +55,7 @@ def test_labels_that_look_alike_cause_a_warning(pair: str) -> None:
 
 def test_label_that_looks_missing_causes_a_warning() -> None:
     (sentence,) = found({"NaN": 5, "ham": 7})
-    assert sentence == "5 examples have a label that looks like a missing value: NaN"
+    assert sentence == "5 examples with a label that looks like a missing value: NaN"
 
 
 def test_long_lists_of_labels_are_cut() -> None:

@@ -97,7 +97,7 @@ def test_assistant_is_trained_in_whole_in_part_or_by_lora(build, warnings, input
     config = TRAINING | {"trainable": how, "packing": packing, "template": template, "lora_rank": 2}
     tokenized = build(TOKENIZE_EXAMPLES, AssistantConfig(**config).tokenize_examples.model_dump(), **inputs)
     assert tokenized.manifest.statistics["too_long"] == 1
-    assert any("1 examples are longer than the context of 100" in each for each in warnings.sentences)
+    assert any("left out 1 example longer than the context of 100" in each for each in warnings.sentences)
     made = build(FINETUNE_ASSISTANT, config, lessons=tokenized, **inputs)
     statistics, model = made.manifest.statistics, open_model(made.path)
     assert isinstance(model, Assistant) and model.template == template_named(template)
