@@ -111,7 +111,7 @@ def run_flow(
     from flows.commands.closing import closing, differences, next_commands
     from flows.console import warn
     from flows.label import run_title
-    from flows.orchestration.finished import find_finished
+    from flows.orchestration.finished import MADE_BEFORE, find_finished
     from flows.orchestration.progress import hashing_bar
     from flows.orchestration.warm_start import find_base
     from flows.outcome import outcomes_so_far
@@ -123,6 +123,7 @@ def run_flow(
     started = time.perf_counter()
     never = [] if promote else ["promote.enabled=false"]
     home, run = current_home(), load_config(config, [*overrides, *never], warn=warn)
+    label = _label(said, overrides)
     if dry_run:
         from flows.commands.dry_run import show_dry_run
 
@@ -138,13 +139,13 @@ def run_flow(
         outcomes = find_finished(run, until, home) if until and not asked else []
     title, about = run.name, list[str]()
     if outcomes:
-        typer.echo("All of it has been made before.", err=True)
+        typer.echo(MADE_BEFORE, err=True)
     else:
         check_outside(run, until or "evaluate")
         if run.base and until != "ingest":
             find_base(run.base, run.name, home, lambda sentence: None)
         if until:
-            parameters["label"] = label = _label(said, overrides)
+            parameters["label"] = label
             before = run_before(home, run.name)
             title = run_title(run, label, before.config(run) if before else None)
             about = differences(overrides, before.name if before else "", before.changes(run) if before else {})
