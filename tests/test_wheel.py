@@ -4,10 +4,12 @@ import os
 import shutil
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import page
 import pytest
+from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parents[1]
 SCHEDULES = """
@@ -20,7 +22,7 @@ print(*(each.name for each in make_deployments(load_schedules(schedules), schedu
 
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory):
-    """A new environment with the wheel and what the wheel asks for, in the tested versions."""
+    """The programs of a new environment: the wheel, and what the wheel asks for, linked from this environment."""
     folder = tmp_path_factory.mktemp("wheel")
     for name in ("flows", "gpt", "pipelines", "tokenmill"):
         shutil.copytree(ROOT / name, folder / "source" / name, ignore=shutil.ignore_patterns("__pycache__"))
@@ -30,9 +32,28 @@ def environment(tmp_path_factory):
     subprocess.run([*build, str(folder / "source"), "--wheel-dir", str(folder)], check=True)
     (wheel,) = folder.glob("*.whl")
     subprocess.run([sys.executable, "-m", "venv", str(folder / "environment")], check=True)
-    install = [folder / "environment" / "bin" / "pip", "install", "--quiet"]
-    subprocess.run([*install, "--constraint", ROOT / "constraints.txt", str(wheel)], check=True)
-    return folder / "environment" / "bin"
+    programs = folder / "environment" / "bin"
+    subprocess.run([programs / "pip", "install", "--quiet", "--no-deps", "--no-index", str(wheel)], check=True)
+    (info,) = folder.glob("environment/lib/python*/site-packages/tokenmill-*.dist-info")
+    link_requirements(metadata.Distribution.at(info), info.parent)
+    return programs
+
+
+def link_requirements(of, site, extras=("",), done=None):
+    """Link what a distribution asks for, and what that asks for, into the packages of an environment."""
+    done = set() if done is None else done
+    for asked in map(Requirement, of.requires or ()):
+        needed = not asked.marker or any(asked.marker.evaluate({"extra": extra}) for extra in extras)
+        key = asked.name, *sorted(asked.extras)
+        if not needed or key in done:
+            continue
+        done.add(key)
+        found = metadata.distribution(asked.name)
+        assert found.version in asked.specifier, asked
+        for name in {file.parts[0] for file in found.files} - {"..", "__pycache__"}:
+            if not (site / name).exists():
+                (site / name).symlink_to(found.locate_file(name))
+        link_requirements(found, site, (*asked.extras, ""), done)
 
 
 @pytest.fixture
