@@ -84,7 +84,7 @@ def host_headers(names: Iterable[str], port: int) -> list[str]:
 
 
 def check_patterns(variable: str, patterns: str, port: int) -> None:
-    """Raise an InputError if a variable allows any name at all, on a server that other machines can call.
+    """Raise an InputError if a variable allows any name at all, on a server that others can call.
 
     A page of another site can give this machine a name of its own (DNS rebinding), and would then be let in.
     """
