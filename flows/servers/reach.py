@@ -59,7 +59,7 @@ def reach(host: str, names: Iterable[str]) -> Reach:
             f"--host {host} is not an address; give one of this machine's, or 0.0.0.0 for all of them, and the name "
             "that others use with --allow-host."
         )
-    allowed = tuple(name.lower() for name in names)
+    allowed = tuple(dict.fromkeys(name.lower() for name in names))
     for name in allowed:
         if not NAME.fullmatch(name):
             raise InputError(
