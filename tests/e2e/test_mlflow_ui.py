@@ -137,9 +137,8 @@ def walk(page: Any, link: str, name: str, rate: str, shoot: Callable[[str], None
     for run in (name, second):
         page.get_by_text(f"{run} (train/loss)", exact=True).first.wait_for()  # the legend
     shoot("curves")
-    page.goto(link.partition("/?")[0])
     page.get_by_role("link", name="Model registry").click()
-    page.get_by_role("link", name=name, exact=True).first.click()
+    page.locator(f'a[href="#/models/{name}"]').first.click()
     page.get_by_text("champion").first.wait_for()
     shoot("model")
 
