@@ -89,8 +89,9 @@ MODEL_TRAINING = {
     "mlflow.workflowType_v1": '"machine_learning"',
     "mlflow.assistant.fab.autoOpenedOnFirstLoad_v1": "true",
     "mlflow.telemetry.info.alert.dismissed_v1": "true",
+    "_mlflow_model_registry_promo_modal_dismissed_v1": "true",
 }
-"""What MLflow's pages keep in a browser: model training, no assistant, no notice about telemetry that is off."""
+"""What MLflow's pages keep in a browser: model training, no assistant, no tour, no notice about telemetry that is off."""
 
 SERVERS = {"prefect": serve_prefect, "mlflow": serve_mlflow, "prefect-temporary": serve_run}
 

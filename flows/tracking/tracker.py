@@ -250,7 +250,8 @@ class Tracker:
         self._copied.add(str(dataset))
         is_model, prefix = dataset.ref.kind == "model", self._prefix(dataset.ref.name)
         numbers = dataset.manifest.statistics.items()
-        values = {f"{prefix}{key}": value for key, value in numbers if is_model or "/" in key}
+        # Intervals are with the evaluation's own run, so that the list of what is compared stays short.
+        values = {f"{prefix}{key}": n for key, n in numbers if is_model or ("/" in key and "-interval/" not in key)}
         self._log(self.parent, metrics=run_metrics(values))
         if is_model and run_id:
             self._copy_curves(run_id, prefix)

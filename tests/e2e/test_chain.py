@@ -182,7 +182,7 @@ def test_registered_models_have_an_alias_and_load_with_pyfunc(finished, client):
     assert set(version.tags) <= {
         f"tokenmill.{key}" for key in ("fingerprint", "decision", "why", "decided_at", "evaluation", "against")
     }
-    origin = client.get_logged_model(version.model_id).tags
+    origin = client.get_logged_model(version.source.rpartition("/")[2]).tags
     assert origin["tokenmill.parents"] == str(base)
     assert origin["tokenmill.corpus"] == str(store.open("corpus/topics"))
     assert json.loads(origin["tokenmill.inputs"])["model"] == {"dataset": str(base), "digest": base.ref.digest}
