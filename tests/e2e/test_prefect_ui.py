@@ -28,10 +28,11 @@ def test_pages_show_what_a_run_did_and_why_another_failed(place: Any, free_port:
         stack.up()
     try:
         place.tokenmill("sample", str(place.config))
-        (place.home / "texts" / "new.txt").write_bytes(bytes(range(256)) * 20)
+        (place.home / "more").mkdir()
+        (place.home / "more" / "new.txt").write_bytes(bytes(range(256)) * 20)
         broken = place.home / "broken.toml"
         config = place.config.read_text().replace('name = "tiny"', 'name = "broken"')
-        broken.write_text(config.replace("texts/*.txt", "texts/new.txt"))
+        broken.write_text(config.replace("texts/*.txt", "more/new.txt"))
         failed = place.tokenmill("sample", str(broken), "--set", "sample.stride=32", check=False)
         assert failed.returncode == 2 and len(failed.stderr.splitlines()) == 1, failed.stderr
         sentence = failed.stderr.strip().removeprefix("tokenmill: ")
