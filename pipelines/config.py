@@ -225,7 +225,7 @@ def explain(error: ValidationError, model: type[BaseModel], values: Mapping[str,
     Args:
         error: what pydantic raised.
         model: the config's.
-        values: the config, whose names stand in keys of the same name that are proposed.
+        values: the config, whose names are put into the keys that are proposed.
     """
     first = error.errors()[0]
     schema = model.model_json_schema()

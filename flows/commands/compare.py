@@ -37,7 +37,9 @@ def compare_models(
     home = Home.from_environment()
     models = [find_model(reference, home) for reference in references]
     if len({model.ref for model in models}) < len(models) or len(models) < 2:
-        raise InputError("There is nothing to compare: name two models or more, such as quickstart/1 quickstart/2.")
+        raise InputError(
+            "There is nothing to compare: name two different models or more, such as quickstart/1 quickstart/2."
+        )
     evaluations: list[Dataset] = []
     problem = ""
     try:
@@ -45,9 +47,10 @@ def compare_models(
     except InputError as error:
         problem = str(error)
     console = standard_output()
-    _print_differences(console, references, models, home.store.list())
+    labels = _labels(console, references)
+    _print_differences(console, labels, models, home.store.list())
     if evaluations:
-        _print_metrics(console, references, evaluations, significance)
+        _print_metrics(console, labels, evaluations, significance)
     else:
         warn(problem)
     if page:
@@ -58,12 +61,27 @@ def compare_models(
         console.print(Text(one_line(f"Written to {page}.")), soft_wrap=True)
 
 
+def _labels(console: Console, references: Sequence[str]) -> Sequence[str]:
+    """Return a label for each model: its reference, or a letter, with a line about each, if one has no room."""
+    labels = [one_line(reference) for reference in references]
+    if max(map(cell_len, labels)) <= min(_room(console, len(labels)), console.width - WIDEST_RESULT):
+        return labels
+    for letter, label in zip(LETTERS, labels, strict=False):
+        console.print(Text(f"{letter}  {label}"), soft_wrap=True)
+    console.print()
+    return LETTERS[: len(labels)]
+
+
+def _room(console: Console, n_models: int) -> int:
+    """Return the width of a model's column in the table of differences."""
+    return (console.width - WIDEST_NAME) // n_models - 2
+
+
 def _print_differences(
-    console: Console, references: Sequence[str], models: Sequence[Dataset], datasets: Sequence[Dataset]
+    console: Console, labels: Sequence[str], models: Sequence[Dataset], datasets: Sequence[Dataset]
 ) -> None:
     rows = [*facts(models, datasets), *config_changes(models, datasets)]
-    room = (console.width - WIDEST_NAME) // len(models) - 2
-    labels = _labels(console, references, room)
+    room = _room(console, len(models))
     fitting = [row for row in rows if cell_len(row.name) <= WIDEST_NAME and max(map(cell_len, row.values)) <= room]
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1, 0, 0))
     for label in ("what differs", *labels):
@@ -72,29 +90,18 @@ def _print_differences(
         table.add_row(*(Text(one_line(cell)) for cell in row.cells), style="" if row.differs else "dim")
     console.print(table)
     for row in (row for row in rows if row not in fitting):
-        console.print(Text(one_line(row.name)), soft_wrap=True)
-        for label, value in zip(labels, row.values, strict=True):
+        same = "" if row.differs else f"  {row.values[0]}"
+        console.print(Text(one_line(row.name + same)), soft_wrap=True)
+        for label, value in zip(labels, row.values, strict=True) if row.differs else ():
             console.print(Text(f"  {label}  {one_line(value)}"), soft_wrap=True)
     console.print()
 
 
-def _labels(console: Console, references: Sequence[str], room: int) -> Sequence[str]:
-    """Return a label for each model: its reference, or a letter, with a line about each, if one has no room."""
-    labels = [one_line(reference) for reference in references]
-    if max(map(cell_len, labels)) <= room:
-        return labels
-    for letter, label in zip(LETTERS, labels, strict=False):
-        console.print(Text(f"{letter}  {label}"), soft_wrap=True)
-    console.print()
-    return LETTERS[: len(labels)]
-
-
 def _print_metrics(
-    console: Console, references: Sequence[str], evaluations: Sequence[Dataset], significance: float
+    console: Console, labels: Sequence[str], evaluations: Sequence[Dataset], significance: float
 ) -> None:
     by_metric = [{each.metric: each for each in compare(evaluations[0], other)} for other in evaluations[1:]]
     console.print(Text(one_line(f"{judged_on(evaluations[0])}, with 95% intervals"), "bold"), soft_wrap=True)
-    labels = _labels(console, references, console.width - WIDEST_RESULT)
     for metric in (name for name in by_metric[0] if all(name in pair for pair in by_metric)):
         row = [pair[metric] for pair in by_metric]
         console.print(Text(one_line(metric)), soft_wrap=True)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer import Argument, Option
 
 from flows.commands import completion
 from flows.commands.options import Model, Rebuild, Set, current_home
-from flows.commands.run import DryRun, Name, NoPromote, Note, Tags, run_flow
+from flows.commands.run import DryRun, Name, NoPromote, Note, Tags, label_of, run_flow
 from pipelines.errors import InputError
 
 if TYPE_CHECKING:
@@ -57,12 +57,17 @@ def evaluate(
         said = {"name": name, "note": note, "tags": tag}
         run_flow("evaluate", config, set, "evaluate", said, promote=not no_promote, dry_run=dry_run, rebuild=rebuild)
         return
-    if config or set or name or note or tag or no_promote or rebuild or dry_run:
-        raise InputError("--data scores a published model; leave out the config and the options of its run.")
-    _evaluate_new(current_home(), model, data, text, label)
+    if config or set or no_promote or rebuild or dry_run:
+        raise InputError(
+            "--data scores a published model: it takes no config, --set, --no-promote, --rebuild or --dry-run."
+        )
+    parameters = {"label": label_of({"name": name, "note": note, "tags": tag}, [])}
+    _evaluate_new(current_home(), model, data, text, label, parameters)
 
 
-def _evaluate_new(home: Home, reference: str | None, data: str, text: str | None, label: str | None) -> None:
+def _evaluate_new(
+    home: Home, reference: str | None, data: str, text: str | None, label: str | None, parameters: dict[str, Any]
+) -> None:
     """Score a model on new data, unless that was done before, and print the metrics.
 
     Raises:
@@ -81,7 +86,7 @@ def _evaluate_new(home: Home, reference: str | None, data: str, text: str | None
     kind = choose_columns(found, text, label)[1].kind
     model = find_model(reference, home, TASK_OF.get(kind, "language"))
     config = plan(model, _experiment(model, home), found, text, label)
-    outcomes = _find_made(config, home) or carry_out(home, "evaluate-new", config, {})
+    outcomes = _find_made(config, home) or carry_out(home, "evaluate-new", config, parameters)
     evaluation = next(each.dataset for each in outcomes if each.dataset.ref.kind == "evaluation")
     typer.echo()
     print_unbroken(closing(config.name, outcomes, home.path, time.perf_counter() - started))

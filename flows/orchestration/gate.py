@@ -151,22 +151,22 @@ class Gate:
         inputs = {"model": model, role: step.inputs[role]}
         config = self._trial_config(evaluated)
         trial = evaluation_on(self.perform, self.home, TRY.using(ours.name, config, inputs))
-        if champion is None:
-            name, config = f"{ours.name}-baseline", config.model_copy(update={"baseline": True})
-            against = f"No champion yet. Against {BASELINES[trial.manifest.statistics['task']]}"
-            if "template.json" in model.manifest.files:
-                inputs["base"] = step.inputs.get("base") or self.home.store.open(model.manifest.inputs["model"])
-        else:
-            name, against = f"{ours.name}-{CHAMPION}", f"Against {champion}"
+        task = trial.manifest.statistics["task"]
+        against = f"Against {champion}" if champion else f"No champion yet. Against {BASELINES[task]}"
+        name = f"{ours.name}-{CHAMPION if champion else 'baseline'}"
         try:
             if champion:
                 inputs["model"] = self.home.store.open(f"{champion.name}@{champion.fingerprint}", kind="model")
+            else:
+                config = config.model_copy(update={"baseline": True})
+                if task == "instruction":
+                    inputs["base"] = step.inputs.get("base") or self.home.store.open(model.manifest.inputs["model"])
             if "tokens" in inputs:
                 inputs["tokens"] = self._tokens(inputs["tokens"], inputs["model"])
             other = evaluation_on(self.perform, self.home, TRY.using(name, config, inputs))
         except InputError as error:
-            why = f"The champion {champion} cannot be judged on the same data: {error}"
-            return Ruling(False, why, against_it=True)
+            what = f"The champion {champion}" if champion else BASELINES[task].capitalize()
+            return Ruling(False, f"{what} cannot be judged on the same data: {error}", against_it=champion is not None)
         challenge = _challenge(ours, champion, versions, items_digest(trial))
         decision = decide(trial, other, self.config.promote, challenge, with_guard=champion is not None)
         why = f"{against}: {decision.why}"

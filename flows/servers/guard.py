@@ -175,6 +175,8 @@ class Guard:
         if self.secret.accepts("link", token):
             value = self.secret.token("cookie", COOKIE_SECONDS)
             cookie = f"{self.cookie}={value}; Path=/; Max-Age={COOKIE_SECONDS}; HttpOnly; SameSite=Strict"
+            if scope.get("scheme") == "https":  # a proxy on this machine says so with X-Forwarded-Proto
+                cookie += "; Secure"
             headers.append((b"set-cookie", cookie.encode()))
         elif not self._has_secret(scope):
             sentence = "This link is no longer valid. `tokenmill up` prints a new one."

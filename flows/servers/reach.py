@@ -59,7 +59,7 @@ def reach(host: str, names: Iterable[str]) -> Reach:
             f"--host {host} is not an address; give one of this machine's, or 0.0.0.0 for all of them, and the name "
             "that others use with --allow-host."
         )
-    allowed = tuple(name.lower() for name in names)
+    allowed = tuple(dict.fromkeys(name.lower() for name in names))
     for name in allowed:
         if not NAME.fullmatch(name):
             raise InputError(
@@ -84,7 +84,7 @@ def host_headers(names: Iterable[str], port: int) -> list[str]:
 
 
 def check_patterns(variable: str, patterns: str, port: int) -> None:
-    """Raise an InputError if a variable allows any name at all, on a server that other machines can call.
+    """Raise an InputError if a variable allows any name at all, on a server that others can call.
 
     A page of another site can give this machine a name of its own (DNS rebinding), and would then be let in.
     """

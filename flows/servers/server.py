@@ -100,10 +100,10 @@ def mlflow(home: Path, port: int, reach: Reach = LOCAL) -> Server:
     """Return the MLflow server of a home.
 
     Raises:
-        InputError: other machines can call it, and a variable of MLflow's allows them any name.
+        InputError: others can call it, and a variable of MLflow's allows them any name.
     """
     allowed = "MLFLOW_SERVER_ALLOWED_HOSTS"
-    if reach.is_open:
+    if reach != LOCAL:
         check_patterns(allowed, os.environ.get(allowed, ""), port)
     named = os.environ.get("MLFLOW_TRACKING_URI", "")
     uri = named if "://" in named and not named.startswith("http") else f"sqlite:///{home / 'mlruns' / 'mlflow.db'}"

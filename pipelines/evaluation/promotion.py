@@ -167,7 +167,9 @@ def decide(
     if missing := [name for name in wanted if name not in by_metric]:
         return ruling(f"{missing[0]} cannot be compared between different tokenizers.")
     main = by_metric[criterion.metric]
-    shown = _change(main) if main.p is None else f"{_change(main)}, {p_value(main.p)}"
+    shown = _change(main)
+    if main.p is not None:
+        shown += f", {p_value(main.p) if significance > 0.002 else f'p = {main.p:.2g}'}"
     for name, tolerance in guard.items():
         if by_metric[name].gain < -tolerance:
             worse = f"{_change(by_metric[name])}, worse by more than {tolerance:g}"

@@ -30,6 +30,7 @@ ELSEWHERE = {  # commands that other files test
     "status": "tests/flows/servers/test_stack.py",
     "schedule": "tests/flows/test_schedules.py",
     "run": "tests/e2e/test_chain.py",
+    "evaluate": "tests/e2e/test_new_data.py",
     "compare": "tests/e2e/test_promotion.py",
     "promote": "tests/e2e/test_promotion.py",
     "rollback": "tests/e2e/test_promotion.py",

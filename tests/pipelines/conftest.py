@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from chains import BAD, builder
 
 from pipelines.store.dataset import Dataset
 from pipelines.store.step import Listener, StepContext, StepType, map_in_turn
@@ -79,3 +81,26 @@ def on_small_disk(tmp_path: Path) -> Callable[..., list[Any]]:
         return [json.loads(line) for line in done.stdout.splitlines()]
 
     return run
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Dataset]:
+    """made(STEP) is the dataset that a step of the chain made; its curves are in MLflow's database."""
+    home = tmp_path_factory.mktemp("report")
+    record_run(home, "r-pretrain")
+    return builder(home, "tiny")
+
+
+def record_run(home: Path, run_id: str) -> None:
+    """Write a run into MLflow's database, with curves and a text."""
+    artifacts = home / "mlruns" / "artifacts"
+    (artifacts / "samples").mkdir(parents=True)
+    (artifacts / "samples" / "step-000002.txt").write_text(f"And it wrote {BAD}")
+    with sqlite3.connect(home / "mlruns" / "mlflow.db") as database:
+        database.execute("CREATE TABLE metrics (run_uuid, key, step, value, is_nan)")
+        database.execute("CREATE TABLE runs (run_uuid, artifact_uri)")
+        database.execute("INSERT INTO runs VALUES (?, ?)", (run_id, artifacts.as_uri()))
+        for step in range(20):
+            for key in ("train/loss", "train/learning_rate", "train/gradient_norm", "train/tokens_per_second"):
+                database.execute("INSERT INTO metrics VALUES (?, ?, ?, ?, 0)", (run_id, key, step, 5 - step / 10))
+        database.execute("INSERT INTO metrics VALUES (?, 'val/loss', 10, 4.5, 0)", (run_id,))

@@ -62,3 +62,34 @@ def test_all_labels_are_listed_likeliest_first(folder, capsys):
 def test_missing_file_is_an_input_error(folder, tmp_path):
     with pytest.raises(InputError, match="cannot be read"):
         classify(file=tmp_path / "none.txt")
+
+
+def test_column_of_a_table_is_classified_and_an_unclear_one_asked_for(folder, tmp_path, capsys):
+    table = tmp_path / "x.tsv"
+    table.write_bytes("label\ttext\tnote\n".encode("utf-16") + "ham\tcab é\t1\nspam\tabc de\t2\n".encode("utf-16-le"))
+    classify(file=table)
+    printed = capsys.readouterr()
+    assert [line.split("\t")[2] for line in printed.out.splitlines()] == ["cab é", "abc de"]
+    assert "the texts are in the column 'text'" in printed.err
+    classify(file=table, column="label")
+    assert [line.split("\t")[2] for line in capsys.readouterr().out.splitlines()] == ["ham", "spam"]
+    with pytest.raises(InputError, match="has no column 'txt'; did you mean 'text'"):
+        classify(file=table, column="txt")
+    table.write_text("title,body\nabc de,cab ef\n")
+    with pytest.raises(InputError, match="has the columns title, body; name that of the texts with --column"):
+        classify(file=table)
+    table.rename(tmp_path / "x.parquet")
+    with pytest.raises(InputError, match=r"x\.parquet cannot be read: [^.]*"):
+        classify(file=tmp_path / "x.parquet")
+
+
+def test_text_with_tabs_is_read_by_lines_with_a_word_or_by_column(folder, tmp_path, capsys):
+    file = tmp_path / "x.txt"
+    file.write_text("label\ttext\nham\tabc de\nspam\tcab ef\n")
+    classify(file=file)
+    printed = capsys.readouterr()
+    assert len(printed.out.splitlines()) == 3 and "line by line, tabs included" in printed.err
+    classify(file=file, column="text")
+    assert [line.split("\t")[2] for line in capsys.readouterr().out.splitlines()] == ["abc de", "cab ef"]
+    with pytest.raises(InputError, match="--column names a column of a --file"):
+        classify(column="text")

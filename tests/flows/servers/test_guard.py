@@ -24,7 +24,9 @@ def basic(text):
     return {"authorization": f"Basic {base64.b64encode(text.encode()).decode()}"}
 
 
-def ask(headers, *, kind="http", method="POST", path="/api/flows/filter", query="", messages=(), **settings):
+def ask(
+    headers, *, kind="http", method="POST", path="/api/flows/filter", query="", messages=(), scheme="http", **settings
+):
     """Send one request through a guard; return the status, the headers of the answer and what the application saw.
 
     A WebSocket's status is 101 if it was accepted.
@@ -38,6 +40,7 @@ def ask(headers, *, kind="http", method="POST", path="/api/flows/filter", query=
     scope = {
         "type": kind,
         "method": method,
+        "scheme": scheme,
         "path": path,
         "query_string": query.encode(),
         "headers": [(key.encode(), value.encode("latin-1")) for key, value in pairs],
@@ -156,6 +159,13 @@ def test_name_beside_the_named_ones_is_refused(host):
     forwarded = {"x-forwarded-host": OWN[0], "forwarded": f"host={OWN[0]}", "x-original-host": OWN[0]}
     for kind in ("http", "websocket"):
         assert status({**LOGIN, **JSON, **forwarded, "host": host}, kind=kind, **named) == 403
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_cookie_of_a_login_over_tls_is_never_sent_in_the_clear(scheme):
+    query = login_link("", SECRET).partition("?")[2]
+    cookie = ask({}, method="GET", path="/", query=query, scheme=scheme)[1]["set-cookie"]
+    assert ("; Secure" in cookie) == (scheme == "https")
 
 
 def test_doubled_or_missing_headers_are_refused():
