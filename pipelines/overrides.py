@@ -33,6 +33,9 @@ def apply_override(values: dict[str, Any], override: str) -> None:
     if isinstance(here, list):
         here[_index(here, last, path, override)] = typed(value)
     elif isinstance(here, dict):
+        if not here and last.isdecimal() and len(path) > 1:
+            name = ".".join(path)
+            raise InputError(f"--set {'.'.join(key_of(override))}: the config has no list {name!r}; give all of it.")
         here[last] = typed(value)
     else:
         raise InputError(f"--set {'.'.join(key_of(override))}: {'.'.join(path)!r} is not a table in the config.")

@@ -178,7 +178,10 @@ def made_before(home: Home, run: RunConfig, until: str | None, asked: bool) -> l
             return outcomes
     check_outside(run, until or "evaluate")
     if run.base and until != "ingest":
-        find_base(run.base, run.name, home, lambda sentence: None)
+        try:
+            find_base(run.base, run.name, home, lambda sentence: None)
+        except InputError as error:
+            raise InputError(f"base: {str(error).removeprefix('base: ')}") from None
     return []
 
 

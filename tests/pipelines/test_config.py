@@ -101,6 +101,7 @@ def test_override_reaches_into_lists(config_file):
             "did you mean ingest.sources.0.max_document or finetune.spam.examples.sources.0.max_document?",
         ),
         ("ingest.sources.1.name=x", "there is no '1' in the list 'ingest.sources', which has only ingest.sources.0."),
+        ("pretrain.prompts.0=x", "the config has no list 'pretrain.prompts'; give all of it."),
         ("ingest.sources.name=x", "there is no 'name' in the list 'ingest.sources'"),
         (
             "ingest.sources.0.urn=x",
