@@ -104,7 +104,11 @@ def reevaluate(config: RunConfig) -> list[Outcome] | State[None]:
     Args:
         config: The run, as its TOML file says it.
     """
-    return _conduct(config, _registered(config, lambda versions: [v for v in versions if v.aliases]), promote=False)
+    return _conduct(
+        config,
+        _registered(config, lambda versions: [v for v in versions if v.aliases or v.version in v.history[-2:]]),
+        promote=False,
+    )
 
 
 @_our_flow(name="promote")
