@@ -143,7 +143,7 @@ def reevaluate(config: RunConfig, label: Label = NO_LABEL) -> Outcomes:
         config: The run, as its TOML file says it.
         label: What tells this run from others.
     """
-    evaluate = _registered(config, lambda versions: [v for v in versions if v.aliases])
+    evaluate = _registered(config, lambda versions: [v for v in versions if v.aliases or v.version in v.history[-2:]])
     return _conduct(config, label, evaluate, lambda home: is_evaluated(config, evaluate, home), promote=False)
 
 

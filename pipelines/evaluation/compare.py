@@ -123,7 +123,7 @@ def matching(models: Sequence[Ref], store: Store) -> list[Dataset]:
     other = next(some[0] for some in candidates[1:] if not any(same_items(newest, each) for each in some))
     raise InputError(
         f"{_described(newest)} and {_described(other)}: only models judged on the same can be compared. "
-        "`tokenmill reevaluate CONFIG` judges champion and challenger on the data as it is now."
+        "`tokenmill reevaluate CONFIG` judges challenger, champion and the one before on the data as it is now."
     )
 
 

@@ -47,7 +47,7 @@ def test_refresh_trains_from_the_champion_and_promotes_the_better_model(grown):
     assert f"tiny/2 promoted. {second.tags['tokenmill.why']}" in " ".join(done.stdout.split())
     assert store.open("trial/tiny-champion").manifest.inputs["model"].fingerprint == first.fingerprint
     tried = store.open("trial/tiny").manifest.statistics["items"]
-    assert tried == 12 and store.open("corpus/topics").manifest.statistics["documents_validation"] == 25
+    assert tried == 11 and store.open("corpus/topics").manifest.statistics["documents_validation"] == 25
     (database,) = place.home.rglob("prefect.db")
     with sqlite3.connect(database) as connection:
         (note,) = connection.execute("select data from artifact where key = 'promotion-tiny'").fetchone()
