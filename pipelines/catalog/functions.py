@@ -186,7 +186,7 @@ class Functions:
         uri = self._mlflow_uri or tracking_uri(store.root)
         model = find_model(reference, store, uri, warn=lambda sentence: None)
         for each in reversed(store.list("evaluation")):
-            if each.manifest.inputs.get("model") == model.ref:
+            if each.manifest.inputs.get("model") == model.ref and each.ref.name == model.ref.name:  # by its own run
                 return f"{each.manifest.statistics['task']}_{PREDICTIONS.name}/{str(each).partition('/')[2]}"
         raise InputError(f"{model} has not been evaluated; `tokenmill evaluate CONFIG` does that.")
 

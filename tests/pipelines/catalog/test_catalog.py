@@ -59,16 +59,16 @@ VIEWS = [
 ]
 
 
-@pytest.mark.parametrize("view", VIEWS)
-def test_empty_store_has_every_view(tmp_path: Path, view: str) -> None:
+def test_empty_store_has_every_view(tmp_path: Path) -> None:
     connection = connect(tmp_path / "data")
-    assert rows(connection, f"FROM {view}") == []
-    assert rows(connection, f"SELECT count(*) FROM (DESCRIBE {view})")[0][0] >= 2
+    for view in VIEWS:
+        assert rows(connection, f"FROM {view}") == []
+        assert rows(connection, f"SELECT count(*) FROM (DESCRIBE {view})")[0][0] >= 2, view
 
 
-@pytest.mark.parametrize("view", VIEWS)
-def test_every_view_has_a_comment(catalog: duckdb.DuckDBPyConnection, view: str) -> None:
-    assert rows(catalog, f"SELECT comment FROM duckdb_views() WHERE view_name = '{view}'")[0][0]
+def test_every_view_has_a_comment(catalog: duckdb.DuckDBPyConnection) -> None:
+    found = rows(catalog, "SELECT view_name FROM duckdb_views() WHERE comment IS NOT NULL")
+    assert not {*VIEWS} - {name for (name,) in found}
 
 
 def test_runs_params_and_metrics_come_from_mlflow(catalog: duckdb.DuckDBPyConnection) -> None:
