@@ -1,8 +1,11 @@
-# Every target installs what it needs: its first run makes .venv, later runs start at once.
+# Every target installs what it needs and no more: its first run makes .venv, later runs start at once.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-STAMP := $(VENV)/installed
+RUN := $(VENV)/installed
+DEV := $(VENV)/installed-dev
+BENCH := $(VENV)/installed-bench
+INSTALL := $(BIN)/pip install --quiet --constraint constraints.txt
 LM_EVAL := lm-eval dataproperty mbstrdecoder pytablewriter tabledata typepy # which need chardet below 7, and work with 7
 PYTEST := $(BIN)/pytest -n auto --dist loadfile
 
@@ -12,42 +15,49 @@ PYTEST := $(BIN)/pytest -n auto --dist loadfile
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## (.*)/make \1|\2/' | column -t -s '|'
 
-run: $(STAMP) ## Run the quick start: from real text to evaluated models
+run: $(RUN) ## Run the quick start: from real text to evaluated models
 	$(BIN)/tokenmill run configs/quickstart.toml
 
-test: $(STAMP) ## Run the tests, except the slow ones
+test: $(DEV) ## Run the tests, except the slow ones
 	$(PYTEST)
 
-test-slow: $(STAMP) ## Run the tests that are marked slow: kills, schedules, fresh environments, long fuzzing
+test-slow: $(DEV) ## Run the tests that are marked slow: kills, schedules, fresh environments, long fuzzing
 	$(PYTEST) -m slow
 
-check: $(STAMP) lint ## Lint and run the unit tests, in about a minute
+check: $(DEV) lint ## Lint and run the unit tests, in about a minute
 	$(PYTEST) -x tests/gpt tests/pipelines -m 'not slow and not integration'
 
-lint: $(STAMP) ## Check style, types, import layers and known holes in dependencies
+lint: $(DEV) ## Check style, types, import layers and known holes in dependencies
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	@if $(BIN)/python -c 'import socket; socket.create_connection(("api.osv.dev", 443), 5)' 2> /dev/null; then \
-	  $(BIN)/pip install --quiet --constraint constraints.txt pip-audit && \
+	  $(INSTALL) pip-audit && \
 	  $(BIN)/pip-audit --vulnerability-service osv --disable-pip --no-deps --requirement constraints.txt; \
 	else echo "Dependencies were not audited for known holes: api.osv.dev cannot be reached from here."; fi
 
-bench: $(STAMP) ## Measure tokenmill beside its peers
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[samples,dev,bench]'
+bench: $(BENCH) ## Measure tokenmill beside its peers
 	$(BIN)/python -m benchmarks
 
-install: $(STAMP) ## Make .venv and install into it
+install: $(RUN) ## Make .venv with what a run needs
 
-# The installation is repeated when pyproject.toml or constraints.txt changes. `constraints.txt` pins every package to a
-# version that was tested.
-$(STAMP): pyproject.toml constraints.txt
+# An installation is repeated when pyproject.toml or constraints.txt changes. `constraints.txt` pins every package to a
+# version that was tested. A later stamp adds packages to those of the one before.
+$(RUN): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit("tokenmill needs Python 3.11 or later; say PYTHON=... to make" if sys.version_info < (3, 11) else 0)'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[samples,dev]'
-	$(BIN)/pip install --quiet --constraint constraints.txt --no-deps $(LM_EVAL)
-	touch $(STAMP)
+	$(INSTALL) --editable '.[samples]'
+	touch $@
+
+$(DEV): $(RUN)
+	$(INSTALL) --editable '.[samples,dev]'
+	$(INSTALL) --no-deps $(LM_EVAL)
+	touch $@
+
+$(BENCH): $(DEV)
+	$(INSTALL) --editable '.[samples,dev,bench]'
+	touch $@
 
 clean: ## Remove .venv and caches
 	rm -rf $(VENV) *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis

@@ -14,7 +14,7 @@ def _end_on_ctrl_c(kind: type[BaseException], error: BaseException, trace: Any) 
     sys.__excepthook__(kind, error, trace)
 
 
-if Path(sys.argv[0]).name == "tokenmill" or "flows.cli" in sys.orig_argv:
+if Path(sys.argv[0]).name == "tokenmill" or {"flows.cli", "tokenmill"}.intersection(sys.orig_argv):
     sys.excepthook = _end_on_ctrl_c
 
 import pipelines  # noqa: E402, F401 - sets the variables about proxies

@@ -38,7 +38,7 @@ def complete_variables() -> Path:
     _move_secrets()
     for name in OF_OTHERS:
         os.environ.pop(name, None)
-    home = _home_folder()
+    home = home_folder(os.environ.get("TOKENMILL_HOME") or ".")
     if os.environ.get("TOKENMILL_HOME"):
         os.environ["TOKENMILL_HOME"] = str(home)  # children may run in other folders
     if address := os.environ.get("PREFECT_API_URL", ""):
@@ -49,9 +49,12 @@ def complete_variables() -> Path:
     return home
 
 
-def _home_folder() -> Path:
-    """Return the folder that `TOKENMILL_HOME` names, by default the current one."""
-    name = os.environ.get("TOKENMILL_HOME") or "."
+def home_folder(name: str) -> Path:
+    """Return the home folder that a text names.
+
+    Raises:
+        InputError: the folder cannot be a home.
+    """
     if "://" in name:
         raise InputError("TOKENMILL_HOME is no folder but an address; TOKENMILL_DATA stores the data in a bucket.")
     try:

@@ -156,7 +156,8 @@ def promote(config: RunConfig, again: bool = False, label: Label = NO_LABEL) -> 
         again: Decide also about models that were decided about before.
         label: What tells this run from others.
     """
-    return _conduct(config, label, _registered(config, lambda versions: versions[-1:]), again=again)
+    asked = config.model_copy(update={"promote": config.promote.model_copy(update={"enabled": True})})
+    return _conduct(asked, label, _registered(config, lambda versions: versions[-1:]), again=again)
 
 
 @_our_flow(name="evaluate-new")

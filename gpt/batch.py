@@ -62,3 +62,9 @@ def fill_rows(rows: Sequence[Ids], fill: int, width: int) -> Tensor:
     for row, values in zip(filled, rows, strict=True):
         row[: len(values)] = torch.as_tensor(values)
     return filled
+
+
+def mean_of_rows(values: Tensor, lengths: Tensor) -> Tensor:
+    """Return the mean (B, C) over the real positions of each row of `values` (B, T, C), padded on the right."""
+    real = torch.arange(values.shape[1], device=values.device) < lengths[:, None]  # (B, T)
+    return torch.where(real[:, :, None], values, 0).sum(1) / lengths[:, None]

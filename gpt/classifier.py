@@ -7,6 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from gpt.batch import mean_of_rows
 from gpt.lora import choose_trainable
 from gpt.model import GPT, Linear
 
@@ -49,8 +50,7 @@ class Classifier(nn.Module):
         if self.pooling == "last":
             pooled = hidden[torch.arange(len(ids), device=ids.device), lengths - 1]  # (B, C)
         else:
-            real = torch.arange(ids.shape[1], device=ids.device) < lengths[:, None]  # (B, T)
-            pooled = torch.where(real[:, :, None], hidden, 0).sum(1) / lengths[:, None]
+            pooled = mean_of_rows(hidden, lengths)  # (B, C)
         return self.head(pooled)
 
 

@@ -131,3 +131,9 @@ def peak_memory(device: torch.device) -> int:
 def device() -> torch.device:
     """Return the first CUDA GPU if there is one, else the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def device_name() -> str:
+    """Return the name of that device for people."""
+    on_gpu = torch.cuda.is_available()
+    return f"CUDA: {torch.cuda.get_device_name()}" if on_gpu else f"CPU, {torch.get_num_threads()} threads"

@@ -16,6 +16,7 @@ from pipelines.evaluation.assistant import EVALUATE_ASSISTANT
 from pipelines.evaluation.classifier import EVALUATE_CLASSIFIER
 from pipelines.evaluation.language_model import EVALUATE_LANGUAGE
 from pipelines.evaluation.multiple_choice import EVALUATE_TASK
+from pipelines.evaluation.trial import TRY
 from pipelines.numbers import counted
 from pipelines.report.report import REPORT
 from pipelines.store.dataset import Dataset
@@ -34,7 +35,7 @@ STEPS = {
     for type in (
         *(INGEST, MIX, EXAMPLES, TOKENIZE, SAMPLE, TOKENIZE_EXAMPLES),
         *(PRETRAIN, FINETUNE_CLASSIFIER, FINETUNE_ASSISTANT),
-        *(EVALUATE_LANGUAGE, EVALUATE_TASK, EVALUATE_CLASSIFIER, EVALUATE_ASSISTANT),
+        *(EVALUATE_LANGUAGE, EVALUATE_TASK, EVALUATE_CLASSIFIER, EVALUATE_ASSISTANT, TRY),
         REPORT,
     )
 }

@@ -32,10 +32,16 @@ def changes(before: Mapping[str, str], after: Mapping[str, str]) -> dict[str, Ch
     """
     before, after = expand(before), expand(after)
     pairs = {key: (before.get(key), after.get(key)) for key in {**before, **after}}
-    return {key: pair for key, pair in pairs.items() if pair[0] != pair[1] and not {*pair} <= {None, *EMPTY}}
+    return {key: pair for key, pair in pairs.items() if not _are_equal(*pair)}
 
 
 EMPTY = ("null", "{}", "[]", "")
+
+
+def _are_equal(before: str | None, after: str | None) -> bool:
+    """Return whether two values mean the same. Before version 0.5.0, a path was stored as it was written."""
+    is_same_place = before and after and after.startswith("/") and after.endswith(f"/{before}")
+    return before == after or {before, after} <= {None, *EMPTY} or bool(is_same_place)
 
 
 def listed(changed: Mapping[str, Change]) -> list[str]:

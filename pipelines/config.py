@@ -29,8 +29,15 @@ from pipelines.training.finetune_assistant import AssistantConfig
 from pipelines.training.finetune_classifier import ClassifierConfig
 from pipelines.training.pretrain import PretrainConfig
 
-SHIPPED = Path(__file__).resolve().parents[1] / "configs"
-"""The shipped configs: beside the packages, in a checkout as in a wheel."""
+SHIPPED = (Path(__file__).parents[1] / "tokenmill" / "configs").resolve()
+"""The shipped configs, in a checkout as in a wheel."""
+
+
+def shipped(path: Path | str) -> Path:
+    """Return a path, or the shipped config that it names: `quickstart`, or `configs/quickstart.toml` elsewhere."""
+    path = Path(path).expanduser()
+    ours = SHIPPED / f"{path.name.removesuffix('.toml')}.toml"
+    return ours if str(path.parent) in (".", "configs") and not path.is_file() and ours.is_file() else path
 
 
 class ClassificationRun(Config):
@@ -165,7 +172,7 @@ def load_config(
     Raises:
         InputError: the file does not exist, is not TOML, or does not describe a run.
     """
-    path = Path(path).expanduser()
+    path = shipped(path)
     try:
         content = path.read_bytes()
         values = tomllib.loads(content.decode("utf-8-sig"))  # editors of Windows write a mark first
@@ -218,7 +225,7 @@ def explain(error: ValidationError, model: type[BaseModel], values: Mapping[str,
     Args:
         error: what pydantic raised.
         model: the config's.
-        values: the config, whose names stand in keys of the same name that are proposed.
+        values: the config, whose names are put into the keys that are proposed.
     """
     first = error.errors()[0]
     schema = model.model_json_schema()

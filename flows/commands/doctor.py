@@ -152,10 +152,9 @@ def _data() -> str:
 
 
 def _torch() -> str:
-    import torch
+    from gpt.machine import device_name
 
-    on_gpu = torch.cuda.is_available()
-    return f"CUDA: {torch.cuda.get_device_name()}" if on_gpu else f"CPU, {torch.get_num_threads()} threads"
+    return device_name()
 
 
 def _tokenizer() -> str:

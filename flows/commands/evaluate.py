@@ -11,7 +11,7 @@ from typer import Argument, Option
 
 from flows.commands import completion
 from flows.commands.options import Model, Rebuild, Set, current_home
-from flows.commands.run import DryRun, Name, NoPromote, Note, Tags, _label, run_flow
+from flows.commands.run import DryRun, Name, NoPromote, Note, Tags, label_of, run_flow
 from pipelines.errors import InputError
 
 if TYPE_CHECKING:
@@ -57,9 +57,11 @@ def evaluate(
         said = {"name": name, "note": note, "tags": tag}
         run_flow("evaluate", config, set, "evaluate", said, promote=not no_promote, dry_run=dry_run, rebuild=rebuild)
         return
-    if config or set or rebuild or dry_run:
-        raise InputError("--data scores a published model: it takes no config, --set, --rebuild or --dry-run.")
-    parameters = {"label": _label({"name": name, "note": note, "tags": tag}, [])}
+    if config or set or no_promote or rebuild or dry_run:
+        raise InputError(
+            "--data scores a published model: it takes no config, --set, --no-promote, --rebuild or --dry-run."
+        )
+    parameters = {"label": label_of({"name": name, "note": note, "tags": tag}, [])}
     _evaluate_new(current_home(), model, data, text, label, parameters)
 
 

@@ -72,14 +72,20 @@ def compare(
         Argument(help="Two models or more; the others are tested against the first.", autocompletion=completion.models),
     ],
     significance: Annotated[float, Option(min=0, max=1, help="Largest p-value that counts.")] = 0.05,
+    html: Annotated[Path | None, Option(help="Write a page to send on: the same, curves, and what each wrote.")] = None,
+    smoothing: Annotated[float, Option(min=0, max=0.99, help="Smooth the page's loss curves, as TensorBoard.")] = 0.0,
+    open: Annotated[bool, Option("--open", help="Show the page in the browser.")] = False,
 ) -> None:
-    """Compare models that were evaluated on the same items: metrics with intervals, and which differences count.
+    """Show what differs in models: config, data, size, time, and metrics with intervals and tests.
 
-    Example: tokenmill compare quickstart/1 quickstart/2
+    Example: tokenmill compare quickstart/1 quickstart/2 --html compare.html
     """
     from flows.commands.compare import compare_models
 
-    compare_models(models, significance)
+    page = html or (Path("compare.html") if open else None)
+    compare_models(models, significance, page, smoothing)
+    if open and page:
+        typer.launch(page.absolute().as_uri())
 
 
 def models(
@@ -106,6 +112,7 @@ def model_lines(home: Home, name: str | None = None) -> Iterator[Text]:
     from pipelines.catalog.registry import DECIDED, DECISION, WHY, registered
     from pipelines.evaluation.compare import evaluations_of
     from pipelines.evaluation.promotion import PromoteConfig
+    from pipelines.evaluation.tasks import TASKS
 
     every = registered(home.mlflow_uri)
     versions = [each for each in every if name in (None, each.name)]
@@ -119,7 +126,8 @@ def model_lines(home: Home, name: str | None = None) -> Iterator[Text]:
     for each in versions:
         metric = "no longer in the store"
         if model := published.get(each.fingerprint or ""):
-            key = PromoteConfig().criterion(str(model.manifest.statistics["task"])).metric
+            task = str(model.manifest.statistics["task"])
+            key = f"{TASKS[task].stage}/{PromoteConfig().criterion(task).metric.partition('/')[2]}"
             statistics = [evaluation.manifest.statistics for evaluation in evaluations_of(model.ref, evaluations)]
             short = key.rpartition("/")[2]
             metric = next((f"{short} {s[key]:.4g}" for s in statistics if key in s), "not evaluated")

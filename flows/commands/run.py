@@ -111,44 +111,33 @@ def run_flow(
     from flows.commands.closing import closing, differences, next_commands
     from flows.console import warn
     from flows.label import run_title
-    from flows.orchestration.finished import MADE_BEFORE, find_finished
-    from flows.orchestration.progress import hashing_bar
-    from flows.orchestration.warm_start import find_base
+    from flows.orchestration.finished import MADE_BEFORE
+    from flows.orchestration.signals import end_on_second_signal
     from flows.outcome import outcomes_so_far
     from flows.tracking.earlier import run_before
     from pipelines.config import load_config
-    from pipelines.preflight import check_outside
     from pipelines.store.step import Stopped
 
     started = time.perf_counter()
     never = [] if promote else ["promote.enabled=false"]
     home, run = current_home(), load_config(config, [*overrides, *never], warn=warn)
-    label = _label(said, overrides)
+    label = label_of(said, overrides)
     if dry_run:
         from flows.commands.dry_run import show_dry_run
 
         return show_dry_run(run, until or "evaluate", home, rebuild=bool(parameters.get("rebuild")))
-    if full := full_disk([home.path]):
-        raise full
-    if (uri := home.mlflow_uri).startswith("http"):
-        from flows.servers.health import check_named
-
-        check_named("MLFLOW_TRACKING_URI", uri)
     asked = any(said.values()) or any(parameters.values())
-    with hashing_bar():
-        outcomes = find_finished(run, until, home) if until and not asked else []
+    outcomes = made_before(home, run, until, asked)
     title, about = run.name, list[str]()
     if outcomes:
         typer.echo(MADE_BEFORE, err=True)
     else:
-        check_outside(run, until or "evaluate")
-        if run.base and until != "ingest":
-            find_base(run.base, run.name, home, lambda sentence: None)
         if until:
             parameters["label"] = label
             before = run_before(home, run.name)
             title = run_title(run, label, before.config(run) if before else None)
             about = differences(overrides, before.name if before else "", before.changes(run) if before else {})
+        end_on_second_signal()
         try:
             with naming_a_full_disk(home.path):
                 outcomes = carry_out(home, name, run, parameters)
@@ -161,7 +150,39 @@ def run_flow(
     typer.echo(next_commands(run, outcomes))  # never broken to fit a width, so that people can copy it
 
 
-def _label(said: Mapping[str, Any], overrides: list[str]) -> Label:
+def made_before(home: Home, run: RunConfig, until: str | None, asked: bool) -> list[Outcome]:
+    """Return the outcomes of a run of which nothing is left to do; else check what it needs, and return none.
+
+    Args:
+        home: the home.
+        run: the run's config.
+        until: the last step of the flow's chain; None if the flow has none.
+        asked: somebody asks for a new run in any case.
+
+    Raises:
+        InputError: something that the run names is missing, a server does not answer, or the disk is full.
+    """
+    from flows.orchestration.finished import find_finished
+    from flows.orchestration.progress import hashing_bar
+    from flows.orchestration.warm_start import find_base
+    from pipelines.preflight import check_outside
+
+    if full := full_disk([home.path]):
+        raise full
+    if (uri := home.mlflow_uri).startswith("http"):
+        from flows.servers.health import check_named
+
+        check_named("MLFLOW_TRACKING_URI", uri)
+    with hashing_bar():
+        if until and not asked and (outcomes := find_finished(run, until, home)):
+            return outcomes
+    check_outside(run, until or "evaluate")
+    if run.base and until != "ingest":
+        find_base(run.base, run.name, home, lambda sentence: None)
+    return []
+
+
+def label_of(said: Mapping[str, Any], overrides: Sequence[str]) -> Label:
     """Return what a person says about a run.
 
     Raises:
@@ -196,11 +217,10 @@ def carry_out(home: Home, name: str, config: RunConfig | NewDataRun, parameters:
     from importlib import import_module
 
     from flows.console import say
-    from flows.orchestration.signals import end_on_second_signal, received
+    from flows.orchestration.signals import received
     from flows.servers.prefect_server import prefect_server
     from pipelines.store.step import Stopped
 
-    end_on_second_signal()
     # Prefect prints failures with tracebacks; here they become a sentence. Its server keeps the whole log.
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
     os.environ.setdefault("PREFECT_LOGGING_INTERNAL_LEVEL", "CRITICAL")

@@ -8,11 +8,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from typer import Argument
+from typer import Argument, Option
 
 from flows.commands.options import current_home, naming_a_full_disk
 from flows.terminal import results
+from pipelines.errors import InputError
 from pipelines.visible import one_line
+
+Host = Annotated[
+    str | None, Option(metavar="ADDRESS", help="Listen at this address too; 0.0.0.0 is all. Needs --allow-host.")
+]
+AllowHost = Annotated[
+    list[str], Option(metavar="NAME", help="A name by which others reach this machine. May be repeated.")
+]
+Foreground = Annotated[bool, Option("--foreground", help="Stay until Ctrl-C, then end the servers.")]
 
 if TYPE_CHECKING:
     from flows.servers.stack import Service, Stack
@@ -22,21 +31,45 @@ Schedules = Annotated[
 ]
 
 
-def up() -> None:
+def up(host: Host = None, allow_host: AllowHost = [], foreground: Foreground = False) -> None:
     """Start a Prefect server and the MLflow UI on this machine, in the background; print links to their pages.
 
-    Example: tokenmill up
+    Example: tokenmill up, or for other machines: tokenmill up --host 0.0.0.0 --allow-host mill.example.org
     """
     from flows.current_folder import warn_of_settings
 
     warn_of_settings()
-    stack = _stack()
+    stack = _stack(host, allow_host)
+    if not foreground:
+        _up(stack)
+        return
+    from flows.orchestration.signals import stop_on_signals
+
+    with stop_on_signals() as is_asked:
+        services = _up(stack)
+        try:
+            ended = stack.wait(services, is_asked)
+        finally:
+            stack.down()
+    if ended:
+        raise InputError(f"The {ended.name} server ended by itself; see {ended.log}.")
+
+
+def _up(stack: Stack) -> Sequence[Service]:
     with naming_a_full_disk(current_home().path):
         services = stack.up()
     _print_services(services)
     if links := stack.links():
         typer.echo("\nOpen their pages with these links, which are yours alone and work for ten minutes:")
         typer.echo("".join(f"  {link}\n" for link in links), nl=False)
+    if any(service.reach.is_open for service in services):
+        from flows.console import warn
+
+        warn(
+            "Other machines reach these servers over plain HTTP, which others on the network can read, the secret too: "
+            "put a proxy with TLS in front, or use a network that you trust."
+        )
+    return services
 
 
 def down() -> None:
@@ -78,10 +111,9 @@ def schedule(schedules: Schedules = None) -> None:
     Example: tokenmill schedule configs/schedules.toml
     """
     from flows.schedules.deployments import serve
-    from pipelines.config import SHIPPED
+    from pipelines.config import shipped
 
-    here = Path("configs/schedules.toml")
-    serve(schedules or (here if here.exists() else SHIPPED / here.name), current_home().path)
+    serve(shipped(schedules or "configs/schedules.toml"), current_home().path)
 
 
 def serve(schedules: Schedules = None) -> None:
@@ -93,10 +125,13 @@ def serve(schedules: Schedules = None) -> None:
     schedule(schedules)
 
 
-def _stack() -> Stack:
+def _stack(host: str | None = None, allow_host: Sequence[str] = ()) -> Stack:
+    from flows.servers.health import LOOPBACK
+    from flows.servers.reach import reach
     from flows.servers.stack import Stack
 
-    return Stack(current_home().path)
+    asked = reach(host or LOOPBACK, allow_host) if host or allow_host else None
+    return Stack(current_home().path, reach=asked)
 
 
 def _print_services(services: Sequence[Service]) -> None:

@@ -104,12 +104,12 @@ class Shell:
         if name == ".help":
             out.write(HELP)
         elif name in (".tables", ".schema") and not arguments:
-            answer(self.connection, "FROM _views", out=out)
+            answer(self.connection, "FROM tokenmill.views", out=out)
         elif name == ".schema":
             view = arguments[0].replace('"', '""')
             answer(self.connection, f'SELECT column_name, column_type FROM (DESCRIBE "{view}")', out=out)  # noqa: S608 - the name is quoted
         elif name == ".functions":
-            answer(self.connection, "SELECT signature, comment FROM _functions", out=out)
+            answer(self.connection, "SELECT signature, comment FROM tokenmill.functions", out=out)
         elif name in (".mode", ".format") and arguments and arguments[0] in ("table", "csv", "json"):
             self.format = arguments[0]
         elif name == ".output" and arguments and arguments[0].endswith((".csv", ".json", ".parquet")):
@@ -140,9 +140,10 @@ class Names(WordCompleter):
     def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
         found = connection.execute(
             """SELECT name, kind FROM (
-                SELECT name, 'view' AS kind, 0 AS rank FROM _views
-                UNION SELECT column_name, 'column', 1 FROM duckdb_columns() JOIN _views v ON v.name = table_name
-                UNION SELECT name, 'function', 2 FROM _functions
+                SELECT name, 'view' AS kind, 0 AS rank FROM tokenmill.views
+                UNION SELECT column_name, 'column', 1 FROM duckdb_columns()
+                    WHERE table_name IN (SELECT name FROM tokenmill.views)
+                UNION SELECT name, 'function', 2 FROM tokenmill.functions
                 UNION SELECT keyword_name, 'keyword', 3 FROM duckdb_keywords() WHERE keyword_category <> 'unreserved'
                 UNION SELECT function_name, 'function', 4 FROM duckdb_functions() WHERE internal)
             WHERE name SIMILAR TO '[a-zA-Z][a-zA-Z0-9_]*' ORDER BY rank, name"""

@@ -126,6 +126,10 @@ class Conductor:
                 began = time.perf_counter()
                 statistics = step.type.run(step.inputs, step.config, out, work)
                 built_by["seconds"] = round(time.perf_counter() - began, 3)  # without publishing and tracking
+                if step.type.kind == "model":
+                    from gpt.machine import device_name  # the step has imported torch, which takes seconds
+
+                    built_by["device"] = device_name()
                 return statistics
 
         def on_wait() -> None:

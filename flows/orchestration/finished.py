@@ -10,8 +10,8 @@ from flows.home import Home
 from flows.orchestration.progress import warn_of_other_code
 from flows.orchestration.warm_start import find_base
 from flows.outcome import Outcome
-from flows.tracking.registry import decision_on
-from pipelines.catalog.registry import CHAMPION, registered
+from flows.tracking.registry import decision_on, undecided
+from pipelines.catalog.registry import registered
 from pipelines.catalog.runs import former_artifacts, states
 from pipelines.chain import Evaluated, Perform, Resolved, chain, report_on, resolve
 from pipelines.config import RunConfig
@@ -39,7 +39,8 @@ def find_finished(config: RunConfig, until: str, home: Home) -> list[Outcome]:
         if len(made) < len(_resolved) or not _has_ended(config.name, made, home):
             return []
         results = iter(made)
-        decisions = _decisions(made, chain(lambda step: next(results), config, until, base, check=False), home)
+        evaluated = chain(lambda step: next(results), config, until, base, check=False)
+        decisions = _decisions(made, evaluated, home, config.promote.enabled)
     except (InputError, OSError):
         return []  # the run meets the same error, shows it and may try again
     if decisions is None:
@@ -57,18 +58,20 @@ def take_resolved() -> Resolved:
     return taken
 
 
-def _decisions(made: Sequence[Dataset], evaluated: Sequence[Evaluated], home: Home) -> list[Outcome] | None:
+def _decisions(
+    made: Sequence[Dataset], evaluated: Sequence[Evaluated], home: Home, enabled: bool
+) -> list[Outcome] | None:
     """Return what the gate has decided about each evaluated model, or None if anything is left to decide."""
     versions = {(each.name, each.fingerprint): each for each in registered(home.mlflow_uri)}
-    with_champion = {each.name for each in versions.values() if CHAMPION in each.aliases}
-    for model in (dataset.ref for dataset in made if dataset.ref.kind == "model"):
-        version = versions.get((model.name, model.fingerprint))
-        if not version or not (model.name in with_champion or version.is_rejected):
-            return None
+    models = (dataset.ref for dataset in made if dataset.ref.kind == "model")
+    if not all((model.name, model.fingerprint) in versions for model in models):
+        return None
     decided = []
     for each in evaluated:
         version = versions.get((each.model.ref.name, each.model.ref.fingerprint))
-        decision = decision_on(version) if version else None
+        if not version:
+            return None
+        decision = decision_on(version) or (None if enabled else undecided(version))
         if not decision:
             return None
         decided.append(Outcome("promote", each.model, 0.0, True, decision))

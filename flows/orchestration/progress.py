@@ -54,11 +54,15 @@ class StepListener(Listener):
         """Move the bar, and print a line now and then where there is none."""
         self.state = (done, total, unit, note)
         self.bar.update(self.task, completed=done, total=total, note=one_line(self._note(unit, note)))
-        share, how = f"{short(done)} of {short(total)} {unit}", f"{', ' if note else ''}{note}"
-        self.artifact.show(done / total if total else 0, f"{share}{how}")
+        text = f"{short(done)} of {short(total)} {unit}{', ' if note else ''}{note}"
+        self.artifact.show(done / total if total else 0, text)
         if time.monotonic() - self.last_line > QUIET_SECONDS:
             self.last_line = time.monotonic()
-            (log if console.is_terminal else _say)(INFO, f"{self.title}: {share}{how}")
+            line = f"{self.title}: {text}"
+            if console.is_terminal:
+                log(INFO, line)
+            else:
+                say(line)
 
     def _note(self, unit: str, note: str) -> str:
         speed = self._shown.speed
@@ -82,10 +86,6 @@ class StepListener(Listener):
     def warn(self, sentence: str) -> None:
         """Print a warning."""
         warn(sentence)
-
-
-def _say(level: int, sentence: str) -> None:
-    say(sentence)
 
 
 class _Note(ProgressColumn):

@@ -8,6 +8,7 @@ from uuid import UUID
 
 from flows.orchestration.artifacts import artifact_key
 from flows.tracking.outages import SENDER
+from pipelines.visible import in_markdown
 
 EVERY = 5.0  # seconds between two updates, and before the first
 
@@ -51,7 +52,7 @@ class ProgressArtifact:
 
         if before:
             before.join()
-        percent, description = round(100 * min(share, 1), 1), f"{self.title}: {text}"
+        percent, description = round(100 * min(share, 1), 1), in_markdown(f"{self.title}: {text}")
         with suppress(Exception):
             if self._id is None:
                 key = artifact_key(f"{self.title}-progress")

@@ -15,6 +15,7 @@ from typing import Any, Self
 from uuid import UUID
 
 from prefect import Flow
+from prefect.client.schemas.filters import FlowRunFilter
 from prefect.client.schemas.objects import FlowRun
 from prefect.deployments.runner import RunnerDeployment
 from prefect.runner import Runner
@@ -23,7 +24,8 @@ from prefect.states import Cancelled
 
 from flows.console import say
 
-STILL_RUNNING = "It was due while another run of the same deployment was going on."
+WAITS = "AwaitingConcurrencySlot"  # the name of the state of runs that wait until another one has ended
+STILL_RUNNING = "It was due while another run of the same deployment ran or waited."
 
 logging.getLogger("prefect.runner.state_proposer").setLevel(logging.WARNING)  # it logs each run that is not due yet
 
@@ -62,13 +64,18 @@ class OwnRunner(Runner):
         return self
 
     async def _begin_or_drop(self, flow_run: FlowRun) -> bool:
-        """Return whether a run may begin. One that the schedule made is dropped if it would have to wait."""
-        if await self._propose(flow_run):
-            return True
-        if flow_run.auto_scheduled and flow_run.deployment_id in self._dropping:
+        """Return whether a run may begin. One that the schedule made is dropped if another one runs or waits."""
+        if not (flow_run.auto_scheduled and flow_run.deployment_id in self._dropping):
+            return await self._propose(flow_run)
+        waits = {"state": {"name": {"any_": [WAITS]}}, "deployment_id": {"any_": [flow_run.deployment_id]}}
+        others = FlowRunFilter.model_validate(waits)
+        if not await self._client.read_flow_runs(flow_run_filter=others, limit=1):
+            if await self._propose(flow_run):
+                return True
             state = (await self._client.read_flow_run(flow_run.id)).state
-            if state and state.name == "AwaitingConcurrencySlot":
-                await self._client.set_flow_run_state(flow_run.id, Cancelled(message=STILL_RUNNING))
+            if not state or state.name != WAITS:
+                return False
+        await self._client.set_flow_run_state(flow_run.id, Cancelled(message=STILL_RUNNING))
         return False
 
     async def end_runs(self, is_hurried: Callable[[], bool]) -> None:

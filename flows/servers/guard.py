@@ -9,12 +9,13 @@ import base64
 import binascii
 import hmac
 import json
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
 from fnmatch import fnmatchcase
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import parse_qs
 
+from flows.servers.reach import LOCAL_NAMES
 from flows.servers.secret import Secret
 
 Scope = MutableMapping[str, Any]
@@ -32,6 +33,9 @@ COOKIE_SECONDS = 30 * 24 * 60 * 60
 
 SIMPLE_TYPES = {"", "text/plain", "application/x-www-form-urlencoded", "multipart/form-data"}
 """Types of bodies that a browser sends to other sites without asking them first."""
+
+FIRST_PAGE = "/?first-visit"
+"""Where a login link leads if the browser is to store something first."""
 
 PROTECTION: Headers = [
     (b"content-security-policy", b"frame-ancestors 'self'"),
@@ -60,9 +64,10 @@ class Guard:
         secret: the home's secret.
         port: where the server listens. Its names are 127.0.0.1, localhost and [::1].
         others: further secrets that are accepted: those that the user has set in Prefect's or MLflow's variables.
-        hosts: further names of the server, with ports; `*` matches any text.
+        hosts: further names of the server, with ports; a `*` in them matches any text.
         origins: further sites whose pages may call it.
         takes_files: whether PUT may carry any type, since it uploads files.
+        defaults: what a login link stores in the browser where its pages have stored nothing yet.
     """
 
     def __init__(
@@ -75,14 +80,16 @@ class Guard:
         hosts: Iterable[str] = (),
         origins: Iterable[str] = (),
         takes_files: bool = False,
+        defaults: Mapping[str, str] = {},
     ) -> None:
         self.app, self.secret, self.takes_files = app, secret, takes_files
         self.secrets = [secret.value, *filter(None, others)]
-        names = [f"{name}:{port}" for name in ("127.0.0.1", "localhost", "[::1]")]
+        names = [f"{name}:{port}" for name in LOCAL_NAMES]
         self.names = {*names, *(name.removesuffix(":80") for name in names if port == 80)}
         self.patterns = list(hosts)
         self.origins = {origin.rstrip("/").lower() for origin in origins}
         self.cookie = f"tokenmill-{secret.id}"
+        self.defaults = dict(defaults)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Refuse a request, log a browser in, or pass the request to the application."""
@@ -97,6 +104,8 @@ class Guard:
             return await self._refuse_stranger(scope, send)
         if scope["type"] == "http" and not self._has_type(scope):
             return await _refuse(scope, send, HTTPStatus.UNSUPPORTED_MEDIA_TYPE, UNTYPED)
+        if is_owner and self.defaults and _is_first_page(scope):
+            return await _answer(send, HTTPStatus.OK, _first_page(self.defaults), [(b"content-type", b"text/html")])
         if not is_owner:
             receive, send = self._ask_for_secret(receive, send)
         await self.app({**scope, "headers": self._without_secret(scope)}, receive, _protected(send))
@@ -113,11 +122,17 @@ class Guard:
         return _is_navigation(scope) or all(site in ("same-origin", "none") for site in sites)
 
     def _is_own_name(self, host: str) -> bool:
-        return host in self.names or any(fnmatchcase(host, pattern) for pattern in self.patterns)
+        return host in self.names or any(
+            fnmatchcase(host, pattern.replace("[", "[[]")) if "*" in pattern else host == pattern
+            for pattern in self.patterns
+        )
 
     def _is_own_origin(self, origin: str, host: str) -> bool:
         scheme, _, name = origin.partition("://")
-        return origin in self.origins or (scheme in ("http", "https") and name in {host, *self.names})
+        is_page = scheme in ("http", "https")
+        if is_page and name in self.names:  # a page of this machine may call this machine by any of its names
+            return host in self.names
+        return origin in self.origins or (is_page and name == host)
 
     def _has_secret(self, scope: Scope) -> bool:
         for value in _values(scope, b"authorization"):
@@ -155,10 +170,13 @@ class Guard:
 
     async def _log_in(self, scope: Scope, send: Send, token: str) -> None:
         """Answer a login link: give the browser its cookie, and lead it to the address without the token."""
-        headers = [(b"location", b"/"), (b"referrer-policy", b"no-referrer")]
+        location = FIRST_PAGE if self.defaults else "/"
+        headers = [(b"location", location.encode()), (b"referrer-policy", b"no-referrer")]
         if self.secret.accepts("link", token):
             value = self.secret.token("cookie", COOKIE_SECONDS)
             cookie = f"{self.cookie}={value}; Path=/; Max-Age={COOKIE_SECONDS}; HttpOnly; SameSite=Strict"
+            if scope.get("scheme") == "https":  # a proxy on this machine says so with X-Forwarded-Proto
+                cookie += "; Secure"
             headers.append((b"set-cookie", cookie.encode()))
         elif not self._has_secret(scope):
             sentence = "This link is no longer valid. `tokenmill up` prints a new one."
@@ -201,6 +219,19 @@ class Guard:
         kept = [(name, value) for name, value in scope["headers"] if name not in (b"authorization", b"cookie")]
         cookies = "; ".join(f"{name}={value}" for name, value in _cookies(scope) if name != self.cookie)
         return [*kept, (b"cookie", cookies.encode("latin-1"))] if cookies else kept
+
+
+def _is_first_page(scope: Scope) -> bool:
+    is_page = scope["type"] == "http" and scope["method"] == "GET"
+    return is_page and FIRST_PAGE.encode() == scope["path"].encode() + b"?" + scope["query_string"]
+
+
+def _first_page(defaults: Mapping[str, str]) -> bytes:
+    """Return the page that a login leads to: it stores what the browser lacks, and opens the server's own page."""
+    script = f"""for (const [key, value] of Object.entries({json.dumps(defaults).replace("</", "<" + chr(92) + "/")}))
+  if (localStorage.getItem(key) === null) localStorage.setItem(key, value)
+location.replace("/")"""
+    return f"<!doctype html><title>One moment</title><script>{script}</script>".encode()
 
 
 def _values(scope: Scope, name: bytes) -> list[str]:

@@ -73,7 +73,7 @@ def _temporary_server(home: Path, secret: Secret) -> Iterator[str]:
         with FileLock(private_folder(home) / "stack.lock"):  # two servers that create the same database damage it
             listener = socket.create_server((LOOPBACK, 0), backlog=2048)
             server = prefect(home, listener.getsockname()[1], "prefect-temporary")
-            process = start(server, mark, [str(END_WITH_PARENT), str(os.getpid()), *server.command], listener)
+            process = start(server, mark, [str(END_WITH_PARENT), str(os.getpid()), *server.command], [listener])
             if wait_for(f"{server.url}/api", secret, process.is_alive):
                 raise InputError(
                     f"A temporary Prefect server did not come up ({last_line_of(server.log)}); see {server.log}."

@@ -5,6 +5,7 @@ Every process of a server has a mark in its environment, by which it is found ev
 """
 
 import contextlib
+import errno
 import json
 import os
 import signal
@@ -12,7 +13,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,8 +22,9 @@ import psutil
 
 from flows.servers.health import LOOPBACK, answers
 from flows.servers.logs import last_line_of, open_log
+from flows.servers.reach import Reach
 from flows.servers.secret import Secret
-from flows.servers.server import PLACES, Server, empty_folder, port_variable
+from flows.servers.server import LOCAL, PLACES, Server, empty_folder, port_variable
 from pipelines.errors import InputError
 from pipelines.store.files import write_json
 from pipelines.store.processes import ProcessId
@@ -44,8 +46,8 @@ NOT_INHERITED = ("PREFECT_API_URL", "PREFECT_PROFILE", "PREFECT_SERVER_API_BASE_
 class Service:
     """The state of a server.
 
-    running: whether it answers. ours: whether `up` started it; then `down` ends it, and pid, since and log are known.
-    Otherwise the environment names it, or it does not run.
+    running: whether it answers. ours: whether `up` started it; then `down` ends it, and pid, since, log and reach are
+    known. Otherwise the environment names it, or it does not run.
     """
 
     name: str
@@ -55,6 +57,7 @@ class Service:
     pid: int | None = None
     since: datetime | None = None
     log: Path | None = None
+    reach: Reach = LOCAL
 
 
 def find_started(server: Server) -> Service | None:
@@ -63,8 +66,18 @@ def find_started(server: Server) -> Service | None:
         found = json.loads(server.record.read_text())
         if ProcessId(found["pid"], found["started"]).is_alive():
             since = datetime.fromisoformat(found["since"])
-            return Service(server.name, found["url"], True, True, found["pid"], since, server.log)
+            names = Reach(found.get("host", LOOPBACK), tuple(found.get("names", ())))
+            return Service(server.name, found["url"], True, True, found["pid"], since, server.log, names)
     return None
+
+
+def check_reach(server: Server) -> None:
+    """Raise an InputError if a server that `up` started runs with another reach than the one asked for now."""
+    if (service := find_started(server)) and service.reach != server.reach:
+        raise InputError(
+            f"The {server.name} server at {service.url} was started with other addresses or names; "
+            "end it with `tokenmill down`, then start it again."
+        )
 
 
 def check_secret(server: Server) -> None:
@@ -76,13 +89,16 @@ def check_secret(server: Server) -> None:
         )
 
 
-def start(server: Server, mark: str, arguments: list[str], listener: socket.socket) -> ProcessId:
-    """Start Python in the background with the environment, the mark, the log and the listening socket of a server."""
+def start(server: Server, mark: str, arguments: list[str], listeners: Sequence[socket.socket]) -> ProcessId:
+    """Start Python in the background with the environment, the mark, the log and the listening sockets of a server."""
     server.prepare()
-    with open_log(server.log) as log, listener:
+    numbers = [listener.fileno() for listener in listeners]
+    with open_log(server.log) as log, contextlib.ExitStack() as stack:
+        for listener in listeners:
+            stack.enter_context(listener)
         process = subprocess.Popen(  # noqa: S603 - our own command
-            [sys.executable, *arguments, str(listener.fileno())],
-            pass_fds=[listener.fileno()],
+            [sys.executable, *arguments, ",".join(map(str, numbers))],
+            pass_fds=numbers,
             env={**_environment_of(server), MARK: mark},
             stdin=subprocess.DEVNULL,
             stdout=log,
@@ -93,12 +109,13 @@ def start(server: Server, mark: str, arguments: list[str], listener: socket.sock
     return ProcessId.of(psutil.Process(process.pid))
 
 
-def start_recorded(server: Server, listener: socket.socket) -> None:
+def start_recorded(server: Server, listeners: Sequence[socket.socket]) -> None:
     """Start a server that outlives this process, and write down which process it is and which secret it asks for."""
     secret = server.secret.id
-    process = start(server, str(server.record), ["-m", *server.command], listener)
+    process = start(server, str(server.record), ["-m", *server.command], listeners)
     since = datetime.now(UTC).isoformat(timespec="seconds")
-    write_json(server.record, {**process._asdict(), "url": server.url, "since": since, "secret": secret})
+    facts = {"url": server.url, "since": since, "secret": secret, **server.reach._asdict()}
+    write_json(server.record, {**process._asdict(), **facts})
 
 
 def end_recorded(server: Server) -> None:
@@ -118,18 +135,26 @@ def end(mark: str) -> None:
             time.sleep(0.05)
 
 
-def listen(server: Server) -> socket.socket:
-    """Return a socket that listens on a server's port.
+def listen(server: Server) -> list[socket.socket]:
+    """Return sockets that listen on a server's port, at each address of its reach.
 
-    The server gets it as it starts. If it opened the port itself, another user could be faster, and would be sent the
+    The server gets them as it starts. If it opened the port itself, another user could be faster, and would be sent the
     secret.
 
     Raises:
-        InputError: another program listens there.
+        InputError: another program listens there, or the address is not one of this machine.
     """
+    families = {address: socket.AF_INET6 if ":" in address else socket.AF_INET for address in server.reach.addresses}
     try:
-        return socket.create_server((LOOPBACK, server.port), backlog=2048)
+        return [
+            socket.create_server((address, server.port), family=family, backlog=2048)
+            for address, family in families.items()
+        ]
     except OSError as error:
+        if error.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
+            raise InputError(
+                f"This machine has no address {server.reach.host}; --host takes one of its own, or 0.0.0.0 for all."
+            ) from None
         raise InputError(
             f"Port {server.port}, meant for {server.name}, cannot be used ({error.strerror}); end the program that "
             f"uses it, or choose another port with {port_variable(server.name)}."

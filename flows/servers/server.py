@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from flows.servers.health import LOOPBACK
 from flows.servers.mlflow_database import ensure_mlflow_database
+from flows.servers.reach import LOCAL_NAMES, Reach, check_patterns
 from flows.servers.secret import Secret, home_secret
 from flows.servers.sqlite_database import check_database
 from pipelines.errors import InputError
@@ -16,6 +17,9 @@ from pipelines.store.modes import make_folder
 
 SERVE = "flows.servers.serve"
 """The module that runs a server behind the guard."""
+
+LOCAL = Reach()
+"""Only this machine can call a server, which is the default."""
 
 PLACES = ("PREFECT_HOME", "MLFLOW_BACKEND_STORE_URI")
 """Variables of the servers that say where their data is. Only the home and `MLFLOW_TRACKING_URI` decide that."""
@@ -31,9 +35,9 @@ PREFECT_FILES = {
 class Server(NamedTuple):
     """How a server is started and found.
 
-    command: a module and its arguments, to which the number of its listening socket is added. environment: its
+    command: a module and its arguments, to which the numbers of its listening sockets are added. environment: its
     settings. api: the path of its API. named_by: the variable that names another server to use in its place.
-    prepare: called before each start.
+    reach: who can call it. prepare: called before each start.
     """
 
     name: str
@@ -43,11 +47,12 @@ class Server(NamedTuple):
     environment: dict[str, str]
     api: str
     named_by: str
+    reach: Reach = LOCAL
     prepare: Callable[[], None] = lambda: None
 
     @property
     def url(self) -> str:
-        """Return the address where the server listens once it is started."""
+        """Return the address where this machine finds the server once it is started."""
         return f"http://{LOOPBACK}:{self.port}"
 
     @property
@@ -70,10 +75,10 @@ class Server(NamedTuple):
         return home_secret(private_folder(self.home))
 
 
-def prefect(home: Path, port: int, name: str = "prefect") -> Server:
+def prefect(home: Path, port: int, name: str = "prefect", reach: Reach = LOCAL) -> Server:
     """Return the Prefect server of a home, or with the name `prefect-temporary` the one of a run."""
     url = f"http://{LOOPBACK}:{port}"
-    command = [SERVE, name, str(home)]
+    command = [SERVE, name, str(home), *reach.names]
     environment = {
         "PREFECT_HOME": str(home / ".tokenmill" / "prefect"),
         **PREFECT_FILES,
@@ -88,27 +93,34 @@ def prefect(home: Path, port: int, name: str = "prefect") -> Server:
     database = home / ".tokenmill" / "prefect" / "prefect.db"
     migrations = _PREFECT / "server" / "database" / "_migrations" / "versions" / "sqlite"
     prepare = partial(check_database, "Prefect", database, ("flow_run", "deployment"), migrations)
-    return Server(name, home, port, command, environment, api="/api", named_by="PREFECT_API_URL", prepare=prepare)
+    return Server(name, home, port, command, environment, "/api", "PREFECT_API_URL", reach, prepare)
 
 
-def mlflow(home: Path, port: int) -> Server:
-    """Return the MLflow server of a home."""
+def mlflow(home: Path, port: int, reach: Reach = LOCAL) -> Server:
+    """Return the MLflow server of a home.
+
+    Raises:
+        InputError: others can call it, and a variable of MLflow's allows them any name.
+    """
+    allowed = "MLFLOW_SERVER_ALLOWED_HOSTS"
+    if reach != LOCAL:
+        check_patterns(allowed, os.environ.get(allowed, ""), port)
     named = os.environ.get("MLFLOW_TRACKING_URI", "")
     uri = named if "://" in named and not named.startswith("http") else f"sqlite:///{home / 'mlruns' / 'mlflow.db'}"
     if uri.startswith("sqlite:///"):  # the server runs in another folder
         uri = f"sqlite:///{Path(uri.removeprefix('sqlite:///')).absolute()}"
     artifacts = home / "mlruns" / "artifacts"
     # One process and no job runner: 4 s and 0.5 GB instead of 33 s and 2.1 GB.
-    command = [SERVE, "mlflow", str(home)]
+    command = [SERVE, "mlflow", str(home), *reach.names]
     environment = {
         "MLFLOW_BACKEND_STORE_URI": uri,  # not in the command line, where every user could read a password in it
         "MLFLOW_DEFAULT_ARTIFACT_ROOT": str(artifacts),
         "MLFLOW_ARTIFACTS_DESTINATION": str(artifacts),
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-        "MLFLOW_SERVER_ALLOWED_HOSTS": f"{LOOPBACK}:{port},localhost:{port},[::1]:{port}",
+        allowed: ",".join(f"{name}:{port}" for name in LOCAL_NAMES),
     }
     prepare = partial(ensure_mlflow_database, uri, artifacts)
-    return Server("mlflow", home, port, command, environment, api="", named_by="MLFLOW_TRACKING_URI", prepare=prepare)
+    return Server("mlflow", home, port, command, environment, "", "MLFLOW_TRACKING_URI", reach, prepare)
 
 
 def private_folder(home: Path) -> Path:

@@ -5,6 +5,8 @@ so `up` shows it later.
 """
 
 import os
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from flows.servers.health import LOOPBACK, answers, has_page
 from flows.servers.prefect_server import prefect_variables
 from flows.servers.processes import (
     Service,
+    check_reach,
     check_secret,
     end_recorded,
     find_started,
@@ -22,8 +25,9 @@ from flows.servers.processes import (
     start_recorded,
     wait_until_healthy,
 )
+from flows.servers.reach import Reach
 from flows.servers.secret import USER
-from flows.servers.server import Server, mlflow, port_of, prefect, private_folder
+from flows.servers.server import LOCAL, Server, mlflow, port_of, prefect, private_folder
 from pipelines.addresses import without_secrets
 
 
@@ -34,30 +38,41 @@ class Stack:
         home: the folder that holds `mlruns/` and `.tokenmill/`.
         prefect_port: where Prefect listens; by default `TOKENMILL_PREFECT_PORT`, or else 4200.
         mlflow_port: where MLflow listens; by default `TOKENMILL_MLFLOW_PORT`, or else 5000.
+        reach: who can call the servers that `up` starts; by default only this machine. If it is given, servers that
+            run already must have been started with it.
     """
 
-    def __init__(self, home: Path | str, prefect_port: int | None = None, mlflow_port: int | None = None) -> None:
-        self.home = Path(home).absolute()
+    def __init__(
+        self,
+        home: Path | str,
+        prefect_port: int | None = None,
+        mlflow_port: int | None = None,
+        reach: Reach | None = None,
+    ) -> None:
+        self.home, self.reach = Path(home).absolute(), reach
         self.servers = (
-            prefect(self.home, prefect_port or port_of("prefect", 4200)),
-            mlflow(self.home, mlflow_port or port_of("mlflow", 5000)),
+            prefect(self.home, prefect_port or port_of("prefect", 4200), reach=reach or LOCAL),
+            mlflow(self.home, mlflow_port or port_of("mlflow", 5000), reach=reach or LOCAL),
         )
 
     def up(self) -> list[Service]:
         """Start the servers that do not run, and wait until both answer.
 
         Raises:
-            InputError: a port is taken, a server did not come up, or one runs that asks for no secret.
+            InputError: a port is taken, a server did not come up, or one runs that asks for no secret or that was
+                started with another reach.
         """
         with self._locked():
             for server in self.servers:
                 check_secret(server)
+                if self.reach:
+                    check_reach(server)
             missing = [server for server in self.servers if not find_started(server) and not _named(server)]
             for server in missing:
                 end_recorded(server)
             listeners = [listen(server) for server in missing]
-            for server, listener in zip(missing, listeners, strict=True):
-                start_recorded(server, listener)
+            for server, own in zip(missing, listeners, strict=True):
+                start_recorded(server, own)
             for server in self.servers:
                 if server in missing or find_started(server):
                     wait_until_healthy(server)
@@ -75,9 +90,24 @@ class Stack:
                 end_recorded(server)
         return ended
 
+    def wait(self, services: Sequence[Service], is_asked: Callable[[], bool]) -> Service | None:
+        """Wait until the caller is asked to stop, or one of the servers that `up` started ends; return the latter."""
+        ours = [(server, service) for server, service in zip(self.servers, services, strict=False) if service.ours]
+        while not is_asked():
+            for server, service in ours:
+                if find_started(server) is None:
+                    return service
+            time.sleep(0.5)
+        return None
+
     def links(self) -> list[str]:
         """Return addresses that open the pages of the servers that `up` started, logged in, for ten minutes."""
-        return [login_link(service.url, server.secret) for server in self.servers if (service := find_started(server))]
+        return [
+            login_link(service.url.replace(LOOPBACK, name), server.secret)
+            for server in self.servers
+            if (service := find_started(server))
+            for name in service.reach.own_names
+        ]
 
     def environment(self) -> dict[str, str]:
         """Return the variables with which Prefect's and MLflow's own programs use the servers that `up` started."""

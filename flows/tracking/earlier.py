@@ -49,6 +49,7 @@ def run_before(home: Home, pipeline: str) -> RunBefore | None:
     query = """
         SELECT r.run_uuid, r.name FROM runs r JOIN experiments e USING (experiment_id)
         JOIN tags kind ON kind.run_uuid = r.run_uuid AND kind.key = 'tokenmill.kind' AND kind.value = 'flow'
+        JOIN params name ON name.run_uuid = r.run_uuid AND name.key = 'name' AND name.value = e.name
         JOIN tags home ON home.run_uuid = r.run_uuid AND home.key = 'tokenmill.home' AND home.value = ?
         WHERE e.name = ? AND r.lifecycle_stage = 'active' AND r.status = 'FINISHED'
         ORDER BY r.start_time DESC LIMIT 1"""
@@ -65,7 +66,7 @@ def _ask_server(home: Home, pipeline: str) -> RunBefore | None:
         for experiment in server.call("experiments/search", body=named).get("experiments", []):
             wanted = {
                 "experiment_ids": [experiment["experiment_id"]],
-                "filter": f"{ours} and attributes.status = 'FINISHED'",
+                "filter": f"{ours} and attributes.status = 'FINISHED' and params.name = '{pipeline}'",
                 "order_by": ["attributes.start_time DESC"],
                 "max_results": 1,
             }

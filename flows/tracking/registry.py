@@ -61,8 +61,18 @@ def decision_on(version: ModelVersion) -> str | None:
     return f"{version} {tags[DECISION]}. {tags.get(WHY, '')}" if DECISION in tags else None
 
 
+def undecided(version: ModelVersion) -> str:
+    """Say that nothing was decided about a version, and how a person decides."""
+    return f"{version} not decided: promote.enabled is false. {by_hand(version)}"
+
+
+def by_hand(version: ModelVersion) -> str:
+    """Name the command that makes a version the champion."""
+    return f"`tokenmill promote {version}` makes it the champion."
+
+
 def register_model(client: MlflowClient, home: Home, dataset: Dataset, run_id: str) -> None:
-    """Log a published model as an MLflow model and register it; it becomes the champion if there is none.
+    """Log a published model as an MLflow model and register it as a challenger. The gate decides about it.
 
     Does nothing that was done before, so it may be killed anywhere and called again.
     """
@@ -79,26 +89,15 @@ def register_model(client: MlflowClient, home: Home, dataset: Dataset, run_id: s
         version = registered_version(client, name, run_id)
         if version is None:
             info = log_model(dataset, run_id)
-            tags = lineage_tags(dataset, home.store.list())
+            # The version's page shows its tags above all else, so those of the origin are with the logged model.
+            tags = {"tokenmill.fingerprint": dataset.manifest.fingerprint}
             made = client.create_model_version(name, info.model_uri, run_id, tags=tags, model_id=info.model_id)
             version = str(made.version)
             listed = json.dumps([{"name": name, "version": version}])  # in the form that the logged model's page reads
-            client.set_logged_model_tags(info.model_id, {MLFLOW_MODEL_VERSIONS: listed})
-        champion = client.get_registered_model(name).aliases.get(CHAMPION)
-        if champion is None:
-            if not version_of(home.mlflow_uri, name, version=int(version)).is_rejected:
-                set_champion(client, name, version, "The first model of its name.")
-        elif str(champion) != version:
+            origin = lineage_tags(dataset, home.store.list())
+            client.set_logged_model_tags(info.model_id, {**origin, MLFLOW_MODEL_VERSIONS: listed})
+        if str(client.get_registered_model(name).aliases.get(CHAMPION)) != version:
             client.set_registered_model_alias(name, CHALLENGER, version)
-
-
-def is_registered(client: MlflowClient, home: Home, name: str, run_id: str) -> bool:
-    """Return whether `register_model` has nothing left to do for the model that a run has built."""
-    version = registered_version(client, name, run_id)
-    if version is None:
-        return False
-    has_champion = CHAMPION in client.get_registered_model(name).aliases
-    return has_champion or version_of(home.mlflow_uri, name, version=int(version)).is_rejected
 
 
 def registered_version(client: MlflowClient, name: str, run_id: str) -> str | None:

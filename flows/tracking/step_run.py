@@ -52,7 +52,7 @@ class StepRun:
     ) -> None:
         self.client, self.run_id, self.parent, self.prefix = client, run_id, parent, prefix
         self._end_measuring: Callable[[], None] = lambda: None
-        self._starting = threading.Lock()
+        self._sending = threading.Lock()
         self.file = inside(unsent, f"{run_id}.jsonl")
         lines = self.file.read_text(encoding="utf-8").splitlines() if self.file.exists() else []
         self._waiting: list[dict[str, Any]] = [json.loads(line) for line in lines]  # a metric, or a text and its path
@@ -133,15 +133,18 @@ class StepRun:
     def _send(self) -> threading.Thread:
         """Return the thread that sends, started if none runs."""
         self._sent_at = time.monotonic()
-        with self._starting:
-            if not self._sender or not self._sender.is_alive():
-                # A daemon, so that a hanging call does not keep the process from ending.
-                self._sender = threading.Thread(target=self._send_waiting, name=SENDER, daemon=True)
-                self._sender.start()
-            return self._sender
+        if not self._sender or not self._sender.is_alive():
+            # A daemon, so that a hanging call does not keep the process from ending.
+            self._sender = threading.Thread(target=self._send_waiting, name=SENDER, daemon=True)
+            self._sender.start()
+        return self._sender
 
     def _send_waiting(self) -> None:
-        # Only this thread removes entries, the others append. MLflow ignores values that it has already.
+        # One thread at a time removes entries, the others append. MLflow ignores values that it has already.
+        with self._sending:
+            self._send_in_turn()
+
+    def _send_in_turn(self) -> None:
         try:
             while waiting := self._waiting[:1000]:
                 if "text" in waiting[0]:

@@ -28,6 +28,8 @@ def measure(log: Callable[[int, Mapping[str, float]], None], since: float) -> Ca
     over = threading.Event()
 
     def work() -> None:
+        if over.wait(FIRST):
+            return  # a short step pays nothing
         from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
         logging.getLogger("mlflow.system_metrics").setLevel(logging.WARNING)  # it tells that there is no GPU
@@ -41,11 +43,5 @@ def measure(log: Callable[[int, Mapping[str, float]], None], since: float) -> Ca
             log(int(time.time() - since), {f"system/{name}": n for name, n in monitor.aggregate_metrics().items()})
             pause = MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL.get() or INTERVAL
 
-    thread = threading.Thread(target=work, name="system metrics", daemon=True)
-    thread.start()
-
-    def end() -> None:
-        over.set()
-        thread.join(1.0)
-
-    return end
+    threading.Thread(target=work, name="system metrics", daemon=True).start()
+    return over.set

@@ -25,14 +25,15 @@ from flows.label import Label, run_title, what_differs
 from flows.outcome import Outcome, new_outcomes
 from flows.servers.mlflow_database import ensure_mlflow_database
 from flows.servers.stack import pages
-from flows.tracking.earlier import run_before
+from flows.tracking.earlier import RunBefore, run_before
 from flows.tracking.entities import dataset_input, run_metrics, run_params, run_tags
 from flows.tracking.names import MAX_TAG
 from flows.tracking.notes import about_run, run_note, step_note
 from flows.tracking.refusals import going_without, is_refusal
-from flows.tracking.registry import is_registered, register_model
+from flows.tracking.registry import register_model, registered_version
 from flows.tracking.source import source_tags
 from flows.tracking.step_run import ENDED, StepRun, end_run
+from flows.tracking.view import VIEW, save_view
 from pipelines.addresses import without_secrets
 from pipelines.changes import flat, listed
 from pipelines.config import RunConfig
@@ -61,6 +62,7 @@ class Tracker:
         self.parent_run: StepRun | None = None
         self.pipeline, self.what_differs, self.about, self.prefect_run = experiment, "", "", ""
         self.done = new_outcomes()
+        self.before: RunBefore | None = None
         self.source = source_tags("tokenmill")
         self._copied: set[str] = set()
         self.is_ours = f"tags.`tokenmill.home` = '{home.label}'"  # a filter of runs
@@ -86,6 +88,7 @@ class Tracker:
     def flow_run(self, config: RunConfig, tags: Mapping[str, str], label: Label | None = None) -> Iterator[str]:
         """Open the parent run of a flow; it ends as FINISHED, as FAILED or, if the flow was stopped, as KILLED."""
         label, before = label or Label(), run_before(self.home, config.name)
+        self.before = before
         changed = before.changes(config) if before else {}
         earlier = before.config(config) if before else None
         self.what_differs, title = what_differs(config, label, earlier), run_title(config, label, earlier)
@@ -111,7 +114,11 @@ class Tracker:
         try:
             self.client.set_tag(self.parent, MLFLOW_RUN_NOTE, self._note())
             # The names of pretraining's parameters are also those of its own run, so that both can be compared.
-            self._log_params(run, {**flat(config.pretrain), **flat(config)})
+            pretrain = flat(config.pretrain) if isinstance(config, RunConfig) else {}
+            self._log_params(run, {**pretrain, **flat(config)})
+            if isinstance(config, RunConfig):
+                set_keys = [override.partition("=")[0].strip() for override in label.overrides]
+                save_view(self.client, self.experiment_id, config, [*changed, *set_keys])
             self.parent_run.measure(run.info.start_time / 1000)
             yield self.parent
             self.parent_run.deliver()
@@ -130,9 +137,11 @@ class Tracker:
 
     def _links(self) -> dict[str, str]:
         """Return addresses of pages about the flow's run, by title."""
-        if not self.prefect_run:
-            return {}
-        return {"Prefect's page on this run": f"{self.pages['prefect']}/runs/flow-run/{self.prefect_run}"}
+        runs = f"{self.pages['mlflow']}/#/experiments/{self.experiment_id}/runs?viewStateShareKey={VIEW}"
+        links = {"all runs with what differs": runs}
+        if self.prefect_run:
+            links["Prefect's page on this run"] = f"{self.pages['prefect']}/runs/flow-run/{self.prefect_run}"
+        return links
 
     def _address(self, run_id: str) -> str:
         """Return the address of a run's page."""
@@ -271,7 +280,16 @@ class Tracker:
         self.client.log_artifact(self.parent, str(report))
         links = {"report": f"{self._address(self.parent)}/artifacts/report.html"}
         self.client.set_tag(self.parent, MLFLOW_RUN_NOTE, self._note(links))
+        self._name_for_version()
         return {**links, **self._links()}
+
+    def _name_for_version(self) -> None:
+        """Rename a run that differs in nothing from the run before for the version of the model that it has trained."""
+        for outcome in self.done if self.before and not self.what_differs else ():
+            ref, run_id = outcome.dataset.ref, outcome.dataset.manifest.built.get("mlflow_run_id", "")
+            is_ours = (ref.kind, ref.name) == ("model", self.pipeline) and not outcome.reused and not outcome.summary
+            if is_ours and (version := registered_version(self.client, ref.name, run_id)):
+                self.client.update_run(self.parent, name=f"{ref.name}/{version}")
 
     def _log_result(self, run_id: str, dataset: Dataset, inputs: Mapping[str, Dataset]) -> None:
         manifest = dataset.manifest
@@ -337,7 +355,7 @@ class Tracker:
         finished = runs[0].info.status == "FINISHED"
         if not finished or dataset.ref.kind != "model":
             return not finished
-        return not is_registered(self.client, self.home, dataset.ref.name, run_id)
+        return registered_version(self.client, dataset.ref.name, run_id) is None
 
     def _end_dead_runs(self) -> None:
         """Mark runs as killed whose process has died. A living process holds the lock of its flow run.

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import duckdb
 
-from pipelines.catalog import model_versions, readings, runs, tables
+from pipelines.catalog import model_versions, readings, runs, step_metrics, tables
 from pipelines.catalog.columns import arrow_schema
 from pipelines.catalog.functions import MACROS, Functions
 from pipelines.catalog.selection import Selection
@@ -41,7 +41,7 @@ def connect(
     """Open the catalog of a store. Another thread needs a connection of its own: a cursor would not see the data.
 
     A view shows the newest version of each dataset, with the dataset's name in its first column. Every version, new
-    or old, is also a view of its own, named like `"tokens/scripture@0123456789ab"`.
+    or old, is also a view of its own, named like `versions."tokens/scripture@0123456789ab"`.
 
     Args:
         store: the store, or its folder.
@@ -63,16 +63,19 @@ def connect_selection(
 ) -> duckdb.DuckDBPyConnection:
     """Open a catalog that shows the datasets of a selection; arguments as in `connect`."""
     connection = duckdb.connect(":memory:")
-    Functions(selection).register(connection)
+    connection.execute("CREATE SCHEMA versions; CREATE SCHEMA tokenmill")
+    Functions(selection, mlflow_uri).register(connection)
     damaged = [sentence for view in VIEWS.values() for sentence in _create_view(connection, selection, view)]
-    connection.execute(f"CREATE VIEW _damaged AS SELECT unnest([{', '.join(map(literal, damaged))}]::VARCHAR[])")
+    sentences = ", ".join(map(literal, damaged))
+    connection.execute(f"CREATE VIEW tokenmill.damaged AS SELECT unnest([{sentences}]::VARCHAR[])")
     for name, (query, comment) in DERIVED.items():
         connection.execute(f"CREATE VIEW {name} AS {query}")
         connection.execute(f"COMMENT ON VIEW {name} IS {literal(comment)}")
     runs_uri = mlflow_uri or runs.tracking_uri(selection.store.root)
     of_store = [(name, *table[:2], partial(tables.read, name, selection)) for name, table in tables.TABLES.items()]
-    of_runs = [(name, *table, partial(runs.read, name, runs_uri)) for name, table in runs.TABLES.items()]
+    of_runs = [(name, *runs.TABLES[name], partial(runs.read, name, runs_uri)) for name in ("runs", "params")]
     of_models = [
+        ("metrics", step_metrics.COLUMNS, step_metrics.COMMENT, partial(step_metrics.read, runs_uri)),
         ("models", model_versions.COLUMNS, model_versions.COMMENT, partial(model_versions.read, selection, runs_uri)),
         ("readings", readings.COLUMNS, readings.COMMENT, partial(readings.read, selection)),
     ]
@@ -89,15 +92,19 @@ def connect_selection(
     return connection
 
 
-# Help and completion read these. They leave out names that begin with an underscore, and names of one version.
-ABOUT = """
-    CREATE VIEW _views AS
-        SELECT view_name AS name, comment FROM duckdb_views()
-        WHERE NOT internal AND view_name NOT LIKE '\\_%' ESCAPE '\\' AND view_name NOT LIKE '%/%' ORDER BY view_oid;
-    CREATE VIEW _functions AS
+FIRST = ["documents", "tokens", "tokens_flat", "models", "evaluations", "predictions", "metrics", "runs", "datasets"]
+"""The views that a person wants first."""
+
+
+# Help and completion read these. They leave out the views of single versions.
+ABOUT = f"""
+    CREATE VIEW tokenmill.views AS
+        SELECT view_name AS name, comment FROM duckdb_views() WHERE NOT internal AND schema_name = 'main'
+        ORDER BY list_position({FIRST}, view_name) NULLS LAST, temporary, view_oid;
+    CREATE VIEW tokenmill.functions AS
         SELECT function_name AS name, name || '(' || array_to_string(parameters, ', ') || ')' AS signature, comment
         FROM duckdb_functions() WHERE NOT internal AND comment IS NOT NULL ORDER BY name;
-"""
+"""  # noqa: S608 - constants
 
 
 def _create_view(connection: duckdb.DuckDBPyConnection, selection: Selection, view: View) -> list[str]:
@@ -116,10 +123,12 @@ def _create_view(connection: duckdb.DuckDBPyConnection, selection: Selection, vi
         if rows is None:
             continue
         version = f"{view.name}/{dataset.manifest.name}@{dataset.manifest.fingerprint[:12]}"
-        connection.register(version, rows)
+        connection.execute("USE versions")  # `create_view` takes no name of a schema
+        connection.from_arrow(rows).create_view(version)
+        connection.execute("USE main")
         if label := labels.get(str(dataset.ref)):
             parsed = " REPLACE (metadata::JSON AS metadata)" if "metadata" in rows.schema.names else ""
-            branches.append(branch_query(view, label, dataset, quoted(version), parsed))
+            branches.append(branch_query(view, label, dataset, f"versions.{quoted(version)}", parsed))
     query = " UNION ALL BY NAME ".join(branches)
     if view.closed:
         columns = ", ".join(map(quoted, ["dataset", *parse_columns(view.columns)]))
@@ -130,9 +139,10 @@ def _create_view(connection: duckdb.DuckDBPyConnection, selection: Selection, vi
 
 
 def branch_query(view: View, label: str, dataset: Dataset, rows: str, replaced: str = "") -> str:
-    """Return the query of one dataset in a view: its name, its rows and the view's facts about it."""
-    facts = "".join(f", {literal(fact(dataset.manifest))} AS {quoted(name)}" for name, fact in view.facts.items())
-    return f"SELECT {literal(label)} AS dataset, *{replaced}{facts} FROM {rows}"  # noqa: S608 - values are quoted
+    """Return the query of one dataset in a view: its name, its rows, the view's facts and its derived columns."""
+    more = {**{name: literal(fact(dataset.manifest)) for name, fact in view.facts.items()}, **view.derived}
+    columns = "".join(f", {value} AS {quoted(name)}" for name, value in more.items())
+    return f"SELECT {literal(label)} AS dataset, *{replaced}{columns} FROM {rows}"  # noqa: S608 - values are quoted
 
 
 # Safety
@@ -176,16 +186,19 @@ def explain_error(error: duckdb.Error, connection: duckdb.DuckDBPyConnection | N
         return "The catalog's settings are locked, so that a query cannot open what they close."
     unknown = re.search(r"with name (\S+) does not exist", message)
     if unknown and isinstance(error, duckdb.CatalogException):
-        names = "SELECT name FROM _views UNION SELECT name FROM _functions"
-        known = [name for (name,) in connection.execute(names).fetchall()] if connection else []
-        if unknown[1] in known:
-            return f"{unknown[1]}() returns a value and not a table: SELECT {unknown[1]}(...)."
-        return f"There is no {unknown[1]!r}; {did_you_mean(unknown[1], known, '`show tables` lists the views.')}"
+        names = "SELECT name, NULL FROM tokenmill.views UNION SELECT name, comment FROM tokenmill.functions"
+        known = dict(connection.execute(names).fetchall()) if connection else {}
+        if comment := known.get(unknown[1]):
+            return f"{unknown[1]}() is a function; call it so: {comment.partition('For example: ')[2]}"
+        hint = did_you_mean(unknown[1], list(known), "`show tables` lists the views.")
+        if re.search(r"versions\.\S+/", str(error)):
+            hint = f"a version's view is in a schema of its own: versions.{quoted(unknown[1])}."
+        return f"There is no {unknown[1]!r}; {hint}"
     column = re.search(r'(?:column|column named) "([^"]+)"', message)
     if column and (candidates := re.search(r"^Candidate bindings: :? *(.+)$", str(error), re.MULTILINE)):
         return f'There is no column "{column[1]}" here; did you mean {candidates[1]}?'
     if connection and isinstance(error, duckdb.BinderException):
-        for (damage,) in connection.execute("FROM _damaged").fetchall():  # such a file may lack the column
+        for (damage,) in connection.execute("FROM tokenmill.damaged").fetchall():  # such a file may lack the column
             return f"{message} But {damage}"
     if line := re.search(r"^LINE (\d+):", str(error), re.MULTILINE):
         message = f"{message.rstrip('.!')}, in line {line[1]}"

@@ -18,8 +18,11 @@ import pyarrow.compute as pc
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
+from pipelines.catalog.registry import find_model
+from pipelines.catalog.runs import tracking_uri
 from pipelines.catalog.selection import Selection
 from pipelines.errors import InputError
+from pipelines.store.kinds import PREDICTIONS
 
 if TYPE_CHECKING:  # slow to import, and most queries need none
     from pipelines.tokens.samples import Samples
@@ -90,10 +93,15 @@ MACROS = {
         "The same with `width` tokens of text on either side.",
         """SELECT "before", found, "after" FROM concordance('And it came to pass', 8) LIMIT 10""",
     ),
+    "predictions_of(model)": (
+        """TABLE (FROM query_table('versions."' || _predictions(model) || '"'))""",
+        "Predictions of any version of a model: NAME/VERSION, NAME@FINGERPRINT, or NAME for the champion.",
+        "SELECT item, model_loss / tokens AS loss FROM predictions_of('quickstart/1') ORDER BY loss DESC LIMIT 5",
+    ),
     "diff(a, b)": (
         """TABLE (
-            WITH x AS (SELECT *, hash(tokens) AS content FROM query_table('"' || _version(a) || '"')),
-                y AS (SELECT *, hash(tokens) AS content FROM query_table('"' || _version(b) || '"'))
+            WITH x AS (SELECT *, hash(tokens) AS content FROM query_table('versions."' || _version(a) || '"')),
+                y AS (SELECT *, hash(tokens) AS content FROM query_table('versions."' || _version(b) || '"'))
             SELECT doc_id, CASE WHEN x.content IS NULL THEN 'added' WHEN y.content IS NULL THEN 'removed'
                     WHEN x.content <> y.content THEN 'changed' ELSE 'moved' END AS change,
                 x.split AS split_before, y.split AS split_after,
@@ -135,8 +143,8 @@ PLACES = "STRUCT(position UINTEGER, n_tokens UINTEGER)[]"
 class Functions:
     """The functions over one catalog, which name a dataset as the catalog's views do."""
 
-    def __init__(self, selection: Selection) -> None:
-        self._selection = selection
+    def __init__(self, selection: Selection, mlflow_uri: str | None = None) -> None:
+        self._selection, self._mlflow_uri = selection, mlflow_uri
         self._tokenizer = cache(selection.tokenizer)
         self._vocabulary = cache(lambda dataset: pa.array(self._tokenizer(dataset).token_bytes, pa.large_binary()))
         self._spellings = lru_cache(maxsize=256)(self._spell)
@@ -151,6 +159,7 @@ class Functions:
             "_sample_text": (self.sample_text, ["BIGINT", "VARCHAR"], "VARCHAR"),
             "_named": (self.named, ["VARCHAR"], "VARCHAR"),
             "_version": (self.version, ["VARCHAR"], "VARCHAR"),
+            "_predictions": (self.predictions, ["VARCHAR"], "VARCHAR"),
             "_ngrams": (ngrams, ["UINTEGER[]", "UINTEGER"], "UINTEGER[][]"),
             "_ngram_hashes": (ngram_hashes, ["UINTEGER[]", "UINTEGER"], "UBIGINT[]"),
             "_find": (self.find, ["UINTEGER[]", "VARCHAR", "VARCHAR"], PLACES),
@@ -167,6 +176,19 @@ class Functions:
     def version(self, names: pa.Array) -> pa.Array:
         """Turn (B) names of token datasets, or other references to them, into (B) references with a fingerprint."""
         return pa.array([str(self._selection.dataset("tokens", name)) for name in names.to_pylist()], pa.string())
+
+    def predictions(self, models: pa.Array) -> pa.Array:
+        """Turn (B) references to models into (B) names of the views of their predictions."""
+        return pa.array([self._predictions_of(each) for each in models.to_pylist()], pa.string())
+
+    def _predictions_of(self, reference: str) -> str:
+        store = self._selection.store
+        uri = self._mlflow_uri or tracking_uri(store.root)
+        model = find_model(reference, store, uri, warn=lambda sentence: None)
+        for each in reversed(store.list("evaluation")):
+            if each.manifest.inputs.get("model") == model.ref:
+                return f"{each.manifest.statistics['task']}_{PREDICTIONS.name}/{str(each).partition('/')[2]}"
+        raise InputError(f"{model} has not been evaluated; `tokenmill evaluate CONFIG` does that.")
 
     @per_dataset
     def encode(self, dataset: str, texts: pa.Array) -> pa.Array:

@@ -114,14 +114,14 @@ class MlflowServer:
         rows = []
         for experiment, run in self.runs():
             info, tags = run["info"], tags_of(run)
-            times = _whole(info.get("start_time")), _whole(info.get("end_time"))
-            names = info["run_id"], info.get("run_name"), experiment, info["status"]
-            rows.append((*names, *times, tags.get("mlflow.parentRunId"), json.dumps(tags), info.get("artifact_uri")))
+            names = info.get("run_name"), experiment, info["run_id"], tags.get("mlflow.parentRunId")
+            state = _whole(info.get("end_time")), _whole(info.get("start_time")), info["status"]
+            rows.append((*names, json.dumps(tags), info.get("artifact_uri"), *state))
         return rows
 
     def _param_rows(self) -> list[Row]:
         return [
-            (run["info"]["run_id"], run["info"].get("run_name"), param["key"], param["value"])
+            (run["info"].get("run_name"), param["key"], param["value"], run["info"]["run_id"])
             for _, run in self.runs()
             for param in run["data"].get("params", [])
         ]
@@ -132,13 +132,13 @@ class MlflowServer:
             curves = pool.map(lambda each: self._history(each[0]["run_id"], each[1]["key"]), metrics)
             return [
                 (
-                    info["run_id"],
                     info.get("run_name"),
                     last["key"],
                     int(point.get("step", 0)),
                     _number(point.get("value")),
-                    int(point["timestamp"]),
                     all(point.get(name) == last.get(name) for name in ("step", "value", "timestamp")),
+                    int(point["timestamp"]),
+                    info["run_id"],
                 )
                 for (info, last), curve in zip(metrics, curves, strict=True)
                 for point in sorted(curve, key=lambda point: int(point.get("step", 0)))

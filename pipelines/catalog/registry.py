@@ -18,7 +18,9 @@ from pipelines.store.store import Store
 CHAMPION, CHALLENGER = "champion", "challenger"
 # Tags of a version: the decision of the promotion gate or a person, the reason, and the time.
 DECISION, WHY, DECIDED = "tokenmill.decision", "tokenmill.why", "tokenmill.decided_at"
-PROMOTED, KEPT_BACK, ROLLED_BACK = "promoted", "kept back", "rolled back"
+# What the gate compared a version with, a digest of the items, and which challenge on these items it was.
+AGAINST, ITEMS, CHALLENGE = "tokenmill.against", "tokenmill.items", "tokenmill.challenge"
+PROMOTED, KEPT_BACK, ROLLED_BACK, NOT_PROMOTED = "promoted", "kept back", "rolled back", "not promoted"
 
 
 @dataclass(frozen=True)

@@ -23,13 +23,14 @@ from pipelines.errors import InputError
 # Name: columns, comment.
 TABLES = {
     "runs": (
-        "run_id VARCHAR, run VARCHAR, experiment VARCHAR, status VARCHAR, started_at TIMESTAMPTZ, "
-        "ended_at TIMESTAMPTZ, parent_run_id VARCHAR, tags JSON, artifacts VARCHAR",
+        # A terminal that is too narrow shows the first and the last columns.
+        "run VARCHAR, experiment VARCHAR, run_id VARCHAR, parent_run_id VARCHAR, tags JSON, artifacts VARCHAR, "
+        "ended_at TIMESTAMPTZ, started_at TIMESTAMPTZ, status VARCHAR",
         "MLflow's runs.",
     ),
-    "params": ("run_id VARCHAR, run VARCHAR, param VARCHAR, value VARCHAR", "The parameters of every run."),
+    "params": ("run VARCHAR, param VARCHAR, value VARCHAR, run_id VARCHAR", "The parameters of every run."),
     "metrics": (
-        "run_id VARCHAR, run VARCHAR, metric VARCHAR, step BIGINT, value DOUBLE, logged_at TIMESTAMPTZ, latest BOOLEAN",
+        "run VARCHAR, metric VARCHAR, step BIGINT, value DOUBLE, latest BOOLEAN, logged_at TIMESTAMPTZ, run_id VARCHAR",
         "Every value of every metric of every run.",
     ),
 }
@@ -40,16 +41,17 @@ _LIVE = "r.lifecycle_stage = 'active'"
 
 _QUERIES = {
     "runs": f"""
-        SELECT r.run_uuid, r.name, e.name, r.status, r.start_time, r.end_time,
+        SELECT r.name, e.name, r.run_uuid,
             (SELECT value FROM tags WHERE run_uuid = r.run_uuid AND key = 'mlflow.parentRunId'),
-            (SELECT json_group_object(key, value) FROM tags WHERE run_uuid = r.run_uuid), r.artifact_uri
+            (SELECT json_group_object(key, value) FROM tags WHERE run_uuid = r.run_uuid),
+            r.artifact_uri, r.end_time, r.start_time, r.status
         FROM runs r JOIN experiments e USING (experiment_id) WHERE {_LIVE} ORDER BY r.start_time""",  # noqa: S608 - only our own text
     "params": f"""
-        SELECT run_uuid, r.name, key, value FROM params JOIN runs r USING (run_uuid)
+        SELECT r.name, key, value, run_uuid FROM params JOIN runs r USING (run_uuid)
         WHERE {_LIVE} ORDER BY r.start_time, run_uuid, key""",  # noqa: S608 - only our own text
     "metrics": f"""
-        SELECT m.run_uuid, r.name, m.key, m.step, CASE WHEN m.is_nan THEN NULL ELSE m.value END, m.timestamp,
-            m.step = l.step AND m.timestamp = l.timestamp AND m.value = l.value AS latest
+        SELECT r.name, m.key, m.step, CASE WHEN m.is_nan THEN NULL ELSE m.value END,
+            m.step = l.step AND m.timestamp = l.timestamp AND m.value = l.value, m.timestamp, m.run_uuid
         FROM metrics m JOIN runs r USING (run_uuid) LEFT JOIN latest_metrics l USING (run_uuid, key)
         WHERE {_LIVE} ORDER BY r.start_time, m.run_uuid, m.key, m.step""",  # noqa: S608 - only our own text
 }

@@ -23,7 +23,7 @@ def unused(
 
     - the newest version of each name;
     - models with an alias in the registry, and the champion before the present one, for a rollback;
-    - the newest evaluation of each such model;
+    - the newest evaluation of each such model, and its newest trial;
     - datasets that were built in the last days, or that a run of the last days built or reused.
 
     Args:
@@ -38,10 +38,9 @@ def unused(
     wanted |= {each.ref.fingerprint for each in datasets if each.manifest.built_at >= since}
     in_use = [each for each in versions if each.aliases or each.version in each.history[-2:]]
     models = {each.fingerprint for each in in_use if each.fingerprint}
-    evaluations = {
-        each.manifest.inputs["model"].fingerprint: each for each in datasets if each.ref.kind == "evaluation"
-    }
-    wanted |= {evaluations[model].ref.fingerprint for model in models if model in evaluations}
+    for kind in ("evaluation", "trial"):
+        results = {each.manifest.inputs["model"].fingerprint: each for each in datasets if each.ref.kind == kind}
+        wanted |= {results[model].ref.fingerprint for model in models if model in results}
     wanted |= models | _used(datasets, runs, since)
     needed = {str(dataset.ref) for dataset in datasets if dataset.ref.fingerprint in wanted}
     needed |= {edge.input for edge in lineage.edges(datasets) if edge.output in needed}

@@ -366,6 +366,11 @@ class Example:
     system: str | None = None
 
     @property
+    def opening(self) -> str:
+        """The text that decides the split: the first turn of a conversation, else what the model reads."""
+        return (*self.history, self.text)[0]
+
+    @property
     def messages(self) -> list[Message]:
         """The conversation up to the instruction, without the response."""
         before = [Message(role="system", content=self.system)] if self.system else []

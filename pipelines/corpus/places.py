@@ -16,7 +16,7 @@ from pydantic import BeforeValidator, ValidationInfo
 
 GLOB = frozenset("*?[")
 FILE_ADDRESS = re.compile(r"^file:(//(localhost(?=/|$))?)?")
-START = "/./"  # stands in an absolute path before what is written, where its name would be another without it
+START = "/./"  # separates the folder from what is written, where the name would be another without it
 
 
 class Typed(str):

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from gpt.classifier import Decision
 from gpt.config import Config
 from pipelines.corpus.examples import Example, Examples
+from pipelines.corpus.kept_out import kept_out_examples
 from pipelines.corpus.labels import listed
 from pipelines.corpus.readers.records import short_line
 from pipelines.errors import InputError
@@ -63,9 +64,6 @@ def run_classifier(
     rows = examples.rows(config.split)
     if not rows:
         raise InputError(f"{inputs['examples']} has no {config.split} examples to judge a classifier on.")
-    unknown = sorted({row.label or "" for row in rows} - set(model.labels))
-    if unknown:
-        work.listener.warn(f"labels that training never saw count as errors: {listed(unknown)}")
     texts, decision = [row.text for row in rows], model.decision
     results: dict[str, Result] = {MODEL: (model.probabilities(texts), decision)}
     if "scratch" in inputs:
@@ -75,19 +73,8 @@ def run_classifier(
     learned = Examples(inputs.get("trained_on", inputs["examples"]))
     results |= baseline_results(learned, texts, decision, criterion, work)
 
-    labels = [*model.labels, *unknown]
-    truth = class_numbers(rows, labels)
-    answers = {
-        system: Answers(
-            truth,
-            rule.classes(probabilities),
-            np.pad(probabilities, ((0, 0), (0, len(unknown)))),
-            labels,
-            labels.index(rule.positive),
-            len(model.labels),
-        )
-        for system, (probabilities, rule) in results.items()
-    }
+    answers = answers_by_system(rows, model.labels, results, work)
+    labels = answers[MODEL].labels
     metrics = {}
     for number, (system, each) in enumerate(answers.items()):
         work.listener.progress(number, len(answers), "systems", system)  # many labels take long
@@ -110,6 +97,35 @@ def run_classifier(
         "positive": decision.positive,
         **statistics("classify", shown),
         **counts,
+    }
+
+
+def answers_by_system(
+    rows: Sequence[Example], known: Sequence[str], results: Mapping[str, Result], work: StepContext
+) -> dict[str, Answers]:
+    """Return what each system answered to held-out texts. Labels that training never saw count as errors.
+
+    Args:
+        rows: the texts.
+        known: the labels that training saw.
+        results: what each system gives.
+        work: receives a warning about the other labels.
+    """
+    unknown = sorted({row.label or "" for row in rows} - set(known))
+    if unknown:
+        work.listener.warn(f"labels that training never saw count as errors: {listed(unknown)}")
+    labels = [*known, *unknown]
+    truth = class_numbers(rows, labels)
+    return {
+        system: Answers(
+            truth,
+            rule.classes(probabilities),
+            np.pad(probabilities, ((0, 0), (0, len(unknown)))),
+            labels,
+            labels.index(rule.positive),
+            len(known),
+        )
+        for system, (probabilities, rule) in results.items()
     }
 
 
@@ -137,15 +153,16 @@ def baseline_results(
         work.listener.warn("no baselines: the train split does not have two of the classifier's labels")
         return {}
     validation, positive = examples.rows("validation"), decision.labels.index(decision.positive)
-    is_positive = np.array([row.label == decision.positive for row in validation])
+    choosing = [row for row, kept in zip(validation, kept_out_examples(validation), strict=True) if not kept]
+    is_positive = np.array([row.label == decision.positive for row in choosing], bool)
     train_texts, classes = [row.text for row in train], class_numbers(train, decision.labels)
     results: dict[str, Result] = {}
     for number, system in enumerate(BASELINES):
         work.listener.progress(number, len(BASELINES), "baselines", system)
         predict = fit_baseline(system, train_texts, classes, len(decision.labels))
         threshold = None
-        if criterion:
-            probabilities = predict([row.text for row in validation])[:, positive]
+        if criterion and choosing:
+            probabilities = predict([row.text for row in choosing])[:, positive]
             threshold = choose_threshold(is_positive, probabilities, criterion)
         results[system] = predict(texts), replace(decision, threshold=threshold)
     return results
@@ -209,7 +226,7 @@ def _details(dataset: Dataset) -> str:
 EVALUATE_CLASSIFIER = StepType(
     "evaluate-classifier",
     kind="evaluation",
-    version=3,
+    version=4,
     config=EvaluateClassifierConfig,
     run=run_classifier,
     packages=("gpt", "pipelines.evaluation", "pipelines.models"),

@@ -4,6 +4,8 @@ Two evaluations can be compared if their items are the same. Their predictions a
 and summed over the same resamples of the items.
 """
 
+import hashlib
+import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -18,8 +20,8 @@ from pipelines.catalog.model_versions import is_on_new_data
 from pipelines.errors import InputError
 from pipelines.evaluation.metrics import Measure, measures
 from pipelines.evaluation.results import MODEL
-from pipelines.evaluation.significance import Interval, Paired, mcnemar, paired_bootstrap
-from pipelines.evaluation.tasks import METRICS, TASKS, Task
+from pipelines.evaluation.significance import Interval, Paired, mcnemar, paired_bootstrap, randomisation
+from pipelines.evaluation.tasks import METRICS, TASKS, TRIAL, Task
 from pipelines.store.dataset import Dataset
 from pipelines.store.manifest import Ref
 from pipelines.store.store import Store
@@ -50,8 +52,12 @@ class Difference(Paired):
         return "better" if self.gain > 0 else "worse"
 
 
-def compare(first: Dataset, second: Dataset) -> list[Difference]:
+def compare(first: Dataset, second: Dataset, significance: float | None = None) -> list[Difference]:
     """Compare every metric of two evaluations, with a paired test if the predictions give the metric.
+
+    Args:
+        first, second: the evaluations, or two trials.
+        significance: use the randomisation test, whose level is exact, with enough draws for this level.
 
     Raises:
         InputError: the evaluations are not of the same items.
@@ -63,11 +69,14 @@ def compare(first: Dataset, second: Dataset) -> list[Difference]:
     same_tokens = "tokens" not in tables[0].column_names or tables[0]["tokens"].equals(tables[1]["tokens"])
     tested = {name: task.metrics[name] for name in task.compared if same_tokens or not task.metrics[name].per_token}
     a, b = (measures(tested, task.items(_columns(table), first.manifest.statistics)) for table in tables)
+    stage = stage_of(first)
     found = []
     for name, paired in paired_bootstrap(a, b).items():
-        result = Difference(**vars(paired), metric=f"{task.stage}/{name}", test="paired bootstrap")
+        result = Difference(**vars(paired), metric=f"{stage}/{name}", test="paired bootstrap")
         if tested[name].right_or_wrong:
             result = replace(result, p=mcnemar(_right(a[name]), _right(b[name])), test="McNemar")
+        elif significance and (p := randomisation(a[name], b[name], significance)) is not None:
+            result = replace(result, p=p, test="randomisation")
         found.append(result)
     values = [_metrics(each) for each in (first, second)]
     for name in values[0]:
@@ -76,7 +85,7 @@ def compare(first: Dataset, second: Dataset) -> list[Difference]:
         if name in values[1] and name not in a and not incomparable:
             one, other = values[0][name], values[1][name]
             difference = Interval(other.value - one.value, math.nan, math.nan)
-            found.append(Difference(one, other, difference, None, f"{task.stage}/{name}"))
+            found.append(Difference(one, other, difference, None, f"{stage}/{name}"))
     return found
 
 
@@ -112,7 +121,10 @@ def matching(models: Sequence[Ref], store: Store) -> list[Dataset]:
             return [first, *filter(None, others)]
     newest = candidates[0][0]
     other = next(some[0] for some in candidates[1:] if not any(same_items(newest, each) for each in some))
-    raise InputError(f"{_described(newest)} and {_described(other)}: only models judged on the same can be compared.")
+    raise InputError(
+        f"{_described(newest)} and {_described(other)}: only models judged on the same can be compared. "
+        "`tokenmill reevaluate CONFIG` judges champion and challenger on the data as it is now."
+    )
 
 
 def same_items(a: Dataset, b: Dataset) -> bool:
@@ -121,6 +133,17 @@ def same_items(a: Dataset, b: Dataset) -> bool:
         return False
     columns = _task(a).question
     return bool(_predictions(a, columns).equals(_predictions(b, columns)))
+
+
+def stage_of(evaluation: Dataset) -> str:
+    """Return the first part of the names of an evaluation's or a trial's metrics."""
+    return TRIAL if evaluation.ref.kind == TRIAL else _task(evaluation).stage
+
+
+def items_digest(evaluation: Dataset) -> str:
+    """Return a digest of what an evaluation asked its model. It is the same if `same_items` holds."""
+    asked = _predictions(evaluation, _task(evaluation).question).to_pydict()
+    return hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:16]
 
 
 def _task(evaluation: Dataset) -> Task:
@@ -142,10 +165,14 @@ def _metrics(evaluation: Dataset) -> dict[str, Interval]:
     return {row["metric"]: Interval(row["value"], row.get("low"), row.get("high")) for row in known}
 
 
+def judged_on(evaluation: Dataset) -> str:
+    """Name the held-out items of an evaluation."""
+    inputs = evaluation.manifest.inputs
+    return f"{evaluation.manifest.config['split']} split of {inputs.get('examples') or inputs.get('tokens')}"
+
+
 def _described(evaluation: Dataset) -> str:
-    inputs, split = evaluation.manifest.inputs, evaluation.manifest.config.get("split")
-    on = inputs.get("examples") or inputs.get("tokens")
-    return f"{inputs['model']} was judged on the {split} split of {on}"
+    return f"{evaluation.manifest.inputs['model']} was judged on the {judged_on(evaluation)}"
 
 
 def shown(interval: Interval) -> str:

@@ -60,13 +60,7 @@ def run_language(
         learned = Tokens(inputs["trained_on"]) if "trained_on" in inputs else tokens
         losses |= baseline_losses(learned, streams, config.split, work)
     targets = np.concatenate([stream[1:] for stream in streams])
-    ends = np.cumsum(targets == tokens.tokenizer.end_of_text)
-    documents = np.concatenate([[0], ends[:-1]])  # (N,) the document of each target
-    sizes = {
-        "tokens": np.bincount(documents),
-        "bytes": np.bincount(documents, tokens.tokenizer.token_lengths[targets]).astype(np.int64),
-        "words": word_counts(tokens.tokenizer, targets, documents),
-    }
+    documents, sizes = document_sizes(tokens.tokenizer, targets)
     by_document = {system: np.bincount(documents, each) for system, each in losses.items()}
     items = doc_ids(tokens, config.split)[: documents[-1] + 1]
     groups = document_groups(Corpus(inputs["corpus"]), items) if "corpus" in inputs else {}
@@ -99,6 +93,18 @@ def baseline_losses(
     else:
         work.listener.warn("no trigram baseline: its weights need a second held-out split")
     return losses
+
+
+def document_sizes(tokenizer: Tokenizer, targets: NDArray) -> tuple[NDArray[np.int64], dict[str, NDArray[np.int64]]]:
+    """Return the document of each target (N,), and the tokens, bytes and words of each document by these names."""
+    ends = np.cumsum(targets == tokenizer.end_of_text)
+    documents = np.concatenate([[0], ends[:-1]])
+    sizes = {
+        "tokens": np.bincount(documents),
+        "bytes": np.bincount(documents, tokenizer.token_lengths[targets]).astype(np.int64),
+        "words": word_counts(tokenizer, targets, documents),
+    }
+    return documents, sizes
 
 
 def word_counts(tokenizer: Tokenizer, targets: NDArray, documents: NDArray) -> NDArray[np.int64]:
@@ -153,12 +159,16 @@ def memorised(
     return memorisation_metrics(runs, held_out_runs, config.at_least)
 
 
+BETWEEN = "\n\n----\n\n"
+"""What separates the continuations in `generated.txt`."""
+
+
 def continue_prompts(model: LanguageModel, prompts: Sequence[str], out: Path, work: StepContext) -> None:
     """Write the prompts with the model's continuations to `generated.txt`, if there are prompts."""
     if not prompts:
         return
     continuations = model.complete(prompts, replace(SAMPLING, max_new_tokens=100))
-    text = "\n\n----\n\n".join(map("".join, zip(prompts, continuations, strict=True))) + "\n"
+    text = BETWEEN.join(map("".join, zip(prompts, continuations, strict=True))) + "\n"
     work.listener.text("generated.txt", text)
     (out / "generated.txt").write_text(text, encoding="utf-8")
 

@@ -9,6 +9,9 @@ from pipelines.evaluation.metrics import Metric, mean_of
 
 Columns = Mapping[str, Any]
 
+TRIAL = "trial"
+"""The first part of the names of all metrics that the promotion gate reads, and the kind of dataset that has them."""
+
 
 @dataclass(frozen=True)
 class Task:

@@ -6,9 +6,13 @@ assistant `template.json`.
 
 import codecs
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+from numpy.typing import NDArray
 
 from gpt.generate import Sampling, generate, stream
 from gpt.machine import device
@@ -16,6 +20,7 @@ from gpt.model import GPT
 from gpt.weights import load_classifier, load_model
 from pipelines.corpus.conversation import Message, recent
 from pipelines.errors import InputError
+from pipelines.models.embedding import embed, listed
 from pipelines.models.text_classifier import TextClassifier
 from pipelines.store.dataset import Dataset
 from pipelines.tokens.templates import Template, load_template
@@ -24,6 +29,9 @@ from pipelines.tokens.tokenizers import load_tokenizer
 
 SAMPLING = Sampling(64, temperature=0.8, top_k=50)
 """How text is drawn if nothing else is asked for."""
+
+ANSWER = Sampling(120)
+"""The same for answers in a conversation: the likeliest tokens."""
 
 
 @dataclass(frozen=True)
@@ -43,15 +51,40 @@ class LanguageModel:
         """The ids that end an answer: the end of the text."""
         return [[self.tokenizer.end_of_text]]
 
-    def complete(self, prompts: Sequence[str | Sequence[int]], sampling: Sampling = SAMPLING) -> list[str]:
+    @property
+    def n_parameters(self) -> int:
+        """The number of weights; a head that is tied to the embedding counts once."""
+        return sum(weights.numel() for weights in self.gpt.parameters())
+
+    @overload
+    def complete(self, prompts: str, sampling: Sampling = SAMPLING, **settings: Any) -> str: ...  # type: ignore[overload-overlap]
+    @overload
+    def complete(
+        self, prompts: Sequence[str | Sequence[int]], sampling: Sampling = SAMPLING, **settings: Any
+    ) -> list[str]: ...
+    def complete(
+        self, prompts: str | Sequence[str | Sequence[int]], sampling: Sampling = SAMPLING, **settings: Any
+    ) -> str | list[str]:
         """Continue each prompt up to the end of the document, and return the new text only.
 
         Args:
-            prompts: texts or ids.
+            prompts: texts or ids. A single text gives a single text.
             sampling: how to draw tokens. Its `stop` is replaced by the model's.
+            settings: fields of `Sampling` to change, such as `max_new_tokens=20` or `temperature=0`.
         """
-        ids = generate(self.gpt, [self.encode(prompt) for prompt in prompts], replace(sampling, stop=self.stop))
-        return [self.tokenizer.decode(row) for row in ids]
+        several = [prompts] if isinstance(prompts, str) else prompts
+        ids = generate(
+            self.gpt, [self.encode(prompt) for prompt in several], replace(sampling, **settings, stop=self.stop)
+        )
+        texts = [self.tokenizer.decode(row) for row in ids]
+        return texts[0] if isinstance(prompts, str) else texts
+
+    def embed(self, texts: str | Sequence[str]) -> NDArray[np.float32]:
+        """Return an embedding of each text, (N, C): the mean of its hidden states after the last norm.
+
+        C is the model's width. A text that is longer than the context is cut.
+        """
+        return embed(self.gpt, [self.encode(text) for text in listed(texts)])
 
     def stream(self, prompt: str | Sequence[int], sampling: Sampling = SAMPLING) -> Iterator[str]:
         """Yield the text that `complete` returns for one prompt, in pieces of whole characters."""
@@ -94,6 +127,25 @@ class Assistant(LanguageModel):
             raise ValueError(f"the message is longer than the {most} tokens that the model can read before its answer")
         return self.template.prompt(self.tokenizer, kept)
 
+    def chat(
+        self, messages: str | Sequence[Message | Mapping[str, str]], sampling: Sampling = ANSWER, **settings: Any
+    ) -> str:
+        """Answer the last message of a conversation.
+
+        Args:
+            messages: `{"role": "user", "content": "..."}` each, or the text of a single message.
+            sampling: how to draw tokens.
+            settings: fields of `Sampling` to change.
+
+        Raises:
+            ValueError: the last message is longer than the context.
+        """
+        sampling = replace(sampling, **settings)
+        if not isinstance(messages, str):
+            messages = [Message.model_validate(message) for message in messages]
+        room = min(sampling.max_new_tokens, self.gpt.config.context // 2)
+        return self.complete([self.prompt(messages, room)], sampling)[0].strip()
+
 
 def as_assistant(base: LanguageModel, template: Template) -> Assistant:
     """Return an untrained assistant: a language model with a template, whose special tokens it gets."""
@@ -102,13 +154,14 @@ def as_assistant(base: LanguageModel, template: Template) -> Assistant:
     return Assistant(base.gpt, tokenizer, template)
 
 
-def open_model(folder: Path) -> LanguageModel | TextClassifier:
+def open_model(folder: Path | str) -> LanguageModel | TextClassifier:
     """Open the model in a folder, on the GPU if there is one. The files of a published model are checked first.
 
     Raises:
         Damaged: a file is not as it was published.
         InputError: the folder holds no model.
     """
+    folder = Path(folder).expanduser()
     if published := Dataset.load(folder, moved=True):
         folder = published.path
     try:
@@ -132,7 +185,7 @@ def _check_fit(tokenizer: Tokenizer, gpt: GPT) -> None:
         raise ValueError(f"its tokenizer has {tokenizer.vocabulary:,} tokens, and it knows {gpt.config.vocabulary:,}")
 
 
-def open_gpt(folder: Path) -> LanguageModel:
+def open_gpt(folder: Path | str) -> LanguageModel:
     """Open the language model or assistant in a folder.
 
     Raises:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import overload
 
 import numpy as np
 import torch
@@ -9,6 +10,7 @@ from numpy.typing import NDArray
 
 from gpt.batch import Ids, pad
 from gpt.classifier import Classifier, Decision
+from pipelines.models.embedding import embed, listed
 from pipelines.tokens.tokenizer import Tokenizer, classifier_tokens
 
 
@@ -31,11 +33,29 @@ class TextClassifier:
         sequences = [classifier_tokens(self.tokenizer, text, context) for text in texts]
         return class_probabilities(self.classifier, sequences, batch_size)
 
-    def classify(self, texts: Sequence[str]) -> list[tuple[str, float]]:
-        """Return the label of each text and its probability, which a threshold can make lower than one half."""
-        probabilities = self.probabilities(texts)
+    @property
+    def n_parameters(self) -> int:
+        """The number of weights, those of the classification head included."""
+        return sum(weights.numel() for weights in self.classifier.parameters())
+
+    @overload
+    def classify(self, texts: str) -> tuple[str, float]: ...  # type: ignore[overload-overlap]
+    @overload
+    def classify(self, texts: Sequence[str]) -> list[tuple[str, float]]: ...
+    def classify(self, texts: str | Sequence[str]) -> tuple[str, float] | list[tuple[str, float]]:
+        """Return the label of each text and its probability, which a threshold can make lower than one half.
+
+        A single text gives a single pair.
+        """
+        probabilities = self.probabilities(listed(texts))
         classes = self.decision.classes(probabilities)
-        return [(self.labels[each], float(row[each])) for each, row in zip(classes, probabilities, strict=True)]
+        found = [(self.labels[each], float(row[each])) for each, row in zip(classes, probabilities, strict=True)]
+        return found[0] if isinstance(texts, str) else found
+
+    def embed(self, texts: str | Sequence[str]) -> NDArray[np.float32]:
+        """Return an embedding of each text, (N, C), as `LanguageModel.embed` does."""
+        gpt = self.classifier.gpt
+        return embed(gpt, [classifier_tokens(self.tokenizer, text, gpt.config.context) for text in listed(texts)])
 
 
 @torch.inference_mode()

@@ -32,7 +32,7 @@ class Dataset:
     bucket: Bucket | None = field(default=None, compare=False, repr=False)
 
     @classmethod
-    def load(cls, folder: Path, bucket: Bucket | None = None, moved: bool = False) -> Dataset | None:
+    def load(cls, folder: Path | str, bucket: Bucket | None = None, moved: bool = False) -> Dataset | None:
         """Return the dataset in a folder, or None if no manifest is there.
 
         Args:
@@ -43,6 +43,7 @@ class Dataset:
         Raises:
             Damaged: the manifest is damaged.
         """
+        folder = Path(folder)
         try:
             return cls.parse(folder, (folder / MANIFEST).read_bytes(), bucket, moved)
         except (FileNotFoundError, NotADirectoryError):

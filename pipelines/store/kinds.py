@@ -30,6 +30,7 @@ class View:
     files: a pattern that matches the files; empty if the rows are made from the dataset's tokenizer.
     columns: names and DuckDB types, as in CREATE TABLE. A dataset may have more; a missing column is null.
     facts: columns that are the same for all rows of a dataset, computed from its manifest.
+    derived: columns that SQL computes from those of the files.
     export: how `tokenmill datasets export` writes the view: not at all, as a table, or as a view over the files.
     task: show only datasets whose statistic `task` this is; by default, all.
     closed: show no other columns than these.
@@ -40,6 +41,7 @@ class View:
     columns: str
     comment: str
     facts: Mapping[str, Callable[[Manifest], Any]] = field(default_factory=dict)
+    derived: Mapping[str, str] = field(default_factory=dict)
     export: Literal["", "table", "view"] = ""
     task: str = ""
     closed: bool = False
@@ -51,7 +53,8 @@ class View:
     @property
     def own_columns(self) -> dict[str, str]:
         """The type of each column that the files have."""
-        return {name: type for name, type in parse_columns(self.columns).items() if name not in self.facts}
+        made = {*self.facts, *self.derived}
+        return {name: type for name, type in parse_columns(self.columns).items() if name not in made}
 
     @property
     def empty_query(self) -> str:
@@ -124,12 +127,21 @@ def _input_name(role: str) -> Callable[[Manifest], str | None]:
 MODEL_NAME = {"model": _input_name("model")}
 
 
+_NUMBERED = r"^(.+?) (?:after )?(?:file|(?:line|row|record|message) \d+(?: to \d+)?)(?: part \d+)?$"
+FILE = {
+    "file": f"coalesce(nullif(regexp_extract(location, '{_NUMBERED}', 1), ''), "
+    "nullif(regexp_extract(location, '^(.+?) entry ', 1), ''), location)"
+}
+"""The file of a text: its location without the place in the file, which readers write behind the file's name."""
+
+
 DOCUMENTS = View(
     "documents",
     "documents*",
-    "doc_id VARCHAR, source VARCHAR, location VARCHAR, split VARCHAR, text VARCHAR, n_bytes BIGINT, metadata JSON, "
-    "format VARCHAR, compression VARCHAR, encoding VARCHAR, quotes VARCHAR, doubtful VARCHAR",
+    "doc_id VARCHAR, source VARCHAR, file VARCHAR, location VARCHAR, split VARCHAR, text VARCHAR, n_bytes BIGINT, "
+    "metadata JSON, format VARCHAR, compression VARCHAR, encoding VARCHAR, quotes VARCHAR, doubtful VARCHAR",
     "The documents of every corpus, and how their files were read; `doubtful` names guesses that may be wrong.",
+    derived=FILE,
     export="view",
 )
 
@@ -137,10 +149,11 @@ DOCUMENTS = View(
 REJECTED = View(
     "rejected",
     "rejected*",
-    "doc_id VARCHAR, source VARCHAR, location VARCHAR, reason VARCHAR, kept VARCHAR, similarity DOUBLE, text VARCHAR, "
-    "kind VARCHAR",
+    "doc_id VARCHAR, source VARCHAR, file VARCHAR, location VARCHAR, reason VARCHAR, kept VARCHAR, similarity DOUBLE, "
+    "text VARCHAR, kind VARCHAR",
     "What was rejected from a corpus or from examples, and why. `kept` names the one that a duplicate repeats.",
     facts={"kind": lambda manifest: manifest.kind},
+    derived=FILE,
     export="view",
 )
 
@@ -213,18 +226,18 @@ PREDICTIONS = View(
 )
 
 
-def _predictions_of(task: str, columns: str, comment: str) -> View:
+def _predictions_of(task: str, columns: str, comment: str, **inputs: Callable[[Manifest], str | None]) -> View:
+    facts = {**MODEL_NAME, **inputs}
     all_columns = f"model VARCHAR, item VARCHAR, {columns}"
-    return View(
-        f"{task}_predictions", "predictions.parquet", all_columns, comment, MODEL_NAME, export="table", task=task
-    )
+    return View(f"{task}_predictions", "predictions.parquet", all_columns, comment, facts, export="table", task=task)
 
 
 PREDICTIONS_BY_TASK = (
     _predictions_of(
         "language",
-        "tokens BIGINT, bytes BIGINT, words BIGINT, model_loss DOUBLE",
+        "corpus VARCHAR, tokens BIGINT, bytes BIGINT, words BIGINT, model_loss DOUBLE",
         "The loss of each held-out document in a language model and in its baselines, summed over its tokens.",
+        corpus=_input_name("corpus"),
     ),
     _predictions_of(
         "classification",
@@ -241,6 +254,16 @@ PREDICTIONS_BY_TASK = (
         "prompt VARCHAR, choices VARCHAR[], answer VARCHAR, model_choice VARCHAR",
         "The choice of a model for each item of a task of multiple choice.",
     ),
+)
+
+
+TRIALS = View(
+    "trials",
+    "predictions.parquet",
+    "model VARCHAR, item VARCHAR, truth VARCHAR, model_label VARCHAR, model_answer VARCHAR, model_loss DOUBLE",
+    "What each model said to each validation item that chose nothing in its training. The promotion gate reads this.",
+    facts=MODEL_NAME,
+    closed=True,
 )
 
 
@@ -340,6 +363,7 @@ _KINDS = (
         ),
         labelled_tiles=True,
     ),
+    Kind("trial", colour=Colour("#7a4fb5", "magenta"), views=(TRIALS,), counts=("items",)),
     Kind("report"),
 )
 

@@ -159,6 +159,10 @@ class TokenizedExamples:
             if learnt.null_count < len(learnt) and not learnt.offsets.equals(tokens.offsets):
                 raise self.dataset.damaged(FILE, "a lesson does not tell of each token whether it is learnt")
 
+    def examples(self, split: str) -> list[str]:
+        """Return the id of each example of a split."""
+        return list(self._batch(split)["example_id"].to_pylist())
+
     def labels(self, split: str) -> list[str | None]:
         """Return the label of each example of a split."""
         return list(self._batch(split)["label"].to_pylist())

@@ -39,7 +39,7 @@ class EpochBatches(ABC):
 
     def __post_init__(self) -> None:
         n_items = len(self.items)
-        self.batch_size = min(self.batch_size, n_items)
+        self.batch_size = max(1, min(self.batch_size, n_items))
         self.batches_per_epoch = n_items // self.batch_size
         self._epoch = lru_cache(maxsize=2)(self._draw_epoch)
 

@@ -24,6 +24,7 @@ from pipelines.tokens.templates import NamedTemplate, save_template, template_na
 from pipelines.tokens.tokenized_examples import LossOn, TokenizedExamples, TokenizeExamplesConfig
 from pipelines.training.batches import PackedBatches, PaddedBatches
 from pipelines.training.fit import FinetuneConfig, fit, mean_loss, training_headline, training_statistics
+from pipelines.training.tuning import NOTHING_TO_CHOOSE_ON, tuning_examples
 
 
 class AssistantConfig(FinetuneConfig):
@@ -56,7 +57,11 @@ def run_assistant(
     tokenized.check(model.config.vocabulary, context)
     batches = partial(PackedBatches, context=context) if config.packing else PaddedBatches
     train = batches(*tokenized.pairs("train"), config.batch_size, config.accumulation, config.seed)
-    validation = PaddedBatches(*tokenized.pairs("validation"), config.batch_size, config.accumulation, config.seed)
+    chosen = tuning_examples(tokenized, examples)
+    sequences, targets = ([each[i] for i in chosen] for each in tokenized.pairs("validation"))
+    tuning = PaddedBatches(sequences, targets, config.batch_size, config.accumulation, config.seed)
+    if not chosen:
+        work.listener.warn(NOTHING_TO_CHOOSE_ON)
     torch.manual_seed(config.seed)
     try:
         choose_trainable(
@@ -67,7 +72,9 @@ def run_assistant(
     learnt = sum(p.numel() for p in model.parameters() if p.requires_grad)
 
     def evaluate(model: nn.Module) -> Metrics:
-        return {"val/loss": mean_loss(cast(GPT, model), (batch.to(device()) for batch in validation.in_order()))}
+        if not chosen:
+            return {}
+        return {"val/loss": mean_loss(cast(GPT, model), (batch.to(device()) for batch in tuning.in_order()))}
 
     shown = [row for row in examples.rows("validation") if fits(assistant, row.messages)][:5]
 
@@ -91,7 +98,7 @@ def run_assistant(
 FINETUNE_ASSISTANT = StepType(
     "finetune-assistant",
     kind="model",
-    version=3,
+    version=4,
     config=AssistantConfig,
     run=run_assistant,
     packages=("gpt", "pipelines.models", "pipelines.training"),

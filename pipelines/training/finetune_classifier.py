@@ -33,6 +33,7 @@ from pipelines.tokens.tokenized_examples import TokenizedExamples, TokenizeExamp
 from pipelines.tokens.tokenizer import FILE
 from pipelines.training.batches import PaddedBatches
 from pipelines.training.fit import FinetuneConfig, fit, training_headline, training_statistics
+from pipelines.training.tuning import NOTHING_TO_CHOOSE_ON, tuning_examples
 
 
 class ClassifierConfig(FinetuneConfig):
@@ -68,25 +69,29 @@ class ClassifierConfig(FinetuneConfig):
 def run_classifier(
     inputs: Mapping[str, Dataset], config: ClassifierConfig, out: Path, work: StepContext
 ) -> dict[str, Any]:
-    """Put a classification head on the model, train on the examples' train split, choose a threshold on validation."""
+    """Put a classification head on the model, train on the examples' train split, choose a threshold."""
     examples, tokenized = Examples(inputs["examples"]), TokenizedExamples(inputs["lessons"])
     labels, positive = check_classes(examples, config)
-    train, validation = (_batches(tokenized, split, labels, config) for split in ("train", "validation"))
-    n_unknown = validation.targets.count(IGNORE)
+    train, tuning = (_batches(tokenized, examples, split, labels, config) for split in ("train", "validation"))
+    n_unknown = sum(label not in labels for label in tokenized.labels("validation"))
     if n_unknown:
         work.listener.warn(f"{n_unknown} validation examples have labels that training never saw; they do not count")
+    can_choose = any(target != IGNORE for target in tuning.targets)
+    if not can_choose:
+        work.listener.warn(NOTHING_TO_CHOOSE_ON)
     model = _new_classifier(inputs["model"].path, len(labels), config)
     tokenized.check(model.gpt.config.vocabulary, model.gpt.config.context)
     weights = balanced_weights(train.targets, len(labels)).to(device()) if config.balance == "weights" else None
     loss = partial(classification_loss, class_weights=weights)
-    result = fit(model, train, config, work, evaluate=partial(_evaluate, batches=validation), loss=loss)
+    evaluate: Callable[[nn.Module], Metrics] = partial(_evaluate, batches=tuning) if can_choose else lambda model: {}
+    result = fit(model, train, config, work, evaluate=evaluate, loss=loss)
     learnt = sum(p.numel() for p in model.parameters() if p.requires_grad)
     merge_lora(model)
     threshold = None
-    if config.threshold:
-        targets, at = np.array(validation.targets), labels.index(positive)
+    if config.threshold and can_choose:
+        targets, at = np.array(tuning.targets), labels.index(positive)
         known = targets != IGNORE
-        probabilities = class_probabilities(model, validation.sequences)[known, at]
+        probabilities = class_probabilities(model, tuning.sequences)[known, at]
         threshold = choose_threshold(targets[known] == at, probabilities, config.threshold)
         if threshold is None:
             work.listener.warn("validation examples are all of one class: the likelier class wins, without a threshold")
@@ -106,7 +111,7 @@ def run_classifier(
 FINETUNE_CLASSIFIER = StepType(
     "finetune-classifier",
     kind="model",
-    version=2,
+    version=3,
     config=ClassifierConfig,
     run=run_classifier,
     packages=("gpt", "pipelines.models", "pipelines.training"),
@@ -155,11 +160,20 @@ def choose_positive(counts: Counter[str], wanted: str | None) -> str:
     return wanted or min(labels, key=lambda label: counts[label])
 
 
-def _batches(tokenized: TokenizedExamples, split: str, labels: list[str], config: ClassifierConfig) -> PaddedBatches:
-    """Return the batches of a split. The target of a label that training never saw is `IGNORE`."""
+def _batches(
+    tokenized: TokenizedExamples, examples: Examples, split: str, labels: list[str], config: ClassifierConfig
+) -> PaddedBatches:
+    """Return the batches of a split; of validation, those that the training may choose on.
+
+    The target of a label that training never saw is `IGNORE`.
+    """
+    sequences = tokenized.tokens(split)
     targets = [labels.index(label) if label in labels else IGNORE for label in tokenized.labels(split)]
+    if split == "validation":
+        chosen = tuning_examples(tokenized, examples)
+        sequences, targets = [sequences[i] for i in chosen], [targets[i] for i in chosen]
     draw = balanced_draw(np.array(targets)) if config.balance == "sampling" and split == "train" else None
-    return PaddedBatches(tokenized.tokens(split), targets, config.batch_size, config.accumulation, config.seed, draw)
+    return PaddedBatches(sequences, targets, config.batch_size, config.accumulation, config.seed, draw)
 
 
 def balanced_draw(targets: NDArray[np.int64]) -> Callable[[np.random.Generator], NDArray[np.int64]]:

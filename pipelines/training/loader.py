@@ -82,12 +82,15 @@ class Loader:
             self._blocks = {b: self._blocks.get(b) or self._thread.submit(self._make_block, b) for b in wanted}
         return self._blocks[block].result()[number]
 
+    def read(self, samples: NDArray[np.int64]) -> Batch:
+        """Return samples of the split as one batch, given their numbers in the stored order."""
+        groups = np.searchsorted(self._first, samples, side="right") - 1
+        return self._windows.batch(groups, samples - self._first[groups])
+
     def _make_block(self, block: int) -> list[Batch]:
         """Return the micro-batches of a block of positions."""
         count = self._per_block * self.batch_size
-        samples = self._order(np.arange(block * count, (block + 1) * count))
-        groups = np.searchsorted(self._first, samples, side="right") - 1
-        whole = self._windows.batch(groups, samples - self._first[groups])
+        whole = self.read(self._order(np.arange(block * count, (block + 1) * count)))
         if torch.cuda.is_available():
             whole = Batch(*(None if tensor is None else tensor.pin_memory() for tensor in whole))  # type: ignore[arg-type]
         each = [None if tensor is None else tensor.split(self.batch_size) for tensor in whole]

@@ -27,6 +27,7 @@ from pipelines.tokens.tokenizer import FILE
 from pipelines.training.fit import fit, load_best, mean_loss, training_headline, training_statistics
 from pipelines.training.loader import Loader
 from pipelines.training.processes import launch
+from pipelines.training.tuning import tuning_batches
 
 
 class ModelConfig(ConfigWithNames):
@@ -103,7 +104,7 @@ class PretrainConfig(TrainConfig):
     processes: int = Field(1, gt=0)
     """Processes that share the micro-batches of each step."""
     evaluation_samples: int = Field(64, gt=0)
-    """Most validation samples read at an evaluation."""
+    """Most validation windows read at an evaluation; half of the documents are kept out for the promotion gate."""
     prompts: tuple[str, ...] = ("",)
     """Prompts that the model continues at each evaluation."""
 
@@ -118,7 +119,7 @@ class PretrainConfig(TrainConfig):
 
 
 def run(inputs: Mapping[str, Dataset], config: PretrainConfig, out: Path, work: StepContext) -> dict[str, Any]:
-    """Train a new GPT, or a base further, on the train split, with evaluations on the validation split."""
+    """Train a new GPT, or a base further, on the train split, with evaluations on half of the validation split."""
     if config.processes > 1:
         result = launch(inputs, config, work)
         model = new_model(inputs, config)
@@ -171,21 +172,17 @@ def train_model(
     batches = Loader(
         samples, tokens, "train", batch_size=config.batch_size, accumulation=config.accumulation, seed=seed
     )
-    validation: Loader | None = None
-    if samples.batches_of("validation"):
-        validation = Loader(samples, tokens, "validation", batch_size=config.batch_size, shuffle=False, ahead=False)
-    else:
+    validation = tuning_batches(samples, tokens, config.batch_size, config.evaluation_samples)
+    if not validation:
         work.listener.warn(
-            "no validation sample, so the last weights are kept and not the best; a shorter sample.context or a larger "
+            "no validation document to choose the best weights on, so the last ones are kept; a larger "
             "split.validation gives some"
         )
 
     def evaluate(model: nn.Module) -> Metrics:
         if not validation:
             return {}
-        n_validation = max(1, min(config.evaluation_samples // config.batch_size, len(validation)))
-        steps = [at * len(validation) // n_validation for at in range(n_validation)]
-        loss = mean_loss(cast(GPT, model), (validation(step).to(where) for step in steps))
+        loss = mean_loss(cast(GPT, model), (batch.to(where) for batch in validation))
         return {"val/loss": loss, "val/perplexity": math.exp(min(loss, 700))}
 
     def show(step: int) -> None:
@@ -203,7 +200,7 @@ def train_model(
 PRETRAIN = StepType(
     "pretrain",
     kind="model",
-    version=1,
+    version=2,
     config=PretrainConfig,
     run=run,
     packages=("gpt", "pipelines.training"),

@@ -74,7 +74,8 @@ def test_closing_table_shows_steps_baselines_and_next_commands(finished):
         "before fine-tuning",
     ):
         assert system in done.stdout
-    assert "tiny-sort/1 promoted. The first model of its name." in done.stdout
+    assert "tiny-sort/1 not promoted. The validation split keeps" in done.stdout
+    assert "`tokenmill promote tiny-sort/1` makes it the champion." in " ".join(done.stdout.split())
     assert "tokenmill chat --model tiny-answer" in done.stdout
     assert "data/model/tiny-" in done.stdout
 
@@ -178,11 +179,15 @@ def test_registered_models_have_an_alias_and_load_with_pyfunc(finished, client):
     store = Store(place.home / "data")
     model, base = store.open("model/tiny-sort"), store.open("model/tiny")
     assert version.tags["tokenmill.fingerprint"] == model.ref.fingerprint
-    assert version.tags["tokenmill.parents"] == str(base)
-    assert version.tags["tokenmill.corpus"] == str(store.open("corpus/topics"))
-    assert json.loads(version.tags["tokenmill.inputs"])["model"] == {"dataset": str(base), "digest": base.ref.digest}
-    assert version.tags["tokenmill.tokenizer"] == model.manifest.files["tokenizer.json"].sha256
-    assert {"tokenmill.digest", "tokenmill.step", "tokenmill.sources", "tokenmill.decision"} <= version.tags.keys()
+    assert set(version.tags) <= {
+        f"tokenmill.{key}" for key in ("fingerprint", "decision", "why", "decided_at", "evaluation", "against")
+    }
+    origin = client.get_logged_model(version.model_id).tags
+    assert origin["tokenmill.parents"] == str(base)
+    assert origin["tokenmill.corpus"] == str(store.open("corpus/topics"))
+    assert json.loads(origin["tokenmill.inputs"])["model"] == {"dataset": str(base), "digest": base.ref.digest}
+    assert origin["tokenmill.tokenizer"] == model.manifest.files["tokenizer.json"].sha256
+    assert {"tokenmill.digest", "tokenmill.step", "tokenmill.sources"} <= origin.keys()
 
 
 def test_no_model_holds_a_pickle(finished):
@@ -195,9 +200,13 @@ def test_prefect_records_the_flow_its_tasks_and_artifacts(finished):
     place, _ = finished
     (database,) = place.home.rglob("prefect.db")
     with sqlite3.connect(database) as connection:
-        assert connection.execute("select name, state_type from flow_run").fetchall()[0][1] == "COMPLETED"
+        flow_run = connection.execute("select name, state_type, tags from flow_run").fetchall()[0]
+        lines = [line for (line,) in connection.execute("select message from log")]
         tasks = connection.execute("select name, state_type, tags from task_run order by start_time").fetchall()
         keys = {key for (key,) in connection.execute("select key from artifact where key is not null")}
+    assert flow_run[:2] == ("tiny", "COMPLETED") and set(json.loads(flow_run[2])) == {"tokenmill", "run", "tiny"}
+    for part in ("ingest topics  40 documents", "pretrain tiny: step 6, val/loss", "tiny-sort/1 promoted. The first"):
+        assert len([line for line in lines if part in line]) == 1, part
     assert [name.split()[0] for name, _, _ in tasks] == [*STEPS, "promote", "promote", "promote"]
     assert {state for _, state, _ in tasks} == {"COMPLETED"}
     assert all("tokenmill" in json.loads(tags) for _, _, tags in tasks)

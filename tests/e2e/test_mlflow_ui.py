@@ -1,36 +1,22 @@
-"""MLflow's pages in a real browser: nested and compared runs, datasets, models, the report.
+"""MLflow's pages in a real browser: two runs told apart and compared, datasets, models, the report.
 
-Needs Chromium: the program `chromium` or the path in `TOKENMILL_CHROMIUM`. Debian's package works.
+Needs Chromium; Debian's package works.
 """
 
-import os
 import re
 import shutil
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from browser import CHROMIUM, MISSING, OPTIONS, TIMEOUT
 from mlflow.tracking import MlflowClient
 
 from flows.servers.stack import Stack
 from pipelines.store.store import Store
 
 playwright = pytest.importorskip("playwright.sync_api", reason="the page tests need `pip install playwright`")
-CHROMIUM = os.environ.get("TOKENMILL_CHROMIUM") or shutil.which("chromium")
-pytestmark = pytest.mark.skipif(
-    not CHROMIUM, reason="no Chromium: apt-get install chromium, or name it in TOKENMILL_CHROMIUM"
-)
-OPTIONS = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
-TIMEOUT = 120 * 1000  # milliseconds: MLflow's pages are slow on a busy machine
+pytestmark = pytest.mark.skipif(not CHROMIUM, reason=MISSING)
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +62,73 @@ def test_runs_nest_and_compared_runs_share_axes(ui: str, page: Any, runs: dict[s
     compare_two(
         page, ui, runs["experiment"], runs["tiny"], runs["pretrain tiny"], runs["finetune-classifier tiny-sort"]
     )
+
+
+@pytest.fixture(scope="module")
+def two_runs(finished: tuple[Any, Any], tmp_path_factory: Any, free_port: Callable[[], int]) -> Iterator[str]:
+    """Train again with another learning rate in a copy of the finished chain; yield the link to MLflow's pages."""
+    place = finished[0]
+    home = tmp_path_factory.mktemp("two") / "home"
+    shutil.copytree(place.home, home, ignore=shutil.ignore_patterns(".tokenmill"))
+    copy = type(place)(home, place.config)
+    copy.tokenmill("pretrain", str(place.config), "--set", "pretrain.learning_rate=0.01")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        patch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")
+        stack = Stack(home, mlflow_port=free_port())
+        stack.up()
+        try:
+            yield from stack.links()
+        finally:
+            stack.down()
+
+
+@pytest.mark.slow
+def test_two_runs_are_told_apart_from_the_first_page_to_their_curves(two_runs: str, page: Any) -> None:
+    walk(page.context.browser.new_page(viewport={"width": 1500, "height": 1000}), two_runs, "tiny", "0.01")
+
+
+def walk(page: Any, link: str, name: str, rate: str, shoot: Callable[[str], None] = lambda picture: None) -> None:
+    """Open MLflow as a person does, compare two runs, and open the registry.
+
+    Args:
+        page: a new page of a browser.
+        link: what `tokenmill up` prints.
+        name: of the experiment, its first run and its model.
+        rate: the learning rate of the second run.
+        shoot: takes a picture for the documentation.
+    """
+    page.set_default_timeout(TIMEOUT)
+    second = f"{name} · learning_rate={rate}"
+    page.goto(link)
+    page.get_by_role("link", name="Model registry").wait_for()
+    page.get_by_role("link", name=name, exact=True).first.click()
+    page.get_by_role("link", name=second, exact=True).wait_for()
+    page.get_by_role("button", name="Views").click()
+    page.get_by_role("menuitem", name="tokenmill").click()
+    for column in ("learning_rate", "test/bits_per_byte", "val/loss", "User", "Source"):
+        page.locator(".ag-header-cell", has_text=column).first.wait_for()
+    for run in (name, second):
+        row = page.locator(".ag-row", has=page.get_by_role("link", name=run, exact=True)).first.get_attribute("row-id")
+        page.locator(f'[row-id="{row}"] input.ag-checkbox-input').check()
+    shoot("runs")
+    page.get_by_role("button", name="Compare", exact=True).click()
+    page.get_by_text("Comparing 2 Runs from 1 Experiment").wait_for()
+    text = page.locator("body").inner_text()
+    assert second in text and all(word in text for word in ("learning_rate", "parameters", "test/bits_per_byte"))
+    shoot("compare")
+    link_to_curves = page.get_by_role("link", name="train/loss", exact=True).first.get_attribute("href")
+    page.goto(f"{link.partition('/?')[0]}/{link_to_curves[link_to_curves.index('#') :]}")
+    legends = page.locator(".legendtext")
+    legends.nth(1).wait_for()
+    assert any(second in legend for legend in legends.all_inner_texts()), legends.all_inner_texts()
+    assert any(second not in legend and name in legend for legend in legends.all_inner_texts())
+    shoot("curves")
+    page.goto(link.partition("/?")[0])
+    page.get_by_role("link", name="Model registry").click()
+    page.get_by_role("link", name=name, exact=True).first.click()
+    page.get_by_text("champion").first.wait_for()
+    shoot("model")
 
 
 def compare_two(page: Any, ui: str, experiment: str, parent: str, first: str, second: str) -> None:

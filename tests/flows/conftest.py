@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from flows.home import Home
@@ -13,13 +14,17 @@ from flows.tracking.registry import set_champion
 from gpt.config import Config
 from pipelines.catalog.registry import CHALLENGER, find_version, registered
 from pipelines.chain import Evaluated
+from pipelines.corpus.examples import EXAMPLES_SCHEMA
 from pipelines.evaluation.classifier import EVALUATE_CLASSIFIER, EvaluateClassifierConfig
 from pipelines.evaluation.promotion import ClassificationCriterion, PromoteConfig
 from pipelines.evaluation.results import statistics, write_evaluation
+from pipelines.evaluation.tasks import TRIAL
+from pipelines.evaluation.trial import TRY
 from pipelines.store.step import StepType
 
 TRUTH = ["spam", "ham"] * 100
 NUMBERS = itertools.count()
+HELD_OUT = [{"example_id": f"{i}", "text": f"text {i}", "split": "validation", "label": "spam"} for i in range(40)]
 
 
 class Content(Config):
@@ -33,6 +38,7 @@ class Family:
         self.home, self.client, self.name = home, client, f"family-{next(NUMBERS)}"
         self.examples = self.publish("examples", "held-out", {"n": "1"})
         self.right = {}
+        self.on_test = {}
         client.create_registered_model(self.name)
 
     def publish(self, kind, name, content):
@@ -42,29 +48,38 @@ class Family:
         def run(out, scratch):
             (out / "tokenizer.json").write_text("{}")
             (out / "content").write_text(config.content)
+            if kind == "examples":
+                pq.write_table(pa.Table.from_pylist(HELD_OUT, EXAMPLES_SCHEMA), out / "examples.parquet")
             return {"task": "classification"}
 
         return self.home.store.build(type.using(name, config, {}), run)
 
-    def model(self, right):
+    def model(self, right, champion=None):
+        """Publish a model and register it: the first as the champion, by default."""
         model = self.publish("model", self.name, right)
         self.right[model.ref.fingerprint] = right
         tags = {"tokenmill.fingerprint": model.ref.fingerprint}
         version = self.client.create_model_version(self.name, model.path.as_uri(), tags=tags).version
-        if len(self.right) == 1:
+        if len(self.right) == 1 if champion is None else champion:
             set_champion(self.client, self.name, version, "The first.")
         else:
             self.client.set_registered_model_alias(self.name, CHALLENGER, version)
         return model
 
     def perform(self, step):
-        """Publish an evaluation with the model's share of right answers."""
+        """Publish a trial or an evaluation with the model's share of right answers."""
         inputs = step.inputs
-        assert step.type is EVALUATE_CLASSIFIER
+        assert step.type in (EVALUATE_CLASSIFIER, TRY)
         self.evaluated = step.name
+        stage = TRIAL if step.type is TRY else "classify"
+        share = self.right[inputs["model"].ref.fingerprint]
+        if step.type is EVALUATE_CLASSIFIER:
+            share = self.on_test.get(inputs["model"].ref.fingerprint, share)
+        elif step.config.baseline:
+            share = 0.0
 
         def run(out, scratch):
-            right = np.arange(200) < self.right[inputs["model"].ref.fingerprint] * 200
+            right = np.arange(200) < share * 200
             answers = [a if ok else {"spam": "ham", "ham": "spam"}[a] for a, ok in zip(TRUTH, right, strict=True)]
             digest = inputs["examples"].ref.digest
             items = [f"{digest}-{i}" for i in range(200)]
@@ -72,7 +87,7 @@ class Family:
                 out, {"model": {"f1": 0.5}}, pa.table({"item": items, "truth": TRUTH, "model_label": answers})
             )
             metrics = {"model": {"f1": right.mean(), "accuracy": right.mean()}}
-            return {"task": "classification", "positive": "spam", **statistics("classify", metrics)}
+            return {"task": "classification", "items": 200, "positive": "spam", **statistics(stage, metrics)}
 
         return self.home.store.build(step, run)
 

@@ -158,7 +158,7 @@ def test_repository_above_the_code_is_not_asked(tmp_path, monkeypatch):
 
 def test_module_started_by_name_imports_nothing_from_here(tmp_path):
     (tmp_path / "duckdb.py").write_text(f"open('{tmp_path}/mark', 'w')")
-    command = [sys.executable, "-m", "flows.cli", "sql", "select 1"]
+    command = [sys.executable, "-m", "tokenmill", "sql", "select 1"]
     done = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert not (tmp_path / "mark").exists()

@@ -24,6 +24,11 @@ def test_changed_source_is_named_by_its_place():
     assert changes(before, after) == {"sources.0.keep": ("null", "2"), "sources.1.uri": ("b.txt", "c.txt")}
 
 
+def test_path_that_was_stored_as_written_is_the_same_place():
+    assert changes({"uri": "texts/*.txt"}, {"uri": "/home/me/texts/*.txt"}) == {}
+    assert changes({"uri": "a.txt"}, {"uri": "/home/me/aa.txt"}) and changes({"uri": "/a/b"}, {"uri": "/c/a/b/d"})
+
+
 def test_text_that_was_cut_off_is_compared_as_a_text():
     assert changes({"sources": '[{"uri": "a'}, {"sources": '[{"uri": "b'}) == {
         "sources": ('[{"uri": "a', '[{"uri": "b')

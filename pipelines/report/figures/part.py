@@ -36,6 +36,7 @@ class Part:
     texts: pairs of title and text.
     tokens: a text token by token.
     wide: whether the figure needs the width of the page.
+    beside: whether the columns of the table are to be compared: they are wide, and line breaks in them are shown.
     """
 
     title: str
@@ -46,6 +47,7 @@ class Part:
     texts: Sequence[tuple[str, str]] = ()
     tokens: Sequence[ReadToken] = ()
     wide: bool = False
+    beside: bool = False
 
 
 def slug(text: str) -> str:

@@ -15,11 +15,11 @@ from pipelines.store.dataset import Dataset
 from pipelines.tokens.shards import Tokens
 
 CURVES = (
-    ("Loss", "loss", ("train/loss", "val/loss")),
-    ("Validation accuracy", "accuracy", ("val/accuracy",)),
-    ("Learning rate", "learning rate", ("train/learning_rate",)),
-    ("Gradient norm", "norm", ("train/gradient_norm",)),
-    ("Throughput", "tokens/s", ("train/tokens_per_second",)),
+    ("Loss", Axis("loss"), ("train/loss", "val/loss")),
+    ("Validation accuracy", Axis("accuracy"), ("val/accuracy",)),
+    ("Learning rate", Axis("learning rate", low=0), ("train/learning_rate",)),
+    ("Gradient norm", Axis("norm", low=0), ("train/gradient_norm",)),
+    ("Throughput", Axis("tokens/s", low=0), ("train/tokens_per_second",)),
 )
 
 DRAWN: dict[str, tuple[str, Drawn]] = {"train": ("training", "line"), "val": ("validation", "both")}
@@ -36,16 +36,10 @@ def model_parts(dataset: Dataset, inputs: Mapping[str, Dataset]) -> Iterator[Par
 
 def training_parts(dataset: Dataset) -> Iterator[Part]:
     """Yield the curves of a training and the texts that the model wrote meanwhile, as MLflow recorded them."""
-    run = dataset.manifest.built.get("mlflow_run_id")
-    where = runs.tracking_uri(dataset.folder.parents[1])
-    curves: dict[str, list[tuple[int, float]]] = {}
-    written: dict[str, str] = {}
-    with suppress(InputError):
-        curves = runs.curves(where, run) if run else {}
-        written = runs.texts(where, run, "samples") if run else {}
+    curves, written = recorded(dataset)
     if not curves:
         yield Part("Curves", "MLflow has no record of this training here: it was done elsewhere or is deleted.")
-    for title, unit, metrics in CURVES:
+    for title, axis, metrics in CURVES:
         series, rows = [], []
         for metric in metrics:
             if points := curves.get(metric):
@@ -54,13 +48,23 @@ def training_parts(dataset: Dataset) -> Iterator[Part]:
                 series.append(Series(name, steps, values, drawn))
                 rows.append((metric, len(points), steps[-1], f"{values[-1]:.4g}", f"{min(values):.4g}"))
         if series:
-            low = 0 if title in ("Throughput", "Learning rate", "Gradient norm") else None
-            svg = charts.lines(series, Axis("step"), Axis(unit, low=low))
+            svg = charts.lines(series, Axis("step"), axis)
             yield Part(title, svg=svg, columns=("metric", "points", "last step", "last", "lowest"), rows=rows)
     if written:
         texts = [(f"after step {int(''.join(c for c in name if c.isdigit()) or 0):,}", text)
                  for name, text in sorted(written.items())]  # fmt: skip
         yield Part("Text written during training", texts=texts)
+
+
+def recorded(model: Dataset) -> tuple[dict[str, list[tuple[int, float]]], dict[str, str]]:
+    """Return the curves of a training and the texts that the model wrote meanwhile; empty if MLflow has none."""
+    run = model.manifest.built.get("mlflow_run_id")
+    where = runs.tracking_uri(model.folder.parents[1])
+    curves: dict[str, list[tuple[int, float]]] = {}
+    with suppress(InputError):
+        curves = runs.curves(where, run) if run else {}
+        return curves, runs.texts(where, run, "samples") if run else {}
+    return curves, {}
 
 
 def embedding_parts(dataset: Dataset, tokens: Dataset | None) -> Iterator[Part]:

@@ -14,6 +14,7 @@ from flows.orchestration.finished import find_finished, is_evaluated
 from gpt.config import Config
 from pipelines.chain import Evaluated, report_on
 from pipelines.config import RunConfig
+from pipelines.evaluation.promotion import PromoteConfig
 from pipelines.store.step import StepType
 
 TABLES = """
@@ -125,7 +126,6 @@ def test_finished_run_is_found_in_the_order_of_the_chain(made, capsys):
             made.home, "UPDATE runs SET status = 'FAILED' WHERE run_uuid = 'flow'"
         ),
         "a model is not registered": lambda made: change(made.home, "DELETE FROM model_versions"),
-        "no model is champion": lambda made: change(made.home, "DELETE FROM registered_model_aliases"),
         "nothing is decided": lambda made: change(
             made.home, "DELETE FROM model_version_tags WHERE key = 'tokenmill.decision'"
         ),
@@ -144,6 +144,12 @@ def test_model_that_was_taken_back_waits_for_no_champion(made):
     change(made.home, "DELETE FROM registered_model_aliases")
     change(made.home, "UPDATE model_version_tags SET value = 'rolled back' WHERE key = 'tokenmill.decision'")
     assert len(find_finished(CONFIG, "evaluate", made.home)) == 5
+
+
+def test_disabled_gate_leaves_nothing_to_decide(made):
+    change(made.home, "DELETE FROM model_version_tags WHERE key = 'tokenmill.decision'")
+    disabled = CONFIG.model_copy(update={"promote": PromoteConfig(enabled=False)})
+    assert find_finished(disabled, "evaluate", made.home)[-1].summary.startswith("x/1 not decided: promote.enabled")
 
 
 def test_runs_of_another_home_do_not_matter(made):

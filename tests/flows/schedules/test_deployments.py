@@ -15,10 +15,13 @@ from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from types import SimpleNamespace
+from uuid import uuid4
 
 import psutil
 import pytest
+from prefect.states import AwaitingConcurrencySlot
 
+from flows.label import Label
 from flows.schedules.deployments import (
     SECONDS_TO_END,
     Schedule,
@@ -28,7 +31,7 @@ from flows.schedules.deployments import (
     serve,
     tokenmill_flows,
 )
-from flows.schedules.runner import OwnRunner
+from flows.schedules.runner import STILL_RUNNING, OwnRunner
 from flows.schedules.served_run import validate_parameters
 from flows.servers.stack import Stack
 from pipelines.config import parse_config
@@ -78,12 +81,13 @@ def test_shipped_schedules_allow_one_run_at_a_time():
     assert made.keys() == {"refresh", "nightly-evaluation", "housekeeping"}
     for deployment in made.values():
         assert deployment.concurrency_limit == 1
-        assert deployment.concurrency_options.collision_strategy.value == "CANCEL_NEW"
+        assert deployment.concurrency_options.collision_strategy.value == "ENQUEUE", "people's runs are never cancelled"
         assert len(deployment.schedules) == 1
         assert deployment.paused is False, "a server that ended cleanly has paused them"
     assert made["refresh"].flow_name == "run"
     assert made["refresh"].parameters["config"]["name"] == "quickstart"
     assert made["refresh"].parameters["config"]["base"] == "champion"
+    assert "base=champion" in made["refresh"].parameters["label"]["overrides"]
     assert made["nightly-evaluation"].flow_name == "reevaluate"
     assert made["housekeeping"].parameters["keep_days"] == 90
     assert str(made["nightly-evaluation"].schedules[0].schedule.cron) == "30 5 * * *"
@@ -102,7 +106,15 @@ def test_every_field_in_prefects_forms_has_a_description(name):
     }
     assert [key for key, field in fields.items() if not field.get("description")] == []
     if name != "housekeeping":
-        assert {".config", "PretrainConfig.steps", "RunConfig.base", "LanguageCriterion.margin"} <= fields.keys()
+        assert {
+            ".config",
+            ".label",
+            "Label.name",
+            "Label.note",
+            "PretrainConfig.steps",
+            "RunConfig.base",
+            "LanguageCriterion.margin",
+        } <= fields.keys()
 
 
 def test_prefect_yaml_declares_the_same_deployments():
@@ -134,7 +146,6 @@ def test_schedule_with_every_key_makes_a_deployment(tmp_path):
     assert often.parameters["rebuild"] is True
     assert often.schedules[0].schedule.interval.total_seconds() == 900
     assert often.schedules[0].schedule.timezone == "Europe/Vienna"
-    assert often.concurrency_options.collision_strategy.value == "ENQUEUE"
     assert often.description == "Often."
     assert make_deployments({"by-hand": Schedule(flow="housekeeping")}, path)[0].schedules == []
 
@@ -196,7 +207,10 @@ def test_config_of_a_run_is_checked_like_a_file():
     with pytest.raises(InputError, match=r"unknown key 'config.tokenise'; did you mean 'tokenize'"):
         validate_parameters(flow, wrong, "here")
     made = validate_parameters(flow, {"config": CONFIG}, "here")
-    assert made == {"config": parse_config(CONFIG, "here"), "rebuild": False}
+    assert made == {"config": parse_config(CONFIG, "here"), "rebuild": False, "label": Label()}
+    wrong = {"config": CONFIG, "label": {"nmae": "x"}}
+    with pytest.raises(InputError, match=r"unknown key 'label.nmae'; did you mean 'name'"):
+        validate_parameters(flow, wrong, "here")
 
 
 def test_missing_file_is_an_input_error(tmp_path):
@@ -218,6 +232,7 @@ def server(tmp_path_factory):
         patch.delenv("PREFECT_API_URL", raising=False)
         patch.setenv("PREFECT_HOME", str(home / ".tokenmill" / "prefect"))
         patch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")  # so that no MLflow starts
+        patch.setenv("PREFECT_SERVER_DEPLOYMENTS_CONCURRENCY_SLOT_WAIT_SECONDS", "2")
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
@@ -359,6 +374,64 @@ def test_runs_in_flight_are_asked_once_and_awaited(is_hurried):
     assert runner._scheduled_run_poller.stopping
     assert [run.asked for run in found] == [1, 1, 1]
     assert [run.is_killed for run in found] == [is_hurried, False, is_hurried]
+
+
+DEPLOYMENT = uuid4()
+
+
+class Client:
+    """Prefect's client, whose server makes every run wait."""
+
+    def __init__(self, others):
+        self.others, self.set = others, {}
+
+    async def read_flow_runs(self, flow_run_filter, limit):
+        return self.others
+
+    async def read_flow_run(self, identifier):
+        return SimpleNamespace(state=AwaitingConcurrencySlot())
+
+    async def set_flow_run_state(self, identifier, state):
+        self.set[identifier] = state
+
+
+@pytest.mark.parametrize(
+    ("by_schedule", "drops", "others", "message"),
+    [
+        (True, True, [], STILL_RUNNING),
+        (True, True, ["a person's run"], STILL_RUNNING),
+        (True, False, [], None),
+        (False, True, ["a person's run"], None),
+    ],
+)
+def test_only_scheduled_runs_are_dropped_while_another_runs(by_schedule, drops, others, message):
+    async def refuse(flow_run):
+        assert not (by_schedule and others), "a run that waits comes first"
+        return False
+
+    runner = object.__new__(OwnRunner)
+    runner._client, runner._propose, runner._dropping = Client(others), refuse, {DEPLOYMENT} if drops else set()
+    flow_run = SimpleNamespace(id=1, deployment_id=DEPLOYMENT, auto_scheduled=by_schedule)
+    assert asyncio.run(runner._begin_or_drop(flow_run)) is False
+    assert [state.message for state in runner._client.set.values()] == ([message] if message else [])
+
+
+@pytest.mark.slow
+def test_persons_run_waits_and_scheduled_ones_are_dropped(server):
+    home, url, environment = server
+    path, folder = home / "busy.toml", home / "busy"
+    folder.mkdir()
+    path.write_text(f'[busy]\nflow = "tick"\ninterval = 4\nparameters = {{ folder = "{folder}", seconds = 15 }}\n')
+    serving = start(home, path, environment)
+    wait_for(lambda: list(folder.iterdir()), serving)
+    (deployment,) = deployments(url, "busy")
+    asked = create_run(url, deployment["id"], parameters={"folder": str(folder), "seconds": 0})
+    wait_for(lambda: asked in {run["id"] for run in runs(url, "COMPLETED")}, serving)
+    dropped = [run for run in runs(url, "CANCELLED") if run["deployment_id"] == deployment["id"]]
+    assert dropped and {run["state"]["message"] for run in dropped} == {STILL_RUNNING}
+    assert all(run["auto_scheduled"] for run in dropped)
+    serving.terminate()
+    assert serving.wait(60) == 0
 
 
 @pytest.mark.slow

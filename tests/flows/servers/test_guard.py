@@ -17,11 +17,16 @@ JSON = {"content-type": "application/json", "content-length": "2"}
 LOGIN = {"authorization": f"Bearer {SECRET.value}"}
 
 
+HOST = [(b"host", b"127.0.0.1:4200")]
+
+
 def basic(text):
     return {"authorization": f"Basic {base64.b64encode(text.encode()).decode()}"}
 
 
-def ask(headers, *, kind="http", method="POST", path="/api/flows/filter", query="", messages=(), **settings):
+def ask(
+    headers, *, kind="http", method="POST", path="/api/flows/filter", query="", messages=(), scheme="http", **settings
+):
     """Send one request through a guard; return the status, the headers of the answer and what the application saw.
 
     A WebSocket's status is 101 if it was accepted.
@@ -35,6 +40,7 @@ def ask(headers, *, kind="http", method="POST", path="/api/flows/filter", query=
     scope = {
         "type": kind,
         "method": method,
+        "scheme": scheme,
         "path": path,
         "query_string": query.encode(),
         "headers": [(key.encode(), value.encode("latin-1")) for key, value in pairs],
@@ -132,6 +138,36 @@ def test_own_names_are_accepted(host):
     assert status({**LOGIN, "host": host, "origin": f"http://{host}"}, kind="websocket") == 101
 
 
+@pytest.mark.parametrize("host", ["mill.example.org", "mill.example.org:4200", "[fd00::5]:4200"])
+def test_named_host_is_accepted_with_its_own_pages_only(host):
+    named = {"hosts": ["mill.example.org", "mill.example.org:4200", "[fd00::5]:4200"]}
+    for kind, passed in (("http", 200), ("websocket", 101)):
+        for scheme in ("http", "https"):
+            own = {**LOGIN, **JSON, "host": host, "origin": f"{scheme}://{host}"}
+            assert status(own, kind=kind, **named) == passed
+            assert status({**own, "authorization": ""}, kind=kind, **named) == 401
+        for origin in (f"http://{OWN[0]}", "http://mill.example.org:8931", f"http://{host}.evil.example", "null"):
+            assert status({**LOGIN, **JSON, "host": host, "origin": origin}, kind=kind, **named) == 403
+    assert status({**LOGIN, **JSON, "host": OWN[0], "origin": f"http://{host}"}, **named) == 403
+
+
+@pytest.mark.parametrize("host", ["evil.example:4200", "mill.example.org:80", "a.mill.example.org", "mill.example.org.",
+                                  "f:4200", "[fd00::6]:4200", ""])  # fmt: skip
+def test_name_beside_the_named_ones_is_refused(host):
+    """A page of another site can give this machine a name of its own, and forward headers of its own."""
+    named = {"hosts": ["mill.example.org", "mill.example.org:4200", "[fd00::5]:4200"]}
+    forwarded = {"x-forwarded-host": OWN[0], "forwarded": f"host={OWN[0]}", "x-original-host": OWN[0]}
+    for kind in ("http", "websocket"):
+        assert status({**LOGIN, **JSON, **forwarded, "host": host}, kind=kind, **named) == 403
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_cookie_of_a_login_over_tls_is_never_sent_in_the_clear(scheme):
+    query = login_link("", SECRET).partition("?")[2]
+    cookie = ask({}, method="GET", path="/", query=query, scheme=scheme)[1]["set-cookie"]
+    assert ("; Secure" in cookie) == (scheme == "https")
+
+
 def test_doubled_or_missing_headers_are_refused():
     assert status({**LOGIN, "host": [OWN[0], "evil.example"]}) == 403
     assert status({**LOGIN, "host": []}) == 403
@@ -192,6 +228,27 @@ def test_login_link_gives_a_cookie_and_leaves_no_token():
     outdated = f"token={SECRET.token('link', -1)}"
     code, answer, _ = ask({"cookie": cookie}, method="GET", path="/", query=outdated)
     assert code == 303 and "set-cookie" not in answer, "whoever is logged in needs no new link"
+
+
+def test_first_page_stores_defaults_in_the_browser_for_the_owner_alone():
+    sent = []
+
+    async def send(message):
+        sent.append(message)
+
+    def visit(query, **headers):
+        scope = {"type": "http", "method": "GET", "path": "/", "query_string": query.encode(), "headers": HOST}
+        scope["headers"] = [*HOST, *((name.encode(), value.encode()) for name, value in headers.items())]
+        asyncio.run(Guard(None, SECRET, 4200, defaults={"mode": "</training"})(scope, None, send))
+        start, body = sent[-2:]
+        return start["status"], dict(start["headers"]), body["body"]
+
+    code, headers, _ = visit(login_link("", SECRET).partition("?")[2])
+    first = headers[b"location"].decode()
+    cookie = headers[b"set-cookie"].decode().partition(";")[0]
+    assert code == 303 and visit(first.partition("?")[2])[0] == 401
+    code, _, page = visit(first.partition("?")[2], cookie=cookie)
+    assert code == 200 and b"localStorage" in page and b'"mode": "<\\/training"' in page
 
 
 def test_settings_of_users_add_secrets_names_and_sites():

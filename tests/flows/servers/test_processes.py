@@ -37,7 +37,7 @@ def server(tmp_path, monkeypatch):
 
 def started(server):
     """Start a server; return its process and its child's."""
-    start_recorded(server, socket.create_server(("127.0.0.1", 0)))
+    start_recorded(server, [socket.create_server(("127.0.0.1", 0))])
     log = wait_until(lambda: server.log.read_text().split())
     return psutil.Process(find_started(server).pid), psutil.Process(int(log[-1]))
 

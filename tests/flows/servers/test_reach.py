@@ -21,7 +21,11 @@ from typer.testing import CliRunner
 
 from flows.cli import app
 from flows.servers.mlflow_database import ensure_mlflow_database
+from flows.servers.processes import listen
+from flows.servers.reach import Reach, reach
+from flows.servers.server import prefect
 from flows.servers.stack import Stack
+from pipelines.errors import InputError
 
 JSON = {"Content-Type": "application/json"}
 UPGRADE = {
@@ -51,13 +55,14 @@ def served(used_home, free_port):
             settings.setenv("PREFECT_SERVER_API_AUTH_STRING", "ada:lovelace")
             settings.setenv("MLFLOW_TRACKING_USERNAME", "grace")
             settings.setenv("MLFLOW_TRACKING_PASSWORD", "hopper")
-            up = CliRunner().invoke(app, ["up"])
+            up = CliRunner().invoke(app, ["up", "--host", "127.0.0.2", "--allow-host", "Mill.example.org"])
         try:
-            links = re.findall(r"http://\S+/\?token=\S+", up.output)
+            links = re.findall(r"http://127\.0\.0\.1:\S+/\?token=\S+", up.output)
             urls = [link.partition("/?")[0] for link in links]
             secret = (home / ".tokenmill" / "secret").read_text().strip()
             yield SimpleNamespace(
                 home=home,
+                output=up.output,
                 secret=secret,
                 login={"Authorization": f"Bearer {secret}"},
                 links=dict(zip(APIS, links, strict=True)),
@@ -77,9 +82,9 @@ def log_run(home):
     client.create_run(client.create_experiment("birds", (artifacts / "birds").as_uri()), run_name="calm-heron")
 
 
-def ask(port, path, headers, body=b"{}", method="POST"):
+def ask(port, path, headers, body=b"{}", method="POST", address="127.0.0.1"):
     """Send a request with these headers only; return the status of the answer."""
-    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, timeout=60)) as connection:
+    with contextlib.closing(http.client.HTTPConnection(address, port, timeout=60)) as connection:
         connection.putrequest(method, path, skip_host=True, skip_accept_encoding=True)
         for name, value in {"Host": f"127.0.0.1:{port}", **headers}.items():
             connection.putheader(name, value)
@@ -105,6 +110,71 @@ def test_only_own_hosts_origins_types_and_secrets_pass(served, name):
     for wrong in ({}, {"Authorization": f"Bearer {served.secret[::-1]}"}, {"Authorization": "Basic YWRhOmJ5cm9u"}):
         for path in (api, "/", "/health", "/api/health"):
             assert ask(port, path, {**wrong, **JSON}) == 401
+
+
+@pytest.mark.parametrize("name", APIS)
+def test_named_address_and_name_reach_the_servers_with_the_secret_only(served, name):
+    port, api = served.ports[name], APIS[name]
+    for host in (f"127.0.0.2:{port}", f"mill.example.org:{port}", "mill.example.org"):
+        own = {**JSON, "Host": host, "Origin": f"https://{host}"}
+        assert ask(port, api, {**served.login, **own}, address="127.0.0.2") in (200, 405)
+        assert ask(port, api, own, address="127.0.0.2") == 401
+        assert ask(port, api, {**served.login, **own, "Origin": f"http://127.0.0.1:{port}"}) == 403
+        foreign = {"X-Forwarded-Host": host, "Forwarded": f"host={host}"}
+        assert ask(port, api, {**served.login, **JSON, **foreign, "Host": f"evil.example:{port}"}) == 403
+    assert f"http://mill.example.org:{port}/?token=" in served.output
+    assert "plain HTTP" not in served.output, "both addresses are of this machine alone"
+
+
+def test_running_servers_are_not_left_with_another_reach(served):
+    done = CliRunner().invoke(app, ["up", "--allow-host", "other.example.org"])
+    assert isinstance(done.exception, InputError) and "`tokenmill down`" in str(done.exception)
+    assert "mill.example.org" in CliRunner().invoke(app, ["up"]).output
+
+
+@pytest.mark.parametrize(
+    ("host", "names", "expected"),
+    [("0.0.0.0", ["mill.example.org"], (["0.0.0.0"], ["mill.example.org"], True)),
+     ("::", ["[fd00::5]:80"], (["0.0.0.0", "::"], ["[fd00::5]:80"], True)),
+     ("192.168.1.5", [], (["127.0.0.1", "192.168.1.5"], ["192.168.1.5"], True)),
+     ("[fd00::5]", ["mill"], (["127.0.0.1", "fd00::5"], ["[fd00::5]", "mill"], True)),
+     ("127.0.0.1", ["Mill.Example.org:8080"], (["127.0.0.1"], ["mill.example.org:8080"], False)),
+     ("localhost", [], (["127.0.0.1"], [], False)),
+     ("::1", [], (["127.0.0.1", "::1"], [], False))],
+)  # fmt: skip
+def test_reach_is_what_the_options_name(host, names, expected):
+    found = reach(host, names)
+    assert (found.addresses, list(found.names), found.is_open) == expected
+
+
+@pytest.mark.parametrize(
+    ("host", "names", "sentence"),
+    [("0.0.0.0", [], "name this one as they do"), ("::", [], "name this one"), ("mill", ["mill"], "is not an address"),
+     ("fe80::1%eth0", [], "not an address"), ("", ["mill"], "not an address"), ("0.0.0.0", ["*"], "is not a name"),
+     ("0.0.0.0", ["*.example.org"], "not a name"), ("0.0.0.0", ["http://mill"], "not a name"),
+     ("0.0.0.0", ["mill/x"], "not a name"), ("0.0.0.0", ["a b"], "not a name"), ("0.0.0.0", ["mill\nx"], "not a name")],
+)  # fmt: skip
+def test_option_that_would_open_too_much_is_refused(host, names, sentence):
+    with pytest.raises(InputError, match=sentence):
+        reach(host, names)
+
+
+@pytest.mark.parametrize("patterns", ["*", "mill.example.org, *:5000", "*.*"])
+def test_variable_that_allows_every_name_is_refused_beyond_this_machine(monkeypatch, tmp_path, patterns):
+    monkeypatch.setenv("MLFLOW_SERVER_ALLOWED_HOSTS", patterns)
+    Stack(tmp_path, 4200, 5000)
+    for host in ("0.0.0.0", "127.0.0.1"):  # behind a proxy, the second serves other machines too
+        with pytest.raises(InputError, match="allows every name"):
+            Stack(tmp_path, 4200, 5000, reach(host, ["mill"]))
+
+
+def test_servers_listen_on_both_families_or_name_the_address(tmp_path, free_port):
+    listeners = listen(prefect(tmp_path, free_port(), reach=Reach("::1")))
+    assert [listener.getsockname()[0] for listener in listeners] == ["127.0.0.1", "::1"]
+    for listener in listeners:
+        listener.close()
+    with pytest.raises(InputError, match=r"no address 192\.0\.2\.1"):
+        listen(prefect(tmp_path, free_port(), reach=Reach("192.0.2.1")))
 
 
 def test_passwords_in_variables_of_prefect_and_mlflow_are_accepted(served):

@@ -137,6 +137,14 @@ def test_links_lead_to_pages_or_to_the_ports_of_up(tmp_path, monkeypatch, serve,
     assert found == {"prefect": named if is_page else "http://127.0.0.1:4200", "mlflow": "http://127.0.0.1:5055"}
 
 
+def test_foreground_ends_when_a_server_died_and_names_it(tmp_path, monkeypatch):
+    monkeypatch.setenv("TOKENMILL_HOME", str(tmp_path))
+    started = Service("mlflow", "http://127.0.0.1:9", True, True, 1, datetime.now(UTC), tmp_path / "mlflow.log")
+    monkeypatch.setattr(Stack, "up", lambda stack: [started])
+    done = CliRunner().invoke(app, ["up", "--foreground"])
+    assert isinstance(done.exception, InputError) and "mlflow.log" in str(done.exception)
+
+
 def test_addresses_are_never_broken(tmp_path, monkeypatch):
     monkeypatch.setenv("COLUMNS", "40")
     monkeypatch.setenv("TOKENMILL_HOME", str(tmp_path))

@@ -1,5 +1,7 @@
 """Flow runs and steps in MLflow: with several processes at once, and after somebody has changed MLflow's database."""
 
+import getpass
+import json
 import os
 import shutil
 import threading
@@ -10,10 +12,11 @@ from mlflow.tracking import MlflowClient
 from pydantic import Field
 
 from flows.home import Home
+from flows.label import Label
 from flows.tracking.tracker import Tracker
 from gpt.config import Config
 from pipelines.config import RunConfig
-from pipelines.store.step import StepType
+from pipelines.store.step import StepType, Stopped
 
 
 @pytest.fixture(scope="module")
@@ -201,3 +204,53 @@ def test_copied_home_has_its_artifacts_to_itself(home, tmp_path, capsys, name):
         assert tracker.client.list_artifacts(run_id)
     track(copied, "copied")
     assert "moved" not in capsys.readouterr().err
+
+
+def curve(tracker, run_id):
+    return sorted((point.step, point.value) for point in tracker.client.get_metric_history(run_id, "train/loss"))
+
+
+def test_flow_run_has_the_curve_of_its_training_once_and_complete(home, monkeypatch):
+    for name, answer in (("register_model", None), ("is_registered", True)):
+        monkeypatch.setattr(f"flows.tracking.tracker.{name}", lambda *arguments, answer=answer: answer)
+    pretrain = StepType("pretrain", "model", 1, Config, lambda: {}).using("wiki", Config(), {})
+    sources = {"sources": [{"uri": "x.txt"}]}
+    config = RunConfig(name="wiki", ingest=sources)
+    killed, resumed, reused = (track(home, "wiki") for _ in range(3))
+
+    def train(tracker, steps):
+        run = tracker.open_step(pretrain, {})
+        for step in steps:
+            run.metrics(step, {"train/loss": 1 / step})
+        run.flush()
+        return run
+
+    with pytest.raises(Stopped), killed.flow_run(config, {}, Label(note="A first try.")):
+        train(killed, (1, 2, 3)).end(Stopped("stopped"))
+        raise Stopped("stopped by hand")
+    with resumed.flow_run(config, {}):
+        run = train(resumed, (2, 3, 4, 5))  # the resumed training repeats what was after its checkpoint
+        run.deliver()
+        built_by = {"mlflow_run_id": run.run_id, "seconds": 1.0}
+        numbers = {"best_val_loss": 0.2, "parameters": 9, "steps": 5, "tokens_trained": 80}
+        made = home.store.build(pretrain, lambda out, scratch: numbers, built_by=built_by)
+        resumed.finish_step(run.run_id, made, {})
+    changed = RunConfig(name="wiki", ingest=sources, pretrain={"seed": 7})
+    label = Label(tags=("sweep=lr", "baseline"), overrides=("pretrain.seed=7",))
+    with reused.flow_run(changed, {}, label):
+        reused.reuse_step(pretrain, made)
+
+    whole = [(step, 1 / step) for step in range(1, 6)]
+    assert curve(killed, killed.parent) == whole[:3]
+    assert curve(resumed, resumed.parent) == curve(resumed, run.run_id) == curve(reused, reused.parent) == whole
+    first, last = (each.client.get_run(each.parent) for each in (killed, reused))
+    note = first.data.tags["mlflow.note.content"]
+    assert note.startswith("**Stopped:** stopped by hand") and "A first try." in note
+    assert last.info.run_name == "wiki · seed=7" and last.data.metrics["best_val_loss"] == 0.2
+    assert last.data.params["seed"] == last.data.params["pretrain.seed"] == "7"
+    tags = {"sweep": "lr", "baseline": "true", "tokenmill.set": "pretrain.seed=7"}
+    tags |= {"tokenmill.differs": "pretrain.seed: 0 → 7", "mlflow.user": getpass.getuser()}
+    assert tags.items() <= last.data.tags.items()
+    view = reused.client.get_experiment(reused.experiment_id).tags["mlflow.sharedViewState.tokenmill"]
+    columns = json.loads(json.loads(view)["state"])["selectedColumns"]
+    assert {"params.`seed`", "metrics.`test/bits_per_byte`"} <= {*columns}

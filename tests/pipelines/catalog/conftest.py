@@ -117,6 +117,32 @@ def publish_samples(store: Store, made_from: Dataset, context: int = 4) -> Datas
     )
 
 
+def publish_language_model(store: Store, made_from: Dataset, name: str) -> Dataset:
+    """Publish a model that read some samples, and its losses of the held-out documents."""
+    tokens = store.open(made_from.manifest.inputs["tokens"])
+    inputs = {"tokens": tokens, "samples": made_from}
+    model = publish_dataset(store, "model", name, lambda out: None, inputs, statistics={"steps": 5})
+    losses = [{"item": f"d{i}", "tokens": 20, "bytes": 60, "words": 15, "model_loss": 30.0 + i} for i in (0, 4)]
+    corpus = store.open(tokens.manifest.inputs["corpus"])
+    publish_evaluation(store, model, "language", pa.Table.from_pylist(losses).to_pydict(), corpus=corpus)
+    return model
+
+
+def publish_evaluation(
+    store: Store, model: Dataset, task: str, predictions: dict[str, list[Any]], **inputs: Dataset
+) -> Dataset:
+    def write(out: Path) -> None:
+        rows = [
+            {"system": "model", "metric": "loss", "value": 1.5},
+            {"system": "unigram", "metric": "loss", "value": 6.0},
+        ]
+        pq.write_table(pa.Table.from_pylist(rows), out / "metrics.parquet")
+        pq.write_table(pa.table(predictions), out / "predictions.parquet")
+
+    inputs["model"] = model
+    return publish_dataset(store, "evaluation", model.manifest.name, write, inputs, statistics={"task": task})
+
+
 def write_mlflow_database(home: Path) -> None:
     """Write the tables of MLflow's database that the catalog reads."""
     (home / "mlruns").mkdir()
@@ -137,7 +163,8 @@ def write_mlflow_database(home: Path) -> None:
             INSERT INTO experiments VALUES (1, 'quickstart');
             INSERT INTO runs VALUES ('r1', 'pretrain', 1, 'FINISHED', 1000, 3000, 'active', 'x'),
                 ('r0', 'dropped', 1, 'FINISHED', 1, 2, 'deleted', 'x');
-            INSERT INTO tags VALUES ('r1', 'mlflow.parentRunId', 'r9'), ('r1', 'kind', 'model');
+            INSERT INTO tags VALUES ('r1', 'mlflow.parentRunId', 'r9'), ('r1', 'kind', 'model'),
+                ('r1', 'tokenmill.kind', 'model'), ('r1', 'tokenmill.step', 'pretrain');
             INSERT INTO params VALUES ('r1', 'layers', '4');
             INSERT INTO metrics VALUES ('r1', 'val/loss', 0, 9.5, 1000, 0), ('r1', 'val/loss', 10, 3.5, 2000, 0),
                 ('r1', 'val/oops', 0, 0, 1000, 1);
@@ -171,6 +198,12 @@ def samples() -> Callable[..., Dataset]:
 
 
 @pytest.fixture(scope="session")
+def language_model() -> Callable[..., Dataset]:
+    """language_model(store, samples, name) publishes a model and its evaluation."""
+    return publish_language_model
+
+
+@pytest.fixture(scope="session")
 def track() -> Callable[[Path], None]:
     """track(home) writes a database with one live run of MLflow."""
     return write_mlflow_database
@@ -182,27 +215,19 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     home = tmp_path_factory.mktemp("home")
     store = Store(home / "data")
     made = publish_tokens(store, publish_corpus(store))
-    samples = publish_samples(store, made)
-
-    def write_evaluation(out: Path) -> None:
-        rows = [
-            {"system": "model", "metric": "loss", "value": 1.5},
-            {"system": "unigram", "metric": "loss", "value": 6.0},
-        ]
-        pq.write_table(pa.Table.from_pylist(rows), out / "metrics.parquet")
-        losses = [{"item": f"d{i}", "tokens": 20, "bytes": 60, "words": 15, "model_loss": 30.0 + i} for i in (0, 4)]
-        pq.write_table(pa.Table.from_pylist(losses), out / "predictions.parquet")
+    publish_language_model(store, publish_samples(store, made), "small")
 
     def write_examples(out: Path) -> None:
         labelled = [{"example_id": f"e{i}", "split": "train", "text": "x", "label": "ham"} for i in range(2)]
         pq.write_table(pa.Table.from_pylist(labelled), out / "examples.parquet")
 
     publish_dataset(store, "examples", "spam", write_examples)
-    inputs = {"tokens": made, "samples": samples}
-    model = publish_dataset(
-        store, "model", "small", lambda out: (out / "config.json").write_text("{}"), inputs, statistics={"steps": 5}
+    publish_evaluation(
+        store,
+        publish_dataset(store, "model", "sorter", lambda out: None),
+        "classification",
+        {"item": ["e0"], "truth": ["ham"], "model_label": ["ham"]},
     )
-    publish_dataset(store, "evaluation", "small", write_evaluation, {"model": model}, statistics={"task": "language"})
     write_mlflow_database(home)
     return home
 

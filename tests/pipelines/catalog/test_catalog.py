@@ -134,7 +134,7 @@ def test_too_much_memory_is_one_sentence(home: Path) -> None:
     ("query", "sentence"),
     [
         ("FROM document", "There is no 'document'; did you mean 'documents'?"),
-        ("FROM context('d0', 1, 1)", "context() returns a value and not a table: SELECT context(...)."),
+        ("FROM context('d0', 1, 1)", "context() is a function; call it so: SELECT context(doc_id, 40, 8, dataset)"),
         ("SELECT n_token FROM tokens", 'There is no column "n_token" here; did you mean "n_tokens",'),
     ],
 )
@@ -144,7 +144,11 @@ def test_wrong_name_suggests_the_nearest(catalog: duckdb.DuckDBPyConnection, que
     assert explain_error(caught.value, catalog).startswith(sentence)
 
 
-COOKBOOK = re.findall(r"```sql\n(.*?)```", (Path(__file__).parents[3] / "docs" / "sql.md").read_text(), re.DOTALL)
+PAGE = (Path(__file__).parents[3] / "docs" / "sql.md").read_text()
+COOKBOOK = [
+    re.sub(r"quickstart(-spam)?/\d", lambda m: "sorter" if m[1] else "small", query)
+    for query in re.findall(r"```sql\n(.*?)```", PAGE, re.DOTALL)
+]
 
 
 @pytest.mark.parametrize("query", COOKBOOK)
@@ -175,6 +179,7 @@ def catalogs(
     corpus: Callable[..., Dataset],
     tokens: Callable[..., Dataset],
     samples: Callable[..., Dataset],
+    language_model: Callable[..., Dataset],
 ) -> dict[str, duckdb.DuckDBPyConnection]:
     """Catalogs of three corpora, two of them the same text, and two tokenizers: all of it, and each dataset alone."""
     store = Store(tmp_path_factory.mktemp("mixed") / "data")
@@ -183,15 +188,37 @@ def catalogs(
     names = {"pairs": None, "letters": letters, "other": letters}
     for name, tokenizer in names.items():
         own = [f"{text} {i}" for i, text in enumerate(texts)] if name == "other" else texts
-        samples(store, tokens(store, corpus(store, name, texts=own), f"{name}-tokens", tokenizer))
-    alone = {name: connect(store, datasets=[f"tokens/{name}-tokens", f"samples/{name}-tokens"]) for name in names}
+        made = samples(store, tokens(store, corpus(store, name, texts=own), f"{name}-tokens", tokenizer))
+        language_model(store, made, f"{name}-tokens")
+    kinds = ("tokens", "samples", "model", "evaluation")
+    alone = {name: connect(store, datasets=[f"{kind}/{name}-tokens" for kind in kinds]) for name in names}
     return {"": connect(store), **alone}
 
 
-@pytest.mark.parametrize("query", [query for query in COOKBOOK if re.match(r"[^,]*\bdataset,", query)])
+APART = [query for query in COOKBOOK if re.match(r"[^,]*\b(dataset|[rp]\.model),", query)]
+
+
+@pytest.mark.parametrize("query", APART)
 def test_queries_of_the_docs_keep_datasets_apart(catalogs: dict[str, duckdb.DuckDBPyConnection], query: str) -> None:
     query = re.sub(r"limit \d+", "", query)
     found = rows(catalogs[""], query)
     for name in list(catalogs)[1:]:
         mine = [row for row in found if row[0] in (name, f"{name}-tokens")]
         assert Counter(map(str, mine)) == Counter(map(str, rows(catalogs[name], query)))
+
+
+def test_first_questions_have_a_query_that_keeps_datasets_apart() -> None:
+    for question in (
+        "How long are the documents, in tokens?",
+        "Which word pairs are the most frequent?",
+        "How many tokens has a document of each file?",
+        "Which documents contain this phrase?",
+        "Has the model seen the held-out text before?",
+        "Which tokens are rare?",
+        "Which documents are the longest?",
+        "How often has a model read each document?",
+        "Which windows contain this document?",
+        "Which held-out documents does a model find the hardest?",
+    ):
+        _, _, section = PAGE.partition(f"## {question}\n")
+        assert re.findall(r"```sql\n(.*?)```", section, re.DOTALL)[0] in APART, question

@@ -43,7 +43,7 @@ def test_views_show_newest_versions_or_pinned_ones(
         (labels[0], "old text"),
         (labels[1], "new text"),
     ]
-    assert rows(both, f'SELECT decode(tokens[:10]) FROM "tokens/other@{other.manifest.fingerprint[:12]}"') == [
+    assert rows(both, f'SELECT decode(tokens[:10]) FROM versions."tokens/other@{other.manifest.fingerprint[:12]}"') == [
         ("other text",)
     ]
 

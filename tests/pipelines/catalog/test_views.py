@@ -9,9 +9,11 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 
-from pipelines.catalog.catalog import connect
+from pipelines.catalog.catalog import connect, explain_error
 from pipelines.store.dataset import Dataset
+from pipelines.store.kinds import FILE
 from pipelines.store.store import Store
 from pipelines.tokens.characters import CharacterTokenizer
 from pipelines.tokens.tokenizer import END_OF_TEXT
@@ -26,6 +28,31 @@ def test_documents_have_metadata(catalog: duckdb.DuckDBPyConnection) -> None:
     query = "SELECT dataset, metadata->>'book', text FROM documents WHERE doc_id = 'd0'"
     assert rows(catalog, query) == [("scripture", "John", "Jesus wept.")]
     assert rows(catalog, "SELECT reason FROM rejected") == [("empty",)]
+
+
+def test_file_is_the_location_without_the_place_in_the_file() -> None:
+    places = {
+        "a b.jsonl": ("line 3", "line 3 to 9", "row 4", "after row 4", "file", "record 2 part 12", "message 1"),
+        "x/line 3.txt": ("file", "file part 2"),
+        "topics.py": ("entry for", "entry a b to c"),
+        "unknown": ("",),
+    }
+    for file, ends in places.items():
+        for end in ends:
+            found = duckdb.execute(f"SELECT {FILE['file']} FROM (SELECT ? AS location)", [f"{file} {end}".strip()])
+            assert found.fetchall() == [(file,)], end
+
+
+def test_tables_list_views_and_each_version_has_a_schema(catalog: duckdb.DuckDBPyConnection) -> None:
+    shown = [name for (name,) in rows(catalog, "SHOW TABLES")]
+    listed = [name for (name,) in rows(catalog, "SELECT name FROM tokenmill.views")]
+    assert sorted(listed) == shown and listed[:2] == ["documents", "tokens"]
+    assert not [name for name in shown if "/" in name or name.startswith("_")]
+    ((ref,),) = rows(catalog, "SELECT ref FROM datasets WHERE kind = 'tokens'")
+    assert rows(catalog, f'SELECT count(*) FROM versions."{ref}"') == rows(catalog, "SELECT count(*) FROM tokens")
+    with pytest.raises(duckdb.Error) as caught:
+        rows(catalog, f'FROM "{ref}"')
+    assert explain_error(caught.value, catalog).endswith(f'a schema of its own: versions."{ref}".')
 
 
 def test_tokens_equal_those_of_the_tokenizer(catalog: duckdb.DuckDBPyConnection) -> None:
@@ -69,7 +96,7 @@ def test_vocabulary_of_more_than_65536_tokens(
 
 
 def test_evaluations_name_their_model(catalog: duckdb.DuckDBPyConnection) -> None:
-    query = "SELECT model, system, value FROM evaluations WHERE metric = 'loss' ORDER BY value"
+    query = "SELECT model, system, value FROM evaluations WHERE model = 'small' ORDER BY value"
     assert rows(catalog, query) == [("small", "model", 1.5), ("small", "unigram", 6.0)]
 
 

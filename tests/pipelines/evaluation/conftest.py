@@ -16,7 +16,8 @@ from pipelines.evaluation.assistant import EVALUATE_ASSISTANT, EvaluateAssistant
 from pipelines.evaluation.classifier import EVALUATE_CLASSIFIER, EvaluateClassifierConfig
 from pipelines.evaluation.language_model import EVALUATE_LANGUAGE, EvaluateLanguageConfig
 from pipelines.evaluation.results import statistics, write_evaluation
-from pipelines.evaluation.tasks import TASKS
+from pipelines.evaluation.tasks import TASKS, TRIAL
+from pipelines.evaluation.trial import TRY, TrialConfig
 from pipelines.store.manifest import Ref
 from pipelines.store.step import StepContext, StepType
 from pipelines.store.store import Store
@@ -38,17 +39,18 @@ def ref_of():
 
 @pytest.fixture
 def publish(store, ref_of):
-    """publish(task, model name, metrics, predictions, config={}, **statistics) publishes an evaluation."""
+    """publish(task, model name, metrics, predictions, trial=False, config={}, **statistics) publishes an evaluation."""
 
-    def publish(task, name, metrics, predictions, **facts):
-        type, config = TYPES[task]
+    def publish(task, name, metrics, predictions, trial=False, **facts):
+        type, config = (TRY, TrialConfig) if trial else TYPES[task]
+        stage = TRIAL if trial else TASKS[task].stage
         held_out = Ref(kind="examples", name="held-out", fingerprint="12" * 32, digest="34")
         inputs = {"model": SimpleNamespace(ref=ref_of(name)), "examples": SimpleNamespace(ref=held_out)}
         step = type.using(name, config(**facts.pop("config", {})), inputs)
 
         def run(out, scratch):
             write_evaluation(out, {"model": metrics}, pa.table(predictions))
-            return {"task": task, **facts, **statistics(TASKS[task].stage, {"model": metrics})}
+            return {"task": task, **facts, **statistics(stage, {"model": metrics})}
 
         return store.build(step, run)
 

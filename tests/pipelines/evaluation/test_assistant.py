@@ -13,8 +13,10 @@ from gpt.config import Config, gpt_config
 from gpt.loss import next_token_loss
 from gpt.model import GPT
 from gpt.weights import save_model
-from pipelines.corpus.examples import EXAMPLES, Example
+from pipelines.corpus.examples import EXAMPLES, Example, Examples
+from pipelines.corpus.kept_out import kept_out_examples
 from pipelines.evaluation.assistant import EVALUATE_ASSISTANT, nearest_answers, response_losses
+from pipelines.evaluation.trial import TRY
 from pipelines.models.language_model import Assistant, LanguageModel, as_assistant
 from pipelines.store.step import StepType
 from pipelines.tokens.characters import count_characters
@@ -101,3 +103,15 @@ def test_assistant_is_evaluated_beside_base_and_retrieval(build, warnings, examp
     assert statistics["instruct/rouge_l"] == pytest.approx(np.mean([item["model_rouge_l"] for item in items]))
     assert {"distinct_1", "distinct_2"} <= {name for system, name in metrics if system == "nearest instruction"}
     assert metrics["base model", "loss"]["value"] != metrics["model", "loss"]["value"]
+
+
+def test_trial_of_an_assistant_reads_only_what_is_kept_out(build, examples):
+    roles = {"model": build(ASSISTANT, {}), "base": build(BASE, {}), "examples": examples}
+    model, base = (build(TRY, {"baseline": each, "max_new_tokens": 2}, **roles) for each in (False, True))
+    items = [pq.read_table(each.file("predictions.parquet"), columns=["item"])["item"] for each in (model, base)]
+    rows = Examples(examples).rows("validation")
+    assert items[0] == items[1] and set(items[0].to_pylist()) == {
+        row.id for row, kept in zip(rows, kept_out_examples(rows), strict=True) if kept
+    }
+    assert model.manifest.statistics["trial/loss"] != base.manifest.statistics["trial/loss"]
+    assert "trial/chrf" in model.manifest.statistics

@@ -13,7 +13,9 @@ from gpt.model import GPT
 from gpt.weights import save_classifier
 from pipelines.corpus.documents import SplitConfig, document_id, split_of
 from pipelines.corpus.examples import EXAMPLES, Examples
+from pipelines.corpus.kept_out import kept_out_examples
 from pipelines.evaluation.classifier import EVALUATE_CLASSIFIER, EvaluateClassifierConfig, run_classifier
+from pipelines.evaluation.trial import TRY
 from pipelines.models.text_classifier import TextClassifier
 from pipelines.store.step import StepContext, StepType
 from pipelines.tokens.characters import count_characters
@@ -86,6 +88,19 @@ def values(evaluation, column="value"):
     """Every metric by (system, metric)."""
     rows = pq.read_table(evaluation.file("metrics.parquet")).to_pylist()
     return {(row["system"], row["metric"]): row[column] for row in rows}
+
+
+def test_trial_reads_only_texts_that_are_kept_out(build, examples):
+    published = examples(TWO)
+    model = build(CLASSIFIER, {"threshold": "f1"}, examples=published)
+    rows = Examples(published).rows("validation")
+    wanted = {row.id for row, kept in zip(rows, kept_out_examples(rows), strict=True) if kept}
+    for baseline in (False, True):
+        trial = build(TRY, {"baseline": baseline}, model=model, examples=published)
+        predictions = pq.read_table(trial.file("predictions.parquet")).to_pylist()
+        assert {row["item"] for row in predictions} == wanted and trial.manifest.statistics["items"] == len(wanted)
+    assert {row["model_label"] for row in predictions} == {"ham"}, "the most frequent label"
+    assert trial.manifest.statistics["trial/f1"] == 0 and trial.manifest.statistics["trial/accuracy"] > 0.5
 
 
 def test_evaluation_has_baselines_intervals_curves_and_mistakes(evaluated):

@@ -19,7 +19,8 @@ def evaluate(publish):
         sizes = {"tokens": np.full(100, tokens), "bytes": np.full(100, 50), "words": np.full(100, 8)}
         losses = loss * SPREAD
         metrics = language_metrics(losses, *sizes.values())
-        return publish("language", name, metrics, {"item": items, **sizes, "model_loss": losses})
+        predictions = {"item": items, **sizes, "model_loss": losses}
+        return publish("language", name, metrics, predictions, trial=True, items=len(items))
 
     return evaluate
 
@@ -30,17 +31,17 @@ def rule(challenger, champion, **criterion):
 
 def test_better_challenger_is_promoted_with_the_reason(evaluate):
     ruling = rule(evaluate("new", 20.0), evaluate("old", 30.0))
-    assert ruling.promoted and ruling.why.startswith("Better: test/bits_per_byte 0.8") and "p < 0.001" in ruling.why
-    assert ruling.differences[0].metric == "test/bits_per_byte"
+    assert ruling.promoted and ruling.why.startswith("Better: trial/bits_per_byte 0.8") and "p < 0.001" in ruling.why
+    assert ruling.differences[0].metric == "trial/bits_per_byte"
 
 
 @pytest.mark.parametrize(
     ("loss", "criterion", "why"),
     [
-        (40.0, {}, "Not better: test/bits_per_byte"),
+        (40.0, {}, "Not better: trial/bits_per_byte"),
         (30.0, {}, "Not better"),
         (29.0, {"margin": 1}, "Not better by the margin of 1"),
-        (40.0, {"guard": {"test/word_perplexity": 0.5}}, "A guarded metric got worse: test/word_perplexity"),
+        (40.0, {"guard": {"trial/word_perplexity": 0.5}}, "A guarded metric got worse: trial/word_perplexity"),
     ],
 )
 def test_other_challengers_are_kept_back_with_the_reason(evaluate, loss, criterion, why):
@@ -50,9 +51,9 @@ def test_other_challengers_are_kept_back_with_the_reason(evaluate, loss, criteri
 
 def test_incomparable_models_are_kept_back(evaluate):
     old = evaluate("old", 30.0)
-    other_tokens = rule(evaluate("new", 20.0, tokens=20), old, metric="test/loss")
-    assert other_tokens.why == "test/loss cannot be compared between different tokenizers."
+    other_tokens = rule(evaluate("new", 20.0, tokens=20), old, metric="trial/loss")
+    assert other_tokens.why == "trial/loss cannot be compared between different tokenizers."
     other_items = rule(evaluate("else", 20.0, items=ITEMS[::-1]), old)
     assert other_items.why == "The two were judged on different items." and not other_items.differences
-    with pytest.raises(InputError, match=r"promote.language: 'test/f1' is no metric of .*; it has test/"):
-        rule(evaluate("newer", 20.0), old, metric="test/f1")
+    with pytest.raises(InputError, match=r"promote.language: 'trial/f1' is no metric of .*; it has trial/"):
+        rule(evaluate("newer", 20.0), old, metric="trial/f1")

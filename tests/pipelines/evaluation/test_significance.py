@@ -6,7 +6,8 @@ from scipy import stats
 
 from pipelines.evaluation import significance
 from pipelines.evaluation.metrics import Measure, columns, mean_of
-from pipelines.evaluation.significance import intervals, mcnemar
+from pipelines.evaluation.promotion import level
+from pipelines.evaluation.significance import intervals, mcnemar, randomisation
 
 
 def paired_bootstrap(first, second):
@@ -20,6 +21,42 @@ def test_mcnemar_is_the_binomial_test_of_disagreements():
     assert mcnemar(first, second) == stats.binomtest(table[0][1], 6).pvalue == pytest.approx(0.21875)
     assert mcnemar(first, second) == mcnemar(second, first)
     assert mcnemar(first, first) == 1
+
+
+def test_randomisation_is_scipys_permutation_test_of_pairs():
+    rng = np.random.default_rng(1)
+    first = rng.exponential(size=9)
+    second = first + rng.normal(0.3, 0.4, size=9)
+    theirs = stats.permutation_test(
+        (first, second), lambda a, b: np.mean(b) - np.mean(a), permutation_type="samples", n_resamples=np.inf
+    )
+    assert randomisation(mean_of(first), mean_of(second)) == pytest.approx(theirs.pvalue, abs=0.01)
+    assert randomisation(mean_of(first), mean_of(first)) == 1
+    assert randomisation(mean_of(first), mean_of(first - 1), 1e-4) == pytest.approx(2 / 2**9, rel=0.2)
+
+
+def test_levels_of_all_challenges_add_up_to_twice_the_significance():
+    levels = [level(0.05, number) for number in range(1, 100_000)]
+    assert levels[0] == 0.05 and levels == sorted(levels, reverse=True)
+    assert 0.0999 < sum(levels) < 0.1, "a challenger that is no better is better by half of each, two-sided level"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("n_items", [10, 60])
+def test_many_challengers_that_are_no_better_are_rarely_promoted(n_items, monkeypatch):
+    monkeypatch.setattr(significance, "RESAMPLES", 1000)
+    rng, promoted, n_champions = np.random.default_rng(5), 0, 300
+    for _ in range(n_champions):
+        hard, sizes = rng.lognormal(0, 2, n_items), rng.integers(1, 50, n_items)  # items differ more than models
+        losses = [hard * rng.lognormal(0, 0.3, n_items) for _ in range(9)]
+        champion, *challengers = (
+            Measure(columns(loss, sizes), lambda sums: sums[..., 0] / sums[..., 1]) for loss in losses
+        )
+        promoted += any(
+            each.value < champion.value and randomisation(champion, each, level(0.05, number)) < level(0.05, number)
+            for number, each in enumerate(challengers, 1)
+        )
+    assert 0 < promoted / n_champions <= 0.05
 
 
 def test_interval_is_scipys_percentile_bootstrap():

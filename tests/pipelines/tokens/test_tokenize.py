@@ -12,6 +12,7 @@ from pipelines.corpus.documents import SPLITS
 from pipelines.corpus.ingest.ingest import INGEST
 from pipelines.corpus.mix import MIX
 from pipelines.corpus.parquet import read_rows
+from pipelines.errors import InputError
 from pipelines.store.dataset import Dataset
 from pipelines.store.step import StepContext
 from pipelines.store.store import Store
@@ -124,6 +125,16 @@ def test_vocabulary_is_learnt_from_the_training_split_only(build: Build, tmp_pat
         row["text"][-1] for row in read_rows(corpus.path / "documents/part-00000.parquet") if row["split"] != "train"
     ]
     assert held_out and all(tokenizer.special["<|unk|>"] in tokenizer.encode(letter) for letter in held_out)
+
+
+def test_vocabulary_that_is_too_large_tells_of_rejected_records(build: Build, tmp_path: Path) -> None:
+    lines = [*(json.dumps({"text": f"few words {i}"}) for i in range(9)), "no record", "nor this"]
+    (tmp_path / "a.jsonl").write_text("\n".join(lines))
+    corpus = build(INGEST, {"sources": [{"uri": str(tmp_path / "a.jsonl")}]})
+    with pytest.raises(
+        InputError, match=r"vocabulary of \d+, not of 1024; ask for less\. 2 records were rejected; tokenmill"
+    ):
+        build(TOKENIZE, {"encoding": "bpe", "vocabulary": 1024}, corpus=corpus)
 
 
 @pytest.mark.parametrize(

@@ -11,18 +11,20 @@ from gpt.config import gpt_config
 from gpt.model import GPT
 from gpt.weights import save_model
 from pipelines.corpus.documents import SplitConfig, document_id, split_of
-from pipelines.corpus.examples import EXAMPLES, ExamplesConfig
+from pipelines.corpus.examples import EXAMPLES, Examples, ExamplesConfig
+from pipelines.corpus.kept_out import kept_out_examples
 from pipelines.errors import InputError
 from pipelines.models.language_model import open_model
 from pipelines.store.step import StepType
 from pipelines.tokens.characters import count_characters
-from pipelines.tokens.tokenized_examples import TOKENIZE_EXAMPLES
+from pipelines.tokens.tokenized_examples import TOKENIZE_EXAMPLES, TokenizedExamples
 from pipelines.training.finetune_classifier import (
     FINETUNE_CLASSIFIER,
     ClassifierConfig,
     balanced_draw,
     balanced_weights,
 )
+from pipelines.training.tuning import tuning_examples
 
 SHARES = SplitConfig(validation=0.33, test=0.33)
 TOKENIZER = count_characters(["abcdefghijklmnopqrstuvwxyz !£0123456789"])
@@ -123,6 +125,17 @@ def test_patience_ends_training_early(finetuned, examples, warnings):
     model, _ = finetuned(examples(TWO), steps=60, evaluate_every=1, patience=2, learning_rate=1.0)
     assert model.manifest.statistics["steps"] < 60
     assert any("stopped at step" in sentence for sentence in warnings.sentences)
+
+
+def test_examples_that_are_kept_out_choose_nothing(build, examples):
+    published = examples(TWO)
+    lessons = build(
+        TOKENIZE_EXAMPLES, {}, model=build(BASE, {"sources": [{"uri": "x", "label": "y"}]}), examples=published
+    )
+    tokenized, rows = TokenizedExamples(lessons), Examples(published).rows("validation")
+    chosen = {tokenized.examples("validation")[i] for i in tuning_examples(tokenized, Examples(published))}
+    keeps_out = {row.id for row, kept in zip(rows, kept_out_examples(rows), strict=True) if kept}
+    assert chosen and keeps_out and not chosen & keeps_out and chosen | keeps_out == {row.id for row in rows}
 
 
 def test_labels_unknown_in_training_do_not_count_in_validation(finetuned, examples, warnings):

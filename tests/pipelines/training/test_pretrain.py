@@ -93,7 +93,7 @@ def test_model_without_validation_samples_keeps_its_last_weights(build, config, 
     model = build(PRETRAIN, config | {"steps": 2, "processes": processes}, samples=samples, tokens=tokens)
     statistics = model.manifest.statistics
     assert "best_val_loss" not in statistics and "validation" not in PRETRAIN.headline(statistics)
-    assert any("no validation sample, so the last weights are kept" in sentence for sentence in warnings.sentences)
+    assert any("no validation document to choose the best weights on" in sentence for sentence in warnings.sentences)
     untrained = new_model({"samples": samples, "tokens": tokens}, PretrainConfig.model_validate(config))
     before, after = untrained.state_dict(), load_model(model.path).state_dict()
     assert any(not before[name].equal(after[name]) for name in after)
