@@ -28,8 +28,7 @@ CASES = {
     "run": [["run", "bad.toml"], ["run", FORGED], ["run", "x", FORGED], ["run", "ok.toml", "--tag", FORGED]],
     "ingest": [
         ["ingest", "value.toml"],
-        ["ingest", "ok.toml", "--dry-run"],
-        ["ingest", "ok.toml", "--dry-run", "--set", "name=escapes", "--set", "ingest.sources.0.uri=escapes"],
+        ["ingest", "ok.toml", "--dry-run", "--set", f"ingest.sources.0.uri={FORGED}"],
         ["ingest", "ok.toml", "--set", f"ingest.sources.{FORGED}.uri=1"],
     ],
     "tokenize": [["tokenize", "bad.toml"]],

@@ -150,6 +150,16 @@ def test_schedule_with_every_key_makes_a_deployment(tmp_path):
     assert make_deployments({"by-hand": Schedule(flow="housekeeping")}, path)[0].schedules == []
 
 
+def test_paths_start_from_the_files_in_which_they_are_written(tmp_path, monkeypatch):
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "x.toml").write_text('name = "x"\n[[ingest.sources]]\nuri = "x.txt"\n')
+    path = schedules(tmp_path, """[x]\nflow = "ingest"\nconfig = "runs/x.toml"\nset = ["ingest.bad_words=bad.txt"]""")
+    monkeypatch.chdir("/")
+    ingest = make_deployments(load_schedules(path), path)[0].parameters["config"]["ingest"]
+    assert ingest["sources"][0]["uri"] == f"{tmp_path}/runs/x.txt"
+    assert ingest["bad_words"] == f"{tmp_path}/bad.txt"
+
+
 WRONG = {
     "": "holds no schedule",
     "x = 1": "'x' stands outside",
