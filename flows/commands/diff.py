@@ -47,7 +47,7 @@ def diff(a: str, b: str, store: Store, page: Path | None = None, console: Consol
         for i, column in enumerate(section.columns):
             justify: Any = "right" if i in numeric else "left"
             is_copied = i in numeric or column in COPIED
-            table.add_column(column, justify=justify, overflow=None if is_copied else "fold", no_wrap=is_copied)
+            table.add_column(column, justify=justify, overflow="ellipsis" if is_copied else "fold", no_wrap=is_copied)
         for row in section.rows:
             table.add_row(*(Text(one_line(shown(cell))) for cell in row))
         print_unbroken(table, console)

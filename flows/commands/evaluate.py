@@ -147,7 +147,7 @@ def metrics_table(evaluation: Dataset) -> Table:
         known = METRICS.get(metric.partition("/")[0])
         others = [row for row in rows if row["metric"] == metric and row["system"] != MODEL]
         others.sort(key=lambda row: row["value"], reverse=not (known and known.lower_is_better))
-        best = (f"{others[0]['value']:.4g}", others[0]["system"]) if others else ("", "")
+        best = (f"{others[0]['value']:.4g}", others[0]["system"].replace(" logistic", "")) if others else ("", "")
         interval = "" if own["low"] is None else f"{own['low']:.3g} to {own['high']:.3g}"
         cells = (cut(metric, LONGEST), f"{own['value']:.4g}", interval, *best)
         table.add_row(*(Text(one_line(cell)) for cell in cells))
