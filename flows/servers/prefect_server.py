@@ -5,7 +5,9 @@ import os
 import socket
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 from filelock import FileLock
@@ -118,5 +120,8 @@ def send_events_and_logs(seconds: float = 10.0) -> bool:
     from prefect.events.worker import EventsWorker
     from prefect.logging.handlers import APILogWorker
 
-    waiting = [worker.drain_all(timeout=seconds)[1] for worker in (EventsWorker, APILogWorker)]  # type: ignore[index]
-    return not any(waiting)
+    def drain() -> list[set[Any]]:
+        return [worker.drain_all(timeout=seconds)[1] for worker in (EventsWorker, APILogWorker)]  # type: ignore[index]
+
+    with ThreadPoolExecutor(1) as pool:  # in a thread with an event loop, as in a notebook, it would return coroutines
+        return not any(pool.submit(drain).result())

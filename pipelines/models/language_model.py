@@ -57,7 +57,7 @@ class LanguageModel:
         return sum(weights.numel() for weights in self.gpt.parameters())
 
     @overload
-    def complete(self, prompts: str, sampling: Sampling = SAMPLING, **settings: Any) -> str: ...  # type: ignore[overload-overlap]
+    def complete(self, prompts: str, sampling: Sampling = SAMPLING, **settings: Any) -> str: ...
     @overload
     def complete(
         self, prompts: Sequence[str | Sequence[int]], sampling: Sampling = SAMPLING, **settings: Any
@@ -141,10 +141,11 @@ class Assistant(LanguageModel):
             ValueError: the last message is longer than the context.
         """
         sampling = replace(sampling, **settings)
-        if not isinstance(messages, str):
-            messages = [Message.model_validate(message) for message in messages]
+        if isinstance(messages, str):
+            messages = [{"role": "user", "content": messages}]
         room = min(sampling.max_new_tokens, self.gpt.config.context // 2)
-        return self.complete([self.prompt(messages, room)], sampling)[0].strip()
+        prompt = self.prompt([Message.model_validate(message) for message in messages], room)
+        return self.complete([prompt], sampling)[0].strip()
 
 
 def as_assistant(base: LanguageModel, template: Template) -> Assistant:

@@ -8,6 +8,7 @@ import pytest
 
 from pipelines.config import load_config, parse_config
 from pipelines.corpus.ingest.ingest import INGEST
+from pipelines.errors import InputError
 from pipelines.store.step import Listener, StepContext
 from pipelines.tokens.samples import SAMPLE
 from pipelines.tokens.tokenize import TOKENIZE
@@ -20,6 +21,17 @@ RUNS = [path for path in sorted(CONFIGS.glob("*.toml")) if path.name != "schedul
 @pytest.mark.parametrize("path", RUNS, ids=lambda path: path.stem)
 def test_shipped_config_loads(path):
     assert load_config(path).name == path.stem
+
+
+def test_shipped_config_is_found_by_name_from_any_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("quickstart", "quickstart.toml", "configs/quickstart.toml"):
+        assert load_config(name) == load_config(CONFIGS / "quickstart.toml")
+    with pytest.raises(InputError, match=f"the shipped ones are in {CONFIGS}"):
+        load_config("elsewhere/quickstart.toml")
+    own = (CONFIGS / "quickstart.toml").read_text().replace('name = "quickstart"', 'name = "own"', 1)
+    (tmp_path / "quickstart.toml").write_text(own)
+    assert load_config("quickstart.toml").name == "own"
 
 
 def test_gpt2_124m_is_gpt2_and_half_a_million_tokens_a_step():

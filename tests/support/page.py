@@ -5,6 +5,7 @@ It needs nothing but Python, so that it also runs in an environment without our 
     python tests/support/page.py docs/python.md
 """
 
+import asyncio
 import contextlib
 import io
 import re
@@ -50,5 +51,10 @@ def run_page(page: Path, leave_out: Container[str] = ()) -> list[str]:
     return ran
 
 
+async def run_as_notebook(page: Path) -> list[str]:
+    """Run a page in a thread with an event loop, as a notebook runs its cells."""
+    return run_page(page)
+
+
 if __name__ == "__main__":
-    print(len(run_page(Path(sys.argv[1]).resolve())))
+    print(len(asyncio.run(run_as_notebook(Path(sys.argv[1]).resolve()))))
