@@ -59,13 +59,14 @@ def reach(host: str, names: Iterable[str]) -> Reach:
             f"--host {host} is not an address; give one of this machine's, or 0.0.0.0 for all of them, and the name "
             "that others use with --allow-host."
         )
-    allowed = tuple(dict.fromkeys(name.lower() for name in names))
-    for name in allowed:
-        if not NAME.fullmatch(name):
+    names = list(names)
+    for name in names:
+        if not NAME.fullmatch(name.lower()):
             raise InputError(
                 f"--allow-host {name} is not a name; give one as it is in an address, such as mill.example.org or "
                 "192.168.1.5:4200, without http:// and without *."
             )
+    allowed = tuple(dict.fromkeys(name.lower() for name in names))
     literal = f"[{address}]" if address.version == 6 else str(address)
     if not address.is_unspecified and literal not in LOCAL_NAMES:
         allowed = (literal, *(name for name in allowed if name != literal))
