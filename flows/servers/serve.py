@@ -91,7 +91,7 @@ MODEL_TRAINING = {
     "mlflow.telemetry.info.alert.dismissed_v1": "true",
     "_mlflow_model_registry_promo_modal_dismissed_v1": "true",
 }
-"""What MLflow's pages keep in a browser: model training, no assistant, no tour, no notice about telemetry that is off."""
+"""What MLflow's pages keep in a browser: model training, no assistant, no tour, no notice of telemetry that is off."""
 
 SERVERS = {"prefect": serve_prefect, "mlflow": serve_mlflow, "prefect-temporary": serve_run}
 
