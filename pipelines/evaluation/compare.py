@@ -166,9 +166,10 @@ def _metrics(evaluation: Dataset) -> dict[str, Interval]:
 
 
 def judged_on(evaluation: Dataset) -> str:
-    """Name the held-out items of an evaluation."""
-    inputs = evaluation.manifest.inputs
-    return f"{evaluation.manifest.config['split']} split of {inputs.get('examples') or inputs.get('tokens')}"
+    """Name the items of an evaluation: held-out ones, or those of a task."""
+    inputs, split = evaluation.manifest.inputs, evaluation.manifest.config.get("split")
+    held_out = inputs.get("examples") or inputs.get("tokens")
+    return f"{split} split of {held_out}" if split else f"task {evaluation.ref.name}"
 
 
 def _described(evaluation: Dataset) -> str:
