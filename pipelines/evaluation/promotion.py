@@ -8,12 +8,14 @@ registry.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field, field_validator
 
 from gpt.config import Config
 from pipelines.errors import InputError
+from pipelines.evaluation import memorisation
+from pipelines.evaluation.classification_metrics import RATIOS
 from pipelines.evaluation.tasks import TASKS, TRIAL
 from pipelines.numbers import p_value
 from pipelines.store.dataset import Dataset
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 class Criterion(Config):
     """What makes one model better than another."""
 
+    task: ClassVar[str]
     metric: str
     """The metric that the challenger must be better at."""
     margin: float = Field(0.0, ge=0)
@@ -35,23 +38,35 @@ class Criterion(Config):
     @field_validator("metric")
     @classmethod
     def _metric_of_a_trial(cls, metric: str) -> str:
-        return _of_trial(metric)
+        return _of_trial(cls.task, metric)
 
     @field_validator("guard")
     @classmethod
     def _guards_of_a_trial(cls, guard: dict[str, float]) -> dict[str, float]:
-        return {_of_trial(metric): tolerance for metric, tolerance in guard.items()}
+        try:
+            return {_of_trial(cls.task, metric): tolerance for metric, tolerance in guard.items()}
+        except ValueError as error:
+            raise ValueError(f"{error}, not {' or '.join(map(repr, guard))}") from None
 
 
-def _of_trial(metric: str) -> str:
-    """Return the name of a metric of a trial. Before 0.5.0 the gate read evaluations, so configs have their names."""
+def _of_trial(task: str, metric: str) -> str:
+    """Return the name of a metric of a trial. Before 0.5.0 the gate read evaluations, so configs have their names.
+
+    Raises:
+        ValueError: a trial of the task has no such metric.
+    """
     stage, _, name = metric.partition("/")
-    return f"{TRIAL}/{name}" if stage in {task.stage for task in TASKS.values()} else metric
+    known = [each for each in TASKS[task].metrics if each not in memorisation.METRICS]
+    is_of_a_label = task == "classification" and name.partition("/")[0] in RATIOS
+    if stage not in {TRIAL, *(each.stage for each in TASKS.values())} or not (name in known or is_of_a_label):
+        raise ValueError(f"the metrics of a trial are {', '.join(f'{TRIAL}/{each}' for each in known)}")
+    return f"{TRIAL}/{name}"
 
 
 class LanguageCriterion(Criterion):
     """What makes one pretrained model better than another."""
 
+    task: ClassVar[str] = "language"
     metric: str = "trial/bits_per_byte"
     """The metric that the challenger must be better at."""
 
@@ -59,6 +74,7 @@ class LanguageCriterion(Criterion):
 class ClassificationCriterion(Criterion):
     """What makes one classifier better than another."""
 
+    task: ClassVar[str] = "classification"
     metric: str = "trial/f1"
     """The metric that the challenger must be better at."""
     guard: dict[str, float] = {"trial/accuracy": 0.01}
@@ -68,6 +84,7 @@ class ClassificationCriterion(Criterion):
 class InstructionCriterion(Criterion):
     """What makes one assistant better than another."""
 
+    task: ClassVar[str] = "instruction"
     metric: str = "trial/loss"
     """The metric that the challenger must be better at."""
     guard: dict[str, float] = {"trial/chrf": 1.0}
