@@ -35,7 +35,7 @@ from flows.tracking.source import source_tags
 from flows.tracking.step_run import ENDED, StepRun, end_run
 from flows.tracking.view import VIEW, save_view
 from pipelines.addresses import without_secrets
-from pipelines.changes import flat, listed
+from pipelines.changes import change_lines, flat
 from pipelines.config import RunConfig
 from pipelines.report.charts import standalone
 from pipelines.report.figures import kinds
@@ -95,7 +95,7 @@ class Tracker:
         self.about = about_run(label, (before.name, self._address(before.run_id)) if before else None, changed)
         self.prefect_run = tags.get("prefect.flow_run_id", "")
         self.source |= {key: value for key, value in tags.items() if key.startswith("mlflow.source.")}
-        own = {"set": ", ".join(label.overrides), "differs": "; ".join(listed(changed))}
+        own = {"set": ", ".join(label.overrides), "differs": "; ".join(change_lines(changed))}
         tags = {
             **label.tags_by_key,
             "tokenmill.kind": "flow",

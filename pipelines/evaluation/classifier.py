@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from gpt.classifier import Decision
 from gpt.config import Config
 from pipelines.corpus.examples import Example, Examples
-from pipelines.corpus.kept_out import kept_out_examples
+from pipelines.corpus.kept_out import divide
 from pipelines.corpus.labels import listed
 from pipelines.corpus.readers.records import short_line
 from pipelines.errors import InputError
@@ -152,8 +152,7 @@ def baseline_results(
     if len({row.label for row in train}) < 2:
         work.listener.warn("no baselines: the train split does not have two of the classifier's labels")
         return {}
-    validation, positive = examples.rows("validation"), decision.labels.index(decision.positive)
-    choosing = [row for row, kept in zip(validation, kept_out_examples(validation), strict=True) if not kept]
+    choosing, positive = divide(examples.rows("validation"))[0], decision.labels.index(decision.positive)
     is_positive = np.array([row.label == decision.positive for row in choosing], bool)
     train_texts, classes = [row.text for row in train], class_numbers(train, decision.labels)
     results: dict[str, Result] = {}
