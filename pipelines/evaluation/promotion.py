@@ -7,6 +7,7 @@ registry.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -164,9 +165,9 @@ def decide(
     statistics = challenger.manifest.statistics
     task = str(statistics["task"])
     criterion = config.criterion(task)
-    guard, margin = (criterion.guard, criterion.margin) if with_guard else ({}, 0.0)
-    wanted = (criterion.metric, *guard)
-    for name in wanted:
+    if not with_guard:
+        criterion = criterion.model_copy(update={"guard": {}, "margin": 0.0})
+    for name in (criterion.metric, *criterion.guard):
         if name not in statistics:
             known = ", ".join(key for key in statistics if key.startswith(f"{TRIAL}/"))
             raise InputError(f"promote.{task}: {name!r} is no metric of {challenger}; it has {known}.")
@@ -176,30 +177,33 @@ def decide(
         return Ruling(False, "The two were judged on different items.", against_it=True)
     significance = level(config.significance, challenge)
     differences = tuple(compare(champion, challenger, significance))
+    spent = f" (challenge {challenge} on these items: {config.significance:g} becomes {significance:.3g})"
+    promoted, why = _verdict(differences, criterion, significance, spent if challenge > 1 else "")
+    return Ruling(promoted, why, differences, not promoted, items_digest(challenger), challenge)
+
+
+def _verdict(
+    differences: Sequence[Difference], criterion: Criterion, significance: float, spent: str
+) -> tuple[bool, str]:
+    """Return whether the differences are enough, and the reason. `spent` says how the significance became so small."""
     by_metric = {each.metric: each for each in differences}
-
-    def ruling(why: str, promoted: bool = False) -> Ruling:
-        return Ruling(promoted, why, differences, not promoted, items_digest(challenger), challenge)
-
-    if missing := [name for name in wanted if name not in by_metric]:
-        return ruling(f"{missing[0]} cannot be compared between different tokenizers.")
+    if missing := [name for name in (criterion.metric, *criterion.guard) if name not in by_metric]:
+        return False, f"{missing[0]} cannot be compared between different tokenizers."
     main = by_metric[criterion.metric]
     shown = _change(main)
     if main.p is not None:
         shown += f", {p_value(main.p) if significance > 0.002 else f'p = {main.p:.2g}'}"
-    for name, tolerance in guard.items():
+    for name, tolerance in criterion.guard.items():
         if by_metric[name].gain < -tolerance:
             worse = f"{_change(by_metric[name])}, worse by more than {tolerance:g}"
-            return ruling(f"A guarded metric got worse: {worse} ({shown}).")
+            return False, f"A guarded metric got worse: {worse} ({shown})."
     if main.gain <= 0:
-        return ruling(f"Not better: {shown}.")
-    if main.gain < margin:
-        return ruling(f"Not better by the margin of {margin:g}: {shown}.")
-    spent = f" (challenge {challenge} on these items: {config.significance:g} becomes {significance:.3g})"
-    spent = spent if challenge > 1 else ""
+        return False, f"Not better: {shown}."
+    if main.gain < criterion.margin:
+        return False, f"Not better by the margin of {criterion.margin:g}: {shown}."
     if main.verdict(significance) != "better":
-        return ruling(f"No difference shown at {significance:.3g}: {shown}{spent}.")
-    return ruling(f"Better: {shown}{spent}.", promoted=True)
+        return False, f"No difference shown at {significance:.3g}: {shown}{spent}."
+    return True, f"Better: {shown}{spent}."
 
 
 def too_few(n_items: int) -> str:
