@@ -97,9 +97,7 @@ def _kept_out_streams(tokens: Tokens, max_bytes: int) -> tuple[list[NDArray], li
     """Return the ids of the documents that are kept out, one stream for each shard, and the documents' ids."""
     streams: list[NDArray] = []
     items: list[str] = []
-    for shard in range(len(tokens.shards)):
-        if tokens.split(shard) != "validation":
-            continue
+    for shard in tokens.shards_of("validation"):
         ids, offsets = tokens.known(tokens.flat(shard)), tokens.offsets(shard)
         names = tokens.shards[shard]["doc_id"].to_pylist()
         parts = []
@@ -159,9 +157,7 @@ def count_items(held_out: Dataset) -> int:
     """Return how many items of tokens or examples are kept out to decide on."""
     if held_out.ref.kind == "examples":
         return len(_kept_out_rows(Examples(held_out)))
-    tokens = Tokens(held_out)
-    shards = (each for number, each in enumerate(tokens.shards) if tokens.split(number) == "validation")
-    return sum(int(kept_out(shard["doc_id"].to_pylist()).sum()) for shard in shards)
+    return int(kept_out(language_model.doc_ids(Tokens(held_out), "validation")).sum())
 
 
 def _headline(s: Mapping[str, Any]) -> str:

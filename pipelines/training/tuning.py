@@ -52,7 +52,7 @@ def _spread(n: int, batch_size: int, most: int) -> NDArray[np.int64]:
 
 def _stream(samples: Samples, tokens: Tokens, batch_size: int, most: int) -> list[Batch]:
     config = samples.dataset.manifest.config
-    shards = [shard for shard in range(len(tokens.shards)) if tokens.split(shard) == SPLIT]
+    shards = tokens.shards_of(SPLIT)
     begins, lengths, shard_of = [], [], []  # of the documents
     for shard in shards:
         offsets, chooses = tokens.offsets(shard), ~kept_out(tokens.shards[shard]["doc_id"].to_pylist())
