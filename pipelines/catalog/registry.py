@@ -156,7 +156,7 @@ def find_model(reference: str, store: Store, tracking_uri: str, warn: Callable[[
     return eligible[-1]
 
 
-def exact(reference: str, tracking_uri: str) -> str:
+def resolve_reference(reference: str, tracking_uri: str) -> str:
     """Return `NAME@ALIAS` and `NAME/VERSION` of the registry as the store knows them; other references as they are.
 
     Raises:

@@ -110,6 +110,10 @@ class PromoteConfig(Config):
         """Return what makes one model of a task better than another."""
         return {"language": self.language, "classification": self.classification, "instruction": self.instruction}[task]
 
+    def reported_metric(self, task: str) -> str:
+        """Return the name that the metric of a task's criterion has in evaluations, which report it."""
+        return f"{TASKS[task].stage}/{self.criterion(task).metric.partition('/')[2]}"
+
 
 @dataclass(frozen=True)
 class Ruling:
