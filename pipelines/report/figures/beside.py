@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 from pipelines.evaluation.compare import Difference, compare, shown
 from pipelines.evaluation.language_model import BETWEEN
 from pipelines.evaluation.tasks import METRICS, title_of
-from pipelines.numbers import p_value
+from pipelines.numbers import counted, p_value
 from pipelines.report import charts
 from pipelines.report.charts import Axis, Series
 from pipelines.report.figures.evaluation import HEADLINE_METRICS
@@ -166,7 +166,7 @@ def label_parts(evaluations: Named) -> Iterator[Part]:
                     f"SELECT a.text, a.truth, b.model_label FROM a JOIN b USING (item) WHERE {condition} "  # noqa: S608 - constants
                     f"ORDER BY item LIMIT {MOST_ROWS}"
                 )
-            note = f"{n:,} texts" + (f"; the first {MOST_ROWS}." if n > MOST_ROWS else ".")
+            note = counted(n, "text") + (f"; the first {MOST_ROWS}." if n > MOST_ROWS else ".")
             title = f"{one} is right and {other} is wrong"
             columns = ("text", "label", f"{other} says")
             yield Part(title, note, columns=columns, rows=[_cells(*row) for row in rows], beside=True)
