@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import sqlite3
+import subprocess
+import sys
+from contextlib import closing
 from pathlib import Path
 
 import fsspec
@@ -55,3 +58,14 @@ def test_unreadable_database_is_one_sentence_without_its_password() -> None:
         with pytest.raises(InputError, match=r"MLflow's database in (postgresql|file) cannot be read") as refused:
             runs.read("runs", elsewhere)
         assert "sesame" not in str(refused.value)
+
+
+def test_reading_keeps_the_locks_of_writers_in_this_process(tmp_path: Path) -> None:
+    database = tmp_path / "mlflow.db"
+    with closing(sqlite3.connect(database, isolation_level=None)) as writer:
+        writer.execute("CREATE TABLE runs (name)")
+        writer.execute("BEGIN IMMEDIATE")
+        assert runs.ask(f"sqlite:///{database}", "SELECT name FROM runs") == []
+        other = "import sqlite3, sys; sqlite3.connect(sys.argv[1], timeout=0).execute('BEGIN IMMEDIATE')"
+        done = subprocess.run([sys.executable, "-c", other, str(database)], capture_output=True, text=True)
+    assert "database is locked" in done.stderr
