@@ -36,13 +36,13 @@ from pipelines.catalog.registry import (
 from pipelines.chain import Evaluated, Perform, corpus_of, with_tokenizer_of
 from pipelines.config import ClassificationRun, RunConfig
 from pipelines.corpus.examples import EXAMPLES
-from pipelines.corpus.kept_out import chose_on_all
+from pipelines.corpus.kept_out import FEWEST, chose_on_all
 from pipelines.errors import InputError
 from pipelines.evaluation.assistant import EVALUATE_ASSISTANT, EvaluateAssistantConfig
 from pipelines.evaluation.classifier import EVALUATE_CLASSIFIER
 from pipelines.evaluation.compare import evaluations_of, items_digest, shown
 from pipelines.evaluation.language_model import EVALUATE_LANGUAGE, EvaluateLanguageConfig
-from pipelines.evaluation.promotion import FEWEST, Ruling, decide, too_few
+from pipelines.evaluation.promotion import Ruling, decide, too_few
 from pipelines.evaluation.tasks import TRIAL
 from pipelines.evaluation.trial import BASELINES, TRY, TrialConfig, count_items
 from pipelines.store.dataset import Dataset

@@ -16,17 +16,21 @@ _SINCE = {"pretrain": 2, "finetune-classifier": 3, "finetune-assistant": 4}
 """The first version of each training that keeps these items out."""
 
 
-def kept_out(doc_ids: Iterable[str]) -> NDArray[np.bool_]:
-    """Return (N,) whether each validation document is kept out.
+FEWEST = 10
+"""Fewest items that decide. If fewer would be kept out, none is, and the whole split chooses."""
 
-    A document is always on the same side. The first 13 digits of its id, a hash, decide its split; the next one its
-    side.
+
+def kept_out(doc_ids: Iterable[str]) -> NDArray[np.bool_]:
+    """Return (N,) whether each document is kept out; the documents are those of the whole validation split.
+
+    The first 13 digits of a document's id, a hash, decide its split. The next digit decides its side.
     """
-    return np.array([doc_id[13] >= "8" for doc_id in doc_ids], bool)
+    kept = np.array([doc_id[13] >= "8" for doc_id in doc_ids], bool)
+    return kept if kept.sum() >= FEWEST else np.zeros_like(kept)
 
 
 def divide(examples: Sequence[Example]) -> tuple[list[Example], list[Example]]:
-    """Return the validation examples that choose, and those that are kept out. The opening decides, as for splits."""
+    """Return which examples of the validation split choose, and which are kept out; the opening decides."""
     sides: tuple[list[Example], list[Example]] = [], []
     for example, side in zip(examples, kept_out(document_id(each.opening) for each in examples), strict=True):
         sides[int(side)].append(example)

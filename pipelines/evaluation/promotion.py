@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, ClassVar
 from pydantic import Field, field_validator
 
 from gpt.config import Config
+from pipelines.corpus.kept_out import FEWEST
 from pipelines.errors import InputError
 from pipelines.evaluation import memorisation
 from pipelines.evaluation.classification_metrics import RATIOS
@@ -136,10 +137,6 @@ class Ruling:
     challenge: int = 1
 
 
-FEWEST = 10
-"""Items that a decision takes at least."""
-
-
 def level(significance: float, challenge: int) -> float:
     """Return the level of the n-th challenge of a champion on the same items: significance * 2 / (n * (n + 1)).
 
@@ -212,7 +209,7 @@ def _verdict(
 
 def too_few(n_items: int) -> str:
     """Say that there are too few items to decide on."""
-    return f"The validation split keeps {n_items} items out to decide on, and a decision takes {FEWEST}."
+    return f"{n_items} validation items are kept out to decide on, and a decision takes {FEWEST}: hold more out."
 
 
 def _change(each: Difference) -> str:

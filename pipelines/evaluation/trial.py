@@ -17,7 +17,7 @@ from pydantic import Field
 
 from gpt.config import Config
 from pipelines.corpus.examples import Example, Examples
-from pipelines.corpus.kept_out import divide, kept_out
+from pipelines.corpus.kept_out import divide
 from pipelines.errors import InputError
 from pipelines.evaluation import (
     answer_metrics,
@@ -97,11 +97,11 @@ def _kept_out_streams(tokens: Tokens, max_bytes: int) -> tuple[list[NDArray], li
     """Return the ids of the documents that are kept out, one stream for each shard, and the documents' ids."""
     streams: list[NDArray] = []
     items: list[str] = []
-    for shard in tokens.shards_of("validation"):
+    for shard, kept in tokens.kept_out().items():
         ids, offsets = tokens.known(tokens.flat(shard)), tokens.offsets(shard)
         names = tokens.shards[shard]["doc_id"].to_pylist()
         parts = []
-        for number in np.flatnonzero(kept_out(names)):
+        for number in np.flatnonzero(kept):
             part = ids[offsets[number] : offsets[number + 1]]
             max_bytes -= int(tokens.tokenizer.token_lengths[part].sum())
             if max_bytes < 0 and items:
@@ -157,7 +157,7 @@ def count_items(held_out: Dataset) -> int:
     """Return how many items of tokens or examples are kept out to decide on."""
     if held_out.ref.kind == "examples":
         return len(_kept_out_rows(Examples(held_out)))
-    return int(kept_out(language_model.doc_ids(Tokens(held_out), "validation")).sum())
+    return sum(int(kept.sum()) for kept in Tokens(held_out).kept_out().values())
 
 
 def _headline(s: Mapping[str, Any]) -> str:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import NamedTuple
@@ -12,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from pipelines.corpus.kept_out import kept_out
 from pipelines.store.dataset import Dataset
 from pipelines.store.files import whole_file
 from pipelines.store.intact import damaged
@@ -69,6 +71,13 @@ class Tokens:
             Damaged: an id lies outside the vocabulary.
         """
         yield from (self.known(self.flat(shard)) for shard in self.shards_of(split))
+
+    def kept_out(self) -> dict[int, NDArray[np.bool_]]:
+        """Return for each shard of the validation split which of its documents are kept out to decide on."""
+        shards = self.shards_of("validation")
+        names = [self.shards[shard]["doc_id"].to_pylist() for shard in shards]
+        kept = np.split(kept_out(chain.from_iterable(names)), np.cumsum([len(each) for each in names])[:-1])
+        return dict(zip(shards, kept, strict=False))  # without a shard there is one empty piece
 
     def known(self, ids: NDArray[np.unsignedinteger]) -> NDArray[np.unsignedinteger]:
         """Return ids of this dataset as they are.

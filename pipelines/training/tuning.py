@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from gpt.batch import Batch
 from pipelines.corpus.examples import Examples
-from pipelines.corpus.kept_out import divide, kept_out
+from pipelines.corpus.kept_out import divide
 from pipelines.tokens.samples import Samples
 from pipelines.tokens.shards import Tokens
 from pipelines.tokens.tokenized_examples import TokenizedExamples
@@ -52,14 +52,13 @@ def _spread(n: int, batch_size: int, most: int) -> NDArray[np.int64]:
 
 def _stream(samples: Samples, tokens: Tokens, batch_size: int, most: int) -> list[Batch]:
     config = samples.dataset.manifest.config
-    shards = tokens.shards_of(SPLIT)
     begins, lengths, shard_of = [], [], []  # of the documents
-    for shard in shards:
-        offsets, chooses = tokens.offsets(shard), ~kept_out(tokens.shards[shard]["doc_id"].to_pylist())
-        begins.append(offsets[:-1][chooses])
-        lengths.append(np.diff(offsets)[chooses])
-        shard_of.append(np.full(chooses.sum(), shard))
-    if not shards or (total := int(sum(map(np.sum, lengths)))) < 2:
+    for shard, kept in tokens.kept_out().items():
+        offsets = tokens.offsets(shard)
+        begins.append(offsets[:-1][~kept])
+        lengths.append(np.diff(offsets)[~kept])
+        shard_of.append(np.full((~kept).sum(), shard))
+    if not begins or (total := int(sum(map(np.sum, lengths)))) < 2:
         return []
     begin, length, shard_of_document = map(np.concatenate, (begins, lengths, shard_of))
     ends = np.cumsum(length)
@@ -84,8 +83,9 @@ def _stream(samples: Samples, tokens: Tokens, batch_size: int, most: int) -> lis
 def _packed(samples: Samples, tokens: Tokens, batch_size: int, most: int) -> list[Batch]:
     """Leave the pieces of the documents that are kept out empty in their windows."""
     windows: list[list[tuple[int, int, int]]] = []  # the shard, the start and the length of each piece
+    kept_out = tokens.kept_out()
     for shard, batch in samples.batches_of(SPLIT):
-        chooses = ~kept_out(tokens.shards[shard]["doc_id"].to_pylist())
+        chooses = ~kept_out[shard]
         for starts, lengths in zip(batch["starts"].to_pylist(), batch["lengths"].to_pylist(), strict=True):
             documents = np.searchsorted(tokens.offsets(shard), starts, side="right") - 1
             pieces = zip(starts, lengths, chooses[documents], strict=True)

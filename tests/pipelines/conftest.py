@@ -83,6 +83,12 @@ def on_small_disk(tmp_path: Path) -> Callable[..., list[Any]]:
     return run
 
 
+@pytest.fixture
+def few_decide(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep items out to decide on from validation splits of any size."""
+    monkeypatch.setattr("pipelines.corpus.kept_out.FEWEST", 1)
+
+
 @pytest.fixture(scope="session")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Dataset]:
     """made(STEP) is the dataset that a step of the chain made; its curves are in MLflow's database."""

@@ -117,7 +117,7 @@ def test_too_few_items_decide_nothing(family, monkeypatch):
     family.model(0.8)
     _, decision = family.gate().decide(family.evaluate(family.model(0.95)))
     assert not decision.promoted and family.tags(2)[DECISION] == "not promoted"
-    assert "keeps 5 items out to decide on, and a decision takes 10" in family.tags(2)[WHY]
+    assert "5 validation items are kept out to decide on, and a decision takes 10" in family.tags(2)[WHY]
 
 
 def test_models_of_the_version_before_are_not_favoured(family, monkeypatch):

@@ -2,6 +2,8 @@
 
 from types import SimpleNamespace
 
+import pytest
+
 from pipelines.corpus.documents import document_id
 from pipelines.corpus.examples import Example
 from pipelines.corpus.kept_out import chose_on_all, divide, kept_out
@@ -11,10 +13,17 @@ def test_about_half_is_kept_out_whatever_else_there_is():
     ids = [document_id(f"text {i}") for i in range(2000)]
     side = dict(zip(ids, kept_out(ids), strict=True))
     assert 900 < sum(side.values()) < 1100
-    assert all(kept_out([each])[0] == side[each] for each in ids[:50])
+    assert list(kept_out(ids[:50])) == [side[each] for each in ids[:50]]
     assert not len(kept_out([]))
 
 
+def test_small_split_chooses_with_all_its_items():
+    ids = [document_id(f"text {i}") for i in range(200)]
+    high = [each for each in ids if kept_out(ids)[ids.index(each)]]
+    assert not any(kept_out(high[:9])) and all(kept_out(high[:10]))
+
+
+@pytest.mark.usefixtures("few_decide")
 def test_examples_with_one_opening_are_on_one_side():
     for number in range(50):
         opening = f"What is {number}?"

@@ -105,6 +105,7 @@ def test_assistant_is_evaluated_beside_base_and_retrieval(build, warnings, examp
     assert metrics["base model", "loss"]["value"] != metrics["model", "loss"]["value"]
 
 
+@pytest.mark.usefixtures("few_decide")
 def test_trial_of_an_assistant_reads_only_what_is_kept_out(build, examples):
     roles = {"model": build(ASSISTANT, {}), "base": build(BASE, {}), "examples": examples}
     model, base = (build(TRY, {"baseline": each, "max_new_tokens": 2}, **roles) for each in (False, True))

@@ -21,6 +21,7 @@ def tried(tmp_path):
     return run
 
 
+@pytest.mark.usefixtures("few_decide")
 def test_language_model_is_tried_on_the_documents_that_are_kept_out(published, tried):
     inputs = {"model": published.model, "tokens": published.tokens}
     statistics, predictions = tried(inputs)

@@ -9,6 +9,8 @@ from pipelines.tokens.samples import SAMPLE, Samples
 from pipelines.tokens.shards import Tokens
 from pipelines.training.tuning import tuning_batches
 
+pytestmark = pytest.mark.usefixtures("few_decide")
+
 
 @pytest.fixture
 def documents(inputs):
