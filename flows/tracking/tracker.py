@@ -176,8 +176,8 @@ class Tracker:
             run = runs[0]
             self.client.update_run(run.info.run_id, status="RUNNING")
             self._log(run.info.run_id, tags=run_tags(identity))
-            if ENDED in run.data.tags:
-                self.client.delete_tag(run.info.run_id, ENDED)
+            for tag in run.data.tags.keys() & {ENDED, MLFLOW_RUN_NOTE}:  # why the interrupted attempt ended
+                self.client.delete_tag(run.info.run_id, tag)
         else:
             name = f"{step.type.name} {step.name}" + (f" · {self.what_differs}" if self.what_differs else "")
             run = self.client.create_run(self.experiment_id, run_name=name, tags=identity | self.source)
