@@ -11,7 +11,7 @@ from prefect.states import Cancelled, Completed, Failed
 
 from flows.console import say
 from flows.home import Home
-from flows.label import Label
+from flows.label import NO_LABEL, Label
 from flows.orchestration.artifacts import publish_chain
 from flows.orchestration.conductor import Conductor
 from flows.orchestration.endings import crash_dead_runs, end_mlflow_runs, living_run
@@ -95,9 +95,6 @@ def _conduct(
     return conductor.done
 
 
-NO_LABEL = Label()
-
-
 def _our_flow(**names: Any) -> Any:
     hooks: list[Any] = [end_mlflow_runs]
     ends: Any = {"on_failure": hooks, "on_crashed": hooks, "on_cancellation": hooks}
@@ -116,8 +113,7 @@ def _flow(name: str, until: str, description: str) -> prefect.Flow[..., Any]:
         """
 
         def evaluate(perform: Perform, home: Home) -> list[Evaluated]:
-            base = find_base(config.base, config.name, home) if config.base else None
-            return chain(perform, config, until, base, say)
+            return chain(perform, config, until, find_base(config, until, home), say)
 
         is_finished = lambda home: bool(find_finished(config, until, home))  # noqa: E731
         return _conduct(config, label, evaluate, is_finished, rebuild)

@@ -28,7 +28,7 @@ def show_dry_run(config: RunConfig, until: str, home: Home, rebuild: bool) -> No
     from pipelines.preflight import check_outside
 
     check_outside(config, until)
-    base = find_base(config.base, config.name, home) if config.base and until != "ingest" else None
+    base = find_base(config, until, home)
 
     def announce() -> None:
         say("Training the model for some steps, to measure this machine.", "dim")

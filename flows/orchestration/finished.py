@@ -33,7 +33,7 @@ def find_finished(config: RunConfig, until: str, home: Home) -> list[Outcome]:
     global _resolved
     home.store.sweep()
     try:
-        base = find_base(config.base, config.name, home, lambda sentence: None) if config.base else None
+        base = find_base(config, until, home, lambda sentence: None)
         _resolved = resolve(home.store.find, config, until, base)
         made = [dataset for _, dataset in _resolved if dataset]
         if len(made) < len(_resolved) or not _has_ended(config.name, made, home):
