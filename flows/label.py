@@ -9,7 +9,7 @@ from gpt.config import Config
 from pipelines.changes import changes, expand, flat
 from pipelines.config import RunConfig, explain
 from pipelines.errors import InputError
-from pipelines.visible import one_line
+from pipelines.visible import one_line, shorten
 
 
 class Label(Config):
@@ -141,5 +141,4 @@ def _prefixes(key: str) -> list[str]:
 
 
 def _short(text: str, limit: int) -> str:
-    text = one_line(" ".join(text.split()))
-    return text if len(text) <= limit else f"{text[: limit - 1]}…"
+    return shorten(one_line(" ".join(text.split())), limit)

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from flows.outcome import Outcome
     from pipelines.new_data import NewDataRun
     from pipelines.store.dataset import Dataset
-    from pipelines.store.step import Step
 
 LONGEST = 40  # bytes of a metric, of which a label or a source may be a part
 
@@ -116,23 +115,16 @@ def _experiment(model: Dataset, home: Home) -> str:
 def _find_made(config: NewDataRun, home: Home) -> list[Outcome]:
     """Return the outcome of each step if all of them were carried out before; else an empty list."""
     from flows.console import say
+    from flows.orchestration.finished import published_only
     from flows.outcome import Outcome
     from pipelines.new_data import evaluate_new
 
-    made: list[Outcome] = []
-
-    def look_up(step: Step) -> Dataset:
-        dataset = home.store.find(step)
-        if dataset is None:
-            raise LookupError
-        made.append(Outcome(step.type.name, dataset, 0.0, reused=True))
-        return dataset
-
+    made: list[Dataset] = []
     try:
-        evaluate_new(look_up, config, home.store, say)
+        evaluate_new(published_only(home.store, made), config, home.store, say)
     except LookupError:
         return []
-    return made
+    return [Outcome(each.manifest.step, each, 0.0, reused=True) for each in made]
 
 
 def metrics_table(evaluation: Dataset) -> Table:

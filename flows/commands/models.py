@@ -112,7 +112,6 @@ def model_lines(home: Home, name: str | None = None) -> Iterator[Text]:
     from pipelines.catalog.registry import DECIDED, DECISION, WHY, registered
     from pipelines.evaluation.compare import evaluations_of
     from pipelines.evaluation.promotion import PromoteConfig
-    from pipelines.evaluation.tasks import TASKS
 
     every = registered(home.mlflow_uri)
     versions = [each for each in every if name in (None, each.name)]
@@ -126,8 +125,7 @@ def model_lines(home: Home, name: str | None = None) -> Iterator[Text]:
     for each in versions:
         metric = "no longer in the store"
         if model := published.get(each.fingerprint or ""):
-            task = str(model.manifest.statistics["task"])
-            key = f"{TASKS[task].stage}/{PromoteConfig().criterion(task).metric.partition('/')[2]}"
+            key = PromoteConfig().reported(str(model.manifest.statistics["task"]))
             statistics = [evaluation.manifest.statistics for evaluation in evaluations_of(model.ref, evaluations)]
             short = key.rpartition("/")[2]
             metric = next((f"{short} {s[key]:.4g}" for s in statistics if key in s), "not evaluated")

@@ -12,7 +12,6 @@ from mlflow.tracking import MlflowClient
 
 from pipelines.changes import flat
 from pipelines.config import RunConfig
-from pipelines.evaluation.tasks import TASKS
 
 VIEW = "tokenmill"
 TAG = f"mlflow.sharedViewState.{VIEW}"
@@ -34,13 +33,9 @@ def save_view(client: MlflowClient, experiment_id: str, config: RunConfig, chang
 
 def _key_metrics(config: RunConfig) -> list[str]:
     """Return the metrics by which models are compared, as a flow's run names them."""
-    tuned = [f"{config.name}-{key}/{_main_metric(config, part.task)}" for key, part in config.finetune.items()]
-    return [_main_metric(config, "language"), "val/loss", *tuned]
-
-
-def _main_metric(config: RunConfig, task: str) -> str:
-    """Return the metric of a task's evaluations that has the name of the one that the promotion gate decides by."""
-    return f"{TASKS[task].stage}/{config.promote.criterion(task).metric.partition('/')[2]}"
+    promote = config.promote
+    tuned = [f"{config.name}-{key}/{promote.reported(part.task)}" for key, part in config.finetune.items()]
+    return [promote.reported("language"), "val/loss", *tuned]
 
 
 def _param(key: str, config: RunConfig) -> str:

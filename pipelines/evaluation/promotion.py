@@ -92,6 +92,10 @@ class PromoteConfig(Config):
         """Return what makes one model of a task better than another."""
         return {"language": self.language, "classification": self.classification, "instruction": self.instruction}[task]
 
+    def reported(self, task: str) -> str:
+        """Return the metric of a task's evaluations that has the name of the one that decides."""
+        return f"{TASKS[task].stage}/{self.criterion(task).metric.partition('/')[2]}"
+
 
 @dataclass(frozen=True)
 class Ruling:
