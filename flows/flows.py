@@ -1,7 +1,8 @@
 """The flows: the whole chain as `run`, and one flow per step that carries the chain that far."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, cast
 
 import prefect
@@ -62,13 +63,7 @@ def _conduct(
         "mlflow.source.name": f"tokenmill {flow_run.flow_name}",
     }
     try:
-        with (
-            clean_errors(),
-            lines_in_prefect(),
-            stop_on_signals() as should_stop,
-            waiting_for(PREFECT, os.environ.get("PREFECT_API_URL", ""), should_stop),
-            waiting_for(MLFLOW, home.mlflow_uri, should_stop),
-        ):
+        with _surroundings(home) as should_stop:
             tag_flow_run(config, label)
             if deployment.id and not rebuild:
                 crash_dead_runs(home.store)  # the locks of runs that have ended go
@@ -93,6 +88,19 @@ def _conduct(
             raise
         return Failed(message=str(reason), data=error)  # Prefect would log its own calls with an error that is raised
     return conductor.done
+
+
+@contextmanager
+def _surroundings(home: Home) -> Iterator[Callable[[], bool]]:
+    """Log lines in Prefect, wait for servers and react to signals; yield whether the run was asked to end."""
+    with (
+        clean_errors(),
+        lines_in_prefect(),
+        stop_on_signals() as should_stop,
+        waiting_for(PREFECT, os.environ.get("PREFECT_API_URL", ""), should_stop),
+        waiting_for(MLFLOW, home.mlflow_uri, should_stop),
+    ):
+        yield should_stop
 
 
 def _our_flow(**names: Any) -> Any:

@@ -185,7 +185,7 @@ class Tracker:
             for tag in run.data.tags.keys() & {ENDED, MLFLOW_RUN_NOTE}:  # why the interrupted attempt ended
                 self.client.delete_tag(run.info.run_id, tag)
         else:
-            name = " · ".join(filter(None, [f"{step.type.name} {step.name}", self.distinction.what]))
+            name = " · ".join(filter(None, [step.title, self.distinction.what]))
             run = self.client.create_run(self.experiment_id, run_name=name, tags=identity | self.source)
         self._log_params(run, flat(step.config))
         return run
