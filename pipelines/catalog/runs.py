@@ -9,6 +9,7 @@ import sqlite3
 import time
 from collections.abc import Iterable
 from contextlib import closing
+from errno import EACCES
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote, unquote
@@ -188,7 +189,10 @@ def ask(tracking_uri: str, query: str, *values: str) -> list[tuple[Any, ...]]:
         return _ask_through_sqlalchemy(tracking_uri, query, values)
     path = _file_of(tracking_uri)
     try:
-        path.open("rb").close()
+        path.stat()
+        # Not opened to see: at its end, the locks go that SQLite holds on it for others in this process.
+        if not os.access(path, os.R_OK):
+            raise PermissionError(EACCES, os.strerror(EACCES))
         return _ask_file(path, query, values)
     except (FileNotFoundError, NotADirectoryError):
         return []

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import sqlite3
 from contextlib import ExitStack, closing
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pytest
 
@@ -105,14 +106,8 @@ def test_unreadable_database_serves_only_versions_named_exactly(
             monkeypatch.setattr(sqlite3, "connect", lambda *a, **named: connect(*a, timeout=0.05, **named))
             lock(place.database, stack)
         elif damage == "it may not be read":  # root may read everything, so the system's answer is played
-            open_path = Path.open
-
-            def refuse(path: Path, *arguments: Any, **named: Any) -> Any:
-                if path == place.database:
-                    raise PermissionError(13, "Permission denied")
-                return open_path(path, *arguments, **named)
-
-            monkeypatch.setattr(Path, "open", refuse)
+            access = os.access
+            monkeypatch.setattr(os, "access", lambda path, mode: path != place.database and access(path, mode))
         else:
             UNREADABLE[damage](place.database)
         with pytest.raises(InputError, match=rf"The champion of 'gpt' is unknown: .*{place.database}.*gpt@FINGERPRINT"):

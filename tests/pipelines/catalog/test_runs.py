@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import sqlite3
+import subprocess
+import sys
+from contextlib import closing
 from pathlib import Path
 
 import fsspec
@@ -34,6 +37,19 @@ def test_database_is_found_in_a_folder_of_any_name(tmp_path: Path, folder: str) 
         database.execute("CREATE TABLE runs (run_uuid, artifact_uri)")
         database.execute("INSERT INTO runs VALUES ('r1', ?)", (tmp_path.as_uri(),))
     assert runs.ask(uri, "SELECT run_uuid FROM runs") == [("r1",)]
+
+
+def test_question_keeps_the_locks_of_this_process_on_the_database(tmp_path: Path) -> None:
+    path = tmp_path / "mlflow.db"
+    write = (
+        "import sqlite3, sys; sqlite3.connect(sys.argv[1]).execute('INSERT INTO runs VALUES (1)').connection.close()"
+    )
+    with closing(sqlite3.connect(path)) as database:  # as MLflow's client keeps one
+        database.execute("PRAGMA journal_mode=WAL")
+        database.execute("CREATE TABLE runs (run_uuid)")
+        assert runs.ask(f"sqlite:///{path}", "SELECT * FROM runs") == []
+        subprocess.run([sys.executable, "-c", write, path], check=True)
+        assert path.with_name("mlflow.db-wal").exists(), "another process took itself for the last one"
 
 
 def test_texts_in_a_bucket_need_no_server(tmp_path: Path) -> None:
