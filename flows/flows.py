@@ -78,8 +78,7 @@ def _conduct(
                     report = conductor.perform(report_on(config, made, evaluated))
                     if promote:
                         conductor.done += Gate(conductor.perform, home, tracker, config, again).pass_all(evaluated)
-                    links = tracker.summarise(config.name, conductor.done, report.file(REPORT_FILE))
-                    publish_chain(config.name, conductor.done, links["report"])
+                    publish_chain(config.name, conductor.done, tracker.summarise(report.file(REPORT_FILE)))
     except Stopped as stopped:
         return Cancelled(message=str(stopped))
     except Exception as error:

@@ -36,11 +36,11 @@ def show_dry_run(config: RunConfig, until: str, home: Home, rebuild: bool) -> No
     with hashing_bar():
         steps = forecast(config, until, home.store.list(), base, rebuild, announce)
     typer.echo()
-    print_unbroken(_table(config.name, steps))
+    print_unbroken(_table(steps))
     typer.echo(f"\n{summary(steps)}")
 
 
-def _table(name: str, steps: Sequence[StepForecast]) -> Table:
+def _table(steps: Sequence[StepForecast]) -> Table:
     from rich import box
     from rich.table import Table
     from rich.text import Text

@@ -22,7 +22,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NOTE
 from flows.console import warn
 from flows.home import Home
 from flows.label import NO_LABEL, Label
-from flows.outcome import Outcome, new_outcomes
+from flows.outcome import new_outcomes
 from flows.servers.mlflow_database import ensure_mlflow_database
 from flows.servers.stack import pages
 from flows.tracking.earlier import Distinction, distinguish
@@ -278,17 +278,13 @@ class Tracker:
         for at in range(0, len(missing), 1000):  # MLflow takes a thousand at a time
             self._log(self.parent, metrics=missing[at : at + 1000])
 
-    def summarise(self, name: str, outcomes: Sequence[Outcome], report: Path) -> dict[str, str]:
-        """Log the report and a description to the parent run.
-
-        Returns:
-            Addresses of the report and of the run's pages, by title.
-        """
+    def summarise(self, report: Path) -> str:
+        """Log the report and a description to the parent run; return the address of the report."""
         self.client.log_artifact(self.parent, str(report))
-        links = {"report": f"{self._address(self.parent)}/artifacts/report.html"}
-        self.client.set_tag(self.parent, MLFLOW_RUN_NOTE, self._note(links))
+        address = f"{self._address(self.parent)}/artifacts/report.html"
+        self.client.set_tag(self.parent, MLFLOW_RUN_NOTE, self._note({"report": address}))
         self._name_for_version()
-        return {**links, **self._links()}
+        return address
 
     def _name_for_version(self) -> None:
         """Rename a run that differs in nothing from the run before for the version of the model that it has trained."""

@@ -92,6 +92,7 @@ def test_mlflow_has_a_finished_child_run_for_each_step(runs):
 
 def test_parent_run_has_the_config_and_every_result(runs):
     (parent,) = (run for run in runs if run.data.tags["tokenmill.kind"] == "flow")
+    assert parent.data.tags["team"] == "b" and "A first try." in parent.data.tags["mlflow.note.content"]
     assert parent.data.params["pretrain.steps"] == "12"
     assert parent.data.params["finetune.sort.training.steps"] == "6"
     evaluations = [run for run in runs if run.data.tags["tokenmill.kind"] == "evaluation"]
@@ -205,7 +206,8 @@ def test_prefect_records_the_flow_its_tasks_and_artifacts(finished):
         lines = [line for (line,) in connection.execute("select message from log")]
         tasks = connection.execute("select name, state_type, tags from task_run order by start_time").fetchall()
         keys = {key for (key,) in connection.execute("select key from artifact where key is not null")}
-    assert flow_run[:2] == ("tiny", "COMPLETED") and set(json.loads(flow_run[2])) == {"tokenmill", "run", "tiny"}
+    assert flow_run[:2] == ("tiny", "COMPLETED")
+    assert set(json.loads(flow_run[2])) == {"tokenmill", "run", "tiny", "team=b"}
     for part in ("ingest topics  40 documents", "pretrain tiny: step 6, val/loss", "tiny-sort/1 not promoted. The"):
         assert len([line for line in lines if part in line]) == 1, part
     assert [name.split()[0] for name, _, _ in tasks] == [*STEPS, "promote", "promote", "promote"]
@@ -238,8 +240,9 @@ def test_repeated_run_has_nothing_to_do(finished, client, flow):
     before = len(client.search_runs([experiment.experiment_id]))
     again = place.tokenmill(flow, str(place.config), PREFECT_API_URL="http://127.0.0.1:9/api")  # needs no server
     assert "made before" in again.stderr and again.stdout.count("reused") == len(STEPS)
-    words = [re.sub(r"reused|[\d.]+ s\b|─", "", out).split() for out in (done.stdout, again.stdout)]
-    assert words[0] == words[1]
+    tables = [out.partition("promote ")[0] for out in (done.stdout, again.stdout)]  # a person has promoted meanwhile
+    words = [re.sub(r"reused|[\d.]+ s\b|─", "", table).split() for table in tables]
+    assert words[0] == words[1] and again.stdout.count("promoted. By hand") == 3
     assert len(client.search_runs([experiment.experiment_id])) == before
 
 
