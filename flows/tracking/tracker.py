@@ -96,7 +96,7 @@ class Tracker:
         self.source |= {key: value for key, value in tags.items() if key.startswith("mlflow.source.")}
         with self.home.starting:  # or another process would take the run, not locked yet, for one of a dead process
             self._end_dead_runs()
-            own = self._tags(label) | tags
+            own = {**self._tags(label), **tags}
             run = self.client.create_run(self.experiment_id, run_name=self.distinction.title, tags=own)
             self.parent = run.info.run_id
             lock = self.home.store.lock(self.parent)
