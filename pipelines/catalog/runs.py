@@ -4,12 +4,12 @@ An SQLite database is read straight from its file, opened to read only. PostgreS
 server over REST.
 """
 
+import errno
 import os
 import sqlite3
 import time
 from collections.abc import Iterable
 from contextlib import closing
-from errno import EACCES
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote, unquote
@@ -189,10 +189,7 @@ def ask(tracking_uri: str, query: str, *values: str) -> list[tuple[Any, ...]]:
         return _ask_through_sqlalchemy(tracking_uri, query, values)
     path = _file_of(tracking_uri)
     try:
-        path.stat()
-        # Not opened to see: at its end, the locks go that SQLite holds on it for others in this process.
-        if not os.access(path, os.R_OK):
-            raise PermissionError(EACCES, os.strerror(EACCES))
+        _check_readable(path)
         return _ask_file(path, query, values)
     except (FileNotFoundError, NotADirectoryError):
         return []
@@ -201,6 +198,16 @@ def ask(tracking_uri: str, query: str, *values: str) -> list[tuple[Any, ...]]:
     except sqlite3.Error as error:
         remedy = _REMEDIES.get(getattr(error, "sqlite_errorcode", 0) & 0xFF, "put a copy from before in its place")
         raise InputError(f"MLflow's database {path} cannot be read ({error}); {remedy}.") from None
+
+
+def _check_readable(path: Path) -> None:
+    """Raise the operating system's error if a database cannot be opened.
+
+    The file is not opened: when a process closes a file, it loses all its locks on it, so MLflow's would be gone too.
+    """
+    path.stat()
+    if not os.access(path, os.R_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
 
 
 def is_missing(tracking_uri: str) -> bool:

@@ -53,8 +53,13 @@ def test_mlflow_outages_before_within_and_after_training_lose_nothing(
     assert len(ours) == 5 and all(theirs[name] == ours[name] for name in ours if not name.startswith("report/"))
     assert not list(place.home.glob(".tokenmill/unsent/*"))
     with sqlite3.connect(stack.home / "mlruns" / "mlflow.db") as database:
-        points = "SELECT step, count(*) FROM metrics WHERE key = 'train/loss' GROUP BY step ORDER BY step"
+        of_pretraining = "run_uuid IN (SELECT run_uuid FROM tags WHERE key = 'tokenmill.step' AND value = 'pretrain')"
+        points = (
+            f"SELECT step, count(*) FROM metrics WHERE key = 'train/loss' AND {of_pretraining} GROUP BY 1 ORDER BY 1"
+        )
         assert database.execute(points).fetchall() == [(step, 1) for step in range(12)]
+        doubles = "SELECT 1 FROM metrics WHERE key = 'train/loss' GROUP BY run_uuid, step HAVING count(*) > 1"
+        assert database.execute(doubles).fetchall() == []
         runs = database.execute("SELECT name, status FROM runs WHERE lifecycle_stage = 'active'").fetchall()
         assert sorted(runs) == [
             ("ingest topics", "FINISHED"),

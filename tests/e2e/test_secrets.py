@@ -3,6 +3,7 @@
 import json
 import re
 from http.server import BaseHTTPRequestHandler
+from pathlib import Path
 
 import pytest
 
@@ -48,7 +49,8 @@ def test_address_with_a_secret_is_rejected_without_repeating_it(place, uri, tabl
     ],
 )
 def test_address_without_a_secret_is_accepted(place, uri):
-    assert load_config(place.config, [f"ingest.sources=[{{uri='{uri}'}}]"]).ingest.sources[0].uri == uri
+    source = load_config(place.config, [f"ingest.sources=[{{uri='{uri}'}}]"]).ingest.sources[0]
+    assert source.uri == (uri if "://" in uri else str(Path.cwd() / uri))
 
 
 def test_secret_of_a_run_is_stored_nowhere(place, serve):

@@ -39,19 +39,6 @@ def test_database_is_found_in_a_folder_of_any_name(tmp_path: Path, folder: str) 
     assert runs.ask(uri, "SELECT run_uuid FROM runs") == [("r1",)]
 
 
-def test_question_keeps_the_locks_of_this_process_on_the_database(tmp_path: Path) -> None:
-    path = tmp_path / "mlflow.db"
-    write = (
-        "import sqlite3, sys; sqlite3.connect(sys.argv[1]).execute('INSERT INTO runs VALUES (1)').connection.close()"
-    )
-    with closing(sqlite3.connect(path)) as database:  # as MLflow's client keeps one
-        database.execute("PRAGMA journal_mode=WAL")
-        database.execute("CREATE TABLE runs (run_uuid)")
-        assert runs.ask(f"sqlite:///{path}", "SELECT * FROM runs") == []
-        subprocess.run([sys.executable, "-c", write, path], check=True)
-        assert path.with_name("mlflow.db-wal").exists(), "another process took itself for the last one"
-
-
 def test_texts_in_a_bucket_need_no_server(tmp_path: Path) -> None:
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
     with sqlite3.connect(tmp_path / "mlflow.db") as database:
@@ -71,3 +58,14 @@ def test_unreadable_database_is_one_sentence_without_its_password() -> None:
         with pytest.raises(InputError, match=r"MLflow's database in (postgresql|file) cannot be read") as refused:
             runs.read("runs", elsewhere)
         assert "sesame" not in str(refused.value)
+
+
+def test_reading_keeps_the_locks_of_writers_in_this_process(tmp_path: Path) -> None:
+    database = tmp_path / "mlflow.db"
+    with closing(sqlite3.connect(database, isolation_level=None)) as writer:
+        writer.execute("CREATE TABLE runs (name)")
+        writer.execute("BEGIN IMMEDIATE")
+        assert runs.ask(f"sqlite:///{database}", "SELECT name FROM runs") == []
+        other = "import sqlite3, sys; sqlite3.connect(sys.argv[1], timeout=0).execute('BEGIN IMMEDIATE')"
+        done = subprocess.run([sys.executable, "-c", other, str(database)], capture_output=True, text=True)
+    assert "database is locked" in done.stderr
