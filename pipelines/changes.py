@@ -44,7 +44,7 @@ def _are_equal(before: str | None, after: str | None) -> bool:
     return before == after or {before, after} <= {None, *EMPTY} or bool(is_same_place)
 
 
-def listed(changed: Mapping[str, Change]) -> list[str]:
+def change_lines(changed: Mapping[str, Change]) -> list[str]:
     """Return changes as lines such as `pretrain.seed: 0 → 7`, each on one line."""
     return [f"{key}: {_shown(old)} → {_shown(new)}" for key, (old, new) in changed.items()]
 

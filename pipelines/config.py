@@ -33,7 +33,7 @@ SHIPPED = (Path(__file__).parents[1] / "tokenmill" / "configs").resolve()
 """The shipped configs, in a checkout as in a wheel."""
 
 
-def shipped(path: Path | str) -> Path:
+def find_config(path: Path | str) -> Path:
     """Return a path, or the shipped config that it names: `quickstart`, or `configs/quickstart.toml` elsewhere."""
     path = Path(path).expanduser()
     ours = SHIPPED / f"{path.name.removesuffix('.toml')}.toml"
@@ -172,7 +172,7 @@ def load_config(
     Raises:
         InputError: the file does not exist, is not TOML, or does not describe a run.
     """
-    path = shipped(path)
+    path = find_config(path)
     try:
         content = path.read_bytes()
         values = tomllib.loads(content.decode("utf-8-sig"))  # editors of Windows write a mark first

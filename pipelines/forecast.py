@@ -205,7 +205,7 @@ class _Estimate:
         vocabulary = step.inputs["tokens"].manifest.statistics["vocabulary"]
         about = f"{counted(config.steps, 'step')} of {config.batch_size * config.accumulation} x {context} tokens"
         if vocabulary is None:
-            return StepForecast(step, None, about, unknown=_first(step)), {"context": context}
+            return StepForecast(step, None, about, unknown=_waits_for(step)), {"context": context}
         architecture = config.model.gpt(vocabulary, context)
         parameters, tokens = (
             parameters_of(architecture),
@@ -233,7 +233,7 @@ class _Estimate:
         examples, parameters = config.batch_size * config.accumulation, base.statistics["parameters"]
         about = f"{counted(config.steps, 'step')} of {counted(examples, 'example')}"
         if parameters == PLENTY:
-            return StepForecast(step, None, about, unknown=_first(step)), {}
+            return StepForecast(step, None, about, unknown=_waits_for(step)), {}
         seconds, at_most = _as_before(before, config, {"parameters": parameters}), False
         if self.token_seconds is None and isinstance(base, Manifest):
             self.token_seconds = base.built["seconds"] / max(base.statistics["tokens_trained"], 1)
@@ -262,7 +262,7 @@ def _as_before(before: Dataset | None, config: TrainConfig, numbers: Numbers) ->
     return float(before.manifest.built["seconds"] * config.steps / before.manifest.statistics["steps"])
 
 
-def _first(step: Step) -> str:
+def _waits_for(step: Step) -> str:
     """Return why nothing is known about a step: what it takes is not made yet."""
     inputs: Iterable[Any] = step.inputs.values()
     return f"not known before {next(each.step for each in inputs if isinstance(each, _Expected))}"

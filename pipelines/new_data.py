@@ -8,18 +8,19 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from gpt.config import Config
+from pipelines.catalog.model_versions import on_new_data
 from pipelines.chain import Evaluated, Perform, with_tokenizer_of
 from pipelines.corpus.documents import SplitConfig, document_id
 from pipelines.corpus.examples import EXAMPLES, Examples, ExamplesConfig
 from pipelines.corpus.ingest.config import IngestConfig
 from pipelines.corpus.ingest.ingest import INGEST
-from pipelines.errors import InputError, did_you_mean
+from pipelines.errors import InputError
 from pipelines.evaluation.assistant import EVALUATE_ASSISTANT, EvaluateAssistantConfig
 from pipelines.evaluation.classifier import EVALUATE_CLASSIFIER, EvaluateClassifierConfig
 from pipelines.evaluation.compare import evaluations_of
 from pipelines.evaluation.language_model import EVALUATE_LANGUAGE, EvaluateLanguageConfig, doc_ids
 from pipelines.report.report import ReportConfig
-from pipelines.starter.columns import Columns
+from pipelines.starter.columns import Columns, check_column
 from pipelines.starter.sources import example_keys, slug, text_sources
 from pipelines.starter.survey import Kind, Survey, name_of
 from pipelines.store.dataset import Dataset
@@ -61,9 +62,8 @@ def choose_columns(data: Survey, text: str | None, label: str | None) -> tuple[K
     kind = data.kinds[0]
     columns = kind.columns or Columns()
     for name in filter(None, (text, label)):
-        if kind.fields and name not in kind.fields:
-            hint = did_you_mean(name, kind.fields, f"there are {', '.join(kind.fields)}.")
-            raise InputError(f"{kind.files[0].name} has no column {name!r}; {hint}")
+        if kind.fields:
+            check_column(name, kind.fields, kind.files[0].name)
     if label:
         columns = Columns(text=text or columns.text, label=label)
     elif text:
@@ -86,12 +86,14 @@ def plan(
     Raises:
         InputError: the data is not what the model needs.
     """
-    name = f"{model.ref.name[:40]}-on-{slug(name_of(data.uri))[:18]}".rstrip("-.")
+    name = f"{on_new_data(model.ref.name)}{slug(name_of(data.uri))[:18]}".rstrip("-.")
     values = {"name": name, "experiment": experiment, "model": f"{model.ref.name}@{model.ref.fingerprint}"}
     kind, columns = choose_columns(data, text, label)
     task = model.manifest.statistics["task"]
     if label and task != "classification":
-        raise InputError(f"--label is for a classifier, and {model.ref.name} is none.")
+        raise InputError(
+            f"--label is for a classifier, and {model.ref.name} is none; leave it out, or name another --model."
+        )
     if task == "language":
         sources = [source.keys | ({"text": text} if text else {}) for source in text_sources(data)]
         return NewDataRun.model_validate(values | {"ingest": {"sources": sources, "split": ALL_TEST}})

@@ -31,22 +31,22 @@ def apply_override(values: dict[str, Any], override: str) -> None:
     for number, part in enumerate(path):
         here = _enter(here, part, path[:number], override)
     if isinstance(here, list):
-        here[_index(here, last, path, override)] = typed(value)
+        here[_index(here, last, path, override)] = mark_typed(value)
     elif isinstance(here, dict):
         if not here and last.isdecimal() and len(path) > 1:
             name = ".".join(path)
             raise InputError(f"--set {'.'.join(key_of(override))}: the config has no list {name!r}; give all of it.")
-        here[last] = typed(value)
+        here[last] = mark_typed(value)
     else:
         raise InputError(f"--set {'.'.join(key_of(override))}: {'.'.join(path)!r} is not a table in the config.")
 
 
-def typed(value: Any) -> Any:
+def mark_typed(value: Any) -> Any:
     """Return a value whose texts are marked as typed, so that paths among them start from the current folder."""
     if isinstance(value, dict):
-        return {key: typed(each) for key, each in value.items()}
+        return {key: mark_typed(each) for key, each in value.items()}
     if isinstance(value, list):
-        return [typed(each) for each in value]
+        return [mark_typed(each) for each in value]
     return Typed(value) if isinstance(value, str) else value
 
 

@@ -16,8 +16,8 @@ from packaging.requirements import Requirement
 ROOT = Path(__file__).parents[1]
 SCHEDULES = """
 from flows.schedules.deployments import load_schedules, make_deployments
-from pipelines.config import shipped
-schedules = shipped("configs/schedules.toml")
+from pipelines.config import find_config
+schedules = find_config("configs/schedules.toml")
 print(*(each.name for each in make_deployments(load_schedules(schedules), schedules)))
 """
 

@@ -46,13 +46,13 @@ def find(name: Name, home: str | Path | None = None, kind: str | None = None) ->
     Raises:
         InputError: there is none, or it is of another kind.
     """
-    from pipelines.catalog.registry import exact
+    from pipelines.catalog.registry import resolve_reference
     from pipelines.store.dataset import Dataset
 
     folder = folder_of(name)
     if folder is None:
         place = open_home(home)
-        return place.store.open(exact(str(name), place.mlflow_uri), kind)
+        return place.store.open(resolve_reference(str(name), place.mlflow_uri), kind)
     found = Dataset.load(folder, moved=True)
     if not found:
         raise InputError(f"{folder} has no manifest.json, so nothing was published there.")

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from flows.outcome import Outcome, details
-from pipelines.changes import Change, listed
+from pipelines.changes import Change, change_lines
 from pipelines.config import RunConfig
 from pipelines.corpus.documents import Corpus
 from pipelines.corpus.examples import Examples
@@ -67,7 +67,7 @@ def differences(overrides: Sequence[str], before: str, changed: Mapping[str, Cha
     """
     lines = [f"Set: {one_line(', '.join(overrides))}"] if overrides else []
     if before and changed:
-        shown = listed(dict(islice(changed.items(), CHANGES)))
+        shown = change_lines(dict(islice(changed.items(), CHANGES)))
         more = [f"  and {len(changed) - CHANGES} more"] if len(changed) > CHANGES else []
         lines += [f"Differs from the run before, {one_line(before)}:", *(f"  {line}" for line in shown), *more]
     elif before:

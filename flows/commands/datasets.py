@@ -9,7 +9,7 @@ import typer
 from typer import Argument, Option
 
 from flows.commands import completion
-from flows.commands.options import Pins, current_home, exact
+from flows.commands.options import Pins, current_home, resolve_reference
 from flows.terminal import results
 from pipelines.errors import InputError, did_you_mean
 from pipelines.visible import one_line, shorten
@@ -65,7 +65,7 @@ def show(
     Example: tokenmill datasets show tokens/quickstart
     """
     home = current_home()
-    found = home.store.open(exact(dataset, home))
+    found = home.store.open(resolve_reference(dataset, home))
     typer.echo(f"{found}  {found.address}", err=True)
     manifest, out = found.manifest.model_dump_json(indent=2), results()
     if not out.isatty():
@@ -88,7 +88,7 @@ def verify(
     """
     home = current_home()
     store = home.store
-    one = store.open(exact(dataset, home)) if dataset else None
+    one = store.open(resolve_reference(dataset, home)) if dataset else None
     chosen, unreadable = ([one], {}) if one else store.read_manifests()
     for error in unreadable.values():
         typer.echo(error)
@@ -146,7 +146,7 @@ def diff(
     from flows.commands.diff import diff
 
     home = current_home()
-    diff(exact(a, home), exact(b, home), home.store, page)
+    diff(resolve_reference(a, home), resolve_reference(b, home), home.store, page)
 
 
 @app.command()
@@ -182,7 +182,7 @@ def trace(
     from flows.commands.trace import trace
 
     home = current_home()
-    trace(exact(what, home), home.store, page)
+    trace(resolve_reference(what, home), home.store, page)
 
 
 def report(
@@ -205,7 +205,7 @@ def report(
         if not reports:
             raise InputError("No run has published a report yet; `tokenmill run CONFIG` makes one.")
         what = reports[-1].ref.name
-    page = find_or_draw(exact(what, home), home.store, output)
+    page = find_or_draw(resolve_reference(what, home), home.store, output)
     print(page, file=results())
     if open:
         typer.launch(page.as_uri())

@@ -129,27 +129,25 @@ def _find_made(config: NewDataRun, home: Home) -> list[Outcome]:
 
 def metrics_table(evaluation: Dataset) -> Table:
     """Return the model's metrics with their intervals, each beside the best of the systems it is compared with."""
-    import pyarrow.parquet as pq
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
-    from pipelines.evaluation.results import MODEL
+    from pipelines.evaluation.results import MODEL, read_metrics
     from pipelines.evaluation.tasks import METRICS
     from pipelines.visible import cut, one_line
 
-    rows = [row for row in pq.read_table(evaluation.file("metrics.parquet")).to_pylist() if row["value"] is not None]
+    systems = read_metrics(evaluation)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, collapse_padding=True)
     for name in ("metric", "model", "95%", "best other", "which is"):
         is_text = name in ("metric", "which is")
         table.add_column(name, justify="left" if is_text else "right", no_wrap=name != "which is")
-    for own in (row for row in rows if row["system"] == MODEL):
-        metric = own["metric"]
+    for metric, own in systems.pop(MODEL).items():
         known = METRICS.get(metric.partition("/")[0])
-        others = [row for row in rows if row["metric"] == metric and row["system"] != MODEL]
-        others.sort(key=lambda row: row["value"], reverse=not (known and known.lower_is_better))
-        best = (f"{others[0]['value']:.4g}", others[0]["system"].replace(" logistic", "")) if others else ("", "")
-        interval = "" if own["low"] is None else f"{own['low']:.3g} to {own['high']:.3g}"
-        cells = (cut(metric, LONGEST), f"{own['value']:.4g}", interval, *best)
+        others = [(each[metric].value, system) for system, each in systems.items() if metric in each]
+        others.sort(key=lambda pair: pair[0], reverse=not (known and known.lower_is_better))
+        best = (f"{others[0][0]:.4g}", others[0][1].replace(" logistic", "")) if others else ("", "")
+        interval = "" if own.low is None else f"{own.low:.3g} to {own.high:.3g}"
+        cells = (cut(metric, LONGEST), f"{own.value:.4g}", interval, *best)
         table.add_row(*(Text(one_line(cell)) for cell in cells))
     return table

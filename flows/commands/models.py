@@ -125,7 +125,7 @@ def model_lines(home: Home, name: str | None = None) -> Iterator[Text]:
     for each in versions:
         metric = "no longer in the store"
         if model := published.get(each.fingerprint or ""):
-            key = PromoteConfig().reported(str(model.manifest.statistics["task"]))
+            key = PromoteConfig().reported_metric(str(model.manifest.statistics["task"]))
             statistics = [evaluation.manifest.statistics for evaluation in evaluations_of(model.ref, evaluations)]
             short = key.rpartition("/")[2]
             metric = next((f"{short} {s[key]:.4g}" for s in statistics if key in s), "not evaluated")

@@ -49,11 +49,11 @@ def current_home() -> Home:
     return Home.from_environment()
 
 
-def exact(reference: str, home: Home) -> str:
+def resolve_reference(reference: str, home: Home) -> str:
     """Return a version of MLflow's registry as the store knows it, and any other reference as it is."""
     from pipelines.catalog import registry
 
-    return registry.exact(reference, home.mlflow_uri)
+    return registry.resolve_reference(reference, home.mlflow_uri)
 
 
 @contextmanager

@@ -111,9 +111,9 @@ def schedule(schedules: Schedules = None) -> None:
     Example: tokenmill schedule configs/schedules.toml
     """
     from flows.schedules.deployments import serve
-    from pipelines.config import shipped
+    from pipelines.config import find_config
 
-    serve(shipped(schedules or "configs/schedules.toml"), current_home().path)
+    serve(find_config(schedules or "configs/schedules.toml"), current_home().path)
 
 
 def serve(schedules: Schedules = None) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import typer
 
 from flows.environment import expand_user
-from pipelines.errors import InputError, did_you_mean
+from pipelines.errors import InputError
 
 if TYPE_CHECKING:
     from pipelines.corpus.readers.records import ReadOptions
@@ -79,15 +79,12 @@ def input_texts(file: Path | None = None, column: str | None = None) -> Iterator
 
 def _column(file: Path, records: Sequence[dict[str, Any]], column: str | None) -> str:
     """Return the column of the texts: the one that is named, else the only one that holds text."""
-    from pipelines.starter.columns import texts_among
+    from pipelines.starter.columns import check_column, fields_of, texts_among
 
-    names = list(dict.fromkeys(name for record in records for name in record))
-    if column in names:
-        return str(column)
+    names = fields_of(records)
     if column:
-        raise InputError(
-            f"{file} has no column {column!r}; {did_you_mean(column, names, f'there are {_listed(names)}.')}"
-        )
+        check_column(column, names, str(file))
+        return column
     texts = names if len(names) == 1 else texts_among(records)
     if len(texts) != 1:
         raise InputError(f"{file} has the columns {_listed(names)}; name that of the texts with --column.")

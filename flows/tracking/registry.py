@@ -51,7 +51,7 @@ def find_model(reference: str | None, home: Home | None = None, task: str = "lan
     if reference is None:
         *others, reference = registry.names_of_task(task, home.store)
         among = f"; --model names another: {', '.join(reversed(others))}" if others else ""
-        say(f"Taking {reference}, the {'newest' if others else 'only'} {registry.TASKS[task]}{among}.", "dim")
+        say(f"Taking {reference}, the {'newest' if others else 'only'} {registry.TITLES[task]}{among}.", "dim")
     return registry.find_model(reference, home.store, home.mlflow_uri, say)
 
 

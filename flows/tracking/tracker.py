@@ -35,7 +35,7 @@ from flows.tracking.source import source_tags
 from flows.tracking.step_run import ENDED, StepRun, end_run
 from flows.tracking.view import VIEW, save_view
 from pipelines.addresses import without_secrets
-from pipelines.changes import flat, listed
+from pipelines.changes import change_lines, flat
 from pipelines.config import RunConfig
 from pipelines.report.charts import standalone
 from pipelines.report.figures import kinds
@@ -119,7 +119,7 @@ class Tracker:
 
     def _tags(self, label: Label) -> dict[str, str]:
         """Return the tags of the flow's run, besides those of its caller."""
-        texts = {"set": ", ".join(label.overrides), "differs": "; ".join(listed(self.distinction.changed))}
+        texts = {"set": ", ".join(label.overrides), "differs": "; ".join(change_lines(self.distinction.changed))}
         return {
             **label.tags_by_key,
             "tokenmill.kind": "flow",

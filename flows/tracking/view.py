@@ -33,9 +33,9 @@ def save_view(client: MlflowClient, experiment_id: str, config: RunConfig, chang
 
 def _key_metrics(config: RunConfig) -> list[str]:
     """Return the metrics by which models are compared, as a flow's run names them."""
-    promote = config.promote
-    tuned = [f"{config.name}-{key}/{promote.reported(part.task)}" for key, part in config.finetune.items()]
-    return [promote.reported("language"), "val/loss", *tuned]
+    metric = config.promote.reported_metric
+    tuned = [f"{config.name}-{key}/{metric(part.task)}" for key, part in config.finetune.items()]
+    return [metric("language"), "val/loss", *tuned]
 
 
 def _param(key: str, config: RunConfig) -> str:

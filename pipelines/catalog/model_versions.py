@@ -74,7 +74,12 @@ def _judges_a_model(dataset: Dataset) -> bool:
 
 def is_on_new_data(evaluation: Dataset) -> bool:
     """Return whether an evaluation is on data that somebody brought later, and not on held-out data of a run."""
-    return evaluation.ref.name.startswith(f"{evaluation.manifest.inputs['model'].name[:40]}-on-")
+    return evaluation.ref.name.startswith(on_new_data(evaluation.manifest.inputs["model"].name))
+
+
+def on_new_data(model: str) -> str:
+    """Return the beginning of the names of a model's evaluations on new data."""
+    return f"{model[:40]}-on-"
 
 
 def _metrics(evaluation: Dataset) -> str:

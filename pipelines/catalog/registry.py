@@ -156,7 +156,7 @@ def find_model(reference: str, store: Store, tracking_uri: str, warn: Callable[[
     return eligible[-1]
 
 
-def exact(reference: str, tracking_uri: str) -> str:
+def resolve_reference(reference: str, tracking_uri: str) -> str:
     """Return `NAME@ALIAS` and `NAME/VERSION` of the registry as the store knows them; other references as they are.
 
     Raises:
@@ -176,8 +176,8 @@ def _registered_parts(reference: str) -> tuple[str, str, int | None] | None:
     return (name, "", int(version)) if slash and version.isdigit() else None
 
 
-TASKS = {"language": "language model", "classification": "classifier", "instruction": "assistant"}
-"""What people call a model, by its statistic `task`."""
+TITLES = {"language": "language model", "classification": "classifier", "instruction": "assistant"}
+"""What people call a model, by the task that it was trained for."""
 
 
 def names_of_task(task: str, store: Store) -> list[str]:
@@ -189,7 +189,7 @@ def names_of_task(task: str, store: Store) -> list[str]:
     models = [each for each in store.list("model") if each.manifest.statistics.get("task") == task]
     names = [each.ref.name for each in models if not each.manifest.config.get("from_scratch")]
     if not names:
-        raise InputError(f"No {TASKS[task]} is published in {store.address}; `tokenmill run CONFIG` makes one.")
+        raise InputError(f"No {TITLES[task]} is published in {store.address}; `tokenmill run CONFIG` makes one.")
     return list(dict.fromkeys(reversed(names)))[::-1]
 
 

@@ -56,7 +56,7 @@ def read(tracking_uri: str) -> pa.Table:
     return pa.table(columns, schema=schema).filter(pa.array(once, pa.bool_()))
 
 
-TASKS = {"pretrain": "language", "finetune-classifier": "classification", "finetune-assistant": "instruction"}
+TASK_OF = {"pretrain": "language", "finetune-classifier": "classification", "finetune-assistant": "instruction"}
 """By step: MLflow has the task of a model when its training is done."""
 
 
@@ -69,4 +69,4 @@ def _subject(tags: Mapping[str, str]) -> Subject:
         name, fingerprint = tags.get("tokenmill.dataset"), tags.get("tokenmill.fingerprint", "")[:12]
     elif kind == "evaluation" and "model" in inputs:
         name, _, fingerprint = inputs["model"].removeprefix("model/").partition("@")
-    return Subject(kind == "flow", tags.get("tokenmill.task") or TASKS.get(step), name, fingerprint)
+    return Subject(kind == "flow", tags.get("tokenmill.task") or TASK_OF.get(step), name, fingerprint)

@@ -3,7 +3,7 @@
 The other half chooses: it says which weights are the best, when a training ends, and where a threshold is.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,9 +25,12 @@ def kept_out(doc_ids: Iterable[str]) -> NDArray[np.bool_]:
     return np.array([doc_id[13] >= "8" for doc_id in doc_ids], bool)
 
 
-def kept_out_examples(examples: Iterable[Example]) -> NDArray[np.bool_]:
-    """Return (N,) whether each validation example is kept out. Its opening decides, as it decides the split."""
-    return kept_out(document_id(example.opening) for example in examples)
+def divide(examples: Sequence[Example]) -> tuple[list[Example], list[Example]]:
+    """Return the validation examples that choose, and those that are kept out. The opening decides, as for splits."""
+    sides: tuple[list[Example], list[Example]] = [], []
+    for example, side in zip(examples, kept_out(document_id(each.opening) for each in examples), strict=True):
+        sides[int(side)].append(example)
+    return sides
 
 
 def chose_on_all(model: Dataset) -> bool:

@@ -11,18 +11,17 @@ from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from gpt.classifier import Decision
 from gpt.config import Config
 from pipelines.corpus.examples import Example, Examples
-from pipelines.corpus.kept_out import kept_out_examples
+from pipelines.corpus.kept_out import divide
 from pipelines.corpus.labels import listed
 from pipelines.corpus.readers.records import short_line
 from pipelines.errors import InputError
 from pipelines.evaluation.classification_metrics import Answers, curves, with_intervals
-from pipelines.evaluation.results import MODEL, aligned, key_of, statistics, write_evaluation
+from pipelines.evaluation.results import MODEL, aligned, key_of, read_metrics, statistics, write_evaluation
 from pipelines.models.language_model import open_model
 from pipelines.models.text_classifier import TextClassifier
 from pipelines.models.threshold import choose_threshold
@@ -152,8 +151,7 @@ def baseline_results(
     if len({row.label for row in train}) < 2:
         work.listener.warn("no baselines: the train split does not have two of the classifier's labels")
         return {}
-    validation, positive = examples.rows("validation"), decision.labels.index(decision.positive)
-    choosing = [row for row, kept in zip(validation, kept_out_examples(validation), strict=True) if not kept]
+    choosing, positive = divide(examples.rows("validation"))[0], decision.labels.index(decision.positive)
     is_positive = np.array([row.label == decision.positive for row in choosing], bool)
     train_texts, classes = [row.text for row in train], class_numbers(train, decision.labels)
     results: dict[str, Result] = {}
@@ -212,13 +210,12 @@ def _headline(s: Mapping[str, Any]) -> str:
 
 
 def _details(dataset: Dataset) -> str:
-    s, rows = dataset.manifest.statistics, pq.read_table(dataset.file("metrics.parquet")).to_pylist()
-    value = {(row["system"], row["metric"]): row for row in rows}
+    s = dataset.manifest.statistics
     names = {"model": "this model", "TF-IDF logistic regression": "TF-IDF regression"}
     table = [[f"{s['scored_examples']:,} held-out texts", "accuracy", f"F1 {short_line(s['positive'], SHOWN)}", "95%"]]
-    for system in dict.fromkeys(row["system"] for row in rows):
-        f1 = value[system, "f1"]
-        cells = (f"{value[system, 'accuracy']['value']:.3f}", f"{f1['value']:.3f}", f"{f1['low']:.2f}-{f1['high']:.2f}")
+    for system, metrics in read_metrics(dataset).items():
+        f1 = metrics["f1"]
+        cells = (f"{metrics['accuracy'].value:.3f}", f"{f1.value:.3f}", f"{f1.low:.2f}-{f1.high:.2f}")
         table.append([names.get(system, system), *cells])
     return aligned(table)
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from pipelines.catalog.model_versions import is_on_new_data
 from pipelines.errors import InputError
 from pipelines.evaluation.metrics import Measure, measures
-from pipelines.evaluation.results import MODEL
+from pipelines.evaluation.results import MODEL, read_metrics
 from pipelines.evaluation.significance import Interval, Paired, mcnemar, paired_bootstrap, randomisation
 from pipelines.evaluation.tasks import METRICS, TASKS, TRIAL, Task
 from pipelines.store.dataset import Dataset
@@ -78,7 +78,7 @@ def compare(first: Dataset, second: Dataset, significance: float | None = None) 
         elif significance and (p := randomisation(a[name], b[name], significance)) is not None:
             result = replace(result, p=p, test="randomisation")
         found.append(result)
-    values = [_metrics(each) for each in (first, second)]
+    values = [read_metrics(each).get(MODEL, {}) for each in (first, second)]
     for name in values[0]:
         metric = task.metrics.get(name.partition("/")[0])
         incomparable = task.stage == "test" and not same_tokens and metric and metric.per_token
@@ -159,16 +159,11 @@ def _columns(table: pa.Table) -> dict[str, list[Any]]:
     return {name.removeprefix(f"{MODEL}_"): values for name, values in table.to_pydict().items()}
 
 
-def _metrics(evaluation: Dataset) -> dict[str, Interval]:
-    table = pq.read_table(evaluation.file("metrics.parquet"), filters=[("system", "==", "model")]).to_pylist()
-    known = (row for row in table if row["value"] is not None)
-    return {row["metric"]: Interval(row["value"], row.get("low"), row.get("high")) for row in known}
-
-
 def judged_on(evaluation: Dataset) -> str:
-    """Name the held-out items of an evaluation."""
-    inputs = evaluation.manifest.inputs
-    return f"{evaluation.manifest.config['split']} split of {inputs.get('examples') or inputs.get('tokens')}"
+    """Name the items of an evaluation: held-out ones, or those of a task."""
+    inputs, split = evaluation.manifest.inputs, evaluation.manifest.config.get("split")
+    held_out = inputs.get("examples") or inputs.get("tokens")
+    return f"{split} split of {held_out}" if split else f"task {evaluation.ref.name}"
 
 
 def _described(evaluation: Dataset) -> str:

@@ -40,7 +40,7 @@ def facts(models: Sequence[Dataset], datasets: Sequence[Dataset]) -> list[Fact]:
         models: the models.
         datasets: every dataset of the store.
     """
-    columns = [_facts(model, chain(model, datasets)) for model in models]
+    columns = [_facts(model, steps_of(model, datasets)) for model in models]
     names = dict.fromkeys(name for column in columns for name, value in column.items() if value)
     return [Fact(name, tuple(column.get(name, "") for column in columns)) for name in names]
 
@@ -50,7 +50,7 @@ def config_changes(models: Sequence[Dataset], datasets: Sequence[Dataset]) -> li
 
     A step that made only some of the models is one row, with its version.
     """
-    chains = [chain(model, datasets) for model in models]
+    chains = [steps_of(model, datasets) for model in models]
     everywhere = {step for step in chains[0] if all(step in each for each in chains)}
     configs = [expand(_config(each, everywhere)) for each in chains]
     found = {key for other in configs[1:] for key in changes(configs[0], other)}
@@ -58,7 +58,7 @@ def config_changes(models: Sequence[Dataset], datasets: Sequence[Dataset]) -> li
     return [Fact(key, tuple(config.get(key, "") for config in configs)) for key in order if key in found]
 
 
-def chain(model: Dataset, datasets: Sequence[Dataset]) -> dict[str, Dataset]:
+def steps_of(model: Dataset, datasets: Sequence[Dataset]) -> dict[str, Dataset]:
     """Return the datasets that a model was made from, by step, and the model itself; the first steps come first.
 
     A step that was carried out several times, such as pretraining that continues, gets a number from the second on.

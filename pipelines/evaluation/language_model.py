@@ -117,8 +117,7 @@ def word_counts(tokenizer: Tokenizer, targets: NDArray, documents: NDArray) -> N
 
 def doc_ids(tokens: Tokens, split: str) -> list[str]:
     """Return the documents of a split, in the order of its tokens."""
-    shards = (shard["doc_id"].to_pylist() for i, shard in enumerate(tokens.shards) if tokens.split(i) == split)
-    return [doc_id for shard in shards for doc_id in shard]
+    return [doc_id for shard in tokens.shards_of(split) for doc_id in tokens.shards[shard]["doc_id"].to_pylist()]
 
 
 def document_groups(corpus: Corpus, doc_ids: Sequence[str]) -> dict[str, list[str | None]]:

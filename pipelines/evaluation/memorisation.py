@@ -90,7 +90,7 @@ def _places(tokens: Tokens, split: str, width: int, most: int) -> list[tuple[int
 
     The windows of a document do not overlap.
     """
-    shards = [shard for shard in range(len(tokens.shards)) if tokens.split(shard) == split]
+    shards = tokens.shards_of(split)
     offsets = [tokens.offsets(shard) for shard in shards]
     sizes = [len(each) - 1 for each in offsets]
     # of each document in the split: its shard, its number there, its first token, and how many windows it has

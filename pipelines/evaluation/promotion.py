@@ -7,13 +7,16 @@ registry.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field, field_validator
 
 from gpt.config import Config
 from pipelines.errors import InputError
+from pipelines.evaluation import memorisation
+from pipelines.evaluation.classification_metrics import RATIOS
 from pipelines.evaluation.tasks import TASKS, TRIAL
 from pipelines.numbers import p_value
 from pipelines.store.dataset import Dataset
@@ -25,6 +28,7 @@ if TYPE_CHECKING:
 class Criterion(Config):
     """What makes one model better than another."""
 
+    task: ClassVar[str]
     metric: str
     """The metric that the challenger must be better at."""
     margin: float = Field(0.0, ge=0)
@@ -35,23 +39,35 @@ class Criterion(Config):
     @field_validator("metric")
     @classmethod
     def _metric_of_a_trial(cls, metric: str) -> str:
-        return _of_trial(metric)
+        return _of_trial(cls.task, metric)
 
     @field_validator("guard")
     @classmethod
     def _guards_of_a_trial(cls, guard: dict[str, float]) -> dict[str, float]:
-        return {_of_trial(metric): tolerance for metric, tolerance in guard.items()}
+        try:
+            return {_of_trial(cls.task, metric): tolerance for metric, tolerance in guard.items()}
+        except ValueError as error:
+            raise ValueError(f"{error}, not {' or '.join(map(repr, guard))}") from None
 
 
-def _of_trial(metric: str) -> str:
-    """Return the name of a metric of a trial. Before 0.5.0 the gate read evaluations, so configs have their names."""
+def _of_trial(task: str, metric: str) -> str:
+    """Return the name of a metric of a trial. Before 0.5.0 the gate read evaluations, so configs have their names.
+
+    Raises:
+        ValueError: a trial of the task has no such metric.
+    """
     stage, _, name = metric.partition("/")
-    return f"{TRIAL}/{name}" if stage in {task.stage for task in TASKS.values()} else metric
+    known = [each for each in TASKS[task].metrics if each not in memorisation.METRICS]
+    is_of_a_label = task == "classification" and name.partition("/")[0] in RATIOS
+    if stage not in {TRIAL, *(each.stage for each in TASKS.values())} or not (name in known or is_of_a_label):
+        raise ValueError(f"the metrics of a trial are {', '.join(f'{TRIAL}/{each}' for each in known)}")
+    return f"{TRIAL}/{name}"
 
 
 class LanguageCriterion(Criterion):
     """What makes one pretrained model better than another."""
 
+    task: ClassVar[str] = "language"
     metric: str = "trial/bits_per_byte"
     """The metric that the challenger must be better at."""
 
@@ -59,6 +75,7 @@ class LanguageCriterion(Criterion):
 class ClassificationCriterion(Criterion):
     """What makes one classifier better than another."""
 
+    task: ClassVar[str] = "classification"
     metric: str = "trial/f1"
     """The metric that the challenger must be better at."""
     guard: dict[str, float] = {"trial/accuracy": 0.01}
@@ -68,6 +85,7 @@ class ClassificationCriterion(Criterion):
 class InstructionCriterion(Criterion):
     """What makes one assistant better than another."""
 
+    task: ClassVar[str] = "instruction"
     metric: str = "trial/loss"
     """The metric that the challenger must be better at."""
     guard: dict[str, float] = {"trial/chrf": 1.0}
@@ -92,8 +110,8 @@ class PromoteConfig(Config):
         """Return what makes one model of a task better than another."""
         return {"language": self.language, "classification": self.classification, "instruction": self.instruction}[task]
 
-    def reported(self, task: str) -> str:
-        """Return the metric of a task's evaluations that has the name of the one that decides."""
+    def reported_metric(self, task: str) -> str:
+        """Return the name that the metric of a task's criterion has in evaluations, which report it."""
         return f"{TASKS[task].stage}/{self.criterion(task).metric.partition('/')[2]}"
 
 
@@ -151,9 +169,9 @@ def decide(
     statistics = challenger.manifest.statistics
     task = str(statistics["task"])
     criterion = config.criterion(task)
-    guard, margin = (criterion.guard, criterion.margin) if with_guard else ({}, 0.0)
-    wanted = (criterion.metric, *guard)
-    for name in wanted:
+    if not with_guard:
+        criterion = criterion.model_copy(update={"guard": {}, "margin": 0.0})
+    for name in (criterion.metric, *criterion.guard):
         if name not in statistics:
             known = ", ".join(key for key in statistics if key.startswith(f"{TRIAL}/"))
             raise InputError(f"promote.{task}: {name!r} is no metric of {challenger}; it has {known}.")
@@ -163,30 +181,33 @@ def decide(
         return Ruling(False, "The two were judged on different items.", against_it=True)
     significance = level(config.significance, challenge)
     differences = tuple(compare(champion, challenger, significance))
+    spent = f" (challenge {challenge} on these items: {config.significance:g} becomes {significance:.3g})"
+    promoted, why = _verdict(differences, criterion, significance, spent if challenge > 1 else "")
+    return Ruling(promoted, why, differences, not promoted, items_digest(challenger), challenge)
+
+
+def _verdict(
+    differences: Sequence[Difference], criterion: Criterion, significance: float, spent: str
+) -> tuple[bool, str]:
+    """Return whether the differences are enough, and the reason. `spent` says how the significance became so small."""
     by_metric = {each.metric: each for each in differences}
-
-    def ruling(why: str, promoted: bool = False) -> Ruling:
-        return Ruling(promoted, why, differences, not promoted, items_digest(challenger), challenge)
-
-    if missing := [name for name in wanted if name not in by_metric]:
-        return ruling(f"{missing[0]} cannot be compared between different tokenizers.")
+    if missing := [name for name in (criterion.metric, *criterion.guard) if name not in by_metric]:
+        return False, f"{missing[0]} cannot be compared between different tokenizers."
     main = by_metric[criterion.metric]
     shown = _change(main)
     if main.p is not None:
         shown += f", {p_value(main.p) if significance > 0.002 else f'p = {main.p:.2g}'}"
-    for name, tolerance in guard.items():
+    for name, tolerance in criterion.guard.items():
         if by_metric[name].gain < -tolerance:
             worse = f"{_change(by_metric[name])}, worse by more than {tolerance:g}"
-            return ruling(f"A guarded metric got worse: {worse} ({shown}).")
+            return False, f"A guarded metric got worse: {worse} ({shown})."
     if main.gain <= 0:
-        return ruling(f"Not better: {shown}.")
-    if main.gain < margin:
-        return ruling(f"Not better by the margin of {margin:g}: {shown}.")
-    spent = f" (challenge {challenge} on these items: {config.significance:g} becomes {significance:.3g})"
-    spent = spent if challenge > 1 else ""
+        return False, f"Not better: {shown}."
+    if main.gain < criterion.margin:
+        return False, f"Not better by the margin of {criterion.margin:g}: {shown}."
     if main.verdict(significance) != "better":
-        return ruling(f"No difference shown at {significance:.3g}: {shown}{spent}.")
-    return ruling(f"Better: {shown}{spent}.", promoted=True)
+        return False, f"No difference shown at {significance:.3g}: {shown}{spent}."
+    return True, f"Better: {shown}{spent}."
 
 
 def too_few(n_items: int) -> str:

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.evaluation.significance import Interval
+from pipelines.store.dataset import Dataset
 from pipelines.visible import one_line
 
 Metrics = Mapping[str, float | Interval]
@@ -64,6 +65,19 @@ def write_evaluation(out: Path, metrics: Mapping[str, Metrics], predictions: pa.
     tables = {"metrics": pa.Table.from_pylist(rows, METRICS), "predictions": predictions, **others}
     for name, table in tables.items():
         pq.write_table(table, out / f"{name}.parquet", compression="zstd")
+
+
+def read_metrics(evaluation: Dataset) -> dict[str, dict[str, Interval]]:
+    """Return the metrics of an evaluation by system and name, without those that have no value.
+
+    The ends of an interval are None where there is none.
+    """
+    found: dict[str, dict[str, Interval]] = {}
+    for row in pq.read_table(evaluation.file("metrics.parquet")).to_pylist():
+        if row["value"] is not None:
+            interval = Interval(row["value"], row.get("low"), row.get("high"))
+            found.setdefault(row["system"], {})[row["metric"]] = interval
+    return found
 
 
 def beside(

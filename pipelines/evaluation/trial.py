@@ -17,7 +17,7 @@ from pydantic import Field
 
 from gpt.config import Config
 from pipelines.corpus.examples import Example, Examples
-from pipelines.corpus.kept_out import kept_out, kept_out_examples
+from pipelines.corpus.kept_out import divide, kept_out
 from pipelines.errors import InputError
 from pipelines.evaluation import (
     answer_metrics,
@@ -30,11 +30,13 @@ from pipelines.evaluation import (
 from pipelines.evaluation.judge import JudgeConfig
 from pipelines.evaluation.metrics import Measure, measures
 from pipelines.evaluation.ngram_baselines import unigram_losses
+from pipelines.evaluation.promotion import PromoteConfig
 from pipelines.evaluation.results import MODEL, statistics, write_evaluation
 from pipelines.evaluation.tasks import TRIAL
 from pipelines.models.language_model import Assistant, LanguageModel, as_assistant, fits, open_gpt, open_model
 from pipelines.models.scoring import sliding_losses
 from pipelines.models.text_classifier import TextClassifier
+from pipelines.numbers import counted
 from pipelines.store.dataset import Dataset
 from pipelines.store.step import StepContext, StepType
 from pipelines.tokens.shards import Tokens
@@ -95,9 +97,7 @@ def _kept_out_streams(tokens: Tokens, max_bytes: int) -> tuple[list[NDArray], li
     """Return the ids of the documents that are kept out, one stream for each shard, and the documents' ids."""
     streams: list[NDArray] = []
     items: list[str] = []
-    for shard in range(len(tokens.shards)):
-        if tokens.split(shard) != "validation":
-            continue
+    for shard in tokens.shards_of("validation"):
         ids, offsets = tokens.known(tokens.flat(shard)), tokens.offsets(shard)
         names = tokens.shards[shard]["doc_id"].to_pylist()
         parts = []
@@ -150,22 +150,20 @@ def _try_assistant(model: Assistant, inputs: Mapping[str, Dataset], config: Tria
 
 
 def _kept_out_rows(examples: Examples) -> list[Example]:
-    rows = examples.rows("validation")
-    return [row for row, kept in zip(rows, kept_out_examples(rows), strict=True) if kept]
+    return divide(examples.rows("validation"))[1]
 
 
 def count_items(held_out: Dataset) -> int:
     """Return how many items of tokens or examples are kept out to decide on."""
     if held_out.ref.kind == "examples":
         return len(_kept_out_rows(Examples(held_out)))
-    tokens = Tokens(held_out)
-    shards = (each for number, each in enumerate(tokens.shards) if tokens.split(number) == "validation")
-    return sum(int(kept_out(shard["doc_id"].to_pylist()).sum()) for shard in shards)
+    return int(kept_out(language_model.doc_ids(Tokens(held_out), "validation")).sum())
 
 
 def _headline(s: Mapping[str, Any]) -> str:
-    metric = {"language": "bits_per_byte", "classification": "f1", "instruction": "loss"}[s["task"]]
-    return f"{metric.replace('_', ' ')} {s[f'{TRIAL}/{metric}']:.3f} on {s['items']:,} items that chose nothing"
+    metric = PromoteConfig().criterion(s["task"]).metric
+    name = metric.partition("/")[2].replace("_", " ")
+    return f"{name} {s[metric]:.3f} on {counted(s['items'], 'item')} that chose nothing"
 
 
 TRY = StepType(

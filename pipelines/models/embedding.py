@@ -10,7 +10,7 @@ from gpt.batch import Ids, mean_of_rows, pad
 from gpt.model import GPT
 
 
-def listed(texts: str | Sequence[str]) -> Sequence[str]:
+def as_list(texts: str | Sequence[str]) -> Sequence[str]:
     """Return several texts as they are, and a single one as a list of one."""
     return [texts] if isinstance(texts, str) else texts
 

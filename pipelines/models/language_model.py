@@ -20,7 +20,7 @@ from gpt.model import GPT
 from gpt.weights import load_classifier, load_model
 from pipelines.corpus.conversation import Message, recent
 from pipelines.errors import InputError
-from pipelines.models.embedding import embed, listed
+from pipelines.models.embedding import as_list, embed
 from pipelines.models.text_classifier import TextClassifier
 from pipelines.store.dataset import Dataset
 from pipelines.tokens.templates import Template, load_template
@@ -84,7 +84,7 @@ class LanguageModel:
 
         C is the model's width. A text that is longer than the context is cut.
         """
-        return embed(self.gpt, [self.encode(text) for text in listed(texts)])
+        return embed(self.gpt, [self.encode(text) for text in as_list(texts)])
 
     def stream(self, prompt: str | Sequence[int], sampling: Sampling = SAMPLING) -> Iterator[str]:
         """Yield the text that `complete` returns for one prompt, in pieces of whole characters."""

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from gpt.batch import Ids, pad
 from gpt.classifier import Classifier, Decision
-from pipelines.models.embedding import embed, listed
+from pipelines.models.embedding import as_list, embed
 from pipelines.tokens.tokenizer import Tokenizer, classifier_tokens
 
 
@@ -47,7 +47,7 @@ class TextClassifier:
 
         A single text gives a single pair.
         """
-        probabilities = self.probabilities(listed(texts))
+        probabilities = self.probabilities(as_list(texts))
         classes = self.decision.classes(probabilities)
         found = [(self.labels[each], float(row[each])) for each, row in zip(classes, probabilities, strict=True)]
         return found[0] if isinstance(texts, str) else found
@@ -55,7 +55,7 @@ class TextClassifier:
     def embed(self, texts: str | Sequence[str]) -> NDArray[np.float32]:
         """Return an embedding of each text, (N, C), as `LanguageModel.embed` does."""
         gpt = self.classifier.gpt
-        return embed(gpt, [classifier_tokens(self.tokenizer, text, gpt.config.context) for text in listed(texts)])
+        return embed(gpt, [classifier_tokens(self.tokenizer, text, gpt.config.context) for text in as_list(texts)])
 
 
 @torch.inference_mode()

@@ -10,9 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from pipelines.errors import InputError
+from pipelines.numbers import counted
+from pipelines.starter.preview import Preview, TriedExamples, try_examples, try_ingest
 from pipelines.starter.sources import Task, tasks_of, text_sources
 from pipelines.starter.survey import Survey
-from pipelines.starter.trial import Trial, TriedExamples, try_examples, try_ingest
 
 NEAR = 0.8  # similarity of near duplicates
 TRIED_BYTES, TRIED_FILES = 16 << 20, 2_000  # a larger text is not tried
@@ -56,21 +57,22 @@ def amount_of(survey: Survey, clean: Sequence[str]) -> Amount:
     tasks = tasks_of(survey)
     if not _is_small(survey):
         return _estimated(survey, tasks)
-    trial = _try(survey, clean)
+    preview = _try(survey, clean)
     tried = {task.name: try_examples([source.keys for source in task.sources]) for task in tasks}
     good = {name: examples for name, examples in tried.items() if any(map(examples.are_enough, SHARES))}
-    share = _share(trial, list(good.values()))
+    share = _share(preview, list(good.values()))
     if not share:
-        raise InputError(f"{survey.uri} has too little text to train on: {len(trial.sizes):,} document(s).")
-    train, validation, test = trial.held_out(share)
+        has = counted(len(preview.sizes), "document")
+        raise InputError(f"{survey.uri} has too little text to train on: {has}; add some.")
+    train, validation, test = preview.held_out(share)
     return Amount(
         is_tried=True,
-        documents=len(trial.sizes),
-        bytes=sum(trial.sizes),
+        documents=len(preview.sizes),
+        bytes=sum(preview.sizes),
         share=share,
-        train=train or sum(trial.sizes) / 2,
+        train=train or sum(preview.sizes) / 2,
         held_out=min(validation, test),
-        texts=tuple(_some(trial.training_texts(share))),
+        texts=tuple(_some(preview.training_texts(share))),
         examples={name: int(len(examples.examples) * (1 - 2 * share)) for name, examples in good.items()},
         left_out=tuple(tried.keys() - good.keys()),
     )
@@ -88,7 +90,7 @@ def without_unusable(survey: Survey, clean: Sequence[str]) -> Survey:
     return replace(survey, kinds=tuple(good), unread=tuple(bad)) if good else survey
 
 
-def _try(survey: Survey, clean: Sequence[str]) -> Trial:
+def _try(survey: Survey, clean: Sequence[str]) -> Preview:
     sources = [source.keys for source in text_sources(survey)]
     return try_ingest({"sources": sources, "clean": clean, "near_duplicates": NEAR})
 
@@ -99,12 +101,12 @@ def _is_small(survey: Survey) -> bool:
     return not is_remote and len(files) <= TRIED_FILES and sum(file.bytes for file in files) <= TRIED_BYTES
 
 
-def _share(trial: Trial, examples: Sequence[TriedExamples]) -> float:
+def _share(preview: Preview, examples: Sequence[TriedExamples]) -> float:
     """Return the smallest share that holds out enough, or something; 0 if there is nothing to hold out."""
     possible = [share for share in SHARES if all(each.are_enough(share) for each in examples)]
-    some = [share for share in possible if min(trial.held_out(share))]
-    enough = (share for share in some if min(trial.held_out(share)[1:]) >= HELD_OUT * sum(trial.sizes))
-    few = SHARES[-1] if len(trial.sizes) >= FEWEST_DOCUMENTS else 0.0
+    some = [share for share in possible if min(preview.held_out(share))]
+    enough = (share for share in some if min(preview.held_out(share)[1:]) >= HELD_OUT * sum(preview.sizes))
+    few = SHARES[-1] if len(preview.sizes) >= FEWEST_DOCUMENTS else 0.0
     return next(enough, some[0] if some else few)
 
 

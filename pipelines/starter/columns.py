@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipelines.corpus.turns import read_turns
+from pipelines.errors import InputError, did_you_mean
 
 TEXT = "text content body review comment message article document story sentence post abstract description title"
 LABEL = "label class category sentiment target stars rating score polarity topic intent spam emotion toxic genre v1"
@@ -26,6 +27,7 @@ SYSTEM = "system system_prompt"
 MOST_LABELS, LABEL_LENGTH = 50, 64
 ENOUGH = 0.5  # share of the records that have to have a column, or to be examples
 FEWEST = 8  # records that show what a column of labels is
+SHOWN = 20  # columns in a sentence
 
 
 @dataclass(frozen=True)
@@ -64,10 +66,20 @@ class Columns:
         return {column: role for role, column in found.items() if column is not None}
 
 
+def fields_of(records: Iterable[dict[str, Any]]) -> tuple[str, ...]:
+    """Return the names of the columns that records have."""
+    return tuple(dict.fromkeys(name for record in records for name in record))
+
+
+def _values(records: Sequence[dict[str, Any]]) -> dict[str, list[Any]]:
+    """Return the values of each column, without those that are empty."""
+    return {name: [row[name] for row in records if row.get(name) not in (None, "")] for name in fields_of(records)}
+
+
 def columns_of(records: Sequence[dict[str, Any]]) -> Columns | None:
     """Return what the columns of records are, or None if none of them holds text."""
-    names = list(dict.fromkeys(name for record in records for name in record))
-    values = {name: [record[name] for record in records if record.get(name) not in (None, "")] for name in names}
+    values = _values(records)
+    names = list(values)
     enough = ENOUGH * len(records)
     full = [name for name in names if len(values[name]) >= enough]
     if talks := [name for name in full if _is_conversation(values[name], name)]:
@@ -95,11 +107,20 @@ def columns_of(records: Sequence[dict[str, Any]]) -> Columns | None:
 
 def texts_among(records: Sequence[dict[str, Any]]) -> list[str]:
     """Return the columns that hold text, without those that look like labels if others are left."""
-    names = list(dict.fromkeys(name for record in records for name in record))
-    values = {name: [record[name] for record in records if record.get(name) not in (None, "")] for name in names}
-    no_text = (*LABEL.split(), *NO_LABEL.split())
-    texts = [name for name in names if _plain(name) not in no_text and _is_text(values[name])]
+    values, no_text = _values(records), (*LABEL.split(), *NO_LABEL.split())
+    texts = [name for name in values if _plain(name) not in no_text and _is_text(values[name])]
     return [name for name in texts if not _is_label(values[name], len(records))] or texts
+
+
+def check_column(name: str, fields: Sequence[str], file: str) -> None:
+    """Check that a file has a column.
+
+    Raises:
+        InputError: it has none of this name.
+    """
+    if name not in fields:
+        hint = did_you_mean(name, fields, f"there are {', '.join(fields[:SHOWN])}{', ...' * (len(fields) > SHOWN)}.")
+        raise InputError(f"{file} has no column {name!r}; {hint}")
 
 
 def without_header(names: Sequence[str], records: Sequence[dict[str, Any]]) -> bool:

@@ -25,7 +25,7 @@ from pipelines.corpus.readers.records import SURROGATE, Bad, ReadOptions, Unread
 from pipelines.corpus.sources import REFUSED, File, FileSource, Skipped, list_files
 from pipelines.errors import InputError
 from pipelines.starter.addresses import absolute, addresses, extension, folder_of
-from pipelines.starter.columns import Columns, columns_of, names_of, without_header
+from pipelines.starter.columns import Columns, columns_of, fields_of, names_of, without_header
 
 SECONDS = 20.0  # for a whole survey
 FILES = 24  # of an extension that are opened
@@ -270,11 +270,10 @@ def _kind(ending: str, files: Sequence[File], samples: Sequence[_Sample]) -> Kin
         doubtful=tuple(dict.fromkeys(guess.key for guess in guesses if guess.is_doubtful)),
         columns=columns,
         names=options.columns,
-        fields=tuple(dict.fromkeys(name for record in records for name in record)),
+        fields=fields_of(records),
     )
     if columns is None:
-        known = ", ".join(dict.fromkeys(name for record in records for name in record))
-        return replace(kind, problem=f"no column of text among {known[:200]}")
+        return replace(kind, problem=f"no column of text among {', '.join(kind.fields)[:200]}")
     texts, lengths = [], []
     for record in records:
         found = [

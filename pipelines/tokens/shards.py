@@ -50,6 +50,10 @@ class Tokens:
         """Return the split of all documents of a shard."""
         return str(self.shards[shard]["split"][0])
 
+    def shards_of(self, split: str) -> list[int]:
+        """Return the numbers of the shards of a split."""
+        return [shard for shard in range(len(self.shards)) if self.split(shard) == split]
+
     def flat(self, shard: int) -> NDArray[np.unsignedinteger]:
         """Return a shard's ids, one document after another, as a view of the mapped file."""
         return self.shards[shard]["tokens"].values.to_numpy(zero_copy_only=True)
@@ -64,7 +68,7 @@ class Tokens:
         Raises:
             Damaged: an id lies outside the vocabulary.
         """
-        yield from (self.known(self.flat(shard)) for shard in range(len(self.shards)) if self.split(shard) == split)
+        yield from (self.known(self.flat(shard)) for shard in self.shards_of(split))
 
     def known(self, ids: NDArray[np.unsignedinteger]) -> NDArray[np.unsignedinteger]:
         """Return ids of this dataset as they are.

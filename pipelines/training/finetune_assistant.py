@@ -61,7 +61,7 @@ def run_assistant(
     sequences, targets = ([each[i] for i in chosen] for each in tokenized.pairs("validation"))
     tuning = PaddedBatches(sequences, targets, config.batch_size, config.accumulation, config.seed)
     if not chosen:
-        work.listener.warn(NOTHING_TO_CHOOSE_ON)
+        work.listener.warn(NOTHING_TO_CHOOSE_ON.format(item="example"))
     torch.manual_seed(config.seed)
     try:
         choose_trainable(

@@ -78,7 +78,7 @@ def run_classifier(
         work.listener.warn(f"{n_unknown} validation examples have labels that training never saw; they do not count")
     can_choose = any(target != IGNORE for target in tuning.targets)
     if not can_choose:
-        work.listener.warn(NOTHING_TO_CHOOSE_ON)
+        work.listener.warn(NOTHING_TO_CHOOSE_ON.format(item="example"))
     model = _new_classifier(inputs["model"].path, len(labels), config)
     tokenized.check(model.gpt.config.vocabulary, model.gpt.config.context)
     weights = balanced_weights(train.targets, len(labels)).to(device()) if config.balance == "weights" else None

@@ -27,7 +27,7 @@ from pipelines.tokens.tokenizer import FILE
 from pipelines.training.fit import fit, load_best, mean_loss, training_headline, training_statistics
 from pipelines.training.loader import Loader
 from pipelines.training.processes import launch
-from pipelines.training.tuning import tuning_batches
+from pipelines.training.tuning import NOTHING_TO_CHOOSE_ON, tuning_batches
 
 
 class ModelConfig(ConfigWithNames):
@@ -174,10 +174,7 @@ def train_model(
     )
     validation = tuning_batches(samples, tokens, config.batch_size, config.evaluation_samples)
     if not validation:
-        work.listener.warn(
-            "no validation document to choose the best weights on, so the last ones are kept; a larger "
-            "split.validation gives some"
-        )
+        work.listener.warn(NOTHING_TO_CHOOSE_ON.format(item="document"))
 
     def evaluate(model: nn.Module) -> Metrics:
         if not validation:

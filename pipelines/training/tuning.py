@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from gpt.batch import Batch
 from pipelines.corpus.examples import Examples
-from pipelines.corpus.kept_out import kept_out, kept_out_examples
+from pipelines.corpus.kept_out import divide, kept_out
 from pipelines.tokens.samples import Samples
 from pipelines.tokens.shards import Tokens
 from pipelines.tokens.tokenized_examples import TokenizedExamples
@@ -20,15 +20,14 @@ from pipelines.training.batches import pack
 SPLIT = "validation"
 
 NOTHING_TO_CHOOSE_ON = (
-    "no validation example to choose the best weights on, so the last ones are kept; a larger split.validation gives "
+    "no validation {item} to choose the best weights on, so the last ones are kept; a larger split.validation gives "
     "some"
 )
 
 
 def tuning_examples(tokenized: TokenizedExamples, examples: Examples) -> list[int]:
     """Return the numbers of the validation lessons whose examples are not kept out."""
-    rows = examples.rows(SPLIT)
-    keeps_out = {row.id for row, kept in zip(rows, kept_out_examples(rows), strict=True) if kept}
+    keeps_out = {row.id for row in divide(examples.rows(SPLIT))[1]}
     return [i for i, name in enumerate(tokenized.examples(SPLIT)) if name not in keeps_out]
 
 
@@ -53,7 +52,7 @@ def _spread(n: int, batch_size: int, most: int) -> NDArray[np.int64]:
 
 def _stream(samples: Samples, tokens: Tokens, batch_size: int, most: int) -> list[Batch]:
     config = samples.dataset.manifest.config
-    shards = [shard for shard in range(len(tokens.shards)) if tokens.split(shard) == SPLIT]
+    shards = tokens.shards_of(SPLIT)
     begins, lengths, shard_of = [], [], []  # of the documents
     for shard in shards:
         offsets, chooses = tokens.offsets(shard), ~kept_out(tokens.shards[shard]["doc_id"].to_pylist())

@@ -61,6 +61,11 @@ def test_good_file_loads_with_overrides(config_file):
             "'finetune.spam.training.batchsize'; did you mean 'batch_size'?",
         ),
         (GOOD.replace('name = "tiny"', ""), "'name' is missing"),
+        (
+            GOOD + "[promote.language]\nmetric = 'trial/nonsense'",
+            "'promote.language.metric' is wrong: the metrics of a trial are trial/loss, ",
+        ),
+        (GOOD + "[promote.instruction.guard]\n'instruct/f1' = 1", "trial/judge_score, not 'instruct/f1'."),
         (GOOD.replace("steps = 10", "steps = 0"), "'pretrain.steps' is wrong: input should be greater than 0, not 0"),
         (GOOD.replace("classification", "regression"), "finetune.spam"),
         (GOOD.replace("tiny", "../tiny"), "'name' is wrong"),

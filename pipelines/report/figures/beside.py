@@ -9,12 +9,12 @@ import pyarrow.parquet as pq
 from pipelines.evaluation.compare import Difference, compare, shown
 from pipelines.evaluation.language_model import BETWEEN
 from pipelines.evaluation.tasks import METRICS, title_of
-from pipelines.numbers import p_value
+from pipelines.numbers import counted, p_value
 from pipelines.report import charts
 from pipelines.report.charts import Axis, Series
 from pipelines.report.figures.evaluation import HEADLINE_METRICS
 from pipelines.report.figures.part import Part, query_tables
-from pipelines.report.figures.training import CURVES, DRAWN, recorded
+from pipelines.report.figures.training import CURVES, DRAWN, read_record
 from pipelines.store.dataset import Dataset
 
 Named = Mapping[str, Dataset]
@@ -28,7 +28,7 @@ def training_parts(models: Named, smoothing: float) -> Iterator[Part]:
 
     The figures are over the tokens trained on if the batches differ in size, else over steps.
     """
-    records = {name: recorded(model) for name, model in models.items()}
+    records = {name: read_record(model) for name, model in models.items()}
     sizes = {name: _tokens_per_step(model) for name, model in models.items()}
     by_tokens = len(set(sizes.values())) > 1 and all(sizes.values())
     for title, axis, metrics in CURVES:
@@ -40,7 +40,7 @@ def training_parts(models: Named, smoothing: float) -> Iterator[Part]:
                 if points := curves.get(metric):
                     steps, values = zip(*points, strict=True)
                     places = [step * sizes[name] for step in steps] if by_tokens else steps
-                    series.append(Series(name, places, smoothed(values, weight), drawn))
+                    series.append(Series(name, places, smooth(values, weight), drawn))
                     rows.append((name, len(points), steps[-1], f"{values[-1]:.4g}", f"{min(values):.4g}"))
             if series:
                 heading = f"{title}, {which}" if len(metrics) > 1 else title
@@ -57,7 +57,7 @@ def _tokens_per_step(model: Dataset) -> int:
     return round(statistics.get("tokens_trained", 0) / max(statistics.get("steps", 0), 1))
 
 
-def smoothed(values: Sequence[float], weight: float) -> list[float]:
+def smooth(values: Sequence[float], weight: float) -> list[float]:
     """Return an exponential moving average, without its bias towards zero (Kingma and Ba 2015)."""
     found, average = [], 0.0
     for n, value in enumerate(values, 1):
@@ -114,7 +114,7 @@ def _tested(each: Difference, significance: float) -> tuple[str, str, str]:
 
 def written_parts(evaluations: Named) -> Iterator[Part]:
     """Yield what each language model wrote after the prompts that all were given, and after the same texts."""
-    texts = {name: generated(evaluation) for name, evaluation in evaluations.items()}
+    texts = {name: read_generated(evaluation) for name, evaluation in evaluations.items()}
     prompts = [prompt for prompt in next(iter(texts.values())) if all(prompt in each for each in texts.values())]
     if prompts:
         rows = [_cells(prompt, *(each[prompt] for each in texts.values())) for prompt in prompts]
@@ -123,7 +123,7 @@ def written_parts(evaluations: Named) -> Iterator[Part]:
         yield from _recitals(evaluations)
 
 
-def generated(evaluation: Dataset) -> dict[str, str]:
+def read_generated(evaluation: Dataset) -> dict[str, str]:
     """Return what a model wrote after each prompt of its evaluation."""
     prompts = evaluation.manifest.config.get("prompts") or []
     if "generated.txt" not in evaluation.manifest.files:
@@ -166,7 +166,7 @@ def label_parts(evaluations: Named) -> Iterator[Part]:
                     f"SELECT a.text, a.truth, b.model_label FROM a JOIN b USING (item) WHERE {condition} "  # noqa: S608 - constants
                     f"ORDER BY item LIMIT {MOST_ROWS}"
                 )
-            note = f"{n:,} texts" + (f"; the first {MOST_ROWS}." if n > MOST_ROWS else ".")
+            note = counted(n, "text") + (f"; the first {MOST_ROWS}." if n > MOST_ROWS else ".")
             title = f"{one} is right and {other} is wrong"
             columns = ("text", "label", f"{other} says")
             yield Part(title, note, columns=columns, rows=[_cells(*row) for row in rows], beside=True)

@@ -36,7 +36,7 @@ def model_parts(dataset: Dataset, inputs: Mapping[str, Dataset]) -> Iterator[Par
 
 def training_parts(dataset: Dataset) -> Iterator[Part]:
     """Yield the curves of a training and the texts that the model wrote meanwhile, as MLflow recorded them."""
-    curves, written = recorded(dataset)
+    curves, written = read_record(dataset)
     if not curves:
         yield Part("Curves", "MLflow has no record of this training here: it was done elsewhere or is deleted.")
     for title, axis, metrics in CURVES:
@@ -56,7 +56,7 @@ def training_parts(dataset: Dataset) -> Iterator[Part]:
         yield Part("Text written during training", texts=texts)
 
 
-def recorded(model: Dataset) -> tuple[dict[str, list[tuple[int, float]]], dict[str, str]]:
+def read_record(model: Dataset) -> tuple[dict[str, list[tuple[int, float]]], dict[str, str]]:
     """Return the curves of a training and the texts that the model wrote meanwhile; empty if MLflow has none."""
     run = model.manifest.built.get("mlflow_run_id")
     where = runs.tracking_uri(model.folder.parents[1])

@@ -139,10 +139,10 @@ def test_disabled_gate_decides_nothing_and_says_so(family):
     assert DECISION not in family.tags(1) and not family.aliases().get(CHAMPION)
 
 
-def test_unknown_metric_is_one_sentence(family):
+def test_metric_of_an_unknown_label_is_one_sentence(family):
     family.model(0.8)
-    with pytest.raises(InputError, match=r"promote.classification: 'trial/f2' is no metric .* it has trial/f1"):
-        family.gate(metric="trial/f2").decide(family.evaluate(family.model(0.9)))
+    with pytest.raises(InputError, match=r"promote.classification: 'trial/f1/x' is no metric .* it has trial/f1"):
+        family.gate(metric="trial/f1/x").decide(family.evaluate(family.model(0.9)))
 
 
 def test_champion_without_weights_is_not_replaced(family):

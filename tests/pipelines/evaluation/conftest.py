@@ -1,6 +1,7 @@
 """Published evaluations with given predictions, and a language model with its corpus and tokens."""
 
 import json
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -15,6 +16,7 @@ from pipelines.corpus.ingest.ingest import INGEST
 from pipelines.evaluation.assistant import EVALUATE_ASSISTANT, EvaluateAssistantConfig
 from pipelines.evaluation.classifier import EVALUATE_CLASSIFIER, EvaluateClassifierConfig
 from pipelines.evaluation.language_model import EVALUATE_LANGUAGE, EvaluateLanguageConfig
+from pipelines.evaluation.multiple_choice import EVALUATE_TASK, MultipleChoiceConfig
 from pipelines.evaluation.results import statistics, write_evaluation
 from pipelines.evaluation.tasks import TASKS, TRIAL
 from pipelines.evaluation.trial import TRY, TrialConfig
@@ -28,6 +30,7 @@ TYPES = {
     "language": (EVALUATE_LANGUAGE, EvaluateLanguageConfig),
     "classification": (EVALUATE_CLASSIFIER, EvaluateClassifierConfig),
     "instruction": (EVALUATE_ASSISTANT, EvaluateAssistantConfig),
+    "choice": (EVALUATE_TASK, partial(MultipleChoiceConfig, uri=__file__)),
 }
 
 
@@ -46,6 +49,8 @@ def publish(store, ref_of):
         stage = TRIAL if trial else TASKS[task].stage
         held_out = Ref(kind="examples", name="held-out", fingerprint="12" * 32, digest="34")
         inputs = {"model": SimpleNamespace(ref=ref_of(name)), "examples": SimpleNamespace(ref=held_out)}
+        if task == "choice":
+            del inputs["examples"]
         step = type.using(name, config(**facts.pop("config", {})), inputs)
 
         def run(out, scratch):

@@ -14,7 +14,7 @@ from gpt.loss import next_token_loss
 from gpt.model import GPT
 from gpt.weights import save_model
 from pipelines.corpus.examples import EXAMPLES, Example, Examples
-from pipelines.corpus.kept_out import kept_out_examples
+from pipelines.corpus.kept_out import divide
 from pipelines.evaluation.assistant import EVALUATE_ASSISTANT, nearest_answers, response_losses
 from pipelines.evaluation.trial import TRY
 from pipelines.models.language_model import Assistant, LanguageModel, as_assistant
@@ -110,8 +110,6 @@ def test_trial_of_an_assistant_reads_only_what_is_kept_out(build, examples):
     model, base = (build(TRY, {"baseline": each, "max_new_tokens": 2}, **roles) for each in (False, True))
     items = [pq.read_table(each.file("predictions.parquet"), columns=["item"])["item"] for each in (model, base)]
     rows = Examples(examples).rows("validation")
-    assert items[0] == items[1] and set(items[0].to_pylist()) == {
-        row.id for row, kept in zip(rows, kept_out_examples(rows), strict=True) if kept
-    }
+    assert items[0] == items[1] and set(items[0].to_pylist()) == {row.id for row in divide(rows)[1]}
     assert model.manifest.statistics["trial/loss"] != base.manifest.statistics["trial/loss"]
     assert "trial/chrf" in model.manifest.statistics

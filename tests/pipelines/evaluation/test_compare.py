@@ -6,7 +6,7 @@ from sacrebleu import corpus_chrf
 
 from pipelines.errors import InputError
 from pipelines.evaluation.classification_metrics import Answers, measure_classes
-from pipelines.evaluation.compare import Difference, compare, matching, same_items
+from pipelines.evaluation.compare import Difference, compare, judged_on, matching, same_items
 from pipelines.evaluation.language_metrics import language_metrics
 from pipelines.evaluation.significance import Interval
 
@@ -135,3 +135,14 @@ def test_only_the_same_items_are_compared(publish, ref_of, store):
     assert not same_items(ours, validation), "another split"
     fitting = classified(publish, "fitting", 0.9)
     assert matching([ref_of("ours"), ref_of("fitting")], store) == [ours, fitting]
+
+
+def test_models_of_one_task_are_compared(publish, ref_of, store):
+    right = np.arange(40) % 2 == 0
+    predictions = {"item": [f"item-{i}" for i in range(40)], "answer": ["a"] * 40}
+    for name, answers in {"ours": right, "theirs": ~right}.items():
+        columns = {"model_right": answers, "model_right_normalised": answers}
+        publish("choice", name, {"accuracy": 0.5, "accuracy_normalised": 0.5}, predictions | columns)
+    first, second = matching([ref_of("ours"), ref_of("theirs")], store)
+    assert judged_on(first) == "task ours" and judged_on(second) == "task theirs"
+    assert {each.test for each in compare(first, second)} == {"McNemar"}

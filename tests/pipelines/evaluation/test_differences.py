@@ -1,7 +1,7 @@
 """What differs between models, as the manifests of everything that they were made from say."""
 
 from gpt.config import Config
-from pipelines.evaluation.differences import chain, config_changes, facts
+from pipelines.evaluation.differences import config_changes, facts, steps_of
 from pipelines.store.step import StepType
 
 
@@ -42,7 +42,7 @@ def test_step_that_made_one_model_only_is_one_row(store):
     tuned = make(store, "model", "finetune", {"model": base}, 2)
     assert [each.cells for each in config_changes([base, tuned], store.list())] == [("finetune", "", "v2")]
     again = make(store, "model", "pretrain", {"base": base, "corpus": corpus}, learning_rate=0.1)
-    assert list(chain(again, store.list())) == ["ingest", "pretrain 2", "pretrain"]
+    assert list(steps_of(again, store.list())) == ["ingest", "pretrain 2", "pretrain"]
     assert [each.cells for each in config_changes([base, pretrain(store, corpus, 2)], store.list())] == [
         ("pretrain", "v1", "v2")
     ]

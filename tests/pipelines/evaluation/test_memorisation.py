@@ -21,7 +21,8 @@ def test_places_are_even_among_all_windows_within_documents(
     shards: list[tuple[str, list[int]]], width: int, most: int
 ) -> None:
     tokens: Any = SimpleNamespace(
-        shards=shards, split=lambda shard: shards[shard][0], offsets=lambda shard: np.cumsum([0, *shards[shard][1]])
+        shards_of=lambda split: [shard for shard, each in enumerate(shards) if each[0] == split],
+        offsets=lambda shard: np.cumsum([0, *shards[shard][1]]),
     )
     every = [
         (shard, document, start)

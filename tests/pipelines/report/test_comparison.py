@@ -13,7 +13,7 @@ from chains import BAD
 
 from pipelines.errors import InputError
 from pipelines.report import comparison
-from pipelines.report.figures.beside import answer_parts, generated, label_parts, smoothed, training_parts
+from pipelines.report.figures.beside import answer_parts, label_parts, read_generated, smooth, training_parts
 from pipelines.store.dataset import Dataset
 from pipelines.store.store import Store
 
@@ -46,8 +46,8 @@ def test_legend_names_each_model(made: Callable[[str], Dataset]) -> None:
     models = {"wiki/1": made("pretrain"), "wiki/2": made("pretrain")}
     loss = next(part for part in training_parts(models, 0.5) if part.title == "Loss, training")
     assert "wiki/1</text>" in loss.svg and "wiki/2</text>" in loss.svg and "keeps 0.5" in loss.note
-    assert smoothed([1.0, 1.0, 4.0], 0.5) == pytest.approx([1, 1, 19 / 7])
-    assert smoothed([1.0, 4.0], 0) == [1, 4]
+    assert smooth([1.0, 1.0, 4.0], 0.5) == pytest.approx([1, 1, 19 / 7])
+    assert smooth([1.0, 4.0], 0) == [1, 4]
 
 
 def test_models_of_other_items_are_shown_without_tests(
@@ -67,7 +67,7 @@ def test_prompts_are_taken_apart_again(publish: Callable[..., Dataset]) -> None:
         (out / "generated.txt").write_text("In\n\n----\n\n x\n\n----\n\nAnd y\n")
 
     made = publish("x", write, ("In", "And"))
-    assert generated(made) == {"In": "\n\n----\n\n x", "And": " y"}
+    assert read_generated(made) == {"In": "\n\n----\n\n x", "And": " y"}
 
 
 @pytest.fixture

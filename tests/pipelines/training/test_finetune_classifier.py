@@ -12,7 +12,7 @@ from gpt.model import GPT
 from gpt.weights import save_model
 from pipelines.corpus.documents import SplitConfig, document_id, split_of
 from pipelines.corpus.examples import EXAMPLES, Examples, ExamplesConfig
-from pipelines.corpus.kept_out import kept_out_examples
+from pipelines.corpus.kept_out import divide
 from pipelines.errors import InputError
 from pipelines.models.language_model import open_model
 from pipelines.store.step import StepType
@@ -134,7 +134,7 @@ def test_examples_that_are_kept_out_choose_nothing(build, examples):
     )
     tokenized, rows = TokenizedExamples(lessons), Examples(published).rows("validation")
     chosen = {tokenized.examples("validation")[i] for i in tuning_examples(tokenized, Examples(published))}
-    keeps_out = {row.id for row, kept in zip(rows, kept_out_examples(rows), strict=True) if kept}
+    keeps_out = {row.id for row in divide(rows)[1]}
     assert chosen and keeps_out and not chosen & keeps_out and chosen | keeps_out == {row.id for row in rows}
 
 

@@ -1,4 +1,4 @@
-"""A trial: ingest and examples of a small text, carried out in a temporary folder.
+"""A preview: ingest and examples of a small text, carried out in a temporary folder.
 
 It tells what a run would make of the text: how many documents remain, how large they are, and which side of a split
 each is on. A large text is not tried, because its shares come out as expected.
@@ -27,7 +27,7 @@ FEWEST = 3  # examples of a split
 
 
 @dataclass(frozen=True)
-class Trial:
+class Preview:
     """The documents that an ingest makes: the id, the size and the beginning of the texts."""
 
     doc_ids: tuple[str, ...]
@@ -66,7 +66,7 @@ class TriedExamples:
         return bool(has_known) and min(map(len, labels.values())) >= FEWEST
 
 
-def try_ingest(ingest: dict[str, Any]) -> Trial:
+def try_ingest(ingest: dict[str, Any]) -> Preview:
     """Carry out an ingest.
 
     Raises:
@@ -82,7 +82,7 @@ def try_ingest(ingest: dict[str, Any]) -> Trial:
             texts.append(row["text"][:left])
             left -= len(texts[-1])
     sizes = tuple(len(row["text"].encode()) for row in rows)
-    return Trial(tuple(row["doc_id"] for row in rows), sizes, tuple(texts))
+    return Preview(tuple(row["doc_id"] for row in rows), sizes, tuple(texts))
 
 
 def try_examples(sources: Sequence[dict[str, Any]]) -> TriedExamples:
