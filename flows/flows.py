@@ -1,7 +1,8 @@
 """The flows: the whole chain as `run`, and one flow per step that carries the chain that far."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, cast
 
 import prefect
@@ -11,7 +12,7 @@ from prefect.states import Cancelled, Completed, Failed
 
 from flows.console import say
 from flows.home import Home
-from flows.label import Label
+from flows.label import NO_LABEL, Label
 from flows.orchestration.artifacts import publish_chain
 from flows.orchestration.conductor import Conductor
 from flows.orchestration.endings import crash_dead_runs, end_mlflow_runs, living_run
@@ -62,13 +63,7 @@ def _conduct(
         "mlflow.source.name": f"tokenmill {flow_run.flow_name}",
     }
     try:
-        with (
-            clean_errors(),
-            lines_in_prefect(),
-            stop_on_signals() as should_stop,
-            waiting_for(PREFECT, os.environ.get("PREFECT_API_URL", ""), should_stop),
-            waiting_for(MLFLOW, home.mlflow_uri, should_stop),
-        ):
+        with _surroundings(home) as should_stop:
             tag_flow_run(config, label)
             if deployment.id and not rebuild:
                 crash_dead_runs(home.store)  # the locks of runs that have ended go
@@ -83,8 +78,7 @@ def _conduct(
                     report = conductor.perform(report_on(config, made, evaluated))
                     if promote:
                         conductor.done += Gate(conductor.perform, home, tracker, config, again).pass_all(evaluated)
-                    links = tracker.summarise(config.name, conductor.done, report.file(REPORT_FILE))
-                    publish_chain(config.name, conductor.done, links["report"])
+                    publish_chain(config.name, conductor.done, tracker.summarise(report.file(REPORT_FILE)))
     except Stopped as stopped:
         return Cancelled(message=str(stopped))
     except Exception as error:
@@ -95,7 +89,17 @@ def _conduct(
     return conductor.done
 
 
-NO_LABEL = Label()
+@contextmanager
+def _surroundings(home: Home) -> Iterator[Callable[[], bool]]:
+    """Log lines in Prefect, wait for servers and react to signals; yield whether the run was asked to end."""
+    with (
+        clean_errors(),
+        lines_in_prefect(),
+        stop_on_signals() as should_stop,
+        waiting_for(PREFECT, os.environ.get("PREFECT_API_URL", ""), should_stop),
+        waiting_for(MLFLOW, home.mlflow_uri, should_stop),
+    ):
+        yield should_stop
 
 
 def _our_flow(**names: Any) -> Any:
@@ -116,8 +120,7 @@ def _flow(name: str, until: str, description: str) -> prefect.Flow[..., Any]:
         """
 
         def evaluate(perform: Perform, home: Home) -> list[Evaluated]:
-            base = find_base(config.base, config.name, home) if config.base else None
-            return chain(perform, config, until, base, say)
+            return chain(perform, config, until, find_base(config, until, home), say)
 
         is_finished = lambda home: bool(find_finished(config, until, home))  # noqa: E731
         return _conduct(config, label, evaluate, is_finished, rebuild)

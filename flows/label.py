@@ -1,14 +1,15 @@
 """What tells one run from another: a name, a note, tags, and what `--set` changed."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
-from pydantic import field_validator
+from pydantic import ValidationError, field_validator
 
 from gpt.config import Config
 from pipelines.changes import changes, expand, flat
-from pipelines.config import RunConfig
-from pipelines.visible import one_line
+from pipelines.config import RunConfig, explain
+from pipelines.errors import InputError
+from pipelines.visible import one_line, shorten
 
 
 class Label(Config):
@@ -35,9 +36,34 @@ class Label(Config):
         return tags
 
     @property
+    def is_given(self) -> bool:
+        """Whether a person has named, described or tagged the run."""
+        return bool(self.name or self.note or self.tags)
+
+    @property
+    def set_keys(self) -> list[str]:
+        """The keys that `--set` changed."""
+        return [override.partition("=")[0].strip() for override in self.overrides]
+
+    @property
     def tags_by_key(self) -> dict[str, str]:
         """The tags with their values; `true` where a tag is a word."""
         return {key: value or "true" for key, _, value in (tag.partition("=") for tag in self.tags)}
+
+
+NO_LABEL = Label()
+
+
+def make_label(name: str = "", note: str = "", tags: Sequence[str] = (), overrides: Sequence[str] = ()) -> Label:
+    """Return the label of a run from what a person has typed.
+
+    Raises:
+        InputError: MLflow accepts no such name or tag.
+    """
+    try:
+        return Label(name=name, note=note, tags=tuple(tags), overrides=tuple(overrides))
+    except ValidationError as error:
+        raise InputError(explain(error, Label)) from None
 
 
 TAG = re.compile(r"\w[\w. :-]{0,249}")
@@ -66,7 +92,7 @@ def what_differs(config: RunConfig, label: Label, before: Mapping[str, str] | No
     if label.name:
         return _short(label.name, LONGEST)
     after = flat(config)
-    pieces, room = _pieces(after if before is None else before, after, label.overrides), LONGEST - len(config.name)
+    pieces, room = _pieces(after if before is None else before, after, label), LONGEST - len(config.name)
     listed = ""
     for piece in pieces:
         if listed and len(listed) + len(piece) + 2 > room:
@@ -75,7 +101,7 @@ def what_differs(config: RunConfig, label: Label, before: Mapping[str, str] | No
     return listed
 
 
-def _pieces(before: Mapping[str, str], after: Mapping[str, str], overrides: tuple[str, ...]) -> list[str]:
+def _pieces(before: Mapping[str, str], after: Mapping[str, str], label: Label) -> list[str]:
     """Return what differs, then what else `--set` changed, each in a few characters."""
     before, after = expand(before), expand(after)
     tables_before, tables_after = _tables(before), _tables(after)
@@ -88,8 +114,7 @@ def _pieces(before: Mapping[str, str], after: Mapping[str, str], overrides: tupl
         if missing := [table for table in _prefixes(key)[:-1] if table not in other]:
             pieces.append(f"{'+' if old is None else '-'}{_short(missing[0], LONGEST_KEY)}")
         # else one version of tokenmill lacks the key
-    keys = (override.partition("=")[0].strip() for override in overrides)
-    return list(dict.fromkeys([*pieces, *(_piece(key, after) for key in keys if key in after)]))
+    return list(dict.fromkeys([*pieces, *(_piece(key, after) for key in label.set_keys if key in after)]))
 
 
 def _piece(key: str, config: Mapping[str, str]) -> str:
@@ -116,5 +141,4 @@ def _prefixes(key: str) -> list[str]:
 
 
 def _short(text: str, limit: int) -> str:
-    text = one_line(" ".join(text.split()))
-    return text if len(text) <= limit else f"{text[: limit - 1]}…"
+    return shorten(one_line(" ".join(text.split())), limit)

@@ -41,6 +41,11 @@ def in_markdown(text: str) -> str:
     return re.sub(r"[\\`*\[\]|!~]", r"\\\g<0>", text)
 
 
+def shorten(text: str, limit: int) -> str:
+    """Return a text of at most so many characters. An ellipsis shows that it was longer."""
+    return text if len(text) <= limit else f"{text[: max(limit - 1, 0)]}…"
+
+
 def cut(text: str, limit: int, whole: str = "") -> str:
     """Return a text of at most so many bytes. What is cut off becomes a digest, so that no two texts become one.
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pipelines.errors import InputError
 from tokenmill.names import Name, find, open_home
 
 if TYPE_CHECKING:
@@ -44,7 +45,6 @@ def sql(query: str, *, datasets: Sequence[str] = (), home: str | Path | None = N
 
     from flows.commands.answer import READ_ONLY
     from pipelines.catalog.catalog import explain_error
-    from pipelines.errors import InputError
 
     connection = catalog(datasets=datasets, home=home)
     try:

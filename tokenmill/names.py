@@ -6,6 +6,8 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
+from pipelines.errors import InputError
+
 if TYPE_CHECKING:
     from flows.home import Home
     from pipelines.store.dataset import Dataset
@@ -26,9 +28,15 @@ def open_home(home: str | Path | None = None) -> Home:
 
 
 def folder_of(name: Name) -> Path | None:
-    """Return the folder that a name is, if it is one."""
+    """Return the folder that a name is, if it is one.
+
+    Raises:
+        InputError: nobody knows the home folder of a user in it.
+    """
     if isinstance(name, Path) or name.startswith(("/", ".", "~")) or name.count("/") > 1:
-        return Path(name).expanduser()
+        from flows.environment import expand_user
+
+        return expand_user(Path(name))
     return None
 
 
@@ -39,7 +47,6 @@ def find(name: Name, home: str | Path | None = None, kind: str | None = None) ->
         InputError: there is none, or it is of another kind.
     """
     from pipelines.catalog.registry import resolve_reference
-    from pipelines.errors import InputError
     from pipelines.store.dataset import Dataset
 
     folder = folder_of(name)

@@ -43,14 +43,15 @@ def run(
         InputError: the config or a source is wrong.
     """
     from flows.commands.options import naming_a_full_disk
-    from flows.commands.run import carry_out, label_of, made_before
+    from flows.commands.run import carry_out, made_before
+    from flows.label import make_label
     from flows.orchestration.signals import received
 
-    run, said = _config(config, set), {"name": name, "note": note, "tags": tuple(tags)}
-    parameters = {"label": label_of(said, set), "rebuild": rebuild}
+    run, label = _config(config, set), make_label(name, note, tags, set)
     received.clear()  # a signal that ended an earlier run of this process
     with _environment_of(home) as place, naming_a_full_disk(place.path):
-        made = made_before(place, run, until, rebuild or any(said.values()))
+        made = made_before(place, run, until, rebuild or label.is_given)
+        parameters = {"label": label, "rebuild": rebuild}
         return made or carry_out(place, "run" if until == "evaluate" else until, run, parameters)
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from tokenmill.names import Name, find, open_home
+from pipelines.errors import InputError
+from tokenmill.names import Name, find, folder_of, open_home
 
 if TYPE_CHECKING:
     from pipelines.store.dataset import Dataset
@@ -68,7 +69,6 @@ def batches(
 def _samples(name: Name, home: str | Path | None) -> tuple[Dataset, Dataset]:
     """Return samples and the tokens that they are windows of."""
     from pipelines.store.store import Store
-    from tokenmill.names import folder_of
 
     samples = find(name, home, "samples")
     store = Store(samples.folder.absolute().parents[1]) if folder_of(name) else open_home(home).store
@@ -87,7 +87,7 @@ def write_bin(name: Name, path: str | Path, split: str = "train", *, home: str |
     Raises:
         InputError: there is no such dataset, the split is empty, or an id needs more than 16 bits.
     """
-    from pipelines.errors import InputError
+    from flows.environment import expand_user
     from pipelines.store.files import whole_file
     from pipelines.tokens.shards import Tokens
 
@@ -95,7 +95,7 @@ def write_bin(name: Name, path: str | Path, split: str = "train", *, home: str |
     if (size := found.tokenizer.vocabulary) > 1 << 16:
         raise InputError(f"{found.dataset} has a vocabulary of {size:,}, and 16 bits hold ids below 65,536.")
     count = 0
-    with whole_file(Path(path).expanduser()) as temporary, temporary.open("wb") as file:
+    with whole_file(expand_user(Path(path))) as temporary, temporary.open("wb") as file:
         for ids in found.streams(split):
             file.write(ids.astype("<u2", copy=False).data)
             count += len(ids)

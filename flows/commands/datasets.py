@@ -12,7 +12,7 @@ from flows.commands import completion
 from flows.commands.options import Pins, current_home, resolve_reference
 from flows.terminal import results
 from pipelines.errors import InputError, did_you_mean
-from pipelines.visible import one_line
+from pipelines.visible import one_line, shorten
 
 app = typer.Typer(help="Published datasets and models.", no_args_is_help=True)
 
@@ -52,7 +52,7 @@ def ls(
     for row in rows:
         cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
         cells[3] = row[3].rjust(widths[3])  # bytes
-        cells[5] = row[5] if len(row[5]) <= room else row[5][: max(room - 1, 0)] + "…"
+        cells[5] = shorten(row[5], room)
         typer.echo("  ".join(map(one_line, cells)).rstrip())
 
 

@@ -15,7 +15,7 @@ from pipelines.catalog.diff import Comparison, Document, DocumentChanges, TokenS
 from pipelines.report.page import numeric_columns, render, shown, write_page
 from pipelines.store.dataset import Dataset
 from pipelines.store.store import Store
-from pipelines.visible import one_line
+from pipelines.visible import one_line, shorten
 
 COPIED = ("doc_id", "source", "location", "key", "role", "name", "reason")
 """Columns whose cells people copy; they are never broken."""
@@ -135,8 +135,7 @@ def _rounded(cell: Any) -> Any:
 
 
 def _short(text: str, length: int = 80) -> str:
-    text = " ".join(text.split())
-    return text if len(text) <= length else text[: length - 1] + "…"
+    return shorten(" ".join(text.split()), length)
 
 
 def _around_change(before: str, after: str) -> tuple[str, str]:

@@ -28,7 +28,7 @@ def show_dry_run(config: RunConfig, until: str, home: Home, rebuild: bool) -> No
     from pipelines.preflight import check_outside
 
     check_outside(config, until)
-    base = find_base(config.base, config.name, home) if config.base and until != "ingest" else None
+    base = find_base(config, until, home)
 
     def announce() -> None:
         say("Training the model for some steps, to measure this machine.", "dim")
@@ -36,11 +36,11 @@ def show_dry_run(config: RunConfig, until: str, home: Home, rebuild: bool) -> No
     with hashing_bar():
         steps = forecast(config, until, home.store.list(), base, rebuild, announce)
     typer.echo()
-    print_unbroken(_table(config.name, steps))
+    print_unbroken(_table(steps))
     typer.echo(f"\n{summary(steps)}")
 
 
-def _table(name: str, steps: Sequence[StepForecast]) -> Table:
+def _table(steps: Sequence[StepForecast]) -> Table:
     from rich import box
     from rich.table import Table
     from rich.text import Text

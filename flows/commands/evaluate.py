@@ -4,24 +4,24 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from typer import Argument, Option
 
 from flows.commands import completion
 from flows.commands.options import Model, Rebuild, Set, current_home
-from flows.commands.run import DryRun, Name, NoPromote, Note, Tags, label_of, run_flow
+from flows.commands.run import DryRun, Name, NoPromote, Note, Tags, run_flow
 from pipelines.errors import InputError
 
 if TYPE_CHECKING:
     from rich.table import Table
 
     from flows.home import Home
+    from flows.label import Label
     from flows.outcome import Outcome
     from pipelines.new_data import NewDataRun
     from pipelines.store.dataset import Dataset
-    from pipelines.store.step import Step
 
 LONGEST = 40  # bytes of a metric, of which a label or a source may be a part
 
@@ -49,26 +49,34 @@ def evaluate(
 
     Example: tokenmill evaluate --model quickstart-spam --data new.csv --label label
     """
+    from flows.label import make_label
+
     if data is None:
         if config is None:
             raise InputError("Name a run's TOML file, or with --data what to score a model on.")
         if model or label or text:
             raise InputError("--model, --label and --text belong to --data, which names what to score a model on.")
-        said = {"name": name, "note": note, "tags": tag}
-        run_flow("evaluate", config, set, "evaluate", said, promote=not no_promote, dry_run=dry_run, rebuild=rebuild)
+        about = make_label(name, note, tag, set)
+        run_flow("evaluate", config, about, "evaluate", promote=not no_promote, dry_run=dry_run, rebuild=rebuild)
         return
     if config or set or no_promote or rebuild or dry_run:
         raise InputError(
             "--data scores a published model: it takes no config, --set, --no-promote, --rebuild or --dry-run."
         )
-    parameters = {"label": label_of({"name": name, "note": note, "tags": tag}, [])}
-    _evaluate_new(current_home(), model, data, text, label, parameters)
+    _evaluate_new(current_home(), model, data, text, label, make_label(name, note, tag))
 
 
 def _evaluate_new(
-    home: Home, reference: str | None, data: str, text: str | None, label: str | None, parameters: dict[str, Any]
+    home: Home, reference: str | None, data: str, text: str | None, label: str | None, about: Label
 ) -> None:
     """Score a model on new data, unless that was done before, and print the metrics.
+
+    Args:
+        home: the home.
+        reference: the model, as a person names it.
+        data: the file, folder or address.
+        text, label: its columns; None guesses them.
+        about: what a person says about the run.
 
     Raises:
         InputError: there is no such model or data, or they do not fit.
@@ -86,7 +94,7 @@ def _evaluate_new(
     kind = choose_columns(found, text, label)[1].kind
     model = find_model(reference, home, TASK_OF.get(kind, "language"))
     config = plan(model, _experiment(model, home), found, text, label)
-    outcomes = _find_made(config, home) or carry_out(home, "evaluate-new", config, parameters)
+    outcomes = _find_made(config, home) or carry_out(home, "evaluate-new", config, {"label": about})
     evaluation = next(each.dataset for each in outcomes if each.dataset.ref.kind == "evaluation")
     typer.echo()
     print_unbroken(closing(config.name, outcomes, home.path, time.perf_counter() - started))
@@ -107,23 +115,16 @@ def _experiment(model: Dataset, home: Home) -> str:
 def _find_made(config: NewDataRun, home: Home) -> list[Outcome]:
     """Return the outcome of each step if all of them were carried out before; else an empty list."""
     from flows.console import say
+    from flows.orchestration.finished import published_only
     from flows.outcome import Outcome
     from pipelines.new_data import evaluate_new
 
-    made: list[Outcome] = []
-
-    def look_up(step: Step) -> Dataset:
-        dataset = home.store.find(step)
-        if dataset is None:
-            raise LookupError
-        made.append(Outcome(step.type.name, dataset, 0.0, reused=True))
-        return dataset
-
+    made: list[Dataset] = []
     try:
-        evaluate_new(look_up, config, home.store, say)
+        evaluate_new(published_only(home.store, made), config, home.store, say)
     except LookupError:
         return []
-    return made
+    return [Outcome(each.manifest.step, each, 0.0, reused=True) for each in made]
 
 
 def metrics_table(evaluation: Dataset) -> Table:

@@ -155,10 +155,11 @@ def promote(
 
     Example: tokenmill promote quickstart/2 --reason "reads better"
     """
+    from flows.label import make_label
     from flows.tracking.registry import promote_by_hand
 
     if what.endswith(".toml"):
-        run_flow("promote", Path(what), set, again=again)
+        run_flow("promote", Path(what), make_label(overrides=set), again=again)
     else:
         typer.echo(promote_by_hand(current_home(), what, reason))
 
@@ -168,7 +169,9 @@ def reevaluate(config: Config, set: Set = []) -> None:
 
     Example: tokenmill reevaluate configs/quickstart.toml
     """
-    run_flow("reevaluate", config, set)
+    from flows.label import make_label
+
+    run_flow("reevaluate", config, make_label(overrides=set))
 
 
 def rollback(

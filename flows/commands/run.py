@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,7 +12,6 @@ import typer
 from typer import Option
 
 from flows.commands.options import Config, Rebuild, Set, current_home, naming_a_full_disk
-from pipelines.errors import InputError
 from pipelines.store.disks import full_disk
 
 if TYPE_CHECKING:
@@ -50,8 +49,10 @@ def run(
 
     Example: tokenmill run configs/quickstart.toml --set pretrain.steps=200
     """
-    said = {"name": name, "note": note, "tags": tag}
-    run_flow("run", config, set, "evaluate", said, promote=not no_promote, dry_run=dry_run, rebuild=rebuild)
+    from flows.label import make_label
+
+    label = make_label(name, note, tag, set)
+    run_flow("run", config, label, "evaluate", promote=not no_promote, dry_run=dry_run, rebuild=rebuild)
 
 
 def _step_command(step: str, summary: str) -> Callable[..., None]:
@@ -64,8 +65,9 @@ def _step_command(step: str, summary: str) -> Callable[..., None]:
         rebuild: Rebuild = False,
         dry_run: DryRun = False,
     ) -> None:
-        said = {"name": name, "note": note, "tags": tag}
-        run_flow(step, config, set, step, said, dry_run=dry_run, rebuild=rebuild)
+        from flows.label import make_label
+
+        run_flow(step, config, make_label(name, note, tag, set), step, dry_run=dry_run, rebuild=rebuild)
 
     command.__name__ = step
     example = f"Example: tokenmill {step} configs/quickstart.toml"
@@ -85,9 +87,8 @@ STEPS = [
 def run_flow(
     name: str,
     config: Path,
-    overrides: list[str],
+    label: Label,
     until: str | None = None,
-    said: Mapping[str, Any] = {},
     *,
     promote: bool = True,
     dry_run: bool = False,
@@ -98,9 +99,8 @@ def run_flow(
     Args:
         name: of the flow.
         config: the run's TOML file.
-        overrides: `section.key=value` each.
+        label: what a person says about the run, and what `--set` changes in the file.
         until: the last step of the flow's chain. If its result is published already, no flow starts.
-        said: what a person says about the run, by the fields of its label.
         promote: whether a better model becomes the champion, if the config agrees.
         dry_run: only list the steps.
         parameters: further ones of the flow.
@@ -108,46 +108,54 @@ def run_flow(
     Raises:
         InputError: the config is wrong, something that it names is missing, or the disk is full.
     """
-    from flows.commands.closing import closing, differences, next_commands
+    from flows.commands.closing import closing, next_commands
     from flows.console import warn
-    from flows.label import run_title
     from flows.orchestration.finished import MADE_BEFORE
-    from flows.orchestration.signals import end_on_second_signal
-    from flows.outcome import outcomes_so_far
-    from flows.tracking.earlier import run_before
     from pipelines.config import load_config
-    from pipelines.store.step import Stopped
 
     started = time.perf_counter()
     never = [] if promote else ["promote.enabled=false"]
-    home, run = current_home(), load_config(config, [*overrides, *never], warn=warn)
-    label = label_of(said, overrides)
+    home, run = current_home(), load_config(config, [*label.overrides, *never], warn=warn)
     if dry_run:
         from flows.commands.dry_run import show_dry_run
 
         return show_dry_run(run, until or "evaluate", home, rebuild=bool(parameters.get("rebuild")))
-    asked = any(said.values()) or any(parameters.values())
-    outcomes = made_before(home, run, until, asked)
-    title, about = run.name, list[str]()
+    outcomes = made_before(home, run, until, label.is_given or any(parameters.values()))
     if outcomes:
         typer.echo(MADE_BEFORE, err=True)
+        _show(closing(run.name, outcomes, home.path, time.perf_counter() - started))
     else:
-        if until:
-            parameters["label"] = label
-            before = run_before(home, run.name)
-            title = run_title(run, label, before.config(run) if before else None)
-            about = differences(overrides, before.name if before else "", before.changes(run) if before else {})
-        end_on_second_signal()
-        try:
-            with naming_a_full_disk(home.path):
-                outcomes = carry_out(home, name, run, parameters)
-        except Exception as error:
-            how = "was stopped" if isinstance(error, Stopped) else "failed"
-            if made := outcomes_so_far():
-                _show(closing(title, made, home.path, time.perf_counter() - started, how), about)
-            raise
-    _show(closing(title, outcomes, home.path, time.perf_counter() - started), about)
+        outcomes = _carry_out_and_show(home, name, run, label if until else None, parameters, started)
     typer.echo(next_commands(run, outcomes))  # never broken to fit a width, so that people can copy it
+
+
+def _carry_out_and_show(
+    home: Home, name: str, run: RunConfig, label: Label | None, parameters: dict[str, Any], started: float
+) -> list[Outcome]:
+    """Run a flow, print what it made, even if it fails in the middle, and return the outcomes."""
+    from flows.commands.closing import closing, differences
+    from flows.orchestration.signals import end_on_second_signal
+    from flows.outcome import outcomes_so_far
+    from flows.tracking.earlier import distinguish
+    from pipelines.store.step import Stopped
+
+    title, about = run.name, list[str]()
+    if label:
+        parameters["label"] = label
+        found = distinguish(home, run, label)
+        title = found.title
+        about = differences(label.overrides, found.before.name if found.before else "", found.changed)
+    end_on_second_signal()
+    try:
+        with naming_a_full_disk(home.path):
+            outcomes = carry_out(home, name, run, parameters)
+    except Exception as error:
+        how = "was stopped" if isinstance(error, Stopped) else "failed"
+        if made := outcomes_so_far():
+            _show(closing(title, made, home.path, time.perf_counter() - started, how), about)
+        raise
+    _show(closing(title, outcomes, home.path, time.perf_counter() - started), about)
+    return outcomes
 
 
 def made_before(home: Home, run: RunConfig, until: str | None, asked: bool) -> list[Outcome]:
@@ -177,32 +185,11 @@ def made_before(home: Home, run: RunConfig, until: str | None, asked: bool) -> l
         if until and not asked and (outcomes := find_finished(run, until, home)):
             return outcomes
     check_outside(run, until or "evaluate")
-    if run.base and until != "ingest":
-        try:
-            find_base(run.base, run.name, home, lambda sentence: None)
-        except InputError as error:
-            raise InputError(f"base: {str(error).removeprefix('base: ')}") from None
+    find_base(run, until or "evaluate", home, lambda sentence: None)
     return []
 
 
-def label_of(said: Mapping[str, Any], overrides: Sequence[str]) -> Label:
-    """Return what a person says about a run.
-
-    Raises:
-        InputError: MLflow takes no such name or tag.
-    """
-    from pydantic import ValidationError
-
-    from flows.label import Label
-    from pipelines.config import explain
-
-    try:
-        return Label(**said, overrides=tuple(overrides))
-    except ValidationError as error:
-        raise InputError(explain(error, Label)) from None
-
-
-def _show(table: Table, lines: Sequence[str]) -> None:
+def _show(table: Table, lines: Sequence[str] = ()) -> None:
     from flows.console import print_unbroken
 
     typer.echo()

@@ -127,10 +127,10 @@ def serve(schedules: Schedules = None) -> None:
 
 def _stack(host: str | None = None, allow_host: Sequence[str] = ()) -> Stack:
     from flows.servers.health import LOOPBACK
-    from flows.servers.reach import reach
+    from flows.servers.reach import parse_reach
     from flows.servers.stack import Stack
 
-    asked = reach(host or LOOPBACK, allow_host) if host or allow_host else None
+    asked = parse_reach(host or LOOPBACK, allow_host) if host or allow_host else None
     return Stack(current_home().path, reach=asked)
 
 

@@ -49,7 +49,7 @@ class Conductor:
         Raises:
             Stopped: somebody asked the run to end.
         """
-        title, type = f"{step.type.name} {step.name}", step.type
+        title, type = step.title, step.type
         if self.should_stop():
             raise Stopped(f"stopped before {title}")
         started = time.perf_counter()
@@ -98,9 +98,8 @@ class Conductor:
 
     def _perform(self, step: Step) -> Dataset:
         started = time.perf_counter()
-        title = f"{step.type.name} {step.name}"
         tracked: StepRun | None = None
-        artifact = ProgressArtifact(title)
+        artifact = ProgressArtifact(step.title)
         built_by: dict[str, Any] = {"revision": code_revision()}
 
         # The MLflow run is opened under the step's lock: no two processes write into one, none is left open.
@@ -109,20 +108,10 @@ class Conductor:
             tags = {"prefect.task_run_id": str(task_run.id), "tokenmill.revision": code_revision()}
             tracked = self.tracker.open_step(step, tags)
             built_by["mlflow_run_id"] = tracked.run_id
-            others = [each for each in self.store.list(step.type.kind) if each.ref.name == step.name]
-            previous = others[-1] if others and not self.rebuild else None
-            if previous:
+            if previous := self._previous(step):
                 built_by["previous"] = str(previous)
-            with step_bar(title) as (bar, bar_task):
-                listener = StepListener(bar, bar_task, tracked, artifact)
-
-                def when_done() -> None:
-                    listener.advance()
-                    if self.should_stop():
-                        raise Stopped(f"stopped within {title}; what is done of it is kept")
-
-                map_ = partial(map_tasks, when_done=when_done)
-                work = StepContext(scratch, listener, map_, self.should_stop, previous, step.sources)
+            with step_bar(step.title) as (bar, bar_task):
+                work = self._context(step, scratch, StepListener(bar, bar_task, tracked, artifact), previous)
                 began = time.perf_counter()
                 statistics = step.type.run(step.inputs, step.config, out, work)
                 built_by["seconds"] = round(time.perf_counter() - began, 3)  # without publishing and tracking
@@ -150,6 +139,22 @@ class Conductor:
         outcome = Outcome(step.type.name, dataset, time.perf_counter() - started, reused=False)
         artifact.finish(headline(dataset))
         return self._end(outcome)
+
+    def _previous(self, step: Step) -> Dataset | None:
+        """Return the newest version of what the step makes, from which it may take what has not changed."""
+        others = [each for each in self.store.list(step.type.kind) if each.ref.name == step.name]
+        return others[-1] if others and not self.rebuild else None
+
+    def _context(self, step: Step, scratch: Path, listener: StepListener, previous: Dataset | None) -> StepContext:
+        """Return what a step works with. Where it maps over parts, it can be stopped after each."""
+
+        def when_done() -> None:
+            listener.advance()
+            if self.should_stop():
+                raise Stopped(f"stopped within {step.title}; what is done of it is kept")
+
+        map_ = partial(map_tasks, when_done=when_done)
+        return StepContext(scratch, listener, map_, self.should_stop, previous, step.sources)
 
 
 def _may_pass(task: Any, run: Any, state: State[Any]) -> bool:

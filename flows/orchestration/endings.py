@@ -21,8 +21,8 @@ from prefect.states import Crashed
 from flows.console import warn
 from flows.home import Home
 from flows.servers.mlflow_database import ensure_mlflow_database
+from pipelines.store.step import Stopped
 from pipelines.store.store import Store
-from pipelines.visible import visible
 
 DIED = "Its process died; the next run noticed."
 SETTLED = timedelta(seconds=30)  # after a run's end, in which its tasks may still appear in Prefect's database
@@ -92,8 +92,9 @@ def _crash(client: SyncPrefectClient, flow_run_id: UUID) -> bool:
 def end_mlflow_runs(flow: Any, flow_run: FlowRun, state: State[Any]) -> None:
     """End MLflow's runs of a flow run, with the reason. A hook of Prefect for failure, crash and cancellation."""
     from mlflow.tracking import MlflowClient
+    from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
 
-    from flows.tracking.step_run import ENDED
+    from flows.tracking.step_run import end_run
 
     home = Home.from_environment()
     ensure_mlflow_database(home.mlflow_uri, home.artifacts)  # or the client would make it in place
@@ -102,8 +103,8 @@ def end_mlflow_runs(flow: Any, flow_run: FlowRun, state: State[Any]) -> None:
     (parent, *_) = client.search_runs(experiments, f"tags.`prefect.flow_run_id` = '{flow_run.id}'") or [None]
     if not parent:
         return
-    children = f"tags.`mlflow.parentRunId` = '{parent.info.run_id}' and attributes.status = 'RUNNING'"
-    for run in [parent, *client.search_runs(experiments, children)]:
-        client.set_tag(run.info.run_id, ENDED, visible(f"{state.name}: {state.message}")[:500])
-        if run.info.status == "RUNNING":
-            client.set_terminated(run.info.run_id, "FAILED" if state.is_failed() else "KILLED")
+    reason = state.message or str(state.name)
+    error = RuntimeError(reason) if state.is_failed() else Stopped(reason)
+    for run in [parent, *client.search_runs(experiments, f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'")]:
+        if run.info.status == "RUNNING":  # it has not recorded its own end
+            end_run(client, run.info.run_id, error, run.data.tags.get(MLFLOW_RUN_NOTE, ""))

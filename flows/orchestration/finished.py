@@ -18,6 +18,7 @@ from pipelines.config import RunConfig
 from pipelines.errors import InputError
 from pipelines.store.dataset import Dataset
 from pipelines.store.step import Step
+from pipelines.store.store import Store
 
 MADE_BEFORE = "All of it has been made before."
 
@@ -33,7 +34,7 @@ def find_finished(config: RunConfig, until: str, home: Home) -> list[Outcome]:
     global _resolved
     home.store.sweep()
     try:
-        base = find_base(config.base, config.name, home, lambda sentence: None) if config.base else None
+        base = find_base(config, until, home, lambda sentence: None)
         _resolved = resolve(home.store.find, config, until, base)
         made = [dataset for _, dataset in _resolved if dataset]
         if len(made) < len(_resolved) or not _has_ended(config.name, made, home):
@@ -85,18 +86,27 @@ def is_evaluated(config: RunConfig, evaluate: Callable[[Perform, Home], list[Eva
         evaluate: evaluates the models that it picks.
     """
     made: list[Dataset] = []
-
-    def look_up(step: Step) -> Dataset:
-        if (dataset := home.store.find(step)) is None:
-            raise LookupError(f"{step} has to be made")
-        made.append(dataset)
-        return dataset
-
+    look_up = published_only(home.store, made)
     try:
         look_up(report_on(config, made, evaluate(look_up, home)))
         return _has_ended(config.name, made, home)
     except (LookupError, InputError, OSError):
         return False
+
+
+def published_only(store: Store, found: list[Dataset]) -> Perform:
+    """Return a function that finds what a step has published and adds it to a list. It makes nothing.
+
+    The function raises a LookupError if the step has to be made.
+    """
+
+    def look_up(step: Step) -> Dataset:
+        if (dataset := store.find(step)) is None:
+            raise LookupError(f"{step} has to be made")
+        found.append(dataset)
+        return dataset
+
+    return look_up
 
 
 def _has_ended(experiment: str, made: Sequence[Dataset], home: Home) -> bool:

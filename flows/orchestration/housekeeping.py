@@ -15,7 +15,7 @@ from pipelines.catalog import runs
 from pipelines.catalog.registry import registered
 from pipelines.catalog.unused import unused
 from pipelines.errors import InputError
-from pipelines.numbers import size
+from pipelines.numbers import counted, size
 from pipelines.store.dataset import Dataset
 
 
@@ -39,7 +39,8 @@ def housekeeping(
         freed = sum(dataset.manifest.bytes for dataset in removed)
         what = "would be deleted" if dry_run else "deleted"
         names = [*swept, *map(str, removed)]
-        summary = f"{len(swept)} leftover folders deleted; {len(removed)} datasets of {size(freed)} {what}."
+        leftovers, datasets = counted(len(swept), "leftover folder"), counted(len(removed), "dataset")
+        summary = f"{leftovers} deleted; {datasets} of {size(freed)} {what}."
         say(summary)
     if names:
         lines = "".join(f"- `{name}`\n" for name in names)

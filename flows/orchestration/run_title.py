@@ -1,13 +1,11 @@
 """The name and the tags of a flow run in Prefect, which are those of its run in MLflow."""
 
-from contextlib import suppress
-
 from prefect.client.orchestration import get_client
 from prefect.context import FlowRunContext
 
 from flows.home import Home
 from flows.label import Label, run_title
-from flows.tracking.earlier import run_before
+from flows.tracking.earlier import distinguish
 from flows.tracking.refusals import going_without
 from pipelines.config import RunConfig
 from pipelines.errors import InputError
@@ -17,10 +15,10 @@ def title_of_flow_run() -> str:
     """Return the name of the flow run that begins; Prefect asks for it."""
     parameters = _context().parameters or {}
     config, label = parameters["config"], parameters["label"]
-    before = None
-    with suppress(InputError):  # MLflow cannot be read, which the run itself meets
-        before = run_before(Home.from_environment(), config.name)
-    return run_title(config, label, before.config(config) if before else None)
+    try:
+        return distinguish(Home.from_environment(), config, label).title
+    except InputError:  # MLflow cannot be read, which the run itself meets
+        return run_title(config, label, None)
 
 
 def tag_flow_run(config: RunConfig, label: Label) -> None:

@@ -23,6 +23,7 @@ from prefect.runner._starter_engine import EngineCommandStarter
 from prefect.states import Cancelled
 
 from flows.console import say
+from pipelines.numbers import counted
 
 WAITS = "AwaitingConcurrencySlot"  # the name of the state of runs that wait until another one has ended
 STILL_RUNNING = "It was due while another run of the same deployment ran or waited."
@@ -89,7 +90,7 @@ class OwnRunner(Runner):
         processes = self._process_manager._process_map
         while alive := {each: handle for each, handle in processes.items() if handle.is_alive()}:
             if new := alive.keys() - asked:
-                say(f"Ending {len(alive)} runs in flight, which save their work; once more ends them at once.")
+                say(f"Ending {counted(len(alive), 'run')} in flight and saving the work; once more ends all at once.")
             for each, handle in alive.items():
                 with suppress(ProcessLookupError):
                     if is_hurried():

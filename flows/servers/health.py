@@ -41,7 +41,7 @@ def check_named(variable: str, url: str) -> None:
 
 
 def has_page(url: str) -> bool:
-    """Return whether a browser finds a page. A temporary Prefect server has none."""
+    """Return whether a browser finds a page. Prefect's and MLflow's servers may run without theirs."""
     answer = _get(url, {})
     if answer is None or answer.is_redirect or answer.status_code in (401, 403):
         return answer is not None

@@ -24,6 +24,8 @@ from pipelines.proxies import problems
 
 END_WITH_PARENT = Path(__file__).with_name("end_with_parent.py")
 
+_temporary: set[str] = set()
+
 
 @contextlib.contextmanager
 def prefect_server(home: Path | str, on_choice: Callable[[str], None] = lambda choice: None) -> Iterator[str]:
@@ -80,9 +82,16 @@ def _temporary_server(home: Path, secret: Secret) -> Iterator[str]:
                 raise InputError(
                     f"A temporary Prefect server did not come up ({last_line_of(server.log)}); see {server.log}."
                 )
-        yield f"{server.url}/api"
+        address = f"{server.url}/api"
+        _temporary.add(address)
+        yield address
     finally:
         end(mark)
+
+
+def is_temporary(address: str) -> bool:
+    """Return whether an address is that of a server which ends with a run of this process."""
+    return address in _temporary
 
 
 def prefect_variables(url: str, secret: Secret) -> dict[str, str]:

@@ -44,7 +44,7 @@ class Reach(NamedTuple):
         return [LOOPBACK, *(name for name in self.names if not re.search(r":[0-9]+$", name))]
 
 
-def reach(host: str, names: Iterable[str]) -> Reach:
+def parse_reach(host: str, names: Iterable[str]) -> Reach:
     """Return the reach that the options `--host` and `--allow-host` ask for.
 
     Raises:

@@ -14,7 +14,7 @@ from filelock import FileLock
 
 from flows.servers.guard import login_link
 from flows.servers.health import LOOPBACK, answers, has_page
-from flows.servers.prefect_server import prefect_variables
+from flows.servers.prefect_server import is_temporary, prefect_variables
 from flows.servers.processes import (
     Service,
     check_reach,
@@ -130,8 +130,10 @@ def pages(home: Path | str) -> dict[str, str]:
     def page(server: Server) -> str:
         if service := find_started(server):
             return service.url
-        named = os.environ.get(server.named_by, "").rstrip("/").removesuffix("/api")
-        named = without_secrets(named)
+        address = os.environ.get(server.named_by, "")
+        if is_temporary(address):
+            return server.url
+        named = without_secrets(address.rstrip("/").removesuffix("/api"))
         return named if named.startswith("http") and has_page(named) else server.url
 
     return {server.name: page(server) for server in Stack(home).servers}

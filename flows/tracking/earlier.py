@@ -1,9 +1,13 @@
-"""The run before: the newest run of a pipeline that ended well in this home. It is read without importing MLflow."""
+"""The run before, which is the newest run of a pipeline that ended well in this home, and what differs from it.
+
+It is read without importing MLflow.
+"""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from flows.home import Home
+from flows.label import Label, run_title, what_differs
 from flows.tracking.names import params_of
 from pipelines.catalog.mlflow_server import is_server, open_server
 from pipelines.catalog.runs import ask
@@ -33,9 +37,31 @@ class RunBefore:
             if name.partition(".")[0] in RunConfig.model_fields
         }
 
-    def changes(self, after: RunConfig) -> dict[str, Change]:
-        """Return the keys whose values differ from this run's."""
-        return changes(self.config(after), flat(after))
+
+@dataclass(frozen=True)
+class Distinction:
+    """What tells a run from others.
+
+    title: the run's name. what: what differs, in a few words; empty if nothing does. before: the run before; None if
+    this is the first one. changed: the keys whose values differ from that run's.
+    """
+
+    title: str = ""
+    what: str = ""
+    before: RunBefore | None = None
+    changed: Mapping[str, Change] = field(default_factory=dict)
+
+
+def distinguish(home: Home, config: RunConfig, label: Label) -> Distinction:
+    """Compare a run that begins with the run before.
+
+    Raises:
+        InputError: MLflow's runs cannot be read.
+    """
+    before = run_before(home, config.name)
+    earlier = before.config(config) if before else None
+    changed = changes(earlier, flat(config)) if earlier is not None else {}
+    return Distinction(run_title(config, label, earlier), what_differs(config, label, earlier), before, changed)
 
 
 def run_before(home: Home, pipeline: str) -> RunBefore | None:

@@ -9,7 +9,7 @@ from flows.tracking.names import MAX_TAG
 from pipelines.addresses import without_secrets
 from pipelines.changes import Change
 from pipelines.store.dataset import Dataset
-from pipelines.visible import in_markdown, one_line, visible
+from pipelines.visible import in_markdown, one_line, shorten, visible
 
 
 def step_note(dataset: Dataset, seconds: float) -> str:
@@ -73,4 +73,4 @@ LONGEST, REASON = 120, 2000
 def _code(text: str) -> str:
     """Return a text as code in a table's cell, cut off where it is long."""
     text = one_line(text).replace("`", "'").replace("|", r"\|")
-    return f"`{text}`" if len(text) <= LONGEST else f"`{text[: LONGEST - 1]}…`"
+    return f"`{shorten(text, LONGEST)}`"

@@ -21,11 +21,11 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NOTE
 
 from flows.console import warn
 from flows.home import Home
-from flows.label import Label, run_title, what_differs
-from flows.outcome import Outcome, new_outcomes
+from flows.label import NO_LABEL, Label
+from flows.outcome import new_outcomes
 from flows.servers.mlflow_database import ensure_mlflow_database
 from flows.servers.stack import pages
-from flows.tracking.earlier import RunBefore, run_before
+from flows.tracking.earlier import Distinction, distinguish
 from flows.tracking.entities import dataset_input, run_metrics, run_params, run_tags
 from flows.tracking.names import MAX_TAG
 from flows.tracking.notes import about_run, run_note, step_note
@@ -60,9 +60,9 @@ class Tracker:
         self.experiment_id = self._experiment(experiment)
         self.parent = ""
         self.parent_run: StepRun | None = None
-        self.pipeline, self.what_differs, self.about, self.prefect_run = experiment, "", "", ""
+        self.pipeline, self.about, self.prefect_run = experiment, "", ""
+        self.distinction = Distinction()
         self.done = new_outcomes()
-        self.before: RunBefore | None = None
         self.source = source_tags("tokenmill")
         self._copied: set[str] = set()
         self.is_ours = f"tags.`tokenmill.home` = '{home.label}'"  # a filter of runs
@@ -85,40 +85,26 @@ class Tracker:
             raise
 
     @contextmanager
-    def flow_run(self, config: RunConfig, tags: Mapping[str, str], label: Label | None = None) -> Iterator[str]:
+    def flow_run(self, config: RunConfig, tags: Mapping[str, str], label: Label = NO_LABEL) -> Iterator[str]:
         """Open the parent run of a flow; it ends as FINISHED, as FAILED or, if the flow was stopped, as KILLED."""
-        label, before = label or Label(), run_before(self.home, config.name)
-        self.before = before
-        changed = before.changes(config) if before else {}
-        earlier = before.config(config) if before else None
-        self.what_differs, title = what_differs(config, label, earlier), run_title(config, label, earlier)
-        self.about = about_run(label, (before.name, self._address(before.run_id)) if before else None, changed)
+        self.distinction = distinguish(self.home, config, label)
+        before = self.distinction.before
+        self.about = about_run(
+            label, (before.name, self._address(before.run_id)) if before else None, self.distinction.changed
+        )
         self.prefect_run = tags.get("prefect.flow_run_id", "")
         self.source |= {key: value for key, value in tags.items() if key.startswith("mlflow.source.")}
-        own = {"set": ", ".join(label.overrides), "differs": "; ".join(change_lines(changed))}
-        tags = {
-            **label.tags_by_key,
-            "tokenmill.kind": "flow",
-            "tokenmill.home": self.home.label,
-            **{f"tokenmill.{key}": without_secrets(value)[:MAX_TAG] for key, value in own.items() if value},
-            **self.source,
-            **tags,
-        }
         with self.home.starting:  # or another process would take the run, not locked yet, for one of a dead process
             self._end_dead_runs()
-            run = self.client.create_run(self.experiment_id, run_name=title, tags=tags)
+            own = {**self._tags(label), **tags}
+            run = self.client.create_run(self.experiment_id, run_name=self.distinction.title, tags=own)
             self.parent = run.info.run_id
             lock = self.home.store.lock(self.parent)
             lock.acquire()
         self.parent_run = StepRun(self.client, self.parent, self.home.unsent)
         try:
             self.client.set_tag(self.parent, MLFLOW_RUN_NOTE, self._note())
-            # The names of pretraining's parameters are also those of its own run, so that both can be compared.
-            pretrain = flat(config.pretrain) if isinstance(config, RunConfig) else {}
-            self._log_params(run, {**pretrain, **flat(config)})
-            if isinstance(config, RunConfig):
-                set_keys = [override.partition("=")[0].strip() for override in label.overrides]
-                save_view(self.client, self.experiment_id, config, [*changed, *set_keys])
+            self._log_config(run, config, label)
             self.parent_run.measure(run.info.start_time / 1000)
             yield self.parent
             self.parent_run.deliver()
@@ -130,6 +116,26 @@ class Tracker:
         finally:
             lock.release()
             Path(lock.lock_file).unlink(missing_ok=True)
+
+    def _tags(self, label: Label) -> dict[str, str]:
+        """Return the tags of the flow's run, besides those of its caller."""
+        texts = {"set": ", ".join(label.overrides), "differs": "; ".join(change_lines(self.distinction.changed))}
+        return {
+            **label.tags_by_key,
+            "tokenmill.kind": "flow",
+            "tokenmill.home": self.home.label,
+            **{f"tokenmill.{key}": without_secrets(text)[:MAX_TAG] for key, text in texts.items() if text},
+            **self.source,
+        }
+
+    def _log_config(self, run: Run, config: RunConfig, label: Label) -> None:
+        """Log the config of the flow's run, and show what changed in the columns of the experiment."""
+        if isinstance(config, RunConfig):
+            # The names of pretraining's parameters are also those of its own run, so that both can be compared.
+            self._log_params(run, {**flat(config.pretrain), **flat(config)})
+            save_view(self.client, self.experiment_id, config, [*self.distinction.changed, *label.set_keys])
+        else:  # an evaluation on new data
+            self._log_params(run, flat(config))
 
     def _note(self, links: Mapping[str, str] = {}) -> str:
         """Return the description of the flow's run as far as it has come."""
@@ -176,10 +182,10 @@ class Tracker:
             run = runs[0]
             self.client.update_run(run.info.run_id, status="RUNNING")
             self._log(run.info.run_id, tags=run_tags(identity))
-            if ENDED in run.data.tags:
-                self.client.delete_tag(run.info.run_id, ENDED)
+            for tag in run.data.tags.keys() & {ENDED, MLFLOW_RUN_NOTE}:  # why the interrupted attempt ended
+                self.client.delete_tag(run.info.run_id, tag)
         else:
-            name = f"{step.type.name} {step.name}" + (f" · {self.what_differs}" if self.what_differs else "")
+            name = " · ".join(filter(None, [step.title, self.distinction.what]))
             run = self.client.create_run(self.experiment_id, run_name=name, tags=identity | self.source)
         self._log_params(run, flat(step.config))
         return run
@@ -272,21 +278,17 @@ class Tracker:
         for at in range(0, len(missing), 1000):  # MLflow takes a thousand at a time
             self._log(self.parent, metrics=missing[at : at + 1000])
 
-    def summarise(self, name: str, outcomes: Sequence[Outcome], report: Path) -> dict[str, str]:
-        """Log the report and a description to the parent run.
-
-        Returns:
-            Addresses of the report and of the run's pages, by title.
-        """
+    def summarise(self, report: Path) -> str:
+        """Log the report and a description to the parent run; return the address of the report."""
         self.client.log_artifact(self.parent, str(report))
-        links = {"report": f"{self._address(self.parent)}/artifacts/report.html"}
-        self.client.set_tag(self.parent, MLFLOW_RUN_NOTE, self._note(links))
+        address = f"{self._address(self.parent)}/artifacts/report.html"
+        self.client.set_tag(self.parent, MLFLOW_RUN_NOTE, self._note({"report": address}))
         self._name_for_version()
-        return {**links, **self._links()}
+        return address
 
     def _name_for_version(self) -> None:
         """Rename a run that differs in nothing from the run before for the version of the model that it has trained."""
-        for outcome in self.done if self.before and not self.what_differs else ():
+        for outcome in self.done if self.distinction.before and not self.distinction.what else ():
             ref, run_id = outcome.dataset.ref, outcome.dataset.manifest.built.get("mlflow_run_id", "")
             is_ours = (ref.kind, ref.name) == ("model", self.pipeline) and not outcome.reused and not outcome.summary
             if is_ours and (version := registered_version(self.client, ref.name, run_id)):

@@ -189,7 +189,7 @@ class Step:
         try:
             text = canonical_json(self.identity)
         except ValueError:
-            raise InputError(f"{self.type.name} {self.name}: a number in its config is not finite.") from None
+            raise InputError(f"{self.title}: a number in its config is not finite.") from None
         return hashlib.sha256(text.encode()).hexdigest()
 
     @property
@@ -208,6 +208,11 @@ class Step:
     def key(self) -> str:
         """The place of the result in the store, as a relative path."""
         return f"{self.type.kind}/{self.name}-{self.fingerprint[:12]}"
+
+    @property
+    def title(self) -> str:
+        """Return how people call the step, such as `pretrain quickstart`."""
+        return f"{self.type.name} {self.name}"
 
     def __str__(self) -> str:
         return f"{self.type.kind}/{self.name}@{self.fingerprint[:12]}"

@@ -163,7 +163,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Place, subproces
     The gate has too few items for a decision, so a person makes the models champions.
     """
     place = make_place(tmp_path_factory.mktemp("finished"))
-    done = place.tokenmill("run", str(place.config), umask=0)
+    done = place.tokenmill("run", str(place.config), "--tag", "team=b", "--note", "A first try.", umask=0)
     for name in ("tiny", "tiny-sort", "tiny-answer"):
         promote_by_hand(Home(place.home), f"{name}/1", "for the tests")
     return place, done

@@ -92,6 +92,7 @@ def test_mlflow_has_a_finished_child_run_for_each_step(runs):
 
 def test_parent_run_has_the_config_and_every_result(runs):
     (parent,) = (run for run in runs if run.data.tags["tokenmill.kind"] == "flow")
+    assert parent.data.tags["team"] == "b" and "A first try." in parent.data.tags["mlflow.note.content"]
     assert parent.data.params["pretrain.steps"] == "12"
     assert parent.data.params["finetune.sort.training.steps"] == "6"
     evaluations = [run for run in runs if run.data.tags["tokenmill.kind"] == "evaluation"]
@@ -125,7 +126,8 @@ def test_report_is_linked_from_mlflow_and_printed(finished, client, runs):
     assert "report.html" in {file.path for file in client.list_artifacts(parent.info.run_id)}
     assert f"{report.path.relative_to(place.home)}/report.html" in done.stdout.replace("\n", "")
     note = parent.data.tags["mlflow.note.content"]
-    assert f"runs/{parent.info.run_id}/artifacts/report.html" in note and "/runs/flow-run/" in note
+    assert f"runs/{parent.info.run_id}/artifacts/report.html" in note
+    assert "(http://127.0.0.1:4200/runs/flow-run/" in note, "the run's own server has ended"
     page = report.file("report.html").read_text()
     assert "Throughput" in page and "after step 12" in page, "curves and texts come from MLflow"
     assert place.tokenmill("report", "tiny").stdout.strip() == str(report.file("report.html"))
@@ -204,8 +206,9 @@ def test_prefect_records_the_flow_its_tasks_and_artifacts(finished):
         lines = [line for (line,) in connection.execute("select message from log")]
         tasks = connection.execute("select name, state_type, tags from task_run order by start_time").fetchall()
         keys = {key for (key,) in connection.execute("select key from artifact where key is not null")}
-    assert flow_run[:2] == ("tiny", "COMPLETED") and set(json.loads(flow_run[2])) == {"tokenmill", "run", "tiny"}
-    for part in ("ingest topics  40 documents", "pretrain tiny: step 6, val/loss", "tiny-answer/1 not promoted."):
+    assert flow_run[:2] == ("tiny", "COMPLETED")
+    assert set(json.loads(flow_run[2])) == {"tokenmill", "run", "tiny", "team=b"}
+    for part in ("ingest topics  40 documents", "pretrain tiny: step 6, val/loss", "tiny-sort/1 not promoted. The"):
         assert len([line for line in lines if part in line]) == 1, part
     assert [name.split()[0] for name, _, _ in tasks] == [*STEPS, "promote", "promote", "promote"]
     assert {state for _, state, _ in tasks} == {"COMPLETED"}
@@ -237,9 +240,9 @@ def test_repeated_run_has_nothing_to_do(finished, client, flow):
     before = len(client.search_runs([experiment.experiment_id]))
     again = place.tokenmill(flow, str(place.config), PREFECT_API_URL="http://127.0.0.1:9/api")  # needs no server
     assert "made before" in again.stderr and again.stdout.count("reused") == len(STEPS)
-    shown = (out.partition("\npromote ")[0] for out in (done.stdout, again.stdout))  # the fixture promotes by hand
-    words = [re.sub(r"reused|[\d.]+ s\b|─", "", out).split() for out in shown]
-    assert words[0] == words[1]
+    tables = [out.partition("promote ")[0] for out in (done.stdout, again.stdout)]  # a person has promoted meanwhile
+    words = [re.sub(r"reused|[\d.]+ s\b|─", "", table).split() for table in tables]
+    assert words[0] == words[1] and again.stdout.count("promoted. By hand") == 3
     assert len(client.search_runs([experiment.experiment_id])) == before
 
 

@@ -141,7 +141,7 @@ def test_ended_schedule_lets_its_run_save_and_end_as_cancelled(place: Any, envir
         serving.send_signal(signal.SIGINT)
         output = serving.communicate(timeout=120)[0]
     assert serving.returncode == 0, output
-    assert "Ending 1 runs in flight" in output
+    assert "Ending 1 run in flight" in output
     assert asked(environment, f"flow_runs/{run}")["state"]["type"] == "CANCELLED"
     assert newest_checkpoint(place) >= before > 0
     assert place.mlflow("SELECT DISTINCT status FROM runs WHERE status != 'FINISHED'") == [("KILLED",)]

@@ -9,7 +9,7 @@ from uuid import uuid4
 import httpx
 import pytest
 from prefect.exceptions import PrefectHTTPStatusError
-from prefect.states import Completed, Crashed, Running
+from prefect.states import Completed, Crashed, Failed, Running
 
 from flows.orchestration import endings
 from pipelines.store.store import Store
@@ -55,6 +55,27 @@ def test_late_task_of_a_killed_run_is_crashed_at_the_end(monkeypatch, tmp_path):
         server.tasks.append(running())
     endings.release_liveness_locks()
     assert [task.state.type for task in server.tasks] == [Crashed().type] * 2
+
+
+@pytest.mark.parametrize(
+    ("state", "status", "head"),
+    [(Failed(message="bad [x](y)"), "FAILED", "**Failed:** bad"), (Crashed(message=None), "KILLED", "**Stopped:** C")],
+)
+def test_hook_describes_why_runs_ended_that_could_not(tmp_path, monkeypatch, state, status, head):
+    def run(run_id, status, **tags):
+        return SimpleNamespace(info=SimpleNamespace(run_id=run_id, status=status), data=SimpleNamespace(tags=tags))
+
+    parent = run("parent", "RUNNING", **{"mlflow.note.content": "the rest"})
+    client = MagicMock()
+    client.search_runs.side_effect = [[parent], [run("done", "FINISHED"), run("child", "RUNNING")]]
+    monkeypatch.setattr("mlflow.tracking.MlflowClient", lambda uri: client)
+    monkeypatch.setattr(endings, "ensure_mlflow_database", lambda uri, artifacts: None)
+    monkeypatch.setenv("TOKENMILL_HOME", str(tmp_path))
+    endings.end_mlflow_runs(None, SimpleNamespace(id=uuid4()), state)
+    notes = {call.args[0]: call.args[2] for call in client.set_tag.mock_calls if "note" in call.args[1]}
+    assert notes.keys() == {"parent", "child"} and all(note.startswith(head) for note in notes.values())
+    assert notes["parent"].endswith("\n\nthe rest") and "[x](" not in notes["child"]
+    assert [call.args for call in client.set_terminated.mock_calls] == [("parent", status), ("child", status)]
 
 
 @pytest.fixture

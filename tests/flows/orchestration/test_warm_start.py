@@ -57,7 +57,7 @@ class Run:
     def go(self, **changes):
         self.built.clear()
         config = self.config(**changes)
-        base = find_base(config.base, config.name, self.home) if config.base else None
+        base = find_base(config, "evaluate", self.home)
         (evaluated,) = chain(self.perform, config, base=base)
         return evaluated.model
 
@@ -133,7 +133,7 @@ def test_base_may_be_any_model_without_its_tokens(run):
     first = run.go(base=None)
     tokens = run.home.store.open(first.manifest.inputs["tokens"])
     run.home.store.remove(tokens)
-    base = find_base(f"tiny@{first.ref.fingerprint[:8]}", "other", run.home)
+    base = find_base(run.config(name="other", base=f"tiny@{first.ref.fingerprint[:8]}"), "evaluate", run.home)
     assert base == Base(first, None)
     assert run.go(base=f"tiny@{first.ref.fingerprint[:8]}").manifest.inputs["base"] == first.ref
 

@@ -22,7 +22,7 @@ from typer.testing import CliRunner
 from flows.cli import app
 from flows.servers.mlflow_database import ensure_mlflow_database
 from flows.servers.processes import listen
-from flows.servers.reach import Reach, reach
+from flows.servers.reach import Reach, parse_reach
 from flows.servers.server import prefect
 from flows.servers.stack import Stack
 from pipelines.errors import InputError
@@ -143,7 +143,7 @@ def test_running_servers_are_not_left_with_another_reach(served):
      ("::1", [], (["127.0.0.1", "::1"], [], False))],
 )  # fmt: skip
 def test_reach_is_what_the_options_name(host, names, expected):
-    found = reach(host, names)
+    found = parse_reach(host, names)
     assert (found.addresses, list(found.names), found.is_open) == expected
 
 
@@ -156,7 +156,7 @@ def test_reach_is_what_the_options_name(host, names, expected):
 )  # fmt: skip
 def test_option_that_would_open_too_much_is_refused(host, names, sentence):
     with pytest.raises(InputError, match=sentence):
-        reach(host, names)
+        parse_reach(host, names)
 
 
 @pytest.mark.parametrize("patterns", ["*", "mill.example.org, *:5000", "*.*"])
@@ -165,7 +165,7 @@ def test_variable_that_allows_every_name_is_refused_beyond_this_machine(monkeypa
     Stack(tmp_path, 4200, 5000)
     for host in ("0.0.0.0", "127.0.0.1"):  # behind a proxy, the second serves other machines too
         with pytest.raises(InputError, match="allows every name"):
-            Stack(tmp_path, 4200, 5000, reach(host, ["mill"]))
+            Stack(tmp_path, 4200, 5000, parse_reach(host, ["mill"]))
 
 
 def test_servers_listen_on_both_families_or_name_the_address(tmp_path, free_port):
