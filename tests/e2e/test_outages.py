@@ -16,6 +16,7 @@ from flows.servers.stack import Stack
 OUTAGES = Path(__file__).with_name("outages.py")
 
 
+@pytest.mark.slow
 def test_mlflow_outages_before_within_and_after_training_lose_nothing(
     place: Any,
     environment: dict[str, str],

@@ -19,6 +19,8 @@ from pipelines.catalog.registry import registered
 from pipelines.config import load_config
 from pipelines.store.store import Store
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def grown(finished, tmp_path_factory):
