@@ -17,6 +17,7 @@ from pipelines.changes import Change, change_lines
 from pipelines.config import RunConfig
 from pipelines.corpus.documents import Corpus
 from pipelines.corpus.examples import Examples
+from pipelines.evaluation.tasks import TRIAL
 from pipelines.numbers import counted
 from pipelines.store.dataset import Dataset
 from pipelines.visible import one_line
@@ -34,6 +35,7 @@ def closing(name: str, outcomes: Sequence[Outcome], home: Path, seconds: float, 
         seconds: the time that it took in all.
         ended: what happened to the run then, if it did not end well: failed, or was stopped.
     """
+    outcomes = [each for each in outcomes if each.dataset.ref.kind != TRIAL]  # the decision sums it up
     steps = Counter(outcome.step for outcome in outcomes if not outcome.summary)
     end = f", then it {ended}" if ended else ""
     title = f"{one_line(name)}: {counted(steps.total(), 'step')} in {seconds:,.1f} s{end}"

@@ -152,7 +152,7 @@ class Gate:
         config = self._trial_config(evaluated)
         trial = evaluation_on(self.perform, self.home, TRY.using(ours.name, config, inputs))
         task = trial.manifest.statistics["task"]
-        against = f"Against {champion}" if champion else f"No champion yet. Against {BASELINES[task]}"
+        against = f"Against {champion}" if champion else f"The first of its name. Compared with {BASELINES[task]}"
         name = f"{ours.name}-{CHAMPION if champion else 'baseline'}"
         try:
             if champion:

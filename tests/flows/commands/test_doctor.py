@@ -62,7 +62,9 @@ def test_doctor_passes_where_tests_run_and_leaves_nothing(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, cwd=tmp_path)
     assert done.returncode == 0, done.stderr + done.stdout
     assert "not running" in done.stdout and "vocabulary" not in done.stdout
-    steps = [step for line in done.stderr.splitlines() if " s  " in line for step in line.partition(" s  ")[2].split()[:1]]
+    steps = [
+        step for line in done.stderr.splitlines() if " s  " in line for step in line.partition(" s  ")[2].split()[:1]
+    ]
     assert steps[:4] == ["ingest", "tokenize", "sample", "pretrain"], done.stderr
     assert "run              ingest to registry" in done.stdout
     assert list(tmp_path.iterdir()) == []

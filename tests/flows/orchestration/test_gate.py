@@ -104,12 +104,15 @@ def test_first_model_becomes_champion_if_it_beats_the_baseline(family):
     evaluated = family.evaluate(family.model(0.0, champion=False))
     version, decision = family.gate().decide(evaluated)
     assert not decision.promoted and family.tags(1)[DECISION] == "not promoted" and CHAMPION not in family.aliases()
-    assert "No champion yet. Against the most frequent label: Not better: trial/f1 0 → 0" in family.tags(1)[WHY]
+    assert (
+        "The first of its name. Compared with the most frequent label: Not better: trial/f1 0 → 0"
+        in family.tags(1)[WHY]
+    )
     assert f"`tokenmill promote {version}` makes it the champion." in family.tags(1)[WHY]
     assert not find_version(family.home.mlflow_uri, family.name, version=1).is_rejected, "people get it, with a word"
     _, decision = family.gate().decide(family.evaluate(family.model(0.9, champion=False)))
     assert decision.promoted and family.aliases()[CHAMPION] == 2
-    assert "Against the most frequent label: Better: trial/f1 0 → 0.9" in family.tags(2)[WHY]
+    assert "Compared with the most frequent label: Better: trial/f1 0 → 0.9" in family.tags(2)[WHY]
 
 
 def test_too_few_items_decide_nothing(family, monkeypatch):
