@@ -35,7 +35,7 @@ def closing(name: str, outcomes: Sequence[Outcome], home: Path, seconds: float, 
         seconds: the time that it took in all.
         ended: what happened to the run then, if it did not end well: failed, or was stopped.
     """
-    outcomes = [each for each in outcomes if each.dataset.ref.kind != TRIAL]  # the decision sums it up
+    outcomes = [each for each in outcomes if each.step != TRIAL]  # the decision sums it up
     steps = Counter(outcome.step for outcome in outcomes if not outcome.summary)
     end = f", then it {ended}" if ended else ""
     title = f"{one_line(name)}: {counted(steps.total(), 'step')} in {seconds:,.1f} s{end}"

@@ -74,7 +74,7 @@ def test_closing_table_shows_steps_baselines_and_next_commands(finished):
         "before fine-tuning",
     ):
         assert system in done.stdout
-    assert "tiny-sort/1 not promoted. The validation split keeps" in done.stdout
+    assert "tiny-sort/1 not promoted. 0 validation items are kept out" in done.stdout
     assert "`tokenmill promote tiny-sort/1` makes it the champion." in " ".join(done.stdout.split())
     assert "tokenmill chat --model tiny-answer" in done.stdout
     assert "data/model/tiny-" in done.stdout
@@ -208,7 +208,11 @@ def test_prefect_records_the_flow_its_tasks_and_artifacts(finished):
         keys = {key for (key,) in connection.execute("select key from artifact where key is not null")}
     assert flow_run[:2] == ("tiny", "COMPLETED")
     assert set(json.loads(flow_run[2])) == {"tokenmill", "run", "tiny", "team=b"}
-    for part in ("ingest topics  40 documents", "pretrain tiny: step 6, val/loss", "tiny-sort/1 not promoted. The"):
+    for part in (
+        "ingest topics  40 documents",
+        "pretrain tiny: step 6, val/loss",
+        "tiny-sort/1 not promoted. 0 validation",
+    ):
         assert len([line for line in lines if part in line]) == 1, part
     assert [name.split()[0] for name, _, _ in tasks] == [*STEPS, "promote", "promote", "promote"]
     assert {state for _, state, _ in tasks} == {"COMPLETED"}
