@@ -8,6 +8,7 @@ from rich.tree import Tree
 
 from flows.console import standard_output
 from pipelines.errors import InputError
+from pipelines.numbers import counted
 from pipelines.report.graph import to_svg
 from pipelines.report.page import render, write_page
 from pipelines.store import lineage
@@ -105,7 +106,7 @@ def _seen_by(tree: Node, held_out: bool = False) -> str:
     if not models:
         return "No model was made of it.\n" + quoted
     if held_out:
-        return f"It is held out: {len(models)} models come from this dataset, but trained without it.\n" + quoted
+        return f"It is held out: {counted(len(models), 'model')} of this dataset trained without it.\n" + quoted
     return f"Models that have seen it, and must be trained again if it has to go: {', '.join(models)}.\n" + quoted
 
 
