@@ -16,6 +16,6 @@ RUN --mount=type=cache,target=/root/.cache/pip \
 USER mill
 ENV TOKENMILL_HOME=/mill
 VOLUME /mill
-WORKDIR /work
+WORKDIR /project
 ENTRYPOINT ["sh", "/opt/tokenmill/docker/entrypoint.sh"]
 CMD ["--help"]
