@@ -21,7 +21,7 @@ from pipelines.store.paths import nearest_existing
 
 PROGRAM = [sys.executable, "-P", "-m", "flows.cli"]
 PATIENCE = 300.0  # seconds for one command
-STEP_DONE = re.compile(r"\w+ +\d+\.\d s ")  # the beginning of the line about a finished step
+STEP_DONE = re.compile(r" *\d+\.\d s  ([\w-]+) ")  # the beginning of the line about a finished step
 
 LEFT_OUT = re.compile(
     "TOKENMILL_(HOME|DATA)|PREFECT_API_(URL|KEY|DATABASE_.*)|PREFECT_SERVER_DATABASE_.*|"
@@ -130,7 +130,7 @@ def _run(name: str, arguments: list[str], folder: Path, on_line: Callable[[str],
 
 def _finding(name: str, lines: list[str], code: int, folder: Path) -> str:
     """Return what failed, why, and what to do."""
-    done = [line.split()[0] for line in lines if STEP_DONE.match(line)]
+    done = [match[1] for line in lines if (match := STEP_DONE.match(line))]
     said = next((line for line in reversed(lines) if line.startswith("tokenmill: ")), "")
     why = said.removeprefix("tokenmill: ") or (lines or ["it said nothing"])[-1]
     if code < 0:

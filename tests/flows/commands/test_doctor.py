@@ -111,7 +111,7 @@ def test_remote_server_that_does_not_answer_is_named(monkeypatch):
     ("code", "finding"),
     [
         (
-            "print('ingest   0.1 s  x'); print('tokenmill: The disk is full.'); exit(2)",
+            "print('   0.1 s  ingest x'); print('tokenmill: The disk is full.'); exit(2)",
             "run failed after ingest: The d",
         ),
         ("print('tokenmill: A temporary Prefect server did not come up (x); see /a/b.log.'); exit(2)", "firewall"),
