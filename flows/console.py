@@ -88,7 +88,8 @@ def print_unbroken(table: Table, console: Console | None = None) -> None:
         if column.overflow == "fold":
             column.min_width = min(max(size.maximum for size in sizes), 12)
             continue
-        column.min_width = max(size.maximum if column.no_wrap else size.minimum for size in sizes)
+        words = max(size.maximum if column.no_wrap else size.minimum for size in sizes)
+        column.min_width = max(words, column.min_width or 0)
     columns = sum(column.min_width or 0 for column in table.columns)
     console.width = max(console.width, columns + 3 * len(table.columns))
     console.print(table)
