@@ -4,7 +4,7 @@ import re
 import shlex
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 
 from rich import box
@@ -89,7 +89,7 @@ def next_commands(run: RunConfig, outcomes: Sequence[Outcome]) -> str:
         models.setdefault(str(dataset.manifest.statistics.get("task")), dataset)
     commands = []
     if model := models.get("language"):
-        prompts = (*run.pretrain.prompts, *run.evaluate.prompts, *_held_out_texts(made))
+        prompts = chain(run.pretrain.prompts, run.evaluate.prompts, _held_out_texts(made))  # read as far as needed
         commands.append(f"tokenmill generate {_argument(prompts, words=4)}--model {model.ref.name}")
     if model := models.get("classification"):
         examples = next(each for each in made if each.ref == model.manifest.inputs["examples"])
@@ -118,10 +118,15 @@ def _argument(texts: Iterable[str], words: int | None = None) -> str:
 
     A text that needs no quotes within is preferred, because it is easier to read.
     """
-    starts = (_start(text.split()[:words]) for text in islice(texts, LOOKED_AT))
-    possible = [start for start in starts if start and start.isprintable() and not start.startswith("-")]
-    plain = next((start for start in possible if SAFE.fullmatch(start)), None)
-    return f'"{plain}" ' if plain else f"{shlex.quote(possible[0])} " if possible else ""
+    quoted = ""
+    for text in islice(texts, LOOKED_AT):
+        start = _start(text.split()[:words])
+        if not start or not start.isprintable() or start.startswith("-"):
+            continue
+        if SAFE.fullmatch(start):
+            return f'"{start}" '
+        quoted = quoted or f"{shlex.quote(start)} "
+    return quoted
 
 
 def _start(words: Sequence[str]) -> str:

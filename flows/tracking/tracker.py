@@ -256,7 +256,7 @@ class Tracker:
         self._copied.add(str(dataset))
         is_model, prefix = dataset.ref.kind == "model", self._prefix(dataset.ref.name)
         numbers = dataset.manifest.statistics.items()
-        # Intervals are with the evaluation's own run, so that the list of what is compared stays short.
+        # Only the evaluation's own run has intervals: the list of compared metrics stays short.
         values = {f"{prefix}{key}": n for key, n in numbers if is_model or ("/" in key and "-interval/" not in key)}
         self._log(self.parent, metrics=run_metrics(values))
         if is_model and run_id:

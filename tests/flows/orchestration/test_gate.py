@@ -70,7 +70,7 @@ def test_changed_held_out_data_tries_the_champion_again(family):
     trials = [each for each in family.home.store.list("trial") if each.manifest.inputs["model"] == first.ref]
     assert [each.manifest.inputs["examples"] for each in trials] == [family.examples.ref, grown.ref]
     step = TRY.using(family.name, TrialConfig(), {"model": first, "examples": family.examples})
-    assert evaluation_on(None, family.home, step).ref == trials[0].ref, "what is there is not made again"
+    assert evaluation_on(None, family.home, step).ref == trials[0].ref, "a published trial is reused"
     assert family.tags(3)["tokenmill.challenge"] == "1", "these items are new"
 
 
